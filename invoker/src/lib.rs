@@ -1,0 +1,1 @@
+//! One large read-only model, a million small tasks, isolated worker processes.

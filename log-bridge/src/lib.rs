@@ -1,0 +1,1 @@
+//! A bounded, never-blocking bridge for tracing events from workers to their leader.

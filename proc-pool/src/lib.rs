@@ -1,0 +1,1 @@
+//! A spawn-based process pool that survives everything its workers do.
