@@ -1,0 +1,484 @@
+//! Single-producer single-consumer rings of byte frames in shared memory.
+//!
+//! The ground of task transport, logs and everything else that flows between a leader and a worker.
+//!
+//! - *Nothing blocks*: a full ring is an error value. Who wants to wait asks for a bell ([`Consumer::arm`],
+//!   [`Producer::arm`]) and waits for it by means of his own; the other side is told by
+//!   [`Producer::publish`] and [`Consumer::settle`] when a bell is due, so that nobody makes a system call for
+//!   a peer that is awake.
+//! - *Nothing is lost by a death*: frames are visible from the moment they are published and stay readable after
+//!   the producer died; a frame under construction is never visible.
+//! - *Nothing is trusted*: the peer may write anything at any time. Every position and length is checked against
+//!   the capacity, and payloads are copied out before anybody looks at them. A lie is [`Corrupt`].
+//!
+//! Memory is only ever touched as relaxed atomic words, so a racing or hostile peer can at worst cause a wrong
+//! value, never undefined behaviour.
+//!
+//! ```
+//! let (mut tx, mut rx) = shm_buffers::ring::in_process(1024);
+//! tx.push(b"hello").unwrap();
+//! let mut frame = Vec::new();
+//! assert_eq!(rx.pop(&mut frame).unwrap(), Some(5));
+//! assert_eq!(frame, b"hello");
+//! assert_eq!(rx.pop(&mut frame).unwrap(), None);
+//! ```
+//!
+//! The layout, in 8-byte words: a cache line pair each for the producer's position and frame count, the
+//! consumer's position, the consumer's wake mark, the producer's wake mark; then the data. A frame is one header
+//! word (length in the low half, its complement in the high half) and the payload padded to words.
+//! Positions count words from the beginning of time; the data index is the position modulo the capacity.
+
+use crate::layout::{LINE_WORDS, Layout, Span};
+use crate::region::Region;
+use crate::sync::{AtomicU64, Ordering, fence};
+
+const TAIL: usize = 0;
+const FRAMES: usize = 1;
+const HEAD: usize = LINE_WORDS;
+const DATA_MARK: usize = 2 * LINE_WORDS;
+const SPACE_MARK: usize = 3 * LINE_WORDS;
+const DATA: usize = 4 * LINE_WORDS;
+
+const WORD: usize = size_of::<u64>();
+#[cfg(not(loom))]
+const MIN_WORDS: usize = 8;
+#[cfg(loom)]
+const MIN_WORDS: usize = 2;
+
+/// A wake mark is stored plus one, so that fresh, zeroed memory means "nobody sleeps".
+const AWAKE: u64 = 0;
+
+pub(crate) fn words_for(capacity: usize) -> usize {
+    DATA + capacity.div_ceil(WORD).next_power_of_two().max(MIN_WORDS)
+}
+
+/// The peer wrote something that no correct peer writes; the ring is of no further use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "ring corrupted by its peer: {what} {value} is impossible at position {position} of {capacity} words"
+)]
+pub struct Corrupt {
+    what: &'static str,
+    value: u64,
+    position: u64,
+    capacity: u64,
+}
+
+/// Why a frame was not written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PushError {
+    /// There is no room now; there will be when the consumer went on.
+    #[error("ring is full")]
+    Full,
+    /// The frame is larger than the ring will ever hold.
+    #[error("frame of {len} bytes exceeds the ring's largest of {max} bytes")]
+    TooLarge {
+        /// Bytes of the frame.
+        len: usize,
+        /// [`Producer::max_frame`].
+        max: usize,
+    },
+    /// The consumer wrote nonsense.
+    #[error(transparent)]
+    Corrupt(#[from] Corrupt),
+}
+
+/// Whether the other side sleeps and has to be woken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use = "a sleeping peer that is not woken sleeps for ever"]
+pub enum Bell {
+    /// The other side is awake, or waits for more than there is.
+    Silent,
+    /// The other side declared itself asleep and what it waits for is there: ring once.
+    Ring,
+}
+
+/// The answer to a wish to sleep.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Arm {
+    /// Not there yet: the other side will ring.
+    Sleep,
+    /// Already there, and nobody will ring.
+    Ready,
+    /// Already there, and the other side has seen the wish: exactly one bell is on its way.
+    BellComing,
+}
+
+/// A ring within this process, of at least `capacity` bytes.
+pub fn in_process(capacity: usize) -> (Producer, Consumer) {
+    let mut layout = Layout::new();
+    let span = layout.ring(capacity);
+    let region = Region::on_heap(layout.bytes());
+    (Producer::new(&region, span), Consumer::new(&region, span))
+}
+
+#[derive(Debug)]
+struct Shared {
+    region: Region,
+    span: Span,
+    mask: u64,
+}
+
+impl Shared {
+    fn new(region: &Region, span: Span) -> Self {
+        let words = region.span(span).len() - DATA;
+        assert!(words.is_power_of_two(), "span was not made by Layout::ring");
+        Self {
+            region: region.clone(),
+            span,
+            mask: words as u64 - 1,
+        }
+    }
+
+    #[inline]
+    fn word(&self, index: usize) -> &AtomicU64 {
+        &self.region.span(self.span)[index]
+    }
+
+    #[inline]
+    fn capacity(&self) -> u64 {
+        self.mask + 1
+    }
+
+    /// `words` words of data from `position` on, as two runs (the second after the wrap).
+    #[inline]
+    fn data(&self, position: u64, words: usize) -> (&[AtomicU64], &[AtomicU64]) {
+        let data = &self.region.span(self.span)[DATA..];
+        let start = (position & self.mask) as usize;
+        let first = words.min(data.len() - start);
+        (&data[start..start + first], &data[..words - first])
+    }
+
+    fn corrupt(&self, what: &'static str, value: u64, position: u64) -> Corrupt {
+        Corrupt {
+            what,
+            value,
+            position,
+            capacity: self.capacity(),
+        }
+    }
+
+    /// Declares a sleeper that waits until `reached()` is at least `target`.
+    fn arm(&self, mark: usize, target: u64, reached: usize) -> Arm {
+        self.word(mark).store(target.wrapping_add(1), Ordering::Relaxed);
+        // With the fence in `bell`: either we see the peer's new position, or it sees our mark.
+        fence(Ordering::SeqCst);
+        if self.word(reached).load(Ordering::Acquire) < target {
+            Arm::Sleep
+        } else {
+            self.disarm(mark)
+        }
+    }
+
+    fn disarm(&self, mark: usize) -> Arm {
+        match self.word(mark).swap(AWAKE, Ordering::Relaxed) {
+            AWAKE => Arm::BellComing,
+            _ => Arm::Ready,
+        }
+    }
+
+    /// Whether a sleeper that waits for at most `reached` has to be woken. Only one caller is told so.
+    fn bell(&self, mark: usize, reached: u64) -> Bell {
+        fence(Ordering::SeqCst);
+        let target = self.word(mark).load(Ordering::Relaxed);
+        if target == AWAKE || reached < target.wrapping_sub(1) {
+            return Bell::Silent;
+        }
+        match self.word(mark).swap(AWAKE, Ordering::Relaxed) {
+            AWAKE => Bell::Silent,
+            _ => Bell::Ring,
+        }
+    }
+}
+
+fn frame_words(len: usize) -> usize {
+    1 + len.div_ceil(WORD)
+}
+
+/// The writing end.
+#[derive(Debug)]
+pub struct Producer {
+    ring: Shared,
+    /// Where the next frame goes; what lies before `published` is visible.
+    tail: u64,
+    published: u64,
+    frames: u64,
+    /// The consumer's position when we last looked.
+    head: u64,
+}
+
+impl Producer {
+    /// The writing end of the ring that `span` assigns in `region`, both fresh.
+    ///
+    /// # Panics
+    /// If `span` is not a ring, or lies outside the region.
+    pub fn new(region: &Region, span: Span) -> Self {
+        Self {
+            ring: Shared::new(region, span),
+            tail: 0,
+            published: 0,
+            frames: 0,
+            head: 0,
+        }
+    }
+
+    /// Bytes of data that the ring holds, headers and padding included.
+    pub fn capacity(&self) -> usize {
+        self.ring.capacity() as usize * WORD
+    }
+
+    /// The largest frame that the ring can ever hold, in bytes.
+    pub fn max_frame(&self) -> usize {
+        (self.ring.mask as usize * WORD).min(u32::MAX as usize)
+    }
+
+    /// Bytes of data that are taken now, as far as the consumer has told.
+    ///
+    /// # Errors
+    /// [`Corrupt`] if the consumer's position is impossible.
+    pub fn used(&mut self) -> Result<usize, Corrupt> {
+        let head = self.ring.word(HEAD).load(Ordering::Acquire);
+        if head < self.head || head > self.published {
+            return Err(self.ring.corrupt("consumer position", head, self.tail));
+        }
+        self.head = head;
+        Ok((self.tail - head) as usize * WORD)
+    }
+
+    /// Writes one frame without showing it; [`publish`](Self::publish) shows all that were staged.
+    ///
+    /// # Errors
+    /// Nothing was written then.
+    #[inline]
+    pub fn stage(&mut self, frame: &[u8]) -> Result<(), PushError> {
+        self.stage_parts(&[frame])
+    }
+
+    /// Like [`stage`](Self::stage) for a frame given in parts.
+    ///
+    /// # Errors
+    /// Nothing was written then.
+    pub fn stage_parts(&mut self, parts: &[&[u8]]) -> Result<(), PushError> {
+        let len: usize = parts.iter().map(|p| p.len()).sum();
+        if len > self.max_frame() {
+            return Err(PushError::TooLarge {
+                len,
+                max: self.max_frame(),
+            });
+        }
+        let words = frame_words(len);
+        let capacity = self.ring.capacity();
+        if self.tail + words as u64 - self.head > capacity {
+            self.used()?;
+            if self.tail + words as u64 - self.head > capacity {
+                return Err(PushError::Full);
+            }
+        }
+        let (first, second) = self.ring.data(self.tail, words);
+        let mut target = first.iter().chain(second);
+        let mut put = |word: u64| {
+            if let Some(slot) = target.next() {
+                slot.store(word, Ordering::Relaxed);
+            }
+        };
+        put(len as u64 | u64::from(!(len as u32)) << 32);
+        if let [whole] = parts {
+            let (chunks, rest) = whole.as_chunks::<WORD>();
+            chunks.iter().for_each(|c| put(u64::from_ne_bytes(*c)));
+            if !rest.is_empty() {
+                put(padded(rest));
+            }
+        } else {
+            let mut pending = [0; WORD];
+            let mut filled = 0;
+            for &byte in parts.iter().copied().flatten() {
+                pending[filled] = byte;
+                filled += 1;
+                if filled == WORD {
+                    put(u64::from_ne_bytes(pending));
+                    filled = 0;
+                }
+            }
+            if filled > 0 {
+                put(padded(&pending[..filled]));
+            }
+        }
+        self.tail += words as u64;
+        self.frames += 1;
+        Ok(())
+    }
+
+    /// Shows every staged frame to the consumer and tells whether it has to be woken.
+    #[inline]
+    pub fn publish(&mut self) -> Bell {
+        self.publish_quietly();
+        self.ring.bell(DATA_MARK, self.frames)
+    }
+
+    /// Shows every staged frame to a consumer that never sleeps on this ring.
+    #[inline]
+    pub fn publish_quietly(&mut self) {
+        if self.published != self.tail {
+            self.ring.word(FRAMES).store(self.frames, Ordering::Relaxed);
+            self.ring.word(TAIL).store(self.tail, Ordering::Release);
+            self.published = self.tail;
+        }
+    }
+
+    /// Writes and shows one frame to a consumer that never sleeps on this ring.
+    ///
+    /// # Errors
+    /// Nothing was written then.
+    pub fn push(&mut self, frame: &[u8]) -> Result<(), PushError> {
+        self.stage(frame)?;
+        self.publish_quietly();
+        Ok(())
+    }
+
+    /// Frames staged or published since the ring was made.
+    pub fn frames(&self) -> u64 {
+        self.frames
+    }
+
+    /// Asks to be woken when `len` bytes fit. Publishes what is staged: nobody frees room for what he can't see.
+    ///
+    /// # Errors
+    /// [`PushError::TooLarge`] if they never will.
+    pub fn arm(&mut self, len: usize) -> Result<Arm, PushError> {
+        if len > self.max_frame() {
+            return Err(PushError::TooLarge {
+                len,
+                max: self.max_frame(),
+            });
+        }
+        debug_assert_eq!(self.published, self.tail, "publish before you sleep");
+        let end = self.tail + frame_words(len) as u64;
+        Ok(self
+            .ring
+            .arm(SPACE_MARK, end.saturating_sub(self.ring.capacity()), HEAD))
+    }
+
+    /// Takes the wish of [`arm`](Self::arm) back: [`Arm::BellComing`] if it was already granted.
+    pub fn disarm(&mut self) -> Arm {
+        self.ring.disarm(SPACE_MARK)
+    }
+}
+
+fn padded(rest: &[u8]) -> u64 {
+    let mut word = [0; WORD];
+    word[..rest.len()].copy_from_slice(rest);
+    u64::from_ne_bytes(word)
+}
+
+/// The reading end.
+#[derive(Debug)]
+pub struct Consumer {
+    ring: Shared,
+    head: u64,
+    frames: u64,
+    /// The producer's position when we last looked.
+    tail: u64,
+    broken: Option<Corrupt>,
+}
+
+impl Consumer {
+    /// The reading end of the ring that `span` assigns in `region`, both fresh.
+    ///
+    /// # Panics
+    /// If `span` is not a ring, or lies outside the region.
+    pub fn new(region: &Region, span: Span) -> Self {
+        Self {
+            ring: Shared::new(region, span),
+            head: 0,
+            frames: 0,
+            tail: 0,
+            broken: None,
+        }
+    }
+
+    /// Appends the next frame to `out` and gives its length, or `None` when there is none now.
+    ///
+    /// # Errors
+    /// [`Corrupt`], and the same ever after. `out` is as it was.
+    #[inline]
+    pub fn pop(&mut self, out: &mut Vec<u8>) -> Result<Option<usize>, Corrupt> {
+        if let Some(broken) = self.broken {
+            return Err(broken);
+        }
+        if self.head == self.tail && !self.look()? {
+            return Ok(None);
+        }
+        let header = self.ring.data(self.head, 1).0[0].load(Ordering::Relaxed);
+        let len = header as u32;
+        if (header >> 32) as u32 != !len {
+            return Err(self.broken("frame header", header));
+        }
+        let len = len as usize;
+        let words = frame_words(len);
+        if words as u64 > self.tail - self.head {
+            return Err(self.broken("frame length", len as u64));
+        }
+        let start = out.len();
+        out.resize(start + len, 0);
+        let (first, second) = self.ring.data(self.head + 1, words - 1);
+        let mut source = first.iter().chain(second);
+        let (chunks, rest) = out[start..].as_chunks_mut::<WORD>();
+        for (chunk, word) in chunks.iter_mut().zip(&mut source) {
+            *chunk = word.load(Ordering::Relaxed).to_ne_bytes();
+        }
+        if let (false, Some(word)) = (rest.is_empty(), source.next()) {
+            rest.copy_from_slice(&word.load(Ordering::Relaxed).to_ne_bytes()[..rest.len()]);
+        }
+        self.head += words as u64;
+        self.frames += 1;
+        self.ring.word(HEAD).store(self.head, Ordering::Release);
+        Ok(Some(len))
+    }
+
+    /// Whether a frame is there now.
+    ///
+    /// # Errors
+    /// [`Corrupt`].
+    pub fn is_empty(&mut self) -> Result<bool, Corrupt> {
+        match self.broken {
+            Some(broken) => Err(broken),
+            None => Ok(self.head == self.tail && !self.look()?),
+        }
+    }
+
+    fn look(&mut self) -> Result<bool, Corrupt> {
+        let tail = self.ring.word(TAIL).load(Ordering::Acquire);
+        if tail < self.tail || tail - self.head > self.ring.capacity() {
+            return Err(self.broken("producer position", tail));
+        }
+        self.tail = tail;
+        Ok(tail != self.head)
+    }
+
+    fn broken(&mut self, what: &'static str, value: u64) -> Corrupt {
+        *self.broken.insert(self.ring.corrupt(what, value, self.head))
+    }
+
+    /// Frames popped since the ring was made.
+    pub fn frames(&self) -> u64 {
+        self.frames
+    }
+
+    /// To be called after popping: tells whether the producer waits for the room that was made.
+    pub fn settle(&mut self) -> Bell {
+        self.ring.bell(SPACE_MARK, self.head)
+    }
+
+    /// Asks to be woken when `frames` more frames (1 at least) are there.
+    pub fn arm(&mut self, frames: u64) -> Arm {
+        self.ring
+            .arm(DATA_MARK, self.frames.saturating_add(frames.max(1)), FRAMES)
+    }
+
+    /// Takes the wish of [`arm`](Self::arm) back: [`Arm::BellComing`] if it was already granted.
+    pub fn disarm(&mut self) -> Arm {
+        self.ring.disarm(DATA_MARK)
+    }
+}
