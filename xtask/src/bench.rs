@@ -1,0 +1,164 @@
+//! `cargo xtask bench`: runs the registered benchmarks, in release, one after the other.
+//!
+//! A benchmark is a target of a package (`catalog` lists them), so this tool stays independent of what is measured.
+//! Where nothing is registered it says so and fails: a bench that measures nothing must not look like one that passed.
+
+mod catalog;
+mod options;
+
+use catalog::{Area, Scenario, Target};
+use options::{Options, Request};
+
+use crate::cmd::Cmd;
+use crate::outcome::Error;
+
+const USAGE: &str = "\
+Usage: cargo xtask bench [AREA...] [--quick] [--bytes N] [--list]
+
+Runs the benchmarks of the areas, or of all of them.
+
+  --quick    a smoke run: does it work, not how fast is it
+  --bytes N  size of the model, where one is shared (64MiB, 1GiB ... or plain bytes)
+  --list     what is registered
+";
+
+pub(crate) fn main(args: lexopt::Parser) -> Result<(), Error> {
+    match options::parse(args)? {
+        Request::Help => print!("{USAGE}"),
+        Request::List => print!("{}", list(catalog::AREAS)),
+        Request::Run { areas, options } => {
+            for scenario in select(catalog::AREAS, &areas)? {
+                println!("\n== {}: {}", scenario.name, scenario.about);
+                command(scenario, &options).run()?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn list(areas: &[Area]) -> String {
+    let mut text = String::new();
+    for area in areas {
+        text += &format!("{:8} {}\n", area.name, area.about);
+        if area.scenarios.is_empty() {
+            text += "           (nothing registered yet)\n";
+        }
+        for scenario in area.scenarios {
+            text += &format!("  {:16} {}\n", scenario.name, scenario.about);
+        }
+    }
+    text
+}
+
+/// The scenarios of the named areas, or of all if none is named.
+fn select<'a>(areas: &'a [Area], names: &[String]) -> Result<Vec<&'a Scenario>, Error> {
+    let mut selected = Vec::new();
+    for name in names {
+        let area = areas.iter().find(|area| area.name == name).ok_or_else(|| {
+            let known: Vec<_> = areas.iter().map(|area| area.name).collect();
+            Error::usage(format!("unknown area `{name}`; there are {}", known.join(", ")))
+        })?;
+        if area.scenarios.is_empty() {
+            return Err(Error::usage(format!(
+                "no benchmark is registered for `{name}` yet; nothing was measured"
+            )));
+        }
+        selected.extend(area.scenarios);
+    }
+    if names.is_empty() {
+        selected.extend(areas.iter().flat_map(|area| area.scenarios));
+    }
+    if selected.is_empty() {
+        return Err(Error::usage(
+            "no benchmark is registered yet; nothing was measured",
+        ));
+    }
+    Ok(selected)
+}
+
+fn command(scenario: &Scenario, options: &Options) -> Cmd {
+    let package = ["-p", scenario.package];
+    let cargo = match scenario.target {
+        Target::Bench(name) => Cmd::cargo().args(["bench"]).args(package).args(["--bench", name]),
+        Target::Example(name) => Cmd::cargo()
+            .args(["run", "--release"])
+            .args(package)
+            .args(["--example", name]),
+    };
+    cargo.args(["--"]).args(options.to_args())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const COPY: Scenario = Scenario {
+        name: "copy",
+        about: "share a model",
+        package: "shm-buffers",
+        target: Target::Bench("copy"),
+    };
+    const AREAS: &[Area] = &[
+        Area {
+            name: "shm",
+            about: "memory",
+            scenarios: &[COPY],
+        },
+        Area {
+            name: "pool",
+            about: "dispatch",
+            scenarios: &[],
+        },
+    ];
+
+    fn names(areas: &[&str]) -> Result<Vec<&'static str>, Error> {
+        let areas: Vec<String> = areas.iter().map(|&name| name.to_owned()).collect();
+        select(AREAS, &areas).map(|scenarios| scenarios.iter().map(|scenario| scenario.name).collect())
+    }
+
+    #[test]
+    fn areas_select_their_scenarios() {
+        assert_eq!(names(&["shm"]).expect("shm has one"), ["copy"]);
+        assert_eq!(names(&[]).expect("all areas"), ["copy"]);
+    }
+
+    #[test]
+    fn nothing_registered_is_never_a_success() {
+        for (areas, what) in [
+            (&["pool"][..], "nothing was measured"),
+            (&["shm", "pool"], "nothing"),
+            (&["x"], "`x`"),
+        ] {
+            let error = names(areas).expect_err("pretended to run");
+            assert!(
+                matches!(&error, Error::Usage(message) if message.contains(what)),
+                "{areas:?}: {error}"
+            );
+        }
+        assert!(matches!(select(&[], &[]), Err(Error::Usage(_))));
+    }
+
+    #[test]
+    fn benchmarks_run_in_release_with_their_options() {
+        let options = Options {
+            bytes: Some(64),
+            ..Options::default()
+        };
+        let shown = "cargo bench -p shm-buffers --bench copy -- --bytes 64";
+        assert_eq!(command(&COPY, &options).shown(), shown);
+        let example = Scenario {
+            target: Target::Example("eval"),
+            ..COPY
+        };
+        let shown = "cargo run --release -p shm-buffers --example eval --";
+        assert_eq!(command(&example, &Options::default()).shown(), shown);
+    }
+
+    #[test]
+    fn the_list_tells_what_is_missing() {
+        assert_eq!(
+            list(AREAS),
+            "shm      memory\n  copy             share a model\npool     dispatch\n           (nothing registered yet)\n"
+        );
+    }
+}

@@ -1,0 +1,61 @@
+//! Which benchmarks there are, by area.
+//!
+//! To add one, write it as a benchmark with `harness = false`, or as an example, that takes `--quick` and `--bytes N`
+//! and measures against a floor or a peer in the same run; then give it a line here.
+
+/// What one crate, or one question, is measured by.
+#[derive(Debug)]
+pub(super) struct Area {
+    pub(super) name: &'static str,
+    pub(super) about: &'static str,
+    pub(super) scenarios: &'static [Scenario],
+}
+
+/// A benchmark.
+#[derive(Debug)]
+pub(super) struct Scenario {
+    pub(super) name: &'static str,
+    pub(super) about: &'static str,
+    /// The package of the workspace that holds it.
+    pub(super) package: &'static str,
+    pub(super) target: Target,
+}
+
+/// How cargo knows a benchmark.
+#[derive(Debug)]
+#[cfg_attr(not(test), expect(dead_code, reason = "no benchmark is registered yet"))]
+pub(super) enum Target {
+    /// A `[[bench]]` with `harness = false`.
+    Bench(&'static str),
+    /// An example, run in release.
+    Example(&'static str),
+}
+
+/// The areas, from the ground floor up.
+pub(super) const AREAS: &[Area] = &[
+    Area {
+        name: "shm",
+        about: "sharing and attaching a model",
+        scenarios: &[],
+    },
+    Area {
+        name: "pool",
+        about: "dispatch, against a bare ring and bare pipes",
+        scenarios: &[],
+    },
+    Area {
+        name: "logs",
+        about: "the cost of an event, and a flood",
+        scenarios: &[],
+    },
+    Area {
+        name: "progress",
+        about: "the cost of a tick",
+        scenarios: &[],
+    },
+    Area {
+        name: "invoker",
+        about: "the main job, against its peers",
+        scenarios: &[],
+    },
+];
