@@ -115,10 +115,15 @@ impl Cmd {
     /// fails.
     pub(crate) fn run_tests(self, tally: &mut Tally) -> Result<(), Error> {
         self.echo();
-        self.run_tests_showing(&mut io::stdout(), tally)
+        self.run_tests_showing(&mut io::stdout(), LEAK_GRACE, tally)
     }
 
-    fn run_tests_showing(mut self, shown: &mut dyn Write, tally: &mut Tally) -> Result<(), Error> {
+    fn run_tests_showing(
+        mut self,
+        shown: &mut dyn Write,
+        grace: Duration,
+        tally: &mut Tally,
+    ) -> Result<(), Error> {
         let mut child = self
             .command
             .stdout(Stdio::piped())
@@ -144,7 +149,7 @@ impl Cmd {
             if ended.is_none() {
                 ended = exit.try_recv().ok().map(|status| (status, Instant::now()));
             }
-            if ended.as_ref().is_some_and(|(_, at)| at.elapsed() > LEAK_GRACE) {
+            if ended.as_ref().is_some_and(|(_, at)| at.elapsed() > grace) {
                 break true;
             }
             match received.recv_timeout(Duration::from_millis(200)) {
@@ -165,7 +170,7 @@ impl Cmd {
         self.judge(status.map_err(|error| self.not_started(&error))?)?;
         if leaked {
             return Err(Error::failed(format!(
-                "`{}` ended, but something it started still holds its output {LEAK_GRACE:?} later",
+                "`{}` ended, but something it started still holds its output {grace:?} later",
                 self.shown
             )));
         }
@@ -312,7 +317,7 @@ mod tests {
         let mut shown = Vec::new();
         let result = Cmd::new("sh")
             .args(["-c", &script])
-            .run_tests_showing(&mut shown, &mut tally);
+            .run_tests_showing(&mut shown, LEAK_GRACE, &mut tally);
         let error = result.expect_err("exit 3 passed");
         assert_eq!(String::from_utf8_lossy(&shown), BAD);
         assert_eq!(
@@ -324,6 +329,20 @@ mod tests {
             }
         );
         assert!(error.to_string().contains("exit status: 3"), "{error}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn whatever_a_test_run_leaves_behind_is_told() {
+        let mut tally = Tally::default();
+        // The background process holds the output until this end of its input is closed.
+        let (input, held) = io::pipe().expect("a pipe");
+        let mut cmd = Cmd::new("sh").args(["-c", "exec 3<&0; cat <&3 & exit 0"]);
+        cmd.command.stdin(input);
+        let result = cmd.run_tests_showing(&mut io::sink(), Duration::ZERO, &mut tally);
+        drop(held);
+        let error = result.expect_err("a leak passed");
+        assert!(error.to_string().contains("still holds its output"), "{error}");
     }
 
     #[test]
