@@ -1,12 +1,43 @@
 //! Shared buffers: one copy of a model for any number of processes.
+//!
+//! - [`SegmentMut`] → [`Segment`] → [`SegmentHandle`]: memory that is filled by one process, frozen, and attached
+//!   read-only by others.
+//! - [`Buffer`]: an immutable array, on the heap or in a segment, that models are made of.
+//! - [`share`] and [`share_move`]: a serde model with its buffers becomes one [`Image`] in shared memory.
+//! - [`Region`], [`ring`] and [`slots`]: memory that several processes write at once, as single-producer rings of
+//!   byte frames and as atomic numbers.
+//!
+//! This crate knows nothing of processes, pools, tracing or terminals.
 
+#[cfg(not(loom))]
+mod backing;
+#[cfg(not(loom))]
 mod buffer;
+#[cfg(not(loom))]
+mod error;
 mod layout;
+#[cfg(not(loom))]
+mod model;
+#[cfg(not(loom))]
+mod os;
 mod region;
 pub mod ring;
+#[cfg(not(loom))]
+mod segment;
 pub mod slots;
 mod sync;
 
-pub use buffer::Buffer;
+#[cfg(not(loom))]
+pub use backing::{Backing, BackingKind};
+#[cfg(not(loom))]
+pub use buffer::{Buffer, MAX_ALIGN};
+#[cfg(not(loom))]
+pub use error::{AttachError, CreateError, FreezeError, LoadError, ShareError};
 pub use layout::{Layout, Span};
+#[cfg(not(loom))]
+pub use model::{Image, share, share_move};
 pub use region::Region;
+#[cfg(not(loom))]
+pub use region::RegionHandle;
+#[cfg(not(loom))]
+pub use segment::{Segment, SegmentHandle, SegmentMut};

@@ -482,3 +482,140 @@ impl Consumer {
         self.ring.disarm(DATA_MARK)
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod hostile {
+    //! A peer that writes nonsense: every word of the ring, at random, at every step.
+
+    use super::*;
+
+    fn pair(capacity: usize) -> (Region, Span, Producer, Consumer) {
+        let mut layout = Layout::new();
+        let span = layout.ring(capacity);
+        let region = Region::on_heap(layout.bytes());
+        let (producer, consumer) = (Producer::new(&region, span), Consumer::new(&region, span));
+        (region, span, producer, consumer)
+    }
+
+    #[test]
+    fn a_lie_about_the_position_is_found() {
+        for lie in [1 << 40, u64::MAX, 65] {
+            let (region, span, mut tx, mut rx) = pair(512);
+            tx.push(b"x").unwrap();
+            region.span(span)[TAIL].store(lie, Ordering::Relaxed);
+            let error = rx.pop(&mut Vec::new()).unwrap_err();
+            assert_eq!(rx.pop(&mut Vec::new()), Err(error), "and stays found");
+        }
+        let (region, span, mut tx, _rx) = pair(512);
+        region.span(span)[HEAD].store(1 << 40, Ordering::Relaxed);
+        assert!(tx.used().is_err());
+    }
+
+    #[test]
+    fn a_lie_about_the_length_is_found() {
+        for lie in [u64::MAX, 1 << 30, 0, u64::from(!20u32) << 32 | 20] {
+            let (region, span, mut tx, mut rx) = pair(512);
+            tx.push(b"x").unwrap();
+            region.span(span)[DATA].store(lie, Ordering::Relaxed);
+            let mut out = vec![9];
+            assert!(rx.pop(&mut out).is_err());
+            assert_eq!(out, [9]);
+        }
+    }
+
+    #[test]
+    fn random_words_never_panic_nor_grow() {
+        let mut state = 1u64;
+        let mut random = move || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state
+        };
+        for _ in 0..2000 {
+            let (region, span, mut tx, mut rx) = pair(256);
+            let words = region.span(span);
+            for _ in 0..20 {
+                let value = random() >> (random() % 64);
+                words[random() as usize % words.len()].store(value, Ordering::Relaxed);
+                let mut out = Vec::new();
+                let _ = rx.pop(&mut out);
+                assert!(out.capacity() <= 4096);
+                let _ = tx.push(&[0; 40]);
+                let _ = (rx.settle(), rx.arm(random() % 4), tx.publish(), rx.disarm());
+            }
+        }
+    }
+}
+
+#[cfg(all(test, loom))]
+mod model {
+    //! Every interleaving, by loom. `RUSTFLAGS="--cfg loom" cargo test -p shm-buffers --release --lib`
+
+    use super::*;
+    use loom::thread;
+
+    #[test]
+    fn loom_frames_arrive_in_order_and_whole() {
+        loom::model(|| {
+            let (mut tx, mut rx) = in_process(16);
+            let producer = thread::spawn(move || {
+                let mut sent = 0;
+                for i in 1..=2u8 {
+                    if tx.push(&[i]).is_ok() {
+                        sent += 1;
+                    }
+                }
+                sent
+            });
+            let mut got = Vec::new();
+            while rx.pop(&mut got).unwrap().is_some() {}
+            let sent = producer.join().unwrap();
+            while rx.pop(&mut got).unwrap().is_some() {}
+            assert_eq!(got.len(), sent);
+            assert!(got.is_sorted());
+        });
+    }
+
+    /// No lost wake-up: if the consumer goes to sleep, the producer rings.
+    #[test]
+    fn loom_a_sleeping_consumer_is_woken() {
+        loom::model(|| {
+            let (mut tx, mut rx) = in_process(16);
+            let producer = thread::spawn(move || {
+                tx.stage(b"x").unwrap();
+                tx.publish()
+            });
+            let armed = rx.arm(1);
+            let bell = producer.join().unwrap();
+            match armed {
+                Arm::Sleep | Arm::BellComing => assert_eq!(bell, Bell::Ring),
+                Arm::Ready => assert_eq!(bell, Bell::Silent),
+            }
+            if armed != Arm::Sleep {
+                assert!(!rx.is_empty().unwrap());
+            }
+        });
+    }
+
+    /// The same for a producer that waits for room.
+    #[test]
+    fn loom_a_sleeping_producer_is_woken() {
+        loom::model(|| {
+            let (mut tx, mut rx) = in_process(16);
+            tx.push(&[1; 8]).unwrap();
+            let consumer = thread::spawn(move || {
+                let mut out = Vec::new();
+                rx.pop(&mut out).unwrap().unwrap();
+                rx.settle()
+            });
+            let armed = tx.arm(8).unwrap();
+            let bell = consumer.join().unwrap();
+            match armed {
+                Arm::Sleep | Arm::BellComing => assert_eq!(bell, Bell::Ring),
+                Arm::Ready => assert_eq!(bell, Bell::Silent),
+            }
+            tx.push(&[2; 8]).unwrap();
+        });
+    }
+}

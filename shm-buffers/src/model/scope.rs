@@ -1,0 +1,196 @@
+//! The scope of one share or load: how a [`Buffer`](crate::Buffer) deep inside a model hands its bytes out of
+//! band, and finds them again.
+//!
+//! serde gives a `Serialize` implementation no place for such a thing, so it is a thread-local; it lives exactly
+//! as long as one call of `share` or `load`, nests, and is gone after a panic.
+
+use bytemuck::Pod;
+use std::any::TypeId;
+use std::cell::RefCell;
+
+use crate::buffer::Buffer;
+use crate::segment::Segment;
+
+/// Who owns the memory of a buffer.
+pub(crate) trait Block: Send + Sync {
+    /// The bytes, to be wiped, when they are this process's own heap memory. Reachable only through the last
+    /// reference to the block.
+    fn exclusive(&mut self) -> Option<&mut [u8]>;
+}
+
+/// One buffer of a model that is being shared.
+pub(crate) struct Part {
+    pub(crate) element: Element,
+    pub(crate) bytes: Buffer<u8>,
+}
+
+impl Part {
+    /// Whether both are the same memory, seen as the same elements.
+    fn is_same(&self, other: &Self) -> bool {
+        self.element == other.element && std::ptr::eq(&*self.bytes, &*other.bytes)
+    }
+}
+
+/// What an image tells of a buffer's elements.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Element {
+    /// The `safetensors` type; structs are rows of bytes.
+    pub(crate) dtype: safetensors::Dtype,
+    pub(crate) size: usize,
+    pub(crate) align: usize,
+}
+
+impl Element {
+    pub(crate) fn of<T: Pod>() -> Self {
+        use safetensors::Dtype;
+        let of = TypeId::of::<T>();
+        let known = [
+            (TypeId::of::<u8>(), Dtype::U8),
+            (TypeId::of::<i8>(), Dtype::I8),
+            (TypeId::of::<u16>(), Dtype::U16),
+            (TypeId::of::<i16>(), Dtype::I16),
+            (TypeId::of::<u32>(), Dtype::U32),
+            (TypeId::of::<i32>(), Dtype::I32),
+            (TypeId::of::<u64>(), Dtype::U64),
+            (TypeId::of::<i64>(), Dtype::I64),
+            (TypeId::of::<f32>(), Dtype::F32),
+            (TypeId::of::<f64>(), Dtype::F64),
+        ];
+        let dtype = known
+            .iter()
+            .find(|(id, _)| *id == of)
+            .map_or(Dtype::U8, |(_, dtype)| *dtype);
+        Self {
+            dtype,
+            size: size_of::<T>(),
+            align: align_of::<T>(),
+        }
+    }
+
+    /// Bytes of one `dtype`: a struct's is 1, and its rows have `size` of them.
+    pub(crate) fn is_struct(self) -> bool {
+        self.dtype == safetensors::Dtype::U8 && self.size > 1
+    }
+}
+
+/// One buffer of an image that is being loaded.
+pub(crate) struct Stored {
+    pub(crate) element: (safetensors::Dtype, usize),
+    pub(crate) offset: usize,
+    pub(crate) len: usize,
+}
+
+enum Scope {
+    Sharing(Vec<Part>),
+    /// `failure`: why a buffer was not found. Formats such as postcard forget the message of a custom error.
+    Loading {
+        segment: Segment,
+        parts: Vec<Stored>,
+        failure: Option<String>,
+    },
+}
+
+thread_local! {
+    static SCOPES: RefCell<Vec<Scope>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Pops its scope even when a model's own serde code panics.
+struct Popped;
+
+impl Drop for Popped {
+    fn drop(&mut self) {
+        SCOPES.with_borrow_mut(Vec::pop);
+    }
+}
+
+/// Runs `serialize` with buffers handing out their bytes; gives what they handed out.
+pub(crate) fn sharing<R, E>(serialize: impl FnOnce() -> Result<R, E>) -> Result<(R, Vec<Part>), E> {
+    SCOPES.with_borrow_mut(|scopes| scopes.push(Scope::Sharing(Vec::new())));
+    let popped = Popped;
+    let result = serialize()?;
+    let parts = SCOPES.with_borrow_mut(|scopes| match scopes.last_mut() {
+        Some(Scope::Sharing(parts)) => std::mem::take(parts),
+        _ => Vec::new(),
+    });
+    drop(popped);
+    Ok((result, parts))
+}
+
+/// Runs `deserialize` with buffers becoming views of `segment`.
+pub(crate) fn loading<R, E: ToString>(
+    segment: &Segment,
+    parts: Vec<Stored>,
+    deserialize: impl FnOnce() -> Result<R, E>,
+) -> Result<R, String> {
+    let scope = Scope::Loading {
+        segment: segment.clone(),
+        parts,
+        failure: None,
+    };
+    SCOPES.with_borrow_mut(|scopes| scopes.push(scope));
+    let _popped = Popped;
+    deserialize().map_err(|error| {
+        SCOPES.with_borrow_mut(|scopes| match scopes.last_mut() {
+            Some(Scope::Loading {
+                failure: Some(failure),
+                ..
+            }) => std::mem::take(failure),
+            _ => error.to_string(),
+        })
+    })
+}
+
+/// The index under which a buffer was handed out; `None` outside a share. A buffer met twice is stored once.
+pub(crate) fn hand_out(part: impl FnOnce() -> Part) -> Option<Result<u32, &'static str>> {
+    SCOPES.with_borrow_mut(|scopes| {
+        let Some(Scope::Sharing(parts)) = scopes.last_mut() else {
+            return None;
+        };
+        let part = part();
+        let index = parts
+            .iter()
+            .position(|other| other.is_same(&part))
+            .unwrap_or_else(|| {
+                parts.push(part);
+                parts.len() - 1
+            });
+        Some(u32::try_from(index).map_err(|_| "a model can have 4294967296 buffers at most"))
+    })
+}
+
+pub(crate) fn is_loading() -> bool {
+    SCOPES.with_borrow(|scopes| matches!(scopes.last(), Some(Scope::Loading { .. })))
+}
+
+/// The buffer that was handed out as `index`.
+pub(crate) fn take_in<T: Pod + Send + Sync>(index: u32) -> Result<Buffer<T>, String> {
+    SCOPES.with_borrow_mut(|scopes| {
+        let Some(Scope::Loading {
+            segment,
+            parts,
+            failure,
+        }) = scopes.last_mut()
+        else {
+            return Err("no image is being loaded".to_owned());
+        };
+        find(segment, parts, index).inspect_err(|reason| *failure = Some(reason.clone()))
+    })
+}
+
+fn find<T: Pod + Send + Sync>(segment: &Segment, parts: &[Stored], index: u32) -> Result<Buffer<T>, String> {
+    let part = parts
+        .get(index as usize)
+        .ok_or_else(|| format!("buffer {index} does not exist: the image has {}", parts.len()))?;
+    let wanted = Element::of::<T>();
+    if part.element != (wanted.dtype, wanted.size) {
+        let (dtype, size) = part.element;
+        return Err(format!(
+            "buffer {index} has elements {dtype:?} of {size} bytes, wanted are {:?} of {} bytes ({})",
+            wanted.dtype,
+            wanted.size,
+            std::any::type_name::<T>()
+        ));
+    }
+    Buffer::view(segment, part.offset, part.len)
+        .ok_or_else(|| format!("buffer {index} does not lie in the image whole and aligned"))
+}

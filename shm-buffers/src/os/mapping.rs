@@ -1,0 +1,97 @@
+//! [`Mapping`]: mapped memory, and the only places that turn it into references.
+#![allow(unsafe_code)]
+
+use std::ptr::NonNull;
+
+use memmap2::MmapRaw;
+
+/// Memory mapped into this process, page-aligned, for as long as this value lives.
+pub(crate) struct Mapping {
+    start: NonNull<u8>,
+    len: usize,
+    /// Unmaps when dropped.
+    _owner: Owner,
+}
+
+#[allow(dead_code, reason = "one of them owns the mapping, none is read")]
+enum Owner {
+    Mmap(MmapRaw),
+    #[cfg(windows)]
+    Shmem(shared_memory::Shmem),
+}
+
+// SAFETY: `start` and `len` describe memory owned by `_owner`, which no thread is tied to: unmapping is allowed
+// from any thread. (`Shmem` is not `Send` only because of its raw pointer.)
+unsafe impl Send for Mapping {}
+// SAFETY: as above; shared references give `&[u8]`, `&[AtomicU64]` or plain numbers.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    pub(crate) fn from_mmap(mmap: MmapRaw) -> Self {
+        let len = mmap.len();
+        let start = NonNull::new(mmap.as_mut_ptr()).unwrap_or(NonNull::dangling());
+        Self {
+            start,
+            len,
+            _owner: Owner::Mmap(mmap),
+        }
+    }
+
+    #[cfg(windows)]
+    pub(crate) fn from_shmem(shmem: shared_memory::Shmem, len: usize) -> Self {
+        let len = len.min(shmem.len());
+        let start = NonNull::new(shmem.as_ptr()).unwrap_or(NonNull::dangling());
+        Self {
+            start,
+            len,
+            _owner: Owner::Shmem(shmem),
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The bytes, for memory that nobody writes any more.
+    ///
+    /// # Safety
+    /// Nobody, in this or another process, writes the memory while the reference lives.
+    pub(crate) unsafe fn bytes(&self) -> &[u8] {
+        // SAFETY: `start..start + len` is mapped and readable while `self` lives (the constructors take it from
+        // the owner); initialized, since the kernel hands out zeroed or file pages; unwritten by this function's
+        // contract.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
+    }
+
+    /// The bytes, for memory that only this mapping's owner knows.
+    ///
+    /// # Safety
+    /// The mapping is writable, and nobody else, in this or another process, reads or writes the memory while
+    /// the reference lives.
+    pub(crate) unsafe fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: mapped and initialized as in `bytes`; writable and unshared by this function's contract, and
+        // `&mut self` rules out a second reference from here.
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
+    }
+
+    /// The memory as atomic words, whoever else writes it.
+    ///
+    /// # Safety
+    /// The mapping is writable (an atomic read of read-only memory would be fine on our platforms, a write not).
+    #[cfg(not(loom))]
+    pub(crate) unsafe fn words(&self) -> &[std::sync::atomic::AtomicU64] {
+        let words = self.len / size_of::<u64>();
+        // SAFETY: mapped while `self` lives; page-aligned, so aligned for u64; every bit pattern is a valid
+        // AtomicU64; all access in this process goes through these atomics, and what other processes do is
+        // outside the abstract machine, where the hardware keeps aligned 8-byte accesses whole.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr().cast(), words) }
+    }
+}
+
+impl std::fmt::Debug for Mapping {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Mapping")
+            .field("len", &self.len)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,84 @@
+//! Operating system calls, one module a platform, with one face.
+//!
+//! - `Store`: what keeps memory in existence, whoever maps it.
+//! - `Locator`: what another process needs to find it.
+//! - `Mapping`: a mapping in this process.
+
+mod mapping;
+#[cfg(unix)]
+mod unix;
+#[cfg(unix)]
+use unix as imp;
+#[cfg(windows)]
+mod windows;
+#[cfg(windows)]
+use windows as imp;
+mod space;
+
+pub(crate) use imp::{Store, attach, release_pages};
+pub(crate) use mapping::Mapping;
+
+use serde::{Deserialize, Serialize};
+
+use crate::backing::{Backing, BackingKind};
+use crate::error::CreateError;
+
+/// What a mapping may be used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Access {
+    ReadOnly,
+    ReadWrite,
+}
+
+/// How another process finds a store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Locator {
+    /// An open descriptor of a living process, with what it must lead to.
+    Descriptor {
+        pid: u32,
+        fd: i32,
+        device: u64,
+        inode: u64,
+    },
+    /// The name of shared memory.
+    Name(String),
+    /// A path.
+    Path(std::path::PathBuf),
+}
+
+impl std::fmt::Display for Locator {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Descriptor { pid, fd, .. } => write!(f, "descriptor {fd} of process {pid}"),
+            Self::Name(name) => write!(f, "shared memory {name}"),
+            Self::Path(path) => write!(f, "file {}", path.display()),
+        }
+    }
+}
+
+/// Makes zeroed memory of `len` bytes (1 at least), mapped for writing, with its space reserved.
+pub(crate) fn create(backing: &Backing, len: usize) -> Result<(Store, Mapping), CreateError> {
+    let len = len.max(1);
+    let candidates: &[Backing] = match backing {
+        Backing::Auto => &[
+            Backing::Anonymous,
+            Backing::Named,
+            Backing::File(std::env::temp_dir()),
+        ],
+        one => std::slice::from_ref(one),
+    };
+    let mut first = None;
+    for candidate in candidates {
+        match space::admit(candidate, len).and_then(|()| imp::create(candidate, len)) {
+            Ok(made) => return Ok(made),
+            // Tell what hinders the best one, unless it does not exist here at all.
+            Err(error) => match first {
+                None | Some(CreateError::Unsupported { .. }) => first = Some(error),
+                Some(_) => {}
+            },
+        }
+    }
+    Err(first.unwrap_or(CreateError::Unsupported {
+        backing: BackingKind::Anonymous,
+    }))
+}

@@ -1,0 +1,134 @@
+//! Admission: whether so much memory can be had at all, asked before any of it is touched.
+//!
+//! Linux lets memory be promised that is not there: the first touch then ends in SIGBUS (a full tmpfs) or an OOM
+//! kill (a cgroup limit). So the numbers are looked at first. Where they can't be read, the answer is yes.
+
+use crate::backing::Backing;
+use crate::error::CreateError;
+
+#[cfg(not(target_os = "linux"))]
+pub(super) fn admit(_backing: &Backing, _len: usize) -> Result<(), CreateError> {
+    Ok(())
+}
+
+#[cfg(target_os = "linux")]
+pub(super) fn admit(backing: &Backing, len: usize) -> Result<(), CreateError> {
+    use crate::backing::BackingKind;
+
+    const MEMORY: &str =
+        "free memory, raise the container's limit, or use `Backing::File` on a disk with room";
+    const SHM: &str = "enlarge /dev/shm, or use `Backing::Anonymous` or `Backing::File`";
+    const DISK: &str = "free disk space, or choose another directory";
+    let (backing, available, hint) = match backing {
+        Backing::Anonymous => (BackingKind::Anonymous, linux::memory_available(), MEMORY),
+        Backing::Named => {
+            let shm = linux::filesystem_available(std::path::Path::new("/dev/shm"));
+            match (shm, linux::memory_available()) {
+                (Some(shm), Some(memory)) if memory < shm => (BackingKind::Named, Some(memory), MEMORY),
+                (shm, _) => (BackingKind::Named, shm, SHM),
+            }
+        }
+        Backing::File(dir) => (BackingKind::File, linux::filesystem_available(dir), DISK),
+        Backing::Auto => return Ok(()),
+    };
+    match available {
+        Some(available) if available < len as u64 => Err(CreateError::NoSpace {
+            needed: len as u64,
+            available,
+            backing,
+            hint,
+        }),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(target_os = "linux")]
+mod linux {
+    use std::fs;
+    use std::path::{Path, PathBuf};
+
+    /// Bytes that can still be allocated: the least of what the machine has available (`MemAvailable` of
+    /// proc(5), and free swap) and what each enclosing cgroup's limit leaves.
+    pub(super) fn memory_available() -> Option<u64> {
+        let info = fs::read_to_string("/proc/meminfo").ok()?;
+        let machine = meminfo(&info, "MemAvailable:")? + meminfo(&info, "SwapFree:").unwrap_or(0);
+        Some(cgroup_available().map_or(machine, |cgroup| cgroup.min(machine)))
+    }
+
+    pub(super) fn filesystem_available(dir: &Path) -> Option<u64> {
+        let stat = rustix::fs::statvfs(dir).ok()?;
+        Some(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+
+    fn meminfo(info: &str, key: &str) -> Option<u64> {
+        let line = info.lines().find_map(|line| line.strip_prefix(key))?;
+        line.trim()
+            .strip_suffix("kB")?
+            .trim()
+            .parse::<u64>()
+            .ok()
+            .map(|kib| kib * 1024)
+    }
+
+    /// What the limits of this process's cgroup and its ancestors leave (cgroups(7), both versions).
+    fn cgroup_available() -> Option<u64> {
+        let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
+        let mut least = None;
+        for line in groups.lines() {
+            let mut parts = line.splitn(3, ':');
+            let (Some(_), Some(controllers), Some(path)) = (parts.next(), parts.next(), parts.next()) else {
+                continue;
+            };
+            let (root, limit, usage) = if controllers.is_empty() {
+                ("/sys/fs/cgroup", "memory.max", "memory.current")
+            } else if controllers.split(',').any(|c| c == "memory") {
+                (
+                    "/sys/fs/cgroup/memory",
+                    "memory.limit_in_bytes",
+                    "memory.usage_in_bytes",
+                )
+            } else {
+                continue;
+            };
+            let mut dir = PathBuf::from(root);
+            dir.push(path.trim_start_matches('/'));
+            while dir.starts_with(root) {
+                if let Some(left) = headroom(&dir, limit, usage) {
+                    least = Some(least.map_or(left, |least: u64| least.min(left)));
+                }
+                dir.pop();
+            }
+        }
+        least
+    }
+
+    fn headroom(dir: &Path, limit: &str, usage: &str) -> Option<u64> {
+        let number = |name: &str| {
+            fs::read_to_string(dir.join(name))
+                .ok()?
+                .trim()
+                .parse::<u64>()
+                .ok()
+        };
+        let limit = number(limit)?;
+        let usage = number(usage)?;
+        // Page cache that can go at once is no obstacle.
+        let stat = fs::read_to_string(dir.join("memory.stat")).unwrap_or_default();
+        let cache = stat
+            .lines()
+            .find_map(|line| line.strip_prefix("inactive_file "))
+            .and_then(|n| n.trim().parse::<u64>().ok())
+            .unwrap_or(0);
+        Some(limit.saturating_sub(usage.saturating_sub(cache)))
+    }
+
+    #[cfg(test)]
+    mod tests {
+        #[test]
+        fn meminfo_is_in_kib() {
+            let info = "MemTotal:  10 kB\nMemAvailable:    7 kB\n";
+            assert_eq!(super::meminfo(info, "MemAvailable:"), Some(7 * 1024));
+            assert_eq!(super::meminfo(info, "SwapFree:"), None);
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! Segments: [`SegmentMut`] → [`freeze`](SegmentMut::freeze) → [`Segment`] → [`SegmentHandle`] → attach.
+#![allow(unsafe_code)]
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::backing::{Backing, BackingKind};
+use crate::error::{AttachError, CreateError, FreezeError};
+use crate::os::{self, Access, Locator, Mapping, Store};
+
+/// Zeroed memory that only its owner sees, to be filled and frozen.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use shm_buffers::{Backing, Segment, SegmentMut};
+/// let mut segment = SegmentMut::create(&Backing::Auto, 5)?;
+/// segment.copy_from_slice(b"hello");
+/// let segment = segment.freeze()?;
+///
+/// let handle = segment.handle()?; // goes to another process, which does
+/// let theirs = Segment::attach(&handle)?;
+/// assert_eq!(&theirs[..], b"hello");
+/// # Ok(()) }
+/// ```
+#[derive(Debug)]
+pub struct SegmentMut {
+    store: Store,
+    mapping: Mapping,
+    len: usize,
+}
+
+impl SegmentMut {
+    /// Makes `len` zeroed bytes. Their space is reserved: no later access fails for want of it.
+    ///
+    /// # Errors
+    /// [`CreateError::NoSpace`] with the numbers when it is too large, before anything is touched.
+    pub fn create(backing: &Backing, len: usize) -> Result<Self, CreateError> {
+        let (store, mapping) = os::create(backing, len)?;
+        Ok(Self { store, mapping, len })
+    }
+
+    /// Where the memory is.
+    pub fn backing(&self) -> BackingKind {
+        self.store.kind()
+    }
+
+    /// Makes the memory read-only for good: unmapped for writing, and sealed where the system can, so that
+    /// no process can write it any more.
+    ///
+    /// # Errors
+    /// When the system refuses to seal or to map again.
+    pub fn freeze(self) -> Result<Segment, FreezeError> {
+        let Self { store, mapping, len } = self;
+        drop(mapping);
+        store.seal(Access::ReadOnly).map_err(|source| FreezeError {
+            step: "seal",
+            len,
+            source,
+        })?;
+        let mapping = store.map(len, Access::ReadOnly).map_err(|source| FreezeError {
+            step: "map read-only",
+            len,
+            source,
+        })?;
+        Ok(Segment(Arc::new(Inner {
+            store: Some(store),
+            mapping,
+            len,
+        })))
+    }
+}
+
+impl std::ops::Deref for SegmentMut {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: until it is frozen, nobody but `self` knows the memory: no locator was handed out. Writes need
+        // `&mut self`.
+        unsafe { &self.mapping.bytes()[..self.len] }
+    }
+}
+
+impl std::ops::DerefMut for SegmentMut {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: mapped for writing by `create`; unshared as in `deref`.
+        unsafe { &mut self.mapping.bytes_mut()[..self.len] }
+    }
+}
+
+/// Read-only memory shared by any number of threads and processes. Cheap to clone; the last clone frees it.
+#[derive(Debug, Clone)]
+pub struct Segment(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    /// With its owner only.
+    store: Option<Store>,
+    mapping: Mapping,
+    len: usize,
+}
+
+impl Segment {
+    /// What another process needs to [`attach`](Self::attach). It leads somewhere as long as a clone of
+    /// this segment lives in its owner.
+    ///
+    /// # Errors
+    /// An attached segment has no handle: ask its owner.
+    pub fn handle(&self) -> std::io::Result<SegmentHandle> {
+        let store = self.0.store.as_ref().ok_or_else(|| {
+            std::io::Error::other("an attached segment can't be handed on; its owner makes handles")
+        })?;
+        Ok(SegmentHandle {
+            locator: store.locator()?,
+            len: self.0.len,
+        })
+    }
+
+    /// Maps a segment of another (or this) process, read-only, in time independent of its size.
+    ///
+    /// # Errors
+    /// When the owner is gone or can't be reached.
+    pub fn attach(handle: &SegmentHandle) -> Result<Self, AttachError> {
+        let mapping = os::attach(&handle.locator, handle.len, Access::ReadOnly)?;
+        Ok(Self(Arc::new(Inner {
+            store: None,
+            mapping,
+            len: handle.len,
+        })))
+    }
+
+    /// Where the memory is; `None` for an attached segment.
+    pub fn backing(&self) -> Option<BackingKind> {
+        self.0.store.as_ref().map(Store::kind)
+    }
+}
+
+impl std::ops::Deref for Segment {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: frozen: the owner gave up its only writable mapping before any `Segment` or handle existed,
+        // and processes of this crate attach read-only. An anonymous segment is sealed against everybody; named
+        // ones and files are protected by mode 0600 and random names from all but processes of the same user
+        // that write them on purpose, as any mapped file is.
+        unsafe { &self.0.mapping.bytes()[..self.0.len] }
+    }
+}
+
+/// What crosses to another process: a few bytes that tell where a segment is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SegmentHandle {
+    pub(crate) locator: Locator,
+    pub(crate) len: usize,
+}
+
+impl SegmentHandle {
+    /// Bytes of the segment.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether the segment has no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+}

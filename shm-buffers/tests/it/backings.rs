@@ -1,0 +1,126 @@
+//! One suite for every backing.
+
+use std::error::Error;
+
+use shm_buffers::{
+    Backing, BackingKind, CreateError, Layout, Region, RegionHandle, Segment, SegmentHandle, SegmentMut, ring,
+};
+
+fn backings() -> Vec<(Backing, BackingKind)> {
+    let file = (Backing::File(std::env::temp_dir()), BackingKind::File);
+    let named = (Backing::Named, BackingKind::Named);
+    match cfg!(target_os = "linux") {
+        true => vec![(Backing::Anonymous, BackingKind::Anonymous), named, file],
+        false => vec![named, file],
+    }
+}
+
+/// A handle as another process would get it.
+fn through_serde<T: serde::Serialize + serde::de::DeserializeOwned>(value: &T) -> T {
+    let bytes = serde_json::to_vec(value).expect("handles serialize");
+    serde_json::from_slice(&bytes).expect("handles deserialize")
+}
+
+#[test]
+fn filled_frozen_attached() -> Result<(), Box<dyn Error>> {
+    for (backing, kind) in backings() {
+        for len in [0, 1, 4096, 100_003] {
+            let mut segment = SegmentMut::create(&backing, len)?;
+            assert_eq!((segment.len(), segment.backing()), (len, kind));
+            assert!(segment.iter().all(|&b| b == 0), "{backing:?} is not zeroed");
+            segment
+                .iter_mut()
+                .enumerate()
+                .for_each(|(i, b)| *b = (i * 31) as u8);
+            let segment = segment.freeze()?;
+            let handle: SegmentHandle = through_serde(&segment.handle()?);
+            assert_eq!(handle.len(), len);
+
+            let theirs = Segment::attach(&handle)?;
+            assert_eq!(&segment[..], &theirs[..]);
+            assert!(theirs.iter().enumerate().all(|(i, &b)| b == (i * 31) as u8));
+            assert!(theirs.handle().is_err(), "only the owner makes handles");
+
+            // Who is attached keeps the memory; who comes late finds nothing.
+            drop(segment);
+            assert_eq!(theirs.len(), len);
+            assert!(theirs.iter().enumerate().all(|(i, &b)| b == (i * 31) as u8));
+            let late = Segment::attach(&handle);
+            assert!(
+                late.is_err(),
+                "{backing:?}: attached to {late:?} after its owner dropped it"
+            );
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_region_is_seen_from_both_sides() -> Result<(), Box<dyn Error>> {
+    for (backing, _) in backings() {
+        let mut layout = Layout::new();
+        let span = layout.ring(1000);
+        let mine = Region::create(&backing, layout.bytes())?;
+        let handle: RegionHandle = through_serde(&mine.handle()?);
+        let theirs = Region::attach(&handle)?;
+        let mut producer = ring::Producer::new(&mine, span);
+        let mut consumer = ring::Consumer::new(&theirs, span);
+        producer.push(b"over there")?;
+        let mut frame = Vec::new();
+        assert_eq!(consumer.pop(&mut frame)?, Some(10));
+        assert_eq!(frame, b"over there");
+    }
+    Ok(())
+}
+
+#[test]
+fn too_large_is_an_error_with_numbers() {
+    for (backing, kind) in backings() {
+        match SegmentMut::create(&backing, 1 << 50) {
+            Err(CreateError::NoSpace {
+                needed,
+                available,
+                backing,
+                hint,
+            }) => {
+                assert_eq!((needed, backing), (1 << 50, kind));
+                assert!(available < needed && !hint.is_empty());
+            }
+            // Where the numbers can't be read, the system says no.
+            Err(CreateError::Os { .. }) if !cfg!(target_os = "linux") => {}
+            other => panic!("{backing:?}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_missing_directory_is_named() {
+    let dir = std::env::temp_dir().join("no such directory");
+    let error = SegmentMut::create(&Backing::File(dir), 10).expect_err("there is no such directory");
+    assert!(error.to_string().contains("no such directory"), "{error}");
+}
+
+#[test]
+fn auto_tells_what_it_chose() -> Result<(), Box<dyn Error>> {
+    let segment = SegmentMut::create(&Backing::Auto, 10)?;
+    assert_eq!(segment.backing(), backings()[0].1);
+    Ok(())
+}
+
+/// The model's pages can't be mapped for writing by anybody who opens the sealed memory again.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_sealed_segment_refuses_writers() -> Result<(), Box<dyn Error>> {
+    let segment = SegmentMut::create(&Backing::Anonymous, 4096)?.freeze()?;
+    let handle = serde_json::to_value(segment.handle()?)?;
+    let fd = handle["locator"]["Descriptor"]["fd"]
+        .as_i64()
+        .expect("found by descriptor");
+    let path = format!("/proc/self/fd/{fd}");
+    if let Ok(file) = std::fs::File::options().write(true).open(path) {
+        let written = std::io::Write::write(&mut &file, b"scribble");
+        assert!(written.is_err(), "wrote {written:?} bytes into a sealed segment");
+        assert!(file.set_len(0).is_err(), "truncated a sealed segment");
+    }
+    Ok(())
+}

@@ -1,0 +1,152 @@
+//! Rings: order, bounds, bells, and what a hostile peer can do.
+
+use std::error::Error;
+
+use shm_buffers::ring::{self, Arm, Bell, PushError};
+
+/// A small deterministic generator (SplitMix64).
+fn random(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut z = *state;
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+fn frame(len: usize, salt: u64) -> Vec<u8> {
+    (0..len)
+        .map(|i| (i as u64).wrapping_mul(salt | 1) as u8)
+        .collect()
+}
+
+#[test]
+fn frames_come_out_as_they_went_in() -> Result<(), Box<dyn Error>> {
+    let (mut tx, mut rx) = ring::in_process(512);
+    let mut state = 7;
+    let mut expected = std::collections::VecDeque::new();
+    let (mut full, mut sent) = (0, 0);
+    for _ in 0..100_000 {
+        if random(&mut state).is_multiple_of(2) {
+            let next = frame((random(&mut state) % 200) as usize, state);
+            match tx.push(&next) {
+                Ok(()) => {
+                    expected.push_back(next);
+                    sent += 1;
+                }
+                Err(PushError::Full) => full += 1,
+                Err(other) => return Err(other.into()),
+            }
+        } else {
+            let mut out = vec![1, 2, 3];
+            let got = rx.pop(&mut out)?;
+            assert_eq!(out[..3], [1, 2, 3], "popping appends");
+            match expected.pop_front() {
+                Some(wanted) => assert!(got == Some(wanted.len()) && out[3..] == wanted),
+                None => assert_eq!(got, None),
+            }
+        }
+    }
+    assert!(full > 100 && sent > 10_000, "{full} {sent}");
+    Ok(())
+}
+
+#[test]
+fn parts_are_one_frame() -> Result<(), Box<dyn Error>> {
+    let (mut tx, mut rx) = ring::in_process(512);
+    for split in 0..=30 {
+        let whole = frame(30, 5);
+        tx.stage_parts(&[&whole[..split], b"", &whole[split..]])?;
+        tx.publish_quietly();
+        let mut out = Vec::new();
+        assert_eq!(rx.pop(&mut out)?, Some(30));
+        assert_eq!(out, whole);
+    }
+    Ok(())
+}
+
+#[test]
+fn staged_frames_are_invisible() -> Result<(), Box<dyn Error>> {
+    let (mut tx, mut rx) = ring::in_process(512);
+    tx.stage(b"a")?;
+    tx.stage(b"b")?;
+    assert!(rx.is_empty()?);
+    tx.publish_quietly();
+    let mut out = Vec::new();
+    while rx.pop(&mut out)?.is_some() {}
+    assert_eq!(out, b"ab");
+    Ok(())
+}
+
+#[test]
+fn too_large_and_just_fitting() -> Result<(), Box<dyn Error>> {
+    let (mut tx, mut rx) = ring::in_process(1024);
+    let max = tx.max_frame();
+    assert!(
+        matches!(tx.push(&vec![0; max + 1]), Err(PushError::TooLarge { len, max: m }) if len == max + 1 && m == max)
+    );
+    let mut out = Vec::new();
+    for _ in 0..3 {
+        tx.push(&frame(max, 3))?;
+        assert_eq!(tx.push(b""), Err(PushError::Full));
+        out.clear();
+        assert_eq!(rx.pop(&mut out)?, Some(max));
+        assert!(out == frame(max, 3));
+    }
+    Ok(())
+}
+
+#[test]
+fn the_bell_rings_once_and_only_for_sleepers() -> Result<(), Box<dyn Error>> {
+    let (mut tx, mut rx) = ring::in_process(1024);
+    tx.stage(b"x")?;
+    assert_eq!(tx.publish(), Bell::Silent, "nobody sleeps");
+    assert_eq!(rx.arm(1), Arm::Ready, "it is there already");
+    rx.pop(&mut Vec::new())?;
+
+    assert_eq!(rx.arm(2), Arm::Sleep);
+    tx.stage(b"1")?;
+    assert_eq!(tx.publish(), Bell::Silent, "the sleeper waits for two");
+    tx.stage(b"2")?;
+    assert_eq!(tx.publish(), Bell::Ring);
+    tx.stage(b"3")?;
+    assert_eq!(tx.publish(), Bell::Silent, "one bell is enough");
+    assert_eq!(rx.disarm(), Arm::BellComing, "it was granted meanwhile");
+    Ok(())
+}
+
+#[test]
+fn the_producer_is_woken_when_there_is_room() -> Result<(), Box<dyn Error>> {
+    let (mut tx, mut rx) = ring::in_process(512);
+    while tx.push(&[0; 100]).is_ok() {}
+    assert_eq!(tx.arm(100)?, Arm::Sleep);
+    assert_eq!(rx.settle(), Bell::Silent, "nothing was taken yet");
+    rx.pop(&mut Vec::new())?;
+    assert_eq!(rx.settle(), Bell::Ring);
+    assert_eq!(rx.settle(), Bell::Silent);
+    tx.push(&[0; 100])?;
+    Ok(())
+}
+
+#[test]
+fn two_threads() -> Result<(), Box<dyn Error>> {
+    let (mut tx, mut rx) = ring::in_process(4096);
+    const N: u64 = 200_000;
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            for i in 0..N {
+                while tx.push(&i.to_le_bytes()[..1 + (i % 8) as usize]).is_err() {
+                    std::thread::yield_now();
+                }
+            }
+        });
+        let mut out = Vec::new();
+        for i in 0..N {
+            out.clear();
+            while rx.pop(&mut out)?.is_none() {
+                std::thread::yield_now();
+            }
+            assert_eq!(out, i.to_le_bytes()[..1 + (i % 8) as usize]);
+        }
+        Ok(())
+    })
+}
