@@ -1,0 +1,112 @@
+//! The renderers behind one small enum: bars at one moment in, text out.
+
+mod json;
+mod lines;
+#[cfg(feature = "indicatif")]
+mod terminal;
+mod text;
+
+use std::time::Duration;
+
+use crate::bar::{Life, Sample};
+use crate::output::Output;
+
+pub(crate) use json::Json;
+pub(crate) use lines::Lines;
+#[cfg(feature = "indicatif")]
+pub(crate) use terminal::{Glyphs, Palette, Terminal};
+
+/// A bar at one moment, with what time tells about it.
+#[derive(Debug, Clone)]
+pub(crate) struct View {
+    pub(crate) sample: Sample,
+    /// The labels of the bars it is nested in, outermost first.
+    pub(crate) parents: Vec<String>,
+    pub(crate) elapsed: Duration,
+    /// Steps per second: smoothed while it runs, over all its time once it ended.
+    pub(crate) rate: Option<f64>,
+    pub(crate) eta: Option<Duration>,
+}
+
+impl View {
+    pub(crate) fn is_running(&self) -> bool {
+        self.sample.life == Life::Running
+    }
+}
+
+/// What draws.
+#[derive(Debug)]
+pub(crate) enum Renderer {
+    #[cfg(feature = "indicatif")]
+    Terminal(Terminal),
+    Lines(Lines),
+    Json(Json),
+    Nothing,
+}
+
+impl Renderer {
+    /// How long to sleep between two calls of [`draw`](Self::draw); `None` if there is nothing to draw ever.
+    pub(crate) fn interval(&self) -> Option<Duration> {
+        match self {
+            #[cfg(feature = "indicatif")]
+            Self::Terminal(_) => Some(Duration::from_millis(100)),
+            Self::Lines(_) | Self::Json(_) => Some(Duration::from_millis(250)),
+            Self::Nothing => None,
+        }
+    }
+
+    /// Draws the bars: those that ended for the last time.
+    pub(crate) fn draw(&mut self, now: Duration, views: &[View], output: &Output) {
+        match self {
+            #[cfg(feature = "indicatif")]
+            Self::Terminal(terminal) => terminal.draw(views, output),
+            Self::Lines(lines) => lines.draw(now, views, output),
+            Self::Json(json) => json.draw(now, views, output),
+            Self::Nothing => {}
+        }
+    }
+
+    /// Takes what is not to stay off the screen, so that others can write to it.
+    pub(crate) fn clear(&mut self) {
+        #[cfg(feature = "indicatif")]
+        if let Self::Terminal(terminal) = self {
+            terminal.clear();
+        }
+    }
+
+    /// Others wrote to the screen: brings back what was cleared, unless that was just done.
+    pub(crate) fn restore(&mut self, now: Duration) {
+        #[cfg(feature = "indicatif")]
+        if let Self::Terminal(terminal) = self {
+            terminal.restore(now);
+        }
+        #[cfg(not(feature = "indicatif"))]
+        let _ = now;
+    }
+}
+
+/// When periodic lines are due: once early, so that one sees it works, then seldom.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Schedule {
+    next: Duration,
+    every: Duration,
+}
+
+impl Schedule {
+    /// The first after a second, or after `every` if that is shorter.
+    pub(crate) fn new(every: Duration) -> Self {
+        Self {
+            next: every.min(Duration::from_secs(1)),
+            every,
+        }
+    }
+
+    fn is_due(&mut self, now: Duration) -> bool {
+        let due = now >= self.next;
+        if due {
+            // On the grid, and never twice for what was slept through.
+            self.next = (self.next + self.every).max(now + self.every / 2);
+        }
+        due
+    }
+}
