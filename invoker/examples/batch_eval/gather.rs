@@ -1,0 +1,169 @@
+//! Gathers what came back from the workers: one outcome per user, in user order, and every failure.
+
+use serde::Serialize;
+
+use crate::metrics::Summary;
+use crate::op::{Action, Outcome, Task};
+
+/// The tasks of a run: all users in order, `passes` times over. The op aborts at position `crash_at`.
+pub(crate) fn tasks(users: u32, passes: u32, crash_at: Option<u32>) -> impl Iterator<Item = Task> {
+    (0..passes).flat_map(move |_| {
+        (0..users).map(move |user| Task {
+            user,
+            action: if crash_at == Some(user) {
+                Action::Abort
+            } else {
+                Action::Evaluate
+            },
+        })
+    })
+}
+
+/// What came back so far.
+#[derive(Debug)]
+pub(crate) struct Gathered {
+    /// Ids of the users.
+    users: Vec<u32>,
+    /// The first outcome of each user, as long as there is one.
+    outcomes: Vec<Option<Outcome>>,
+    /// Tasks without an outcome.
+    failures: Vec<Failure>,
+    /// Tasks that came back, with or without an outcome.
+    tasks: u64,
+}
+
+/// A task that has no outcome, or not the one it should have.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]
+#[error("user {user}, pass {pass}: {error}")]
+pub(crate) struct Failure {
+    /// Id of the user.
+    pub(crate) user: u32,
+    /// Number of the pass, from 1.
+    pub(crate) pass: u64,
+    /// What happened.
+    pub(crate) error: String,
+}
+
+impl Gathered {
+    /// Nothing yet, for users of these ids.
+    pub(crate) fn new(users: Vec<u32>) -> Self {
+        Self {
+            outcomes: vec![None; users.len()],
+            users,
+            failures: Vec::new(),
+            tasks: 0,
+        }
+    }
+
+    /// Takes in what came back for the task at position `index` of [`tasks`].
+    ///
+    /// The op is a pure function, so all passes must agree; one that does not is a failure.
+    pub(crate) fn add<E: std::fmt::Display>(&mut self, index: u64, result: Result<Outcome, E>) {
+        self.tasks += 1;
+        let users = self.users.len() as u64;
+        let (user, pass) = ((index % users) as usize, index / users + 1);
+        let error = match (result, &self.outcomes[user]) {
+            (Err(error), _) => error.to_string(),
+            (Ok(outcome), Some(first)) if outcome != *first => {
+                "the outcome differs from that of an earlier pass".to_owned()
+            }
+            (Ok(_), Some(_)) => return,
+            (Ok(outcome), None) => {
+                self.outcomes[user] = Some(outcome);
+                return;
+            }
+        };
+        self.failures.push(Failure {
+            user: self.users[user],
+            pass,
+            error,
+        });
+    }
+
+    /// Number of tasks that came back.
+    pub(crate) fn tasks(&self) -> u64 {
+        self.tasks
+    }
+
+    /// Everything that failed, in the order it came.
+    pub(crate) fn failures(&self) -> &[Failure] {
+        &self.failures
+    }
+
+    /// Users with an outcome and their recommendations, in user order.
+    pub(crate) fn recs(&self) -> impl Iterator<Item = (u32, &[(u32, f64)])> {
+        self.users
+            .iter()
+            .zip(&self.outcomes)
+            .filter_map(|(user, outcome)| Some((*user, outcome.as_ref()?.recs.as_slice())))
+    }
+
+    /// The metrics over all users that have some, summed in user order.
+    pub(crate) fn summary(&self) -> Option<Summary> {
+        Summary::of(
+            self.outcomes
+                .iter()
+                .flatten()
+                .filter_map(|outcome| outcome.metrics.as_ref()),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome(item: u32) -> Outcome {
+        Outcome {
+            recs: vec![(item, 4.0)],
+            metrics: None,
+        }
+    }
+
+    #[test]
+    fn tasks_go_through_the_users_pass_by_pass() {
+        let all: Vec<Task> = tasks(3, 2, Some(1)).collect();
+        assert_eq!(
+            all.iter().map(|task| task.user).collect::<Vec<_>>(),
+            [0, 1, 2, 0, 1, 2]
+        );
+        let aborting: Vec<usize> = (0..6).filter(|i| all[*i].action == Action::Abort).collect();
+        assert_eq!(aborting, [1, 4]);
+    }
+
+    #[test]
+    fn a_user_that_failed_once_is_taken_from_a_later_pass_and_the_failure_is_told() {
+        let mut gathered = Gathered::new(vec![7, 9]);
+        gathered.add(1, Err("worker 0 died"));
+        gathered.add(0, Ok::<_, &str>(outcome(1)));
+        gathered.add(3, Ok::<_, &str>(outcome(2)));
+        gathered.add(2, Ok::<_, &str>(outcome(1)));
+        assert_eq!(gathered.tasks(), 4);
+        assert_eq!(
+            gathered.recs().collect::<Vec<_>>(),
+            [(7, &[(1, 4.0)][..]), (9, &[(2, 4.0)][..])]
+        );
+        let [failure] = gathered.failures() else {
+            panic!("one failure")
+        };
+        assert_eq!(failure.to_string(), "user 9, pass 1: worker 0 died");
+        assert_eq!(gathered.summary(), None);
+    }
+
+    #[test]
+    fn a_pass_that_disagrees_is_a_failure() {
+        let mut gathered = Gathered::new(vec![7]);
+        gathered.add(0, Ok::<_, &str>(outcome(1)));
+        gathered.add(1, Ok::<_, &str>(outcome(2)));
+        assert_eq!(gathered.failures()[0].pass, 2);
+        assert_eq!(gathered.recs().collect::<Vec<_>>(), [(7, &[(1, 4.0)][..])]);
+    }
+
+    #[test]
+    fn users_without_an_outcome_are_left_out() {
+        let mut gathered = Gathered::new(vec![7, 9]);
+        gathered.add(0, Err("gone"));
+        gathered.add(1, Ok::<_, &str>(outcome(2)));
+        assert_eq!(gathered.recs().map(|(user, _)| user).collect::<Vec<_>>(), [9]);
+    }
+}

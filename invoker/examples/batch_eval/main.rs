@@ -1,0 +1,223 @@
+//! Batch evaluation of a recommender: one model shared by all workers, one small task per user.
+//!
+//! Trains item-item kNN on movie ratings, recommends for every user, judges the lists against held-out ratings, and
+//! prints the metrics and what the run took. The modules, in the order data flows through them:
+//!
+//! | module | duty |
+//! |---|---|
+//! | `args` | the command line |
+//! | `ratings` | the ratings file |
+//! | `split` | training and held-out ratings |
+//! | `knn` | the recommender |
+//! | `op` | what a worker does for a user |
+//! | `run` | the executor |
+//! | `gather` | outcomes in user order, failures |
+//! | `metrics` | quality of lists and predictions |
+//! | `output` | recommendations and report |
+
+mod args;
+mod csr;
+mod gather;
+mod knn;
+mod metrics;
+mod op;
+mod output;
+mod ratings;
+mod run;
+mod split;
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use crate::args::{Args, ArgsError, Command, ReportFormat};
+use crate::gather::Gathered;
+use crate::knn::ItemKnn;
+use crate::op::EvalModel;
+use crate::output::{Data, Holdout, Model, Report};
+use crate::ratings::{Ratings, RatingsError};
+use crate::run::{Plan, RunError};
+
+/// Why there is no report.
+#[derive(Debug, thiserror::Error)]
+enum EvalError {
+    #[error(transparent)]
+    Args(#[from] ArgsError),
+    #[error(transparent)]
+    Ratings(#[from] RatingsError),
+    #[error("--crash-user: the ratings have no user {0}; give the id of one that they have")]
+    UnknownUser(u32),
+    #[error("--recs: `{}` is the ratings file and would be overwritten; give another path", .0.display())]
+    RecsAreRatings(PathBuf),
+    #[error("--recs: cannot create `{}`: {source}; give a path that can be written", path.display())]
+    CreateRecs { path: PathBuf, source: io::Error },
+    #[error("--recs: cannot write `{}`: {source}", path.display())]
+    WriteRecs { path: PathBuf, source: io::Error },
+    #[error("cannot write to standard output: {0}")]
+    Stdout(io::Error),
+    #[error(transparent)]
+    Run(RunError),
+}
+
+impl EvalError {
+    fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Args(_)
+            | Self::Ratings(_)
+            | Self::UnknownUser(_)
+            | Self::RecsAreRatings(_)
+            | Self::CreateRecs { .. } => ExitCode::from(2),
+            Self::WriteRecs { .. } | Self::Stdout(_) | Self::Run(_) => ExitCode::FAILURE,
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let done = args::parse(std::env::args_os())
+        .map_err(EvalError::from)
+        .and_then(|command| match command {
+            Command::Help => stdout(|out| out.write_all(args::HELP.as_bytes())).map(|()| ExitCode::SUCCESS),
+            Command::Run(args) => batch_eval(args),
+        });
+    done.unwrap_or_else(|error| {
+        complain(&error);
+        error.exit_code()
+    })
+}
+
+/// The whole job. The exit code tells whether every task has its outcome.
+fn batch_eval(args: Args) -> Result<ExitCode, EvalError> {
+    // Into the same writer as the progress bar, once there is one.
+    tracing_subscriber::fmt()
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .with_max_level(args.log)
+        .init();
+
+    let (ratings, source) = match &args.ratings {
+        Some(path) => (Ratings::read(path)?, path.display().to_string()),
+        None => (
+            Ratings::bundled()?,
+            "MovieLens ml-latest-small, October 2016 (built in)".to_owned(),
+        ),
+    };
+    let data = Data {
+        source,
+        ratings: ratings.len(),
+        users: ratings.users.len(),
+        items: ratings.items.len(),
+    };
+    let crash_at = match args.crash_user {
+        Some(id) => Some(
+            ratings
+                .users
+                .binary_search(&id)
+                .map_err(|_| EvalError::UnknownUser(id))? as u32,
+        ),
+        None => None,
+    };
+    // Before the work, so that a wrong path does not cost a run.
+    let recs = match &args.recs {
+        Some(path) => Some((create(path, args.ratings.as_deref())?, path)),
+        None => None,
+    };
+
+    // Only now, so that bad input is answered by one line.
+    tracing::info!(
+        ratings = data.ratings,
+        users = data.users,
+        items = data.items,
+        "read the ratings"
+    );
+    let split = match args.holdout {
+        Some(fraction) => split::hold_out(&ratings, fraction, args.seed),
+        None => split::keep_all(&ratings),
+    };
+    let holdout = args.holdout.map(|fraction| Holdout {
+        fraction,
+        seed: args.seed,
+        ratings: split.held_out.entries(),
+    });
+    let Ratings { users, items, .. } = ratings;
+    let begun = Instant::now();
+    let knn = ItemKnn::train(items, &split.train);
+    let train_seconds = begun.elapsed().as_secs_f64();
+    tracing::info!(pairs = knn.pairs(), seconds = train_seconds, "trained the model");
+    let model = EvalModel::new(knn, users.clone(), split, args.top.get());
+    let about_model = Model {
+        neighbour_pairs: model.knn().pairs(),
+        bytes: model.bytes(),
+        train_seconds,
+    };
+
+    let tasks = gather::tasks(users.len() as u32, args.repeat.get(), crash_at);
+    let plan = Plan {
+        executor: args.executor,
+        workers: args.workers,
+        progress: args.progress,
+        tasks: users.len() as u64 * u64::from(args.repeat.get()),
+    };
+    let mut gathered = Gathered::new(users);
+    let run = run::evaluate(model, tasks, plan, |index, result| gathered.add(index, result))
+        .map_err(EvalError::Run)?;
+
+    if let Some((file, path)) = recs {
+        output::write_recs(BufWriter::new(file), gathered.recs()).map_err(|source| EvalError::WriteRecs {
+            path: path.clone(),
+            source,
+        })?;
+    }
+    let report = Report {
+        data,
+        holdout,
+        model: about_model,
+        top: args.top.get(),
+        metrics: gathered.summary().map(Into::into),
+        run,
+        failures: gathered.failures(),
+    };
+    stdout(|out| match args.report {
+        ReportFormat::Text => output::write_text(out, &report),
+        ReportFormat::Json => output::write_json(out, &report),
+    })?;
+    for failure in gathered.failures() {
+        complain(failure);
+    }
+    if gathered.failures().is_empty() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    complain(&format_args!(
+        "{} of {} tasks failed",
+        gathered.failures().len(),
+        gathered.tasks()
+    ));
+    Ok(ExitCode::FAILURE)
+}
+
+/// Creates the file of recommendations, unless it is the file of ratings.
+fn create(path: &Path, ratings: Option<&Path>) -> Result<File, EvalError> {
+    if let (Ok(path), Some(Ok(ratings))) = (fs::canonicalize(path), ratings.map(fs::canonicalize))
+        && path == ratings
+    {
+        return Err(EvalError::RecsAreRatings(path));
+    }
+    File::create(path).map_err(|source| EvalError::CreateRecs {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// Writes to standard output. A reader that has had enough, such as `head`, is no error.
+fn stdout(write: impl FnOnce(&mut io::StdoutLock<'_>) -> io::Result<()>) -> Result<(), EvalError> {
+    match write(&mut io::stdout().lock()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(EvalError::Stdout(error)),
+        _ => Ok(()),
+    }
+}
+
+/// One line on standard error. There is nowhere to tell when even that fails.
+fn complain(what: &impl std::fmt::Display) {
+    let _ = writeln!(io::stderr(), "batch_eval: {what}");
+}
