@@ -178,6 +178,14 @@ mod tests {
     }
 
     #[test]
+    fn the_split_of_a_seed_stays_what_it_is() {
+        // From an implementation in another language: every published number hangs on it.
+        let chosen = choose(20, 0.2, 42, 1);
+        let places: Vec<usize> = (0..20).filter(|place| chosen[*place]).collect();
+        assert_eq!(places, [3, 4, 7, 11]);
+    }
+
+    #[test]
     fn without_hold_out_everything_is_training() {
         let split = keep_all(&ratings(&[(1, 3), (2, 4)]));
         assert_eq!((split.train.entries(), split.held_out.entries()), (7, 0));
