@@ -105,7 +105,8 @@ impl Schedule {
         let due = now >= self.next;
         if due {
             // On the grid, and never twice for what was slept through.
-            self.next = (self.next + self.every).max(now + self.every / 2);
+            let next = self.next.saturating_add(self.every);
+            self.next = next.max(now.saturating_add(self.every / 2));
         }
         due
     }

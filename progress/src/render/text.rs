@@ -29,6 +29,9 @@ pub(super) const LEAST_MISSED: [Part; 6] = [
     Part::Failed,
 ];
 
+/// An ETA beyond this says no more than that the job stalls.
+const TELLABLE: Duration = Duration::from_secs(100 * 86_400);
+
 /// The parts of a bar's text, in the order they are read.
 pub(super) fn parts(view: &View) -> Vec<(Part, String)> {
     let sample = &view.sample;
@@ -50,7 +53,10 @@ pub(super) fn parts(view: &View) -> Vec<(Part, String)> {
     }
     let time = match (view.is_running(), sample.total) {
         (false, _) => Some(format!("took {}", duration(view.elapsed))),
-        (true, Total::Known(_)) => view.eta.map(|eta| format!("ETA {}", duration(eta))),
+        (true, Total::Known(_)) => view
+            .eta
+            .filter(|eta| *eta < TELLABLE)
+            .map(|eta| format!("ETA {}", duration(eta))),
         (true, Total::Unknown) => Some(format!("{} elapsed", duration(view.elapsed))),
     };
     parts.extend(time.map(|time| (Part::Time, time)));

@@ -77,6 +77,45 @@ fn a_line_after_a_second_then_every_ten_and_at_the_end() {
 }
 
 #[test]
+fn lines_that_were_slept_through_are_not_made_up_for() {
+    let (mut stage, paper) = lines();
+    stage.add(secs(0.0), &Bar::new("idle", Total::Unknown), None);
+    for (now, written) in [
+        (38.0, 1),
+        (38.25, 0),
+        (42.75, 0),
+        (43.0, 1),
+        (43.25, 0),
+        (53.0, 1),
+    ] {
+        stage.tick(secs(now));
+        assert_eq!(paper.take().lines().count(), written, "at {now} s");
+    }
+}
+
+#[test]
+fn lines_every_eternity_are_the_first_and_the_last() {
+    let paper = Paper::default();
+    let renderer = Renderer::Lines(Lines::new(Schedule::new(Duration::MAX)));
+    let mut stage = Stage::new(renderer, Output::given(Box::new(paper.clone())));
+    stage.add(secs(0.0), &Bar::new("job", Total::Unknown), None);
+    for now in [1.0, 2.0, 1e9] {
+        stage.tick(secs(now));
+    }
+    assert_eq!(paper.take(), "job: 0, 1.0 s elapsed\n");
+}
+
+#[test]
+fn an_eta_beyond_reason_is_not_told() {
+    let (mut stage, paper) = lines();
+    let bar = Bar::new("huge", Total::Known(u64::MAX));
+    stage.add(secs(0.0), &bar, None);
+    bar.counters().counter(Done).add(1000);
+    stage.tick(secs(1.0));
+    assert_eq!(paper.take(), "huge: 1000/18446744073709551615 (0.0 %), 1000/s\n");
+}
+
+#[test]
 fn a_line_says_what_there_is_to_say() {
     let (mut stage, paper) = lines();
     let bar = Bar::new("recommend", Total::Known(6710));

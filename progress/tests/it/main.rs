@@ -184,6 +184,18 @@ fn bars_off_a_terminal_are_drawn_when_asked_for() {
     drop(reporter);
 }
 
+#[cfg(feature = "indicatif")]
+#[test]
+fn drop_takes_the_bars_off_though_log_writers_live_on() {
+    let (reporter, written) = reporter(Render::Bar);
+    let _log = reporter.writer();
+    reporter.bar("job", Total::Known(2));
+    let drawn = written.recv_timeout(WATCHDOG).expect("a bar");
+    assert!(drawn.starts_with("job  "), "{drawn:?}");
+    drop(reporter);
+    assert_eq!(written.try_iter().last().as_deref(), Some("\r\u{1b}[2K"));
+}
+
 #[cfg(not(feature = "indicatif"))]
 #[test]
 fn bars_that_are_not_built_in_are_refused() {
