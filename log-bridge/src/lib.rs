@@ -1,1 +1,70 @@
-//! A bounded, never-blocking bridge for tracing events from workers to their leader.
+//! A bounded, never-blocking bridge for `tracing` events from workers to their leader.
+//!
+//! A worker's [`WorkerLayer`] writes each event that the leader's [`Filter`] wants into a ring of shared memory;
+//! the leader's [`Collector`] replays it into the leader's own subscriber with the original level, target, name,
+//! file, line, fields and spans, below a span `worker{id=…}`. So `EnvFilter`, `fmt`, `tracing-appender` and any
+//! other layer just work, and what a worker wrote before it was killed still arrives.
+//!
+//! - *Nothing blocks.* A full ring drops the newest event. Threads of a worker share the ring behind a lock that
+//!   is held for a copy only and never waited for longer than a bounded spin.
+//! - *Nothing is lost uncounted.* Per level, emitted = delivered + dropped, to the event, also after SIGKILL:
+//!   see [`Tally`] for the order of operations that makes it so. Drops are replayed as an event, too.
+//! - *The important survives.* The last quarter of the ring is for WARN and ERROR alone, so as long as their own
+//!   records fit into a quarter of the ring between two drains, no flood of DEBUG loses one of them.
+//! - *Nothing is trusted.* A hostile or corrupt stream is a typed error, counted, and ends that source only.
+//!
+//! The crate knows rings and slots, not processes: the two ends may as well be threads.
+//!
+//! ```
+//! use log_bridge::{Collector, Filter, SLOTS, Source, WorkerLayer};
+//! use shm_buffers::{ring, slots::Slots};
+//! use tracing::level_filters::LevelFilter;
+//! use tracing_subscriber::prelude::*;
+//!
+//! let (producer, consumer) = ring::in_process(64 * 1024);
+//! let slots = Slots::in_process(SLOTS);
+//!
+//! // In the worker (there, `.install()` makes it the global default instead):
+//! let layer = WorkerLayer::builder(producer, slots.clone())
+//!     .filter(Filter::new(LevelFilter::INFO))
+//!     .build()?;
+//! tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+//!     tracing::info!(user = 7, "recommending");
+//!     tracing::debug!("nobody wants this");
+//! });
+//!
+//! // In the leader:
+//! let mut collector = Collector::new();
+//! collector.add(Source::new(3), consumer, slots)?;
+//! collector.drain();
+//! let last = collector.remove(3).unwrap();
+//! assert_eq!(last.tally.total().delivered, 1);
+//! assert!(last.records[0].ends_with("recommending user=7"), "{:?}", last.records);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+#![deny(missing_docs)]
+
+mod callsites;
+mod collector;
+mod encode;
+mod filter;
+mod layer;
+mod outlet;
+mod panics;
+mod pump;
+pub mod replay;
+mod source;
+mod spans;
+mod tally;
+mod time;
+mod wire;
+
+pub use collector::{AddError, Collector, Departed, Drained, Source};
+pub use filter::{Filter, ParseFilterError};
+pub use layer::{BuildError, InstallError, Overflow, WorkerLayer, WorkerLayerBuilder};
+pub use panics::log_panics;
+pub use pump::{CollectorHandle, FlushError, RemoveError};
+pub use source::SourceError;
+pub use tally::{LevelTally, SLOTS, Tally};
+pub use time::EmissionTime;
+pub use wire::DecodeError;

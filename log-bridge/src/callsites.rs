@@ -1,0 +1,218 @@
+//! Callsites of workers as callsites of this process: interned, leaked, and therefore bounded.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use tracing_core::callsite::{self, Callsite};
+use tracing_core::field::FieldSet;
+use tracing_core::{Dispatch, Interest, Kind, LevelFilter, Metadata, identify_callsite};
+
+use crate::tally::LEVELS;
+use crate::wire::{DecodeError, Site, level_of};
+
+/// Callsites that a process interns at most; callsites can't be freed.
+const BOUND: usize = 4096;
+
+/// Fields of the callsites that stand in for those beyond the bound.
+const STAND_IN: [&str; 4] = [
+    "message",
+    "original.target",
+    "original.location",
+    "original.fields",
+];
+
+const NEVER: u8 = 0;
+const SOMETIMES: u8 = 1;
+const ALWAYS: u8 = 2;
+
+/// One callsite, known to `tracing`.
+#[derive(Debug)]
+pub(crate) struct Interned {
+    metadata: OnceLock<Metadata<'static>>,
+    interest: AtomicU8,
+}
+
+impl Interned {
+    fn leak(kind: Kind, site: &Site<'_>) -> &'static Self {
+        let text = |text: &str| -> &'static str { Box::leak(Box::from(text)) };
+        let fields: Vec<&'static str> = site.fields.iter().copied().map(text).collect();
+        let this: &'static Self = Box::leak(Box::new(Self {
+            metadata: OnceLock::new(),
+            interest: AtomicU8::new(SOMETIMES),
+        }));
+        this.metadata.get_or_init(|| {
+            Metadata::new(
+                text(site.name),
+                text(site.target),
+                level_of(site.level.into()),
+                site.file.map(text),
+                site.line,
+                site.module_path.map(text),
+                FieldSet::new(Box::leak(fields.into_boxed_slice()), identify_callsite!(this)),
+                kind,
+            )
+        });
+        this
+    }
+
+    pub(crate) fn metadata(&'static self) -> &'static Metadata<'static> {
+        // Set by `leak` before anybody else sees it.
+        self.metadata.get().expect("a callsite has metadata")
+    }
+
+    /// What `tracing`'s macros ask before they emit.
+    pub(crate) fn enabled(&'static self, dispatch: &Dispatch) -> bool {
+        let metadata = self.metadata();
+        *metadata.level() <= LevelFilter::current()
+            && match self.interest.load(Ordering::Relaxed) {
+                NEVER => false,
+                ALWAYS => true,
+                _ => dispatch.enabled(metadata),
+            }
+    }
+}
+
+impl Callsite for Interned {
+    fn set_interest(&self, interest: Interest) {
+        let interest = match interest {
+            _ if interest.is_never() => NEVER,
+            _ if interest.is_always() => ALWAYS,
+            _ => SOMETIMES,
+        };
+        self.interest.store(interest, Ordering::Relaxed);
+    }
+
+    fn metadata(&self) -> &Metadata<'_> {
+        self.metadata.get().expect("a callsite has metadata")
+    }
+}
+
+/// All that were interned, by kind and encoded metadata.
+pub(crate) struct Callsites {
+    events: Mutex<HashMap<Box<[u8]>, &'static Interned>>,
+    spans: Mutex<HashMap<Box<[u8]>, &'static Interned>>,
+    bound: usize,
+}
+
+impl Callsites {
+    /// The one of this process.
+    pub(crate) fn global() -> &'static Self {
+        static GLOBAL: OnceLock<Callsites> = OnceLock::new();
+        GLOBAL.get_or_init(|| Self::new(BOUND))
+    }
+
+    /// At most `bound` callsites, half of them for events and half for spans.
+    fn new(bound: usize) -> Self {
+        Self {
+            events: Mutex::default(),
+            spans: Mutex::default(),
+            bound,
+        }
+    }
+
+    /// The callsite of an event; `None` if there are too many.
+    pub(crate) fn event(&self, site: &[u8]) -> Result<Option<&'static Interned>, DecodeError> {
+        self.intern(&self.events, Kind::EVENT, site)
+    }
+
+    /// The callsite of a span; `None` if there are too many.
+    pub(crate) fn span(&self, site: &[u8]) -> Result<Option<&'static Interned>, DecodeError> {
+        self.intern(&self.spans, Kind::SPAN, site)
+    }
+
+    fn intern(
+        &self,
+        known: &Mutex<HashMap<Box<[u8]>, &'static Interned>>,
+        kind: Kind,
+        site: &[u8],
+    ) -> Result<Option<&'static Interned>, DecodeError> {
+        let interned = {
+            let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(interned) = known.get(site) {
+                return Ok(Some(interned));
+            }
+            let decoded = Site::decode(site)?;
+            if known.len() >= self.bound / 2 {
+                return Ok(None);
+            }
+            let interned = Interned::leak(kind, &decoded);
+            known.insert(site.into(), interned);
+            interned
+        };
+        // Asks every subscriber, which is code of others: not under our lock.
+        callsite::register(interned);
+        Ok(Some(interned))
+    }
+}
+
+/// The callsite that stands in for all events of a level (0 is ERROR) that have none of their own.
+pub(crate) fn stand_in(level: u8) -> &'static Interned {
+    static STAND_INS: [OnceLock<&'static Interned>; LEVELS] = [const { OnceLock::new() }; LEVELS];
+    STAND_INS[usize::from(level).min(LEVELS - 1)].get_or_init(|| {
+        let interned = Interned::leak(
+            Kind::EVENT,
+            &Site {
+                level,
+                name: "event of an unregistered callsite",
+                target: "log_bridge",
+                module_path: None,
+                file: None,
+                line: None,
+                fields: STAND_IN.to_vec(),
+            },
+        );
+        callsite::register(interned);
+        interned
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::put_site;
+
+    fn site(line: u32) -> Vec<u8> {
+        let metadata = Metadata::new(
+            "name",
+            "target",
+            tracing_core::Level::WARN,
+            Some("file"),
+            Some(line),
+            None,
+            FieldSet::new(&["a", "b"], identify_callsite!(stand_in(0))),
+            Kind::EVENT,
+        );
+        let mut site = Vec::new();
+        put_site(&mut Vec::new(), &mut site, &metadata);
+        site
+    }
+
+    #[test]
+    fn the_same_bytes_are_the_same_callsite() {
+        let callsites = Callsites::new(8);
+        let one = callsites.event(&site(1)).unwrap().unwrap();
+        let again = callsites.event(&site(1)).unwrap().unwrap();
+        let span = callsites.span(&site(1)).unwrap().unwrap();
+        assert!(std::ptr::eq(one, again));
+        assert!(!std::ptr::eq(one, span));
+        assert!(one.metadata().is_event() && span.metadata().is_span());
+        assert_eq!(one.metadata().line(), Some(1));
+        let fields: Vec<_> = one.metadata().fields().iter().map(|f| f.name()).collect();
+        assert_eq!(fields, ["a", "b"]);
+    }
+
+    #[test]
+    fn there_are_no_more_than_the_bound() {
+        let callsites = Callsites::new(8);
+        for line in 0..4 {
+            assert!(callsites.event(&site(line)).unwrap().is_some());
+        }
+        assert!(callsites.event(&site(4)).unwrap().is_none());
+        assert!(
+            callsites.event(&site(3)).unwrap().is_some(),
+            "known ones stay known"
+        );
+        assert!(callsites.event(&[1, 2]).is_err());
+    }
+}

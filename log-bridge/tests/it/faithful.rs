@@ -1,0 +1,305 @@
+//! What comes out is what went in.
+
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
+
+use log_bridge::{EmissionTime, Filter, SourceError};
+use shm_buffers::{ring, slots::Slots};
+use tracing::dispatcher::with_default;
+use tracing::level_filters::LevelFilter;
+use tracing::{Dispatch, Level};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
+
+use crate::support::{Bridge, Capture, bridge, bridge_with};
+
+#[derive(Debug, thiserror::Error)]
+#[error("outer {0}")]
+struct Outer(u8, #[source] io::Error);
+
+fn emit_everything() {
+    let error = Outer(7, io::Error::other("inner"));
+    tracing::info!("no fields");
+    tracing::trace!(name: "named", target: "other::target", "a {} message", "formatted");
+    tracing::error!(
+        int = -5_i64,
+        small = -5_i8,
+        uint = u64::MAX,
+        wide = i128::MIN,
+        uwide = u128::MAX,
+        float = 0.1_f64,
+        nan = f64::NAN,
+        yes = true,
+        text = "quoted \"text\" é",
+        owned = String::from("owned"),
+        bytes = &b"\x00\xff"[..],
+        debug = ?Some("x"),
+        display = %"y",
+        none = Option::<u32>::None,
+        some = Some(4_u8),
+        error = &error as &(dyn std::error::Error + 'static),
+        empty = tracing::field::Empty,
+        dotted.name = 1,
+        "message"
+    );
+    let outer = tracing::warn_span!(
+        "outer",
+        a = 1,
+        later = tracing::field::Empty,
+        late = tracing::field::Empty
+    );
+    let entered = outer.enter();
+    tracing::warn!("in one span");
+    outer.record("later", "recorded");
+    let inner = tracing::debug_span!(target: "elsewhere", "inner", text = "t", d = ?[1, 2]);
+    inner.in_scope(|| {
+        tracing::debug!(n = 2, "in two spans");
+        outer.record("late", 5).record("later", "again");
+        tracing::debug!(n = 3, "in two spans, with more values");
+    });
+    tracing::info!(parent: None, "without a parent");
+    tracing::info!(parent: &inner, "with an explicit parent");
+    drop(entered);
+    tracing::info!("outside again");
+}
+
+#[test]
+fn events_are_the_same_as_if_emitted_here() {
+    let capture = Capture::default();
+    with_default(&capture.dispatch(), emit_everything);
+    let direct = capture.take();
+    assert_eq!(direct.len(), 9);
+
+    let Bridge {
+        worker,
+        mut collector,
+    } = bridge(1 << 16, capture.dispatch());
+    let before = SystemTime::now();
+    let named = std::thread::Builder::new().name("emitter".into());
+    named
+        .spawn(move || with_default(&worker, emit_everything))
+        .unwrap()
+        .join()
+        .unwrap();
+    let after = SystemTime::now();
+    assert_eq!(collector.drain().records, 9);
+    let mut bridged = capture.take();
+    for seen in &mut bridged {
+        let worker = seen.spans.remove(0);
+        assert!(
+            worker.contains("worker log_bridge") && worker.ends_with("[id u64 3]"),
+            "{worker}"
+        );
+        let emitted = seen.emitted.take().unwrap();
+        assert!(before <= emitted && emitted <= after);
+        let (number, name) = seen.thread.take().unwrap();
+        assert!(number > 0);
+        assert_eq!(name.as_deref(), Some("emitter"));
+    }
+    assert_eq!(bridged, direct);
+    assert_eq!(log_bridge::replay::current_timestamp(), None);
+}
+
+#[derive(Clone, Default)]
+struct Screen(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Screen {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Screen {
+    fn text(&self) -> String {
+        String::from_utf8(std::mem::take(&mut self.0.lock().unwrap())).unwrap()
+    }
+}
+
+#[test]
+fn fmt_prints_the_same_lines_below_the_worker() {
+    let screen = Screen::default();
+    let writer = screen.clone();
+    let layer = tracing_subscriber::fmt::layer()
+        .with_ansi(false)
+        .without_time()
+        .with_file(true)
+        .with_line_number(true)
+        .with_writer(move || writer.clone());
+    let leader = Dispatch::new(tracing_subscriber::registry().with(layer));
+    with_default(&leader, emit_everything);
+    let direct = screen.text();
+    let Bridge {
+        worker,
+        mut collector,
+    } = bridge(1 << 16, leader);
+    with_default(&worker, emit_everything);
+    collector.drain();
+    let bridged = screen.text();
+    assert_eq!(bridged.matches("worker{id=3}:").count(), 9, "{bridged}");
+    assert!(
+        bridged.contains("TRACE worker{id=3}: other::target: "),
+        "{bridged}"
+    );
+    // A path of spans is followed by a blank, which goes when the path was the worker alone.
+    assert_eq!(
+        bridged.replace("worker{id=3}: ", "").replace("worker{id=3}:", ""),
+        direct
+    );
+}
+
+#[test]
+fn emission_time_is_printed() {
+    let screen = Screen::default();
+    let writer = screen.clone();
+    let layer = tracing_subscriber::fmt::layer()
+        .with_ansi(false)
+        .with_timer(EmissionTime)
+        .with_writer(move || writer.clone());
+    let leader = Dispatch::new(tracing_subscriber::registry().with(layer));
+    let capture = Capture::default();
+    let leader_too = capture.dispatch();
+    let Bridge {
+        worker,
+        mut collector,
+    } = bridge(1 << 16, leader.clone());
+    with_default(&worker, || tracing::info!("bridged"));
+    collector.drain();
+    with_default(&leader, || tracing::info!("direct"));
+    drop(leader_too);
+    let text = screen.text();
+    let times: Vec<&str> = text.lines().map(|line| line.split(' ').next().unwrap()).collect();
+    assert!(times[0] < times[1] && times[0].ends_with('Z'), "{text}");
+}
+
+#[test]
+fn the_leaders_env_filter_decides() {
+    let capture = Capture::default();
+    let filter = EnvFilter::new("info,quiet=error,[outer{a=1}]=trace");
+    let leader = Dispatch::new(tracing_subscriber::registry().with(filter).with(capture.clone()));
+    let emit = || {
+        tracing::info!("yes");
+        tracing::debug!("no");
+        tracing::warn!(target: "quiet", "no");
+        tracing::error!(target: "quiet", "yes");
+        tracing::error_span!("outer", a = 1).in_scope(|| tracing::trace!("yes, in that span"));
+        tracing::error_span!("outer", a = 2).in_scope(|| tracing::trace!("no, in this one"));
+    };
+    with_default(&leader, emit);
+    let fields = |seen: Vec<crate::support::Seen>| seen.into_iter().map(|s| s.fields).collect::<Vec<_>>();
+    let direct = fields(capture.take());
+    assert_eq!(direct.len(), 3);
+    let Bridge {
+        worker,
+        mut collector,
+    } = bridge(1 << 16, leader);
+    with_default(&worker, emit);
+    assert_eq!(collector.drain().records, 6);
+    assert_eq!(fields(capture.take()), direct);
+    assert_eq!(collector.tally().total().delivered, 6);
+}
+
+#[test]
+fn the_workers_filter_spares_the_ring() {
+    let capture = Capture::default();
+    let filter = Filter::new(LevelFilter::WARN).target("loud", LevelFilter::DEBUG);
+    let Bridge {
+        worker,
+        mut collector,
+    } = bridge_with(1 << 16, filter, capture.dispatch());
+    with_default(&worker, || {
+        tracing::info!("no");
+        tracing::warn!("yes");
+        tracing::debug!(target: "loud::module", "yes");
+        tracing::trace!(target: "loud", "no");
+        assert!(!tracing::enabled!(Level::INFO));
+    });
+    collector.drain();
+    assert_eq!(capture.take().len(), 2);
+    assert_eq!(collector.tally().total().emitted, 2);
+}
+
+#[test]
+fn what_is_too_long_is_shortened_and_counted() {
+    let capture = Capture::default();
+    let Bridge {
+        worker,
+        mut collector,
+    } = bridge(4096, capture.dispatch());
+    let long = "é".repeat(100_000);
+    with_default(&worker, || {
+        let _spans: Vec<_> = (0..20)
+            .map(|_| tracing::info_span!("deep", text = %long).entered())
+            .collect();
+        tracing::info!(first = long, second = ?long, last = 1_u8, "short");
+        tracing::info!(
+            error = &Outer(1, io::Error::other(long.clone())) as &(dyn std::error::Error + 'static)
+        );
+    });
+    collector.drain();
+    let seen = capture.take();
+    assert_eq!(seen.len(), 2);
+    assert!(seen[0].fields.contains("[last u64 1]") && seen[0].fields.contains("[message debug short]"));
+    assert_eq!(seen[0].fields.matches("…[truncated]").count(), 2);
+    assert!(
+        seen[1].fields.contains("\"outer 1\", \"éé") && seen[1].fields.contains("[truncated]"),
+        "{seen:?}"
+    );
+    assert!(seen[0].spans.len() < 20);
+    let tally = collector.tally();
+    assert!(tally.truncated() >= 4, "{tally:?}");
+    assert_eq!((tally.total().delivered, tally.total().dropped), (2, 0));
+}
+
+#[test]
+fn a_liar_is_given_up_and_the_others_go_on() {
+    let capture = Capture::default();
+    let Bridge {
+        worker,
+        mut collector,
+    } = bridge(4096, capture.dispatch());
+    let (mut liar, consumer) = ring::in_process(4096);
+    let slots = Slots::in_process(log_bridge::SLOTS);
+    collector
+        .add(log_bridge::Source::new(9), consumer, slots)
+        .unwrap();
+    liar.push(b"\x09nonsense").unwrap();
+    liar.push(b"never read").unwrap();
+    with_default(&worker, || tracing::info!("honest"));
+    collector.drain();
+    collector.drain();
+    let seen = capture.take();
+    assert_eq!(seen.len(), 2, "{seen:?}");
+    assert_eq!(seen[1].level, Level::ERROR);
+    assert!(seen[1].fields.contains("version 9"), "{seen:?}");
+    assert_eq!(collector.tally().broken(), 1);
+    let departed = collector.remove(9).unwrap();
+    assert!(matches!(departed.error, Some(SourceError::Record(_))));
+    assert!(collector.remove(9).is_none());
+}
+
+#[test]
+fn the_last_records_stay_at_hand() {
+    let capture = Capture::default();
+    let Bridge {
+        worker,
+        mut collector,
+    } = bridge(1 << 16, capture.dispatch());
+    with_default(&worker, || {
+        (0..40).for_each(|n| tracing::info!(n, "step"));
+        tracing::error_span!("a").in_scope(|| {
+            tracing::error_span!("b").in_scope(|| tracing::warn!(target: "t", text = "x", "last words"));
+        });
+    });
+    collector.drain();
+    let departed = collector.remove(3).unwrap();
+    assert_eq!(departed.source.id, 3);
+    assert_eq!(departed.records.len(), 16);
+    assert_eq!(departed.records[0], "INFO it::faithful: step n=25");
+    assert_eq!(departed.records[15], "WARN a:b: t: last words text=\"x\"");
+    assert_eq!(departed.tally.total().delivered, 41);
+}

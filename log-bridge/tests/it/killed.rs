@@ -1,0 +1,117 @@
+//! A worker process that is killed while it emits.
+
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use log_bridge::{Collector, Filter, SLOTS, Source, WorkerLayer};
+use shm_buffers::slots::Slots;
+use shm_buffers::{Backing, Layout, Region, RegionHandle, ring};
+use tracing::Level;
+use tracing::level_filters::LevelFilter;
+
+use crate::support::{ALL, Capture};
+
+const HANDLE: &str = "LOG_BRIDGE_TEST_REGION";
+
+/// The ring, the bridge's slots, and the test's own counts of events begun and ended per level.
+fn layout(layout: &mut Layout) -> [shm_buffers::Span; 3] {
+    [layout.ring(16 * 1024), layout.slots(SLOTS), layout.slots(10)]
+}
+
+fn emit_until_killed(handle: &str) -> ! {
+    let handle: RegionHandle = serde_json::from_str(handle).unwrap();
+    let region = Region::attach(&handle).unwrap();
+    let [ring, slots, own] = layout(&mut Layout::new());
+    let own = Slots::new(&region, own);
+    WorkerLayer::builder(ring::Producer::new(&region, ring), Slots::new(&region, slots))
+        .filter(Filter::new(LevelFilter::TRACE))
+        .install()
+        .unwrap();
+    for nth in 0_u64.. {
+        let index = (nth % 5) as usize;
+        let begun = own.slot(index);
+        begun.publish(begun.get() + 1);
+        match ALL[index] {
+            Level::ERROR => tracing::error!(nth, "flood"),
+            Level::WARN => tracing::warn!(nth, "flood"),
+            Level::INFO => tracing::info!(nth, "flood"),
+            Level::DEBUG => tracing::debug!(nth, "flood"),
+            _ => tracing::trace!(nth, "flood"),
+        }
+        let ended = own.slot(5 + index);
+        ended.publish(ended.get() + 1);
+    }
+    unreachable!("killed before")
+}
+
+/// Leaves no worker behind when the test fails.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn the_counts_of_a_killed_worker_add_up_to_the_event() {
+    if let Ok(handle) = std::env::var(HANDLE) {
+        emit_until_killed(&handle);
+    }
+    let capture = Capture::default();
+    let mut collector = Collector::new()
+        .dispatch(capture.dispatch())
+        .notice_interval(Duration::ZERO);
+    for round in 0..5 {
+        let mut sized = Layout::new();
+        let [ring, slots, own] = layout(&mut sized);
+        let region = Region::create(&Backing::Auto, sized.bytes()).unwrap();
+        let own = Slots::new(&region, own);
+        let consumer = ring::Consumer::new(&region, ring);
+        collector
+            .add(Source::new(round), consumer, Slots::new(&region, slots))
+            .unwrap();
+        let child = Command::new(std::env::current_exe().unwrap())
+            .args([
+                "--exact",
+                "killed::the_counts_of_a_killed_worker_add_up_to_the_event",
+            ])
+            .env(HANDLE, serde_json::to_string(&region.handle().unwrap()).unwrap())
+            .stdout(Stdio::null())
+            .spawn();
+        let mut child = Killed(child.unwrap());
+        let mut drained_at = 0;
+        while drained_at < 1000 * (round + 1) {
+            assert!(
+                child.0.try_wait().unwrap().is_none(),
+                "the worker ended by itself"
+            );
+            let emitted = own.slot(4).observe();
+            // Five hundred events, of which the ring takes a hundred.
+            if emitted > drained_at + 100 {
+                collector.drain();
+                drained_at = emitted;
+            }
+        }
+        drop(child);
+        let departed = collector.remove(round).unwrap();
+        let seen = capture.take();
+        for (index, level) in ALL.into_iter().enumerate() {
+            let counts = departed.tally.level(level);
+            let (begun, ended) = (own.slot(index).observe(), own.slot(5 + index).observe());
+            assert!(
+                ended <= counts.emitted && counts.emitted <= begun,
+                "{begun} {ended} {counts:?}"
+            );
+            assert_eq!(counts.emitted, counts.delivered + counts.dropped);
+            let replayed = seen
+                .iter()
+                .filter(|s| s.level == level && !s.metadata.contains("log_bridge"));
+            assert_eq!(counts.delivered, replayed.count() as u64);
+        }
+        assert!(departed.tally.total().dropped > 0);
+        assert_eq!(departed.records.len(), 16);
+        assert_eq!(departed.error, None);
+    }
+}

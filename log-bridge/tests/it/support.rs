@@ -1,0 +1,161 @@
+//! A layer that writes down everything that it is told, and the two ends of a bridge.
+
+use std::error::Error;
+use std::fmt::{self, Write as _};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use log_bridge::{Collector, Filter, SLOTS, Source, WorkerLayer};
+use shm_buffers::{ring, slots::Slots};
+use tracing::field::{Field, Visit};
+use tracing::level_filters::LevelFilter;
+use tracing::{Dispatch, Event, Level, Metadata, Subscriber, span};
+use tracing_subscriber::Layer;
+use tracing_subscriber::layer::{Context, SubscriberExt};
+use tracing_subscriber::registry::LookupSpan;
+
+/// One event as a layer sees it.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Seen {
+    pub(crate) level: Level,
+    pub(crate) metadata: String,
+    pub(crate) fields: String,
+    /// From the root.
+    pub(crate) spans: Vec<String>,
+    pub(crate) emitted: Option<SystemTime>,
+    pub(crate) thread: Option<(u64, Option<String>)>,
+}
+
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Capture(Arc<Mutex<Vec<Seen>>>);
+
+impl Capture {
+    pub(crate) fn take(&self) -> Vec<Seen> {
+        std::mem::take(&mut self.0.lock().unwrap())
+    }
+
+    pub(crate) fn dispatch(&self) -> Dispatch {
+        Dispatch::new(tracing_subscriber::registry().with(self.clone()))
+    }
+}
+
+fn describe(metadata: &Metadata<'_>) -> String {
+    let fields: Vec<_> = metadata.fields().iter().map(|f| f.name()).collect();
+    format!(
+        "{:?} {} {} {:?} {:?} {:?} {fields:?}",
+        metadata.level(),
+        metadata.name(),
+        metadata.target(),
+        metadata.file(),
+        metadata.line(),
+        metadata.module_path(),
+    )
+}
+
+struct Typed(String);
+
+impl Typed {
+    fn put(&mut self, field: &Field, kind: &str, value: &dyn fmt::Debug) {
+        write!(self.0, "[{} {kind} {value:?}]", field.name()).unwrap();
+    }
+}
+
+impl Visit for Typed {
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.put(field, "f64", &value);
+    }
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.put(field, "i64", &value);
+    }
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.put(field, "u64", &value);
+    }
+    fn record_i128(&mut self, field: &Field, value: i128) {
+        self.put(field, "i128", &value);
+    }
+    fn record_u128(&mut self, field: &Field, value: u128) {
+        self.put(field, "u128", &value);
+    }
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.put(field, "bool", &value);
+    }
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.put(field, "str", &value);
+    }
+    fn record_bytes(&mut self, field: &Field, value: &[u8]) {
+        self.put(field, "bytes", &value);
+    }
+    fn record_error(&mut self, field: &Field, value: &(dyn Error + 'static)) {
+        let chain: Vec<_> = std::iter::successors(Some(value), |&error| error.source())
+            .map(ToString::to_string)
+            .collect();
+        self.put(field, "error", &chain);
+    }
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.put(field, "debug", &value);
+    }
+}
+
+struct SpanText(String);
+
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Capture {
+    fn on_new_span(&self, attributes: &span::Attributes<'_>, id: &span::Id, context: Context<'_, S>) {
+        let mut typed = Typed(describe(attributes.metadata()));
+        attributes.record(&mut typed);
+        let span = context.span(id).unwrap();
+        span.extensions_mut().insert(SpanText(typed.0));
+    }
+
+    fn on_record(&self, id: &span::Id, values: &span::Record<'_>, context: Context<'_, S>) {
+        let mut typed = Typed(" then ".to_owned());
+        values.record(&mut typed);
+        let span = context.span(id).unwrap();
+        let mut extensions = span.extensions_mut();
+        extensions.get_mut::<SpanText>().unwrap().0 += &typed.0;
+    }
+
+    fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
+        let mut typed = Typed(String::new());
+        event.record(&mut typed);
+        let spans = context
+            .event_scope(event)
+            .into_iter()
+            .flat_map(|scope| scope.from_root());
+        let seen = Seen {
+            level: *event.metadata().level(),
+            metadata: describe(event.metadata()),
+            fields: typed.0,
+            spans: spans
+                .map(|span| span.extensions().get::<SpanText>().unwrap().0.clone())
+                .collect(),
+            emitted: log_bridge::replay::current_timestamp(),
+            thread: log_bridge::replay::current_thread(),
+        };
+        self.0.lock().unwrap().push(seen);
+    }
+}
+
+/// A worker's subscriber, and a collector that has it as source 3.
+pub(crate) struct Bridge {
+    pub(crate) worker: Dispatch,
+    pub(crate) collector: Collector,
+}
+
+pub(crate) fn bridge(capacity: usize, leader: Dispatch) -> Bridge {
+    bridge_with(capacity, Filter::new(LevelFilter::TRACE), leader)
+}
+
+pub(crate) fn bridge_with(capacity: usize, filter: Filter, leader: Dispatch) -> Bridge {
+    let (producer, consumer) = ring::in_process(capacity);
+    let slots = Slots::in_process(SLOTS);
+    let layer = WorkerLayer::builder(producer, slots.clone())
+        .filter(filter)
+        .build()
+        .unwrap();
+    let worker = Dispatch::new(tracing_subscriber::registry().with(layer));
+    let mut collector = Collector::new().dispatch(leader).notice_interval(Duration::ZERO);
+    collector.add(Source::new(3), consumer, slots).unwrap();
+    Bridge { worker, collector }
+}
+
+pub(crate) const ALL: [Level; 5] = [Level::ERROR, Level::WARN, Level::INFO, Level::DEBUG, Level::TRACE];
