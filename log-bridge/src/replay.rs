@@ -24,16 +24,21 @@ struct Emission {
 ///
 /// For layers that have a use for it; [`EmissionTime`](crate::EmissionTime) is one.
 pub fn current_timestamp() -> Option<SystemTime> {
-    CURRENT.with_borrow(|current| current.as_ref().map(|emission| emission.timestamp))
+    current(|emission| emission.timestamp)
 }
 
 /// The thread of the worker that emitted the event that is being replayed on this thread: its number, counted
 /// from 1 in the order of their first events, and its name. `None` outside of a replay.
 pub fn current_thread() -> Option<(u64, Option<String>)> {
-    CURRENT.with_borrow(|current| {
-        let emission = current.as_ref()?;
-        Some((emission.thread, emission.thread_name.clone()))
-    })
+    current(|emission| (emission.thread, emission.thread_name.clone()))
+}
+
+/// A thread that is ending and logs has none.
+fn current<T>(read: impl FnOnce(&Emission) -> T) -> Option<T> {
+    CURRENT
+        .try_with(|current| current.borrow().as_ref().map(read))
+        .ok()
+        .flatten()
 }
 
 /// Ends the current emission, also when a subscriber panics.
