@@ -1,1 +1,60 @@
 //! A spawn-based process pool that survives everything its workers do.
+//!
+//! - [`init`] is the first line of `main`.
+//! - [`Builder`] starts a [`Pool`] of processes that run a plain function, or a [`Worker`] with state of its own; a
+//!   [`BytePool`] of [`Service`]s is the same on bytes.
+//! - [`Pool::map`] gives each task's output or its [`TaskError`]: an op that panics, exits or crashes costs its own
+//!   task, and nothing else.
+//!
+//! Workers are made by executing the program again, never by `fork`. Tasks and outputs travel through rings in
+//! shared memory; the system is called only to wake who sleeps.
+//!
+//! This crate knows nothing of models, logs or terminals.
+//!
+//! ```no_run
+//! use proc_pool::{Builder, Workers};
+//!
+//! fn slow_square(n: u64) -> u64 {
+//!     n * n
+//! }
+//!
+//! fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     proc_pool::init();
+//!     let pool = Builder::new().workers(Workers::Count(2)).build_op(slow_square)?;
+//!     let sum: u64 = pool.map_unordered(0..1000).map(|square| square.unwrap_or(0)).sum();
+//!     println!("{sum}");
+//!     Ok(())
+//! }
+//! ```
+
+mod batch;
+mod core;
+mod driver;
+mod entry;
+mod error;
+mod init;
+mod jobs;
+mod keeper;
+mod lane;
+mod ledger;
+mod map;
+mod observer;
+mod op;
+mod os;
+mod pool;
+mod protocol;
+mod service;
+mod spawn;
+mod supervisor;
+mod window;
+mod worker;
+
+pub use crate::core::Stats;
+pub use error::{Cause, Fault, KillReason, PoolError, TaskError, WorkerId};
+pub use init::init;
+pub use map::Map;
+pub use observer::Observer;
+pub use op::OpType;
+pub use os::Memory;
+pub use pool::{Builder, BytePool, MAX_WORKERS, Pool, Workers};
+pub use service::{BoxError, CallError, Service, Worker, WorkerContext};

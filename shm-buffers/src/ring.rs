@@ -162,7 +162,8 @@ impl Shared {
 
     /// Declares a sleeper that waits until `reached()` is at least `target`.
     fn arm(&self, mark: usize, target: u64, reached: usize) -> Arm {
-        self.word(mark).store(target.wrapping_add(1), Ordering::Relaxed);
+        // Release: who claims the mark sees all that the sleeper did before.
+        self.word(mark).store(target.wrapping_add(1), Ordering::Release);
         // With the fence in `bell`: either we see the peer's new position, or it sees our mark.
         fence(Ordering::SeqCst);
         if self.word(reached).load(Ordering::Acquire) < target {
@@ -186,7 +187,7 @@ impl Shared {
         if target == AWAKE || reached < target.wrapping_sub(1) {
             return Bell::Silent;
         }
-        match self.word(mark).swap(AWAKE, Ordering::Relaxed) {
+        match self.word(mark).swap(AWAKE, Ordering::AcqRel) {
             AWAKE => Bell::Silent,
             _ => Bell::Ring,
         }

@@ -1,0 +1,295 @@
+//! Who waits for the workers' bells.
+//!
+//! Whoever calls a pool and has to wait drives it: he listens to all doorbells at once and does what is to be done
+//! for everybody. So a lone caller is woken by the worker itself, with no thread in between. Callers that find
+//! somebody driving wait to be told. When nobody has called for a while, the pool's standby thread drives.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::time::{Duration, Instant};
+
+use ipc_channel::TrySelectError;
+use ipc_channel::ipc::{self, IpcReceiverSet, IpcSelectionResult, IpcSender};
+
+use crate::core::{Core, Incarnation};
+use crate::error::PoolError;
+use crate::protocol::{Note, Spin};
+
+/// How long a caller looks for outcomes before he sleeps.
+const SPIN: Duration = Duration::from_micros(50);
+/// Longest sleep: whatever goes wrong with bells is noticed then.
+const NAP: Duration = Duration::from_secs(1);
+/// How long a caller waits for who drives before he looks himself.
+const FOLLOW: Duration = Duration::from_millis(50);
+/// How long nobody may have driven before the standby does.
+const STANDBY: Duration = Duration::from_millis(10);
+
+/// The core, and who waits on it.
+#[derive(Debug)]
+pub(crate) struct Driver {
+    core: Mutex<Core>,
+    /// Something was finished, or who drives has left.
+    changed: Condvar,
+    selector: Mutex<Selector>,
+    waker: Waker,
+    /// Callers that wait now.
+    callers: AtomicUsize,
+    /// Waits begun by callers, ever.
+    waits: AtomicU64,
+    standby_drives: AtomicBool,
+    stop: AtomicBool,
+    /// For the standby's sleep.
+    parked: (Mutex<()>, Condvar),
+    cores: usize,
+}
+
+struct Selector {
+    set: IpcReceiverSet,
+    /// Whose doorbell it is; the waker's own has none.
+    bells: HashMap<u64, Incarnation>,
+}
+
+impl std::fmt::Debug for Selector {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Selector")
+            .field("bells", &self.bells)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Rings at whoever drives.
+#[derive(Debug)]
+struct Waker {
+    bell: Mutex<IpcSender<Note>>,
+    /// A bell is under way: one is enough.
+    rung: AtomicBool,
+}
+
+impl Waker {
+    fn wake(&self) {
+        if !self.rung.swap(true, Ordering::SeqCst) {
+            let bell = self.bell.lock().unwrap_or_else(PoisonError::into_inner);
+            // It fails only when the selector is gone, and then nobody drives.
+            let _ = bell.send(Note::Bell);
+        }
+    }
+}
+
+/// Counts a caller while he waits.
+struct Waiting<'a>(&'a Driver);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.callers.fetch_sub(1, Ordering::SeqCst);
+        // Somebody may have to take over.
+        if self.0.callers.load(Ordering::SeqCst) > 0 {
+            self.0.tell();
+        }
+    }
+}
+
+impl Driver {
+    pub(crate) fn new(core: Core) -> Result<Self, PoolError> {
+        let (bell, heard) = ipc::channel().map_err(PoolError::io("create a channel"))?;
+        let mut set = IpcReceiverSet::new().map_err(PoolError::io("create a set of channels"))?;
+        set.add(heard).map_err(PoolError::io("listen to a channel"))?;
+        Ok(Self {
+            core: Mutex::new(core),
+            changed: Condvar::new(),
+            selector: Mutex::new(Selector {
+                set,
+                bells: HashMap::new(),
+            }),
+            waker: Waker {
+                bell: Mutex::new(bell),
+                rung: AtomicBool::new(false),
+            },
+            callers: AtomicUsize::new(0),
+            waits: AtomicU64::new(0),
+            standby_drives: AtomicBool::new(false),
+            stop: AtomicBool::new(false),
+            parked: (Mutex::new(()), Condvar::new()),
+            cores: std::thread::available_parallelism().map_or(1, usize::from),
+        })
+    }
+
+    /// The core, for a moment.
+    pub(crate) fn core(&self) -> MutexGuard<'_, Core> {
+        // A panic while it was held would be a bug of ours; its state is consistent between statements.
+        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Something changed that waiting callers, or who drives, must look at.
+    pub(crate) fn nudge(&self) {
+        self.tell();
+        self.waker.wake();
+    }
+
+    /// Wakes callers that wait for who drives. Through the lock, so that one who is about to sleep is not missed.
+    fn tell(&self) {
+        drop(self.core());
+        self.changed.notify_all();
+    }
+
+    /// Whether workers may spin, given their number.
+    pub(crate) fn worker_spin(&self, workers: usize) -> Spin {
+        if workers < self.cores {
+            Spin::Briefly
+        } else {
+            Spin::Never
+        }
+    }
+
+    /// Waits until `ready` gives something, or `deadline`.
+    pub(crate) fn wait<R>(
+        &self,
+        deadline: Option<Instant>,
+        mut ready: impl FnMut(&mut Core) -> Option<R>,
+    ) -> Option<R> {
+        self.callers.fetch_add(1, Ordering::SeqCst);
+        self.waits.fetch_add(1, Ordering::Relaxed);
+        let _waiting = Waiting(self);
+        loop {
+            if let Some(result) = self.look(&mut ready) {
+                return Some(result);
+            }
+            if deadline.is_some_and(|at| at <= Instant::now()) {
+                return None;
+            }
+            match self.selector.try_lock() {
+                Ok(mut selector) => {
+                    if let Some(result) = self.spin(&mut ready) {
+                        return Some(result);
+                    }
+                    self.drive(&mut selector, deadline);
+                }
+                Err(TryLockError::Poisoned(broken)) => self.drive(&mut broken.into_inner(), deadline),
+                Err(TryLockError::WouldBlock) => {
+                    if self.standby_drives.load(Ordering::SeqCst) {
+                        self.waker.wake();
+                    }
+                    let core = self.core();
+                    if matches!(self.selector.try_lock(), Err(TryLockError::WouldBlock)) {
+                        drop(self.changed.wait_timeout(core, FOLLOW));
+                    }
+                }
+            }
+        }
+    }
+
+    fn look<R>(&self, ready: &mut impl FnMut(&mut Core) -> Option<R>) -> Option<R> {
+        let mut core = self.core();
+        if core.pump() > 0 {
+            self.tell_others();
+        }
+        ready(&mut core)
+    }
+
+    fn tell_others(&self) {
+        if self.callers.load(Ordering::SeqCst) > 1 {
+            self.changed.notify_all();
+        }
+    }
+
+    /// Looks on for a moment, where a core is free to do so.
+    fn spin<R>(&self, ready: &mut impl FnMut(&mut Core) -> Option<R>) -> Option<R> {
+        let mut core = self.core();
+        let busy = core.busy();
+        if busy == 0 || busy >= self.cores {
+            return None;
+        }
+        let until = Instant::now() + SPIN;
+        while Instant::now() < until {
+            if core.has_outcomes() {
+                core.pump();
+                self.tell_others();
+                if let Some(result) = ready(&mut core) {
+                    return Some(result);
+                }
+            }
+            std::hint::spin_loop();
+        }
+        None
+    }
+
+    /// Sleeps until something happens, and does what is to be done about it.
+    fn drive(&self, selector: &mut Selector, deadline: Option<Instant>) {
+        {
+            let mut core = self.core();
+            for (incarnation, notes) in core.arrivals.drain(..) {
+                // Without its bell, a worker is found to be dead or slow by the naps' end.
+                if let Ok(id) = selector.set.add(notes) {
+                    selector.bells.insert(id, incarnation);
+                }
+            }
+            if !core.arm() {
+                return;
+            }
+        }
+        let nap = deadline.map_or(NAP, |at| at.saturating_duration_since(Instant::now()).min(NAP));
+        let selected = selector.set.try_select_timeout(nap);
+        self.waker.rung.store(false, Ordering::SeqCst);
+        let mut core = self.core();
+        core.disarm();
+        match selected {
+            Ok(results) => {
+                for result in results {
+                    match result {
+                        IpcSelectionResult::MessageReceived(id, message) => {
+                            if let Some(&incarnation) = selector.bells.get(&id) {
+                                core.note(incarnation, message.to().ok());
+                            }
+                        }
+                        IpcSelectionResult::ChannelClosed(id) => {
+                            if let Some(incarnation) = selector.bells.remove(&id) {
+                                core.closed(incarnation);
+                            }
+                        }
+                    }
+                }
+            }
+            Err(TrySelectError::Empty) => {}
+            // A descriptor went bad or the like: don't spin on it.
+            Err(TrySelectError::IoError(_)) => {
+                drop(core);
+                std::thread::sleep(Duration::from_millis(1));
+                core = self.core();
+            }
+        }
+        if core.pump() > 0 {
+            self.tell_others();
+        }
+    }
+
+    /// The standby thread's life.
+    pub(crate) fn stand_by(&self) {
+        let mut seen = u64::MAX;
+        while !self.stop.load(Ordering::SeqCst) {
+            let waits = self.waits.load(Ordering::Relaxed);
+            let quiet = self.callers.load(Ordering::SeqCst) == 0 && waits == seen;
+            seen = waits;
+            if quiet && let Ok(mut selector) = self.selector.try_lock() {
+                self.standby_drives.store(true, Ordering::SeqCst);
+                if self.callers.load(Ordering::SeqCst) == 0 {
+                    self.drive(&mut selector, None);
+                }
+                self.standby_drives.store(false, Ordering::SeqCst);
+                drop(selector);
+                if self.callers.load(Ordering::SeqCst) > 0 {
+                    self.tell();
+                }
+                continue;
+            }
+            let guard = self.parked.0.lock().unwrap_or_else(PoisonError::into_inner);
+            drop(self.parked.1.wait_timeout(guard, STANDBY));
+        }
+    }
+
+    /// Ends the standby thread.
+    pub(crate) fn stop(&self) {
+        self.stop.store(true, Ordering::SeqCst);
+        self.parked.1.notify_all();
+        self.nudge();
+    }
+}

@@ -1,0 +1,187 @@
+//! What can go wrong: with a pool, and with a task.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+/// A worker's place in its pool, from 0; it stays the same when the process in it is replaced. Not a pid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct WorkerId(pub u32);
+
+impl fmt::Display for WorkerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+/// How a worker process ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Cause {
+    /// A signal ended it (Unix).
+    Signal {
+        /// The signal's number.
+        number: i32,
+        /// Its name, such as `SIGSEGV`; the number again where it has none.
+        name: String,
+    },
+    /// It called `exit`, or returned.
+    Exited {
+        /// The exit status.
+        code: i32,
+    },
+    /// The pool ended it.
+    Killed {
+        /// Why.
+        reason: KillReason,
+    },
+    /// The system does not tell.
+    Unknown,
+}
+
+/// Why a pool ended one of its own workers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum KillReason {
+    /// It did not get ready in time.
+    StartTimeout,
+    /// It wrote what no correct worker writes.
+    Corrupt,
+    /// The pool was shut down.
+    Shutdown,
+    /// It closed its connection without ending.
+    Disconnected,
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Signal { number, name } => write!(f, "killed by signal {number} ({name})"),
+            Self::Exited { code } => write!(f, "exited with status {code}"),
+            Self::Killed { reason } => write!(f, "killed by its pool: {reason}"),
+            Self::Unknown => f.write_str("ended for an unknown reason"),
+        }
+    }
+}
+
+impl fmt::Display for KillReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::StartTimeout => "it was not ready in time",
+            Self::Corrupt => "it corrupted its transport",
+            Self::Shutdown => "the pool was shut down",
+            Self::Disconnected => "it closed its connection",
+        })
+    }
+}
+
+/// Why a pool could not be built, or stopped working.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum PoolError {
+    /// `init` was not called: a worker process would run `main` and start workers of its own.
+    #[error(
+        "`init()` was not called; make it the first line of `main` (in tests: `proc_pool::init_in_tests!()`)"
+    )]
+    NotInitialized,
+    /// The number of workers makes no sense.
+    #[error("a pool needs 1 to {max} workers, not {asked}")]
+    WorkerCount {
+        /// What was asked for.
+        asked: usize,
+        /// The most there can be.
+        max: usize,
+    },
+    /// The code to run is not part of this executable (but of a shared library, say).
+    #[error("the worker's code is not in the program's own executable; link it statically")]
+    EntryOutsideImage,
+    /// The initial value for workers can't be encoded.
+    #[error("cannot encode the workers' initial value: {0}")]
+    Init(String),
+    /// The operating system refused something that every pool needs.
+    #[error("cannot {step}")]
+    Os {
+        /// What was being done.
+        step: &'static str,
+        /// Its reason.
+        source: Arc<dyn std::error::Error + Send + Sync>,
+    },
+    /// Workers failed to start, again and again.
+    #[error("worker {worker} did not start in {attempts} attempts; the last one {reason}")]
+    Start {
+        /// Which.
+        worker: WorkerId,
+        /// How often it was tried.
+        attempts: u32,
+        /// What happened last.
+        reason: String,
+    },
+    /// The pool was shut down while tasks were waiting.
+    #[error("the pool was shut down")]
+    ShutDown,
+}
+
+impl PoolError {
+    pub(crate) fn os(step: &'static str, source: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self::Os {
+            step,
+            source: Arc::new(source),
+        }
+    }
+
+    pub(crate) fn io(step: &'static str) -> impl Fn(io::Error) -> Self {
+        move |source| Self::os(step, source)
+    }
+}
+
+/// Why a task has no output. The other tasks have theirs.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("task {task}: {fault}")]
+pub struct TaskError {
+    /// The task's position in its input, from 0.
+    pub task: u64,
+    /// What happened.
+    #[source]
+    pub fault: Fault,
+}
+
+/// What happened to a task.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum Fault {
+    /// The op panicked; its worker goes on.
+    #[error("panicked in worker {worker} at {location}: {message}")]
+    Panicked {
+        /// Where it ran.
+        worker: WorkerId,
+        /// The panic's message.
+        message: String,
+        /// `file:line:column`.
+        location: String,
+        /// The stack, when `RUST_BACKTRACE` asks for it.
+        backtrace: Option<String>,
+    },
+    /// The worker process ended while it ran this task.
+    #[error("worker {worker} (pid {pid}) {cause}")]
+    WorkerDied {
+        /// Which.
+        worker: WorkerId,
+        /// Its process id.
+        pid: u32,
+        /// How.
+        cause: Cause,
+        /// The last things it logged, oldest first, as its pool's observer tells.
+        last_logs: Vec<String>,
+    },
+    /// The task could not be encoded, or not be decoded by the worker.
+    #[error("cannot pass the task to a worker: {0}")]
+    Task(String),
+    /// The output could not be encoded by the worker, or not be decoded.
+    #[error("cannot pass the output to the leader: {0}")]
+    Output(String),
+    /// The pool stopped working before the task was done.
+    #[error("not run: {0}")]
+    Pool(PoolError),
+}

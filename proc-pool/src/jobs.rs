@@ -1,0 +1,126 @@
+//! Jobs: each map over a pool is one; its finished tasks wait here until it takes them.
+
+use shm_buffers::Segment;
+
+use crate::error::Fault;
+
+/// Which job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct JobKey {
+    place: u32,
+    generation: u32,
+}
+
+impl JobKey {
+    #[cfg(test)]
+    pub(crate) const TEST: Self = Self {
+        place: 0,
+        generation: 0,
+    };
+}
+
+/// A finished task.
+#[derive(Debug)]
+pub(crate) struct Completion {
+    pub(crate) index: u64,
+    pub(crate) outcome: Outcome,
+}
+
+/// What became of a task.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// Its output is this range of [`Completions::bytes`].
+    Bytes {
+        start: usize,
+        end: usize,
+    },
+    /// Its output, too large for a ring.
+    Segment(Segment),
+    Fault(Box<Fault>),
+}
+
+/// Finished tasks in the order they came, with their outputs in one buffer.
+#[derive(Debug, Default)]
+pub(crate) struct Completions {
+    pub(crate) list: Vec<Completion>,
+    pub(crate) bytes: Vec<u8>,
+}
+
+impl Completions {
+    pub(crate) fn clear(&mut self) {
+        self.list.clear();
+        self.bytes.clear();
+    }
+
+    pub(crate) fn fault(&mut self, index: u64, fault: Fault) {
+        self.list.push(Completion {
+            index,
+            outcome: Outcome::Fault(Box::new(fault)),
+        });
+    }
+}
+
+/// One map over the pool.
+#[derive(Debug, Default)]
+pub(crate) struct Job {
+    pub(crate) done: Completions,
+    /// Tasks given to the pool whose completion is not in `done` yet.
+    pub(crate) pending: usize,
+}
+
+/// All jobs, found in constant time; the key of a job that ended never leads to another.
+#[derive(Debug, Default)]
+pub(crate) struct Jobs {
+    places: Vec<(u32, Option<Job>)>,
+}
+
+impl Jobs {
+    pub(crate) fn add(&mut self) -> JobKey {
+        let free = self.places.iter().position(|(_, job)| job.is_none());
+        let place = free.unwrap_or_else(|| {
+            self.places.push((0, None));
+            self.places.len() - 1
+        });
+        let (generation, job) = &mut self.places[place];
+        *generation = generation.wrapping_add(1);
+        *job = Some(Job::default());
+        JobKey {
+            place: place as u32,
+            generation: *generation,
+        }
+    }
+
+    pub(crate) fn get(&mut self, key: JobKey) -> Option<&mut Job> {
+        let (generation, job) = self.places.get_mut(key.place as usize)?;
+        if *generation == key.generation {
+            job.as_mut()
+        } else {
+            None
+        }
+    }
+
+    pub(crate) fn remove(&mut self, key: JobKey) {
+        if self.get(key).is_some() {
+            self.places[key.place as usize].1 = None;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_key_of_an_ended_job_leads_nowhere() {
+        let mut jobs = Jobs::default();
+        let first = jobs.add();
+        let second = jobs.add();
+        jobs.remove(first);
+        assert!(jobs.get(first).is_none());
+        let third = jobs.add();
+        assert_eq!(third.place, first.place);
+        assert!(jobs.get(first).is_none() && jobs.get(second).is_some() && jobs.get(third).is_some());
+        jobs.remove(first);
+        assert!(jobs.get(third).is_some());
+    }
+}

@@ -1,0 +1,340 @@
+//! The keeper: the one thread that starts processes and reaps them.
+//!
+//! It lives as long as its pool: Linux ends a worker with the *thread* that started it.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use shm_buffers::ring::Consumer;
+use shm_buffers::slots::Slots;
+use shm_buffers::{Backing, Region};
+
+use crate::core::Incarnation;
+use crate::driver::Driver;
+use crate::entry::Entry;
+use crate::error::{Cause, KillReason, PoolError, WorkerId};
+use crate::lane::Lane;
+use crate::observer::Observer;
+use crate::os;
+use crate::protocol::{Carried, MAX_INLINE, Sizes, ToWorker, Welcome};
+use crate::spawn::{self, Introduction, Spawned};
+use crate::supervisor::Event;
+use crate::worker::to_segment;
+
+/// While a process that has not connected may die unheard.
+const STARTING_POLL: Duration = Duration::from_millis(5);
+/// While a process whose connection closed has not ended yet.
+const ENDING_POLL: Duration = Duration::from_millis(1);
+/// A process may die with its connection held open by a child of its own.
+const IDLE_POLL: Duration = Duration::from_secs(1);
+/// How long a process may live without its connection.
+const GRACE: Duration = Duration::from_secs(1);
+/// How long a killed process may take to end, before a pool that is dropped leaves it to the system.
+const REAP: Duration = Duration::from_secs(5);
+
+/// What the keeper is asked to do.
+#[derive(Debug)]
+pub(crate) enum Order {
+    Spawn(WorkerId),
+    Kill(WorkerId, KillReason),
+    KillAll(KillReason),
+    Introduced(Incarnation, Introduction),
+    /// The process's connection has closed.
+    Closed(Incarnation),
+    /// Kill what is left and end.
+    Stop,
+}
+
+/// What every worker is started with.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) workers: usize,
+    pub(crate) entry: Entry,
+    pub(crate) sizes: Sizes,
+    pub(crate) init: Vec<u8>,
+    pub(crate) backing: Backing,
+    pub(crate) environment: BTreeMap<OsString, OsString>,
+}
+
+struct Process {
+    incarnation: Incarnation,
+    spawned: Spawned,
+    pid: u32,
+    region: Region,
+    connected: bool,
+    killed: Option<KillReason>,
+    /// Its connection closed then.
+    closed: Option<Instant>,
+}
+
+pub(crate) struct Keeper {
+    driver: Arc<Driver>,
+    observer: Arc<dyn Observer>,
+    plan: Plan,
+    orders: Receiver<Order>,
+    to_self: Sender<Order>,
+    processes: Vec<Process>,
+    numbers: Vec<u32>,
+    /// A large `init` in shared memory, for as long as workers may be started.
+    init: Option<(shm_buffers::Segment, shm_buffers::SegmentHandle)>,
+    stopping: Option<Instant>,
+}
+
+impl Keeper {
+    pub(crate) fn new(
+        driver: Arc<Driver>,
+        observer: Arc<dyn Observer>,
+        plan: Plan,
+        orders: Receiver<Order>,
+        to_self: Sender<Order>,
+    ) -> Result<Self, PoolError> {
+        let init = match plan.init.len() {
+            ..=MAX_INLINE => None,
+            _ => Some(to_segment(&plan.init).map_err(PoolError::Init)?),
+        };
+        let numbers = vec![0; plan.workers];
+        let processes = Vec::new();
+        Ok(Self {
+            driver,
+            observer,
+            plan,
+            orders,
+            to_self,
+            processes,
+            numbers,
+            init,
+            stopping: None,
+        })
+    }
+
+    /// The keeper thread's life.
+    pub(crate) fn run(mut self) {
+        self.driver.core().event(Event::Tick);
+        loop {
+            match self.orders.recv_timeout(self.patience()) {
+                Ok(order) => self.obey(order),
+                Err(RecvTimeoutError::Timeout) => {}
+                // Not while we hold a sender.
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            self.reap();
+            let due = self
+                .driver
+                .core()
+                .deadline()
+                .is_some_and(|at| at <= Instant::now());
+            if due {
+                self.driver.core().event(Event::Tick);
+            }
+            match self.stopping {
+                Some(_) if self.processes.is_empty() => return,
+                Some(since) if since.elapsed() > REAP => return,
+                _ => {}
+            }
+        }
+    }
+
+    fn patience(&self) -> Duration {
+        let poll = |process: &Process| match process {
+            Process { closed: Some(_), .. } | Process { killed: Some(_), .. } => ENDING_POLL,
+            Process { connected: false, .. } => STARTING_POLL,
+            _ => IDLE_POLL,
+        };
+        let poll = self.processes.iter().map(poll).min().unwrap_or(IDLE_POLL);
+        let deadline = self.driver.core().deadline();
+        deadline.map_or(poll, |at| at.saturating_duration_since(Instant::now()).min(poll))
+    }
+
+    fn obey(&mut self, order: Order) {
+        match order {
+            Order::Spawn(worker) => {
+                let event = match self.spawn(worker) {
+                    Ok(()) => Event::Spawned(worker),
+                    Err(e) => Event::StartFailed(worker, chain(&e)),
+                };
+                self.driver.core().event(event);
+            }
+            Order::Kill(worker, reason) => {
+                self.kill(reason, |process| process.incarnation.worker == worker);
+            }
+            Order::KillAll(reason) => self.kill(reason, |_| true),
+            Order::Introduced(incarnation, introduction) => self.welcome(incarnation, introduction),
+            Order::Closed(incarnation) => {
+                let process = self.processes.iter_mut().find(|p| p.incarnation == incarnation);
+                if let Some(process) = process {
+                    process.closed.get_or_insert_with(Instant::now);
+                }
+            }
+            Order::Stop => {
+                self.stopping = Some(Instant::now());
+                self.kill(KillReason::Shutdown, |_| true);
+            }
+        }
+        // Whoever waits may wait for this.
+        self.driver.nudge();
+    }
+
+    fn kill(&mut self, reason: KillReason, which: impl Fn(&Process) -> bool) {
+        for process in self.processes.iter_mut().filter(|p| which(p)) {
+            if process.killed.is_none() {
+                process.killed = Some(reason);
+                // It fails if the process has ended by itself.
+                let _ = process.spawned.child.kill();
+            }
+        }
+    }
+
+    fn spawn(&mut self, worker: WorkerId) -> Result<(), PoolError> {
+        let place = worker.0 as usize;
+        self.numbers[place] += 1;
+        let incarnation = Incarnation {
+            worker,
+            number: self.numbers[place],
+        };
+        let map = self.plan.sizes.map();
+        let region = Region::create(&self.plan.backing, map.bytes)
+            .map_err(|e| PoolError::os("create a worker's shared memory", e))?;
+        self.observer.started(
+            worker,
+            Consumer::new(&region, map.side),
+            Slots::new(&region, map.slots),
+        );
+        let to_self = self.to_self.clone();
+        let spawned = spawn::spawn(&self.plan.environment, move |introduction| {
+            // The keeper may have ended meanwhile, and with it the interest.
+            let _ = to_self.send(Order::Introduced(incarnation, introduction));
+        });
+        let spawned = match spawned {
+            Ok(spawned) => spawned,
+            Err(e) => {
+                self.observer.ended(worker, &Cause::Unknown);
+                return Err(e);
+            }
+        };
+        let pid = spawned.child.id();
+        self.driver.core().stats.spawned += 1;
+        self.processes.push(Process {
+            incarnation,
+            spawned,
+            pid,
+            region,
+            connected: false,
+            killed: None,
+            closed: None,
+        });
+        Ok(())
+    }
+
+    fn welcome(&mut self, incarnation: Incarnation, introduction: Introduction) {
+        let Some(process) = self.processes.iter_mut().find(|p| p.incarnation == incarnation) else {
+            return;
+        };
+        let welcomed = introduction.and_then(|(notes, hello)| {
+            if hello.token != process.spawned.token || hello.pid != process.pid {
+                return Err("a stranger connected in its place".to_owned());
+            }
+            let region = process.region.handle().map_err(|e| e.to_string())?;
+            let init = match &self.init {
+                None => Carried::Inline(self.plan.init.clone()),
+                Some((_, handle)) => Carried::Segment(handle.clone()),
+            };
+            let welcome = Welcome {
+                worker: incarnation.worker,
+                workers: self.plan.workers as u32,
+                entry: self.plan.entry,
+                region,
+                sizes: self.plan.sizes,
+                init,
+                spin: self.driver.worker_spin(self.plan.workers),
+            };
+            hello
+                .to_worker
+                .send(ToWorker::Welcome(Box::new(welcome)))
+                .map_err(|e| e.to_string())?;
+            Ok((notes, hello))
+        });
+        let mut core = self.driver.core();
+        match welcomed {
+            Ok((notes, hello)) => {
+                process.connected = true;
+                let map = self.plan.sizes.map();
+                let lane = Lane::new(
+                    incarnation.worker,
+                    &process.region,
+                    map,
+                    hello.to_worker,
+                    hello.liveness,
+                );
+                core.connected(incarnation, process.pid, lane, notes.to_opaque().to());
+            }
+            Err(reason) => {
+                core.event(Event::StartFailed(
+                    incarnation.worker,
+                    format!("did not connect: {reason}"),
+                ));
+                drop(core);
+                self.kill(KillReason::Disconnected, |p| p.incarnation == incarnation);
+            }
+        }
+    }
+
+    /// Collects processes that have ended.
+    fn reap(&mut self) {
+        let mut index = 0;
+        while index < self.processes.len() {
+            let process = &mut self.processes[index];
+            match process.spawned.child.try_wait() {
+                Ok(None) => {
+                    if process.closed.is_some_and(|at| at.elapsed() > GRACE) && process.killed.is_none() {
+                        process.killed = Some(KillReason::Disconnected);
+                        let _ = process.spawned.child.kill();
+                    }
+                    index += 1;
+                }
+                Ok(Some(status)) => {
+                    let process = self.processes.swap_remove(index);
+                    self.ended(process, Some(status));
+                }
+                // Somebody else reaped it: a `wait(-1)` or an ignored SIGCHLD in this program.
+                Err(_) => {
+                    let process = self.processes.swap_remove(index);
+                    self.ended(process, None);
+                }
+            }
+        }
+    }
+
+    fn ended(&mut self, process: Process, status: Option<std::process::ExitStatus>) {
+        let Process {
+            incarnation,
+            pid,
+            killed,
+            connected,
+            spawned,
+            region,
+            ..
+        } = process;
+        if !connected {
+            spawned.give_up();
+        }
+        let cause = match (killed, status) {
+            (Some(reason), _) => Cause::Killed { reason },
+            (None, Some(status)) => os::cause(status),
+            (None, None) => Cause::Unknown,
+        };
+        let last_logs = self.observer.ended(incarnation.worker, &cause);
+        drop(region);
+        self.driver.core().ended(incarnation, pid, &cause, &last_logs);
+        self.driver.nudge();
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    std::iter::successors(Some(error), |e| e.source())
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(": ")
+}

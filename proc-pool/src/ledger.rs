@@ -1,0 +1,158 @@
+//! The ledger: which tasks a worker has, and what became of them when it died.
+//!
+//! A worker takes its tasks in the order they were sent and answers in the same order, so the ledger is a queue.
+//! Its payloads are kept until the answer: a task that was provably not started can be sent to another worker.
+//! Pure bookkeeping, without processes.
+
+use std::collections::VecDeque;
+
+use crate::jobs::JobKey;
+
+/// One task with its payload, not (or no longer) at any worker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Task {
+    pub(crate) job: JobKey,
+    pub(crate) index: u64,
+    pub(crate) payload: Vec<u8>,
+}
+
+/// A task at a worker.
+#[derive(Debug)]
+pub(crate) struct Sent<K> {
+    pub(crate) job: JobKey,
+    pub(crate) index: u64,
+    len: usize,
+    /// Keeps a large payload's own memory alive.
+    _keep: Option<K>,
+}
+
+/// The tasks at one worker, oldest first. `K` is what a large payload needs to stay alive.
+#[derive(Debug)]
+pub(crate) struct Ledger<K> {
+    sent: VecDeque<Sent<K>>,
+    payloads: VecDeque<u8>,
+    answered: u64,
+}
+
+/// What becomes of a dead worker's tasks.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Settled {
+    /// It was running this one.
+    pub(crate) in_progress: Option<(JobKey, u64)>,
+    /// It had not started these, in order.
+    pub(crate) not_started: Vec<Task>,
+}
+
+impl<K> Default for Ledger<K> {
+    fn default() -> Self {
+        Self {
+            sent: VecDeque::new(),
+            payloads: VecDeque::new(),
+            answered: 0,
+        }
+    }
+}
+
+impl<K> Ledger<K> {
+    pub(crate) fn outstanding(&self) -> usize {
+        self.sent.len()
+    }
+
+    pub(crate) fn sent(&mut self, job: JobKey, index: u64, payload: &[u8], keep: Option<K>) {
+        self.payloads.extend(payload);
+        self.sent.push_back(Sent {
+            job,
+            index,
+            len: payload.len(),
+            _keep: keep,
+        });
+    }
+
+    /// Whose answer comes next.
+    pub(crate) fn next(&self) -> Option<(JobKey, u64)> {
+        self.sent.front().map(|sent| (sent.job, sent.index))
+    }
+
+    /// That answer came.
+    pub(crate) fn answered(&mut self) {
+        if let Some(sent) = self.sent.pop_front() {
+            self.payloads.drain(..sent.len);
+            self.answered += 1;
+        }
+    }
+
+    /// The worker is gone; it said that it had started `started` tasks.
+    pub(crate) fn settle(&mut self, started: u64) -> Settled {
+        let mut settled = Settled {
+            in_progress: None,
+            not_started: Vec::new(),
+        };
+        if started > self.answered {
+            settled.in_progress = self.next();
+            self.answered();
+        }
+        for sent in std::mem::take(&mut self.sent) {
+            let payload = self.payloads.drain(..sent.len).collect();
+            settled.not_started.push(Task {
+                job: sent.job,
+                index: sent.index,
+                payload,
+            });
+        }
+        *self = Self::default();
+        settled
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const JOB: JobKey = JobKey::TEST;
+
+    fn ledger(tasks: u64) -> Ledger<()> {
+        let mut ledger = Ledger::default();
+        for index in 0..tasks {
+            ledger.sent(JOB, index, &vec![index as u8; index as usize], None);
+        }
+        ledger
+    }
+
+    fn task(index: u64) -> Task {
+        Task {
+            job: JOB,
+            index,
+            payload: vec![index as u8; index as usize],
+        }
+    }
+
+    #[test]
+    fn answered_in_progress_not_started_each_task_is_one_of_them() {
+        for sent in 0..5 {
+            for answered in 0..=sent {
+                for started in answered..=sent.min(answered + 1) {
+                    let mut ledger = ledger(sent);
+                    for index in 0..answered {
+                        assert_eq!(ledger.next(), Some((JOB, index)));
+                        ledger.answered();
+                    }
+                    let settled = ledger.settle(started);
+                    let in_progress = (started > answered).then_some((JOB, answered));
+                    assert_eq!(settled.in_progress, in_progress);
+                    assert_eq!(settled.not_started, (started..sent).map(task).collect::<Vec<_>>());
+                    assert_eq!((ledger.outstanding(), ledger.next()), (0, None));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_lie_about_what_was_started_costs_one_task_at_most() {
+        for lie in [4, 1000, u64::MAX] {
+            let settled = ledger(3).settle(lie);
+            assert_eq!(settled.in_progress, Some((JOB, 0)));
+            assert_eq!(settled.not_started, [task(1), task(2)]);
+        }
+        assert_eq!(ledger(0).settle(u64::MAX).in_progress, None);
+    }
+}

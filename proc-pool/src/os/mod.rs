@@ -1,0 +1,47 @@
+//! Operating system calls of the pool, one module a platform, with one face.
+
+#[cfg(unix)]
+mod unix;
+#[cfg(unix)]
+pub(crate) use unix::{cause, die_with, exit_now, image_of_program, program, same_image};
+#[cfg(windows)]
+mod windows;
+#[cfg(windows)]
+pub(crate) use windows::{cause, die_with, exit_now, image_of_program, program, same_image};
+
+mod memory;
+pub use memory::Memory;
+
+use std::io;
+
+use serde::{Deserialize, Serialize};
+
+/// The identity of an executable: what tells whether two processes run the same one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Image {
+    pub(crate) file: (u64, u64),
+    pub(crate) len: u64,
+    /// Nanoseconds since the Unix epoch.
+    pub(crate) modified: u128,
+}
+
+impl Image {
+    /// The executable of this process, looked up once, early: it may be replaced later.
+    pub(crate) fn own() -> io::Result<Self> {
+        static OWN: std::sync::OnceLock<Image> = std::sync::OnceLock::new();
+        if let Some(image) = OWN.get() {
+            return Ok(*image);
+        }
+        let image = image_of_program()?;
+        Ok(*OWN.get_or_init(|| image))
+    }
+
+    #[cfg(test)]
+    pub(crate) fn other() -> Self {
+        Self {
+            file: (0, 0),
+            len: 0,
+            modified: 0,
+        }
+    }
+}

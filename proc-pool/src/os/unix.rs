@@ -1,0 +1,104 @@
+//! Unix.
+#![allow(unsafe_code)]
+
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+
+use super::Image;
+use crate::error::Cause;
+
+/// What to execute to run this program again: on Linux the very inode that runs, also after the file was replaced.
+pub(crate) fn program() -> io::Result<OsString> {
+    if cfg!(target_os = "linux") {
+        Ok("/proc/self/exe".into())
+    } else {
+        Ok(std::env::current_exe()?.into())
+    }
+}
+
+pub(crate) fn image_of_program() -> io::Result<Image> {
+    let meta = std::fs::metadata(program()?)?;
+    let modified = meta.mtime() as i128 * 1_000_000_000 + i128::from(meta.mtime_nsec());
+    Ok(Image {
+        file: (meta.dev(), meta.ino()),
+        len: meta.len(),
+        modified: modified as u128,
+    })
+}
+
+/// Whether two addresses lie in the same loaded object (executable or library).
+pub(crate) fn same_image(one: usize, other: usize) -> bool {
+    let base = |address: usize| {
+        let mut info = std::mem::MaybeUninit::<libc::Dl_info>::zeroed();
+        // SAFETY: dladdr takes any address and writes only to `info`, which is valid for writes.
+        let found = unsafe { libc::dladdr(address as *const libc::c_void, info.as_mut_ptr()) };
+        // SAFETY: all-zero is a valid Dl_info (null pointers), and dladdr may only have made it better.
+        let info = unsafe { info.assume_init() };
+        (found != 0).then_some(info.dli_fbase as usize)
+    };
+    match (base(one), base(other)) {
+        (Some(one), Some(other)) => one == other,
+        // A static executable has no dynamic objects to tell apart.
+        (None, None) => true,
+        _ => false,
+    }
+}
+
+/// Ends this process, at once and without any clean-up that could hang.
+pub(crate) fn exit_now(code: i32) -> ! {
+    // SAFETY: _exit has no preconditions.
+    unsafe { libc::_exit(code) }
+}
+
+/// Asks the system to end this process when its parent's spawning thread ends, and tells whether the parent
+/// is still `leader`.
+pub(crate) fn die_with(leader: u32) -> bool {
+    #[cfg(target_os = "linux")]
+    {
+        // Best effort: the liveness channel does the same everywhere.
+        let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
+    }
+    rustix::process::getppid().is_some_and(|parent| parent.as_raw_nonzero().get() as u32 == leader)
+}
+
+pub(crate) fn cause(status: ExitStatus) -> Cause {
+    match (status.signal(), status.code()) {
+        (Some(number), _) => Cause::Signal {
+            number,
+            name: signal_name(number),
+        },
+        (None, Some(code)) => Cause::Exited { code },
+        (None, None) => Cause::Unknown,
+    }
+}
+
+fn signal_name(number: i32) -> String {
+    let known = [
+        (libc::SIGABRT, "SIGABRT"),
+        (libc::SIGALRM, "SIGALRM"),
+        (libc::SIGBUS, "SIGBUS"),
+        (libc::SIGFPE, "SIGFPE"),
+        (libc::SIGHUP, "SIGHUP"),
+        (libc::SIGILL, "SIGILL"),
+        (libc::SIGINT, "SIGINT"),
+        (libc::SIGKILL, "SIGKILL"),
+        (libc::SIGPIPE, "SIGPIPE"),
+        (libc::SIGQUIT, "SIGQUIT"),
+        (libc::SIGSEGV, "SIGSEGV"),
+        (libc::SIGSYS, "SIGSYS"),
+        (libc::SIGTERM, "SIGTERM"),
+        (libc::SIGTRAP, "SIGTRAP"),
+        (libc::SIGUSR1, "SIGUSR1"),
+        (libc::SIGUSR2, "SIGUSR2"),
+        (libc::SIGXCPU, "SIGXCPU"),
+        (libc::SIGXFSZ, "SIGXFSZ"),
+    ];
+    let name = known
+        .iter()
+        .find(|(n, _)| *n == number)
+        .map(|(_, name)| (*name).to_owned());
+    name.unwrap_or_else(|| number.to_string())
+}

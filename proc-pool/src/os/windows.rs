@@ -1,0 +1,48 @@
+//! Windows.
+
+use std::ffi::OsString;
+use std::io;
+use std::process::ExitStatus;
+use std::time::UNIX_EPOCH;
+
+use super::Image;
+use crate::error::Cause;
+
+/// What to execute to run this program again.
+pub(crate) fn program() -> io::Result<OsString> {
+    Ok(std::env::current_exe()?.into())
+}
+
+pub(crate) fn image_of_program() -> io::Result<Image> {
+    let meta = std::fs::metadata(program()?)?;
+    let modified = meta
+        .modified()?
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |d| d.as_nanos());
+    Ok(Image {
+        file: (0, 0),
+        len: meta.len(),
+        modified,
+    })
+}
+
+/// Entries come from statically linked code here.
+pub(crate) fn same_image(_one: usize, _other: usize) -> bool {
+    true
+}
+
+/// Ends this process.
+pub(crate) fn exit_now(code: i32) -> ! {
+    std::process::exit(code)
+}
+
+/// The liveness channel ends a worker with its leader.
+pub(crate) fn die_with(_leader: u32) -> bool {
+    true
+}
+
+pub(crate) fn cause(status: ExitStatus) -> Cause {
+    status
+        .code()
+        .map_or(Cause::Unknown, |code| Cause::Exited { code })
+}

@@ -1,0 +1,167 @@
+//! What leader and worker say to each other.
+//!
+//! Over `ipc-channel`, one channel a direction: the introduction ([`Hello`], [`Welcome`]), then one-byte notes.
+//! Over the rings: tasks and outcomes, as a tag byte and a payload.
+
+use ipc_channel::ipc::IpcSender;
+use serde::{Deserialize, Serialize};
+use shm_buffers::{Layout, RegionHandle, SegmentHandle, Span};
+
+use crate::entry::Entry;
+use crate::error::WorkerId;
+
+/// The worker's first and only message of this type.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Hello {
+    pub(crate) token: u128,
+    pub(crate) pid: u32,
+    pub(crate) to_worker: IpcSender<ToWorker>,
+    /// Nothing is ever sent here: that it closes tells of the leader's end.
+    pub(crate) liveness: IpcSender<()>,
+}
+
+/// From the worker, after its `Hello`.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Note {
+    /// There is something for the leader to look at.
+    Bell,
+    /// Ready for tasks.
+    Ready,
+    /// The worker gives up starting.
+    Failed(String),
+}
+
+/// Bytes of a reason at most: notes have to fit one fragment of a channel's message.
+pub(crate) const MAX_REASON: usize = 4096;
+
+/// From the leader.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum ToWorker {
+    Welcome(Box<Welcome>),
+    /// There is something for the worker to look at.
+    Bell,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Welcome {
+    pub(crate) worker: WorkerId,
+    pub(crate) workers: u32,
+    pub(crate) entry: Entry,
+    pub(crate) region: RegionHandle,
+    pub(crate) sizes: Sizes,
+    pub(crate) init: Carried,
+    pub(crate) spin: Spin,
+}
+
+/// Whether a side may spin before it sleeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Spin {
+    /// There are cores to spare.
+    Briefly,
+    /// Spinning would take the core from who is waited for.
+    Never,
+}
+
+/// A payload: by value, or in a segment of its own when it is large.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Carried {
+    Inline(Vec<u8>),
+    Segment(SegmentHandle),
+}
+
+/// A payload of more bytes than this gets a segment of its own.
+pub(crate) const MAX_INLINE: usize = 32 << 10;
+
+/// Sizes of the memory that a worker shares with its leader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Sizes {
+    pub(crate) ring: usize,
+    pub(crate) side: usize,
+    pub(crate) slots: usize,
+}
+
+/// Where everything is in that memory.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Map {
+    pub(crate) tasks: Span,
+    pub(crate) outcomes: Span,
+    pub(crate) side: Span,
+    /// Written by the worker: see [`slot`].
+    pub(crate) control: Span,
+    /// Written by the leader.
+    pub(crate) taken: Span,
+    /// The user's.
+    pub(crate) slots: Span,
+    pub(crate) bytes: usize,
+}
+
+/// The worker's control slots.
+pub(crate) mod slot {
+    /// Tasks started by this process: the one in progress is the last of them.
+    pub(crate) const STARTED: usize = 0;
+    /// Nanoseconds spent on `BUSY_TASKS` tasks.
+    pub(crate) const BUSY_NS: usize = 1;
+    pub(crate) const BUSY_TASKS: usize = 2;
+    /// Bells that the worker has heard.
+    pub(crate) const BELLS: usize = 3;
+    pub(crate) const COUNT: usize = 4;
+}
+
+impl Sizes {
+    pub(crate) fn map(self) -> Map {
+        let mut layout = Layout::new();
+        let tasks = layout.ring(self.ring);
+        let outcomes = layout.ring(self.ring);
+        let side = layout.ring(self.side);
+        let control = layout.slots(slot::COUNT);
+        let taken = layout.slots(1);
+        let slots = layout.slots(self.slots);
+        Map {
+            tasks,
+            outcomes,
+            side,
+            control,
+            taken,
+            slots,
+            bytes: layout.bytes(),
+        }
+    }
+}
+
+/// A frame's first byte: what the rest is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Tag {
+    /// The bytes themselves.
+    Inline = 0,
+    /// A [`SegmentHandle`].
+    Segment = 1,
+    /// A [`Panic`].
+    Panicked = 2,
+    /// Text: the worker could not decode the task.
+    BadTask = 3,
+    /// Text: the worker could not encode the output.
+    BadOutput = 4,
+}
+
+impl Tag {
+    pub(crate) fn of(byte: u8) -> Option<Self> {
+        [
+            Self::Inline,
+            Self::Segment,
+            Self::Panicked,
+            Self::BadTask,
+            Self::BadOutput,
+        ]
+        .into_iter()
+        .find(|tag| *tag as u8 == byte)
+    }
+}
+
+/// What is known of a panic.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct Panic {
+    pub(crate) message: String,
+    pub(crate) location: String,
+    pub(crate) backtrace: Option<String>,
+}

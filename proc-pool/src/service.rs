@@ -1,0 +1,146 @@
+//! What runs in a worker: [`Service`] on bytes, [`Worker`] on values.
+
+use std::error::Error;
+use std::marker::PhantomData;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use shm_buffers::ring;
+use shm_buffers::slots::Slots;
+
+use crate::error::WorkerId;
+
+/// An error of any kind, from a worker's start.
+pub type BoxError = Box<dyn Error + Send + Sync>;
+
+/// What a worker is told at its start.
+#[derive(Debug)]
+pub struct WorkerContext {
+    pub(crate) worker: WorkerId,
+    pub(crate) workers: usize,
+    pub(crate) side: Option<ring::Producer>,
+    pub(crate) slots: Slots,
+}
+
+impl WorkerContext {
+    /// This worker's place in the pool.
+    pub fn worker(&self) -> WorkerId {
+        self.worker
+    }
+
+    /// How many workers the pool has.
+    pub fn workers(&self) -> usize {
+        self.workers
+    }
+
+    /// The side ring's writing end: byte frames for the pool's [`Observer`](crate::Observer), in their own
+    /// memory, that survive this process. The first call gets it.
+    pub fn take_side(&mut self) -> Option<ring::Producer> {
+        self.side.take()
+    }
+
+    /// Numbers that the pool's [`Observer`](crate::Observer) can read at any time; as many as the builder was
+    /// asked for.
+    pub fn slots(&self) -> &Slots {
+        &self.slots
+    }
+}
+
+/// Why a service has no output for a task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CallError {
+    /// The task's bytes make no sense.
+    Task(String),
+    /// The output can't be turned into bytes.
+    Output(String),
+}
+
+/// A worker of bytes: made once in each worker process, then called for each task, one after the other.
+pub trait Service: Sized + 'static {
+    /// Makes the worker's state.
+    ///
+    /// # Errors
+    /// Any error ends this process; the pool tries again a few times and then fails with the error's text.
+    fn start(context: &mut WorkerContext, init: &[u8]) -> Result<Self, BoxError>;
+
+    /// Runs one task and appends its output to `output`, which is empty. May panic: that is the task's error.
+    ///
+    /// # Errors
+    /// When task or output can't be decoded or encoded.
+    fn call(&mut self, task: &[u8], output: &mut Vec<u8>) -> Result<(), CallError>;
+}
+
+/// A worker of values: made once in each worker process, then called for each task, one after the other. What
+/// crosses between processes is encoded with serde and postcard.
+pub trait Worker: Sized + 'static {
+    /// What every worker is made from.
+    type Init: Serialize + DeserializeOwned;
+    /// What a task is.
+    type Task: Serialize + DeserializeOwned;
+    /// What comes out of it.
+    type Output: Serialize + DeserializeOwned;
+
+    /// Makes the worker's state.
+    ///
+    /// # Errors
+    /// Any error ends this process; the pool tries again a few times and then fails with the error's text.
+    fn start(context: &mut WorkerContext, init: Self::Init) -> Result<Self, BoxError>;
+
+    /// Runs one task. May panic: that is the task's error.
+    fn run(&mut self, task: Self::Task) -> Self::Output;
+}
+
+/// The [`Service`] that a [`Worker`] is.
+#[derive(Debug)]
+pub(crate) struct Typed<W>(W);
+
+impl<W: Worker> Service for Typed<W> {
+    fn start(context: &mut WorkerContext, init: &[u8]) -> Result<Self, BoxError> {
+        Ok(Self(W::start(context, decode(init)?)?))
+    }
+
+    fn call(&mut self, task: &[u8], output: &mut Vec<u8>) -> Result<(), CallError> {
+        let task = decode(task).map_err(|e| CallError::Task(e.to_string()))?;
+        encode(&self.0.run(task), output).map_err(|e| CallError::Output(e.to_string()))
+    }
+}
+
+/// The [`Worker`] that a plain function is.
+pub(crate) struct Op<F, T, R>(F, PhantomData<fn(T) -> R>);
+
+impl<F, T, R> Worker for Op<F, T, R>
+where
+    F: Fn(T) -> R + Copy + 'static,
+    T: Serialize + DeserializeOwned + 'static,
+    R: Serialize + DeserializeOwned + 'static,
+{
+    type Init = ();
+    type Task = T;
+    type Output = R;
+
+    fn start(_: &mut WorkerContext, (): ()) -> Result<Self, BoxError> {
+        Ok(Self(crate::op::conjure(), PhantomData))
+    }
+
+    fn run(&mut self, task: T) -> R {
+        (self.0)(task)
+    }
+}
+
+pub(crate) fn encode<T: Serialize + ?Sized>(value: &T, into: &mut Vec<u8>) -> postcard::Result<()> {
+    postcard::to_extend(value, Appending(into)).map(drop)
+}
+
+pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> postcard::Result<T> {
+    postcard::from_bytes(bytes)
+}
+
+/// Lets postcard append to a borrowed `Vec`.
+struct Appending<'a>(&'a mut Vec<u8>);
+
+impl Extend<u8> for Appending<'_> {
+    #[inline]
+    fn extend<I: IntoIterator<Item = u8>>(&mut self, bytes: I) {
+        self.0.extend(bytes);
+    }
+}

@@ -1,0 +1,75 @@
+//! Tasks in, outputs out.
+
+use std::time::Duration;
+
+use proc_pool::{Builder, Fault, Pool, Workers};
+
+fn pool<T, R, F>(workers: usize, op: F) -> Pool<T, R>
+where
+    F: Fn(T) -> R + Copy + 'static,
+    T: serde::Serialize + serde::de::DeserializeOwned + 'static,
+    R: serde::Serialize + serde::de::DeserializeOwned + 'static,
+{
+    Builder::new()
+        .workers(Workers::Count(workers))
+        .build_op(op)
+        .expect("the pool starts")
+}
+
+#[test]
+fn ordered_outputs_are_in_order() {
+    let pool = pool(2, |n: u64| n * n);
+    for round in 0..3 {
+        let squares: Vec<u64> = pool
+            .map(round..10_000 + round)
+            .map(|r| r.expect("no task fails"))
+            .collect();
+        assert!(squares.iter().zip(round..).all(|(square, n)| *square == n * n));
+        assert_eq!(squares.len(), 10_000);
+    }
+    let stats = pool.shutdown(Duration::from_secs(10)).expect("it did not fail");
+    assert_eq!(
+        (stats.submitted, stats.answered, stats.deaths),
+        (30_000, 30_000, 0)
+    );
+}
+
+#[test]
+fn a_panic_is_its_tasks_error_only() {
+    let pool = pool(2, |n: u32| if n % 7 == 3 { panic!("seven {n}") } else { n });
+    let mut failed = 0;
+    for (index, result) in pool.map(0..1000).enumerate() {
+        match result {
+            Ok(n) => assert_eq!(n as usize, index),
+            Err(error) => {
+                failed += 1;
+                assert_eq!(error.task as usize, index);
+                let Fault::Panicked {
+                    message, location, ..
+                } = error.fault
+                else {
+                    panic!("{error}")
+                };
+                assert_eq!(message, format!("seven {index}"));
+                assert!(location.contains("basics.rs"), "{location}");
+            }
+        }
+    }
+    assert_eq!(failed, 143);
+}
+
+#[test]
+fn a_dead_worker_costs_its_task_only() {
+    let pool = pool(2, |n: u32| if n % 100 == 50 { std::process::abort() } else { n });
+    let mut failed = Vec::new();
+    for (index, result) in pool.map(0..1000).enumerate() {
+        match result {
+            Ok(n) => assert_eq!(n as usize, index),
+            Err(error) => {
+                assert!(matches!(error.fault, Fault::WorkerDied { .. }), "{error}");
+                failed.push(index);
+            }
+        }
+    }
+    assert_eq!(failed, (0..10).map(|k| k * 100 + 50).collect::<Vec<_>>());
+}
