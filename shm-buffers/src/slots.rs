@@ -44,6 +44,16 @@ impl Slots {
         self.span.words == 0
     }
 
+    /// Some of them, counted from `range.start`.
+    ///
+    /// # Panics
+    /// If `range` reaches beyond [`len`](Self::len).
+    pub fn part(&self, range: std::ops::Range<usize>) -> Self {
+        assert!(range.start <= range.end && range.end <= self.len(), "no slots {range:?} of {}", self.len());
+        let span = Span { start: self.span.start + range.start, words: range.len() };
+        Self { region: self.region.clone(), span }
+    }
+
     /// Slot `index`.
     ///
     /// # Panics
@@ -100,6 +110,15 @@ impl Slot<'_> {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+
+    #[test]
+    fn parts_are_the_same_memory() {
+        let slots = Slots::in_process(5);
+        let part = slots.part(2..4);
+        part.slot(1).set(7);
+        assert_eq!((part.len(), slots.slot(3).get()), (2, 7));
+        assert!(slots.part(5..5).is_empty());
+    }
 
     #[test]
     fn a_slot_adds_and_wraps() {
