@@ -55,7 +55,6 @@ pub use error::{Cause, Fault, KillReason, PoolError, TaskError, WorkerId};
 pub use init::init;
 pub use map::Map;
 pub use observer::Observer;
-pub use op::OpType;
 pub use os::Memory;
 pub use panics::{Panic, catch_panic};
 pub use pool::{Builder, BytePool, MAX_WORKERS, Pool, Workers};

@@ -4,8 +4,6 @@
 //! worker; the worker's code, compiled for that type, makes it from nothing.
 #![allow(unsafe_code)]
 
-use std::marker::PhantomData;
-
 /// A value of a type without data, in another process than the one that gave it.
 ///
 /// An `F` that captures something does not compile.
@@ -17,23 +15,8 @@ pub(crate) fn conjure<F: Copy + 'static>() -> F {
         );
     }
     // SAFETY: `F` has no bytes (checked at compile time), so reading it reads nothing, and a dangling aligned
-    // pointer is valid for that. That a value of `F` may exist is shown by the leader, which was given one (every
-    // use takes an `F` by value there), and `Copy` says that it may exist any number of times.
+    // pointer is valid for that. That a value of `F` may exist is shown by the leader, which was given one: the
+    // only caller is the private `Typed`, whose entry point only `Builder::build` hands out, and that takes an `F`
+    // by value. `Copy` says that it may exist any number of times.
     unsafe { std::ptr::NonNull::<F>::dangling().read() }
-}
-
-/// A witness that a value of `F` was given: the only way to ask for [`conjure`]d ones by type.
-#[derive(Debug, Clone, Copy)]
-pub struct OpType<F>(PhantomData<fn() -> F>);
-
-impl<F: Copy + 'static> OpType<F> {
-    /// Remembers the type of `op`.
-    pub fn of(_op: F) -> Self {
-        Self(PhantomData)
-    }
-
-    /// The op.
-    pub fn get(self) -> F {
-        conjure()
-    }
 }

@@ -213,11 +213,13 @@ impl Builder {
         Ok(pool)
     }
 
-    /// Starts a pool of [`Worker`]s, each made from `init`, and waits until all are ready.
+    /// Starts a pool of [`Worker`]s, each made from `op` and `init`, and waits until all are ready.
     ///
     /// # Errors
     /// [`PoolError`]; when workers can't start, after a few attempts.
-    pub fn build<W: Worker>(self, init: &W::Init) -> Result<Pool<W::Task, W::Output>, PoolError> {
+    pub fn build<W: Worker>(self, op: W::Op, init: &W::Init) -> Result<Pool<W::Task, W::Output>, PoolError> {
+        // Its type is all that crosses, as part of the entry point's; that it exists is what `op` shows.
+        let _ = op;
         let mut bytes = Vec::new();
         encode(init, &mut bytes).map_err(|e| PoolError::Init(e.to_string()))?;
         Ok(Pool {
@@ -237,9 +239,7 @@ impl Builder {
         T: serde::Serialize + serde::de::DeserializeOwned + 'static,
         R: serde::Serialize + serde::de::DeserializeOwned + 'static,
     {
-        // The type alone crosses; that there is a value of it is shown by `op`.
-        let _ = crate::op::OpType::of(op);
-        self.build::<Op<F, T, R>>(&())
+        self.build::<Op<F, T, R>>(op, &())
     }
 }
 

@@ -73,6 +73,9 @@ pub trait Service: Sized + 'static {
 /// A worker of values: made once in each worker process, then called for each task, one after the other. What
 /// crosses between processes is encoded with serde and postcard.
 pub trait Worker: Sized + 'static {
+    /// Code that the leader gives: a plain `fn`, a closure that captures nothing, or `()` for none. It has no data;
+    /// another one does not compile.
+    type Op: Copy + 'static;
     /// What every worker is made from.
     type Init: Serialize + DeserializeOwned;
     /// What a task is.
@@ -84,7 +87,7 @@ pub trait Worker: Sized + 'static {
     ///
     /// # Errors
     /// Any error ends this process; the pool tries again a few times and then fails with the error's text.
-    fn start(context: &mut WorkerContext, init: Self::Init) -> Result<Self, BoxError>;
+    fn start(context: &mut WorkerContext, op: Self::Op, init: Self::Init) -> Result<Self, BoxError>;
 
     /// Runs one task. May panic: that is the task's error.
     fn run(&mut self, task: Self::Task) -> Self::Output;
@@ -96,7 +99,7 @@ pub(crate) struct Typed<W>(W);
 
 impl<W: Worker> Service for Typed<W> {
     fn start(context: &mut WorkerContext, init: &[u8]) -> Result<Self, BoxError> {
-        Ok(Self(W::start(context, decode(init)?)?))
+        Ok(Self(W::start(context, crate::op::conjure(), decode(init)?)?))
     }
 
     fn call(&mut self, task: &[u8], output: &mut Vec<u8>) -> Result<(), CallError> {
@@ -114,12 +117,13 @@ where
     T: Serialize + DeserializeOwned + 'static,
     R: Serialize + DeserializeOwned + 'static,
 {
+    type Op = F;
     type Init = ();
     type Task = T;
     type Output = R;
 
-    fn start(_: &mut WorkerContext, (): ()) -> Result<Self, BoxError> {
-        Ok(Self(crate::op::conjure(), PhantomData))
+    fn start(_: &mut WorkerContext, op: F, (): ()) -> Result<Self, BoxError> {
+        Ok(Self(op, PhantomData))
     }
 
     fn run(&mut self, task: T) -> R {
