@@ -4,6 +4,7 @@
 //! - `Locator`: what another process needs to find it.
 //! - `Mapping`: a mapping in this process.
 
+mod file_image;
 mod mapping;
 #[cfg(unix)]
 mod unix;
@@ -15,13 +16,14 @@ mod windows;
 use windows as imp;
 mod space;
 
-pub(crate) use imp::{Store, attach, release_pages};
+pub(crate) use file_image::{FileIdentity, locate, read_exact_at};
+pub(crate) use imp::{Store, release_pages};
 pub(crate) use mapping::Mapping;
 
 use serde::{Deserialize, Serialize};
 
 use crate::backing::{Backing, BackingKind};
-use crate::error::CreateError;
+use crate::error::{AttachError, CreateError};
 
 /// What a mapping may be used for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +46,11 @@ pub(crate) enum Locator {
     Name(String),
     /// A path.
     Path(std::path::PathBuf),
+    /// A file that belongs to nobody here, as it was when it was located.
+    File {
+        path: std::path::PathBuf,
+        identity: FileIdentity,
+    },
 }
 
 impl std::fmt::Display for Locator {
@@ -51,7 +58,7 @@ impl std::fmt::Display for Locator {
         match self {
             Self::Descriptor { pid, fd, .. } => write!(f, "descriptor {fd} of process {pid}"),
             Self::Name(name) => write!(f, "shared memory {name}"),
-            Self::Path(path) => write!(f, "file {}", path.display()),
+            Self::Path(path) | Self::File { path, .. } => write!(f, "file {}", path.display()),
         }
     }
 }
@@ -81,4 +88,13 @@ pub(crate) fn create(backing: &Backing, len: usize) -> Result<(Store, Mapping), 
     Err(first.unwrap_or(CreateError::Unsupported {
         backing: BackingKind::Anonymous,
     }))
+}
+
+/// Maps what `locator` leads to, after checking that it still is what the locator was made for and is at least
+/// `len` bytes, so that no access can fail.
+pub(crate) fn attach(locator: &Locator, len: usize, access: Access) -> Result<Mapping, AttachError> {
+    match (locator, access) {
+        (Locator::File { path, identity }, Access::ReadOnly) => file_image::attach(path, identity, len),
+        _ => imp::attach(locator, len, access),
+    }
 }

@@ -300,7 +300,7 @@ fn map(file: impl AsFd, len: usize, access: Access) -> io::Result<Mapping> {
 
 /// Maps what `locator` leads to, after checking that it still is what the locator was made for and is at least
 /// `len` bytes, so that no access can fail.
-pub(crate) fn attach(locator: &Locator, len: usize, access: Access) -> Result<Mapping, AttachError> {
+pub(super) fn attach(locator: &Locator, len: usize, access: Access) -> Result<Mapping, AttachError> {
     let what = || locator.to_string();
     let unreachable = |source: io::Error| AttachError::Unreachable { what: what(), source };
     // NONBLOCK: a descriptor that was used again may be a pipe.
@@ -317,7 +317,7 @@ pub(crate) fn attach(locator: &Locator, len: usize, access: Access) -> Result<Ma
                 .map_err(|e| unreachable(e.into()))?
         }
         Locator::Name(name) => open_shm(name, access).map_err(unreachable)?,
-        Locator::Path(path) => {
+        Locator::Path(path) | Locator::File { path, .. } => {
             rustix::fs::open(path, flags, Mode::empty()).map_err(|e| unreachable(e.into()))?
         }
     };
@@ -327,6 +327,8 @@ pub(crate) fn attach(locator: &Locator, len: usize, access: Access) -> Result<Ma
             stat.st_dev as u64 == *device && stat.st_ino as u64 == *inode
         }
         Locator::Name(_) | Locator::Path(_) => true,
+        // Only ever mapped read-only, by `file_image`.
+        Locator::File { .. } => false,
     };
     if !same || u64::try_from(stat.st_size).is_ok_and(|size| size < len as u64) {
         return Err(AttachError::Replaced { what: what() });

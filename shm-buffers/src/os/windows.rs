@@ -128,7 +128,7 @@ fn map(file: &File, len: usize, access: Access) -> io::Result<Mapping> {
 }
 
 /// Maps what `locator` leads to.
-pub(crate) fn attach(locator: &Locator, len: usize, access: Access) -> Result<Mapping, AttachError> {
+pub(super) fn attach(locator: &Locator, len: usize, access: Access) -> Result<Mapping, AttachError> {
     let what = || locator.to_string();
     let unreachable = |source| AttachError::Unreachable { what: what(), source };
     match locator {
@@ -149,7 +149,7 @@ pub(crate) fn attach(locator: &Locator, len: usize, access: Access) -> Result<Ma
                 source,
             })
         }
-        Locator::Descriptor { .. } => Err(unreachable(io::ErrorKind::Unsupported.into())),
+        Locator::Descriptor { .. } | Locator::File { .. } => Err(unreachable(io::ErrorKind::Unsupported.into())),
     }
 }
 
