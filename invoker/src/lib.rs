@@ -1,1 +1,34 @@
 //! One large read-only model, a million small tasks, isolated worker processes.
+//!
+//! An [`Invoker`] runs `op(&model, task)` for every task, in processes that share one copy of the model. An op may
+//! panic, crash, exit or be killed: its task gets an error that tells why, the worker is replaced, and every other
+//! task is done as if nothing had happened.
+//!
+//! - [`init`] is the first line of `main`.
+//! - The model is any serde type whose big parts are [`Buffer`]s.
+//! - The op is a plain `fn`, or a closure that captures nothing.
+//! - The same op runs in threads or in this process with another [`Executor`].
+//!
+//! Everything here is put together from crates that can be used alone: `shm_buffers` (memory), `proc_pool`
+//! (processes), `log_bridge` (logs) and `progress`.
+
+mod builder;
+mod error;
+mod executor;
+mod invoker;
+mod journal;
+mod outputs;
+mod report;
+mod watch;
+mod worker;
+
+pub use builder::{Builder, OpBuilder};
+pub use error::Error;
+pub use executor::Executor;
+pub use invoker::Invoker;
+pub use log_bridge::Filter;
+pub use outputs::Outputs;
+pub use proc_pool::{Cause, Fault, TaskError, WorkerId, Workers, init, init_in_tests};
+pub use progress::{Render, Reporter, StartError as ProgressError};
+pub use report::{Logs, MemoryUse, Model, ProcessCounts, Report, Tasks, Times};
+pub use shm_buffers::{Backing, BackingKind, Buffer};

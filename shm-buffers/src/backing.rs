@@ -32,12 +32,19 @@ pub enum BackingKind {
     File,
 }
 
-impl fmt::Display for BackingKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
+impl BackingKind {
+    /// Its name: `anonymous`, `named` or `file`.
+    pub fn name(self) -> &'static str {
+        match self {
             Self::Anonymous => "anonymous",
             Self::Named => "named",
             Self::File => "file",
-        })
+        }
+    }
+}
+
+impl fmt::Display for BackingKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
     }
 }

@@ -7,15 +7,15 @@ use crate::op::{Action, Outcome, Task};
 
 /// The tasks of a run: all users in order, `passes` times over. The op aborts at position `crash_at`.
 pub(crate) fn tasks(users: u32, passes: u32, crash_at: Option<u32>) -> impl Iterator<Item = Task> {
-    (0..passes).flat_map(move |_| {
-        (0..users).map(move |user| Task {
-            user,
-            action: if crash_at == Some(user) {
-                Action::Abort
-            } else {
-                Action::Evaluate
-            },
-        })
+    // One range, so that its length is known: progress has a total.
+    (0..u64::from(passes) * u64::from(users)).map(move |index| {
+        let user = (index % u64::from(users)) as u32;
+        let action = if crash_at == Some(user) {
+            Action::Abort
+        } else {
+            Action::Evaluate
+        };
+        Task { user, action }
     })
 }
 
@@ -122,6 +122,7 @@ mod tests {
 
     #[test]
     fn tasks_go_through_the_users_pass_by_pass() {
+        assert_eq!(tasks(3, 2, None).size_hint(), (6, Some(6)));
         let all: Vec<Task> = tasks(3, 2, Some(1)).collect();
         assert_eq!(
             all.iter().map(|task| task.user).collect::<Vec<_>>(),

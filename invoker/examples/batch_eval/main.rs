@@ -10,7 +10,7 @@
 //! | `split` | training and held-out ratings |
 //! | `knn` | the recommender |
 //! | `op` | what a worker does for a user |
-//! | `run` | the executor |
+//! | `run` | the invoker |
 //! | `gather` | outcomes in user order, failures |
 //! | `metrics` | quality of lists and predictions |
 //! | `output` | recommendations and report |
@@ -30,15 +30,18 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Instant;
 
-use crate::args::{Args, ArgsError, Command, ReportFormat};
+use invoker::{Render, Reporter};
+
+use crate::args::{Args, ArgsError, Command, Progress, ReportFormat};
 use crate::gather::Gathered;
 use crate::knn::ItemKnn;
 use crate::op::EvalModel;
 use crate::output::{Data, Holdout, Model, Report};
 use crate::ratings::{Ratings, RatingsError};
-use crate::run::{Plan, RunError};
+use crate::run::Plan;
 
 /// Why there is no report.
 #[derive(Debug, thiserror::Error)]
@@ -57,8 +60,10 @@ enum EvalError {
     WriteRecs { path: PathBuf, source: io::Error },
     #[error("cannot write to standard output: {0}")]
     Stdout(io::Error),
-    #[error(transparent)]
-    Run(RunError),
+    #[error("cannot show progress: {0}")]
+    Progress(#[from] invoker::ProgressError),
+    #[error("{}", .0.in_full())]
+    Run(#[from] invoker::Error),
 }
 
 impl EvalError {
@@ -69,12 +74,13 @@ impl EvalError {
             | Self::UnknownUser(_)
             | Self::RecsAreRatings(_)
             | Self::CreateRecs { .. } => ExitCode::from(2),
-            Self::WriteRecs { .. } | Self::Stdout(_) | Self::Run(_) => ExitCode::FAILURE,
+            Self::WriteRecs { .. } | Self::Stdout(_) | Self::Progress(_) | Self::Run(_) => ExitCode::FAILURE,
         }
     }
 }
 
 fn main() -> ExitCode {
+    invoker::init();
     let done = args::parse(std::env::args_os())
         .map_err(EvalError::from)
         .and_then(|command| match command {
@@ -89,9 +95,16 @@ fn main() -> ExitCode {
 
 /// The whole job. The exit code tells whether every task has its outcome.
 fn batch_eval(args: Args) -> Result<ExitCode, EvalError> {
-    // Into the same writer as the progress bar, once there is one.
+    let render = match args.progress {
+        Progress::Auto => Render::Auto,
+        Progress::Bar => Render::Bar,
+        Progress::Lines => Render::Lines,
+        Progress::None => Render::None,
+    };
+    let reporter = Arc::new(Reporter::builder().render(render).start()?);
+    // Through the reporter, so that log lines stand above the bar.
     tracing_subscriber::fmt()
-        .with_writer(io::stderr)
+        .with_writer(reporter.writer())
         .with_ansi(io::stderr().is_terminal())
         .with_max_level(args.log)
         .init();
@@ -156,12 +169,10 @@ fn batch_eval(args: Args) -> Result<ExitCode, EvalError> {
     let plan = Plan {
         executor: args.executor,
         workers: args.workers,
-        progress: args.progress,
-        tasks: users.len() as u64 * u64::from(args.repeat.get()),
+        reporter,
     };
     let mut gathered = Gathered::new(users);
-    let run = run::evaluate(model, tasks, plan, |index, result| gathered.add(index, result))
-        .map_err(EvalError::Run)?;
+    let run = run::evaluate(model, tasks, plan, |index, result| gathered.add(index, result))?;
 
     if let Some((file, path)) = recs {
         output::write_recs(BufWriter::new(file), gathered.recs()).map_err(|source| EvalError::WriteRecs {

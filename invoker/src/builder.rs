@@ -1,0 +1,176 @@
+//! [`Builder`]: what an invoker is made of.
+
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use log_bridge::Filter;
+use proc_pool::Workers;
+use progress::{Bar, Reporter, Total};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use shm_buffers::Backing;
+
+use crate::error::Error;
+use crate::executor::{Executor, InProcess, Processes, Threads};
+use crate::invoker::{Invoker, Place};
+use crate::journal::Journal;
+
+/// An op that still needs its model. Made by [`Invoker::builder`](crate::Invoker::builder).
+#[derive(Debug)]
+#[must_use = "an op without a model does nothing"]
+pub struct OpBuilder<F, M, T, R> {
+    op: F,
+    types: PhantomData<fn(&M, T) -> R>,
+}
+
+impl<F, M, T, R> OpBuilder<F, M, T, R> {
+    pub(crate) fn new(op: F) -> Self {
+        Self {
+            op,
+            types: PhantomData,
+        }
+    }
+
+    /// The model, given away: with worker processes it is moved into shared memory, and its pages are given back
+    /// to the system on the way. Serialize its big parts as [`Buffer`](shm_buffers::Buffer)s.
+    pub fn model(self, model: M) -> Builder<F, M, T, R> {
+        Builder {
+            op: self.op,
+            model,
+            executor: Executor::default(),
+            workers: None,
+            backing: Backing::Auto,
+            logs: None,
+            progress: None,
+            types: PhantomData,
+        }
+    }
+}
+
+/// Sets an [`Invoker`](crate::Invoker) up.
+#[must_use = "call `build`"]
+pub struct Builder<F, M, T, R> {
+    op: F,
+    model: M,
+    executor: Executor,
+    workers: Option<Workers>,
+    backing: Backing,
+    logs: Option<Filter>,
+    progress: Option<(String, Option<Arc<Reporter>>)>,
+    types: PhantomData<fn(T) -> R>,
+}
+
+impl<F, M, T, R> std::fmt::Debug for Builder<F, M, T, R> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            executor,
+            workers,
+            backing,
+            ..
+        } = self;
+        let mut debug = f.debug_struct("Builder");
+        debug
+            .field("executor", executor)
+            .field("workers", workers)
+            .field("backing", backing);
+        debug.finish_non_exhaustive()
+    }
+}
+
+impl<F, M, T, R> Builder<F, M, T, R>
+where
+    F: Fn(&M, T) -> R + Copy + Send + Sync + 'static,
+    M: Serialize + DeserializeOwned + Send + Sync + 'static,
+    T: Serialize + DeserializeOwned + Send + 'static,
+    R: Serialize + DeserializeOwned + Send + 'static,
+{
+    /// Where ops run (default: [`Executor::Processes`]).
+    pub fn executor(mut self, executor: Executor) -> Self {
+        self.executor = executor;
+        self
+    }
+
+    /// How many workers (default: [`Workers::All`]; with [`Executor::InProcess`] there is one, the caller).
+    pub fn workers(mut self, workers: Workers) -> Self {
+        self.workers = Some(workers);
+        self
+    }
+
+    /// Where the shared model is (default: [`Backing::Auto`]). For [`Executor::Processes`].
+    pub fn backing(mut self, backing: Backing) -> Self {
+        self.backing = backing;
+        self
+    }
+
+    /// Which log events worker processes send (default: those at levels that this process's subscriber wants when
+    /// the invoker is built).
+    pub fn logs(mut self, filter: Filter) -> Self {
+        self.logs = Some(filter);
+        self
+    }
+
+    /// Shows progress under this label: a bar where standard error is a terminal, lines elsewhere.
+    pub fn progress(mut self, label: impl Into<String>) -> Self {
+        self.progress = Some((label.into(), None));
+        self
+    }
+
+    /// Shows progress under this label by a reporter of yours; through its
+    /// [`writer`](progress::Reporter::writer) your logs and its bars go well together.
+    pub fn progress_by(mut self, reporter: Arc<Reporter>, label: impl Into<String>) -> Self {
+        self.progress = Some((label.into(), Some(reporter)));
+        self
+    }
+
+    /// Shares the model and starts the workers; returns when all are ready.
+    ///
+    /// # Errors
+    /// When there is no room for the model, or workers can't start.
+    pub fn build(self) -> Result<Invoker<M, T, R>, Error> {
+        let Self {
+            op,
+            model,
+            executor,
+            workers,
+            backing,
+            logs,
+            progress,
+            types: _,
+        } = self;
+        let count = match executor {
+            Executor::InProcess if matches!(workers, None | Some(Workers::Count(1))) => 1,
+            Executor::InProcess => {
+                return Err(Error::Unsupported {
+                    executor,
+                    what: "several workers",
+                });
+            }
+            _ => workers.unwrap_or_default().resolve()?.get(),
+        };
+        if executor != Executor::Processes && backing != Backing::Auto {
+            return Err(Error::Unsupported {
+                executor,
+                what: "a shared model, with a backing",
+            });
+        }
+        let (label, reporter) = match progress {
+            None => (String::new(), None),
+            Some((label, Some(reporter))) => (label, Some(reporter)),
+            Some((label, None)) => (label, Some(Arc::new(Reporter::builder().start()?))),
+        };
+        let bar = Bar::new(label, Total::Known(0));
+        let place = match executor {
+            Executor::Processes => {
+                let logs = logs.unwrap_or_else(Filter::wanted);
+                Place::Processes(Processes::start(count, model, op, &backing, logs, bar.clone())?)
+            }
+            Executor::Threads => Place::Threads(Threads::start(count, model, op, &bar)?),
+            Executor::InProcess => Place::InProcess(InProcess::new(model, op, bar.clone())),
+        };
+        Ok(Invoker {
+            workers: count,
+            journal: Journal::new(bar, reporter),
+            place,
+        })
+    }
+}

@@ -1,0 +1,43 @@
+//! Why an invoker could not be built.
+
+/// Why an invoker could not be built. (What happens to single tasks is a [`TaskError`](crate::TaskError).)
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The model could not be moved into shared memory.
+    #[error("cannot share the model")]
+    Share(#[from] shm_buffers::ShareError),
+    /// The model could not be rebuilt from shared memory: its `Serialize` and `Deserialize` disagree.
+    #[error("cannot use the shared model")]
+    Load(#[from] shm_buffers::LoadError),
+    /// The workers could not be started.
+    #[error("cannot start the workers")]
+    Pool(#[from] proc_pool::PoolError),
+    /// Progress can't be shown.
+    #[error("cannot show progress")]
+    Progress(#[from] progress::StartError),
+    /// The operating system refused.
+    #[error("cannot {step}")]
+    Os {
+        /// What was being done.
+        step: &'static str,
+        /// Its reason.
+        source: std::io::Error,
+    },
+    /// The executor can't do what was asked for.
+    #[error("{executor:?} cannot have {what}; use `Executor::Processes`")]
+    Unsupported {
+        /// Which executor.
+        executor: crate::Executor,
+        /// What it can't do.
+        what: &'static str,
+    },
+}
+
+impl Error {
+    /// The error with all its causes, in one line.
+    pub fn in_full(&self) -> String {
+        let errors = std::iter::successors(Some(self as &dyn std::error::Error), |e| e.source());
+        errors.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+    }
+}

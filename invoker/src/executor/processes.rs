@@ -1,0 +1,86 @@
+//! [`Processes`]: ops in worker processes, one model in shared memory for all.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use log_bridge::Filter;
+use proc_pool::{Pool, PoolError, Stats, Workers};
+use progress::Bar;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use shm_buffers::{Backing, Image};
+
+use crate::error::Error;
+use crate::watch::Watch;
+use crate::worker::{Init, ModelWorker, SLOTS};
+
+/// How long workers may take to end when they are asked to.
+const END: Duration = Duration::from_secs(5);
+
+/// A pool of worker processes that share a model.
+pub(crate) struct Processes<M, T, R> {
+    /// A view of the shared one.
+    pub(crate) model: M,
+    pub(crate) image: Image,
+    pub(crate) pool: Pool<T, R>,
+    pub(crate) watch: Arc<Watch>,
+    pub(crate) share: Duration,
+    pub(crate) start: Duration,
+}
+
+/// What is left when the processes have ended.
+pub(crate) struct Ended {
+    pub(crate) stats: Result<Stats, PoolError>,
+    pub(crate) watch: Arc<Watch>,
+}
+
+impl<M, T, R> Processes<M, T, R>
+where
+    M: Serialize + DeserializeOwned + 'static,
+    T: Serialize + DeserializeOwned + 'static,
+    R: Serialize + DeserializeOwned + 'static,
+{
+    pub(crate) fn start<F>(
+        workers: usize,
+        model: M,
+        op: F,
+        backing: &Backing,
+        logs: Filter,
+        bar: Bar,
+    ) -> Result<Self, Error>
+    where
+        F: Fn(&M, T) -> R + Copy + 'static,
+    {
+        let begun = Instant::now();
+        let image = shm_buffers::share_move(model, backing)?;
+        let model = image.load()?;
+        let share = begun.elapsed();
+        let handle = image.handle().map_err(|source| Error::Os {
+            step: "share the model",
+            source,
+        })?;
+        let watch = Watch::new(bar)?;
+        let begun = Instant::now();
+        let pool = proc_pool::Builder::new()
+            .workers(Workers::Count(workers))
+            .slots(SLOTS)
+            .observer(watch.clone())
+            .build::<ModelWorker<F, M, T, R>>(op, &Init { image: handle, logs })?;
+        Ok(Self {
+            model,
+            image,
+            pool,
+            watch,
+            share,
+            start: begun.elapsed(),
+        })
+    }
+
+    /// Lets the workers end.
+    pub(crate) fn end(self) -> Ended {
+        Ended {
+            stats: self.pool.shutdown(END),
+            watch: self.watch,
+        }
+    }
+}

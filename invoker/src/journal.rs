@@ -1,0 +1,105 @@
+//! The journal: what was given to callers, and when.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use progress::{Bar, Counters, Outcome, Reporter, Total};
+use std::sync::Arc;
+
+/// Keeps count of runs and outputs, and shows the bar while there is something to show.
+pub(crate) struct Journal {
+    reporter: Option<Arc<Reporter>>,
+    bar: Bar,
+    done: AtomicU64,
+    failed: AtomicU64,
+    state: Mutex<State>,
+}
+
+struct State {
+    /// Tasks announced by all runs; unknown once one run does not know.
+    total: Total,
+    /// Begin of the first run, end of the last.
+    begun: Option<Instant>,
+    rested: Option<Instant>,
+    failures: Counters,
+}
+
+impl Journal {
+    pub(crate) fn new(bar: Bar, reporter: Option<Arc<Reporter>>) -> Self {
+        let failures = bar.counters();
+        let state = State {
+            total: Total::Known(0),
+            begun: None,
+            rested: None,
+            failures,
+        };
+        let (done, failed) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self {
+            reporter,
+            bar,
+            done,
+            failed,
+            state: Mutex::new(state),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A run over so many tasks begins.
+    pub(crate) fn begin(&self, tasks: Option<usize>) {
+        let mut state = self.state();
+        state.total = match (state.total, tasks) {
+            (Total::Known(before), Some(tasks)) => Total::Known(before.saturating_add(tasks as u64)),
+            _ => Total::Unknown,
+        };
+        self.bar.set_total(state.total);
+        if state.begun.is_none() {
+            state.begun = Some(Instant::now());
+            // From now on: its rate should not count the time before.
+            if let Some(reporter) = &self.reporter {
+                reporter.add(&self.bar);
+            }
+        }
+    }
+
+    pub(crate) fn done(&self) {
+        self.done.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn failed(&self) {
+        self.failed.fetch_add(1, Ordering::Relaxed);
+        self.state().failures.counter(Outcome::Failed).inc();
+    }
+
+    /// A run has ended, or was left.
+    pub(crate) fn rest(&self) {
+        self.state().rested = Some(Instant::now());
+    }
+
+    /// Nothing more is to be shown.
+    pub(crate) fn close(&self) {
+        self.bar.finish();
+    }
+
+    pub(crate) fn counts(&self) -> (u64, u64) {
+        (
+            self.done.load(Ordering::Relaxed),
+            self.failed.load(Ordering::Relaxed),
+        )
+    }
+
+    /// From the first run's begin to the last one's end.
+    pub(crate) fn elapsed(&self) -> Duration {
+        let state = self.state();
+        let Some(begun) = state.begun else {
+            return Duration::ZERO;
+        };
+        state
+            .rested
+            .unwrap_or_else(Instant::now)
+            .saturating_duration_since(begun)
+    }
+}

@@ -1,0 +1,244 @@
+//! The same op, model and tasks on every executor.
+
+use std::io::Write;
+use std::sync::{Arc, Mutex};
+
+use invoker::{Backing, Buffer, Cause, Error, Executor, Fault, Invoker, Render, Reporter, Workers};
+use serde::{Deserialize, Serialize};
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::fmt::MakeWriter;
+
+#[derive(Serialize, Deserialize)]
+struct Powers {
+    squares: Buffer<u64>,
+    name: String,
+}
+
+fn powers() -> Powers {
+    Powers {
+        squares: (0..10_000u64).map(|n| n * n).collect(),
+        name: "powers".into(),
+    }
+}
+
+fn square(model: &Powers, n: u32) -> (u64, String) {
+    tracing::info!(n, "squared");
+    if n % 1000 == 999 {
+        panic!("{n} is too much for {}", model.name);
+    }
+    (model.squares[n as usize], model.name.clone())
+}
+
+const EXECUTORS: [(Executor, Workers); 4] = [
+    (Executor::Processes, Workers::Count(1)),
+    (Executor::Processes, Workers::Count(3)),
+    (Executor::Threads, Workers::Count(3)),
+    (Executor::InProcess, Workers::Count(1)),
+];
+
+#[test]
+fn outputs_and_errors_are_the_same_everywhere() {
+    for (executor, workers) in EXECUTORS {
+        let builder = Invoker::builder(square)
+            .model(powers())
+            .executor(executor)
+            .workers(workers);
+        let invoker = builder.build().expect("it builds");
+        assert_eq!(invoker.model().squares[7], 49);
+        for round in 0..2 {
+            let mut count = 0;
+            for (n, output) in (0u32..).zip(invoker.map(0..5000)) {
+                count += 1;
+                match output {
+                    Ok(output) => assert_eq!(output, (u64::from(n) * u64::from(n), "powers".to_owned())),
+                    Err(error) => {
+                        assert_eq!((n % 1000, error.task), (999, u64::from(n)), "{executor:?}");
+                        let Fault::Panicked {
+                            message, location, ..
+                        } = error.fault
+                        else {
+                            panic!("{executor:?}: {error}")
+                        };
+                        assert_eq!(message, format!("{n} is too much for powers"));
+                        assert!(location.contains("executors.rs"), "{location}");
+                    }
+                }
+            }
+            assert_eq!(count, 5000, "{executor:?}, round {round}");
+        }
+        let mut unordered: Vec<u64> = invoker
+            .map_unordered(0..900)
+            .map(|output| output.expect("none fails").0)
+            .collect();
+        unordered.sort_unstable();
+        assert!(
+            unordered
+                .iter()
+                .eq((0..900u64).map(|n| n * n).collect::<Vec<_>>().iter())
+        );
+        // An infinite input, left early.
+        assert_eq!(invoker.map(0..).take(10).filter(Result::is_ok).count(), 10);
+
+        let report = invoker.finish().expect("it ends well");
+        assert_eq!(
+            (report.tasks.done, report.tasks.failed),
+            (2 * 4995 + 900 + 10, 10),
+            "{executor:?}"
+        );
+        assert_eq!(report.model.is_some(), executor == Executor::Processes);
+        assert!(report.tasks.per_second > 0.0);
+    }
+}
+
+#[test]
+fn every_backing_shares_the_model() {
+    for backing in [Backing::Named, Backing::File(std::env::temp_dir())] {
+        let builder = Invoker::builder(square)
+            .model(powers())
+            .workers(Workers::Count(1));
+        let invoker = builder.backing(backing).build().expect("it builds");
+        assert!(
+            invoker
+                .map(0..100)
+                .enumerate()
+                .all(|(n, out)| out.expect("none fails").0 == (n * n) as u64)
+        );
+    }
+}
+
+/// Collects what a subscriber prints.
+#[derive(Clone, Default)]
+struct Printed(Arc<Mutex<Vec<u8>>>);
+
+impl Printed {
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().expect("nobody panicked").clone()).expect("it is text")
+    }
+}
+
+impl Write for Printed {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().expect("nobody panicked").write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Printed {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
+}
+
+fn last_words(_: &(), n: u32) -> u32 {
+    let _span = tracing::info_span!("request", n).entered();
+    tracing::warn!(half = n / 2, "about to think");
+    if n == 13 {
+        std::process::abort();
+    }
+    n
+}
+
+#[test]
+fn logs_arrive_and_a_dead_worker_has_the_last_word() {
+    let printed = Printed::default();
+    let subscriber = tracing_subscriber::fmt()
+        .with_writer(printed.clone())
+        .with_ansi(false)
+        .with_max_level(LevelFilter::INFO)
+        .finish();
+    let report = tracing::subscriber::with_default(subscriber, || {
+        let builder = Invoker::builder(last_words).model(()).workers(Workers::Count(2));
+        let logs = "info".parse().expect("a filter");
+        let invoker = builder.logs(logs).build().expect("it builds");
+        let failed: Vec<_> = invoker.map(0..20).filter_map(Result::err).collect();
+        let [error] = &failed[..] else {
+            panic!("{failed:?}")
+        };
+        assert_eq!(error.task, 13);
+        match &error.fault {
+            Fault::WorkerDied {
+                cause: Cause::Signal { name, .. },
+                last_logs,
+                ..
+            } if cfg!(unix) => {
+                assert_eq!(name, "SIGABRT");
+                let last = last_logs.last().expect("it had logged");
+                assert!(
+                    last.contains("about to think") && last.contains("half=6"),
+                    "{last}"
+                );
+            }
+            other => panic!("{other}"),
+        }
+        invoker.finish().expect("it ends well")
+    });
+    let logs = report.logs.expect("there were processes");
+    assert_eq!((logs.emitted, logs.delivered, logs.dropped), (20, 20, 0));
+    let processes = report.processes.expect("there were processes");
+    assert_eq!((processes.died, processes.spawned), (1, 3));
+    let text = printed.text();
+    for n in 0..20 {
+        let line = format!("request{{n={n}}}: it::executors: about to think half={}", n / 2);
+        assert!(
+            text.lines()
+                .any(|l| l.contains("WARN worker{id=") && l.contains(&line)),
+            "{line}\n{text}"
+        );
+    }
+}
+
+#[test]
+fn progress_counts_what_is_done_and_failed() {
+    for (executor, workers) in EXECUTORS {
+        let printed = Printed::default();
+        let reporter = Reporter::builder()
+            .render(Render::Lines)
+            .output(printed.clone())
+            .start();
+        let reporter = Arc::new(reporter.expect("it starts"));
+        let builder = Invoker::builder(square)
+            .model(powers())
+            .executor(executor)
+            .workers(workers);
+        let invoker = builder
+            .progress_by(reporter.clone(), "square")
+            .build()
+            .expect("it builds");
+        assert_eq!(invoker.map(0..2000).count(), 2000);
+        invoker.finish().expect("it ends well");
+        Arc::into_inner(reporter).expect("it is ours again").finish();
+        let text = printed.text();
+        let last = text.lines().last().unwrap_or_default();
+        assert!(
+            last.starts_with("square: 2000/2000 (100 %), 2 failed, "),
+            "{executor:?}: {text}"
+        );
+    }
+}
+
+#[test]
+fn what_an_executor_cannot_do_is_refused() {
+    let build = |executor, workers| {
+        Invoker::builder(square)
+            .model(powers())
+            .executor(executor)
+            .workers(workers)
+            .build()
+            .map(drop)
+    };
+    let several = build(Executor::InProcess, Workers::Count(2));
+    assert!(matches!(several, Err(Error::Unsupported { .. })), "{several:?}");
+    for executor in [Executor::Processes, Executor::Threads] {
+        let none = build(executor, Workers::Count(0));
+        assert!(matches!(none, Err(Error::Pool(_))), "{none:?}");
+    }
+    let builder = Invoker::builder(square)
+        .model(powers())
+        .executor(Executor::Threads);
+    assert!(builder.backing(Backing::Named).build().is_err());
+}

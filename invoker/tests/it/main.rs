@@ -1,0 +1,6 @@
+//! The facade with real processes, and the main job as its users run it.
+
+mod batch_eval;
+mod executors;
+
+invoker::init_in_tests!();
