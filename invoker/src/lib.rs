@@ -18,6 +18,8 @@ mod executor;
 mod invoker;
 mod journal;
 mod outputs;
+#[cfg(doctest)]
+mod readme;
 mod report;
 mod watch;
 mod worker;
