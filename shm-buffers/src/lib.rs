@@ -4,6 +4,8 @@
 //!   read-only by others.
 //! - [`Buffer`]: an immutable array, on the heap or in a segment, that models are made of.
 //! - [`share`] and [`share_move`]: a serde model with its buffers becomes one [`Image`] in shared memory.
+//! - [`Image::save`], [`Image::open`], [`Image::load_shared`]: images on disk, mapped or loaded; they are safetensors
+//!   files, and those of other programs ([`open_safetensors`], [`open_npy`]) are buffers by name.
 //! - [`Region`], [`ring`] and [`slots`]: memory that several processes write at once, as single-producer rings of
 //!   byte frames and as atomic numbers.
 //!
@@ -26,6 +28,8 @@ pub mod ring;
 mod segment;
 pub mod slots;
 mod sync;
+#[cfg(not(loom))]
+mod tensors;
 
 #[cfg(not(loom))]
 pub use backing::{Backing, BackingKind};
@@ -34,10 +38,14 @@ pub use buffer::{Buffer, MAX_ALIGN};
 #[cfg(not(loom))]
 pub use error::{AttachError, CreateError, FreezeError, LoadError, ShareError};
 pub use layout::{Layout, Span};
+#[cfg(all(feature = "zstd", not(loom)))]
+pub use model::Compression;
 #[cfg(not(loom))]
-pub use model::{Image, share, share_move};
+pub use model::{Image, LoadSharedError, OpenError, SaveError, SaveOptions, VerifyError, share, share_move};
 pub use region::Region;
 #[cfg(not(loom))]
 pub use region::RegionHandle;
 #[cfg(not(loom))]
 pub use segment::{Segment, SegmentHandle, SegmentMut};
+#[cfg(not(loom))]
+pub use tensors::{Order, Tensor, TensorError, Tensors, open_npy, open_safetensors};

@@ -1,30 +1,28 @@
 //! [`Image`]: a model as one read-only segment.
 //!
 //! The bytes are a valid [`safetensors`] file (format: 8 bytes of header length, a JSON header padded with spaces,
-//! the tensors without gaps): one tensor for each buffer, and one, [`SKELETON`], with the model's small rest,
-//! encoded with postcard. Tensors are sorted by falling alignment and start 64-aligned, so that each is aligned.
+//! the tensors without gaps): one tensor for each buffer, named after its field path, and one, `skeleton`, with the
+//! buffers' names and the model's small rest, encoded with postcard. Tensors are sorted by falling alignment and
+//! start 64-aligned, so that each is aligned.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
-use safetensors::tensor::{Metadata, TensorInfo};
-use safetensors::{Dtype, SafeTensors};
+use safetensors::Dtype;
+use safetensors::tensor::TensorInfo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::copy;
-use super::scope::{self, Part, Stored};
+use super::header::{self, Header};
+use super::names::SKELETON;
+use super::path::Named;
+use super::scope::{self, HandedOut, Stored};
+use super::{checksum, copy};
 use crate::backing::Backing;
-use crate::buffer::MAX_ALIGN;
 use crate::error::{LoadError, ShareError};
+use crate::model::error::VerifyError;
+use crate::os::Locator;
 use crate::segment::{Segment, SegmentHandle, SegmentMut};
-
-/// The tensor that holds what is no buffer.
-const SKELETON: &str = "skeleton";
-/// The layout's version, in the header's metadata.
-const FORMAT: (&str, &str) = ("shm-buffers", "1");
-/// What holds the header's length.
-const PREFIX: usize = 8;
+use crate::tensors::Tensors;
 
 /// A model in shared memory: one copy for any number of threads and processes.
 ///
@@ -45,11 +43,19 @@ const PREFIX: usize = 8;
 /// let handle = image.handle()?; // goes to another process, which does
 /// let theirs: Model = Image::attach(&handle)?.load()?;
 /// assert_eq!((&*theirs.name, theirs.weights[999]), ("mean", 0.5));
+///
+/// # let dir = tempfile::tempdir()?;
+/// # let path = dir.path().join("mean.safetensors");
+/// image.save(&path)?; // a file that NumPy and PyTorch read, too
+/// let mapped: Model = Image::open(&path)?.load()?;
+/// assert_eq!(mapped.weights, theirs.weights);
 /// # Ok(()) }
 /// ```
 #[derive(Debug, Clone)]
 pub struct Image {
-    segment: Segment,
+    pub(super) segment: Segment,
+    /// For a mapped file, which everybody may hand on.
+    pub(super) file: Option<SegmentHandle>,
 }
 
 /// Copies `model` into shared memory: one copy, in parallel.
@@ -61,8 +67,8 @@ pub struct Image {
 /// When the model can't be serialized (postcard's limits: no `#[serde(flatten)]`, `untagged` or
 /// `skip_serializing_if`), or there is no room.
 pub fn share<M: Serialize + ?Sized>(model: &M, backing: &Backing) -> Result<Image, ShareError> {
-    let (skeleton, parts) = serialize(model)?;
-    write(skeleton, parts, backing)
+    let (skeleton, buffers) = serialize(model)?;
+    write(skeleton, buffers, backing)
 }
 
 /// Moves `model` into shared memory: its pages are given back while they are copied, also inside one buffer, so
@@ -73,59 +79,55 @@ pub fn share<M: Serialize + ?Sized>(model: &M, backing: &Backing) -> Result<Imag
 /// # Errors
 /// As [`share`]. The model is gone then, too.
 pub fn share_move<M: Serialize>(model: M, backing: &Backing) -> Result<Image, ShareError> {
-    let (skeleton, parts) = serialize(&model)?;
-    // From here on, `parts` holds the only references to buffers that nobody else shares.
+    let (skeleton, buffers) = serialize(&model)?;
+    // From here on, `buffers` holds the only references to buffers that nobody else shares.
     drop(model);
-    write(skeleton, parts, backing)
+    write(skeleton, buffers, backing)
 }
 
-fn serialize<M: Serialize + ?Sized>(model: &M) -> Result<(Vec<u8>, Vec<Part>), ShareError> {
-    scope::sharing(|| postcard::to_stdvec(model)).map_err(|e| ShareError::Encode(e.to_string()))
+fn serialize<M: Serialize + ?Sized>(model: &M) -> Result<(Vec<u8>, HandedOut), ShareError> {
+    let encode = |e: postcard::Error| ShareError::Encode(e.to_string());
+    let (model, buffers) = scope::sharing(|| postcard::to_stdvec(&Named(model))).map_err(encode)?;
+    let names = postcard::to_stdvec(&buffers.paths).map_err(encode)?;
+    Ok(([names, model].concat(), buffers))
 }
 
-fn write(skeleton: Vec<u8>, mut parts: Vec<Part>, backing: &Backing) -> Result<Image, ShareError> {
+fn write(skeleton: Vec<u8>, buffers: HandedOut, backing: &Backing) -> Result<Image, ShareError> {
+    let HandedOut { mut parts, paths, .. } = buffers;
     // Falling alignment, then the order of the model: see the module's documentation.
     let mut order: Vec<usize> = (0..parts.len()).collect();
     order.sort_by_key(|&i| std::cmp::Reverse(parts[i].element.align));
 
     let mut tensors = Vec::with_capacity(parts.len() + 1);
-    let mut offset = 0;
+    let mut end = 0;
+    let mut add = |name: String, dtype, shape, bytes: usize| {
+        let data_offsets = (end, end + bytes);
+        end += bytes;
+        let info = TensorInfo {
+            dtype,
+            shape,
+            data_offsets,
+        };
+        tensors.push((name, info));
+    };
     for &i in &order {
-        let part = &parts[i];
-        let (element, bytes) = (part.element, part.bytes.len());
+        let (element, bytes) = (parts[i].element, parts[i].bytes.len());
         let shape = match element.is_struct() {
             true => vec![bytes / element.size, element.size],
             false => vec![bytes / element.size],
         };
-        let end = offset + bytes;
-        tensors.push((
-            name(i),
-            TensorInfo {
-                dtype: element.dtype,
-                shape,
-                data_offsets: (offset, end),
-            },
-        ));
-        offset = end;
+        add(paths[i].clone(), element.dtype, shape, bytes);
     }
-    let end = offset + skeleton.len();
-    let info = TensorInfo {
-        dtype: Dtype::U8,
-        shape: vec![skeleton.len()],
-        data_offsets: (offset, end),
-    };
-    tensors.push((SKELETON.to_owned(), info));
+    add(
+        SKELETON.to_owned(),
+        Dtype::U8,
+        vec![skeleton.len()],
+        skeleton.len(),
+    );
+    let header = header::write(&tensors).map_err(ShareError::Layout)?;
 
-    let layout = |e: &dyn std::fmt::Display| ShareError::Layout(e.to_string());
-    let metadata = HashMap::from([(FORMAT.0.to_owned(), FORMAT.1.to_owned())]);
-    let metadata = Metadata::new(Some(metadata), tensors).map_err(|e| layout(&e))?;
-    let mut header = serde_json::to_vec(&metadata).map_err(|e| layout(&e))?;
-    header.resize((PREFIX + header.len()).next_multiple_of(MAX_ALIGN) - PREFIX, b' ');
-
-    let mut segment = SegmentMut::create(backing, PREFIX + header.len() + end)?;
-    let (prefix, rest) = segment.split_at_mut(PREFIX);
-    prefix.copy_from_slice(&(header.len() as u64).to_le_bytes());
-    let (head, mut rest) = rest.split_at_mut(header.len());
+    let mut segment = SegmentMut::create(backing, header.len() + end)?;
+    let (head, mut rest) = segment.split_at_mut(header.len());
     head.copy_from_slice(&header);
     for part in order.into_iter().map(|i| std::mem::take(&mut parts[i].bytes)) {
         let (target, behind) = rest.split_at_mut(part.len());
@@ -142,30 +144,37 @@ fn write(skeleton: Vec<u8>, mut parts: Vec<Part>, backing: &Backing) -> Result<I
     rest.copy_from_slice(&skeleton);
     Ok(Image {
         segment: segment.freeze()?,
+        file: None,
     })
-}
-
-fn name(index: usize) -> String {
-    format!("buffer.{index}")
 }
 
 impl Image {
     /// The image of another (or this) process.
     ///
     /// # Errors
-    /// [`LoadError::Attach`] when its owner has gone or can't be reached.
+    /// [`LoadError::Attach`] when its owner has gone or can't be reached, or when its file was replaced.
     pub fn attach(handle: &SegmentHandle) -> Result<Self, LoadError> {
         Ok(Self {
             segment: Segment::attach(handle)?,
+            file: matches!(handle.locator, Locator::File { .. }).then(|| handle.clone()),
         })
     }
 
-    /// What another process needs to [`attach`](Self::attach), as long as a clone of this image lives here.
+    /// An image whose bytes are in a segment already. They are judged when they are used.
+    pub fn from_segment(segment: Segment) -> Self {
+        Self { segment, file: None }
+    }
+
+    /// What another process needs to [`attach`](Self::attach), as long as a clone of this image lives here; or, for
+    /// an [opened](Self::open) file, as long as that file is not replaced.
     ///
     /// # Errors
-    /// An attached image has no handle.
+    /// An attached image has no handle, unless it is a file.
     pub fn handle(&self) -> std::io::Result<SegmentHandle> {
-        self.segment.handle()
+        match &self.file {
+            Some(handle) => Ok(handle.clone()),
+            None => self.segment.handle(),
+        }
     }
 
     /// The memory that holds it: a valid safetensors file.
@@ -176,41 +185,20 @@ impl Image {
     /// Rebuilds the model: its skeleton is decoded, its buffers are views that keep the image alive. Takes time for
     /// the skeleton only.
     ///
+    /// Nothing that the bytes say is trusted, but they are not compared with their checksum either: see
+    /// [`verify`](Self::verify).
+    ///
     /// # Errors
     /// When the bytes are no image, or the image of another model.
     pub fn load<M: DeserializeOwned>(&self) -> Result<M, LoadError> {
-        let format = |reason: String| LoadError::Format(reason);
-        let (header_len, metadata) =
-            SafeTensors::read_metadata(&self.segment).map_err(|e| format(e.to_string()))?;
-        let version = metadata.metadata().as_ref().and_then(|m| m.get(FORMAT.0));
-        if version.map(String::as_str) != Some(FORMAT.1) {
-            return Err(format(format!(
-                "its header names no {} format {}",
-                FORMAT.0, FORMAT.1
-            )));
-        }
-        // `read_metadata` has checked that the tensors fill the bytes behind the header exactly.
-        let data = PREFIX + header_len;
-        let mut parts = Vec::new();
-        while let Some(info) = metadata.info(&name(parts.len())) {
-            let (start, end) = info.data_offsets;
-            let row: usize = match info.shape.as_slice() {
-                [_] => info.dtype.bitsize() / 8,
-                [_, row] if info.dtype == Dtype::U8 => *row,
-                shape => return Err(format(format!("buffer {} has shape {shape:?}", parts.len()))),
-            };
-            parts.push(Stored {
-                element: (info.dtype, row),
-                offset: data + start,
-                len: (end - start).checked_div(row).unwrap_or(0),
-            });
-        }
-        let skeleton = metadata
-            .info(SKELETON)
-            .ok_or_else(|| format("it has no skeleton".to_owned()))?;
-        let (start, end) = skeleton.data_offsets;
-        let skeleton = self.segment.get(data + start..data + end);
+        let format = LoadError::Format;
+        let header = header::read(&self.segment).map_err(format)?;
+        let skeleton = self.segment.get(header.skeleton().map_err(format)?);
         let skeleton = skeleton.ok_or_else(|| format("its skeleton lies outside".to_owned()))?;
+        let (names, skeleton) = postcard::take_from_bytes::<Vec<String>>(skeleton)
+            .map_err(|e| format(format!("its table of buffers can't be read: {e}")))?;
+        let parts = names.into_iter().map(|name| stored(&header, name));
+        let parts = parts.collect::<Result<_, _>>().map_err(format)?;
         scope::loading(&self.segment, parts, || postcard::from_bytes(skeleton)).map_err(|reason| {
             LoadError::Decode {
                 model: std::any::type_name::<M>(),
@@ -218,4 +206,42 @@ impl Image {
             }
         })
     }
+
+    /// Its buffers by name, and the skeleton, as any reader of the format sees them.
+    ///
+    /// # Errors
+    /// [`LoadError::Format`] when the bytes are no safetensors file.
+    pub fn tensors(&self) -> Result<Tensors, LoadError> {
+        Tensors::read(&self.segment).map_err(LoadError::Format)
+    }
+
+    /// Reads all of it and compares it with the checksum that [`save`](Self::save) wrote.
+    ///
+    /// # Errors
+    /// [`VerifyError::Mismatch`] if a byte is not what was saved, [`VerifyError::NoChecksum`] if the image was never
+    /// saved, or by another program.
+    pub fn verify(&self) -> Result<(), VerifyError> {
+        header::read(&self.segment).map_err(VerifyError::Format)?;
+        checksum::compare(&self.segment, || checksum::of(&self.segment))
+    }
+}
+
+/// Where the buffer `name` is.
+fn stored(header: &Header, name: String) -> Result<Stored, String> {
+    let Some(info) = header.metadata.info(&name) else {
+        return Err(format!("its buffer {name} is missing"));
+    };
+    let (start, end) = info.data_offsets;
+    let row = match info.shape.as_slice() {
+        [_] => info.dtype.bitsize() / 8,
+        [_, row] if info.dtype == Dtype::U8 => *row,
+        shape => return Err(format!("its buffer {name} has shape {shape:?}")),
+    };
+    Ok(Stored {
+        name,
+        element: (info.dtype, row),
+        // Tensors lie inside of the file: see `header::read`.
+        offset: header.data + start,
+        len: (end - start).checked_div(row).unwrap_or(0),
+    })
 }

@@ -4,10 +4,14 @@
 //! serde gives a `Serialize` implementation no place for such a thing, so it is a thread-local; it lives exactly
 //! as long as one call of `share` or `load`, nests, and is gone after a panic.
 
-use bytemuck::Pod;
 use std::any::TypeId;
 use std::cell::RefCell;
+use std::collections::HashMap;
+use std::mem::{self, Discriminant};
 
+use bytemuck::Pod;
+
+use super::names::Names;
 use crate::buffer::Buffer;
 use crate::segment::Segment;
 
@@ -24,10 +28,14 @@ pub(crate) struct Part {
     pub(crate) bytes: Buffer<u8>,
 }
 
+/// Memory, and the elements that it is seen as.
+type Identity = (usize, usize, Discriminant<safetensors::Dtype>, usize);
+
 impl Part {
-    /// Whether both are the same memory, seen as the same elements.
-    fn is_same(&self, other: &Self) -> bool {
-        self.element == other.element && std::ptr::eq(&*self.bytes, &*other.bytes)
+    fn identity(&self) -> Identity {
+        let Element { dtype, size, .. } = self.element;
+        let start = self.bytes.as_ptr() as usize;
+        (start, self.bytes.len(), mem::discriminant(&dtype), size)
     }
 }
 
@@ -75,13 +83,24 @@ impl Element {
 
 /// One buffer of an image that is being loaded.
 pub(crate) struct Stored {
+    pub(crate) name: String,
     pub(crate) element: (safetensors::Dtype, usize),
     pub(crate) offset: usize,
     pub(crate) len: usize,
 }
 
+/// What the buffers of a model have handed out so far.
+#[derive(Default)]
+pub(crate) struct HandedOut {
+    pub(crate) parts: Vec<Part>,
+    /// One for each part; empty until it is known.
+    pub(crate) paths: Vec<String>,
+    names: Names,
+    known: HashMap<Identity, usize>,
+}
+
 enum Scope {
-    Sharing(Vec<Part>),
+    Sharing(HandedOut),
     /// `failure`: why a buffer was not found. Formats such as postcard forget the message of a custom error.
     Loading {
         segment: Segment,
@@ -103,17 +122,44 @@ impl Drop for Popped {
     }
 }
 
-/// Runs `serialize` with buffers handing out their bytes; gives what they handed out.
-pub(crate) fn sharing<R, E>(serialize: impl FnOnce() -> Result<R, E>) -> Result<(R, Vec<Part>), E> {
-    SCOPES.with_borrow_mut(|scopes| scopes.push(Scope::Sharing(Vec::new())));
+/// Runs `serialize` with buffers handing out their bytes; gives what they handed out, each with a name.
+pub(crate) fn sharing<R, E>(serialize: impl FnOnce() -> Result<R, E>) -> Result<(R, HandedOut), E> {
+    SCOPES.with_borrow_mut(|scopes| scopes.push(Scope::Sharing(HandedOut::default())));
     let popped = Popped;
     let result = serialize()?;
-    let parts = SCOPES.with_borrow_mut(|scopes| match scopes.last_mut() {
-        Some(Scope::Sharing(parts)) => std::mem::take(parts),
-        _ => Vec::new(),
+    let mut out = SCOPES.with_borrow_mut(|scopes| match scopes.last_mut() {
+        Some(Scope::Sharing(out)) => mem::take(out),
+        _ => HandedOut::default(),
     });
     drop(popped);
-    Ok((result, parts))
+    // Written by a serializer of the model's own, inside of some bytes or text.
+    for (index, path) in out.paths.iter_mut().enumerate() {
+        if path.is_empty() {
+            *path = out.names.give(&format!("buffer.{index}"));
+        }
+    }
+    Ok((result, out))
+}
+
+/// Whether the part `index` was just handed out and has no name yet.
+pub(crate) fn awaits_name(index: u32) -> bool {
+    SCOPES.with_borrow(|scopes| match scopes.last() {
+        Some(Scope::Sharing(out)) => {
+            index as usize + 1 == out.paths.len() && out.paths.last().is_some_and(String::is_empty)
+        }
+        _ => false,
+    })
+}
+
+/// Names the part `index` after its path.
+pub(crate) fn name(index: u32, path: &str) {
+    SCOPES.with_borrow_mut(|scopes| {
+        if let Some(Scope::Sharing(out)) = scopes.last_mut()
+            && let Some(slot) = out.paths.get_mut(index as usize)
+        {
+            *slot = out.names.give(path);
+        }
+    });
 }
 
 /// Runs `deserialize` with buffers becoming views of `segment`.
@@ -143,17 +189,15 @@ pub(crate) fn loading<R, E: ToString>(
 /// The index under which a buffer was handed out; `None` outside a share. A buffer met twice is stored once.
 pub(crate) fn hand_out(part: impl FnOnce() -> Part) -> Option<Result<u32, &'static str>> {
     SCOPES.with_borrow_mut(|scopes| {
-        let Some(Scope::Sharing(parts)) = scopes.last_mut() else {
+        let Some(Scope::Sharing(out)) = scopes.last_mut() else {
             return None;
         };
         let part = part();
-        let index = parts
-            .iter()
-            .position(|other| other.is_same(&part))
-            .unwrap_or_else(|| {
-                parts.push(part);
-                parts.len() - 1
-            });
+        let index = *out.known.entry(part.identity()).or_insert_with(|| {
+            out.parts.push(part);
+            out.paths.push(String::new());
+            out.parts.len() - 1
+        });
         Some(u32::try_from(index).map_err(|_| "a model can have 4294967296 buffers at most"))
     })
 }
@@ -185,12 +229,13 @@ fn find<T: Pod + Send + Sync>(segment: &Segment, parts: &[Stored], index: u32) -
     if part.element != (wanted.dtype, wanted.size) {
         let (dtype, size) = part.element;
         return Err(format!(
-            "buffer {index} has elements {dtype:?} of {size} bytes, wanted are {:?} of {} bytes ({})",
+            "buffer {} has elements {dtype:?} of {size} bytes, wanted are {:?} of {} bytes ({})",
+            part.name,
             wanted.dtype,
             wanted.size,
             std::any::type_name::<T>()
         ));
     }
     Buffer::view(segment, part.offset, part.len)
-        .ok_or_else(|| format!("buffer {index} does not lie in the image whole and aligned"))
+        .ok_or_else(|| format!("buffer {} does not lie in the image whole and aligned", part.name))
 }

@@ -51,7 +51,10 @@ pub(crate) fn locate(path: &Path) -> io::Result<(Locator, usize)> {
     let file = open(&path)?;
     let metadata = file.metadata()?;
     if !metadata.is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "it is no regular file",
+        ));
     }
     let len = usize::try_from(metadata.len()).map_err(|_| io::ErrorKind::FileTooLarge)?;
     let identity = FileIdentity::of(&metadata);

@@ -149,7 +149,9 @@ pub(super) fn attach(locator: &Locator, len: usize, access: Access) -> Result<Ma
                 source,
             })
         }
-        Locator::Descriptor { .. } | Locator::File { .. } => Err(unreachable(io::ErrorKind::Unsupported.into())),
+        Locator::Descriptor { .. } | Locator::File { .. } => {
+            Err(unreachable(io::ErrorKind::Unsupported.into()))
+        }
     }
 }
 

@@ -2,5 +2,7 @@
 #![cfg(not(loom))]
 
 mod backings;
+mod images;
 mod models;
 mod rings;
+mod tensors;

@@ -1,0 +1,2 @@
+//! `shm-image`: lists, verifies and converts model images.
+fn main() {}

@@ -1,0 +1,305 @@
+//! Compressed images: many zstd frames, and an index of them in a skippable frame at the end.
+//!
+//! That is zstd's public seekable format (facebook/zstd, `contrib/seekable_format`), so that frames can be made and
+//! decoded in parallel, and plain `zstd -d` gives back the plain image:
+//!
+//! ```text
+//! frames           each with its content's size and checksum
+//! 0x184D2A5E       the index: a skippable frame
+//! u32              its length, from here on
+//! (u32, u32) each  compressed and decompressed length of each frame, and a checksum (u32) if the descriptor says so
+//! u32              how many frames
+//! u8               descriptor: bit 7 for checksums; bits 2 to 6 are reserved
+//! 0x8F92EAB1
+//! ```
+
+use std::io::{self, Write};
+use std::ops::Range;
+
+use zstd::bulk::{Compressor, Decompressor};
+use zstd::zstd_safe::{self, CParameter};
+
+use super::{checksum, spread};
+
+const SKIPPABLE: u32 = 0x184D_2A5E;
+const SEEKABLE: u32 = 0x8F92_EAB1;
+const SKIPPABLE_HEADER: usize = 8;
+const FOOTER: usize = 9;
+const WITH_CHECKSUMS: u8 = 1 << 7;
+const RESERVED: u8 = 0b0111_1100;
+/// The format's own limit for one frame.
+const MAX_FRAME: usize = 1 << 30;
+/// Frames that each thread compresses before they are written.
+const AHEAD: usize = 4;
+
+/// How an image is compressed.
+///
+/// ```
+/// let small = shm_buffers::Compression::level(19).frame_bytes(16 << 20);
+/// # let _ = small;
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Compression {
+    level: i32,
+    frame: usize,
+}
+
+impl Default for Compression {
+    /// Level 3, frames of 4 MiB.
+    fn default() -> Self {
+        Self::level(3)
+    }
+}
+
+impl Compression {
+    /// zstd's levels: 1 is fast, 3 usual, 19 small and slow; negative ones are faster still. Others are brought into
+    /// the range.
+    pub fn level(level: i32) -> Self {
+        let range = zstd::compression_level_range();
+        Self {
+            level: level.clamp(*range.start(), *range.end()),
+            frame: 4 << 20,
+        }
+    }
+
+    /// Bytes of the image in each frame, brought into 64 KiB to 1 GiB. Larger ones compress better; smaller ones keep
+    /// more threads busy.
+    pub fn frame_bytes(mut self, bytes: usize) -> Self {
+        self.frame = bytes.clamp(64 << 10, MAX_FRAME);
+        self
+    }
+
+    pub(super) fn frame(&self) -> usize {
+        self.frame
+    }
+}
+
+/// Writes `frames`, compressed one by one, and their index.
+pub(super) fn encode(out: &mut impl Write, frames: &[&[u8]], compression: Compression) -> io::Result<()> {
+    let compressor = || -> io::Result<_> {
+        let mut compressor = Compressor::new(compression.level)?;
+        compressor.set_parameter(CParameter::ChecksumFlag(true))?;
+        compressor.set_parameter(CParameter::ContentSizeFlag(true))?;
+        Ok(compressor)
+    };
+    let mut entries = Vec::with_capacity(frames.len() * 8);
+    // In rounds, so that what is compressed but not written yet stays small.
+    for round in frames.chunks(AHEAD * spread::threads(frames.len())) {
+        let mut done = vec![Vec::new(); round.len()];
+        let work = round.iter().zip(&mut done);
+        spread::try_each(work, compressor, |compressor, (frame, done)| {
+            *done = compressor.compress(frame)?;
+            io::Result::Ok(())
+        })?;
+        for (frame, compressed) in round.iter().zip(&done) {
+            out.write_all(compressed)?;
+            entries.extend_from_slice(&to_u32(compressed.len())?.to_le_bytes());
+            entries.extend_from_slice(&to_u32(frame.len())?.to_le_bytes());
+        }
+    }
+    out.write_all(&SKIPPABLE.to_le_bytes())?;
+    out.write_all(&to_u32(entries.len() + FOOTER)?.to_le_bytes())?;
+    out.write_all(&entries)?;
+    out.write_all(&to_u32(frames.len())?.to_le_bytes())?;
+    out.write_all(&[0])?;
+    out.write_all(&SEEKABLE.to_le_bytes())
+}
+
+fn to_u32(len: usize) -> io::Result<u32> {
+    u32::try_from(len).map_err(|_| io::ErrorKind::FileTooLarge.into())
+}
+
+/// Where the frames of a compressed image are.
+#[derive(Debug)]
+pub(super) struct Index {
+    frames: Vec<Frame>,
+    /// Bytes of the plain image.
+    pub(super) plain: usize,
+}
+
+#[derive(Debug)]
+struct Frame {
+    source: Range<usize>,
+    plain: usize,
+    checksum: Option<u32>,
+}
+
+impl Index {
+    /// Reads the index and checks that its frames fill the file and tell the same sizes.
+    pub(super) fn read(bytes: &[u8]) -> Result<Self, String> {
+        let footer_at = bytes.len().checked_sub(FOOTER).ok_or("it is too short")?;
+        let footer = &bytes[footer_at..];
+        if u32_at(footer, 5) != Some(SEEKABLE) {
+            return Err("it does not end with an index of its frames".to_owned());
+        }
+        let descriptor = footer[4];
+        if descriptor & RESERVED != 0 {
+            return Err(format!("its index has the unknown descriptor {descriptor:#x}"));
+        }
+        let entry = match descriptor & WITH_CHECKSUMS {
+            0 => 8,
+            _ => 12,
+        };
+        let count = u32_at(footer, 0).map_or(0, |count| count as usize);
+        let table = count.checked_mul(entry);
+        let table_at = table.and_then(|table| footer_at.checked_sub(table));
+        let start = table_at.and_then(|at| at.checked_sub(SKIPPABLE_HEADER));
+        let (Some(table_at), Some(start)) = (table_at, start) else {
+            return Err(format!("its index of {count} frames is longer than the file"));
+        };
+        let len = (bytes.len() - table_at) as u64;
+        if u32_at(bytes, start) != Some(SKIPPABLE) || u32_at(bytes, start + 4).map(u64::from) != Some(len) {
+            return Err(format!(
+                "its index of {count} frames does not begin where it should"
+            ));
+        }
+
+        let (mut frames, mut at, mut plain) = (Vec::with_capacity(count), 0_usize, 0_usize);
+        for (index, entry) in bytes[table_at..footer_at].chunks_exact(entry).enumerate() {
+            let (Some(compressed), Some(decompressed)) = (u32_at(entry, 0), u32_at(entry, 4)) else {
+                return Err("its index is cut".to_owned());
+            };
+            let frame = Frame {
+                source: at..at.saturating_add(compressed as usize).min(start),
+                plain: decompressed as usize,
+                checksum: u32_at(entry, 8),
+            };
+            if frame.source.len() != compressed as usize {
+                return Err(format!("frame {index} of its index lies outside of the file"));
+            }
+            let told = zstd_safe::get_frame_content_size(&bytes[frame.source.clone()]);
+            if told.is_ok_and(|told| told.is_some_and(|told| told != u64::from(decompressed))) {
+                return Err(format!("frame {index} and the index tell different sizes"));
+            }
+            at = frame.source.end;
+            plain = plain
+                .checked_add(frame.plain)
+                .ok_or("its index tells a size beyond the address space")?;
+            frames.push(frame);
+        }
+        match at == start {
+            true => Ok(Self { frames, plain }),
+            false => Err(format!("its index leaves out bytes {at} to {start}")),
+        }
+    }
+
+    /// Decodes every frame of `bytes` into its place in `target`, in parallel, and checks it.
+    ///
+    /// # Errors
+    /// The frame, and what the decoder says.
+    ///
+    /// # Panics
+    /// If `target` has not the length of the plain image.
+    pub(super) fn decode(&self, bytes: &[u8], target: &mut [u8]) -> Result<(), (usize, io::Error)> {
+        assert_eq!(target.len(), self.plain);
+        let mut rest = target;
+        let work = self.frames.iter().enumerate().map(|(index, frame)| {
+            let (target, behind) = std::mem::take(&mut rest).split_at_mut(frame.plain);
+            rest = behind;
+            (index, frame, target)
+        });
+        let decoder = || Decompressor::new().map_err(|source| (0, source));
+        spread::try_each(work, decoder, |decoder, (index, frame, target)| {
+            frame
+                .decode(decoder, &bytes[frame.source.clone()], target)
+                .map_err(|source| (index, source))
+        })
+    }
+}
+
+impl Frame {
+    fn decode(&self, decoder: &mut Decompressor<'_>, source: &[u8], target: &mut [u8]) -> io::Result<()> {
+        let invalid = |reason: String| io::Error::new(io::ErrorKind::InvalidData, reason);
+        let len = decoder.decompress_to_buffer(source, target)?;
+        if len != target.len() {
+            return Err(invalid(format!(
+                "it decodes to {len} bytes, the index tells {}",
+                target.len()
+            )));
+        }
+        match self.checksum {
+            Some(stored) if stored != checksum::lower_half(target) => {
+                Err(invalid("its bytes don't have the index's checksum".to_owned()))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    let bytes = bytes.get(at..)?.first_chunk()?;
+    Some(u32::from_le_bytes(*bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn encoded(plain: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        let frames: Vec<&[u8]> = plain.chunks(1000).collect();
+        encode(&mut out, &frames, Compression::level(1)).expect("vectors take all");
+        out
+    }
+
+    fn decoded(bytes: &[u8]) -> Result<Vec<u8>, String> {
+        let index = Index::read(bytes)?;
+        let mut plain = vec![0; index.plain];
+        let done = index.decode(bytes, &mut plain);
+        done.map_err(|(frame, e)| format!("{frame}: {e}"))?;
+        Ok(plain)
+    }
+
+    #[test]
+    fn frames_come_back_in_order_and_any_zstd_reads_them() {
+        let plain: Vec<u8> = (0..100_500_u32).map(|i| (i / 300) as u8).collect();
+        let bytes = encoded(&plain);
+        assert!(bytes.len() < plain.len() / 4);
+        assert!(decoded(&bytes).as_ref() == Ok(&plain));
+        let streamed = zstd::stream::decode_all(&*bytes).expect("it is a zstd file");
+        assert!(streamed == plain);
+        assert_eq!(decoded(&encoded(&[])), Ok(Vec::new()));
+    }
+
+    #[test]
+    fn checksums_in_the_index_are_checked() {
+        let plain = [7; 500];
+        let frame = zstd::bulk::compress(&plain, 1).expect("it fits");
+        let with = |sum: u32| {
+            let mut bytes = frame.clone();
+            let numbers = [
+                SKIPPABLE,
+                12 + FOOTER as u32,
+                frame.len() as u32,
+                plain.len() as u32,
+                sum,
+                1,
+            ];
+            bytes.extend(numbers.iter().flat_map(|n| n.to_le_bytes()));
+            bytes.push(WITH_CHECKSUMS);
+            bytes.extend(SEEKABLE.to_le_bytes());
+            bytes
+        };
+        let sum = checksum::lower_half(&plain);
+        assert!(decoded(&with(sum)).is_ok_and(|decoded| decoded == plain));
+        assert!(decoded(&with(sum ^ 1)).is_err_and(|e| e.contains("checksum")));
+    }
+
+    #[test]
+    fn an_index_may_not_lie() {
+        let bytes = encoded(&[5; 2500]);
+        let table = bytes.len() - FOOTER - 3 * 8;
+        let patched = |at: usize, value: u32| {
+            let mut bytes = bytes.clone();
+            bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());
+            decoded(&bytes)
+        };
+        assert!(patched(table + 4, 999).is_err_and(|e| e.contains("different sizes")));
+        assert!(patched(table, u32::MAX).is_err_and(|e| e.contains("outside")));
+        assert!(patched(bytes.len() - FOOTER, u32::MAX).is_err_and(|e| e.contains("longer")));
+        assert!(patched(bytes.len() - FOOTER, 2).is_err_and(|e| e.contains("begin")));
+        assert!(
+            decoded(&zstd::bulk::compress(&[5; 99], 1).expect("it fits")).is_err_and(|e| e.contains("index"))
+        );
+    }
+}

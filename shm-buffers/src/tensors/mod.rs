@@ -1,0 +1,327 @@
+//! Tensors: named arrays in files that other programs made, as [`Buffer`]s mapped from there.
+
+mod npy;
+
+use std::any::TypeId;
+use std::collections::HashMap;
+use std::ops::Range;
+use std::path::Path;
+
+use bytemuck::Pod;
+use safetensors::Dtype;
+
+use crate::buffer::Buffer;
+use crate::model::error::OpenError;
+use crate::model::scope::Element;
+use crate::model::{file, header};
+use crate::segment::Segment;
+
+/// Which index of an array runs fastest through memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Order {
+    /// The last one: rows lie behind one another.
+    C,
+    /// The first one: columns lie behind one another.
+    Fortran,
+}
+
+/// An array in a file: where it is, and what its bytes are.
+#[derive(Debug, Clone)]
+pub struct Tensor {
+    name: String,
+    dtype: Dtype,
+    shape: Vec<usize>,
+    order: Order,
+    segment: Segment,
+    /// Inside of the segment.
+    bytes: Range<usize>,
+}
+
+/// Why a tensor is no buffer of the wanted type.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TensorError {
+    /// There is none of that name.
+    #[error("there is no tensor {name} among the {count}")]
+    NotFound {
+        /// What was asked for.
+        name: String,
+        /// How many there are.
+        count: usize,
+    },
+    /// Its elements are of another type.
+    #[error("tensor {name} has elements {stored} and shape {shape:?}, wanted are {wanted}")]
+    Dtype {
+        /// The tensor.
+        name: String,
+        /// The type that it has.
+        stored: Dtype,
+        /// Its shape.
+        shape: Vec<usize>,
+        /// The type that was asked for.
+        wanted: &'static str,
+    },
+    /// It begins where no such element may be, so that it can't be used in place.
+    #[error(
+        "tensor {name} begins at byte {offset}, which is not a multiple of {align}; copy it with `to_buffer`"
+    )]
+    Misaligned {
+        /// The tensor.
+        name: String,
+        /// Where it is in its file.
+        offset: usize,
+        /// What its elements need.
+        align: usize,
+    },
+}
+
+impl Tensor {
+    /// Its name: a `.npy` file's is the file's, without the extension.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What its elements are.
+    pub fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    /// Its length in each dimension; empty for a single number.
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// How its elements lie in memory.
+    pub fn order(&self) -> Order {
+        self.order
+    }
+
+    /// Its bytes as they are in the file.
+    pub fn bytes(&self) -> &[u8] {
+        // Both readers have checked the range.
+        &self.segment[self.bytes.clone()]
+    }
+
+    /// Its elements, in place, in the [order](Self::order) they have.
+    ///
+    /// Types that Rust doesn't have are given as their bits: `F16` and `BF16` as `u16`, `BOOL` and the kinds of `F8`
+    /// as `u8`, `C64` as `[f32; 2]`. A struct is a row of `U8`, as images have it.
+    ///
+    /// # Errors
+    /// [`TensorError::Dtype`] if they are no `T`. [`TensorError::Misaligned`] if they can't be used in place: nothing
+    /// is copied silently; [`to_buffer`](Self::to_buffer) copies.
+    pub fn buffer<T: Pod + Send + Sync>(&self) -> Result<Buffer<T>, TensorError> {
+        let count = self.elements::<T>()?;
+        Buffer::view(&self.segment, self.bytes.start, count).ok_or_else(|| TensorError::Misaligned {
+            name: self.name.clone(),
+            offset: self.bytes.start,
+            align: align_of::<T>(),
+        })
+    }
+
+    /// A copy of its elements on the heap, however they are aligned in the file.
+    ///
+    /// # Errors
+    /// [`TensorError::Dtype`] if they are no `T`.
+    pub fn to_buffer<T: Pod + Send + Sync>(&self) -> Result<Buffer<T>, TensorError> {
+        let count = self.elements::<T>()?;
+        let mut copy = vec![T::zeroed(); count];
+        bytemuck::cast_slice_mut(&mut copy).copy_from_slice(self.bytes());
+        Ok(copy.into())
+    }
+
+    /// How many `T` it has.
+    fn elements<T: Pod + Send + Sync>(&self) -> Result<usize, TensorError> {
+        let wanted = Element::of::<T>();
+        let fits = match self.dtype {
+            Dtype::F16 | Dtype::BF16 => wanted.dtype == Dtype::U16,
+            Dtype::BOOL
+            | Dtype::F8_E5M2
+            | Dtype::F8_E4M3
+            | Dtype::F8_E8M0
+            | Dtype::F8_E4M3FNUZ
+            | Dtype::F8_E5M2FNUZ => wanted.dtype == Dtype::U8 && wanted.size == 1,
+            Dtype::C64 => TypeId::of::<T>() == TypeId::of::<[f32; 2]>(),
+            Dtype::U8 if wanted.is_struct() => self.shape.last() == Some(&wanted.size),
+            stored => stored == wanted.dtype && stored.bitsize() == 8 * wanted.size,
+        };
+        match fits {
+            // `T` has a size, or there would be no `Buffer` of it.
+            true => Ok(self.bytes.len().checked_div(size_of::<T>()).unwrap_or(0)),
+            false => Err(TensorError::Dtype {
+                name: self.name.clone(),
+                stored: self.dtype,
+                shape: self.shape.clone(),
+                wanted: std::any::type_name::<T>(),
+            }),
+        }
+    }
+}
+
+/// The tensors of one file, by name and in the order they lie there.
+#[derive(Debug, Clone)]
+pub struct Tensors {
+    list: Vec<Tensor>,
+    names: HashMap<String, usize>,
+    metadata: HashMap<String, String>,
+}
+
+impl Tensors {
+    /// The tensors of a safetensors file whose bytes are in a segment.
+    ///
+    /// # Errors
+    /// [`OpenError::Format`] if it is none.
+    pub fn from_segment(segment: &Segment) -> Result<Self, OpenError> {
+        from_segment(segment, || format!("a segment of {} bytes", segment.len()))
+    }
+
+    pub(crate) fn read(segment: &Segment) -> Result<Self, String> {
+        let header = header::read(segment)?;
+        let mut list = Vec::new();
+        for name in header.metadata.offset_keys() {
+            let info = header.metadata.info(&name).ok_or("its header is inconsistent")?;
+            let (start, end) = info.data_offsets;
+            list.push(Tensor {
+                name,
+                dtype: info.dtype,
+                shape: info.shape.clone(),
+                order: Order::C,
+                segment: segment.clone(),
+                bytes: header.data + start..header.data + end,
+            });
+        }
+        let names = list.iter().enumerate();
+        let names = names.map(|(index, tensor)| (tensor.name.clone(), index));
+        Ok(Self {
+            names: names.collect(),
+            list,
+            metadata: header.metadata.metadata().clone().unwrap_or_default(),
+        })
+    }
+
+    /// The tensor `name`.
+    pub fn get(&self, name: &str) -> Option<&Tensor> {
+        self.names.get(name).and_then(|index| self.list.get(*index))
+    }
+
+    /// The elements of the tensor `name`, in place: see [`Tensor::buffer`].
+    ///
+    /// # Errors
+    /// [`TensorError::NotFound`], or as [`Tensor::buffer`].
+    pub fn buffer<T: Pod + Send + Sync>(&self, name: &str) -> Result<Buffer<T>, TensorError> {
+        match self.get(name) {
+            Some(tensor) => tensor.buffer(),
+            None => Err(TensorError::NotFound {
+                name: name.to_owned(),
+                count: self.len(),
+            }),
+        }
+    }
+
+    /// All of them, in the order they lie in the file.
+    pub fn iter(&self) -> std::slice::Iter<'_, Tensor> {
+        self.list.iter()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// What else the file's header says.
+    pub fn metadata(&self) -> &HashMap<String, String> {
+        &self.metadata
+    }
+}
+
+impl<'a> IntoIterator for &'a Tensors {
+    type Item = &'a Tensor;
+    type IntoIter = std::slice::Iter<'a, Tensor>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+/// Maps a [safetensors](https://huggingface.co/docs/safetensors) file read-only, whoever made it: its tensors become
+/// buffers without being read.
+///
+/// # Errors
+/// When it can't be mapped, or is no such file. What its header says is checked against the file's length.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use shm_buffers::{Backing, Buffer, open_safetensors, share};
+///
+/// # let dir = tempfile::tempdir()?;
+/// # let path = dir.path().join("model.safetensors");
+/// # share(&std::collections::BTreeMap::from([("bias", Buffer::from(vec![0.5f32; 4]))]), &Backing::Auto)?.save(&path)?;
+/// let tensors = open_safetensors(&path)?;
+/// let bias = tensors.buffer::<f32>("bias")?;
+/// assert_eq!(bias[..], [0.5; 4]);
+/// assert_eq!(tensors.get("bias").unwrap().shape(), [4]);
+/// # Ok(()) }
+/// ```
+pub fn open_safetensors(path: impl AsRef<Path>) -> Result<Tensors, OpenError> {
+    let (segment, _) = file::map(path.as_ref())?;
+    from_segment(&segment, || path.as_ref().display().to_string())
+}
+
+fn from_segment(segment: &Segment, what: impl Fn() -> String) -> Result<Tensors, OpenError> {
+    if file::is_compressed(segment) {
+        return Err(OpenError::Compressed { what: what() });
+    }
+    Tensors::read(segment).map_err(|reason| OpenError::Format {
+        what: what(),
+        wanted: "safetensors file",
+        reason,
+    })
+}
+
+/// Maps a NumPy array file (`.npy`, versions 1 to 3) read-only: a tensor of little-endian numbers in either
+/// [`Order`], named after the file.
+///
+/// # Errors
+/// When it can't be mapped, is no such file, or is not exactly as long as its header says;
+/// [`OpenError::BigEndian`] and [`OpenError::Unsupported`] for elements that can't be used in place.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use shm_buffers::{Order, open_npy};
+///
+/// # let dir = tempfile::tempdir()?;
+/// # let path = dir.path().join("embedding.npy");
+/// # let head = b"\x93NUMPY\x01\x00\x46\0{'descr': '<f4', 'fortran_order': True, 'shape': (2, 3), }           \n";
+/// # assert_eq!(head.len(), 80);
+/// # std::fs::write(&path, [&head[..], bytemuck::cast_slice(&[1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0])].concat())?;
+/// let embedding = open_npy(&path)?;
+/// assert_eq!((embedding.shape(), embedding.order()), (&[2, 3][..], Order::Fortran));
+/// let columns = embedding.buffer::<f32>()?;
+/// let (row, column) = (1, 2);
+/// assert_eq!(columns[row + 2 * column], 6.0);
+/// # Ok(()) }
+/// ```
+pub fn open_npy(path: impl AsRef<Path>) -> Result<Tensor, OpenError> {
+    let path = path.as_ref();
+    let (segment, _) = file::map(path)?;
+    let name = path
+        .file_stem()
+        .map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
+    npy::read(&segment, name, &path.display())
+}
+
+impl Tensor {
+    /// The array of a `.npy` file whose bytes are in a segment: see [`open_npy`].
+    ///
+    /// # Errors
+    /// As [`open_npy`].
+    pub fn from_npy(segment: &Segment, name: impl Into<String>) -> Result<Self, OpenError> {
+        let what = format!("a segment of {} bytes", segment.len());
+        npy::read(segment, name.into(), &what)
+    }
+}

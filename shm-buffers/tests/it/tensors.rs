@@ -1,0 +1,156 @@
+//! Files of other programs become buffers.
+
+use std::error::Error;
+
+use safetensors::Dtype;
+use safetensors::tensor::TensorView;
+use shm_buffers::{Backing, open_npy, open_safetensors};
+use shm_buffers::{OpenError, Order, Segment, SegmentMut, Tensor, TensorError, Tensors};
+
+fn segment(bytes: &[u8]) -> Result<Segment, Box<dyn Error>> {
+    let mut segment = SegmentMut::create(&Backing::Auto, bytes.len())?;
+    segment.copy_from_slice(bytes);
+    Ok(segment.freeze()?)
+}
+
+#[test]
+fn safetensors_of_others_are_buffers_by_name() -> Result<(), Box<dyn Error>> {
+    let floats: Vec<u8> = bytemuck::cast_slice(&[1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0]).to_vec();
+    let halves = [0x00, 0x3c, 0x00, 0xc0];
+    let views = [
+        ("w", TensorView::new(Dtype::F32, vec![2, 3], &floats)?),
+        ("h", TensorView::new(Dtype::F16, vec![2], &halves)?),
+        ("mask", TensorView::new(Dtype::BOOL, vec![4], &[0, 1, 1, 0])?),
+        ("c", TensorView::new(Dtype::C64, vec![3], &floats)?),
+        ("scalar", TensorView::new(Dtype::F32, vec![], &floats[4..8])?),
+    ];
+    let dir = tempfile::tempdir()?;
+    let path = dir.path().join("theirs.safetensors");
+    let note = [("format".to_owned(), "pt".to_owned())].into();
+    safetensors::serialize_to_file(views, Some(note), &path)?;
+
+    let tensors = open_safetensors(&path)?;
+    assert_eq!((tensors.len(), &*tensors.metadata()["format"]), (5, "pt"));
+    let w = tensors.get("w").ok_or("no w")?;
+    assert_eq!(
+        (w.shape(), w.order(), w.dtype()),
+        (&[2, 3][..], Order::C, Dtype::F32)
+    );
+    assert_eq!(w.buffer::<f32>()?[..], [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+    assert_eq!(tensors.buffer::<u16>("h")?[..], [0x3c00, 0xc000]);
+    assert_eq!(tensors.buffer::<u8>("mask")?[..], [0, 1, 1, 0]);
+    assert_eq!(tensors.buffer::<[f32; 2]>("c")?[1], [3.0, 4.0]);
+    assert_eq!(tensors.buffer::<f32>("scalar")?[..], [2.0]);
+    assert_eq!(tensors.get("scalar").ok_or("none")?.shape(), [0; 0]);
+
+    let other = tensors.buffer::<f64>("w");
+    assert!(
+        matches!(
+            &other,
+            Err(TensorError::Dtype {
+                stored: Dtype::F32,
+                ..
+            })
+        ),
+        "{other:?}"
+    );
+    assert!(matches!(
+        tensors.buffer::<i32>("w"),
+        Err(TensorError::Dtype { .. })
+    ));
+    let none = tensors.buffer::<f32>("v");
+    assert!(
+        matches!(&none, Err(TensorError::NotFound { count: 5, .. })),
+        "{none:?}"
+    );
+    Ok(())
+}
+
+#[test]
+fn a_misaligned_tensor_is_refused_and_copied_when_asked() -> Result<(), Box<dyn Error>> {
+    let header = br#"{"b":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"f":{"dtype":"F32","shape":[2],"data_offsets":[1,9]}}"#;
+    let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+    bytes.extend_from_slice(header);
+    bytes.push(7);
+    bytes.extend_from_slice(bytemuck::cast_slice(&[1.5f32, -2.5]));
+    // The floats are the last 8 bytes: they are misaligned when the whole is not a multiple of 4.
+    while bytes.len().is_multiple_of(4) {
+        bytes.insert(8 + header.len() - 1, b' ');
+        let len = u64::from_le_bytes(*bytes.first_chunk().ok_or("empty")?) + 1;
+        bytes[..8].copy_from_slice(&len.to_le_bytes());
+    }
+    let tensors = Tensors::from_segment(&segment(&bytes)?)?;
+    let in_place = tensors.buffer::<f32>("f");
+    assert!(
+        matches!(&in_place, Err(TensorError::Misaligned { align: 4, .. })),
+        "{in_place:?}"
+    );
+    let copy = tensors.get("f").ok_or("no f")?.to_buffer::<f32>()?;
+    assert_eq!(copy[..], [1.5, -2.5]);
+    Ok(())
+}
+
+fn npy(version: u8, header: &str, data: &[u8]) -> Vec<u8> {
+    let mut bytes = b"\x93NUMPY".to_vec();
+    bytes.extend([version, 0]);
+    let prefix = if version == 1 { 10 } else { 12 };
+    let len = (prefix + header.len() + 1).next_multiple_of(64) - prefix;
+    match version {
+        1 => bytes.extend((len as u16).to_le_bytes()),
+        _ => bytes.extend((len as u32).to_le_bytes()),
+    }
+    bytes.extend(format!("{header:<width$}\n", width = len - 1).as_bytes());
+    bytes.extend(data);
+    bytes
+}
+
+#[test]
+fn numpy_arrays_of_each_version_and_order() -> Result<(), Box<dyn Error>> {
+    let numbers = [1.0f64, 2.0, 3.0, 4.0, 5.0, 6.0];
+    let dir = tempfile::tempdir()?;
+    for version in 1..=3 {
+        for (python, order) in [("False", Order::C), ("True", Order::Fortran)] {
+            let header = format!("{{'descr': '<f8', 'fortran_order': {python}, 'shape': (2, 3), }}");
+            let path = dir.path().join("numbers.npy");
+            std::fs::write(&path, npy(version, &header, bytemuck::cast_slice(&numbers)))?;
+            let tensor = open_npy(&path)?;
+            assert_eq!(
+                (tensor.name(), tensor.shape(), tensor.order()),
+                ("numbers", &[2, 3][..], order)
+            );
+            assert_eq!(tensor.buffer::<f64>()?[..], numbers);
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn numpy_arrays_that_no_buffer_can_be() -> Result<(), Box<dyn Error>> {
+    let read = |version, descr: &str, shape: &str, data: &[u8]| -> Result<_, Box<dyn Error>> {
+        let header = format!("{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}, }}");
+        Ok(Tensor::from_npy(&segment(&npy(version, &header, data))?, "x"))
+    };
+    assert!(read(1, "'|u1'", "(4,)", &[0; 4])?.is_ok());
+    let big = read(1, "'>f4'", "(1,)", &[0; 4])?;
+    assert!(
+        matches!(&big, Err(OpenError::BigEndian { descr, .. }) if descr == ">f4"),
+        "{big:?}"
+    );
+    for descr in ["'<U4'", "'|O'", "[('a', '<f4')]", "'<c16'", "''", "'é4'"] {
+        let odd = read(3, descr, "(1,)", &[0; 16])?;
+        assert!(
+            matches!(&odd, Err(OpenError::Unsupported { .. })),
+            "{descr}: {odd:?}"
+        );
+    }
+    for (version, shape, data) in [
+        (1, "(5,)", 4),
+        (1, "(3,)", 4),
+        (1, "(4611686018427387904, 4611686018427387904)", 4),
+        (9, "(4,)", 4),
+    ] {
+        let cut = read(version, "'|u1'", shape, &vec![0; data])?;
+        assert!(matches!(&cut, Err(OpenError::Format { .. })), "{shape}: {cut:?}");
+    }
+    Ok(())
+}
