@@ -49,9 +49,19 @@ impl Slots {
     /// # Panics
     /// If `range` reaches beyond [`len`](Self::len).
     pub fn part(&self, range: std::ops::Range<usize>) -> Self {
-        assert!(range.start <= range.end && range.end <= self.len(), "no slots {range:?} of {}", self.len());
-        let span = Span { start: self.span.start + range.start, words: range.len() };
-        Self { region: self.region.clone(), span }
+        assert!(
+            range.start <= range.end && range.end <= self.len(),
+            "no slots {range:?} of {}",
+            self.len()
+        );
+        let span = Span {
+            start: self.span.start + range.start,
+            words: range.len(),
+        };
+        Self {
+            region: self.region.clone(),
+            span,
+        }
     }
 
     /// Slot `index`.
