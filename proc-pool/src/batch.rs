@@ -1,12 +1,26 @@
 //! A batch: encoded tasks on their way into the pool.
 
+use crate::payload::{Large, MAX_INLINE, Payload};
+
+/// Memory that an emptied batch keeps for the next tasks, at most.
+const KEEP: usize = 1 << 20;
+
 /// Encoded tasks, first in, first out, in one buffer that is used again.
 #[derive(Debug, Default)]
 pub(crate) struct Batch {
     bytes: Vec<u8>,
-    /// Index, and end in `bytes`.
-    tasks: Vec<(u64, usize)>,
+    tasks: Vec<Entry>,
     next: usize,
+    /// Bytes of the large ones, which are elsewhere.
+    large: usize,
+}
+
+#[derive(Debug)]
+struct Entry {
+    index: u64,
+    /// In `bytes`; it begins where the one before it ends.
+    end: usize,
+    large: Option<Large>,
 }
 
 impl Batch {
@@ -18,38 +32,57 @@ impl Batch {
         self.len() == 0
     }
 
-    /// Adds task `index`, whose bytes `encode` appends. When that fails, nothing is added.
-    pub(crate) fn push<E>(
-        &mut self,
-        index: u64,
-        encode: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
-    ) -> Result<(), E> {
-        if self.is_empty() {
-            self.bytes.clear();
-            self.tasks.clear();
-            self.next = 0;
-        }
-        let start = self.bytes.len();
-        match encode(&mut self.bytes) {
-            Ok(()) => {
-                self.tasks.push((index, self.bytes.len()));
-                Ok(())
-            }
-            Err(e) => {
-                self.bytes.truncate(start);
-                Err(e)
-            }
-        }
+    /// Bytes of the tasks that were added since it was empty.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes.len() + self.large
     }
 
-    pub(crate) fn front(&self) -> Option<(u64, &[u8])> {
-        let (index, end) = *self.tasks.get(self.next)?;
-        let start = self.next.checked_sub(1).map_or(0, |before| self.tasks[before].1);
-        Some((index, &self.bytes[start..end]))
+    /// Adds task `index`, whose bytes `encode` appends. When that fails, nothing is added.
+    pub(crate) fn push(
+        &mut self,
+        index: u64,
+        encode: impl FnOnce(&mut Vec<u8>) -> Result<(), String>,
+    ) -> Result<(), String> {
+        if self.is_empty() {
+            self.tasks.clear();
+            self.next = 0;
+            self.large = 0;
+        }
+        let start = self.tasks.last().map_or(0, |last| last.end);
+        // An `encode` that panicked may have left something.
+        self.bytes.truncate(start);
+        let large = encode(&mut self.bytes).and_then(|()| match &self.bytes[start..] {
+            small if small.len() <= MAX_INLINE => Ok(None),
+            large => Large::new(large).map(Some),
+        });
+        let large = large.inspect_err(|_| self.bytes.truncate(start))?;
+        if let Some(large) = &large {
+            self.bytes.truncate(start);
+            self.bytes.shrink_to(KEEP);
+            self.large += large.len();
+        }
+        let end = self.bytes.len();
+        self.tasks.push(Entry { index, end, large });
+        Ok(())
+    }
+
+    pub(crate) fn front(&self) -> Option<(u64, Payload<'_>)> {
+        let Entry { index, end, large } = self.tasks.get(self.next)?;
+        let start = self
+            .next
+            .checked_sub(1)
+            .map_or(0, |before| self.tasks[before].end);
+        let payload = match large {
+            Some(large) => Payload::Large(large),
+            None => Payload::Inline(&self.bytes[start..*end]),
+        };
+        Some((*index, payload))
     }
 
     pub(crate) fn pop(&mut self) {
         debug_assert!(!self.is_empty(), "popped what is not there");
+        // Whoever was given it keeps it alive.
+        self.tasks[self.next].large = None;
         self.next += 1;
     }
 }
@@ -58,26 +91,67 @@ impl Batch {
 mod tests {
     use super::*;
 
+    fn front(batch: &Batch) -> Option<(u64, Vec<u8>)> {
+        batch.front().map(|(index, payload)| match payload {
+            Payload::Inline(bytes) => (index, bytes.to_vec()),
+            Payload::Large(large) => (index, vec![0; large.len()]),
+        })
+    }
+
+    fn put(bytes: &[u8]) -> impl FnOnce(&mut Vec<u8>) -> Result<(), String> {
+        |into| {
+            into.extend_from_slice(bytes);
+            Ok(())
+        }
+    }
+
     #[test]
     fn first_in_first_out_and_failures_leave_no_trace() {
         let mut batch = Batch::default();
         for round in 0..3u64 {
-            let put = |bytes: &mut Vec<u8>| {
-                bytes.extend([1, 2, 3]);
-                Ok::<(), ()>(())
-            };
-            assert_eq!(batch.push(round, put), Ok(()));
+            assert_eq!(batch.push(round, put(&[1, 2, 3])), Ok(()));
             let fail = |bytes: &mut Vec<u8>| {
                 bytes.push(9);
-                Err(())
+                Err("no".to_owned())
             };
-            assert_eq!(batch.push(7, fail), Err(()));
-            assert_eq!(batch.push(round + 10, |_| Ok::<(), ()>(())), Ok(()));
-            assert_eq!(batch.front(), Some((round, &[1u8, 2, 3][..])));
+            assert_eq!(batch.push(7, fail), Err("no".to_owned()));
+            assert_eq!(batch.push(round + 10, put(&[])), Ok(()));
+            assert_eq!(front(&batch), Some((round, vec![1, 2, 3])));
             batch.pop();
-            assert_eq!(batch.front(), Some((round + 10, &[][..])));
+            assert_eq!(front(&batch), Some((round + 10, vec![])));
             batch.pop();
             assert!(batch.is_empty() && batch.front().is_none());
+        }
+    }
+
+    #[test]
+    fn an_encoder_that_panics_leaves_no_trace() {
+        let mut batch = Batch::default();
+        batch.push(0, put(&[1])).unwrap();
+        let panics = |bytes: &mut Vec<u8>| {
+            bytes.extend([7; 100]);
+            std::panic::resume_unwind(Box::new(()))
+        };
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| batch.push(1, panics))).unwrap_err();
+        batch.push(2, put(&[3])).unwrap();
+        batch.pop();
+        assert_eq!(front(&batch), Some((2, vec![3])));
+    }
+
+    #[test]
+    fn large_tasks_are_not_in_the_buffer() {
+        let mut batch = Batch::default();
+        let sizes = [0, 1, MAX_INLINE, MAX_INLINE + 1, 2 * KEEP, 5];
+        for (index, size) in (0..).zip(sizes) {
+            batch.push(index, put(&vec![0; size])).unwrap();
+        }
+        assert_eq!(batch.bytes(), sizes.iter().sum::<usize>());
+        assert!(batch.bytes.capacity() <= KEEP);
+        for (index, size) in (0..).zip(sizes) {
+            let is_large = matches!(batch.front(), Some((_, Payload::Large(_))));
+            assert_eq!(is_large, size > MAX_INLINE);
+            assert_eq!(front(&batch), Some((index, vec![0; size])));
+            batch.pop();
         }
     }
 }

@@ -11,8 +11,9 @@ use crate::batch::Batch;
 use crate::error::{Cause, Fault, KillReason, PoolError, WorkerId};
 use crate::jobs::{JobKey, Jobs};
 use crate::keeper::Order;
-use crate::lane::{Lane, Refused};
+use crate::lane::{Armed, Lane, Refused, Wake};
 use crate::ledger::Task;
+use crate::payload::Large;
 use crate::protocol::Note;
 use crate::supervisor::{self, Action, Event, Supervisor};
 
@@ -30,6 +31,8 @@ struct Member {
     pid: u32,
     lane: Lane,
     ready: bool,
+    /// It was asked to be killed for lying.
+    condemned: bool,
 }
 
 /// Counts since the pool was built.
@@ -55,11 +58,13 @@ pub(crate) struct Core {
     members: Vec<Option<Member>>,
     pub(crate) jobs: Jobs,
     /// Tasks that came back from dead workers, oldest first.
-    backlog: VecDeque<Task>,
+    backlog: VecDeque<Task<Large>>,
     supervisor: Supervisor,
     failure: Option<PoolError>,
     stopping: bool,
     pub(crate) stats: Stats,
+    /// Somebody sleeps, or is about to, until a worker rings: tasks that are given meanwhile need a bell, too.
+    pub(crate) sleeping: bool,
     /// Doorbells that the driver has not begun to listen to.
     pub(crate) arrivals: Vec<(Incarnation, IpcReceiver<Note>)>,
     keeper: Sender<Order>,
@@ -75,6 +80,7 @@ impl Core {
             failure: None,
             stopping: false,
             stats: Stats::default(),
+            sleeping: false,
             arrivals: Vec::new(),
             keeper,
         }
@@ -116,6 +122,10 @@ impl Core {
         self.supervisor.all_gone()
     }
 
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping
+    }
+
     pub(crate) fn failure(&self) -> Option<&PoolError> {
         self.failure.as_ref()
     }
@@ -124,14 +134,18 @@ impl Core {
         &mut self,
         incarnation: Incarnation,
         pid: u32,
-        lane: Lane,
+        mut lane: Lane,
         notes: IpcReceiver<Note>,
     ) {
+        if self.stopping {
+            lane.close();
+        }
         let member = Member {
             incarnation,
             pid,
             lane,
             ready: false,
+            condemned: false,
         };
         self.members[incarnation.worker.0 as usize] = Some(member);
         self.arrivals.push((incarnation, notes));
@@ -142,20 +156,32 @@ impl Core {
         (member.incarnation == incarnation).then_some(member)
     }
 
-    pub(crate) fn note(&mut self, incarnation: Incarnation, note: Option<Note>) {
+    /// What a worker said; `true` if others may wait for that.
+    pub(crate) fn note(&mut self, incarnation: Incarnation, note: Option<Note>) -> bool {
         let Some(member) = self.member(incarnation) else {
-            return;
+            return false;
         };
+        let ready = member.ready;
         match note {
-            Some(Note::Bell) => member.lane.heard(),
-            Some(Note::Ready) if !member.ready => {
-                member.ready = true;
-                self.event(Event::Ready(incarnation.worker));
+            Some(Note::Bell) => {
+                member.lane.heard();
+                return false;
             }
-            Some(Note::Failed(reason)) => self.event(Event::StartFailed(incarnation.worker, reason)),
+            Some(Note::Ready) if !ready => {
+                self.event(Event::Ready(incarnation.worker));
+                let accepted = self.supervisor.is_ready(incarnation.worker);
+                if let Some(member) = self.member(incarnation) {
+                    member.ready = accepted;
+                }
+                self.dispatch_backlog();
+            }
+            Some(Note::Failed(reason)) if !ready => {
+                self.event(Event::StartFailed(incarnation.worker, reason));
+            }
             // Said twice, or unreadable: no harm.
-            Some(Note::Ready) | None => {}
+            Some(Note::Ready | Note::Failed(_)) | None => {}
         }
+        true
     }
 
     pub(crate) fn closed(&mut self, incarnation: Incarnation) {
@@ -170,16 +196,14 @@ impl Core {
             && let Some(mut member) = self.members[worker.0 as usize].take()
         {
             // What it had written is still there. If it had broken its ring, that counts as unwritten.
-            let drained = member.lane.drain(&mut self.jobs).unwrap_or(0);
-            self.stats.answered += drained as u64;
-            let settled = member.lane.settle();
+            self.stats.answered += member.lane.drain(&mut self.jobs) as u64;
+            let (settled, lost) = member.lane.settle();
             in_task = settled.in_progress.is_some();
-            if let Some((job, index)) = settled.in_progress {
-                let cause = cause.clone();
+            for (job, index) in lost.into_iter().chain(settled.in_progress) {
                 let fault = Fault::WorkerDied {
                     worker,
                     pid,
-                    cause,
+                    cause: cause.clone(),
                     last_logs: last_logs.to_vec(),
                 };
                 self.fault(job, index, fault);
@@ -232,9 +256,9 @@ impl Core {
             .map(|task| (task.job, task.index))
             .collect();
         for member in self.members.iter_mut().flatten() {
-            let drained = member.lane.drain(&mut self.jobs).unwrap_or(0);
-            self.stats.answered += drained as u64;
-            let settled = member.lane.settle();
+            self.stats.answered += member.lane.drain(&mut self.jobs) as u64;
+            let (settled, unreachable) = member.lane.settle();
+            lost.extend(unreachable);
             lost.extend(settled.in_progress);
             lost.extend(settled.not_started.into_iter().map(|task| (task.job, task.index)));
         }
@@ -247,7 +271,6 @@ impl Core {
     fn fault(&mut self, job: JobKey, index: u64, fault: Fault) {
         self.stats.faulted += 1;
         if let Some(job) = self.jobs.get(job) {
-            job.pending -= 1;
             job.done.fault(index, fault);
         }
     }
@@ -272,137 +295,128 @@ impl Core {
     /// Gives the batch's tasks to workers; what finds no room stays in the batch.
     pub(crate) fn submit(&mut self, key: JobKey, batch: &mut Batch) {
         let before = batch.len();
-        let given = |core: &mut Self, taken: usize| {
-            core.stats.submitted += taken as u64;
-            if let Some(job) = core.jobs.get(key) {
-                job.pending += taken;
-            }
-        };
         if let Some(error) = self.failure.clone() {
-            given(self, before);
+            self.stats.submitted += before as u64;
             while let Some((index, _)) = batch.front() {
                 self.fault(key, index, Fault::Pool(error.clone()));
                 batch.pop();
             }
             return;
         }
-        given(self, before);
-        let lanes = self
-            .members
-            .iter()
-            .flatten()
-            .filter(|m| m.ready && m.lane.room() > 0)
-            .count();
+        let open = |member: &&mut Member| member.ready && member.lane.room() > 0;
+        let lanes = self.members.iter_mut().flatten().filter(open).count();
+        let mut unsendable = Vec::new();
         // An equal share first, so that the last tasks of a run don't pile up at one worker; then what fits.
         for share in [before.div_ceil(lanes.max(1)), usize::MAX] {
-            let mut broken = Vec::new();
-            let mut unsendable = Vec::new();
-            for member in self.members.iter_mut().flatten().filter(|m| m.ready) {
-                let mut left = share.min(member.lane.room());
-                let any = left > 0 && batch.front().is_some();
-                while left > 0
-                    && let Some((index, payload)) = batch.front()
-                {
-                    match member.lane.send_parts(key, index, payload) {
-                        Ok(()) => left -= 1,
-                        Err(Refused::Full) => break,
+            for member in self.members.iter_mut().flatten().filter(open) {
+                for _ in 0..share.min(member.lane.room()) {
+                    let Some((index, payload)) = batch.front() else {
+                        break;
+                    };
+                    match member.lane.send(key, index, payload) {
+                        Ok(()) => {}
+                        Err(Refused::Full | Refused::Broken) => break,
                         Err(Refused::Unsendable(reason)) => unsendable.push((index, reason)),
-                        Err(Refused::Corrupt) => {
-                            broken.push(member.incarnation.worker);
-                            break;
-                        }
                     }
                     batch.pop();
+                    // Large ones are counted in bytes, too.
+                    if member.lane.room() == 0 {
+                        break;
+                    }
                 }
-                if any {
-                    member.lane.publish();
-                }
-            }
-            for (index, reason) in unsendable {
-                self.fault(key, index, Fault::Task(reason));
-            }
-            for worker in broken {
-                self.order(Order::Kill(worker, KillReason::Corrupt));
+                member.lane.publish();
             }
             if batch.is_empty() {
                 break;
             }
         }
-        // Not taken after all.
-        let left = batch.len();
-        self.stats.submitted -= left as u64;
-        if let Some(job) = self.jobs.get(key) {
-            job.pending -= left;
+        self.stats.submitted += (before - batch.len()) as u64;
+        for (index, reason) in unsendable {
+            self.fault(key, index, Fault::Task(reason));
         }
+        self.after_sending();
     }
 
     fn dispatch_backlog(&mut self) {
+        if self.backlog.is_empty() {
+            return;
+        }
         while let Some(task) = self.backlog.pop_front() {
             if self.jobs.get(task.job).is_none() {
+                // Nobody waits for it any more. It was counted as submitted: so it has to end.
+                self.stats.faulted += 1;
                 continue;
             }
-            let member = self
-                .members
-                .iter_mut()
-                .flatten()
-                .filter(|m| m.ready && m.lane.room() > 0)
-                .min_by_key(|m| m.lane.outstanding());
-            let Some(member) = member else {
+            let open = self.members.iter_mut().flatten();
+            let open = open.filter(|m| m.ready && m.lane.room() > 0);
+            let Some(member) = open.min_by_key(|m| m.lane.outstanding()) else {
                 self.backlog.push_front(task);
-                return;
+                break;
             };
-            match member.lane.send(&task) {
+            match member.lane.send_again(&task) {
                 Ok(()) => member.lane.publish(),
-                Err(Refused::Full) => {
-                    self.backlog.push_front(task);
-                    return;
-                }
+                // It has no room now: another one may.
+                Err(Refused::Full | Refused::Broken) => self.backlog.push_front(task),
                 Err(Refused::Unsendable(reason)) => {
                     self.fault(task.job, task.index, Fault::Task(reason));
                 }
-                Err(Refused::Corrupt) => {
-                    let worker = member.incarnation.worker;
-                    self.backlog.push_front(task);
-                    self.order(Order::Kill(worker, KillReason::Corrupt));
-                    return;
-                }
             }
+        }
+        self.after_sending();
+    }
+
+    /// Makes sure that whoever sleeps is woken for what was sent.
+    fn after_sending(&mut self) {
+        if self.sleeping {
+            for member in self.members.iter_mut().flatten().filter(|m| m.ready) {
+                // Who sends is awake and looks again before he sleeps: what is there already is his to see.
+                member.lane.arm(Wake::AtHalf);
+            }
+        }
+        self.condemn();
+    }
+
+    /// Has workers killed that lied.
+    fn condemn(&mut self) {
+        let mut condemned = Vec::new();
+        for member in self.members.iter_mut().flatten() {
+            if member.lane.is_broken() && !member.condemned {
+                member.condemned = true;
+                condemned.push(member.incarnation.worker);
+            }
+        }
+        for worker in condemned {
+            self.order(Order::Kill(worker, KillReason::Corrupt));
         }
     }
 
     /// Takes what workers have finished and hands out what waits; gives how many tasks were finished.
     pub(crate) fn pump(&mut self) -> usize {
         let mut count = 0;
-        let mut broken = Vec::new();
+        let mut broken = false;
         for member in self.members.iter_mut().flatten().filter(|m| m.ready) {
-            match member.lane.drain(&mut self.jobs) {
-                Ok(n) => count += n,
-                Err(_) => broken.push(member.incarnation.worker),
+            let drained = member.lane.drain(&mut self.jobs);
+            if drained > 0 {
+                count += drained;
+                self.supervisor.progress(member.incarnation.worker);
             }
-        }
-        for worker in broken {
-            self.order(Order::Kill(worker, KillReason::Corrupt));
+            broken |= member.lane.is_broken();
         }
         self.stats.answered += count as u64;
-        if count > 0 {
-            self.supervisor.progress();
+        if broken {
+            self.condemn();
         }
-        if !self.backlog.is_empty() {
-            self.dispatch_backlog();
-        }
+        self.dispatch_backlog();
         count
     }
 
-    /// Asks every worker for a bell; `false` if there is something to pump already.
-    pub(crate) fn arm(&mut self) -> bool {
-        let mut all = true;
-        for member in self.members.iter_mut().flatten().filter(|m| m.ready) {
-            all &= member.lane.arm();
-        }
-        if !all {
-            self.disarm();
-        }
-        all
+    /// Asks every worker for a bell.
+    pub(crate) fn arm(&mut self, wake: Wake) -> Armed {
+        let members = self.members.iter_mut().flatten().filter(|m| m.ready);
+        members
+            .map(|member| member.lane.arm(wake))
+            .min()
+            .unwrap_or(Armed::Next)
     }
 
     pub(crate) fn disarm(&mut self) {

@@ -14,12 +14,17 @@ use ipc_channel::ipc::{self, IpcReceiverSet, IpcSelectionResult, IpcSender};
 
 use crate::core::{Core, Incarnation};
 use crate::error::PoolError;
+use crate::lane::{Armed, Wake};
 use crate::protocol::{Note, Spin};
 
 /// How long a caller looks for outcomes before he sleeps.
 const SPIN: Duration = Duration::from_micros(50);
 /// Longest sleep: whatever goes wrong with bells is noticed then.
 const NAP: Duration = Duration::from_secs(1);
+/// Longest sleep for several outcomes at once, which should take far less: then the next one will do.
+const SEVERAL: Duration = Duration::from_millis(2);
+/// How often in a row something may seem to be there that is not, before that is not believed at once any more.
+const FUTILE: u32 = 100;
 /// How long a caller waits for who drives before he looks himself.
 const FOLLOW: Duration = Duration::from_millis(50);
 /// How long nobody may have driven before the standby does.
@@ -48,6 +53,9 @@ struct Selector {
     set: IpcReceiverSet,
     /// Whose doorbell it is; the waker's own has none.
     bells: HashMap<u64, Incarnation>,
+    wake: Wake,
+    /// Times in a row that workers seemed to have something and had not: they lie, or died in the middle.
+    futile: u32,
 }
 
 impl std::fmt::Debug for Selector {
@@ -92,6 +100,10 @@ impl Drop for Waiting<'_> {
 impl Driver {
     pub(crate) fn new(core: Core) -> Result<Self, PoolError> {
         let (bell, heard) = ipc::channel().map_err(PoolError::io("create a channel"))?;
+        // The first message of a process makes a channel in passing and panics if it can't: see that it can.
+        drop(ipc::channel::<Note>().map_err(PoolError::io("create a channel"))?);
+        bell.send(Note::Bell)
+            .map_err(|e| PoolError::os("send to a channel", e))?;
         let mut set = IpcReceiverSet::new().map_err(PoolError::io("create a set of channels"))?;
         set.add(heard).map_err(PoolError::io("listen to a channel"))?;
         Ok(Self {
@@ -100,6 +112,8 @@ impl Driver {
             selector: Mutex::new(Selector {
                 set,
                 bells: HashMap::new(),
+                wake: Wake::AtHalf,
+                futile: 0,
             }),
             waker: Waker {
                 bell: Mutex::new(bell),
@@ -157,24 +171,37 @@ impl Driver {
             if deadline.is_some_and(|at| at <= Instant::now()) {
                 return None;
             }
-            match self.selector.try_lock() {
-                Ok(mut selector) => {
+            match self.try_selector() {
+                Some(mut selector) => {
                     if let Some(result) = self.spin(&mut ready) {
                         return Some(result);
                     }
                     self.drive(&mut selector, deadline);
                 }
-                Err(TryLockError::Poisoned(broken)) => self.drive(&mut broken.into_inner(), deadline),
-                Err(TryLockError::WouldBlock) => {
+                None => {
                     if self.standby_drives.load(Ordering::SeqCst) {
                         self.waker.wake();
                     }
-                    let core = self.core();
-                    if matches!(self.selector.try_lock(), Err(TryLockError::WouldBlock)) {
+                    let mut core = self.core();
+                    // Looked at again under the lock, so that no news is missed.
+                    if let Some(result) = ready(&mut core) {
+                        return Some(result);
+                    }
+                    if self.try_selector().is_none() {
                         drop(self.changed.wait_timeout(core, FOLLOW));
                     }
                 }
             }
+        }
+    }
+
+    /// The right to drive, if nobody has it.
+    fn try_selector(&self) -> Option<MutexGuard<'_, Selector>> {
+        match self.selector.try_lock() {
+            Ok(selector) => Some(selector),
+            // A panic while it was held would be a bug of ours; it is still good for listening.
+            Err(TryLockError::Poisoned(broken)) => Some(broken.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
         }
     }
 
@@ -194,28 +221,33 @@ impl Driver {
 
     /// Looks on for a moment, where a core is free to do so.
     fn spin<R>(&self, ready: &mut impl FnMut(&mut Core) -> Option<R>) -> Option<R> {
-        let mut core = self.core();
-        let busy = core.busy();
-        if busy == 0 || busy >= self.cores {
-            return None;
-        }
         let until = Instant::now() + SPIN;
-        while Instant::now() < until {
-            if core.has_outcomes() {
-                core.pump();
-                self.tell_others();
-                if let Some(result) = ready(&mut core) {
-                    return Some(result);
+        loop {
+            {
+                let mut core = self.core();
+                let busy = core.busy();
+                if busy == 0 || busy >= self.cores {
+                    return None;
+                }
+                if core.has_outcomes() && core.pump() > 0 {
+                    self.tell_others();
+                    if let Some(result) = ready(&mut core) {
+                        return Some(result);
+                    }
                 }
             }
-            std::hint::spin_loop();
+            if Instant::now() >= until {
+                return None;
+            }
+            for _ in 0..32 {
+                std::hint::spin_loop();
+            }
         }
-        None
     }
 
     /// Sleeps until something happens, and does what is to be done about it.
     fn drive(&self, selector: &mut Selector, deadline: Option<Instant>) {
-        {
+        let armed = {
             let mut core = self.core();
             for (incarnation, notes) in core.arrivals.drain(..) {
                 // Without its bell, a worker is found to be dead or slow by the naps' end.
@@ -223,22 +255,34 @@ impl Driver {
                     selector.bells.insert(id, incarnation);
                 }
             }
-            if !core.arm() {
-                return;
-            }
-        }
-        let nap = deadline.map_or(NAP, |at| at.saturating_duration_since(Instant::now()).min(NAP));
+            let armed = core.arm(selector.wake);
+            core.sleeping = true;
+            armed
+        };
+        let longest = match armed {
+            // Bells and closings are looked at in any case: a worker that lies must not keep us from them.
+            Armed::Ready if selector.futile < FUTILE => Duration::ZERO,
+            Armed::Ready => Duration::from_millis(1),
+            Armed::Several => SEVERAL,
+            Armed::Next => NAP,
+        };
+        let nap = deadline.map_or(longest, |at| {
+            at.saturating_duration_since(Instant::now()).min(longest)
+        });
         let selected = selector.set.try_select_timeout(nap);
         self.waker.rung.store(false, Ordering::SeqCst);
         let mut core = self.core();
+        core.sleeping = false;
         core.disarm();
+        let mut news = false;
+        let silent = matches!(selected, Err(TrySelectError::Empty));
         match selected {
             Ok(results) => {
                 for result in results {
                     match result {
                         IpcSelectionResult::MessageReceived(id, message) => {
                             if let Some(&incarnation) = selector.bells.get(&id) {
-                                core.note(incarnation, message.to().ok());
+                                news |= core.note(incarnation, message.to().ok());
                             }
                         }
                         IpcSelectionResult::ChannelClosed(id) => {
@@ -257,9 +301,19 @@ impl Driver {
                 core = self.core();
             }
         }
-        if core.pump() > 0 {
+        let pumped = core.pump() > 0;
+        if pumped || news {
             self.tell_others();
         }
+        selector.wake = match armed {
+            Armed::Several if silent && !pumped => Wake::AtOnce,
+            _ if pumped => Wake::AtHalf,
+            _ => selector.wake,
+        };
+        selector.futile = match armed {
+            Armed::Ready if !pumped => selector.futile.saturating_add(1),
+            _ => 0,
+        };
     }
 
     /// The standby thread's life.
@@ -269,7 +323,7 @@ impl Driver {
             let waits = self.waits.load(Ordering::Relaxed);
             let quiet = self.callers.load(Ordering::SeqCst) == 0 && waits == seen;
             seen = waits;
-            if quiet && let Ok(mut selector) = self.selector.try_lock() {
+            if quiet && let Some(mut selector) = self.try_selector() {
                 self.standby_drives.store(true, Ordering::SeqCst);
                 if self.callers.load(Ordering::SeqCst) == 0 {
                     self.drive(&mut selector, None);

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -118,6 +119,30 @@ pub enum PoolError {
         /// What happened last.
         reason: String,
     },
+    /// Workers connect through sockets in the temporary directory, and this one does not allow that.
+    #[error(
+        "cannot create a socket in the temporary directory {}; set TMPDIR to a short path of a writable one",
+        dir.display()
+    )]
+    TempDir {
+        /// The directory.
+        dir: PathBuf,
+        /// What is wrong with it.
+        source: Arc<io::Error>,
+    },
+    /// A size makes no sense.
+    #[error("{what} of {asked} is too large; {max} at most")]
+    Size {
+        /// Of what.
+        what: &'static str,
+        /// What was asked for.
+        asked: usize,
+        /// The most there can be.
+        max: usize,
+    },
+    /// The thread that keeps the workers has panicked: a bug of this crate. Its message is on standard error.
+    #[error("the pool's own thread panicked")]
+    Keeper,
     /// The pool was shut down while tasks were waiting.
     #[error("the pool was shut down")]
     ShutDown,

@@ -4,6 +4,9 @@ use shm_buffers::Segment;
 
 use crate::error::Fault;
 
+/// Memory that is kept for the next outputs, at most.
+const KEEP: usize = 1 << 20;
+
 /// Which job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct JobKey {
@@ -50,6 +53,7 @@ impl Completions {
     pub(crate) fn clear(&mut self) {
         self.list.clear();
         self.bytes.clear();
+        self.bytes.shrink_to(KEEP);
     }
 
     pub(crate) fn fault(&mut self, index: u64, fault: Fault) {
@@ -64,8 +68,6 @@ impl Completions {
 #[derive(Debug, Default)]
 pub(crate) struct Job {
     pub(crate) done: Completions,
-    /// Tasks given to the pool whose completion is not in `done` yet.
-    pub(crate) pending: usize,
 }
 
 /// All jobs, found in constant time; the key of a job that ended never leads to another.

@@ -4,6 +4,8 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::panic::{self, AssertUnwindSafe};
+use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,10 +21,10 @@ use crate::error::{Cause, KillReason, PoolError, WorkerId};
 use crate::lane::Lane;
 use crate::observer::Observer;
 use crate::os;
-use crate::protocol::{Carried, MAX_INLINE, Sizes, ToWorker, Welcome};
+use crate::payload::{MAX_INLINE, chain, to_segment};
+use crate::protocol::{Carried, Sizes, ToWorker, Welcome};
 use crate::spawn::{self, Introduction, Spawned};
 use crate::supervisor::Event;
-use crate::worker::to_segment;
 
 /// While a process that has not connected may die unheard.
 const STARTING_POLL: Duration = Duration::from_millis(5);
@@ -30,7 +32,7 @@ const STARTING_POLL: Duration = Duration::from_millis(5);
 const ENDING_POLL: Duration = Duration::from_millis(1);
 /// A process may die with its connection held open by a child of its own.
 const IDLE_POLL: Duration = Duration::from_secs(1);
-/// How long a process may live without its connection.
+/// How long a process may live without its connection, or its connection without it.
 const GRACE: Duration = Duration::from_secs(1);
 /// How long a killed process may take to end, before a pool that is dropped leaves it to the system.
 const REAP: Duration = Duration::from_secs(5);
@@ -68,6 +70,9 @@ struct Process {
     killed: Option<KillReason>,
     /// Its connection closed then.
     closed: Option<Instant>,
+    /// It was reaped then, with this status if nobody else had taken it. What it had said before is still to be
+    /// heard, until its connection closes.
+    ended: Option<(Instant, Option<ExitStatus>)>,
 }
 
 pub(crate) struct Keeper {
@@ -112,6 +117,17 @@ impl Keeper {
 
     /// The keeper thread's life.
     pub(crate) fn run(mut self) {
+        if panic::catch_unwind(AssertUnwindSafe(|| self.keep())).is_err() {
+            for process in &mut self.processes {
+                let _ = process.spawned.child.kill();
+                let _ = process.spawned.child.wait();
+            }
+            self.driver.core().fail(PoolError::Keeper);
+            self.driver.nudge();
+        }
+    }
+
+    fn keep(&mut self) {
         self.driver.core().event(Event::Tick);
         loop {
             match self.orders.recv_timeout(self.patience()) {
@@ -139,7 +155,9 @@ impl Keeper {
 
     fn patience(&self) -> Duration {
         let poll = |process: &Process| match process {
-            Process { closed: Some(_), .. } | Process { killed: Some(_), .. } => ENDING_POLL,
+            Process { closed: Some(_), .. }
+            | Process { killed: Some(_), .. }
+            | Process { ended: Some(_), .. } => ENDING_POLL,
             Process { connected: false, .. } => STARTING_POLL,
             _ => IDLE_POLL,
         };
@@ -188,6 +206,9 @@ impl Keeper {
     }
 
     fn spawn(&mut self, worker: WorkerId) -> Result<(), PoolError> {
+        if self.stopping.is_some() || self.driver.core().is_stopping() {
+            return Err(PoolError::ShutDown);
+        }
         let place = worker.0 as usize;
         self.numbers[place] += 1;
         let incarnation = Incarnation {
@@ -197,11 +218,9 @@ impl Keeper {
         let map = self.plan.sizes.map();
         let region = Region::create(&self.plan.backing, map.bytes)
             .map_err(|e| PoolError::os("create a worker's shared memory", e))?;
-        self.observer.started(
-            worker,
-            Consumer::new(&region, map.side),
-            Slots::new(&region, map.slots),
-        );
+        let side = Consumer::new(&region, map.side);
+        let slots = Slots::new(&region, map.slots);
+        quietly(|| self.observer.started(worker, side, slots));
         let to_self = self.to_self.clone();
         let spawned = spawn::spawn(&self.plan.environment, move |introduction| {
             // The keeper may have ended meanwhile, and with it the interest.
@@ -210,7 +229,7 @@ impl Keeper {
         let spawned = match spawned {
             Ok(spawned) => spawned,
             Err(e) => {
-                self.observer.ended(worker, &Cause::Unknown);
+                quietly(|| self.observer.ended(worker, &Cause::Unknown));
                 return Err(e);
             }
         };
@@ -224,6 +243,7 @@ impl Keeper {
             connected: false,
             killed: None,
             closed: None,
+            ended: None,
         });
         Ok(())
     }
@@ -250,9 +270,7 @@ impl Keeper {
                 init,
                 spin: self.driver.worker_spin(self.plan.workers),
             };
-            hello
-                .to_worker
-                .send(ToWorker::Welcome(Box::new(welcome)))
+            os::without_sigpipe(|| hello.to_worker.send(ToWorker::Welcome(Box::new(welcome))))
                 .map_err(|e| e.to_string())?;
             Ok((notes, hello))
         });
@@ -283,31 +301,37 @@ impl Keeper {
 
     /// Collects processes that have ended.
     fn reap(&mut self) {
+        let stopping = self.stopping.is_some();
         let mut index = 0;
         while index < self.processes.len() {
             let process = &mut self.processes[index];
-            match process.spawned.child.try_wait() {
-                Ok(None) => {
-                    if process.closed.is_some_and(|at| at.elapsed() > GRACE) && process.killed.is_none() {
-                        process.killed = Some(KillReason::Disconnected);
-                        let _ = process.spawned.child.kill();
+            if process.ended.is_none() {
+                match process.spawned.child.try_wait() {
+                    Ok(None) => {
+                        if process.closed.is_some_and(|at| at.elapsed() > GRACE) && process.killed.is_none() {
+                            process.killed = Some(KillReason::Disconnected);
+                            let _ = process.spawned.child.kill();
+                        }
                     }
-                    index += 1;
+                    Ok(Some(status)) => process.ended = Some((Instant::now(), Some(status))),
+                    // Somebody else reaped it: a `wait(-1)` or an ignored SIGCHLD in this program.
+                    Err(_) => process.ended = Some((Instant::now(), None)),
                 }
-                Ok(Some(status)) => {
+            }
+            match process.ended {
+                // A child of its own may hold the connection open.
+                Some((at, status))
+                    if stopping || !process.connected || process.closed.is_some() || at.elapsed() > GRACE =>
+                {
                     let process = self.processes.swap_remove(index);
-                    self.ended(process, Some(status));
+                    self.ended(process, status);
                 }
-                // Somebody else reaped it: a `wait(-1)` or an ignored SIGCHLD in this program.
-                Err(_) => {
-                    let process = self.processes.swap_remove(index);
-                    self.ended(process, None);
-                }
+                _ => index += 1,
             }
         }
     }
 
-    fn ended(&mut self, process: Process, status: Option<std::process::ExitStatus>) {
+    fn ended(&mut self, process: Process, status: Option<ExitStatus>) {
         let Process {
             incarnation,
             pid,
@@ -317,24 +341,22 @@ impl Keeper {
             region,
             ..
         } = process;
-        if !connected {
-            spawned.give_up();
-        }
+        spawned.finish(connected);
         let cause = match (killed, status) {
-            (Some(reason), _) => Cause::Killed { reason },
-            (None, Some(status)) => os::cause(status),
+            // It may have ended by itself just before.
+            (Some(reason), Some(status)) if os::is_kill(status) => Cause::Killed { reason },
+            (Some(reason), None) => Cause::Killed { reason },
+            (_, Some(status)) => os::cause(status),
             (None, None) => Cause::Unknown,
         };
-        let last_logs = self.observer.ended(incarnation.worker, &cause);
+        let last_logs = quietly(|| self.observer.ended(incarnation.worker, &cause)).unwrap_or_default();
         drop(region);
         self.driver.core().ended(incarnation, pid, &cause, &last_logs);
         self.driver.nudge();
     }
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
-    std::iter::successors(Some(error), |e| e.source())
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join(": ")
+/// Runs the user's code: its panic has been printed and must not end the keeper.
+fn quietly<R>(observe: impl FnOnce() -> R) -> Option<R> {
+    panic::catch_unwind(AssertUnwindSafe(observe)).ok()
 }

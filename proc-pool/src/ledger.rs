@@ -10,10 +10,18 @@ use crate::jobs::JobKey;
 
 /// One task with its payload, not (or no longer) at any worker.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Task {
+pub(crate) struct Task<K> {
     pub(crate) job: JobKey,
     pub(crate) index: u64,
-    pub(crate) payload: Vec<u8>,
+    pub(crate) payload: Kept<K>,
+}
+
+/// A task's payload, for as long as it may have to be sent again: its bytes, or for a large one what keeps its
+/// own memory alive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Kept<K> {
+    Bytes(Vec<u8>),
+    Large(K),
 }
 
 /// A task at a worker.
@@ -21,9 +29,9 @@ pub(crate) struct Task {
 pub(crate) struct Sent<K> {
     pub(crate) job: JobKey,
     pub(crate) index: u64,
+    /// Of its payload in the ledger's buffer.
     len: usize,
-    /// Keeps a large payload's own memory alive.
-    _keep: Option<K>,
+    large: Option<K>,
 }
 
 /// The tasks at one worker, oldest first. `K` is what a large payload needs to stay alive.
@@ -36,11 +44,11 @@ pub(crate) struct Ledger<K> {
 
 /// What becomes of a dead worker's tasks.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Settled {
+pub(crate) struct Settled<K> {
     /// It was running this one.
     pub(crate) in_progress: Option<(JobKey, u64)>,
     /// It had not started these, in order.
-    pub(crate) not_started: Vec<Task>,
+    pub(crate) not_started: Vec<Task<K>>,
 }
 
 impl<K> Default for Ledger<K> {
@@ -58,13 +66,25 @@ impl<K> Ledger<K> {
         self.sent.len()
     }
 
-    pub(crate) fn sent(&mut self, job: JobKey, index: u64, payload: &[u8], keep: Option<K>) {
+    pub(crate) fn sent(&mut self, job: JobKey, index: u64, payload: &[u8]) {
         self.payloads.extend(payload);
+        let len = payload.len();
+        let large = None;
         self.sent.push_back(Sent {
             job,
             index,
-            len: payload.len(),
-            _keep: keep,
+            len,
+            large,
+        });
+    }
+
+    pub(crate) fn sent_large(&mut self, job: JobKey, index: u64, large: K) {
+        let large = Some(large);
+        self.sent.push_back(Sent {
+            job,
+            index,
+            len: 0,
+            large,
         });
     }
 
@@ -73,16 +93,16 @@ impl<K> Ledger<K> {
         self.sent.front().map(|sent| (sent.job, sent.index))
     }
 
-    /// That answer came.
-    pub(crate) fn answered(&mut self) {
-        if let Some(sent) = self.sent.pop_front() {
-            self.payloads.drain(..sent.len);
-            self.answered += 1;
-        }
+    /// That answer came; gives the memory that its large payload had.
+    pub(crate) fn answered(&mut self) -> Option<K> {
+        let sent = self.sent.pop_front()?;
+        self.payloads.drain(..sent.len);
+        self.answered += 1;
+        sent.large
     }
 
     /// The worker is gone; it said that it had started `started` tasks.
-    pub(crate) fn settle(&mut self, started: u64) -> Settled {
+    pub(crate) fn settle(&mut self, started: u64) -> Settled<K> {
         let mut settled = Settled {
             in_progress: None,
             not_started: Vec::new(),
@@ -92,11 +112,11 @@ impl<K> Ledger<K> {
             self.answered();
         }
         for sent in std::mem::take(&mut self.sent) {
-            let payload = self.payloads.drain(..sent.len).collect();
+            let bytes = self.payloads.drain(..sent.len).collect();
             settled.not_started.push(Task {
                 job: sent.job,
                 index: sent.index,
-                payload,
+                payload: sent.large.map_or(Kept::Bytes(bytes), Kept::Large),
             });
         }
         *self = Self::default();
@@ -113,16 +133,22 @@ mod tests {
     fn ledger(tasks: u64) -> Ledger<()> {
         let mut ledger = Ledger::default();
         for index in 0..tasks {
-            ledger.sent(JOB, index, &vec![index as u8; index as usize], None);
+            match index {
+                2 => ledger.sent_large(JOB, index, ()),
+                _ => ledger.sent(JOB, index, &vec![index as u8; index as usize]),
+            }
         }
         ledger
     }
 
-    fn task(index: u64) -> Task {
+    fn task(index: u64) -> Task<()> {
         Task {
             job: JOB,
             index,
-            payload: vec![index as u8; index as usize],
+            payload: match index {
+                2 => Kept::Large(()),
+                _ => Kept::Bytes(vec![index as u8; index as usize]),
+            },
         }
     }
 

@@ -28,6 +28,7 @@
 //! ```
 
 mod batch;
+mod clock;
 mod core;
 mod driver;
 mod entry;
@@ -42,6 +43,7 @@ mod observer;
 mod op;
 mod os;
 mod panics;
+mod payload;
 mod pool;
 mod protocol;
 mod service;

@@ -1,12 +1,14 @@
 //! [`Map`]: the iterator over the outputs of a pool.
 
 use std::collections::VecDeque;
+use std::panic::{self, AssertUnwindSafe};
 use std::time::{Duration, Instant};
 
 use crate::batch::Batch;
 use crate::driver::Driver;
 use crate::error::{Fault, TaskError};
 use crate::jobs::{Completion, Completions, JobKey, Outcome};
+use crate::panics::message;
 
 /// In which order outputs are given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,6 +19,10 @@ pub(crate) enum Order {
 
 /// Tasks that an ordered map takes in beyond the one it waits for.
 const AHEAD: u64 = 1 << 14;
+/// Bytes of outputs that an ordered map holds back for the one it waits for, before it takes in no more tasks.
+const HELD: usize = 64 << 20;
+/// Bytes of tasks pulled before what is there goes to the workers.
+const PULL_BYTES: usize = 1 << 20;
 /// How long the input may be asked for tasks before what is there goes to the workers.
 const PULL: Duration = Duration::from_micros(100);
 /// Tasks pulled between two looks at the clock.
@@ -43,9 +49,16 @@ pub struct Map<'p, I: Iterator, R> {
     given: u64,
     done: Completions,
     /// Outputs ready to be given: all of them, or by index from `given` on.
-    ready: VecDeque<Option<Result<R, TaskError>>>,
+    ready: VecDeque<Option<Ready<R>>>,
+    /// Bytes that they came from.
+    held: usize,
     /// Outputs to give before workers are looked after again.
     credit: usize,
+}
+
+struct Ready<R> {
+    result: Result<R, TaskError>,
+    bytes: usize,
 }
 
 impl<I: Iterator, R> std::fmt::Debug for Map<'_, I, R> {
@@ -82,29 +95,43 @@ impl<'p, I: Iterator, R> Map<'p, I, R> {
             given: 0,
             done: Completions::default(),
             ready: VecDeque::new(),
+            held: 0,
             credit: 0,
         }
     }
 
-    fn put(&mut self, task: u64, result: Result<R, Fault>) {
-        let result = Some(result.map_err(|fault| TaskError { task, fault }));
+    fn put(&mut self, task: u64, result: Result<R, Fault>, bytes: usize) {
+        let result = result.map_err(|fault| TaskError { task, fault });
+        let ready = Some(Ready { result, bytes });
+        self.held += bytes;
         match self.order {
-            Order::AsCompleted => self.ready.push_back(result),
+            Order::AsCompleted => self.ready.push_back(ready),
             Order::Ordered => {
                 let place = (task - self.given) as usize;
                 if self.ready.len() <= place {
                     self.ready.resize_with(place + 1, || None);
                 }
-                self.ready[place] = result;
+                self.ready[place] = ready;
             }
         }
     }
 
     fn give(&mut self) -> Option<Result<R, TaskError>> {
-        let result = self.ready.front_mut()?.take()?;
+        let Ready { result, bytes } = self.ready.front_mut()?.take()?;
         self.ready.pop_front();
         self.given += 1;
+        self.held -= bytes;
         Some(result)
+    }
+
+    /// How many more tasks the input may be asked for.
+    fn appetite(&self) -> usize {
+        match self.order {
+            _ if self.input.is_none() => 0,
+            Order::AsCompleted => usize::MAX,
+            Order::Ordered if self.held > HELD => 0,
+            Order::Ordered => (self.given + AHEAD).saturating_sub(self.next) as usize,
+        }
     }
 
     /// Takes what was finished, gives workers new tasks. Never waits but for the input.
@@ -123,58 +150,61 @@ impl<'p, I: Iterator, R> Map<'p, I, R> {
         }
         let mut done = std::mem::take(&mut self.done);
         for Completion { index, outcome } in done.list.drain(..) {
-            let result = match outcome {
-                Outcome::Bytes { start, end } => {
-                    (self.decode)(&done.bytes[start..end]).map_err(Fault::Output)
-                }
-                Outcome::Segment(segment) => (self.decode)(&segment).map_err(Fault::Output),
-                Outcome::Fault(fault) => Err(*fault),
+            let (result, bytes) = match outcome {
+                Outcome::Bytes { start, end } => (self.decode(&done.bytes[start..end]), end - start),
+                Outcome::Segment(segment) => (self.decode(&segment), segment.len()),
+                Outcome::Fault(fault) => (Err(*fault), 0),
             };
-            self.put(index, result);
+            self.put(index, result, bytes);
         }
         done.clear();
         self.done = done;
-        if !self.batch.is_empty() {
-            room = 0;
-        }
-        if self.order == Order::Ordered {
-            room = room.min((self.given + AHEAD).saturating_sub(self.next) as usize);
-        }
-        while room > 0 && self.input.is_some() {
-            let pulled = self.pull(room);
+        while self.batch.is_empty() && room > 0 && self.appetite() > 0 {
+            let pulled = self.pull(room.min(self.appetite()));
             if self.batch.is_empty() {
                 break;
             }
             let mut core = self.driver.core();
             core.submit(self.job, &mut self.batch);
+            room = room.saturating_sub(pulled);
             // Not all at once: outputs may be waiting.
-            room = if self.batch.is_empty() {
-                room - pulled.min(room)
-            } else {
-                0
-            };
-            if !self.ready.is_empty() {
+            core.pump();
+            let done = core
+                .jobs
+                .get(self.job)
+                .is_none_or(|job| !job.done.list.is_empty());
+            if done || !self.ready.is_empty() {
                 break;
             }
         }
+    }
+
+    fn decode(&self, bytes: &[u8]) -> Result<R, Fault> {
+        // An output that makes its type's decoder panic is that task's error, and no reason to lose the others.
+        panic::catch_unwind(AssertUnwindSafe(|| (self.decode)(bytes)))
+            .unwrap_or_else(|payload| Err(format!("decoding panicked: {}", message(&*payload))))
+            .map_err(Fault::Output)
     }
 
     /// Takes up to `room` tasks from the input into the batch.
     fn pull(&mut self, room: usize) -> usize {
         let started = Instant::now();
         let mut pulled = 0;
-        while pulled < room {
+        while pulled < room && self.batch.bytes() < PULL_BYTES {
             let Some(task) = self.input.as_mut().and_then(Iterator::next) else {
                 self.input = None;
                 break;
             };
             let index = self.next;
+            let pushed = self.batch.push(index, |bytes| (self.encode)(task, bytes));
+            // Now, so that after a panic in what is the user's above, every index is somebody's.
             self.next += 1;
             pulled += 1;
-            if let Err(reason) = self.batch.push(index, |bytes| (self.encode)(task, bytes)) {
-                self.put(index, Err(Fault::Task(reason)));
+            if let Err(reason) = pushed {
+                self.put(index, Err(Fault::Task(reason)), 0);
             }
-            if pulled.is_multiple_of(LOOK) && started.elapsed() > PULL {
+            let look = pulled.is_multiple_of(LOOK) || pulled.is_power_of_two();
+            if look && started.elapsed() > PULL {
                 break;
             }
         }
@@ -203,8 +233,7 @@ impl<I: Iterator, R> Iterator for Map<'_, I, R> {
             if self.input.is_none() && self.given == self.next {
                 return None;
             }
-            let wants = (self.input.is_some() || !self.batch.is_empty())
-                && (self.order == Order::AsCompleted || self.next < self.given + AHEAD);
+            let wants = !self.batch.is_empty() || self.appetite() > 0;
             let job = self.job;
             self.driver.wait(None, |core| {
                 let done = core.jobs.get(job).is_none_or(|job| !job.done.list.is_empty());

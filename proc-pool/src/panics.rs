@@ -55,6 +55,8 @@ pub fn catch_panic<R>(op: impl FnOnce() -> R) -> Result<R, Panic> {
             SEEN.with_borrow_mut(|last| *last = Some(seen));
         }));
     });
+    // One that was caught within an earlier op says nothing about this one.
+    SEEN.with_borrow_mut(|last| *last = None);
     let outer = CATCHING.replace(true);
     let caught = panic::catch_unwind(AssertUnwindSafe(op));
     CATCHING.set(outer);
@@ -67,7 +69,7 @@ pub fn catch_panic<R>(op: impl FnOnce() -> R) -> Result<R, Panic> {
     })
 }
 
-fn message(payload: &(dyn Any + Send)) -> String {
+pub(crate) fn message(payload: &(dyn Any + Send)) -> String {
     let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
     let text = text.or_else(|| payload.downcast_ref::<String>().cloned());
     text.unwrap_or_else(|| "a value that is no string".to_owned())

@@ -21,11 +21,15 @@ use crate::observer::{Nobody, Observer};
 use crate::os::Memory;
 use crate::protocol::Sizes;
 use crate::service::{Op, Service, Typed, Worker, decode, encode};
+use crate::spawn;
 use crate::supervisor::{Patience, Supervisor};
 use crate::worker::serve;
 
 /// The most workers a pool can have.
 pub const MAX_WORKERS: usize = 1024;
+
+const MAX_SIDE_RING: usize = 1 << 30;
+const MAX_SLOTS: usize = 1 << 20;
 
 /// How many workers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -130,13 +134,13 @@ impl Builder {
         self
     }
 
-    /// Bytes of each worker's side ring (default: 256 KiB).
+    /// Bytes of each worker's side ring (default: 256 KiB; 1 GiB at most).
     pub fn side_ring(mut self, bytes: usize) -> Self {
         self.sizes.side = bytes;
         self
     }
 
-    /// How many slots each worker has for numbers of its own (default: 0).
+    /// How many slots each worker has for numbers of its own (default: 0; 2^20 at most).
     pub fn slots(mut self, count: usize) -> Self {
         self.sizes.slots = count;
         self
@@ -170,6 +174,16 @@ impl Builder {
             return Err(PoolError::NotInitialized);
         }
         let workers = self.workers.resolve()?.get();
+        let sizes = [
+            ("a side ring", self.sizes.side, MAX_SIDE_RING),
+            ("a number of slots", self.sizes.slots, MAX_SLOTS),
+        ];
+        for (what, asked, max) in sizes {
+            if asked > max {
+                return Err(PoolError::Size { what, asked, max });
+            }
+        }
+        spawn::check()?;
         let entry = Entry::of(serve::<S>)?;
         let supervisor = Supervisor::new(workers, self.patience, Instant::now());
         let (keeper, orders) = crossbeam_channel::unbounded();
@@ -319,7 +333,7 @@ impl BytePool {
     pub fn shutdown(self, deadline: Duration) -> Result<Stats, PoolError> {
         let failure = self.driver.core().failure().cloned();
         self.driver.core().close();
-        self.driver.wait(Some(Instant::now() + deadline), |core| {
+        self.driver.wait(Instant::now().checked_add(deadline), |core| {
             core.all_gone().then_some(())
         });
         let stats = self.stats();

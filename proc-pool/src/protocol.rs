@@ -69,9 +69,6 @@ pub(crate) enum Carried {
     Segment(SegmentHandle),
 }
 
-/// A payload of more bytes than this gets a segment of its own.
-pub(crate) const MAX_INLINE: usize = 32 << 10;
-
 /// Sizes of the memory that a worker shares with its leader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Sizes {
@@ -136,7 +133,7 @@ pub(crate) enum Tag {
     Inline = 0,
     /// A [`SegmentHandle`].
     Segment = 1,
-    /// A [`Panic`].
+    /// A [`Panic`](crate::Panic).
     Panicked = 2,
     /// Text: the worker could not decode the task.
     BadTask = 3,
@@ -156,12 +153,4 @@ impl Tag {
         .into_iter()
         .find(|tag| *tag as u8 == byte)
     }
-}
-
-/// What is known of a panic.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub(crate) struct Panic {
-    pub(crate) message: String,
-    pub(crate) location: String,
-    pub(crate) backtrace: Option<String>,
 }

@@ -3,8 +3,11 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io;
+use std::panic::{self, AssertUnwindSafe};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::thread;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use ipc_channel::ipc::{IpcOneShotServer, IpcReceiver, IpcSender};
 
@@ -19,21 +22,23 @@ pub(crate) struct Spawned {
     pub(crate) child: Child,
     pub(crate) token: u128,
     server: String,
+    accepting: Option<JoinHandle<()>>,
 }
+
+/// How long the thread that accepts a process that is dead and given up may take to end.
+const ACCEPTING: Duration = Duration::from_millis(200);
 
 /// What came of an introduction.
 pub(crate) type Introduction = Result<(IpcReceiver<Hello>, Hello), String>;
 
 /// Starts this program again as a worker. `introduced` is called, from a thread of its own, when the process has
-/// connected or it was [given up](Spawned::give_up).
+/// connected or ended without.
 pub(crate) fn spawn(
     environment: &BTreeMap<OsString, OsString>,
     introduced: impl FnOnce(Introduction) + Send + 'static,
 ) -> Result<Spawned, PoolError> {
     let token = token().map_err(PoolError::io("make a token"))?;
-    let (server, name) = IpcOneShotServer::<Hello>::new().map_err(PoolError::io(
-        "create a socket in the temporary directory; set TMPDIR to a short, writable one",
-    ))?;
+    let (server, name) = server()?;
     let mut arguments = std::env::args_os();
     let mut command = Command::new(os::program().map_err(PoolError::io("find the program's executable"))?);
     #[cfg(unix)]
@@ -60,25 +65,85 @@ pub(crate) fn spawn(
         child,
         token,
         server: name,
+        accepting: None,
     };
-    let accept = move || introduced(server.accept().map_err(|e| e.to_string()));
-    if let Err(e) = thread::Builder::new()
+    let accept = move || {
+        // It panics when a message lost its handles because this process may open no more files.
+        let accepted = panic::catch_unwind(AssertUnwindSafe(|| server.accept()));
+        introduced(match accepted {
+            Ok(accepted) => accepted.map_err(|e| e.to_string()),
+            Err(_) => Err("its handles were lost; raise the limit of open files".to_owned()),
+        });
+    };
+    let accepting = thread::Builder::new()
         .name("proc-pool accept".into())
-        .spawn(accept)
-    {
-        // `server` went with the thread that was not made.
-        let _ = spawned.child.kill();
-        let _ = spawned.child.wait();
-        return Err(PoolError::os("start a thread", e));
+        .spawn(accept);
+    match accepting {
+        Ok(accepting) => spawned.accepting = Some(accepting),
+        Err(e) => {
+            // `server` went with the thread that was not made.
+            let _ = spawned.child.kill();
+            let _ = spawned.child.wait();
+            return Err(PoolError::os("start a thread", e));
+        }
     }
     Ok(spawned)
 }
 
+/// Whether workers will be able to connect.
+pub(crate) fn check() -> Result<(), PoolError> {
+    server().map(drop)
+}
+
+/// Bytes that a server's socket adds to its directory's path: `/.tmpXXXXXX/socket`.
+const SOCKET: usize = 18;
+
+/// A server for one process to connect to, and its name.
+fn server() -> Result<(IpcOneShotServer<Hello>, String), PoolError> {
+    let dir = std::env::temp_dir();
+    let refuse = |reason: io::Error| PoolError::TempDir {
+        dir: dir.clone(),
+        source: std::sync::Arc::new(reason),
+    };
+    let bytes = match dir.to_str() {
+        Some(dir) => dir.len(),
+        None => return Err(refuse(io::Error::other("its path is not UTF-8"))),
+    };
+    // A longer path would be cut off without a word.
+    if let Some(max) = os::MAX_SOCKET_PATH
+        && bytes + SOCKET > max
+    {
+        let most = max - SOCKET;
+        let reason = format!("its path has {bytes} bytes, a socket's directory {most} at most");
+        return Err(refuse(io::Error::other(reason)));
+    }
+    let (server, name) = IpcOneShotServer::<Hello>::new().map_err(refuse)?;
+    if os::MAX_SOCKET_PATH.is_some_and(|max| name.len() > max) {
+        return Err(refuse(io::Error::other(format!(
+            "the socket's path {name} is too long"
+        ))));
+    }
+    Ok((server, name))
+}
+
 impl Spawned {
-    /// Ends the wait for a process that won't connect any more: its accepting thread hears from us instead.
-    pub(crate) fn give_up(&self) {
-        // Connecting and leaving without a word is what makes `accept` fail.
-        drop(IpcSender::<Hello>::connect(self.server.clone()));
+    /// To be called when the process has ended: ends what was made for its start.
+    pub(crate) fn finish(mut self, connected: bool) {
+        let Some(accepting) = self.accepting.take() else {
+            return;
+        };
+        if !connected && Path::new(&self.server).exists() {
+            // Connecting and leaving without a word is what makes `accept` fail.
+            drop(IpcSender::<Hello>::connect(self.server.clone()));
+        }
+        let began = Instant::now();
+        while !accepting.is_finished() && began.elapsed() < ACCEPTING {
+            thread::sleep(Duration::from_micros(100));
+        }
+        if accepting.is_finished() {
+            // Its panics are caught.
+            let _ = accepting.join();
+        }
     }
 }
 

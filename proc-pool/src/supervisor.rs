@@ -11,11 +11,14 @@ use crate::error::{Cause, KillReason, PoolError, WorkerId};
 pub(crate) struct Patience {
     /// From spawn to ready.
     pub(crate) start_timeout: Duration,
-    /// Starts that may fail in a row, over the whole pool, before the pool fails.
+    /// Starts that may fail in a row, in one worker's place, before the pool fails.
     pub(crate) start_attempts: u32,
     /// Before the second attempt; doubles each time.
     pub(crate) backoff: Duration,
 }
+
+/// A worker that has been ready for so long and then dies idle did not fail to start.
+const STABLE: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Event {
@@ -60,96 +63,119 @@ enum State {
         reason: Option<String>,
         killed: bool,
     },
-    Ready,
+    Ready {
+        since: Instant,
+    },
     Gone,
+}
+
+/// A worker's place.
+#[derive(Debug, Clone)]
+struct Place {
+    state: State,
+    /// Failures in a row: starts that failed, and deaths soon after with no task to blame.
+    failures: u32,
 }
 
 #[derive(Debug)]
 pub(crate) struct Supervisor {
     patience: Patience,
-    states: Vec<State>,
-    /// Failures in a row: starts that failed, and workers that died with no task to blame.
-    failures: u32,
+    places: Vec<Place>,
     stopped: bool,
 }
 
 impl Supervisor {
     pub(crate) fn new(workers: usize, patience: Patience, now: Instant) -> Self {
+        let place = Place {
+            state: State::Due(now),
+            failures: 0,
+        };
         Self {
             patience,
-            states: vec![State::Due(now); workers],
-            failures: 0,
+            places: vec![place; workers],
             stopped: false,
         }
     }
 
+    fn place(&mut self, worker: WorkerId) -> &mut Place {
+        &mut self.places[worker.0 as usize]
+    }
+
     /// When [`Event::Tick`] is due at the latest.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        let due = |state: &State| match state {
-            State::Due(at) => Some(*at),
+        let due = |place: &Place| match place.state {
+            State::Due(at) => Some(at),
             State::Starting {
                 since, killed: false, ..
-            } => Some(*since + self.patience.start_timeout),
+            } => since.checked_add(self.patience.start_timeout),
             _ => None,
         };
-        self.states.iter().filter_map(due).min()
+        self.places.iter().filter_map(due).min()
+    }
+
+    pub(crate) fn is_ready(&self, worker: WorkerId) -> bool {
+        matches!(self.places[worker.0 as usize].state, State::Ready { .. })
     }
 
     pub(crate) fn all_ready(&self) -> bool {
-        self.states.iter().all(|state| *state == State::Ready)
+        (0..self.places.len() as u32).all(|index| self.is_ready(WorkerId(index)))
     }
 
     /// Whether no process is left, or about to be.
     pub(crate) fn all_gone(&self) -> bool {
-        self.states
-            .iter()
-            .all(|state| matches!(state, State::Gone | State::Due(_)))
+        let gone = |place: &Place| matches!(place.state, State::Gone | State::Due(_));
+        self.places.iter().all(gone)
     }
 
-    /// Some task was finished: the pool works.
-    pub(crate) fn progress(&mut self) {
-        self.failures = 0;
+    /// The worker finished a task: it works.
+    #[inline]
+    pub(crate) fn progress(&mut self, worker: WorkerId) {
+        self.place(worker).failures = 0;
     }
 
     pub(crate) fn handle(&mut self, event: Event, now: Instant) -> Vec<Action> {
         let mut actions = Vec::new();
         match event {
             Event::Spawned(worker) => {
-                self.states[worker.0 as usize] = State::Starting {
+                self.place(worker).state = State::Starting {
                     since: now,
                     reason: None,
                     killed: false,
                 };
             }
             Event::Ready(worker) => {
-                let state = &mut self.states[worker.0 as usize];
+                let state = &mut self.place(worker).state;
                 if matches!(state, State::Starting { killed: false, .. }) {
-                    *state = State::Ready;
+                    *state = State::Ready { since: now };
                 }
             }
-            Event::StartFailed(worker, why) => match &mut self.states[worker.0 as usize] {
+            Event::StartFailed(worker, why) => match &mut self.place(worker).state {
                 State::Starting { reason, .. } => *reason = Some(why),
-                _ => self.failed(worker, why, now, &mut actions),
+                State::Spawning => self.failed(worker, why, now, &mut actions),
+                // Its process lives, or there is none: the process's end tells.
+                State::Ready { .. } | State::Due(_) | State::Gone => {}
             },
             Event::Ended {
                 worker,
                 cause,
                 in_task,
-            } => match std::mem::replace(&mut self.states[worker.0 as usize], State::Gone) {
+            } => match std::mem::replace(&mut self.place(worker).state, State::Gone) {
                 State::Starting { reason, .. } => {
                     let reason = reason.unwrap_or_else(|| cause.to_string());
                     self.failed(worker, reason, now, &mut actions);
                 }
-                State::Ready if in_task => self.respawn(worker, now),
-                State::Ready => self.failed(worker, format!("died idle: {cause}"), now, &mut actions),
+                State::Ready { since } if in_task || now.saturating_duration_since(since) >= STABLE => {
+                    self.respawn(worker, now);
+                }
+                State::Ready { .. } => self.failed(worker, format!("died idle: {cause}"), now, &mut actions),
                 State::Due(_) | State::Spawning | State::Gone => {}
             },
             Event::Tick => {}
             Event::Stop => {
                 self.stopped = true;
-                for state in &mut self.states {
-                    if matches!(state, State::Due(_)) {
-                        *state = State::Gone;
+                for place in &mut self.places {
+                    if matches!(place.state, State::Due(_)) {
+                        place.state = State::Gone;
                     }
                 }
             }
@@ -159,15 +185,15 @@ impl Supervisor {
     }
 
     fn act_on_time(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        for (index, state) in self.states.iter_mut().enumerate() {
+        for (index, place) in self.places.iter_mut().enumerate() {
             let worker = WorkerId(index as u32);
-            match state {
+            match &mut place.state {
                 State::Due(at) if *at <= now => {
-                    *state = State::Spawning;
+                    place.state = State::Spawning;
                     actions.push(Action::Spawn(worker));
                 }
                 State::Starting { since, killed, .. }
-                    if !*killed && *since + self.patience.start_timeout <= now =>
+                    if !*killed && now.saturating_duration_since(*since) >= self.patience.start_timeout =>
                 {
                     *killed = true;
                     actions.push(Action::Kill(worker, KillReason::StartTimeout));
@@ -179,25 +205,27 @@ impl Supervisor {
 
     fn respawn(&mut self, worker: WorkerId, at: Instant) {
         if !self.stopped {
-            self.states[worker.0 as usize] = State::Due(at);
+            self.place(worker).state = State::Due(at);
         }
     }
 
     fn failed(&mut self, worker: WorkerId, reason: String, now: Instant, actions: &mut Vec<Action>) {
-        self.states[worker.0 as usize] = State::Gone;
-        self.failures += 1;
+        let place = self.place(worker);
+        place.state = State::Gone;
+        place.failures += 1;
+        let attempts = place.failures;
         if self.stopped {
             return;
         }
-        if self.failures >= self.patience.start_attempts {
+        if attempts >= self.patience.start_attempts {
             self.stopped = true;
             actions.push(Action::Fail {
                 worker,
-                attempts: self.failures,
+                attempts,
                 reason,
             });
         } else {
-            let doublings = (self.failures - 1).min(10);
+            let doublings = (attempts - 1).min(10);
             self.respawn(worker, now + self.patience.backoff * 2u32.pow(doublings));
         }
     }
@@ -297,8 +325,41 @@ mod tests {
             assert_eq!(it.handle(Event::Tick, now), [Action::Spawn(A)]);
             it.handle(Event::Spawned(A), now);
             it.handle(Event::Ready(A), now);
-            it.progress();
+            it.progress(A);
         }
+    }
+
+    #[test]
+    fn workers_that_all_die_idle_at_once_are_replaced() {
+        let now = Instant::now();
+        let mut it = ready(5, now);
+        for worker in (0..5).map(WorkerId) {
+            assert_eq!(it.handle(exited(worker, false), now), []);
+        }
+        assert_eq!(it.handle(Event::Tick, now + PATIENCE.backoff).len(), 5);
+    }
+
+    #[test]
+    fn a_death_after_a_long_idle_time_is_no_failure_to_start() {
+        let mut now = Instant::now();
+        let mut it = ready(1, now);
+        for _ in 0..10 {
+            now += STABLE;
+            assert_eq!(it.handle(exited(A, false), now), [Action::Spawn(A)]);
+            it.handle(Event::Spawned(A), now);
+            it.handle(Event::Ready(A), now);
+        }
+    }
+
+    #[test]
+    fn a_worker_that_is_ready_can_no_more_fail_to_start() {
+        let now = Instant::now();
+        let mut it = ready(1, now);
+        for _ in 0..10 {
+            assert_eq!(it.handle(Event::StartFailed(A, "a lie".into()), now), []);
+            assert_eq!(it.handle(Event::Ready(A), now), []);
+        }
+        assert!(it.all_ready());
     }
 
     #[test]

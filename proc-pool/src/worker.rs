@@ -1,10 +1,7 @@
 //! The worker process: introduction, then the loop over tasks.
 
-use std::any::Any;
-use std::cell::RefCell;
-use std::collections::VecDeque;
-use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
+use std::sync::atomic::{Ordering, compiler_fence, fence};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -12,13 +9,14 @@ use ipc_channel::IpcError;
 use ipc_channel::ipc::{self, IpcReceiver, IpcSender};
 use shm_buffers::ring::{Arm, Bell, Consumer, Producer, PushError};
 use shm_buffers::slots::Slots;
-use shm_buffers::{Backing, Region, Segment, SegmentHandle, SegmentMut};
+use shm_buffers::{Region, Segment, SegmentHandle};
 
+use crate::clock::Clock;
 use crate::init::Ticket;
 use crate::os;
-use crate::protocol::{
-    Carried, Hello, MAX_INLINE, MAX_REASON, Map, Note, Panic, Spin, Tag, ToWorker, Welcome, slot,
-};
+use crate::panics::catch_panic;
+use crate::payload::{MAX_INLINE, chain, to_segment};
+use crate::protocol::{Carried, Hello, MAX_REASON, Map, Note, Spin, Tag, ToWorker, Welcome, slot};
 use crate::service::{CallError, Service, WorkerContext, decode, encode};
 
 /// Exit status of a worker that lost its leader, or never found it.
@@ -28,6 +26,8 @@ const NOT_STARTED: i32 = 71;
 
 /// How long a worker looks for a task before it sleeps.
 const SPIN: Duration = Duration::from_micros(50);
+/// Memory for outputs that is kept between tasks, at most.
+const KEEP: usize = 1 << 20;
 
 /// A worker that knows its leader, for the entry point.
 pub(crate) struct Bootstrap {
@@ -38,9 +38,14 @@ pub(crate) struct Bootstrap {
 
 /// What `init` does in a worker process.
 pub(crate) fn main(ticket: &Ticket) -> ! {
+    // As in every Rust program, but `init` may run before Rust's own start.
+    os::ignore_broken_pipes();
     let connected = IpcSender::<Hello>::connect(ticket.server.clone());
-    remove_server(&ticket.server);
     let child = os::die_with(ticket.leader);
+    // While the leader lives, its way to give us up leads through the socket, unless we are connected.
+    if connected.is_ok() || !child {
+        remove_server(&ticket.server);
+    }
     let (Ok(to_leader), true) = (connected, child) else {
         os::exit_now(ORPHANED)
     };
@@ -124,17 +129,13 @@ pub(crate) fn serve<S: Service>(bootstrap: Bootstrap) -> ! {
         side: Some(Producer::new(&region, map.side)),
         slots: Slots::new(&region, map.slots),
     };
-    capture_panics();
-    let started = panic::catch_unwind(AssertUnwindSafe(|| {
+    let started = catch_panic(|| {
         with_carried(&welcome.init, |init| S::start(&mut context, init)).unwrap_or_else(|e| Err(e.into()))
-    }));
+    });
     let service = match started {
         Ok(Ok(service)) => service,
         Ok(Err(e)) => bootstrap.give_up(&format!("failed to start: {}", chain(&*e))),
-        Err(payload) => {
-            let panic = take_panic(&*payload);
-            bootstrap.give_up(&format!("panicked at {}: {}", panic.location, panic.message))
-        }
+        Err(panic) => bootstrap.give_up(&format!("panicked at {}: {}", panic.location, panic.message)),
     };
     if bootstrap.to_leader.send(Note::Ready).is_err() {
         os::exit_now(ORPHANED);
@@ -143,17 +144,6 @@ pub(crate) fn serve<S: Service>(bootstrap: Bootstrap) -> ! {
     process.run(service);
     // The end of a worker is an ordinary exit, so that `atexit` handlers, profilers and the like get their turn.
     std::process::exit(0)
-}
-
-/// An error with its sources, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    text
 }
 
 fn with_carried<R>(
@@ -178,9 +168,10 @@ struct Process {
     from_leader: IpcReceiver<ToWorker>,
     to_leader: IpcSender<Note>,
     spin: Spin,
-    /// Large outputs that the leader has not attached yet, with their numbers.
-    outputs: VecDeque<(u64, Segment)>,
-    outputs_made: u64,
+    /// A large output that the leader may not have attached yet.
+    output: Option<Segment>,
+    /// Large outputs made.
+    outputs: u64,
     clock: Clock,
 }
 
@@ -194,8 +185,8 @@ impl Process {
             from_leader: bootstrap.from_leader,
             to_leader: bootstrap.to_leader,
             spin: bootstrap.welcome.spin,
-            outputs: VecDeque::new(),
-            outputs_made: 0,
+            output: None,
+            outputs: 0,
             clock: Clock::new(),
         }
     }
@@ -220,35 +211,44 @@ impl Process {
             self.clock.start();
             self.control.slot(slot::STARTED).add(1);
             // What the op does must not be moved before that: should it kill us, the leader has to know.
-            std::sync::atomic::compiler_fence(std::sync::atomic::Ordering::SeqCst);
+            compiler_fence(Ordering::SeqCst);
             output.clear();
             let tag = call(&mut service, &task, &mut output);
             if self.send(tag, &mut output).is_err() {
                 return;
             }
             self.clock.task_done(&self.control);
+            if self.output.is_some() {
+                output.shrink_to(KEEP);
+                if self.hand_over().is_err() {
+                    return;
+                }
+            }
         }
     }
 
     fn send(&mut self, mut tag: Tag, output: &mut Vec<u8>) -> Result<(), Ended> {
-        self.release_taken();
-        if output.len() > MAX_INLINE {
-            let handle = to_segment(output).map(|(segment, handle)| {
-                self.outputs_made += 1;
-                self.outputs.push_back((self.outputs_made, segment));
-                handle
+        if output.len() > MAX_INLINE && tag == Tag::Inline {
+            let made = to_segment(output).and_then(|(segment, handle)| {
+                output.clear();
+                encode(&handle, output).map_err(|e| e.to_string())?;
+                Ok(segment)
             });
-            output.clear();
-            tag = match handle {
-                Ok(handle) if tag == Tag::Inline && encode(&handle, output).is_ok() => Tag::Segment,
-                Ok(_) => tag,
-                Err(reason) => {
-                    output.extend_from_slice(reason.as_bytes());
-                    Tag::BadOutput
+            match made {
+                Ok(segment) => {
+                    tag = Tag::Segment;
+                    self.output = Some(segment);
+                    self.outputs += 1;
                 }
-            };
-            output.truncate(MAX_INLINE);
+                Err(reason) => {
+                    tag = Tag::BadOutput;
+                    output.clear();
+                    output.extend_from_slice(reason.as_bytes());
+                }
+            }
         }
+        // Of texts, the beginning is enough.
+        output.truncate(MAX_INLINE);
         loop {
             match self.outcomes.stage_parts(&[&[tag as u8], output]) {
                 Ok(()) => break,
@@ -256,10 +256,23 @@ impl Process {
                 Err(_) => os::exit_now(ORPHANED),
             }
         }
-        if self.outcomes.publish() == Bell::Ring {
+        // A large output is always told: we wait for the leader then.
+        if self.outcomes.publish() == Bell::Ring || tag == Tag::Segment {
             self.ring()?;
         }
         Ok(())
+    }
+
+    /// Waits until the leader has the large output: ours would go with us, should the next task kill us.
+    fn hand_over(&mut self) -> Result<(), Ended> {
+        self.clock.stop(&self.control);
+        loop {
+            if self.taken.slot(0).get() >= self.outputs {
+                self.output = None;
+                return Ok(());
+            }
+            self.hear()?;
+        }
     }
 
     fn ring(&self) -> Result<(), Ended> {
@@ -269,13 +282,6 @@ impl Process {
                 Err(IpcError::Io(e)) if e.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(_) => return Err(Ended),
             }
-        }
-    }
-
-    fn release_taken(&mut self) {
-        let taken = self.taken.slot(0).get();
-        while self.outputs.front().is_some_and(|(number, _)| *number <= taken) {
-            self.outputs.pop_front();
         }
     }
 
@@ -291,7 +297,6 @@ impl Process {
                 }
             }
         }
-        self.release_taken();
         match self.tasks.arm(1) {
             Arm::Ready => Ok(()),
             // Heard in any case, so that at most one is ever under way.
@@ -313,9 +318,11 @@ impl Process {
             match self.from_leader.recv() {
                 Ok(_) => {
                     self.control.slot(slot::BELLS).add(1);
+                    // With the fence in the leader's `ring`: either we see what it did, or it sees that this bell
+                    // was heard and rings again.
+                    fence(Ordering::SeqCst);
                     // A bell for one wish withdraws the other as well: both are made anew when needed.
                     let _ = (self.tasks.disarm(), self.outcomes.disarm());
-                    self.release_taken();
                     return Ok(());
                 }
                 Err(IpcError::Io(e)) if e.kind() == std::io::ErrorKind::Interrupted => {}
@@ -326,7 +333,7 @@ impl Process {
 }
 
 fn call(service: &mut impl Service, task: &[u8], output: &mut Vec<u8>) -> Tag {
-    let called = panic::catch_unwind(AssertUnwindSafe(|| match task.split_first() {
+    let called = catch_panic(|| match task.split_first() {
         Some((&tag, bytes)) => match Tag::of(tag) {
             Some(Tag::Inline) => service.call(bytes, output),
             Some(Tag::Segment) => {
@@ -337,18 +344,14 @@ fn call(service: &mut impl Service, task: &[u8], output: &mut Vec<u8>) -> Tag {
             _ => Err(CallError::Task(format!("unknown tag {tag}"))),
         },
         None => Err(CallError::Task("empty frame".to_owned())),
-    }));
+    });
     let (tag, text) = match called {
         Ok(Ok(())) => return Tag::Inline,
         Ok(Err(CallError::Task(text))) => (Tag::BadTask, text),
         Ok(Err(CallError::Output(text))) => (Tag::BadOutput, text),
-        Err(payload) => {
-            let panic = take_panic(&*payload);
+        Err(panic) => {
             output.clear();
-            let encoded = encode(&panic, output);
-            // A payload's own drop may panic, too.
-            std::mem::forget(payload);
-            match encoded {
+            match encode(&panic, output) {
                 Ok(()) => return Tag::Panicked,
                 Err(e) => (Tag::BadOutput, format!("panic could not be told: {e}")),
             }
@@ -357,108 +360,4 @@ fn call(service: &mut impl Service, task: &[u8], output: &mut Vec<u8>) -> Tag {
     output.clear();
     output.extend_from_slice(text.as_bytes());
     tag
-}
-
-/// A payload too large for a ring, in a segment of its own.
-pub(crate) fn to_segment(bytes: &[u8]) -> Result<(Segment, SegmentHandle), String> {
-    let mut segment = SegmentMut::create(&Backing::Auto, bytes.len()).map_err(|e| chain(&e))?;
-    segment.copy_from_slice(bytes);
-    let segment = segment.freeze().map_err(|e| chain(&e))?;
-    let handle = segment.handle().map_err(|e| chain(&e))?;
-    Ok((segment, handle))
-}
-
-thread_local! {
-    /// What the hook saw of a panic on this thread, until `take_panic` asks.
-    static LAST_PANIC: RefCell<Option<Panic>> = const { RefCell::new(None) };
-}
-
-/// Panics of ops are errors of their tasks, told by the leader; those of other threads are printed as ever.
-fn capture_panics() {
-    let worker = thread::current().id();
-    let default = panic::take_hook();
-    panic::set_hook(Box::new(move |info| {
-        if thread::current().id() != worker {
-            default(info);
-            return;
-        }
-        let backtrace = std::backtrace::Backtrace::capture();
-        let captured = backtrace.status() == std::backtrace::BacktraceStatus::Captured;
-        let seen = Panic {
-            message: String::new(),
-            location: info.location().map(ToString::to_string).unwrap_or_default(),
-            backtrace: captured.then(|| bounded(backtrace.to_string(), MAX_INLINE / 2)),
-        };
-        LAST_PANIC.with_borrow_mut(|last| *last = Some(seen));
-    }));
-}
-
-fn take_panic(payload: &(dyn Any + Send)) -> Panic {
-    let message = payload
-        .downcast_ref::<&str>()
-        .map(|s| (*s).to_owned())
-        .or_else(|| payload.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "a value that is no string".to_owned());
-    let mut panic = LAST_PANIC.with_borrow_mut(Option::take).unwrap_or_default();
-    panic.message = bounded(message, MAX_INLINE / 4);
-    panic
-}
-
-fn bounded(mut text: String, max: usize) -> String {
-    if text.len() > max {
-        let end = (0..=max).rev().find(|&i| text.is_char_boundary(i)).unwrap_or(0);
-        text.truncate(end);
-        text.push('…');
-    }
-    text
-}
-
-/// Tells the leader how long tasks take, without asking the time for each tiny one.
-struct Clock {
-    since: Option<Instant>,
-    tasks: u64,
-    /// Tasks until the clock is read.
-    every: u64,
-}
-
-impl Clock {
-    fn new() -> Self {
-        Self {
-            since: None,
-            tasks: 0,
-            every: 1,
-        }
-    }
-
-    #[inline]
-    fn start(&mut self) {
-        if self.since.is_none() {
-            self.since = Some(Instant::now());
-        }
-    }
-
-    #[inline]
-    fn task_done(&mut self, control: &Slots) {
-        self.tasks += 1;
-        if self.tasks >= self.every {
-            self.read(control);
-            self.since = Some(Instant::now());
-        }
-    }
-
-    fn stop(&mut self, control: &Slots) {
-        self.read(control);
-        self.since = None;
-    }
-
-    fn read(&mut self, control: &Slots) {
-        if let (Some(since), 1..) = (self.since, self.tasks) {
-            let ns = since.elapsed().as_nanos() as u64;
-            control.slot(slot::BUSY_NS).add(ns);
-            control.slot(slot::BUSY_TASKS).add(self.tasks);
-            // About every 20 µs.
-            self.every = (20_000 * self.tasks / ns.max(1)).clamp(1, 64);
-            self.tasks = 0;
-        }
-    }
 }

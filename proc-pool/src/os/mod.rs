@@ -3,11 +3,17 @@
 #[cfg(unix)]
 mod unix;
 #[cfg(unix)]
-pub(crate) use unix::{cause, die_with, exit_now, image_of_program, program, same_image};
+pub(crate) use unix::{
+    MAX_SOCKET_PATH, cause, die_with, exit_now, ignore_broken_pipes, image_of_program, is_kill, program,
+    same_image, without_sigpipe,
+};
 #[cfg(windows)]
 mod windows;
 #[cfg(windows)]
-pub(crate) use windows::{cause, die_with, exit_now, image_of_program, program, same_image};
+pub(crate) use windows::{
+    MAX_SOCKET_PATH, cause, die_with, exit_now, ignore_broken_pipes, image_of_program, is_kill, program,
+    same_image, without_sigpipe,
+};
 
 mod memory;
 pub use memory::Memory;

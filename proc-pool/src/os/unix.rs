@@ -64,6 +64,72 @@ pub(crate) fn die_with(leader: u32) -> bool {
     rustix::process::getppid().is_some_and(|parent| parent.as_raw_nonzero().get() as u32 == leader)
 }
 
+/// Longest path of a socket, in bytes.
+pub(crate) const MAX_SOCKET_PATH: Option<usize> = {
+    let unused = std::mem::offset_of!(libc::sockaddr_un, sun_path);
+    Some(size_of::<libc::sockaddr_un>() - unused - 1)
+};
+
+/// Lets writing to a closed pipe or socket be an error of the call, not the process's end.
+pub(crate) fn ignore_broken_pipes() {
+    // SAFETY: SIGPIPE is a valid signal and ignoring it needs no handler; the worker has no other thread yet that
+    // could care.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+}
+
+/// Runs `send` so that a peer that is gone does not end this process, whatever it wants SIGPIPE to do otherwise.
+pub(crate) fn without_sigpipe<R>(send: impl FnOnce() -> R) -> R {
+    #[cfg(target_os = "linux")]
+    if is_sigpipe_deadly() {
+        return with_sigpipe_blocked(send);
+    }
+    send()
+}
+
+#[cfg(target_os = "linux")]
+fn is_sigpipe_deadly() -> bool {
+    let mut action = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: with no new action, sigaction only writes the current one to `action`, which is valid for writes.
+    let asked = unsafe { libc::sigaction(libc::SIGPIPE, std::ptr::null(), action.as_mut_ptr()) };
+    // SAFETY: all-zero is a valid sigaction, and the call may have written a valid one.
+    let action = unsafe { action.assume_init() };
+    asked == 0 && action.sa_sigaction == libc::SIG_DFL
+}
+
+#[cfg(target_os = "linux")]
+fn with_sigpipe_blocked<R>(send: impl FnOnce() -> R) -> R {
+    let mut pipe = std::mem::MaybeUninit::<libc::sigset_t>::zeroed();
+    // SAFETY: `pipe` is valid for writes.
+    unsafe { libc::sigemptyset(pipe.as_mut_ptr()) };
+    // SAFETY: as above, and SIGPIPE is a valid signal.
+    unsafe { libc::sigaddset(pipe.as_mut_ptr(), libc::SIGPIPE) };
+    let mut before = std::mem::MaybeUninit::<libc::sigset_t>::zeroed();
+    let mut pending = std::mem::MaybeUninit::<libc::sigset_t>::zeroed();
+    // SAFETY: `pending` is valid for writes.
+    unsafe { libc::sigpending(pending.as_mut_ptr()) };
+    // SAFETY: a zeroed set is valid, and sigpending may have filled it.
+    let was_pending = unsafe { libc::sigismember(pending.as_ptr(), libc::SIGPIPE) } == 1;
+    // SAFETY: `pipe` was initialized above, `before` is valid for writes; only this thread's mask changes.
+    unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, pipe.as_ptr(), before.as_mut_ptr()) };
+    let result = send();
+    if !was_pending {
+        let at_once = libc::timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        // SAFETY: takes a SIGPIPE that `send` raised, if any; the set and the time are valid, no info is wanted.
+        unsafe { libc::sigtimedwait(pipe.as_ptr(), std::ptr::null_mut(), &at_once) };
+    }
+    // SAFETY: `before` was written by the first pthread_sigmask.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), std::ptr::null_mut()) };
+    result
+}
+
+/// Whether a process ended the way one ends that we kill.
+pub(crate) fn is_kill(status: ExitStatus) -> bool {
+    status.signal() == Some(libc::SIGKILL)
+}
+
 pub(crate) fn cause(status: ExitStatus) -> Cause {
     match (status.signal(), status.code()) {
         (Some(number), _) => Cause::Signal {

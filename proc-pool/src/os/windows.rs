@@ -41,6 +41,22 @@ pub(crate) fn die_with(_leader: u32) -> bool {
     true
 }
 
+/// Channels are named pipes here, without a path.
+pub(crate) const MAX_SOCKET_PATH: Option<usize> = None;
+
+/// There are no such signals here.
+pub(crate) fn ignore_broken_pipes() {}
+
+/// There are no such signals here.
+pub(crate) fn without_sigpipe<R>(send: impl FnOnce() -> R) -> R {
+    send()
+}
+
+/// Whether a process ended the way one ends that we kill: `TerminateProcess` with status 1.
+pub(crate) fn is_kill(status: ExitStatus) -> bool {
+    status.code() == Some(1)
+}
+
 pub(crate) fn cause(status: ExitStatus) -> Cause {
     status
         .code()
