@@ -14,6 +14,7 @@ use crate::error::Error;
 use crate::executor::{Executor, InProcess, Processes, Threads};
 use crate::invoker::{Invoker, Place};
 use crate::journal::Journal;
+use crate::settings::{self, Choices, Settings};
 
 /// An op that still needs its model. Made by [`Invoker::builder`](crate::Invoker::builder).
 #[derive(Debug)]
@@ -37,8 +38,7 @@ impl<F, M, T, R> OpBuilder<F, M, T, R> {
         Builder {
             op: self.op,
             model,
-            executor: Executor::default(),
-            workers: None,
+            choices: Choices::default(),
             backing: Backing::Auto,
             logs: None,
             progress: None,
@@ -52,8 +52,7 @@ impl<F, M, T, R> OpBuilder<F, M, T, R> {
 pub struct Builder<F, M, T, R> {
     op: F,
     model: M,
-    executor: Executor,
-    workers: Option<Workers>,
+    choices: Choices,
     backing: Backing,
     logs: Option<Filter>,
     progress: Option<(String, Option<Arc<Reporter>>)>,
@@ -62,18 +61,11 @@ pub struct Builder<F, M, T, R> {
 
 impl<F, M, T, R> std::fmt::Debug for Builder<F, M, T, R> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self {
-            executor,
-            workers,
-            backing,
-            ..
-        } = self;
-        let mut debug = f.debug_struct("Builder");
-        debug
-            .field("executor", executor)
-            .field("workers", workers)
-            .field("backing", backing);
-        debug.finish_non_exhaustive()
+        let Self { choices, backing, .. } = self;
+        f.debug_struct("Builder")
+            .field("choices", choices)
+            .field("backing", backing)
+            .finish_non_exhaustive()
     }
 }
 
@@ -84,15 +76,17 @@ where
     T: Serialize + DeserializeOwned + Send + 'static,
     R: Serialize + DeserializeOwned + Send + 'static,
 {
-    /// Where ops run (default: [`Executor::Processes`]).
+    /// Where ops run (default: as [`EXECUTOR_VARIABLE`](crate::EXECUTOR_VARIABLE) says, or
+    /// [`Executor::Processes`]).
     pub fn executor(mut self, executor: Executor) -> Self {
-        self.executor = executor;
+        self.choices.executor = Some(executor);
         self
     }
 
-    /// How many workers (default: [`Workers::All`]; with [`Executor::InProcess`] there is one, the caller).
+    /// How many workers (default: as [`WORKERS_VARIABLE`](crate::WORKERS_VARIABLE) says, or [`Workers::All`], and one
+    /// inside another invoker's op; with [`Executor::InProcess`] there is one, the caller).
     pub fn workers(mut self, workers: Workers) -> Self {
-        self.workers = Some(workers);
+        self.choices.workers = Some(workers);
         self
     }
 
@@ -122,31 +116,30 @@ where
         self
     }
 
+    /// What [`build`](Self::build) would use, and why.
+    ///
+    /// # Errors
+    /// [`Error::Environment`], and choices that don't go together.
+    pub fn settings(&self) -> Result<Settings, Error> {
+        settings::resolve(self.choices, &settings::environment)
+    }
+
     /// Shares the model and starts the workers; returns when all are ready.
     ///
     /// # Errors
     /// When there is no room for the model, or workers can't start.
     pub fn build(self) -> Result<Invoker<M, T, R>, Error> {
+        let settings = self.settings()?;
         let Self {
             op,
             model,
-            executor,
-            workers,
+            choices: _,
             backing,
             logs,
             progress,
             types: _,
         } = self;
-        let count = match executor {
-            Executor::InProcess if matches!(workers, None | Some(Workers::Count(1))) => 1,
-            Executor::InProcess => {
-                return Err(Error::Unsupported {
-                    executor,
-                    what: "several workers",
-                });
-            }
-            _ => workers.unwrap_or_default().resolve()?.get(),
-        };
+        let (executor, count) = (settings.executor.value, settings.workers.value.get());
         if executor != Executor::Processes && backing != Backing::Auto {
             return Err(Error::Unsupported {
                 executor,
@@ -156,13 +149,23 @@ where
         let (label, reporter) = match progress {
             None => (String::new(), None),
             Some((label, Some(reporter))) => (label, Some(reporter)),
-            Some((label, None)) => (label, Some(Arc::new(Reporter::builder().start()?))),
+            Some((label, None)) => {
+                let reporter = Reporter::builder().render(settings.progress.value).start()?;
+                (label, Some(Arc::new(reporter)))
+            }
         };
         let bar = Bar::new(label, Total::Known(0));
         let place = match executor {
             Executor::Processes => {
                 let logs = logs.unwrap_or_else(Filter::wanted);
-                Place::Processes(Processes::start(count, model, op, &backing, logs, bar.clone())?)
+                Place::Processes(Processes::start(
+                    &settings,
+                    model,
+                    op,
+                    &backing,
+                    logs,
+                    bar.clone(),
+                )?)
             }
             Executor::Threads => Place::Threads(Threads::start(count, model, op, &bar)?),
             Executor::InProcess => Place::InProcess(InProcess::new(model, op, bar.clone())),

@@ -24,6 +24,16 @@ pub enum Error {
         /// Its reason.
         source: std::io::Error,
     },
+    /// An environment variable makes no sense.
+    #[error("{variable} is `{value}`; it has to be {wanted}")]
+    Environment {
+        /// Which.
+        variable: &'static str,
+        /// What it is set to.
+        value: String,
+        /// What it can be.
+        wanted: &'static str,
+    },
     /// The executor can't do what was asked for.
     #[error("{executor:?} cannot have {what}; use `Executor::Processes`")]
     Unsupported {

@@ -1,12 +1,12 @@
 //! [`Invoker`]: an op on a model, for many tasks.
 
-use proc_pool::{Memory, WorkerId};
+use proc_pool::{Memory, TaskError, WorkerId};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::builder::OpBuilder;
 use crate::error::Error;
-use crate::executor::{Ended, InProcess, Processes, Threads};
+use crate::executor::{Ended, Executor, InProcess, Processes, Threads};
 use crate::journal::Journal;
 use crate::outputs::{Order, Outputs, Run};
 use crate::report::{Logs, MemoryUse, Model, ProcessCounts, Report, Tasks, Times};
@@ -96,6 +96,15 @@ where
         Outputs::new(run, &self.journal)
     }
 
+    /// Runs the op for every task, and `use_output` here for every output as it comes.
+    pub fn for_each<I: IntoIterator<Item = T>>(
+        &self,
+        tasks: I,
+        use_output: impl FnMut(Result<R, TaskError>),
+    ) {
+        self.map_unordered(tasks).for_each(use_output);
+    }
+
     /// The model; with worker processes a view of the shared one.
     pub fn model(&self) -> &M {
         match &self.place {
@@ -138,7 +147,7 @@ where
         };
         let own = Memory::of(std::process::id()).and_then(|memory| memory.proportional);
         let mut report = Report {
-            executor: "in-process",
+            executor: Executor::InProcess.name(),
             workers,
             tasks: Tasks {
                 done,
@@ -160,9 +169,9 @@ where
         };
         match place {
             Place::InProcess(_) => {}
-            Place::Threads(_) => report.executor = "threads",
+            Place::Threads(_) => report.executor = Executor::Threads.name(),
             Place::Processes(processes) => {
-                report.executor = "processes";
+                report.executor = Executor::Processes.name();
                 report.times.share = processes.share.as_secs_f64();
                 report.times.start = processes.start.as_secs_f64();
                 let segment = processes.image.segment();

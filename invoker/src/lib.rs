@@ -15,22 +15,26 @@
 mod builder;
 mod error;
 mod executor;
+mod extension;
 mod invoker;
 mod journal;
 mod outputs;
 #[cfg(doctest)]
 mod readme;
 mod report;
+mod settings;
 mod watch;
 mod worker;
 
 pub use builder::{Builder, OpBuilder};
 pub use error::Error;
 pub use executor::Executor;
+pub use extension::Invoke;
 pub use invoker::Invoker;
 pub use log_bridge::Filter;
 pub use outputs::Outputs;
 pub use proc_pool::{Cause, Fault, TaskError, WorkerId, Workers, init, init_in_tests};
 pub use progress::{Render, Reporter, StartError as ProgressError};
 pub use report::{Logs, MemoryUse, Model, ProcessCounts, Report, Tasks, Times};
+pub use settings::{EXECUTOR_VARIABLE, Origin, PROGRESS_VARIABLE, Setting, Settings, WORKERS_VARIABLE};
 pub use shm_buffers::{Backing, BackingKind, Buffer};

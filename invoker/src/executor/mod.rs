@@ -23,6 +23,24 @@ pub enum Executor {
     InProcess,
 }
 
+impl Executor {
+    const ALL: [Self; 3] = [Self::Processes, Self::Threads, Self::InProcess];
+
+    /// Its name: `processes`, `threads` or `in-process`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Processes => "processes",
+            Self::Threads => "threads",
+            Self::InProcess => "in-process",
+        }
+    }
+
+    /// The executor of that name.
+    pub fn of_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|executor| executor.name() == name)
+    }
+}
+
 /// Runs an op in this process; its panic is its task's fault, as it would be in a worker process.
 fn call<R>(worker: WorkerId, op: impl FnOnce() -> R) -> Result<R, Fault> {
     catch_panic(op).map_err(|panic| {

@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 use shm_buffers::{Backing, Image};
 
 use crate::error::Error;
+use crate::settings::{LEVEL_VARIABLE, Settings};
 use crate::watch::Watch;
 use crate::worker::{Init, ModelWorker, SLOTS};
 
@@ -41,7 +42,7 @@ where
     R: Serialize + DeserializeOwned + 'static,
 {
     pub(crate) fn start<F>(
-        workers: usize,
+        settings: &Settings,
         model: M,
         op: F,
         backing: &Backing,
@@ -62,7 +63,8 @@ where
         let watch = Watch::new(bar)?;
         let begun = Instant::now();
         let pool = proc_pool::Builder::new()
-            .workers(Workers::Count(workers))
+            .workers(Workers::Count(settings.workers.value.get()))
+            .env(LEVEL_VARIABLE, (settings.level + 1).to_string())
             .slots(SLOTS)
             .observer(watch.clone())
             .build::<ModelWorker<F, M, T, R>>(op, &Init { image: handle, logs })?;
