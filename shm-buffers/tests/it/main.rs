@@ -2,6 +2,7 @@
 #![cfg(not(loom))]
 
 mod backings;
+mod hostile;
 mod images;
 mod models;
 mod rings;

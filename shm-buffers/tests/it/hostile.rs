@@ -1,0 +1,247 @@
+//! Truncated, corrupted and hostile input: a short deterministic run of what `shm-buffers/fuzz` runs for long.
+
+#[path = "../../fuzz/checks/images.rs"]
+mod images;
+#[path = "../../fuzz/checks/rings.rs"]
+mod rings;
+
+use std::error::Error;
+use std::fs;
+use std::path::Path;
+
+use images::{Layer, Model};
+use shm_buffers::{Backing, Image, share};
+
+const CORRUPTIONS: u64 = 10_000;
+
+fn model() -> Model {
+    let layer = |k: u32| Layer {
+        weights: (0..20).map(|i| (i * k) as f32 / 3.0).collect(),
+        edges: (0..k).map(|i| [i, k, 7]).collect(),
+    };
+    Model {
+        name: "small".into(),
+        layers: vec![layer(1), layer(3)],
+        labels: Some((0..33).collect()),
+        means: (0..9).map(f64::from).collect(),
+    }
+}
+
+/// The image of `model` as files: plain, and compressed in several frames where that is built in.
+fn saved(dir: &Path) -> Result<Vec<Vec<u8>>, Box<dyn Error>> {
+    let image = share(&model(), &Backing::Auto)?;
+    let path = dir.join("image");
+    image.save(&path)?;
+    let mut files = vec![fs::read(&path)?];
+    #[cfg(feature = "zstd")]
+    {
+        use shm_buffers::Compression;
+        image.save_compressed(&path, Compression::default())?;
+        files.push(fs::read(&path)?);
+        files.push(in_frames(&files[0], 500));
+    }
+    Ok(files)
+}
+
+/// A seekable file with frames smaller than we make them, written as the format's own tool does.
+#[cfg(feature = "zstd")]
+fn in_frames(plain: &[u8], frame: usize) -> Vec<u8> {
+    let (mut bytes, mut table) = (Vec::new(), Vec::new());
+    for plain in plain.chunks(frame) {
+        let mut compressor = zstd::bulk::Compressor::new(3).expect("memory for a compressor");
+        let checksum = zstd::zstd_safe::CParameter::ChecksumFlag(true);
+        compressor.set_parameter(checksum).expect("a known parameter");
+        let compressed = compressor.compress(plain).expect("it fits");
+        table.extend((compressed.len() as u32).to_le_bytes());
+        table.extend((plain.len() as u32).to_le_bytes());
+        bytes.extend(compressed);
+    }
+    bytes.extend(0x184D_2A5E_u32.to_le_bytes());
+    bytes.extend((table.len() as u32 + 9).to_le_bytes());
+    bytes.extend(&table);
+    bytes.extend((table.len() as u32 / 8).to_le_bytes());
+    bytes.push(0);
+    bytes.extend(0x8F92_EAB1_u32.to_le_bytes());
+    bytes
+}
+
+/// xorshift64*, so that a failure can be met again.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D)
+    }
+
+    fn below(&mut self, n: usize) -> usize {
+        (self.next() % n.max(1) as u64) as usize
+    }
+}
+
+/// One to four damages: changed, added, removed, repeated or zeroed bytes.
+fn corrupt(bytes: &mut Vec<u8>, random: &mut Random) {
+    for _ in 0..=random.below(4) {
+        let at = random.below(bytes.len());
+        let end = (at + 1 + random.below(16)).min(bytes.len());
+        match random.below(7) {
+            0 => bytes[at] ^= 1 << random.below(8),
+            1 => bytes[at] = random.next() as u8,
+            2 => bytes.insert(at, random.next() as u8),
+            3 => drop(bytes.drain(at..end)),
+            4 => bytes[at..end].fill(0),
+            5 => {
+                let from = random.below(bytes.len() - (end - at) + 1);
+                bytes.copy_within(from..from + (end - at), at);
+            }
+            // Numbers that lengths and offsets go wrong with.
+            _ => {
+                let numbers = [0, 1, 0x7f, 0xff, u64::from(u32::MAX), u64::MAX, 1 << 63];
+                let number = numbers[random.below(numbers.len())].to_le_bytes();
+                let width = (1 << random.below(4)).min(bytes.len() - at);
+                bytes[at..at + width].copy_from_slice(&number[..width]);
+            }
+        }
+        if bytes.is_empty() {
+            return;
+        }
+    }
+}
+
+#[test]
+fn every_truncation_is_refused() -> Result<(), Box<dyn Error>> {
+    let dir = tempfile::tempdir()?;
+    let path = dir.path().join("cut");
+    for file in saved(dir.path())? {
+        assert_eq!(images::trusted(&file), Some(model()));
+        for len in 0..file.len() {
+            fs::write(&path, &file[..len])?;
+            assert!(
+                Image::load_shared(&path, &Backing::Auto).is_err()
+                    || Image::load_shared(&path, &Backing::Auto)?
+                        .load::<Model>()
+                        .is_err(),
+                "{len} of {} bytes were loaded",
+                file.len()
+            );
+            let opened = Image::open(&path);
+            assert!(
+                opened.map_or(true, |image| image.verify().is_err()
+                    && image.load::<Model>().is_err()),
+                "{len} of {} bytes were opened",
+                file.len()
+            );
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn every_corruption_is_refused_or_harmless() -> Result<(), Box<dyn Error>> {
+    let dir = tempfile::tempdir()?;
+    for (kind, file) in saved(dir.path())?.into_iter().enumerate() {
+        let mut refused = 0;
+        for seed in 1..=CORRUPTIONS {
+            let mut bytes = file.clone();
+            corrupt(&mut bytes, &mut Random(seed));
+            match images::trusted(&bytes) {
+                None => refused += 1,
+                Some(loaded) => assert!(loaded == model(), "file {kind}, seed {seed}: other data"),
+            }
+            // Without any check of the bytes, too, there is no panic.
+            if seed % 10 == 0 {
+                images::used(&bytes);
+            }
+        }
+        // Some damages hit what nobody reads, such as a bit that a decoder ignores, or change nothing.
+        assert!(refused > CORRUPTIONS * 9 / 10, "only {refused} were refused");
+    }
+    Ok(())
+}
+
+#[test]
+fn every_single_bit_counts_in_a_plain_image() -> Result<(), Box<dyn Error>> {
+    let dir = tempfile::tempdir()?;
+    let file = saved(dir.path())?.swap_remove(0);
+    for bit in 0..file.len() * 8 {
+        let mut bytes = file.clone();
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        assert_eq!(images::trusted(&bytes), None, "bit {bit}");
+    }
+    Ok(())
+}
+
+#[cfg(feature = "zstd")]
+#[test]
+fn an_index_that_promises_the_world_finds_no_room() -> Result<(), Box<dyn Error>> {
+    use shm_buffers::{CreateError, LoadSharedError};
+    // Empty frames, so that the sizes are told by nobody but the index.
+    let frames = 100_000_u32;
+    let mut bytes = 0x184D_2A5E_u32.to_le_bytes().to_vec();
+    bytes.extend((frames * 8 + 9).to_le_bytes());
+    for _ in 0..frames {
+        bytes.extend([0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff]);
+    }
+    bytes.extend(frames.to_le_bytes());
+    bytes.push(0);
+    bytes.extend(0x8F92_EAB1_u32.to_le_bytes());
+    let refused = Image::decode(&bytes, &Backing::Auto);
+    assert!(
+        matches!(
+            &refused,
+            Err(LoadSharedError::Create(CreateError::NoSpace { needed, .. })) if *needed > 1 << 48
+        ),
+        "{refused:?}"
+    );
+    Ok(())
+}
+
+#[test]
+fn the_corpus_and_random_operations_on_rings() -> Result<(), Box<dyn Error>> {
+    for (name, run) in [("images", images::used as fn(&[u8])), ("rings", rings::run)] {
+        let corpus = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("fuzz/corpus")
+            .join(name);
+        let mut files = 0;
+        for entry in fs::read_dir(corpus)? {
+            run(&fs::read(entry?.path())?);
+            files += 1;
+        }
+        assert!(files > 0, "no corpus for {name}");
+    }
+    for seed in 1..=CORRUPTIONS {
+        let mut random = Random(seed);
+        let input: Vec<u8> = (0..random.below(200)).map(|_| random.next() as u8).collect();
+        rings::run(&input);
+    }
+    Ok(())
+}
+
+/// Writes the corpus anew, after the format has changed: `cargo test -p shm-buffers --test it corpus_anew -- --ignored`.
+#[test]
+#[ignore = "writes into the source tree"]
+fn corpus_anew() -> Result<(), Box<dyn Error>> {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
+    fs::create_dir_all(corpus.join("images"))?;
+    fs::create_dir_all(corpus.join("rings"))?;
+    let dir = tempfile::tempdir()?;
+    for (file, name) in saved(dir.path())?.iter().zip(["plain", "compressed", "frames"]) {
+        fs::write(corpus.join("images").join(name), file)?;
+    }
+    let npy = b"\x93NUMPY\x01\x00\x46\0{'descr': '<f4', 'fortran_order': True, 'shape': (1, 2), }           \n\0\0\x80\x3f\0\0\0\x40";
+    fs::write(corpus.join("images/npy"), npy)?;
+    let foreign = b"\x3e\0\0\0\0\0\0\0{\"w\":{\"dtype\":\"F16\",\"shape\":[2],\"data_offsets\":[0,4]}}        \0\x3c\0\xc0";
+    fs::write(corpus.join("images/foreign"), foreign)?;
+    for seed in 1..=4 {
+        let mut random = Random(seed * 77);
+        let mut input: Vec<u8> = (0..64).map(|_| random.next() as u8).collect();
+        if seed < 3 {
+            // Without lies.
+            input.retain(|op| op % 8 != 7);
+        }
+        fs::write(corpus.join("rings").join(format!("random-{seed}")), input)?;
+    }
+    Ok(())
+}
