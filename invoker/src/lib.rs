@@ -17,6 +17,7 @@ mod error;
 mod executor;
 mod extension;
 mod invoker;
+mod isolated;
 mod journal;
 mod outputs;
 #[cfg(doctest)]
@@ -31,6 +32,7 @@ pub use error::Error;
 pub use executor::Executor;
 pub use extension::Invoke;
 pub use invoker::Invoker;
+pub use isolated::{IsolatedError, run_isolated};
 pub use log_bridge::Filter;
 pub use outputs::Outputs;
 pub use proc_pool::{Cause, Fault, TaskError, WorkerId, Workers, init, init_in_tests};

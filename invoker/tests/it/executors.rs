@@ -3,7 +3,10 @@
 use std::io::Write;
 use std::sync::{Arc, Mutex};
 
-use invoker::{Backing, Buffer, Cause, Error, Executor, Fault, Invoker, Render, Reporter, Workers};
+use invoker::{
+    Backing, Buffer, Cause, Error, Executor, Fault, Invoke, Invoker, IsolatedError, Render, Reporter,
+    Workers, run_isolated,
+};
 use serde::{Deserialize, Serialize};
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
@@ -241,4 +244,46 @@ fn what_an_executor_cannot_do_is_refused() {
         .model(powers())
         .executor(Executor::Threads);
     assert!(builder.backing(Backing::Named).build().is_err());
+}
+
+#[test]
+fn one_call_in_its_own_process() {
+    let doubled = run_isolated(|n: u32| (n * 2, std::process::id()), 21).expect("it runs");
+    assert_eq!(doubled.0, 42);
+    assert_ne!(doubled.1, std::process::id());
+    let exited = run_isolated(|code: i32| -> () { std::process::exit(code) }, 3);
+    match exited {
+        Err(IsolatedError::Failed(Fault::WorkerDied { cause, .. })) => {
+            assert_eq!(cause, Cause::Exited { code: 3 })
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn tasks_invoke_themselves_and_nested_invokers_are_modest() {
+    fn nested(_: &(), n: usize) -> (usize, usize) {
+        let inner = Invoker::builder(|_: &(), n: usize| n + 1)
+            .model(())
+            .build()
+            .expect("it nests");
+        let sum = (0..n).invoke(&inner).map(|out| out.expect("none fails")).sum();
+        (inner.workers(), sum)
+    }
+    let invoker = Invoker::builder(nested)
+        .model(())
+        .workers(Workers::Count(2))
+        .build()
+        .expect("it builds");
+    let outputs: Vec<_> = (1..4)
+        .invoke_unordered(&invoker)
+        .map(|out| out.expect("none fails"))
+        .collect();
+    let mut sums: Vec<_> = outputs.iter().map(|(_, sum)| *sum).collect();
+    sums.sort_unstable();
+    assert_eq!(sums, [1, 3, 6]);
+    assert!(outputs.iter().all(|(workers, _)| *workers == 1));
+    let mut seen = 0;
+    invoker.for_each(1..3, |output| seen += output.expect("none fails").1);
+    assert_eq!(seen, 1 + 3);
 }

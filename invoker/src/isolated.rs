@@ -1,0 +1,45 @@
+//! [`run_isolated`]: one call in a process of its own.
+
+use proc_pool::{Fault, PoolError, Workers};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// Why an isolated call gave nothing.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum IsolatedError {
+    /// There was no process for it.
+    #[error("cannot start a process for the call")]
+    Start(#[from] PoolError),
+    /// The call itself came to nothing.
+    #[error("the call failed: {0}")]
+    Failed(Fault),
+}
+
+/// Calls `op(task)` in a process of its own and waits for the output: for a single call that may crash, leak or need
+/// a fresh process. Costs the start of a process.
+///
+/// ```no_run
+/// use invoker::{Fault, IsolatedError, run_isolated};
+///
+/// invoker::init(); // the first line of main
+/// let crashed = run_isolated(|_: ()| -> () { std::process::abort() }, ());
+/// assert!(matches!(crashed, Err(IsolatedError::Failed(Fault::WorkerDied { .. }))));
+/// ```
+///
+/// # Errors
+/// What kept the op from giving an output.
+pub fn run_isolated<F, T, R>(op: F, task: T) -> Result<R, IsolatedError>
+where
+    F: Fn(T) -> R + Copy + 'static,
+    T: Serialize + DeserializeOwned + 'static,
+    R: Serialize + DeserializeOwned + 'static,
+{
+    let pool = proc_pool::Builder::new()
+        .workers(Workers::Count(1))
+        .build_op(op)?;
+    let output = pool.map([task]).next();
+    // One task has one output.
+    let output = output.unwrap_or_else(|| unreachable!("a map gives an output for each task"));
+    output.map_err(|error| IsolatedError::Failed(error.fault))
+}
