@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 use std::fmt;
-use std::ops::Deref;
+use std::ops::{Deref, RangeBounds};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ pub const MAX_ALIGN: usize = 64;
 /// An immutable `[T]`: owned on the heap, or a view that keeps its segment alive. Cloning copies a pointer.
 ///
 /// `T` is plain old data ([`bytemuck::Pod`]): it has a size, no padding, no pointers, and any bytes are a value
-/// of it. A zero-sized or over-aligned (beyond [`MAX_ALIGN`]) `T` does not compile.
+/// of it.
 ///
 /// Serialized on its own, a buffer is a sequence like any `Vec<T>`. While a model is shared, its bytes
 /// travel out-of-band and only a reference stays in the model's skeleton; see [`share`](crate::share).
@@ -29,10 +29,28 @@ pub const MAX_ALIGN: usize = 64;
 /// assert_eq!(buffer[1], 2.0);
 /// assert_eq!(buffer.iter().sum::<f64>(), 3.0);
 /// ```
+///
+/// Elements without a size, and those aligned to more than [`MAX_ALIGN`], do not compile:
+///
+/// ```compile_fail,E0080
+/// let nothing = shm_buffers::Buffer::from(vec![[0_u8; 0]]);
+/// ```
+/// ```compile_fail,E0080
+/// #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+/// #[repr(C, align(128))]
+/// struct Wide([u8; 128]);
+/// let wide = shm_buffers::Buffer::from(vec![Wide([0; 128])]);
+/// ```
 pub struct Buffer<T> {
     start: NonNull<T>,
     len: usize,
-    block: Arc<dyn Block>,
+    block: Arc<dyn Keeper>,
+}
+
+/// A [`Block`] that tells where it is.
+trait Keeper: Block {
+    /// The segment, unless the memory is of another kind.
+    fn segment(&self) -> Option<&Segment>;
 }
 
 // SAFETY: a buffer is a shared reference to `[T]` plus an `Arc` of a `Send + Sync` owner (a supertrait of
@@ -42,7 +60,7 @@ unsafe impl<T: Sync> Send for Buffer<T> {}
 unsafe impl<T: Sync> Sync for Buffer<T> {}
 
 impl<T: Pod + Send + Sync> Buffer<T> {
-    const CHECKED: () = {
+    pub(crate) const CHECKED: () = {
         assert!(size_of::<T>() > 0, "a Buffer's elements must have a size");
         assert!(
             align_of::<T>() <= MAX_ALIGN,
@@ -50,9 +68,9 @@ impl<T: Pod + Send + Sync> Buffer<T> {
         );
     };
 
-    /// The `len` elements that start `offset` bytes into `segment`; `None` if they don't lie in it whole and
-    /// aligned.
-    pub(crate) fn view(segment: &Segment, offset: usize, len: usize) -> Option<Self> {
+    /// The `len` elements that start `offset` bytes into `segment`, which is kept alive; `None` if they don't lie in
+    /// it whole and aligned.
+    pub fn view(segment: &Segment, offset: usize, len: usize) -> Option<Self> {
         let () = Self::CHECKED;
         let bytes = segment.get(offset..offset.checked_add(len.checked_mul(size_of::<T>())?)?)?;
         let elements: &[T] = bytemuck::try_cast_slice(bytes).ok()?;
@@ -61,6 +79,28 @@ impl<T: Pod + Send + Sync> Buffer<T> {
             len,
             block: Arc::new(segment.clone()),
         })
+    }
+
+    /// The elements in `range`, sharing the memory.
+    ///
+    /// # Panics
+    /// If the range is not inside the buffer, as indexing does.
+    ///
+    /// ```
+    /// let buffer = shm_buffers::Buffer::from(vec![1, 2, 3, 4]);
+    /// let inner = buffer.slice(1..).slice(..2);
+    /// assert_eq!(*inner, [2, 3]);
+    /// assert!(std::ptr::eq(&*inner, &buffer[1..3]));
+    /// ```
+    #[must_use]
+    pub fn slice(&self, range: impl RangeBounds<usize>) -> Self {
+        let bounds = (range.start_bound().cloned(), range.end_bound().cloned());
+        let elements = &self[bounds];
+        Self {
+            start: NonNull::from(elements).cast(),
+            len: elements.len(),
+            block: self.block.clone(),
+        }
     }
 
     /// The same memory as bytes.
@@ -74,8 +114,15 @@ impl<T: Pod + Send + Sync> Buffer<T> {
     }
 }
 
+impl<T> Buffer<T> {
+    /// The segment that it lies in; `None` if it is on the heap.
+    pub fn segment(&self) -> Option<&Segment> {
+        self.block.segment()
+    }
+}
+
 impl Buffer<u8> {
-    /// Gives the memory up for [`Block::exclusive`], if it is this process's heap and nobody else's.
+    /// Gives the memory up for [`Block::exclusive`], if it is this process's heap, whole and nobody else's.
     pub(crate) fn into_exclusive(self) -> Result<Arc<dyn Block>, Self> {
         let Self {
             start,
@@ -84,7 +131,7 @@ impl Buffer<u8> {
         } = self;
         let bytes = Arc::get_mut(&mut block).and_then(|block| block.exclusive());
         match bytes {
-            Some(bytes) if bytes.len() == len => Ok(block),
+            Some(bytes) if bytes.len() == len && bytes.as_ptr() == start.as_ptr() => Ok(block),
             _ => Err(Self { start, len, block }),
         }
     }
@@ -151,6 +198,18 @@ impl<T: Pod + Send + Sync> Default for Buffer<T> {
 }
 
 struct Heap<T>(Vec<T>);
+
+impl<T: Pod + Send + Sync> Keeper for Heap<T> {
+    fn segment(&self) -> Option<&Segment> {
+        None
+    }
+}
+
+impl Keeper for Segment {
+    fn segment(&self) -> Option<&Segment> {
+        Some(self)
+    }
+}
 
 impl<T: Pod + Send + Sync> Block for Heap<T> {
     fn exclusive(&mut self) -> Option<&mut [u8]> {

@@ -76,6 +76,12 @@ pub enum AttachError {
         /// What the handle names.
         what: String,
     },
+    /// Its owner could still change it or cut it off under a reader's feet.
+    #[error("{what} is not sealed; its owner must freeze it before it makes a handle")]
+    Unsealed {
+        /// What the handle names.
+        what: String,
+    },
     /// It is there but cannot be mapped.
     #[error("cannot map {len} bytes of {what}")]
     Map {

@@ -3,6 +3,7 @@
 //! - [`SegmentMut`] → [`Segment`] → [`SegmentHandle`]: memory that is filled by one process, frozen, and attached
 //!   read-only by others.
 //! - [`Buffer`]: an immutable array, on the heap or in a segment, that models are made of.
+//! - [`BufferMut`]: the same while it is built, in the segment where it will stay.
 //! - [`share`] and [`share_move`]: a serde model with its buffers becomes one [`Image`] in shared memory.
 //! - [`Image::save`], [`Image::open`], [`Image::load_shared`]: images on disk, mapped or loaded; they are safetensors
 //!   files, and those of other programs ([`open_safetensors`], [`open_npy`]) are buffers by name.
@@ -15,6 +16,10 @@
 mod backing;
 #[cfg(not(loom))]
 mod buffer;
+#[cfg(not(loom))]
+mod buffer_mut;
+#[cfg(not(loom))]
+mod copy;
 #[cfg(not(loom))]
 mod error;
 mod layout;
@@ -32,9 +37,11 @@ mod sync;
 mod tensors;
 
 #[cfg(not(loom))]
-pub use backing::{Backing, BackingKind};
+pub use backing::{Backing, BackingKind, Pages};
 #[cfg(not(loom))]
 pub use buffer::{Buffer, MAX_ALIGN};
+#[cfg(not(loom))]
+pub use buffer_mut::BufferMut;
 #[cfg(not(loom))]
 pub use error::{AttachError, CreateError, FreezeError, LoadError, ShareError};
 pub use layout::{Layout, Span};

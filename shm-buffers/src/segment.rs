@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::backing::{Backing, BackingKind};
+use crate::backing::{Backing, BackingKind, Pages};
 use crate::error::{AttachError, CreateError, FreezeError};
 use crate::os::{self, Access, Locator, Mapping, Store};
 
@@ -43,6 +43,32 @@ impl SegmentMut {
     /// Where the memory is.
     pub fn backing(&self) -> BackingKind {
         self.store.kind()
+    }
+
+    /// The pages that were got for it; [`Backing::HugePages`] wants huge ones.
+    pub fn pages(&self) -> Pages {
+        self.store.pages()
+    }
+
+    /// Makes it `len` bytes long: what is new is zeroed, and its space reserved as at creation; what is behind the
+    /// end goes back to the system. Grown memory may move, but its pages are not copied (Linux).
+    ///
+    /// # Errors
+    /// As [`create`](Self::create); the segment then is what it was.
+    pub fn resize(&mut self, len: usize) -> Result<(), CreateError> {
+        if len != self.len {
+            if len < self.len {
+                // What stays (a byte at least, or the rest of a reserved page) must read as zeros if it grows again.
+                let kept = match self.pages() {
+                    Pages::Reserved => self.len,
+                    Pages::Ordinary | Pages::Transparent => len.max(1),
+                };
+                self[len..kept].fill(0);
+            }
+            os::resize(&mut self.store, &mut self.mapping, len)?;
+            self.len = len;
+        }
+        Ok(())
     }
 
     /// Makes the memory read-only for good: unmapped for writing, and sealed where the system can, so that
@@ -129,6 +155,11 @@ impl Segment {
         })))
     }
 
+    /// The pages that its memory is made of; `None` for an attached segment.
+    pub fn pages(&self) -> Option<Pages> {
+        self.0.store.as_ref().map(Store::pages)
+    }
+
     /// Where the memory is; `None` for an attached segment.
     pub fn backing(&self) -> Option<BackingKind> {
         self.0.store.as_ref().map(Store::kind)
@@ -155,6 +186,12 @@ pub struct SegmentHandle {
 }
 
 impl SegmentHandle {
+    /// Where its maker says that the memory is. Anonymous memory is sealed, which [`Segment::attach`] checks; whoever
+    /// attaches what an untrusted process made takes no other, because a file can be cut off under a reader's feet.
+    pub fn backing(&self) -> BackingKind {
+        self.locator.kind()
+    }
+
     /// Bytes of the segment.
     pub fn len(&self) -> usize {
         self.len

@@ -10,17 +10,20 @@ pub(crate) struct Mapping {
     start: NonNull<u8>,
     len: usize,
     /// Unmaps when dropped.
-    _owner: Owner,
+    owner: Owner,
 }
 
-#[allow(dead_code, reason = "one of them owns the mapping, none is read")]
+#[cfg_attr(
+    not(target_os = "linux"),
+    allow(dead_code, reason = "one of them owns the mapping, none is read")
+)]
 enum Owner {
     Mmap(MmapRaw),
     #[cfg(windows)]
     Shmem(shared_memory::Shmem),
 }
 
-// SAFETY: `start` and `len` describe memory owned by `_owner`, which no thread is tied to: unmapping is allowed
+// SAFETY: `start` and `len` describe memory owned by `owner`, which no thread is tied to: unmapping is allowed
 // from any thread. (`Shmem` is not `Send` only because of its raw pointer.)
 unsafe impl Send for Mapping {}
 // SAFETY: as above; shared references give `&[u8]`, `&[AtomicU64]` or plain numbers.
@@ -33,7 +36,7 @@ impl Mapping {
         Self {
             start,
             len,
-            _owner: Owner::Mmap(mmap),
+            owner: Owner::Mmap(mmap),
         }
     }
 
@@ -44,12 +47,41 @@ impl Mapping {
         Self {
             start,
             len,
-            _owner: Owner::Shmem(shmem),
+            owner: Owner::Shmem(shmem),
         }
     }
 
     pub(crate) fn len(&self) -> usize {
         self.len
+    }
+
+    /// Makes the mapping `len` bytes long, maybe elsewhere. Whatever lies behind the end of what is mapped must
+    /// not be touched.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn remap(&mut self, len: usize) -> std::io::Result<()> {
+        let Owner::Mmap(mmap) = &mut self.owner;
+        let options = memmap2::RemapOptions::new().may_move(true);
+        // SAFETY: `&mut self`: nobody holds a reference into the mapping that could be left behind when it moves.
+        unsafe { mmap.remap(len, options)? };
+        self.start = NonNull::new(mmap.as_mut_ptr()).unwrap_or(NonNull::dangling());
+        self.len = mmap.len();
+        Ok(())
+    }
+
+    #[cfg(all(unix, not(target_os = "linux")))]
+    pub(crate) fn remap(&mut self, _len: usize) -> std::io::Result<()> {
+        Err(std::io::ErrorKind::Unsupported.into())
+    }
+
+    /// Asks for transparent huge pages.
+    #[cfg(unix)]
+    pub(crate) fn advise_huge_pages(&self) -> std::io::Result<()> {
+        #[cfg(target_os = "linux")]
+        let Owner::Mmap(mmap) = &self.owner;
+        #[cfg(target_os = "linux")]
+        return mmap.advise(memmap2::Advice::HugePage);
+        #[cfg(not(target_os = "linux"))]
+        Err(std::io::ErrorKind::Unsupported.into())
     }
 
     /// The bytes, for memory that nobody writes any more.

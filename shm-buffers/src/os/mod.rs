@@ -7,6 +7,8 @@
 mod file_image;
 mod mapping;
 #[cfg(unix)]
+mod sweep;
+#[cfg(unix)]
 mod unix;
 #[cfg(unix)]
 use unix as imp;
@@ -17,7 +19,7 @@ use windows as imp;
 mod space;
 
 pub(crate) use file_image::{FileIdentity, locate, read_exact_at};
-pub(crate) use imp::{Store, release_pages};
+pub(crate) use imp::{Store, release_pages, resize};
 pub(crate) use mapping::Mapping;
 
 use serde::{Deserialize, Serialize};
@@ -41,6 +43,8 @@ pub(crate) enum Locator {
         fd: i32,
         device: u64,
         inode: u64,
+        /// Anonymous memory must be sealed when it is attached; a file can't be.
+        kind: BackingKind,
     },
     /// The name of shared memory.
     Name(String),
@@ -51,6 +55,16 @@ pub(crate) enum Locator {
         path: std::path::PathBuf,
         identity: FileIdentity,
     },
+}
+
+impl Locator {
+    pub(crate) fn kind(&self) -> BackingKind {
+        match self {
+            Self::Descriptor { kind, .. } => *kind,
+            Self::Name(_) => BackingKind::Named,
+            Self::Path(_) | Self::File { .. } => BackingKind::File,
+        }
+    }
 }
 
 impl std::fmt::Display for Locator {

@@ -29,7 +29,8 @@ pub(super) fn admit(backing: &Backing, len: usize) -> Result<(), CreateError> {
             }
         }
         Backing::File(dir) => (BackingKind::File, linux::filesystem_available(dir), DISK),
-        Backing::Auto => return Ok(()),
+        // Huge pages that were reserved are in none of these numbers: it asks again where there are none.
+        Backing::HugePages | Backing::Auto => return Ok(()),
     };
     match available {
         Some(available) if available < len as u64 => Err(CreateError::NoSpace {

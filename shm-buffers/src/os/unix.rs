@@ -2,22 +2,28 @@
 #![allow(unsafe_code)]
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use memmap2::{MmapOptions, MmapRaw};
 use rustix::fs::{FallocateFlags, Mode, OFlags};
 use shared_memory::ShmemConf;
 
-use super::{Access, Locator, Mapping};
-use crate::backing::{Backing, BackingKind};
+use super::sweep::{self, NAME_PREFIX};
+use super::{Access, Locator, Mapping, space};
+use crate::backing::{Backing, BackingKind, Pages};
 use crate::error::{AttachError, CreateError};
+
+#[cfg(target_os = "linux")]
+mod huge;
 
 /// Keeps memory in existence and findable.
 #[derive(Debug)]
 pub(crate) struct Store {
     kind: BackingKind,
+    pages: Pages,
     file: File,
     /// Removed from its name space when this is dropped.
     name: Option<Name>,
@@ -46,6 +52,10 @@ impl Drop for Name {
 pub(super) fn create(backing: &Backing, len: usize) -> Result<(Store, Mapping), CreateError> {
     let store = match backing {
         Backing::Anonymous => anonymous(len)?,
+        #[cfg(target_os = "linux")]
+        Backing::HugePages => return huge::create(len),
+        #[cfg(not(target_os = "linux"))]
+        Backing::HugePages => anonymous(len)?,
         Backing::Named => named(len)?,
         Backing::File(dir) => in_directory(dir, len)?,
         Backing::Auto => {
@@ -84,8 +94,11 @@ fn anonymous(len: usize) -> Result<Store, CreateError> {
     // any allocation does. Admission looked at those limits.
     file.set_len(len as u64)
         .map_err(|e| failed("size", len, kind, e))?;
+    // Reachable through its owner's descriptor, by which the file's mode is asked as well.
+    rustix::fs::fchmod(&file, Mode::RUSR | Mode::WUSR).map_err(|e| failed("protect", len, kind, e.into()))?;
     Ok(Store {
         kind,
+        pages: Pages::Ordinary,
         file,
         name: None,
     })
@@ -98,11 +111,9 @@ fn anonymous(_len: usize) -> Result<Store, CreateError> {
     })
 }
 
-const NAME_PREFIX: &str = "shm-buffers-";
-
 fn named(len: usize) -> Result<Store, CreateError> {
     let kind = BackingKind::Named;
-    sweep();
+    sweep::sweep();
     let name = format!(
         "/{NAME_PREFIX}{:016x}",
         random().map_err(|e| failed("name", len, kind, e))?
@@ -124,9 +135,10 @@ fn named(len: usize) -> Result<Store, CreateError> {
     #[cfg(target_os = "linux")]
     rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockShared)
         .map_err(|e| failed("lock", len, kind, e.into()))?;
-    reserve(&file, len, kind, Path::new("/dev/shm"))?;
+    reserve(&file, 0, len, kind)?;
     Ok(Store {
         kind,
+        pages: Pages::Ordinary,
         file,
         name: Some(name),
     })
@@ -139,39 +151,6 @@ fn open_shm(name: &str, access: Access) -> io::Result<OwnedFd> {
     };
     Ok(rustix::shm::open(name, flags, Mode::empty())?)
 }
-
-/// Removes named segments whose owner died without a chance to do so. A living owner's lock protects its own;
-/// what is younger than a minute may not have been locked yet and is left alone.
-#[cfg(target_os = "linux")]
-fn sweep() {
-    let Ok(entries) = std::fs::read_dir("/dev/shm") else {
-        return;
-    };
-    for entry in entries.flatten() {
-        let ours = entry
-            .file_name()
-            .to_str()
-            .is_some_and(|name| name.starts_with(NAME_PREFIX));
-        let old = entry
-            .metadata()
-            .and_then(|m| m.modified())
-            .is_ok_and(|time| time.elapsed().is_ok_and(|age| age.as_secs() > 60));
-        if !(ours && old) {
-            continue;
-        }
-        let Ok(file) = File::open(entry.path()) else {
-            continue;
-        };
-        let orphaned = rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_ok();
-        if orphaned {
-            drop(std::fs::remove_file(entry.path()));
-        }
-    }
-}
-
-/// POSIX shared memory can't be listed here.
-#[cfg(not(target_os = "linux"))]
-fn sweep() {}
 
 fn in_directory(dir: &Path, len: usize) -> Result<Store, CreateError> {
     let directory = |source| CreateError::Directory {
@@ -190,46 +169,42 @@ fn in_directory(dir: &Path, len: usize) -> Result<Store, CreateError> {
         let (file, path) = file.keep().map_err(|e| directory(e.error))?;
         (file, Some(Name::Path(path)))
     };
-    reserve(&file, len, BackingKind::File, dir)?;
+    reserve(&file, 0, len, BackingKind::File)?;
     Ok(Store {
         kind: BackingKind::File,
+        pages: Pages::Ordinary,
         file,
         name,
     })
 }
 
-/// Makes sure that touching the file's pages can't fail later.
-fn reserve(file: &File, len: usize, kind: BackingKind, place: &Path) -> Result<(), CreateError> {
-    let size = len as u64;
-    file.set_len(size).map_err(|e| failed("size", len, kind, e))?;
+/// Makes the file `len` bytes long and sure that touching its pages from `start` on can't fail later.
+fn reserve(file: &File, start: usize, len: usize, kind: BackingKind) -> Result<(), CreateError> {
+    file.set_len(len as u64)
+        .map_err(|e| failed("size", len, kind, e))?;
+    let more = len.saturating_sub(start) as u64;
+    if more == 0 {
+        return Ok(());
+    }
     #[cfg(any(target_os = "linux", target_os = "macos"))]
-    let reserved = rustix::fs::fallocate(file, FallocateFlags::empty(), 0, size);
+    let reserved = rustix::fs::fallocate(file, FallocateFlags::empty(), start as u64, more);
     #[cfg(not(any(target_os = "linux", target_os = "macos")))]
     let reserved = Err(rustix::io::Errno::OPNOTSUPP);
     match reserved {
         Ok(()) => Ok(()),
-        Err(rustix::io::Errno::NOSPC | rustix::io::Errno::DQUOT) => {
-            let stat = rustix::fs::statvfs(place);
-            let available = stat.map_or(0, |s| s.f_bavail.saturating_mul(s.f_frsize));
-            let hint = "free some, or choose another backing";
-            Err(CreateError::NoSpace {
-                needed: size,
-                available,
-                backing: kind,
-                hint,
-            })
-        }
+        Err(rustix::io::Errno::NOSPC | rustix::io::Errno::DQUOT) => Err(full(file, len, kind)),
         // File systems that can't (network ones mostly): written zeros are reserved space.
         Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) if kind == BackingKind::File => {
             let zeros = vec![0; 1 << 20];
-            let mut left = len;
-            let mut target = file;
-            while left > 0 {
-                let n = left.min(zeros.len());
-                target
-                    .write_all(&zeros[..n])
-                    .map_err(|e| failed("reserve", len, kind, e))?;
-                left -= n;
+            let mut at = start;
+            while at < len {
+                let n = (len - at).min(zeros.len());
+                file.write_all_at(&zeros[..n], at as u64)
+                    .map_err(|e| match e.kind() {
+                        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => full(file, len, kind),
+                        _ => failed("reserve", len, kind, e),
+                    })?;
+                at += n;
             }
             Ok(())
         }
@@ -241,6 +216,55 @@ fn reserve(file: &File, len: usize, kind: BackingKind, place: &Path) -> Result<(
     }
 }
 
+/// The file system of `file` has no room for `len` bytes of it.
+fn full(file: &File, len: usize, kind: BackingKind) -> CreateError {
+    let available = rustix::fs::fstatvfs(file).map_or(0, |s| s.f_bavail.saturating_mul(s.f_frsize));
+    CreateError::NoSpace {
+        needed: len as u64,
+        available,
+        backing: kind,
+        hint: "free some, or choose another backing",
+    }
+}
+
+/// Changes the length of memory that only this process knows: what is new is zeroed and reserved as at creation, what
+/// is behind the end goes back to the system. After an error nothing has changed.
+pub(crate) fn resize(store: &mut Store, mapping: &mut Mapping, len: usize) -> Result<(), CreateError> {
+    let failed = |step, source| failed(step, len, store.kind, source);
+    let new = store.whole_pages(len.max(1)).map_err(|e| failed("measure", e))?;
+    let old = mapping.len();
+    if new > old {
+        match store.kind {
+            BackingKind::Anonymous if store.pages == Pages::Reserved => {
+                reserve(&store.file, old, new, store.kind)?;
+            }
+            BackingKind::Anonymous => {
+                space::admit(&Backing::Anonymous, new - old)?;
+                store.file.set_len(new as u64).map_err(|e| failed("size", e))?;
+            }
+            BackingKind::Named | BackingKind::File => {
+                let reserved = reserve(&store.file, old, new, store.kind);
+                if let Err(error) = reserved {
+                    // What was reserved of it is no use.
+                    drop(store.file.set_len(old as u64));
+                    return Err(error);
+                }
+            }
+        }
+    }
+    // Moving the mapping keeps its pages; where the system can't, they are mapped again on touch.
+    if mapping.remap(new).is_err() {
+        *mapping = store.map(new, Access::ReadWrite).map_err(|e| failed("map", e))?;
+    }
+    if store.pages == Pages::Transparent {
+        drop(mapping.advise_huge_pages());
+    }
+    if new < old {
+        store.file.set_len(new as u64).map_err(|e| failed("size", e))?;
+    }
+    Ok(())
+}
+
 fn random() -> io::Result<u64> {
     getrandom::u64().map_err(io::Error::other)
 }
@@ -250,8 +274,21 @@ impl Store {
         self.kind
     }
 
+    pub(crate) fn pages(&self) -> Pages {
+        self.pages
+    }
+
+    /// Maps `len` bytes, or the whole pages that hold them.
     pub(crate) fn map(&self, len: usize, access: Access) -> io::Result<Mapping> {
-        map(&self.file, len, access)
+        map(&self.file, self.whole_pages(len)?, access)
+    }
+
+    /// Files on reserved huge pages are sized and mapped by whole pages.
+    fn whole_pages(&self, len: usize) -> io::Result<usize> {
+        match self.pages {
+            Pages::Reserved => whole_blocks(&rustix::fs::fstat(&self.file)?, len),
+            Pages::Ordinary | Pages::Transparent => Ok(len),
+        }
     }
 
     /// Forbids, where the system can, every later write, and for memory that stays writable every change of
@@ -281,10 +318,17 @@ impl Store {
                     fd: self.file.as_raw_fd(),
                     device: stat.st_dev as u64,
                     inode: stat.st_ino as u64,
+                    kind: self.kind,
                 })
             }
         }
     }
+}
+
+fn whole_blocks(stat: &rustix::fs::Stat, len: usize) -> io::Result<usize> {
+    let block = usize::try_from(stat.st_blksize).unwrap_or(1).max(1);
+    len.checked_next_multiple_of(block)
+        .ok_or_else(|| io::ErrorKind::OutOfMemory.into())
 }
 
 fn map(file: impl AsFd, len: usize, access: Access) -> io::Result<Mapping> {
@@ -299,7 +343,8 @@ fn map(file: impl AsFd, len: usize, access: Access) -> io::Result<Mapping> {
 }
 
 /// Maps what `locator` leads to, after checking that it still is what the locator was made for and is at least
-/// `len` bytes, so that no access can fail.
+/// `len` bytes, so that no access can fail. Anonymous memory must be sealed, or its owner could cut it off under
+/// a reader, for whom that is SIGBUS.
 pub(super) fn attach(locator: &Locator, len: usize, access: Access) -> Result<Mapping, AttachError> {
     let what = || locator.to_string();
     let unreachable = |source: io::Error| AttachError::Unreachable { what: what(), source };
@@ -330,14 +375,52 @@ pub(super) fn attach(locator: &Locator, len: usize, access: Access) -> Result<Ma
         // Only ever mapped read-only, by `file_image`.
         Locator::File { .. } => false,
     };
-    if !same || u64::try_from(stat.st_size).is_ok_and(|size| size < len as u64) {
+    let regular = rustix::fs::FileType::from_raw_mode(stat.st_mode).is_file();
+    // POSIX shared memory is no regular file on every system.
+    let mappable = regular || matches!(locator, Locator::Name(_));
+    if !same || !mappable || u64::try_from(stat.st_size).is_ok_and(|size| size < len as u64) {
         return Err(AttachError::Replaced { what: what() });
     }
-    map(fd, len, access).map_err(|source| AttachError::Map {
+    let map_failed = |source| AttachError::Map {
         what: what(),
         len,
         source,
-    })
+    };
+    #[cfg(target_os = "linux")]
+    let whole = match locator {
+        Locator::Descriptor {
+            kind: BackingKind::Anonymous,
+            ..
+        } => {
+            if !is_sealed(&fd, access) {
+                return Err(AttachError::Unsealed { what: what() });
+            }
+            match rustix::fs::fstatfs(&fd) {
+                Ok(fs) if fs.f_type == HUGETLBFS => whole_blocks(&stat, len).map_err(map_failed)?,
+                _ => len,
+            }
+        }
+        _ => len,
+    };
+    #[cfg(not(target_os = "linux"))]
+    let whole = len;
+    map(fd, whole, access).map_err(map_failed)
+}
+
+/// `HUGETLBFS_MAGIC` of linux/magic.h.
+#[cfg(target_os = "linux")]
+const HUGETLBFS: rustix::fs::FsWord = 0x9584_58f6;
+
+/// Whether nobody can shrink the memory any more nor, if it is for reading, write it. Seals are never taken off.
+#[cfg(target_os = "linux")]
+fn is_sealed(file: impl AsFd, access: Access) -> bool {
+    use rustix::fs::SealFlags;
+
+    let needed = match access {
+        Access::ReadOnly => SealFlags::SHRINK | SealFlags::WRITE,
+        Access::ReadWrite => SealFlags::SHRINK,
+    };
+    rustix::fs::fcntl_get_seals(file).is_ok_and(|seals| seals.contains(needed))
 }
 
 #[cfg(target_os = "linux")]

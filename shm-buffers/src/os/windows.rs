@@ -1,4 +1,5 @@
 //! Windows: named file mappings through `shared_memory`, and files.
+#![allow(unsafe_code)]
 
 use std::fs::File;
 use std::io;
@@ -8,7 +9,7 @@ use memmap2::MmapOptions;
 use shared_memory::ShmemConf;
 
 use super::{Access, Locator, Mapping};
-use crate::backing::{Backing, BackingKind};
+use crate::backing::{Backing, BackingKind, Pages};
 use crate::error::{AttachError, CreateError};
 
 /// Keeps memory in existence and findable.
@@ -59,7 +60,7 @@ pub(super) fn create(backing: &Backing, len: usize) -> Result<(Store, Mapping), 
             let mapping = store.map(len, Access::ReadWrite).map_err(failed)?;
             Ok((store, mapping))
         }
-        Backing::Anonymous | Backing::Auto => Err(CreateError::Unsupported {
+        Backing::Anonymous | Backing::HugePages | Backing::Auto => Err(CreateError::Unsupported {
             backing: BackingKind::Anonymous,
         }),
     }
@@ -86,6 +87,10 @@ impl Store {
         }
     }
 
+    pub(crate) fn pages(&self) -> Pages {
+        Pages::Ordinary
+    }
+
     pub(crate) fn map(&self, len: usize, access: Access) -> io::Result<Mapping> {
         match self {
             Self::Named { name, .. } => open_named(name, len),
@@ -104,6 +109,25 @@ impl Store {
             Self::File(file) => Locator::Path(file.path().to_owned()),
         })
     }
+}
+
+/// Changes the length of memory that only this process knows: what is new is zeroed. Mapped objects have a fixed size
+/// here, so it is copied.
+pub(crate) fn resize(store: &mut Store, mapping: &mut Mapping, len: usize) -> Result<(), CreateError> {
+    let backing = match store {
+        Store::Named { .. } => Backing::Named,
+        Store::File(file) => Backing::File(file.path().parent().unwrap_or(file.path()).to_owned()),
+    };
+    let (new_store, mut new_mapping) = create(&backing, len.max(1))?;
+    let kept = mapping.len().min(new_mapping.len());
+    // SAFETY: both are mapped for writing by `create`, and their owner, who lends them exclusively, has handed no
+    // locator out.
+    let target = unsafe { new_mapping.bytes_mut() };
+    // SAFETY: as above.
+    let source = unsafe { mapping.bytes() };
+    target[..kept].copy_from_slice(&source[..kept]);
+    (*store, *mapping) = (new_store, new_mapping);
+    Ok(())
 }
 
 fn open_named(name: &str, len: usize) -> io::Result<Mapping> {

@@ -6,17 +6,22 @@ use shm_buffers::{
     Backing, BackingKind, CreateError, Layout, Region, RegionHandle, Segment, SegmentHandle, SegmentMut, ring,
 };
 
-fn backings() -> Vec<(Backing, BackingKind)> {
+pub(crate) fn backings() -> Vec<(Backing, BackingKind)> {
     let file = (Backing::File(std::env::temp_dir()), BackingKind::File);
     let named = (Backing::Named, BackingKind::Named);
     match cfg!(target_os = "linux") {
-        true => vec![(Backing::Anonymous, BackingKind::Anonymous), named, file],
+        true => vec![
+            (Backing::Anonymous, BackingKind::Anonymous),
+            (Backing::HugePages, BackingKind::Anonymous),
+            named,
+            file,
+        ],
         false => vec![named, file],
     }
 }
 
 /// A handle as another process would get it.
-fn through_serde<T: serde::Serialize + serde::de::DeserializeOwned>(value: &T) -> T {
+pub(crate) fn through_serde<T: serde::Serialize + serde::de::DeserializeOwned>(value: &T) -> T {
     let bytes = serde_json::to_vec(value).expect("handles serialize");
     serde_json::from_slice(&bytes).expect("handles deserialize")
 }
@@ -122,5 +127,89 @@ fn a_sealed_segment_refuses_writers() -> Result<(), Box<dyn Error>> {
         assert!(written.is_err(), "wrote {written:?} bytes into a sealed segment");
         assert!(file.set_len(0).is_err(), "truncated a sealed segment");
     }
+    Ok(())
+}
+
+/// Huge pages are wanted, not demanded, and what was got is told.
+#[test]
+#[cfg(target_os = "linux")]
+fn huge_pages_tell_what_they_are() -> Result<(), Box<dyn Error>> {
+    use shm_buffers::Pages;
+    let len = (5 << 20) + 3;
+    let mut segment = SegmentMut::create(&Backing::HugePages, len)?;
+    segment.fill(3);
+    let pages = segment.pages();
+    segment.resize(len - 1)?;
+    segment.resize(len)?;
+    assert_eq!((segment.len(), segment[len - 2], segment[len - 1]), (len, 3, 0));
+    let segment = segment.freeze()?;
+    assert_eq!(segment.pages(), Some(pages));
+    let theirs = Segment::attach(&segment.handle()?)?;
+    assert!(theirs[..len - 1].iter().all(|b| *b == 3));
+    let setting = std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/shmem_enabled");
+    match setting {
+        Ok(setting) if setting.contains("[advise]") => assert_ne!(pages, Pages::Ordinary),
+        _ => eprintln!("{pages} pages were got"),
+    }
+    Ok(())
+}
+
+/// A peer that could still cut its memory off would turn a read here into SIGBUS.
+#[test]
+#[cfg(target_os = "linux")]
+fn memory_that_is_not_sealed_is_refused() -> Result<(), Box<dyn Error>> {
+    use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fstat, memfd_create};
+    use shm_buffers::AttachError;
+    use std::os::fd::AsRawFd;
+
+    let memory = memfd_create("peer", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+    rustix::fs::ftruncate(&memory, 8192)?;
+    let stat = fstat(&memory)?;
+    let mut locator = serde_json::json!({ "Descriptor": {
+        "pid": std::process::id(), "fd": memory.as_raw_fd(),
+        "device": stat.st_dev, "inode": stat.st_ino, "kind": "Anonymous",
+    }});
+    let mut handle = serde_json::json!({ "locator": locator, "len": 8192 });
+    let attach = |handle: &serde_json::Value| {
+        let handle: SegmentHandle = serde_json::from_value(handle.clone()).expect("a handle");
+        assert_eq!(handle.backing(), BackingKind::Anonymous);
+        Segment::attach(&handle)
+    };
+    assert!(matches!(attach(&handle), Err(AttachError::Unsealed { .. })));
+    fcntl_add_seals(&memory, SealFlags::SHRINK)?;
+    assert!(matches!(attach(&handle), Err(AttachError::Unsealed { .. })));
+    let region: RegionHandle = serde_json::from_value(handle.clone())?;
+    assert!(
+        Region::attach(&region).is_ok(),
+        "a region is written by both sides"
+    );
+    fcntl_add_seals(&memory, SealFlags::WRITE)?;
+    assert_eq!(attach(&handle)?.len(), 8192);
+
+    // Neither is more memory than there is, nor what is no memory at all.
+    handle["len"] = 8193.into();
+    assert!(matches!(attach(&handle), Err(AttachError::Replaced { .. })));
+    let (pipe, _other_end) = rustix::pipe::pipe()?;
+    let stat = fstat(&pipe)?;
+    locator["Descriptor"]["fd"] = pipe.as_raw_fd().into();
+    locator["Descriptor"]["device"] = stat.st_dev.into();
+    locator["Descriptor"]["inode"] = stat.st_ino.into();
+    handle["locator"] = locator;
+    handle["len"] = 0.into();
+    assert!(matches!(attach(&handle), Err(AttachError::Replaced { .. })));
+    Ok(())
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn named_memory_is_its_owners_alone() -> Result<(), Box<dyn Error>> {
+    use std::os::unix::fs::PermissionsExt;
+    let segment = SegmentMut::create(&Backing::Named, 100)?.freeze()?;
+    let handle = serde_json::to_value(segment.handle()?)?;
+    let name = handle["locator"]["Name"].as_str().expect("found by name");
+    let path = format!("/dev/shm{name}");
+    assert_eq!(std::fs::metadata(&path)?.permissions().mode() & 0o777, 0o600);
+    drop(segment);
+    assert!(!std::path::Path::new(&path).exists(), "{path} was left behind");
     Ok(())
 }

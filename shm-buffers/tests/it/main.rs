@@ -2,8 +2,12 @@
 #![cfg(not(loom))]
 
 mod backings;
+mod children;
+mod faults;
+mod growing;
 mod hostile;
 mod images;
 mod models;
 mod rings;
+mod scarcity;
 mod tensors;

@@ -35,7 +35,7 @@ pub(super) const FENCES: &[Fence] = &[
     },
     Fence {
         path: "shm-buffers/src/os/mapping.rs",
-        reason: "turns mapped memory into slices and atomics",
+        reason: "turns mapped memory into slices and atomics; moves a mapping that grows",
     },
     Fence {
         path: "shm-buffers/src/os/unix.rs",
@@ -46,8 +46,16 @@ pub(super) const FENCES: &[Fence] = &[
         reason: "sees shared writable memory as atomic words",
     },
     Fence {
+        path: "shm-buffers/src/os/windows.rs",
+        reason: "copies memory that grows where a mapping has a fixed size",
+    },
+    Fence {
         path: "shm-buffers/src/segment.rs",
         reason: "sees frozen memory as a slice",
+    },
+    Fence {
+        path: "shm-buffers/tests/it/faults.rs",
+        reason: "writes a model through a stray pointer, to see that it faults",
     },
 ];
 

@@ -1,0 +1,258 @@
+//! [`BufferMut`]: a `[T]` that grows where it will be shared.
+
+use std::marker::PhantomData;
+use std::ops::{Deref, DerefMut};
+use std::{fmt, io, iter};
+
+use bytemuck::Pod;
+
+use crate::backing::{Backing, BackingKind, Pages};
+use crate::buffer::Buffer;
+use crate::copy;
+use crate::error::{CreateError, FreezeError};
+use crate::segment::SegmentMut;
+
+/// What the first element makes room for.
+const FIRST_BYTES: usize = 64 << 10;
+
+/// A `[T]` in a segment of its own, to be filled and [frozen](Self::freeze) into a [`Buffer`] that any process can
+/// read, without a copy.
+///
+/// It grows as a `Vec` does, but in place: the memory moves in the address space only, and room that is not used is not
+/// occupied (anonymous memory) or given back when it is frozen. `T` is checked as a [`Buffer`]'s.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use shm_buffers::{Backing, Buffer, BufferMut, Segment};
+///
+/// let mut squares = BufferMut::from_fn(&Backing::Auto, 1000, |i| (i * i) as u64)?; // on all cores
+/// squares.push(7)?;
+/// squares.extend(10..12)?;
+/// squares[0] = 9;
+/// let squares: Buffer<u64> = squares.freeze()?;
+///
+/// let handle = squares.segment().expect("it lives in one").handle()?; // goes to another process, which does
+/// let theirs: Buffer<u64> = Buffer::view(&Segment::attach(&handle)?, 0, squares.len()).expect("it is there");
+/// assert_eq!((theirs[0], theirs[999], &theirs[1000..]), (9, 999 * 999, &[7, 10, 11][..]));
+/// # Ok(()) }
+/// ```
+///
+/// Elements without a size, and those aligned to more than [`MAX_ALIGN`](crate::MAX_ALIGN), do not compile:
+///
+/// ```compile_fail,E0080
+/// let nothing = shm_buffers::BufferMut::<[u8; 0]>::new(&shm_buffers::Backing::Auto);
+/// ```
+/// ```compile_fail,E0080
+/// #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+/// #[repr(C, align(128))]
+/// struct Wide([u8; 128]);
+/// let wide = shm_buffers::BufferMut::<Wide>::new(&shm_buffers::Backing::Auto);
+/// ```
+pub struct BufferMut<T> {
+    segment: SegmentMut,
+    len: usize,
+    elements: PhantomData<T>,
+}
+
+impl<T: Pod + Send + Sync> BufferMut<T> {
+    /// An empty one. Its segment is made at once, so that the backing is known to work.
+    ///
+    /// # Errors
+    /// As [`SegmentMut::create`].
+    pub fn new(backing: &Backing) -> Result<Self, CreateError> {
+        Self::with_capacity(backing, 0)
+    }
+
+    /// An empty one with room for `capacity` elements.
+    ///
+    /// # Errors
+    /// As [`SegmentMut::create`].
+    pub fn with_capacity(backing: &Backing, capacity: usize) -> Result<Self, CreateError> {
+        let () = Buffer::<T>::CHECKED;
+        Ok(Self {
+            segment: SegmentMut::create(backing, bytes::<T>(capacity))?,
+            len: 0,
+            elements: PhantomData,
+        })
+    }
+
+    /// `len` elements of zeros.
+    ///
+    /// # Errors
+    /// As [`SegmentMut::create`].
+    pub fn zeroed(backing: &Backing, len: usize) -> Result<Self, CreateError> {
+        let mut zeroed = Self::with_capacity(backing, len)?;
+        zeroed.len = len;
+        Ok(zeroed)
+    }
+
+    /// `len` elements, each computed from its index, on all cores.
+    ///
+    /// # Errors
+    /// As [`SegmentMut::create`].
+    pub fn from_fn(
+        backing: &Backing,
+        len: usize,
+        element: impl Fn(usize) -> T + Sync,
+    ) -> Result<Self, CreateError> {
+        let mut filled = Self::zeroed(backing, len)?;
+        filled.fill_with(element);
+        Ok(filled)
+    }
+
+    /// Replaces every element by what is computed from its index, on all cores.
+    pub fn fill_with(&mut self, element: impl Fn(usize) -> T + Sync) {
+        copy::in_parallel(self.as_mut_slice(), |start, part| {
+            for (index, slot) in (start..).zip(part) {
+                *slot = element(index);
+            }
+        });
+    }
+
+    /// Appends an element.
+    ///
+    /// # Errors
+    /// [`CreateError::NoSpace`] if the segment can't grow; it then holds what it held.
+    pub fn push(&mut self, element: T) -> Result<(), CreateError> {
+        if self.len == self.capacity() {
+            self.reserve(1)?;
+        }
+        self.len += 1;
+        let last = self.len - 1;
+        self.as_mut_slice()[last] = element;
+        Ok(())
+    }
+
+    /// Appends what the iterator gives.
+    ///
+    /// # Errors
+    /// As [`push`](Self::push); what came before stays.
+    pub fn extend(&mut self, elements: impl IntoIterator<Item = T>) -> Result<(), CreateError> {
+        let mut elements = elements.into_iter();
+        while let Some(first) = elements.next() {
+            self.reserve(elements.size_hint().0.saturating_add(1))?;
+            let free = self.len * size_of::<T>()..self.capacity() * size_of::<T>();
+            let free: &mut [T] = bytemuck::cast_slice_mut(&mut self.segment[free]);
+            // The free slot first: an element must not be lost when there is none.
+            for (slot, element) in free.iter_mut().zip(iter::once(first).chain(elements.by_ref())) {
+                *slot = element;
+                self.len += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// Appends copies of `elements`, on all cores if they are many.
+    ///
+    /// # Errors
+    /// As [`push`](Self::push); none is appended then.
+    pub fn extend_from_slice(&mut self, elements: &[T]) -> Result<(), CreateError> {
+        self.reserve(elements.len())?;
+        let start = self.len;
+        self.len += elements.len();
+        let target = &mut self.as_mut_slice()[start..];
+        copy::parallel(bytemuck::cast_slice_mut(target), bytemuck::cast_slice(elements));
+        Ok(())
+    }
+
+    /// Makes room for `additional` more elements at least.
+    ///
+    /// # Errors
+    /// As [`push`](Self::push).
+    pub fn reserve(&mut self, additional: usize) -> Result<(), CreateError> {
+        let needed = bytes::<T>(self.len.saturating_add(additional));
+        let had = self.segment.len();
+        if needed <= had {
+            return Ok(());
+        }
+        // Anonymous room costs nothing until it is touched; elsewhere it is reserved, and so occupied, at once.
+        let ahead = match self.segment.backing() {
+            BackingKind::Anonymous => had,
+            BackingKind::Named | BackingKind::File => had / 4,
+        };
+        // Where there is no room for so much ahead, there may be for less; but never so little that every push asks.
+        let mut ahead = ahead.max(FIRST_BYTES);
+        while ahead >= FIRST_BYTES {
+            let room = had.saturating_add(ahead);
+            if room > needed && self.segment.resize(room).is_ok() {
+                return Ok(());
+            }
+            ahead /= 2;
+        }
+        self.segment.resize(needed)
+    }
+
+    /// Drops the elements from `len` on.
+    pub fn truncate(&mut self, len: usize) {
+        self.len = self.len.min(len);
+    }
+
+    /// How many elements fit before the segment must grow.
+    pub fn capacity(&self) -> usize {
+        self.segment.len() / size_of::<T>()
+    }
+
+    /// Where the memory is.
+    pub fn backing(&self) -> BackingKind {
+        self.segment.backing()
+    }
+
+    /// The pages that were got for it.
+    pub fn pages(&self) -> Pages {
+        self.segment.pages()
+    }
+
+    /// The elements.
+    pub fn as_slice(&self) -> &[T] {
+        bytemuck::cast_slice(&self.segment[..self.len * size_of::<T>()])
+    }
+
+    /// The elements, to be changed.
+    pub fn as_mut_slice(&mut self) -> &mut [T] {
+        bytemuck::cast_slice_mut(&mut self.segment[..self.len * size_of::<T>()])
+    }
+
+    /// Makes the memory read-only for good, gives back what is not used, and turns it into a buffer, without a copy.
+    ///
+    /// # Errors
+    /// When the system refuses to trim, seal or map the memory.
+    pub fn freeze(self) -> Result<Buffer<T>, FreezeError> {
+        let Self { mut segment, len, .. } = self;
+        let size = len * size_of::<T>();
+        let failed = |step, source| FreezeError {
+            step,
+            len: size,
+            source,
+        };
+        segment
+            .resize(size)
+            .map_err(|e| failed("trim", io::Error::other(e)))?;
+        Buffer::view(&segment.freeze()?, 0, len)
+            .ok_or_else(|| failed("view", io::ErrorKind::InvalidData.into()))
+    }
+}
+
+/// Bytes of `len` elements, or more than anything has.
+fn bytes<T>(len: usize) -> usize {
+    len.saturating_mul(size_of::<T>())
+}
+
+impl<T: Pod + Send + Sync> Deref for BufferMut<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        self.as_slice()
+    }
+}
+
+impl<T: Pod + Send + Sync> DerefMut for BufferMut<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        self.as_mut_slice()
+    }
+}
+
+impl<T: Pod + Send + Sync + fmt::Debug> fmt::Debug for BufferMut<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.as_slice(), f)
+    }
+}

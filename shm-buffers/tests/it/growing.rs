@@ -1,0 +1,114 @@
+//! Buffers that are built where they are shared.
+
+use std::error::Error;
+
+use shm_buffers::{Backing, Buffer, BufferMut, Segment, SegmentMut};
+
+use crate::backings::backings;
+
+#[test]
+fn segments_grow_and_shrink() -> Result<(), Box<dyn Error>> {
+    for (backing, kind) in backings() {
+        let mut segment = SegmentMut::create(&backing, 3)?;
+        segment.copy_from_slice(b"abc");
+        let mut expected = b"abc".to_vec();
+        for len in [10, 5000, 3_000_000, 100, 4096, 0, 8192, 4_500_000, 7] {
+            segment.resize(len)?;
+            expected.resize(len, 0);
+            assert_eq!((segment.len(), segment.backing()), (len, kind));
+            assert!(segment[..] == expected[..], "{backing:?} at {len}");
+            if let Some(last) = segment.last_mut() {
+                *last = 7;
+                expected[len - 1] = 7;
+            }
+        }
+        let segment = segment.freeze()?;
+        assert_eq!(&Segment::attach(&segment.handle()?)?[..], &expected[..]);
+    }
+    Ok(())
+}
+
+#[test]
+fn too_much_growth_leaves_what_was() -> Result<(), Box<dyn Error>> {
+    for (backing, _) in backings() {
+        let mut buffer = BufferMut::<u32>::new(&backing)?;
+        buffer.extend(0..100_000)?;
+        let error = buffer.reserve(1 << 48).expect_err("a petabyte");
+        assert!(error.to_string().contains("bytes"), "{error}");
+        buffer.reserve(usize::MAX).expect_err("more than there can be");
+        assert!(buffer.iter().copied().eq(0..100_000));
+        buffer.push(100_000)?;
+        assert!(buffer.freeze()?.iter().copied().eq(0..=100_000));
+    }
+    Ok(())
+}
+
+#[test]
+fn every_way_to_fill() -> Result<(), Box<dyn Error>> {
+    for (backing, kind) in backings() {
+        let mut built = BufferMut::from_fn(&backing, 300_001, |i| i as u64)?;
+        assert_eq!((built.len(), built.backing()), (300_001, kind));
+        built.push(300_001)?;
+        built.extend((300_002..400_000).filter(|_| true))?;
+        built.extend_from_slice(&(400_000..900_000).collect::<Vec<_>>())?;
+        built.truncate(800_000);
+        built.extend(800_000..800_010)?;
+        built.extend([])?;
+        assert!(built.iter().copied().eq(0..800_010));
+        built.fill_with(|i| 3 * i as u64);
+        built[1] = 1;
+        let frozen: Buffer<u64> = built.freeze()?;
+        assert_eq!((frozen[0], frozen[1], frozen.len()), (0, 1, 800_010));
+        assert!(frozen.iter().enumerate().skip(2).all(|(i, n)| *n == 3 * i as u64));
+
+        // Not more is left than was filled.
+        let segment = frozen.segment().expect("it lives in one");
+        assert_eq!(segment.len(), 800_010 * 8);
+        let theirs = Segment::attach(&segment.handle()?)?;
+        let view = Buffer::<u64>::view(&theirs, 8, 2).expect("inside");
+        assert_eq!(*view, [1, 6]);
+        assert!(Buffer::<u64>::view(&theirs, 4, 2).is_none(), "not aligned");
+        assert!(Buffer::<u64>::view(&theirs, 0, 800_011).is_none(), "too long");
+        assert!(Buffer::<u64>::view(&theirs, usize::MAX, usize::MAX).is_none());
+    }
+    Ok(())
+}
+
+#[test]
+fn an_interrupted_fill_holds_what_came() -> Result<(), Box<dyn Error>> {
+    let mut buffer = BufferMut::<u16>::new(&Backing::Auto)?;
+    let interrupted = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        buffer.extend((0..10).map(|i| if i == 5 { panic!("at five") } else { i }))
+    }));
+    assert!(interrupted.is_err());
+    assert_eq!(*buffer, [0, 1, 2, 3, 4]);
+    assert_eq!(*BufferMut::<u8>::zeroed(&Backing::Auto, 3)?.freeze()?, [0; 3]);
+    assert!(BufferMut::<u8>::new(&Backing::Auto)?.freeze()?.is_empty());
+    Ok(())
+}
+
+#[test]
+fn slices_share_the_memory_and_keep_it() -> Result<(), Box<dyn Error>> {
+    let whole = BufferMut::from_fn(&Backing::Auto, 1000, |i| i as u32)?.freeze()?;
+    let part = whole.slice(10..20);
+    assert!(std::ptr::eq(&*part, &whole[10..20]));
+    drop(whole);
+    let inner = part.slice(..=1);
+    drop(part);
+    assert_eq!(*inner, [10, 11]);
+    assert!(inner.slice(2..).is_empty());
+    assert_eq!(inner.segment().map(|s| s.len()), Some(4000));
+    Ok(())
+}
+
+/// A part of a heap buffer must not be wiped, nor the rest lost, when it is the last reference.
+#[test]
+fn parts_are_moved_into_a_share() -> Result<(), Box<dyn Error>> {
+    for range in [0..100_000, 0..50_000, 50_000..100_000, 7..7, 1000..90_000] {
+        let part = Buffer::from((0..100_000).collect::<Vec<u32>>()).slice(range.clone());
+        let image = shm_buffers::share_move(part, &Backing::Auto)?;
+        let moved: Buffer<u32> = image.load()?;
+        assert!(moved.iter().copied().eq(range.start as u32..range.end as u32));
+    }
+    Ok(())
+}
