@@ -11,3 +11,5 @@ mod models;
 mod rings;
 mod scarcity;
 mod tensors;
+#[cfg(feature = "zstd")]
+mod tool;
