@@ -2,19 +2,9 @@
 
 use std::time::Duration;
 
-use proc_pool::{Builder, Fault, Pool, Workers};
+use proc_pool::Fault;
 
-fn pool<T, R, F>(workers: usize, op: F) -> Pool<T, R>
-where
-    F: Fn(T) -> R + Copy + 'static,
-    T: serde::Serialize + serde::de::DeserializeOwned + 'static,
-    R: serde::Serialize + serde::de::DeserializeOwned + 'static,
-{
-    Builder::new()
-        .workers(Workers::Count(workers))
-        .build_op(op)
-        .expect("the pool starts")
-}
+use crate::support::pool;
 
 #[test]
 fn ordered_outputs_are_in_order() {

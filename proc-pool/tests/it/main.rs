@@ -1,5 +1,19 @@
-//! What a pool promises, with real processes: this test binary is its own worker.
+//! What a pool promises, with real processes: this test binary is its own worker, and where a whole process is at
+//! stake, its own leader as well.
+//!
+//! Tests wait for events (a pipe, a socket, a process's end); the only clocks are watchdogs.
 
 mod basics;
+mod crash;
+mod deaths;
+mod environment;
+mod hostile;
+mod inputs;
+mod leaders;
+mod lifecycles;
+mod observers;
+mod payloads;
+mod starts;
+mod support;
 
 proc_pool::init_in_tests!();

@@ -1,0 +1,151 @@
+//! Ways to die, and worse: the fenced home of what no safe program does.
+#![allow(unsafe_code)]
+
+use serde::{Deserialize, Serialize};
+
+use crate::support;
+
+/// What an op does to its worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Crash {
+    Panic,
+    PanicWithANumber,
+    PanicWithABomb,
+    Exit0,
+    Exit3,
+    Abort,
+    KillSelf,
+    Segfault,
+    /// Tells its pid and waits to be killed.
+    KilledFromOutside,
+    /// The same; it is stopped first.
+    StoppedThenKilled,
+}
+
+pub(crate) const CRASHES: [Crash; 10] = [
+    Crash::Panic,
+    Crash::PanicWithANumber,
+    Crash::PanicWithABomb,
+    Crash::Exit0,
+    Crash::Exit3,
+    Crash::Abort,
+    Crash::KillSelf,
+    Crash::Segfault,
+    Crash::KilledFromOutside,
+    Crash::StoppedThenKilled,
+];
+
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        panic!("the payload's drop panics, too");
+    }
+}
+
+impl Crash {
+    /// Does it; `socket` is where those that want to be killed tell their pid.
+    pub(crate) fn suffer(self, socket: &str) -> ! {
+        match self {
+            Self::Panic => panic!("as asked"),
+            Self::PanicWithANumber => std::panic::panic_any(42),
+            Self::PanicWithABomb => std::panic::panic_any(Bomb),
+            Self::Exit0 => std::process::exit(0),
+            Self::Exit3 => std::process::exit(3),
+            Self::Abort => std::process::abort(),
+            Self::KillSelf => {
+                let own = rustix::process::getpid();
+                let _ = rustix::process::kill_process(own, rustix::process::Signal::KILL);
+                support::hang()
+            }
+            Self::Segfault => {
+                let nowhere = std::ptr::without_provenance::<u8>(64);
+                // SAFETY: it is not sound, and meant not to be: the first page is never mapped.
+                let byte = unsafe { nowhere.read_volatile() };
+                panic!("read {byte} from nowhere")
+            }
+            Self::KilledFromOutside | Self::StoppedThenKilled => {
+                support::tell(socket, std::process::id());
+                support::hang()
+            }
+        }
+    }
+}
+
+/// Runs before everything else, even before `init`.
+extern "C" fn before_init() {
+    if let Ok(code) = std::env::var("IT_EXIT_BEFORE_INIT") {
+        let code = code.parse().unwrap_or(99);
+        // Only workers: they have the pool's ticket.
+        if std::env::var_os("PROC_POOL_WORKER").is_some() {
+            // SAFETY: _exit has no preconditions.
+            unsafe { libc::_exit(code) };
+        }
+    }
+    if std::env::var_os("IT_STOP_BEFORE_INIT").is_some() && std::env::var_os("PROC_POOL_WORKER").is_some() {
+        crate::leaders::stop_before_init();
+    }
+}
+
+#[used]
+#[unsafe(link_section = ".init_array.00200")]
+static BEFORE_INIT: extern "C" fn() = before_init;
+
+/// The memory that this worker shares with its leader, as words.
+pub(crate) fn shared_words() -> &'static [std::sync::atomic::AtomicU64] {
+    let maps = std::fs::read_to_string("/proc/self/maps").expect("maps are readable");
+    let line = maps
+        .lines()
+        .find(|line| line.contains("rw-s") && line.contains("memfd:shm-buffers"))
+        .expect("the region is mapped");
+    let range = line.split_whitespace().next().expect("a range");
+    let (start, end) = range.split_once('-').expect("a range");
+    let start = usize::from_str_radix(start, 16).expect("an address");
+    let end = usize::from_str_radix(end, 16).expect("an address");
+    let words = std::ptr::with_exposed_provenance(start);
+    // SAFETY: a shared mapping of this process that it keeps to its end; page-aligned, and accessed atomically
+    // only, here and by its owner.
+    unsafe { std::slice::from_raw_parts(words, (end - start) / 8) }
+}
+
+/// What SIGPIPE does in this process.
+pub(crate) fn reset_sigpipe() {
+    // SAFETY: the default action needs no handler.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+}
+
+/// Waits until process `pid` has ended, or `ms` milliseconds; `false` if it lives.
+pub(crate) fn ends_within(pids: &[u32], ms: i32) -> bool {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_millis(ms as u64);
+    pids.iter().all(|&pid| {
+        // SAFETY: pidfd_open takes any pid and makes a descriptor or fails.
+        let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+        if fd < 0 {
+            return true;
+        }
+        let mut poll = libc::pollfd {
+            fd: fd as i32,
+            events: libc::POLLIN,
+            revents: 0,
+        };
+        let left = deadline.saturating_duration_since(std::time::Instant::now());
+        // SAFETY: one valid pollfd.
+        let ended = unsafe { libc::poll(&mut poll, 1, left.as_millis() as i32) } == 1;
+        // SAFETY: ours, and not used afterwards.
+        unsafe { libc::close(fd as i32) };
+        ended
+    })
+}
+
+/// Leaves a forked child behind, with every descriptor of this process, and exits with 7. The child ends with the
+/// test.
+pub(crate) fn fork_and_die() -> ! {
+    // SAFETY: the child makes only async-signal-safe calls.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        // SAFETY: no preconditions.
+        unsafe { libc::sleep(4) };
+    }
+    // SAFETY: no preconditions.
+    unsafe { libc::_exit(7) }
+}

@@ -1,0 +1,95 @@
+//! A worker that writes anything anywhere in the memory it shares with its leader: errors may come of it, wrong
+//! outputs too, but the leader must not panic, hang or grow.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use proc_pool::{BoxError, Builder, Memory, Worker, WorkerContext, Workers};
+
+use crate::support::{Alone, is_alone, test_name, watchdog};
+
+struct Scribbler;
+
+impl Worker for Scribbler {
+    type Op = ();
+    type Init = u64;
+    type Task = u64;
+    type Output = Vec<u8>;
+
+    fn start(_: &mut WorkerContext, (): (), seed: u64) -> Result<Self, BoxError> {
+        let words = crate::crash::shared_words();
+        let mut state = seed ^ u64::from(std::process::id()) << 20 | 1;
+        let mut random = move || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state
+        };
+        std::thread::spawn(move || {
+            // Some spare the data, some hit everything; some lie wildly, some by a little; some now and then only.
+            let kind = random();
+            loop {
+                let near = [0, 16, 32, 48, 64][random() as usize % 5];
+                let place = match kind % 3 {
+                    0 => random() as usize,
+                    // The heads of the three rings and what follows them.
+                    1 => (random() % 3) as usize * (64 + (32 << 10)) + near + random() as usize % 2,
+                    _ => 3 * (64 + (32 << 10)) + random() as usize % 64,
+                };
+                let word = &words[place % words.len()];
+                let lie = match random() % 4 {
+                    0 => random() >> (random() % 64),
+                    1 => word.load(Ordering::Relaxed).wrapping_add(random() % 16),
+                    2 => word.load(Ordering::Relaxed).wrapping_sub(random() % 16),
+                    _ => u64::MAX,
+                };
+                word.store(lie, Ordering::Relaxed);
+                for _ in 0..random() % (1 << (kind % 20)) {
+                    std::hint::spin_loop();
+                }
+            }
+        });
+        Ok(Self)
+    }
+
+    fn run(&mut self, task: u64) -> Vec<u8> {
+        vec![task as u8; task as usize % 3000]
+    }
+}
+
+#[test]
+fn a_worker_that_scribbles() {
+    if !is_alone() {
+        return Alone::new(&test_name!()).run();
+    }
+    let _watchdog = watchdog(100);
+    let own = || Memory::of(std::process::id()).map_or(0, |memory| memory.resident);
+    let before = own();
+    let end = Instant::now() + Duration::from_secs(5);
+    let (mut pools, mut fine, mut faults) = (0u64, 0, 0);
+    while Instant::now() < end {
+        pools += 1;
+        // Some of them are so quick that no pool of theirs gets ready.
+        let builder = Builder::new()
+            .workers(Workers::Count(2))
+            .start_timeout(Duration::from_secs(2));
+        let Ok(pool) = builder.build::<Scribbler>((), &(pools * 0x9e37_79b9_7f4a_7c15)) else {
+            continue;
+        };
+        let tasks = 0..300;
+        let results: Vec<_> = if pools % 2 == 0 {
+            pool.map(tasks).collect()
+        } else {
+            pool.map_unordered(tasks).collect()
+        };
+        assert_eq!(results.len(), 300);
+        faults += results.iter().filter(|r| r.is_err()).count();
+        fine += results.iter().filter(|r| r.is_ok()).count();
+        let stats = pool.bytes().stats();
+        assert_eq!(stats.submitted, stats.answered + stats.faulted, "{stats:?}");
+    }
+    println!("{pools} pools, {fine} outputs, {faults} faults");
+    assert!(faults > 0, "it was not hostile at all");
+    let after = own();
+    assert!(after < before + (64 << 20), "{before} before, {after} after");
+}

@@ -1,0 +1,163 @@
+//! Leaders that are killed: their workers go with them, and nothing is left behind.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::PathBuf;
+use std::process::{Child, ChildStdout};
+
+use proc_pool::{BoxError, Builder, Worker, WorkerContext, Workers};
+
+use crate::crash::ends_within;
+use crate::support::{Alone, Dir, hang, is_alone, pool, shared_memory, test_name, watchdog};
+
+fn say(what: &str, pids: impl IntoIterator<Item = u32>) {
+    let pids: Vec<String> = pids.into_iter().map(|pid| pid.to_string()).collect();
+    let line = format!("<<{what} {}>>\n", pids.join(" "));
+    std::io::stdout()
+        .write_all(line.as_bytes())
+        .expect("somebody reads");
+}
+
+/// Reads until `<<what pids>>`.
+fn listen(stdout: &mut BufReader<ChildStdout>, what: &str) -> Vec<u32> {
+    let mut line = String::new();
+    loop {
+        line.clear();
+        assert!(
+            stdout.read_line(&mut line).expect("it is readable") > 0,
+            "it ended without {what}"
+        );
+        let said = line
+            .split_once(&format!("<<{what} "))
+            .and_then(|(_, rest)| rest.split_once(">>"));
+        if let Some((pids, _)) = said {
+            return pids
+                .split_whitespace()
+                .map(|pid| pid.parse().expect("a pid"))
+                .collect();
+        }
+    }
+}
+
+fn kill(mut leader: Child, workers: &[u32], tmp: &Dir) {
+    let shm = shared_memory();
+    assert!(
+        workers
+            .iter()
+            .all(|pid| PathBuf::from(format!("/proc/{pid}")).exists())
+    );
+    leader.kill().expect("it lives");
+    assert!(ends_within(workers, 2000), "workers outlive their leader");
+    leader.wait().expect("it is ours");
+    assert_eq!(tmp.entries(), Vec::<PathBuf>::new());
+    assert_eq!(shared_memory(), shm);
+}
+
+#[test]
+fn a_leader_killed_idle() {
+    let _watchdog = watchdog(60);
+    if is_alone() {
+        let pool = pool(2, |n: u64| n);
+        assert_eq!(pool.map(0..10).count(), 10);
+        say("idle", pool.bytes().pids().into_iter().map(|(_, pid)| pid));
+        hang()
+    }
+    let (mut leader, tmp) = Alone::new(&test_name!()).start();
+    let mut stdout = BufReader::new(leader.stdout.take().expect("it is piped"));
+    let workers = listen(&mut stdout, "idle");
+    assert_eq!(workers.len(), 2);
+    kill(leader, &workers, &tmp);
+}
+
+/// Ops that never look up from their work, with workers of their own.
+#[test]
+fn a_leader_killed_while_workers_compute() {
+    let _watchdog = watchdog(60);
+    if is_alone() {
+        let pool = pool(2, |(): ()| {
+            let inner = Builder::new().workers(Workers::Count(1)).build_op(|n: u64| {
+                say("compute", [std::process::id()]);
+                spin(n)
+            });
+            say("compute", [std::process::id()]);
+            inner.expect("it starts").map([0]).count()
+        });
+        assert_eq!(pool.map([(); 2]).count(), 2);
+        unreachable!("the ops never end")
+    }
+    let (mut leader, tmp) = Alone::new(&test_name!()).start();
+    let mut stdout = BufReader::new(leader.stdout.take().expect("it is piped"));
+    let workers: Vec<u32> = (0..4).flat_map(|_| listen(&mut stdout, "compute")).collect();
+    assert_eq!(workers.len(), 4);
+    kill(leader, &workers, &tmp);
+}
+
+fn spin(mut n: u64) -> u64 {
+    loop {
+        n = std::hint::black_box(n.wrapping_mul(3));
+    }
+}
+
+struct NeverReady;
+
+impl Worker for NeverReady {
+    type Op = ();
+    type Init = ();
+    type Task = ();
+    type Output = ();
+
+    fn start(_: &mut WorkerContext, (): (), (): ()) -> Result<Self, BoxError> {
+        say("start", [std::process::id()]);
+        hang()
+    }
+
+    fn run(&mut self, (): ()) {}
+}
+
+#[test]
+fn a_leader_killed_while_workers_start() {
+    let _watchdog = watchdog(60);
+    if is_alone() {
+        drop(
+            Builder::new()
+                .workers(Workers::Count(2))
+                .build::<NeverReady>((), &()),
+        );
+        unreachable!("the workers never start")
+    }
+    let (mut leader, tmp) = Alone::new(&test_name!()).start();
+    let mut stdout = BufReader::new(leader.stdout.take().expect("it is piped"));
+    let workers: Vec<u32> = (0..2).flat_map(|_| listen(&mut stdout, "start")).collect();
+    kill(leader, &workers, &tmp);
+}
+
+/// The earliest moment: the worker runs, and has not come to `init` yet.
+#[test]
+fn a_leader_killed_before_its_workers_connect() {
+    let _watchdog = watchdog(60);
+    if is_alone() {
+        let builder = Builder::new()
+            .workers(Workers::Count(1))
+            .env("IT_STOP_BEFORE_INIT", "1");
+        drop(builder.build_op(|n: u64| n));
+        unreachable!("the worker never connects")
+    }
+    let (mut leader, tmp) = Alone::new(&test_name!()).start();
+    let mut stdout = BufReader::new(leader.stdout.take().expect("it is piped"));
+    let workers = listen(&mut stdout, "before");
+    let stat = format!("/proc/{}/stat", workers[0]);
+    while !std::fs::read_to_string(&stat).is_ok_and(|stat| stat.contains(") T ")) {
+        std::thread::yield_now();
+    }
+    leader.kill().expect("it lives");
+    leader.wait().expect("it is ours");
+    // Nobody's child now; it goes on and finds nobody.
+    crate::support::signal(workers[0], rustix::process::Signal::CONT);
+    assert!(ends_within(&workers, 2000));
+    assert_eq!(tmp.entries(), Vec::<PathBuf>::new());
+}
+
+/// For `crash::before_init`.
+pub(crate) fn stop_before_init() {
+    say("before", [std::process::id()]);
+    crate::support::signal(std::process::id(), rustix::process::Signal::STOP);
+}

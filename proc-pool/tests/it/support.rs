@@ -1,0 +1,248 @@
+//! What the tests have in common.
+
+use std::io::{Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use proc_pool::{Builder, Pool, Workers};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// A pool of so many workers that run `op`.
+pub(crate) fn pool<T, R, F>(workers: usize, op: F) -> Pool<T, R>
+where
+    F: Fn(T) -> R + Copy + 'static,
+    T: Serialize + DeserializeOwned + 'static,
+    R: Serialize + DeserializeOwned + 'static,
+{
+    Builder::new()
+        .workers(Workers::Count(workers))
+        .build_op(op)
+        .expect("the pool starts")
+}
+
+/// Waits for ever.
+pub(crate) fn hang() -> ! {
+    loop {
+        thread::park();
+    }
+}
+
+/// Ends the process if it is not dropped in time: a hang is a failure, not a hang.
+pub(crate) struct Watchdog(#[expect(dead_code, reason = "its drop is the news")] mpsc::Sender<()>);
+
+pub(crate) fn watchdog(seconds: u64) -> Watchdog {
+    let (alive, news) = mpsc::channel::<()>();
+    let name = thread::current().name().unwrap_or("a test").to_owned();
+    thread::spawn(move || {
+        if news.recv_timeout(Duration::from_secs(seconds)) == Err(mpsc::RecvTimeoutError::Timeout) {
+            eprintln!("{name} hangs: not done after {seconds} s");
+            std::process::abort();
+        }
+    });
+    Watchdog(alive)
+}
+
+/// A directory of the test's own, removed at its end.
+pub(crate) struct Dir(PathBuf);
+
+impl Dir {
+    pub(crate) fn new() -> Self {
+        use std::sync::atomic::{AtomicU32, Ordering};
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("pp{}-{count}", std::process::id()));
+        std::fs::create_dir(&path).expect("a directory can be made");
+        Self(path)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    pub(crate) fn entries(&self) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(&self.0).expect("it is readable");
+        entries
+            .map(|entry| entry.expect("it is readable").path())
+            .collect()
+    }
+}
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// The test that this is used in, as the harness names it.
+macro_rules! test_name {
+    () => {{
+        fn here() {}
+        let name = std::any::type_name_of_val(&here);
+        let name = name.strip_suffix("::here").unwrap_or(name);
+        name.split_once("::").map_or(name, |(_, name)| name).to_owned()
+    }};
+}
+pub(crate) use test_name;
+
+const ALONE: &str = "IT_ALONE";
+
+/// Whether this process was started by [`Alone`] for one test.
+pub(crate) fn is_alone() -> bool {
+    std::env::var_os(ALONE).is_some()
+}
+
+/// Runs one test again in a process of its own, where nothing else opens files, has children or changes limits.
+pub(crate) struct Alone {
+    command: Command,
+    tmp: Dir,
+}
+
+impl Alone {
+    pub(crate) fn new(test: &str) -> Self {
+        Self::with_program(test, &std::env::current_exe().expect("it has a path"))
+    }
+
+    pub(crate) fn with_program(test: &str, program: &Path) -> Self {
+        let tmp = Dir::new();
+        let mut command = Command::new(program);
+        command
+            .args([test, "--exact", "--nocapture", "--test-threads=1"])
+            .env(ALONE, "1")
+            .env("TMPDIR", tmp.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        Self { command, tmp }
+    }
+
+    pub(crate) fn env(mut self, name: &str, value: impl AsRef<std::ffi::OsStr>) -> Self {
+        self.command.env(name, value);
+        self
+    }
+
+    /// Runs it to its end; it must succeed and leave nothing behind.
+    pub(crate) fn run(mut self) {
+        let shm = shared_memory();
+        let output = self
+            .command
+            .stderr(Stdio::piped())
+            .output()
+            .expect("it can be started");
+        assert!(
+            output.status.success(),
+            "{}\n{}{}",
+            output.status,
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        let ran = String::from_utf8_lossy(&output.stdout).contains("1 passed");
+        assert!(ran, "no such test: {:?}", self.command);
+        assert_eq!(self.tmp.entries(), Vec::<PathBuf>::new());
+        assert_eq!(shared_memory(), shm);
+    }
+
+    /// Starts it, to be killed: what it prints can be read.
+    pub(crate) fn start(mut self) -> (Child, Dir) {
+        let child = self.command.spawn().expect("it can be started");
+        (child, self.tmp)
+    }
+}
+
+/// What is in the name space of shared memory, of this project.
+pub(crate) fn shared_memory() -> Vec<PathBuf> {
+    let entries = std::fs::read_dir("/dev/shm").into_iter().flatten().flatten();
+    let ours = entries.filter(|entry| entry.file_name().to_string_lossy().contains("shm-buffers"));
+    ours.map(|entry| entry.path()).collect()
+}
+
+/// Open files of this process.
+pub(crate) fn open_files() -> usize {
+    std::fs::read_dir("/proc/self/fd")
+        .expect("it is readable")
+        .count()
+}
+
+/// Threads of this process.
+pub(crate) fn threads() -> usize {
+    std::fs::read_dir("/proc/self/task")
+        .expect("it is readable")
+        .count()
+}
+
+/// Whether this process has children, dead or alive.
+pub(crate) fn has_children() -> bool {
+    let waited = rustix::process::wait(rustix::process::WaitOptions::NOHANG);
+    !matches!(waited, Err(rustix::io::Errno::CHILD))
+}
+
+/// Where tests hear of pids.
+pub(crate) struct Ear {
+    listener: UnixListener,
+    pub(crate) path: String,
+    _dir: Dir,
+}
+
+impl Ear {
+    pub(crate) fn new() -> Self {
+        let dir = Dir::new();
+        let path = dir.path().join("ear");
+        Self {
+            listener: UnixListener::bind(&path).expect("a socket can be made"),
+            path: path.to_str().expect("it is UTF-8").to_owned(),
+            _dir: dir,
+        }
+    }
+
+    /// The next number that somebody tells.
+    pub(crate) fn hear(&self) -> u32 {
+        let (mut stream, _) = self.listener.accept().expect("somebody connects");
+        let mut bytes = [0; 4];
+        stream.read_exact(&mut bytes).expect("it says something");
+        u32::from_ne_bytes(bytes)
+    }
+}
+
+/// Tells the ear at `path` a number.
+pub(crate) fn tell(path: &str, number: u32) {
+    let mut stream = UnixStream::connect(path).expect("somebody listens");
+    stream.write_all(&number.to_ne_bytes()).expect("it is heard");
+}
+
+pub(crate) fn signal(pid: u32, signal: rustix::process::Signal) {
+    let pid = rustix::process::Pid::from_raw(pid as i32).expect("no pid is 0");
+    rustix::process::kill_process(pid, signal).expect("it lives");
+}
+
+/// User and system time that this process has used, without its children.
+pub(crate) fn cpu_time() -> Duration {
+    let stat = std::fs::read_to_string("/proc/self/stat").expect("it is readable");
+    let fields: Vec<&str> = stat.rsplit(") ").next().unwrap_or("").split(' ').collect();
+    let ticks: u64 = fields[11].parse::<u64>().unwrap_or(0) + fields[12].parse::<u64>().unwrap_or(0);
+    Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second())
+}
+
+/// User and system time that this thread has used.
+pub(crate) fn thread_cpu_time() -> Duration {
+    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").expect("it is readable");
+    let ns = stat.split(' ').next().and_then(|ns| ns.parse().ok());
+    Duration::from_nanos(ns.expect("a number"))
+}
+
+impl Ear {
+    /// Lets everybody go on who [hears](hear_from) from here, now and later.
+    pub(crate) fn answer(&self) {
+        let (mut stream, _) = self.listener.accept().expect("somebody connects");
+        stream.write_all(&[1]).expect("it is there");
+    }
+}
+
+/// Waits for the [`answer`](Ear::answer) of the ear at `path`.
+pub(crate) fn hear_from(path: &str) {
+    let mut stream = UnixStream::connect(path).expect("somebody listens");
+    let mut byte = [0];
+    stream.read_exact(&mut byte).expect("it answers");
+}
