@@ -6,6 +6,7 @@
 mod bench;
 mod ci;
 mod cmd;
+mod interop;
 mod loom;
 mod outcome;
 mod small_shm;
@@ -23,6 +24,7 @@ Verbs:
   ci [STEP...]     everything a change must pass; names pick single steps, --list shows them
   tidy             the house rules that code can check
   bench [AREA...]  benchmarks in release; see `cargo xtask bench --help`
+  interop          images and tensors against Python's own readers; see `cargo xtask interop --help`
   loom             the model-checked tests of shm-buffers
   help             this text
 
@@ -51,6 +53,7 @@ fn dispatch(mut args: lexopt::Parser) -> Result<(), Error> {
         "ci" => ci::main(args),
         "tidy" => tidy::main(args),
         "bench" => bench::main(args),
+        "interop" => interop::main(args),
         "loom" => loom::main(args),
         "help" => {
             print!("{HELP}");
@@ -87,7 +90,7 @@ mod tests {
 
     #[test]
     fn the_help_names_every_verb() {
-        for verb in ["ci", "tidy", "bench", "loom", "help"] {
+        for verb in ["ci", "tidy", "bench", "interop", "loom", "help"] {
             assert!(HELP.contains(&format!("\n  {verb}")), "{verb} is not in the help");
         }
     }
