@@ -8,8 +8,9 @@ use tracing_core::callsite::{self, Callsite};
 use tracing_core::field::FieldSet;
 use tracing_core::{Dispatch, Interest, Kind, LevelFilter, Metadata, identify_callsite};
 
+use crate::site::Site;
 use crate::tally::LEVELS;
-use crate::wire::{DecodeError, Site, level_of};
+use crate::wire::{Flaw, level_of};
 
 /// Callsites that a process interns at most; callsites can't be freed.
 const BOUND: usize = 4096;
@@ -22,6 +23,9 @@ const STAND_IN: [&str; 4] = [
     "original.fields",
 ];
 
+/// The field that tells how many dropped events a summary stands for.
+pub(crate) const REPEATS: &str = "repeats";
+
 const NEVER: u8 = 0;
 const SOMETIMES: u8 = 1;
 const ALWAYS: u8 = 2;
@@ -31,17 +35,15 @@ const ALWAYS: u8 = 2;
 pub(crate) struct Interned {
     metadata: OnceLock<Metadata<'static>>,
     interest: AtomicU8,
+    /// The same with one more field: for summaries.
+    repeated: OnceLock<&'static Interned>,
 }
 
 impl Interned {
     fn leak(kind: Kind, site: &Site<'_>) -> &'static Self {
         let text = |text: &str| -> &'static str { Box::leak(Box::from(text)) };
-        let fields: Vec<&'static str> = site.fields.iter().copied().map(text).collect();
-        let this: &'static Self = Box::leak(Box::new(Self {
-            metadata: OnceLock::new(),
-            interest: AtomicU8::new(SOMETIMES),
-        }));
-        this.metadata.get_or_init(|| {
+        let fields = site.fields.iter().copied().map(text).collect();
+        Self::leak_with(fields, |fields| {
             Metadata::new(
                 text(site.name),
                 text(site.target),
@@ -49,11 +51,48 @@ impl Interned {
                 site.file.map(text),
                 site.line,
                 site.module_path.map(text),
-                FieldSet::new(Box::leak(fields.into_boxed_slice()), identify_callsite!(this)),
+                fields,
                 kind,
             )
-        });
+        })
+    }
+
+    fn leak_with(
+        fields: Vec<&'static str>,
+        metadata: impl FnOnce(FieldSet) -> Metadata<'static>,
+    ) -> &'static Self {
+        let this: &'static Self = Box::leak(Box::new(Self {
+            metadata: OnceLock::new(),
+            interest: AtomicU8::new(SOMETIMES),
+            repeated: OnceLock::new(),
+        }));
+        let fields = FieldSet::new(Box::leak(fields.into_boxed_slice()), identify_callsite!(this));
+        this.metadata.get_or_init(|| metadata(fields));
         this
+    }
+
+    /// The same callsite with a field `repeats` after all others.
+    pub(crate) fn repeated(&'static self) -> &'static Self {
+        self.repeated.get_or_init(|| {
+            let like = self.metadata();
+            let mut fields: Vec<_> = like.fields().iter().map(|field| field.name()).collect();
+            fields.push(REPEATS);
+            let repeated = Self::leak_with(fields, |fields| {
+                let (file, module) = (like.file(), like.module_path());
+                Metadata::new(
+                    like.name(),
+                    like.target(),
+                    *like.level(),
+                    file,
+                    like.line(),
+                    module,
+                    fields,
+                    Kind::EVENT,
+                )
+            });
+            callsite::register(repeated);
+            repeated
+        })
     }
 
     pub(crate) fn metadata(&'static self) -> &'static Metadata<'static> {
@@ -112,12 +151,12 @@ impl Callsites {
     }
 
     /// The callsite of an event; `None` if there are too many.
-    pub(crate) fn event(&self, site: &[u8]) -> Result<Option<&'static Interned>, DecodeError> {
+    pub(crate) fn event(&self, site: &[u8]) -> Result<Option<&'static Interned>, Flaw> {
         self.intern(&self.events, Kind::EVENT, site)
     }
 
     /// The callsite of a span; `None` if there are too many.
-    pub(crate) fn span(&self, site: &[u8]) -> Result<Option<&'static Interned>, DecodeError> {
+    pub(crate) fn span(&self, site: &[u8]) -> Result<Option<&'static Interned>, Flaw> {
         self.intern(&self.spans, Kind::SPAN, site)
     }
 
@@ -126,7 +165,7 @@ impl Callsites {
         known: &Mutex<HashMap<Box<[u8]>, &'static Interned>>,
         kind: Kind,
         site: &[u8],
-    ) -> Result<Option<&'static Interned>, DecodeError> {
+    ) -> Result<Option<&'static Interned>, Flaw> {
         let interned = {
             let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(interned) = known.get(site) {
@@ -170,9 +209,9 @@ pub(crate) fn stand_in(level: u8) -> &'static Interned {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::put_site;
+    use crate::site::blob_of;
 
-    fn site(line: u32) -> Vec<u8> {
+    fn site(line: u32) -> Box<[u8]> {
         let metadata = Metadata::new(
             "name",
             "target",
@@ -183,9 +222,7 @@ mod tests {
             FieldSet::new(&["a", "b"], identify_callsite!(stand_in(0))),
             Kind::EVENT,
         );
-        let mut site = Vec::new();
-        put_site(&mut Vec::new(), &mut site, &metadata);
-        site
+        blob_of(&metadata).unwrap()
     }
 
     #[test]
@@ -200,6 +237,9 @@ mod tests {
         assert_eq!(one.metadata().line(), Some(1));
         let fields: Vec<_> = one.metadata().fields().iter().map(|f| f.name()).collect();
         assert_eq!(fields, ["a", "b"]);
+        let repeated = one.repeated().metadata();
+        assert_eq!((repeated.line(), repeated.fields().len()), (Some(1), 3));
+        assert!(std::ptr::eq(one.repeated(), one.repeated()));
     }
 
     #[test]

@@ -6,6 +6,8 @@ use shm_buffers::ring::Consumer;
 use shm_buffers::slots::Slots;
 use tracing_core::{Dispatch, dispatcher};
 
+use crate::filter::Filter;
+use crate::pushed::{FilterTooLong, Pushable};
 use crate::source::{Announce, SourceError, Stream};
 use crate::tally::{Counters, SLOTS, Tally};
 
@@ -86,6 +88,7 @@ pub struct Collector {
     departed: Tally,
     last_records: usize,
     notice_interval: Duration,
+    filter: Option<Pushable>,
 }
 
 impl Default for Collector {
@@ -103,6 +106,7 @@ impl Collector {
             departed: Tally::default(),
             last_records: 16,
             notice_interval: Duration::from_secs(1),
+            filter: None,
         }
     }
 
@@ -133,11 +137,15 @@ impl Collector {
     /// If there are fewer than [`SLOTS`] slots.
     pub fn add(&mut self, source: Source, consumer: Consumer, slots: Slots) -> Result<(), AddError> {
         let given = slots.len();
-        let counters = Counters::new(slots).ok_or(AddError::TooFewSlots { id: source.id, given })?;
+        let counters = Counters::new(&slots).ok_or(AddError::TooFewSlots { id: source.id, given })?;
         self.remove(source.id);
+        if let Some(filter) = &self.filter {
+            filter.write(&slots);
+        }
         let stream = Stream::new(
             source.id,
             consumer,
+            slots,
             counters,
             self.last_records,
             self.notice_interval,
@@ -169,6 +177,23 @@ impl Collector {
             drained.unfinished += usize::from(records == TURN);
         }
         drained
+    }
+
+    /// Sends all workers, present and future, another filter than they were built with. It is in force once they
+    /// [refresh](crate::Watch::refresh), by default within 100 ms.
+    ///
+    /// # Errors
+    /// If it does not fit: it takes a byte, and for each target its length and three bytes, of 422.
+    pub fn set_filter(&mut self, filter: &Filter) -> Result<(), FilterTooLong> {
+        self.push_filter(Pushable::new(filter)?);
+        Ok(())
+    }
+
+    pub(crate) fn push_filter(&mut self, filter: Pushable) {
+        for source in &self.sources {
+            source.push_filter(&filter);
+        }
+        self.filter = Some(filter);
     }
 
     /// Replays what the source left, and forgets it; `None` if there is no such source.

@@ -3,18 +3,25 @@
 use std::cell::RefCell;
 use std::error::Error;
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use tracing_core::field::{Field, Visit};
 use tracing_core::{Event, Metadata, span};
 
-use crate::wire::{self, Head, KIND_EVENT, MAX_DEPTH, VERSION, Value, clipped, put, put_site};
+use crate::numbers::{Memory, NumberedSite, Numbers, RateLimit};
+use crate::site::{SiteRef, blob_of};
+use crate::wire::{
+    HEADER, Header, MAX_DEPTH, TAG_BYTES, TAG_DEBUG, TAG_ERROR, TAG_F64, TAG_FALSE, TAG_I64, TAG_I128,
+    TAG_STR, TAG_TRUE, TAG_U64, TAG_U128, clipped, put_varint, zigzag,
+};
 
 /// What replaces the end of a text that was too long.
 const MARKER: &str = "…[truncated]";
 /// Room that a value needs besides its text.
 const OVERHEAD: usize = 16;
+/// What a span takes besides callsite and values.
+const SPAN_HEAD: usize = 14;
 /// Sources of an error that travel with it.
 const MAX_SOURCES: usize = 8;
 const MAX_THREAD_NAME: usize = 64;
@@ -28,57 +35,66 @@ thread_local! {
 pub(crate) struct Scratch {
     frame: Vec<u8>,
     values: Vec<u8>,
-    spans: Vec<u8>,
-    site: Vec<u8>,
-    blob: Vec<u8>,
-    text: String,
+    memory: Memory,
+    /// Spans whose callsites the frame defines.
+    defined: Vec<Arc<NumberedSite>>,
     thread: u64,
-    thread_name: Option<String>,
+    thread_name: String,
 }
 
 /// A span as it travels with each of its events.
 pub(crate) struct EncodedSpan {
-    /// Its unique id and its callsite.
-    prefix: Vec<u8>,
-    batches: u32,
+    uid: u64,
+    site: SpanSite,
+    batches: u16,
     values: Vec<u8>,
-    cut: u32,
+    cut: u16,
+}
+
+enum SpanSite {
+    Numbered(Arc<NumberedSite>),
+    Blob(Box<[u8]>),
 }
 
 /// Values of a span, encoded, not yet attached to it.
 pub(crate) struct Batch {
     bytes: Vec<u8>,
-    cut: u32,
+    cut: u16,
 }
 
 impl EncodedSpan {
-    /// The callsite and the first values of a new span.
-    pub(crate) fn new(metadata: &Metadata<'_>, first: Batch) -> Self {
+    /// The callsite and the first values of a new span; `None` if its metadata is too large.
+    pub(crate) fn new(numbers: &Numbers, metadata: &'static Metadata<'static>, first: Batch) -> Option<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        let mut prefix = Vec::with_capacity(128);
-        put(&mut prefix, &NEXT.fetch_add(1, Ordering::Relaxed));
-        put_site(&mut prefix, &mut Vec::with_capacity(128), metadata);
-        Self {
-            prefix,
+        let site = match numbers.of_span(metadata) {
+            Some(site) => SpanSite::Numbered(site),
+            None => SpanSite::Blob(blob_of(metadata)?),
+        };
+        Some(Self {
+            uid: NEXT.fetch_add(1, Ordering::Relaxed),
+            site,
             batches: 1,
             values: first.bytes,
             cut: first.cut,
-        }
+        })
     }
 
     /// Adds values recorded later, as long as they fit into `max` bytes together.
     pub(crate) fn record(&mut self, later: &Batch, max: usize) {
-        self.cut += later.cut;
-        if self.values.len() + later.bytes.len() > max {
-            self.cut += 1;
+        self.cut = self.cut.saturating_add(later.cut);
+        if self.values.len() + later.bytes.len() > max || self.batches == u16::MAX {
+            self.cut = self.cut.saturating_add(1);
             return;
         }
         self.values.extend_from_slice(&later.bytes);
         self.batches += 1;
     }
 
-    fn len(&self) -> usize {
-        self.prefix.len() + self.values.len() + OVERHEAD
+    fn site(&self) -> SiteRef<'_> {
+        match &self.site {
+            SpanSite::Numbered(site) => site.reference(),
+            SpanSite::Blob(blob) => SiteRef::Inline(blob),
+        }
     }
 }
 
@@ -86,124 +102,151 @@ impl Batch {
     /// What a span has whose values could not be read.
     pub(crate) fn unreadable() -> Self {
         Self {
-            bytes: vec![0],
+            bytes: vec![0; 4],
             cut: 1,
         }
     }
 }
 
+/// Why there is no record of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unwritten {
+    /// Its metadata alone is too large.
+    TooLarge,
+    /// Its callsite has emitted enough.
+    Limited,
+}
+
 impl Scratch {
     fn new() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
+        let current = std::thread::current();
         Self {
             frame: Vec::new(),
             values: Vec::new(),
-            spans: Vec::new(),
-            site: Vec::new(),
-            blob: Vec::new(),
-            text: String::new(),
+            memory: Memory::new(),
+            defined: Vec::new(),
             thread: NEXT.fetch_add(1, Ordering::Relaxed),
-            thread_name: std::thread::current()
-                .name()
-                .map(|name| clipped(name, MAX_THREAD_NAME).to_owned()),
+            thread_name: clipped(current.name().unwrap_or_default(), MAX_THREAD_NAME).to_owned(),
         }
     }
 
     /// The values of a new span.
     pub(crate) fn attributes(&mut self, attributes: &span::Attributes<'_>, room: usize) -> Batch {
-        let (count, cut) = self.visit(room, Which::All, |visitor| attributes.record(visitor));
-        self.batch(count, cut)
+        self.batch(room, |visitor| attributes.record(visitor))
     }
 
     /// Values that a span got later.
     pub(crate) fn later(&mut self, record: &span::Record<'_>, room: usize) -> Batch {
-        let (count, cut) = self.visit(room, Which::All, |visitor| record.record(visitor));
-        self.batch(count, cut)
+        self.batch(room, |visitor| record.record(visitor))
     }
 
-    fn batch(&self, count: u32, cut: u32) -> Batch {
-        let mut bytes = Vec::with_capacity(self.values.len() + 2);
-        put(&mut bytes, &count);
-        bytes.extend_from_slice(&self.values);
-        Batch { bytes, cut }
+    fn batch(&mut self, room: usize, record: impl FnOnce(&mut dyn Visit)) -> Batch {
+        self.values.clear();
+        self.values.extend_from_slice(&[0; 4]);
+        let mut writer = Writer::new(&mut self.values, room, Which::All);
+        record(&mut writer);
+        let (count, cut) = (writer.count, writer.cut);
+        let len = self.values.len() as u16 - 4;
+        self.values[..2].copy_from_slice(&count.to_le_bytes());
+        self.values[2..4].copy_from_slice(&len.to_le_bytes());
+        Batch {
+            bytes: self.values.as_slice().into(),
+            cut,
+        }
     }
 
-    /// The record of an event, at most `max` bytes; `None` if its metadata alone is larger.
+    /// The record of an event, at most `max` bytes, to be handed to `publish`, which tells whether it is in the ring.
     ///
     /// `each_span` hands over the spans from the leaf to the root, and stops when told to.
     pub(crate) fn event(
         &mut self,
         event: &Event<'_>,
         normalized: Option<&Metadata<'_>>,
-        max: usize,
+        origin: &Origin<'_>,
         each_span: impl FnOnce(&mut dyn FnMut(&EncodedSpan) -> Go),
-    ) -> Option<&[u8]> {
-        let timestamp = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        self.frame.clear();
-        self.frame.extend_from_slice(&[VERSION, KIND_EVENT]);
-        put(
-            &mut self.frame,
-            &Head {
-                timestamp: u64::try_from(timestamp.as_nanos()).unwrap_or(u64::MAX),
-                thread: self.thread,
-                thread_name: self.thread_name.as_deref(),
-            },
-        );
-        let mut site = std::mem::take(&mut self.spans);
-        site.clear();
-        put_site(&mut site, &mut self.site, normalized.unwrap_or(event.metadata()));
-        self.site.clear();
-        put_site(
-            &mut self.site,
-            &mut self.blob,
-            normalized.unwrap_or(event.metadata()),
-        );
-        if self.blob.len() > wire::MAX_SITE {
-            return None;
+        publish: impl FnOnce(&[u8]) -> bool,
+    ) -> Result<(), Unwritten> {
+        let numbered = match normalized {
+            None => self.memory.find(origin.numbers, event.metadata()),
+            Some(_) => None,
+        };
+        let blob;
+        let site = match numbered {
+            Some(site) => {
+                if origin.limit.is_some_and(|limit| !site.admits(limit, origin.now)) {
+                    return Err(Unwritten::Limited);
+                }
+                site.reference()
+            }
+            None => {
+                blob = blob_of(normalized.unwrap_or(event.metadata())).ok_or(Unwritten::TooLarge)?;
+                SiteRef::Inline(&blob)
+            }
+        };
+        let name = self.thread_name.as_bytes();
+        if HEADER + name.len() + site.len() > origin.max {
+            return Err(Unwritten::TooLarge);
         }
-        let mut room = max.checked_sub(self.frame.len() + self.site.len() + 2 * OVERHEAD)?;
-        // Values before spans, though they come after them: what they leave is left for spans.
+        let frame = &mut self.frame;
+        frame.clear();
+        frame.extend_from_slice(&[0; HEADER]);
+        frame.extend_from_slice(name);
+        site.put(frame);
+        let start = frame.len();
+        // Values before spans: what they leave is left for spans.
         let which = normalized.map_or(Which::All, |_| Which::First);
-        let (count, mut cut) = self.visit(room, which, |visitor| event.record(visitor));
-        room -= self.values.len();
-        self.spans.clear();
-        let mut depth = 0_u32;
+        let mut writer = Writer::new(frame, origin.max, which);
+        event.record(&mut writer);
+        let mut header = Header {
+            values: writer.count,
+            cut: writer.cut,
+            depth: 0,
+            name_len: name.len() as u8,
+            timestamp: origin.now,
+            thread: self.thread,
+            repeats: 0,
+            values_len: (frame.len() - start) as u32,
+        };
+        self.defined.clear();
         each_span(&mut |span| {
-            if span.len() > room || depth as usize == MAX_DEPTH {
-                cut += 1;
+            let site = span.site();
+            let taken = SPAN_HEAD + site.len() + span.values.len();
+            if frame.len() + taken > origin.max || usize::from(header.depth) == MAX_DEPTH {
+                header.cut = header.cut.saturating_add(1);
                 return Go::Stop;
             }
-            room -= span.len();
-            depth += 1;
-            cut += span.cut;
-            self.spans.extend_from_slice(&span.prefix);
-            put(&mut self.spans, &span.batches);
-            self.spans.extend_from_slice(&span.values);
+            header.depth += 1;
+            header.cut = header.cut.saturating_add(span.cut);
+            frame.extend_from_slice(&span.uid.to_le_bytes());
+            frame.extend_from_slice(&span.batches.to_le_bytes());
+            frame.extend_from_slice(&(span.values.len() as u32).to_le_bytes());
+            site.put(frame);
+            frame.extend_from_slice(&span.values);
+            if let (SpanSite::Numbered(numbered), SiteRef::Defines(..)) = (&span.site, site) {
+                self.defined.push(numbered.clone());
+            }
             Go::On
         });
-        put(&mut self.frame, &depth);
-        self.frame.extend_from_slice(&self.spans);
-        self.frame.extend_from_slice(&self.site);
-        put(&mut self.frame, &count);
-        self.frame.extend_from_slice(&self.values);
-        put(&mut self.frame, &cut);
-        Some(&self.frame)
+        frame[..HEADER].copy_from_slice(&header.encode());
+        if publish(frame) {
+            if let (Some(numbered), SiteRef::Defines(..)) = (numbered, site) {
+                numbered.set_defined();
+            }
+            self.defined.drain(..).for_each(|span| span.set_defined());
+        }
+        Ok(())
     }
+}
 
-    /// Encodes values into `self.values`; gives how many, and how many were cut.
-    fn visit(&mut self, room: usize, which: Which, record: impl FnOnce(&mut dyn Visit)) -> (u32, u32) {
-        self.values.clear();
-        let mut writer = Writer {
-            out: &mut self.values,
-            text: &mut self.text,
-            room,
-            which,
-            count: 0,
-            cut: 0,
-        };
-        record(&mut writer);
-        (writer.count, writer.cut)
-    }
+/// What a layer knows of an event besides the event.
+pub(crate) struct Origin<'a> {
+    pub(crate) numbers: &'a Numbers,
+    pub(crate) limit: Option<RateLimit>,
+    /// Nanoseconds since the Unix epoch.
+    pub(crate) now: u64,
+    /// Bytes of a record at most.
+    pub(crate) max: usize,
 }
 
 /// Whether more is wanted.
@@ -223,27 +266,37 @@ enum Which {
 
 struct Writer<'a> {
     out: &'a mut Vec<u8>,
-    text: &'a mut String,
-    room: usize,
+    /// Where it has to end.
+    end: usize,
     which: Which,
-    count: u32,
-    cut: u32,
+    count: u16,
+    cut: u16,
 }
 
-impl Writer<'_> {
-    fn wants(&self, field: &Field) -> bool {
-        self.which == Which::All || field.index() == 0
+impl<'a> Writer<'a> {
+    fn new(out: &'a mut Vec<u8>, end: usize, which: Which) -> Self {
+        Self {
+            out,
+            end,
+            which,
+            count: 0,
+            cut: 0,
+        }
     }
 
-    fn value(&mut self, field: &Field, value: &Value<'_>) {
-        if !self.wants(field) {
+    /// Writes a value; what does not fit is taken back.
+    #[inline]
+    fn value(&mut self, field: &Field, tag: u8, put: impl FnOnce(&mut Self)) {
+        if self.which == Which::First && field.index() != 0 {
             return;
         }
         let start = self.out.len();
-        put(self.out, &(field.index() as u32, value));
-        if self.out.len() > self.room {
+        put_varint(self.out, field.index() as u64);
+        self.out.push(tag);
+        put(self);
+        if self.out.len() > self.end {
             self.out.truncate(start);
-            self.cut += 1;
+            self.cut = self.cut.saturating_add(1);
         } else {
             self.count += 1;
         }
@@ -251,107 +304,102 @@ impl Writer<'_> {
 
     /// Bytes that one text may take: half of what is left, so that no field starves those after it.
     fn most(&self) -> usize {
-        self.room.saturating_sub(self.out.len() + OVERHEAD) / 2
+        self.end.saturating_sub(self.out.len() + OVERHEAD) / 2
     }
 
-    /// Appends what `print` prints to the text buffer, shortened if need be.
+    fn put_text(&mut self, text: &str, most: usize) {
+        if text.len() <= most {
+            self.out.extend_from_slice(&(text.len() as u16).to_le_bytes());
+            self.out.extend_from_slice(text.as_bytes());
+        } else {
+            self.print(most, |out| out.write_str(text));
+        }
+    }
+
+    /// Appends what `print` prints, after its length, shortened to `most` bytes if need be.
+    #[inline]
     fn print(&mut self, most: usize, print: impl FnOnce(&mut dyn fmt::Write) -> fmt::Result) {
-        let start = self.text.len();
-        let max = start + most.saturating_sub(MARKER.len());
+        self.out.extend_from_slice(&[0; 2]);
+        let start = self.out.len();
         let mut bounded = Bounded {
-            text: self.text,
-            max,
+            max: start + most.saturating_sub(MARKER.len()),
+            out: self.out,
             full: Full::No,
         };
         // An error is either ours, about the bound, or that of a `Debug` that failed: what it printed is kept.
         let _ = print(&mut bounded);
         if bounded.full == Full::Yes {
-            self.text.push_str(MARKER);
-            self.cut += 1;
+            self.out.extend_from_slice(MARKER.as_bytes());
+            self.cut = self.cut.saturating_add(1);
         }
-    }
-
-    fn with_text(&mut self, use_it: impl FnOnce(&mut Self, &str)) {
-        let text = std::mem::take(self.text);
-        use_it(self, &text);
-        *self.text = text;
+        let len = (self.out.len() - start) as u16;
+        self.out[start - 2..start].copy_from_slice(&len.to_le_bytes());
     }
 }
 
 impl Visit for Writer<'_> {
     fn record_f64(&mut self, field: &Field, value: f64) {
-        self.value(field, &Value::F64(value));
+        self.value(field, TAG_F64, |w| w.out.extend_from_slice(&value.to_le_bytes()));
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
-        self.value(field, &Value::I64(value));
+        self.value(field, TAG_I64, |w| put_varint(w.out, zigzag(value)));
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
-        self.value(field, &Value::U64(value));
+        self.value(field, TAG_U64, |w| put_varint(w.out, value));
     }
 
     fn record_i128(&mut self, field: &Field, value: i128) {
-        self.value(field, &Value::I128(value));
+        self.value(field, TAG_I128, |w| w.out.extend_from_slice(&value.to_le_bytes()));
     }
 
     fn record_u128(&mut self, field: &Field, value: u128) {
-        self.value(field, &Value::U128(value));
+        self.value(field, TAG_U128, |w| w.out.extend_from_slice(&value.to_le_bytes()));
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {
-        self.value(field, &Value::Bool(value));
+        self.value(field, if value { TAG_TRUE } else { TAG_FALSE }, |_| {});
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        if value.len() <= self.most() {
-            return self.value(field, &Value::Str(value));
-        }
-        if self.wants(field) {
-            self.text.clear();
-            self.print(self.most(), |out| out.write_str(value));
-            self.with_text(|writer, text| writer.value(field, &Value::Str(text)));
-        }
+        let most = self.most();
+        self.value(field, TAG_STR, |w| w.put_text(value, most));
     }
 
     fn record_bytes(&mut self, field: &Field, value: &[u8]) {
-        let most = self.most();
-        if value.len() > most {
-            self.cut += 1;
+        let kept = value.len().min(self.most());
+        if kept < value.len() {
+            self.cut = self.cut.saturating_add(1);
         }
-        self.value(field, &Value::Bytes(&value[..value.len().min(most)]));
+        self.value(field, TAG_BYTES, |w| {
+            w.out.extend_from_slice(&(kept as u16).to_le_bytes());
+            w.out.extend_from_slice(&value[..kept]);
+        });
     }
 
     fn record_error(&mut self, field: &Field, value: &(dyn Error + 'static)) {
-        if !self.wants(field) {
-            return;
-        }
-        self.text.clear();
         let most = self.most();
-        let mut ends = Vec::with_capacity(2);
-        for error in std::iter::successors(Some(value), |&error| error.source()).take(MAX_SOURCES) {
-            // Each text has a length of its own on the wire.
-            let left = most.saturating_sub(self.text.len() + ends.len() * 4);
-            if left <= MARKER.len() && !ends.is_empty() {
-                self.cut += 1;
-                break;
+        self.value(field, TAG_ERROR, |w| {
+            let start = w.out.len();
+            w.out.push(0);
+            for error in std::iter::successors(Some(value), |&error| error.source()).take(MAX_SOURCES) {
+                let left = (start + most).saturating_sub(w.out.len() + 2);
+                if left <= MARKER.len() && w.out[start] > 0 {
+                    w.cut = w.cut.saturating_add(1);
+                    break;
+                }
+                w.print(left, |out| write!(out, "{error}"));
+                w.out[start] += 1;
             }
-            self.print(left, |out| write!(out, "{error}"));
-            ends.push(self.text.len());
-        }
-        self.with_text(|writer, text| {
-            let starts = std::iter::once(0).chain(ends.iter().copied());
-            let texts = starts.zip(&ends).map(|(start, end)| &text[start..*end]).collect();
-            writer.value(field, &Value::Error(texts));
         });
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        if self.wants(field) {
-            self.text.clear();
-            self.print(self.most(), |out| write!(out, "{value:?}"));
-            self.with_text(|writer, text| writer.value(field, &Value::Debug(text)));
-        }
+        let most = self.most();
+        self.value(field, TAG_DEBUG, |w| {
+            w.print(most, |out| write!(out, "{value:?}"));
+        });
     }
 }
 
@@ -363,15 +411,16 @@ enum Full {
 
 /// Takes text up to a length and then fails, so that an endless `Debug` ends.
 struct Bounded<'a> {
-    text: &'a mut String,
+    out: &'a mut Vec<u8>,
     max: usize,
     full: Full,
 }
 
 impl fmt::Write for Bounded<'_> {
+    #[inline]
     fn write_str(&mut self, part: &str) -> fmt::Result {
-        let kept = clipped(part, self.max.saturating_sub(self.text.len()));
-        self.text.push_str(kept);
+        let kept = clipped(part, self.max.saturating_sub(self.out.len()));
+        self.out.extend_from_slice(kept.as_bytes());
         if kept.len() == part.len() {
             return Ok(());
         }

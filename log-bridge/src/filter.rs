@@ -7,6 +7,18 @@ use serde::{Deserialize, Serialize};
 use tracing_core::{LevelFilter, Metadata};
 use tracing_subscriber::filter::Targets;
 
+use crate::wire::{Flaw, Reader};
+
+/// [`LevelFilter`] as a number.
+const LEVELS: [LevelFilter; 6] = [
+    LevelFilter::OFF,
+    LevelFilter::ERROR,
+    LevelFilter::WARN,
+    LevelFilter::INFO,
+    LevelFilter::DEBUG,
+    LevelFilter::TRACE,
+];
+
 /// A maximum level, and other ones for some targets. What it refuses costs the worker a level check.
 ///
 /// It crosses to the worker with serde. A directive holds for all targets that begin with its own; of several the
@@ -62,6 +74,58 @@ impl Filter {
         Self::new(LevelFilter::current())
     }
 
+    /// The least that covers the directives of an `EnvFilter`, such as `RUST_LOG` holds, so that the leader's
+    /// `EnvFilter` decides as if workers sent everything.
+    ///
+    /// Directives for targets are taken as they are. One for a span (`[span{field=value}]=level`) may want events of
+    /// any target in that span, so it raises all levels to its own. What can't be understood is ignored, as `EnvFilter`
+    /// does.
+    ///
+    /// ```
+    /// use log_bridge::Filter;
+    /// let filter = Filter::covering("warn,my_crate=debug,[user{id=7}]=info");
+    /// assert_eq!(filter.to_string(), "info,my_crate=debug");
+    /// ```
+    pub fn covering(directives: &str) -> Self {
+        let mut filter = Self::off();
+        let mut least = LevelFilter::OFF;
+        let mut depth = 0_usize;
+        let parts = directives.split(|c: char| {
+            depth = match c {
+                '[' | '{' => depth + 1,
+                ']' | '}' => depth.saturating_sub(1),
+                _ => depth,
+            };
+            depth == 0 && c == ','
+        });
+        let mut any = false;
+        for part in parts.map(str::trim).filter(|part| !part.is_empty()) {
+            if part.contains('[') {
+                let level = part
+                    .rsplit_once("]=")
+                    .map_or(Ok(LevelFilter::TRACE), |(_, level)| level.parse());
+                least = least.max(level.unwrap_or(LevelFilter::OFF));
+                any = true;
+                continue;
+            }
+            match directive(part) {
+                Some((Some(target), level)) => filter = filter.target(target, level),
+                Some((None, level)) => filter.default = level,
+                None => continue,
+            }
+            any = true;
+        }
+        if !any {
+            // An empty `EnvFilter` lets errors pass.
+            filter.default = LevelFilter::ERROR;
+        }
+        filter.default = filter.default.max(least);
+        for directive in &mut filter.directives {
+            directive.level = directive.level.max(least);
+        }
+        filter
+    }
+
     /// Everything up to `level` from targets that begin with `target`.
     #[must_use]
     pub fn target(mut self, target: impl Into<String>, level: LevelFilter) -> Self {
@@ -90,6 +154,31 @@ impl Filter {
         *metadata.level() <= self.level_for(metadata.target())
     }
 
+    /// The level of all others, then level and length of each target before the target.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut out = vec![index_of(self.default)];
+        for Directive { target, level } in &self.directives {
+            out.push(index_of(*level));
+            out.extend_from_slice(&(target.len() as u16).to_le_bytes());
+            out.extend_from_slice(target.as_bytes());
+        }
+        out
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Flaw> {
+        let level = |reader: &mut Reader<'_>| {
+            let index = reader.u8()?;
+            LEVELS.get(usize::from(index)).copied().ok_or(Flaw::Level(index))
+        };
+        let mut reader = Reader::new(bytes);
+        let mut filter = Self::new(level(&mut reader)?);
+        while reader.end().is_err() {
+            let level = level(&mut reader)?;
+            filter = filter.target(reader.text()?, level);
+        }
+        Ok(filter)
+    }
+
     fn level_for(&self, target: &str) -> LevelFilter {
         self.directives
             .iter()
@@ -116,6 +205,15 @@ impl From<Targets> for Filter {
     }
 }
 
+impl From<&Filter> for Targets {
+    fn from(filter: &Filter) -> Self {
+        let directives = filter.directives.iter();
+        Targets::new()
+            .with_default(filter.default)
+            .with_targets(directives.map(|directive| (directive.target.clone(), directive.level)))
+    }
+}
+
 impl FromStr for Filter {
     type Err = ParseFilterError;
 
@@ -139,23 +237,32 @@ impl fmt::Display for Filter {
     }
 }
 
+fn index_of(level: LevelFilter) -> u8 {
+    let index = LEVELS.iter().position(|known| *known == level);
+    index.unwrap_or_default() as u8
+}
+
+/// What an `EnvFilter` says of one target, if anything.
+fn directive(text: &str) -> Option<(Option<&str>, LevelFilter)> {
+    let (target, level) = match text.rsplit_once('=') {
+        Some((target, level)) => (Some(target), level.parse().ok()?),
+        None => match text.parse() {
+            Ok(level) => (None, level),
+            Err(_) => (Some(text), LevelFilter::TRACE),
+        },
+    };
+    Some((target.filter(|target| !target.is_empty()), level))
+}
+
 /// [`LevelFilter`] as a number: 0 is off, 5 is TRACE.
 mod level {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
     use tracing_core::LevelFilter;
 
-    const LEVELS: [LevelFilter; 6] = [
-        LevelFilter::OFF,
-        LevelFilter::ERROR,
-        LevelFilter::WARN,
-        LevelFilter::INFO,
-        LevelFilter::DEBUG,
-        LevelFilter::TRACE,
-    ];
+    use super::{LEVELS, index_of};
 
     pub(super) fn serialize<S: Serializer>(level: &LevelFilter, serializer: S) -> Result<S::Ok, S::Error> {
-        let index = LEVELS.iter().position(|known| known == level).unwrap_or_default();
-        serializer.serialize_u8(index as u8)
+        serializer.serialize_u8(index_of(*level))
     }
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<LevelFilter, D::Error> {
@@ -187,6 +294,25 @@ mod tests {
         let bytes = postcard::to_stdvec(&filter).unwrap();
         assert_eq!(postcard::from_bytes::<Filter>(&bytes).unwrap(), filter);
         assert!(postcard::from_bytes::<Filter>(&[6, 0]).is_err());
+        let bytes = filter.encode();
+        assert_eq!(Filter::decode(&bytes).unwrap(), filter);
+        assert!((0..bytes.len()).all(|len| len == 1 || Filter::decode(&bytes[..len]).is_err()));
+        assert_eq!(Filter::decode(&[6]), Err(Flaw::Level(6)));
+        assert_eq!(Filter::from(Targets::from(&filter)), filter);
+    }
+
+    #[test]
+    fn an_env_filter_is_covered() {
+        for (directives, expected) in [
+            ("", "error"),
+            ("debug", "debug"),
+            ("info,a::b=off,c", "info,a::b=off,c=trace"),
+            ("a=warn,[s]", "trace,a=trace"),
+            ("off,t[s{x=1,y=\"a,b\"}]=info,a=debug", "info,a=debug"),
+            ("x=loud", "error"),
+        ] {
+            assert_eq!(Filter::covering(directives).to_string(), expected, "{directives}");
+        }
     }
 
     #[test]

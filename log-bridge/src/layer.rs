@@ -1,5 +1,9 @@
 //! The worker's layer: every wanted event becomes a record in the ring.
 
+use std::io;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
 use shm_buffers::ring::Producer;
 use shm_buffers::slots::Slots;
 use tracing_core::{Event, Interest, LevelFilter, Metadata, Subscriber, span};
@@ -7,24 +11,18 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 
-use crate::encode::{Batch, EncodedSpan, Go, SCRATCH, Scratch};
+use crate::encode::{Batch, EncodedSpan, Go, Origin, SCRATCH, Scratch};
 use crate::filter::Filter;
-use crate::outlet::Outlet;
+use crate::numbers::{Numbers, RateLimit, key_of};
+use crate::outlet::{Outlet, Overflow};
 use crate::tally::{Counters, SLOTS};
+use crate::watch::Watch;
 use crate::wire::{MAX_FRAME, level_index};
 
 const MIN_RING: usize = 1024;
 const DEFAULT_RECORD: usize = 16 * 1024;
 const MIN_RECORD: usize = 256;
-
-/// What happens to an event when the ring is full.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub enum Overflow {
-    /// It is dropped and counted.
-    #[default]
-    DropNewest,
-}
+const DEFAULT_WATCH: Duration = Duration::from_millis(100);
 
 /// A [`tracing_subscriber::Layer`] that writes events, and the spans that they are in, into a ring.
 ///
@@ -35,9 +33,25 @@ pub enum Overflow {
 /// A value that would make its record larger than [`max_record`](WorkerLayerBuilder::max_record) is shortened,
 /// marked and counted; so are the outermost spans left out then.
 pub struct WorkerLayer {
-    outlet: Outlet,
-    filter: Filter,
+    shared: Arc<Shared>,
+    slots: Slots,
+    numbers: Numbers,
+    overflow: Overflow,
+    rate_limit: Option<RateLimit>,
     max_record: usize,
+}
+
+/// What the layer and its [`Watch`] have in common.
+pub(crate) struct Shared {
+    pub(crate) outlet: Outlet,
+    /// Read only where `tracing` caches the answer, or by who asks `enabled!`.
+    pub(crate) filter: RwLock<Filter>,
+}
+
+impl Shared {
+    fn with_filter<T>(&self, read: impl FnOnce(&Filter) -> T) -> T {
+        read(&self.filter.read().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 /// Settings of a [`WorkerLayer`].
@@ -48,7 +62,9 @@ pub struct WorkerLayerBuilder {
     slots: Slots,
     filter: Filter,
     overflow: Overflow,
+    rate_limit: Option<RateLimit>,
     max_record: usize,
+    watch: Duration,
 }
 
 /// Why there is no layer.
@@ -79,6 +95,9 @@ pub enum InstallError {
     /// Somebody else was faster.
     #[error("a global tracing subscriber is already set in this worker")]
     Subscriber(#[from] tracing::subscriber::SetGlobalDefaultError),
+    /// The system has no thread left for [`WorkerLayerBuilder::watch_every`].
+    #[error("cannot start the thread that watches for another log filter")]
+    Thread(#[source] io::Error),
     /// Somebody else was faster.
     #[cfg(feature = "log")]
     #[error("a logger for the log crate is already set in this worker")]
@@ -93,8 +112,16 @@ impl WorkerLayer {
             slots,
             filter: Filter::default(),
             overflow: Overflow::default(),
+            rate_limit: None,
             max_record: DEFAULT_RECORD,
+            watch: DEFAULT_WATCH,
         }
+    }
+
+    /// By which the layer learns that the leader has [set another filter](crate::Collector::set_filter). To be taken
+    /// before the layer is put into a subscriber; [`install`](WorkerLayerBuilder::install) takes care of it itself.
+    pub fn watch(&self) -> Watch {
+        Watch::new(&self.shared, &self.slots)
     }
 
     /// A quarter of a record for the values of each span.
@@ -123,6 +150,19 @@ impl WorkerLayerBuilder {
         self
     }
 
+    /// How many events one callsite may emit; default: any number. Records of the `log` crate, and callsites beyond the
+    /// 4096th, are not limited.
+    pub fn rate_limit(mut self, limit: RateLimit) -> Self {
+        self.rate_limit = Some(limit);
+        self
+    }
+
+    /// How often [`install`](Self::install)'s thread looks whether the leader has set another filter; default: 100 ms.
+    pub fn watch_every(mut self, interval: Duration) -> Self {
+        self.watch = interval;
+        self
+    }
+
     /// Bytes of one record at most; default: 16 KiB. It is raised to 256 bytes, and lowered to 64 KiB and to a
     /// quarter of the ring.
     pub fn max_record(mut self, bytes: usize) -> Self {
@@ -140,28 +180,37 @@ impl WorkerLayerBuilder {
             return Err(BuildError::RingTooSmall { capacity });
         }
         let given = self.slots.len();
-        let counters = Counters::new(self.slots).ok_or(BuildError::TooFewSlots { given })?;
-        // Matched so that a policy to come can't be forgotten here.
-        match self.overflow {
-            Overflow::DropNewest => {}
-        }
+        let counters = Counters::new(&self.slots).ok_or(BuildError::TooFewSlots { given })?;
         Ok(WorkerLayer {
-            outlet: Outlet::new(self.producer, counters),
-            filter: self.filter,
+            shared: Arc::new(Shared {
+                outlet: Outlet::new(self.producer, counters, self.overflow),
+                filter: RwLock::new(self.filter),
+            }),
+            slots: self.slots,
+            numbers: Numbers::new(),
+            overflow: self.overflow,
+            rate_limit: self.rate_limit,
             max_record: self.max_record.clamp(MIN_RECORD, MAX_FRAME).min(capacity / 4),
         })
     }
 
     /// Makes the layer, above a registry, the default subscriber of this process; with the feature `log` it gets
-    /// the records of the `log` crate, too. To be called once, early in a worker.
+    /// the records of the `log` crate, too. A thread watches for another filter. To be called once, early in a worker.
     ///
     /// # Errors
-    /// If it can't be built, or the process has a default already.
+    /// If it can't be built, there is no thread, or the process has a default already.
     pub fn install(self) -> Result<(), InstallError> {
+        let interval = self.watch;
+        let layer = self.build()?;
+        let watch = layer.watch();
         #[cfg(feature = "log")]
-        let max_level = tracing_log::AsLog::as_log(&self.filter.max_level());
-        let subscriber = tracing_subscriber::registry().with(self.build()?);
-        tracing::subscriber::set_global_default(subscriber)?;
+        let watch = watch.with_log();
+        #[cfg(feature = "log")]
+        let max_level = layer
+            .shared
+            .with_filter(|filter| tracing_log::AsLog::as_log(&filter.max_level()));
+        watch.spawn(interval).map_err(InstallError::Thread)?;
+        tracing::subscriber::set_global_default(tracing_subscriber::registry().with(layer))?;
         #[cfg(feature = "log")]
         tracing_log::LogTracer::builder()
             .with_max_level(max_level)
@@ -173,7 +222,10 @@ impl WorkerLayerBuilder {
 impl std::fmt::Debug for WorkerLayer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("WorkerLayer")
-            .field("filter", &self.filter)
+            .field(
+                "filter",
+                &*self.shared.filter.read().unwrap_or_else(PoisonError::into_inner),
+            )
             .field("max_record", &self.max_record)
             .finish_non_exhaustive()
     }
@@ -184,25 +236,26 @@ where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
     fn register_callsite(&self, metadata: &'static Metadata<'static>) -> Interest {
-        match self.filter.enabled(metadata) {
+        match self.shared.with_filter(|filter| filter.enabled(metadata)) {
             true => Interest::always(),
             false => Interest::never(),
         }
     }
 
     fn enabled(&self, metadata: &Metadata<'_>, _: Context<'_, S>) -> bool {
-        self.filter.enabled(metadata)
+        self.shared.with_filter(|filter| filter.enabled(metadata))
     }
 
     fn max_level_hint(&self) -> Option<LevelFilter> {
-        Some(self.filter.max_level())
+        Some(self.shared.with_filter(Filter::max_level))
     }
 
     fn on_new_span(&self, attributes: &span::Attributes<'_>, id: &span::Id, context: Context<'_, S>) {
         // Values are formatted before the span's extensions are locked: a `Debug` may log.
         let first = self.read(|scratch| scratch.attributes(attributes, self.span_room()));
-        let encoded = EncodedSpan::new(attributes.metadata(), first.unwrap_or_else(Batch::unreadable));
-        if let Some(span) = context.span(id) {
+        let first = first.unwrap_or_else(Batch::unreadable);
+        let encoded = EncodedSpan::new(&self.numbers, attributes.metadata(), first);
+        if let (Some(span), Some(encoded)) = (context.span(id), encoded) {
             span.extensions_mut().replace(encoded);
         }
     }
@@ -217,34 +270,80 @@ where
     }
 
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
-        #[cfg(feature = "log")]
-        let normalized = tracing_log::NormalizeEvent::normalized_metadata(event);
-        #[cfg(not(feature = "log"))]
-        let normalized: Option<Metadata<'_>> = None;
-
-        let level = level_index(*event.metadata().level());
-        if self.outlet.refuses(level) {
+        let metadata = event.metadata();
+        let level = level_index(*metadata.level());
+        let outlet = &self.shared.outlet;
+        let normalized = normalized(event);
+        let key = match &normalized {
+            Some(metadata) if self.overflow == Overflow::Batch => key_of_log(metadata),
+            _ => key_of(metadata) as u64,
+        };
+        if outlet.refuses(level, key) {
             return;
         }
-        let offered = SCRATCH.try_with(|scratch| {
-            let mut scratch = scratch.try_borrow_mut().ok()?;
-            let frame = scratch.event(event, normalized.as_ref(), self.max_record, |each| {
-                for span in context.event_scope(event).into_iter().flatten() {
-                    if let Some(encoded) = span.extensions().get::<EncodedSpan>()
-                        && each(encoded) == Go::Stop
-                    {
-                        break;
-                    }
+        let origin = Origin {
+            numbers: &self.numbers,
+            limit: self.rate_limit,
+            now: now(),
+            max: self.max_record,
+        };
+        let each_span = |each: &mut dyn FnMut(&EncodedSpan) -> Go| {
+            for span in context.event_scope(event).into_iter().flatten() {
+                if let Some(encoded) = span.extensions().get::<EncodedSpan>()
+                    && each(encoded) == Go::Stop
+                {
+                    break;
                 }
-            })?;
-            self.outlet.offer(level, frame);
-            Some(())
+            }
+        };
+        let publish = |frame: &[u8]| outlet.offer(level, key, frame);
+        let written = SCRATCH.try_with(|scratch| {
+            let mut scratch = scratch.try_borrow_mut().ok()?;
+            scratch
+                .event(event, normalized.as_ref(), &origin, each_span, publish)
+                .ok()
         });
-        // The thread is ending, or in the midst of another event, or the metadata alone is too large.
-        if !matches!(offered, Ok(Some(()))) {
-            self.outlet.lose(level);
+        // The thread is ending, or in the midst of another event, or the metadata alone is too large, or there were
+        // too many.
+        if !matches!(written, Ok(Some(()))) {
+            outlet.lose(level);
         }
     }
+}
+
+fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    since.as_secs() * 1_000_000_000 + u64::from(since.subsec_nanos())
+}
+
+/// The metadata of a record of the `log` crate, which are among its values.
+#[cfg(feature = "log")]
+#[inline]
+fn normalized<'a>(event: &'a Event<'_>) -> Option<Metadata<'a>> {
+    // Much faster than to look for the callsite, and hardly ever wrong.
+    match event.metadata().name() {
+        "log event" => tracing_log::NormalizeEvent::normalized_metadata(event),
+        _ => None,
+    }
+}
+
+#[cfg(not(feature = "log"))]
+fn normalized(_: &Event<'_>) -> Option<Metadata<'static>> {
+    None
+}
+
+/// What tells the callsites of the `log` crate apart.
+fn key_of_log(metadata: &Metadata<'_>) -> u64 {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+    let mut hasher = DefaultHasher::new();
+    (
+        metadata.level(),
+        metadata.target(),
+        metadata.file(),
+        metadata.line(),
+    )
+        .hash(&mut hasher);
+    hasher.finish()
 }
 
 #[cfg(test)]
@@ -258,7 +357,8 @@ mod tests {
         let layer = WorkerLayer::builder(producer, Slots::in_process(SLOTS))
             .build()
             .unwrap();
-        assert_eq!(layer.filter.max_level(), LevelFilter::INFO);
+        assert_eq!(layer.shared.with_filter(Filter::max_level), LevelFilter::INFO);
+        assert_eq!(layer.rate_limit, None);
         assert_eq!(layer.max_record, 16 * 1024);
         assert_eq!(Overflow::default(), Overflow::DropNewest);
     }

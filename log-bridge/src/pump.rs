@@ -11,6 +11,8 @@ use shm_buffers::ring::Consumer;
 use shm_buffers::slots::Slots;
 
 use crate::collector::{AddError, Collector, Departed, Source};
+use crate::filter::Filter;
+use crate::pushed::{FilterTooLong, Pushable};
 use crate::tally::{SLOTS, Tally};
 
 /// How much sooner the pump comes back to sources that had something.
@@ -23,6 +25,19 @@ enum Command {
     Remove(u64, SyncSender<Option<Departed>>),
     Flush(SyncSender<()>),
     Count(SyncSender<()>),
+    Filter(Box<Pushable>),
+}
+
+/// Why workers did not get another filter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SetFilterError {
+    /// It does not fit.
+    #[error(transparent)]
+    TooLong(#[from] FilterTooLong),
+    /// The pump has stopped.
+    #[error("log collector has stopped, the filter was not changed")]
+    Stopped,
 }
 
 /// Why not everything was replayed.
@@ -117,6 +132,15 @@ impl CollectorHandle {
         }
         self.send(Command::Add(source, consumer, slots))
             .ok_or(AddError::Stopped { id })
+    }
+
+    /// As [`Collector::set_filter`]; does not wait.
+    ///
+    /// # Errors
+    /// If the filter is too long, or the pump has stopped.
+    pub fn set_filter(&self, filter: &Filter) -> Result<(), SetFilterError> {
+        let filter = Box::new(Pushable::new(filter)?);
+        self.send(Command::Filter(filter)).ok_or(SetFilterError::Stopped)
     }
 
     /// As [`Collector::remove`], at once.
@@ -241,6 +265,9 @@ impl Pump {
                 self.guarded(Collector::drain);
                 self.publish();
                 let _ = reply.try_send(());
+            }
+            Command::Filter(filter) => {
+                self.guarded(|collector| collector.push_filter(*filter));
             }
             Command::Count(reply) => {
                 self.publish();

@@ -7,36 +7,59 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tracing_core::field::{DebugValue, Value as Field, ValueSet};
 use tracing_core::{Dispatch, Event};
 
-use crate::callsites::{Interned, stand_in};
-use crate::wire::{DecodeError, Entry, Flaw, Frame, Head, Record, Site, Value, level_of};
+use crate::callsites::{Interned, REPEATS, stand_in};
+use crate::known::KnownSites;
+use crate::site::Site;
+use crate::wire::{Flaw, Frame, Record, Texts, Value, Values, level_of};
 
 thread_local! {
-    static CURRENT: RefCell<Option<Emission>> = const { RefCell::new(None) };
+    static CURRENT: RefCell<Emission> = const {
+        RefCell::new(Emission {
+            replays: Replays::No,
+            timestamp: 0,
+            thread: 0,
+            thread_name: String::new(),
+        })
+    };
 }
 
+/// The buffer of the name is reused from event to event.
 struct Emission {
-    timestamp: SystemTime,
+    replays: Replays,
+    timestamp: u64,
     thread: u64,
-    thread_name: Option<String>,
+    thread_name: String,
+}
+
+#[derive(PartialEq, Eq)]
+enum Replays {
+    Yes,
+    No,
 }
 
 /// When the event that is being replayed on this thread was emitted; `None` outside of a replay.
 ///
 /// For layers that have a use for it; [`EmissionTime`](crate::EmissionTime) is one.
 pub fn current_timestamp() -> Option<SystemTime> {
-    current(|emission| emission.timestamp)
+    current(|emission| UNIX_EPOCH + Duration::from_nanos(emission.timestamp))
 }
 
 /// The thread of the worker that emitted the event that is being replayed on this thread: its number, counted
 /// from 1 in the order of their first events, and its name. `None` outside of a replay.
 pub fn current_thread() -> Option<(u64, Option<String>)> {
-    current(|emission| (emission.thread, emission.thread_name.clone()))
+    current(|emission| {
+        let name = Some(&emission.thread_name).filter(|name| !name.is_empty());
+        (emission.thread, name.cloned())
+    })
 }
 
 /// A thread that is ending and logs has none.
 fn current<T>(read: impl FnOnce(&Emission) -> T) -> Option<T> {
     CURRENT
-        .try_with(|current| current.borrow().as_ref().map(read))
+        .try_with(|current| {
+            let current = current.borrow();
+            (current.replays == Replays::Yes).then(|| read(&current))
+        })
         .ok()
         .flatten()
 }
@@ -45,25 +68,29 @@ fn current<T>(read: impl FnOnce(&Emission) -> T) -> Option<T> {
 struct Emitting;
 
 impl Emitting {
-    fn start(head: &Head<'_>) -> Self {
-        CURRENT.set(Some(Emission {
-            timestamp: UNIX_EPOCH + Duration::from_nanos(head.timestamp),
-            thread: head.thread,
-            thread_name: head.thread_name.map(str::to_owned),
-        }));
+    fn start(record: &Record<'_>) -> Self {
+        CURRENT.with_borrow_mut(|current| {
+            current.replays = Replays::Yes;
+            current.timestamp = record.header.timestamp;
+            current.thread = record.header.thread;
+            current.thread_name.clear();
+            current
+                .thread_name
+                .push_str(record.thread_name.unwrap_or_default());
+        });
         Self
     }
 }
 
 impl Drop for Emitting {
     fn drop(&mut self) {
-        CURRENT.set(None);
+        CURRENT.with_borrow_mut(|current| current.replays = Replays::No);
     }
 }
 
-/// Runs `replay` with the time and thread of `head` as the current ones.
-pub(crate) fn emitted<T>(head: &Head<'_>, replay: impl FnOnce() -> T) -> T {
-    let _emitting = Emitting::start(head);
+/// Runs `replay` with the time and thread of `record` as the current ones.
+pub(crate) fn emitted<T>(record: &Record<'_>, replay: impl FnOnce() -> T) -> T {
+    let _emitting = Emitting::start(record);
     replay()
 }
 
@@ -76,6 +103,9 @@ impl fmt::Debug for Verbatim<'_> {
     }
 }
 
+/// Sources of an error that are taken over.
+const MAX_SOURCES: usize = 64;
+
 /// Another process's error: its text, and its sources.
 struct Reported {
     text: String,
@@ -83,11 +113,19 @@ struct Reported {
 }
 
 impl Reported {
-    fn new(texts: &[&str]) -> Self {
-        let (first, rest) = texts.split_first().unwrap_or((&"", &[]));
+    fn new(texts: Texts<'_>) -> Self {
+        let mut texts: Vec<&str> = texts.take(MAX_SOURCES).collect();
+        let mut source = None;
+        while texts.len() > 1 {
+            source = texts.pop().map(|text| Box::new(Self::of(text, source)));
+        }
+        Self::of(texts.pop().unwrap_or_default(), source)
+    }
+
+    fn of(text: &str, source: Option<Box<Self>>) -> Self {
         Self {
-            text: (*first).to_owned(),
-            source: (!rest.is_empty()).then(|| Box::new(Self::new(rest))),
+            text: text.to_owned(),
+            source,
         }
     }
 }
@@ -112,104 +150,170 @@ impl std::error::Error for Reported {
 
 /// A value in the form that `tracing` records; its traits are sealed, so each type is given its own.
 enum Recordable<'a> {
-    Plain(&'a dyn Field),
+    Bool(bool),
+    I64(i64),
+    U64(u64),
+    I128(i128),
+    U128(u128),
+    F64(f64),
+    Str(&'a str),
+    Bytes(&'a [u8]),
     Debug(DebugValue<Verbatim<'a>>),
     Error(Box<dyn std::error::Error + Send + Sync>),
 }
 
 impl<'a> Recordable<'a> {
-    fn new(value: &'a Value<'a>) -> Self {
+    #[inline]
+    fn new(value: Value<'a>) -> Self {
         match value {
-            Value::Bool(value) => Self::Plain(value),
-            Value::I64(value) => Self::Plain(value),
-            Value::U64(value) => Self::Plain(value),
-            Value::I128(value) => Self::Plain(value),
-            Value::U128(value) => Self::Plain(value),
-            Value::F64(value) => Self::Plain(value),
-            Value::Str(value) => Self::Plain(value),
-            Value::Bytes(value) => Self::Plain(value),
+            Value::Bool(value) => Self::Bool(value),
+            Value::I64(value) => Self::I64(value),
+            Value::U64(value) => Self::U64(value),
+            Value::I128(value) => Self::I128(value),
+            Value::U128(value) => Self::U128(value),
+            Value::F64(value) => Self::F64(value),
+            Value::Str(value) => Self::Str(value),
+            Value::Bytes(value) => Self::Bytes(value),
             Value::Debug(text) => Self::Debug(tracing_core::field::debug(Verbatim(text))),
-            Value::Error(texts) => Self::Error(Box::new(Reported::new(&texts[..texts.len().min(64)]))),
+            Value::Error(texts) => Self::Error(Box::new(Reported::new(texts))),
         }
     }
 
+    #[inline]
     fn as_field(&self) -> &dyn Field {
         match self {
-            Self::Plain(value) => *value,
+            Self::Bool(value) => value,
+            Self::I64(value) => value,
+            Self::U64(value) => value,
+            Self::I128(value) => value,
+            Self::U128(value) => value,
+            Self::F64(value) => value,
+            Self::Str(value) => value,
+            Self::Bytes(value) => value,
             Self::Debug(value) => value,
             Self::Error(error) => error,
         }
     }
 }
 
-/// Hands `entries` as values of the callsite's fields to `use_it`.
+/// Values that need no allocation, and the fields of a callsite that may have them.
+const FEW_VALUES: usize = 12;
+const FEW_FIELDS: usize = 32;
+
+/// Hands `values` as values of the callsite's fields to `use_it`; `last` is that of the last field.
+#[inline]
 pub(crate) fn with_values<T>(
     site: &'static Interned,
-    entries: &[Entry<'_>],
+    values: Values<'_>,
+    last: Option<&dyn Field>,
     use_it: impl FnOnce(&ValueSet<'_>) -> T,
-) -> Result<T, DecodeError> {
+) -> Result<T, Flaw> {
     let fields = site.metadata().fields();
-    let recordable: Vec<(u32, Recordable<'_>)> = entries
-        .iter()
-        .map(|(field, value)| (*field, Recordable::new(value)))
-        .collect();
-    let mut values: Vec<Option<&dyn Field>> = vec![None; fields.len()];
-    for (field, value) in &recordable {
-        let place = values.get_mut(*field as usize).ok_or(Flaw::Field {
-            field: *field,
-            fields: fields.len(),
+    if values.len() <= FEW_VALUES && fields.len() <= FEW_FIELDS {
+        let mut few = [const { (0, Recordable::Bool(false)) }; FEW_VALUES];
+        let mut count = 0;
+        values.each(|(field, value)| {
+            few[count] = (field, Recordable::new(value));
+            count += 1;
         })?;
-        *place = Some(value.as_field());
+        let mut places = [None; FEW_FIELDS];
+        let places = &mut places[..fields.len()];
+        fill(places, &few[..count], last)?;
+        Ok(use_it(&fields.value_set_all(places)))
+    } else {
+        let mut many = Vec::new();
+        values.each(|(field, value)| many.push((field, Recordable::new(value))))?;
+        let mut places = vec![None; fields.len()];
+        fill(&mut places, &many, last)?;
+        Ok(use_it(&fields.value_set_all(&places)))
     }
-    Ok(use_it(&fields.value_set_all(&values)))
+}
+
+#[inline]
+fn fill<'r>(
+    places: &mut [Option<&'r dyn Field>],
+    values: &'r [(u64, Recordable<'_>)],
+    last: Option<&'r dyn Field>,
+) -> Result<(), Flaw> {
+    let fields = places.len();
+    for (field, value) in values {
+        let place = usize::try_from(*field)
+            .ok()
+            .and_then(|index| places.get_mut(index));
+        *place.ok_or(Flaw::Field {
+            field: *field,
+            fields,
+        })? = Some(value.as_field());
+    }
+    if let (Some(place), Some(_)) = (places.last_mut(), last) {
+        *place = last;
+    }
+    Ok(())
 }
 
 /// Emits an event in the current span, if it is wanted.
-pub(crate) fn event(
+#[inline]
+pub(crate) fn event(dispatch: &Dispatch, site: &'static Interned, record: &Record<'_>) -> Result<(), Flaw> {
+    match record.header.repeats {
+        0 => emit(dispatch, site, record.values, None),
+        repeats => emit(dispatch, site.repeated(), record.values, Some(&repeats)),
+    }
+}
+
+#[inline]
+fn emit(
     dispatch: &Dispatch,
     site: &'static Interned,
-    entries: &[Entry<'_>],
-) -> Result<(), DecodeError> {
-    with_values(site, entries, |values| {
-        if site.enabled(dispatch) {
-            dispatch.event(&Event::new(site.metadata(), values));
-        }
+    values: Values<'_>,
+    last: Option<&dyn Field>,
+) -> Result<(), Flaw> {
+    if !site.enabled(dispatch) {
+        return values.each(drop);
+    }
+    with_values(site, values, last, |values| {
+        dispatch.event(&Event::new(site.metadata(), values));
     })
 }
 
 /// Emits an event whose callsite is beyond the bound.
-pub(crate) fn unregistered(
-    dispatch: &Dispatch,
-    site: &Site<'_>,
-    entries: &[Entry<'_>],
-) -> Result<(), DecodeError> {
+pub(crate) fn unregistered(dispatch: &Dispatch, site: &Site<'_>, record: &Record<'_>) -> Result<(), Flaw> {
     let (mut message, mut fields) = (String::new(), String::new());
-    print_fields(&mut message, &mut fields, site, entries);
+    print_fields(&mut message, &mut fields, site, record)?;
     let location = match (site.file, site.line) {
         (Some(file), Some(line)) => format!("{file}:{line}"),
         (file, _) => file.unwrap_or_default().to_owned(),
     };
-    let entries = [
-        (0, Value::Debug(&message)),
-        (1, Value::Str(site.target)),
-        (2, Value::Str(&location)),
-        (3, Value::Debug(fields.trim_start())),
+    let stand_in = stand_in(site.level);
+    if !stand_in.enabled(dispatch) {
+        return Ok(());
+    }
+    let values: [Option<&dyn Field>; 4] = [
+        Some(&tracing_core::field::debug(Verbatim(&message))),
+        Some(&site.target),
+        Some(&location.as_str()),
+        Some(&tracing_core::field::debug(Verbatim(fields.trim_start()))),
     ];
-    event(dispatch, stand_in(site.level), &entries)
+    let metadata = stand_in.metadata();
+    dispatch.event(&Event::new(metadata, &metadata.fields().value_set_all(&values)));
+    Ok(())
 }
 
 /// A record in one line, such as `WARN eval:user: my_crate::knn: no neighbours item=7`.
-pub(crate) fn line(frame: &[u8]) -> Option<String> {
-    let Ok(Frame::Event(Record {
-        site, spans, values, ..
-    })) = Frame::decode(frame)
-    else {
+pub(crate) fn line(frame: &[u8], sites: &KnownSites) -> Option<String> {
+    let Ok(Frame::Event(record)) = Frame::decode(frame) else {
         return None;
     };
-    let site = Site::decode(site).ok()?;
+    let site = Site::decode(sites.blob_of_event(record.site)?).ok()?;
     let mut line = format!("{} ", level_of(site.level.into()));
-    for span in spans.iter().rev() {
-        line.push_str(Site::decode(span.site).ok()?.name);
+    let mut spans = Vec::new();
+    let named = record.each_span(|_, span| {
+        let blob = sites.blob_of_span(span.site).unwrap_or_default();
+        spans.push(Site::decode(blob)?.name);
+        Ok(())
+    });
+    named.ok()?;
+    for name in spans.iter().rev() {
+        line.push_str(name);
         line.push(':');
     }
     if !spans.is_empty() {
@@ -218,27 +322,41 @@ pub(crate) fn line(frame: &[u8]) -> Option<String> {
     line.push_str(site.target);
     line.push_str(": ");
     let mut fields = String::new();
-    print_fields(&mut line, &mut fields, &site, &values);
+    print_fields(&mut line, &mut fields, &site, &record).ok()?;
     line.push_str(&fields);
     Some(line)
 }
 
-fn print_fields(message: &mut String, fields: &mut String, site: &Site<'_>, entries: &[Entry<'_>]) {
-    for (field, value) in entries {
-        let name = site.fields.get(*field as usize).copied().unwrap_or("?");
+fn print_fields(
+    message: &mut String,
+    fields: &mut String,
+    site: &Site<'_>,
+    record: &Record<'_>,
+) -> Result<(), Flaw> {
+    record.values.each(|(field, value)| {
+        let name = usize::try_from(field)
+            .ok()
+            .and_then(|index| site.fields.get(index));
         // Writing to a string does not fail.
-        let _ = match (name, value) {
+        let _ = match (name.copied().unwrap_or("?"), value) {
             ("message", Value::Str(text) | Value::Debug(text)) => message.write_str(text),
-            (_, Value::Debug(text)) => write!(fields, " {name}={text}"),
-            (_, Value::Str(value)) => write!(fields, " {name}={value:?}"),
-            (_, Value::Bytes(value)) => write!(fields, " {name}={value:?}"),
-            (_, Value::Error(value)) => write!(fields, " {name}={}", value.join(": ")),
-            (_, Value::Bool(value)) => write!(fields, " {name}={value}"),
-            (_, Value::I64(value)) => write!(fields, " {name}={value}"),
-            (_, Value::U64(value)) => write!(fields, " {name}={value}"),
-            (_, Value::I128(value)) => write!(fields, " {name}={value}"),
-            (_, Value::U128(value)) => write!(fields, " {name}={value}"),
-            (_, Value::F64(value)) => write!(fields, " {name}={value}"),
+            (name, Value::Debug(text)) => write!(fields, " {name}={text}"),
+            (name, Value::Str(value)) => write!(fields, " {name}={value:?}"),
+            (name, Value::Bytes(value)) => write!(fields, " {name}={value:?}"),
+            (name, Value::Error(texts)) => {
+                let texts: Vec<&str> = texts.collect();
+                write!(fields, " {name}={}", texts.join(": "))
+            }
+            (name, Value::Bool(value)) => write!(fields, " {name}={value}"),
+            (name, Value::I64(value)) => write!(fields, " {name}={value}"),
+            (name, Value::U64(value)) => write!(fields, " {name}={value}"),
+            (name, Value::I128(value)) => write!(fields, " {name}={value}"),
+            (name, Value::U128(value)) => write!(fields, " {name}={value}"),
+            (name, Value::F64(value)) => write!(fields, " {name}={value}"),
         };
+    })?;
+    if record.header.repeats > 0 {
+        let _ = write!(fields, " {REPEATS}={}", record.header.repeats);
     }
+    Ok(())
 }

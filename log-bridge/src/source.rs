@@ -4,13 +4,16 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use shm_buffers::ring::{Consumer, Corrupt};
+use shm_buffers::slots::Slots;
 use tracing_core::{Dispatch, dispatcher};
 
-use crate::callsites::Callsites;
+use crate::known::KnownSites;
+use crate::pushed::Pushable;
 use crate::replay;
-use crate::spans::SpanPath;
+use crate::site::Site;
+use crate::spans::SpanPaths;
 use crate::tally::{Counters, LEVELS, Tally};
-use crate::wire::{DecodeError, Frame, Record, Site, level_index};
+use crate::wire::{DecodeError, Flaw, Frame};
 
 /// Why a source's stream was given up.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -29,11 +32,14 @@ pub enum SourceError {
 pub(crate) struct Stream {
     pub(crate) id: u64,
     consumer: Consumer,
+    slots: Slots,
     counters: Counters,
     delivered: [u64; LEVELS],
+    collapsed: u64,
     truncated: u64,
     unregistered: u64,
-    path: SpanPath,
+    sites: KnownSites,
+    paths: SpanPaths,
     buffer: Vec<u8>,
     last: VecDeque<Vec<u8>>,
     keep: usize,
@@ -52,10 +58,18 @@ pub(crate) enum Announce {
     Paced,
 }
 
+/// Whether a frame is one of the last records.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kept {
+    Yes,
+    No,
+}
+
 impl Stream {
     pub(crate) fn new(
         id: u64,
         consumer: Consumer,
+        slots: Slots,
         counters: Counters,
         keep: usize,
         announce_every: Duration,
@@ -63,11 +77,14 @@ impl Stream {
         Self {
             id,
             consumer,
+            slots,
             counters,
             delivered: [0; LEVELS],
+            collapsed: 0,
             truncated: 0,
             unregistered: 0,
-            path: SpanPath::new(id),
+            sites: KnownSites::default(),
+            paths: SpanPaths::new(id),
             buffer: Vec::new(),
             last: VecDeque::with_capacity(keep),
             keep,
@@ -85,7 +102,7 @@ impl Stream {
             return 0;
         }
         dispatcher::with_default(dispatch, || {
-            self.path.enter(dispatch);
+            self.paths.enter(dispatch);
             let mut read = 0;
             while read < max {
                 match self.next(dispatch, announce) {
@@ -106,63 +123,65 @@ impl Stream {
                 // Nothing may follow that would tell of the last drops.
                 self.tell(announce);
             }
-            self.path.leave(dispatch);
+            self.paths.leave(dispatch);
             read
         })
     }
 
     /// Reads and replays one record; `false` when there is none.
     fn next(&mut self, dispatch: &Dispatch, announce: Announce) -> Result<bool, SourceError> {
-        self.buffer.clear();
-        if self.consumer.pop(&mut self.buffer)?.is_none() {
-            return Ok(false);
+        let mut frame = std::mem::take(&mut self.buffer);
+        frame.clear();
+        let read = self.consumer.pop(&mut frame)?.is_some();
+        if read
+            && self
+                .replay(dispatch, &frame, announce)
+                .map_err(DecodeError::from)?
+                == Kept::Yes
+        {
+            self.last.push_back(frame);
+            frame = match self.last.len() > self.keep {
+                true => self.last.pop_front().unwrap_or_default(),
+                false => Vec::new(),
+            };
         }
-        let record = match Frame::decode(&self.buffer)? {
+        self.buffer = frame;
+        Ok(read)
+    }
+
+    fn replay(&mut self, dispatch: &Dispatch, frame: &[u8], announce: Announce) -> Result<Kept, Flaw> {
+        let record = match Frame::decode(frame)? {
             Frame::Event(record) => record,
             Frame::Drops(dropped) => {
                 self.dropped = dropped;
                 self.tell_known(announce);
-                return Ok(true);
+                return Ok(Kept::No);
             }
         };
-        let Record {
-            head,
-            spans,
-            site,
-            values,
-            cut,
-        } = record;
-        let interned = Callsites::global().event(site)?;
-        // Counted before it is replayed: a subscriber that panics does not unread it.
-        self.truncated += u64::from(cut);
-        let replayed = match interned {
-            Some(site) => {
-                self.delivered[level_index(*site.metadata().level())] += 1;
-                replay::emitted(&head, || {
-                    self.unregistered += self.path.follow(dispatch, &spans)?;
-                    replay::event(dispatch, site, &values)
-                })
-            }
-            None => {
-                let site = Site::decode(site)?;
-                self.delivered[usize::from(site.level)] += 1;
-                self.unregistered += 1;
-                replay::emitted(&head, || {
-                    self.unregistered += self.path.follow(dispatch, &spans)?;
-                    replay::unregistered(dispatch, &site, &values)
-                })
-            }
-        };
-        drop((spans, values));
-        replayed?;
-        if self.keep > 0 {
-            let reused = match self.last.len() < self.keep {
-                true => Vec::new(),
-                false => self.last.pop_front().unwrap_or_default(),
-            };
-            self.last.push_back(std::mem::replace(&mut self.buffer, reused));
+        let site = self.sites.event(record.site)?;
+        // Counted before it is replayed: a subscriber that panics does not unread it. A summary is no event.
+        self.truncated += u64::from(record.header.cut);
+        self.collapsed += u64::from(record.header.repeats);
+        let level = site.blob.first().map_or(0, |level| usize::from(*level));
+        if let (0, Some(delivered)) = (record.header.repeats, self.delivered.get_mut(level)) {
+            *delivered += 1;
         }
-        Ok(true)
+        match site.interned {
+            Some(site) => replay::emitted(&record, || {
+                self.unregistered += self.paths.follow(dispatch, &record, &mut self.sites)?;
+                replay::event(dispatch, site, &record)
+            })?,
+            None => {
+                self.unregistered += 1;
+                let blob = site.blob.to_vec();
+                let site = Site::decode(&blob)?;
+                replay::emitted(&record, || {
+                    self.unregistered += self.paths.follow(dispatch, &record, &mut self.sites)?;
+                    replay::unregistered(dispatch, &site, &record)
+                })?;
+            }
+        }
+        Ok(Kept::Yes)
     }
 
     /// Replays what was dropped as an event, as far as the slots know.
@@ -202,6 +221,10 @@ impl Stream {
         self.counters.dropped() != self.announced && self.is_time(announce)
     }
 
+    pub(crate) fn push_filter(&self, filter: &Pushable) {
+        filter.write(&self.slots);
+    }
+
     /// The counts of a source that may go on.
     pub(crate) fn tally(&self) -> Tally {
         self.with_levels(self.counters.running(&self.delivered))
@@ -209,15 +232,20 @@ impl Stream {
 
     /// Ends the stream: what was not read by now is dropped.
     pub(crate) fn end(mut self, dispatch: &Dispatch) -> (Tally, Vec<String>, Option<SourceError>) {
-        dispatcher::with_default(dispatch, || self.path.close(dispatch));
+        dispatcher::with_default(dispatch, || self.paths.close(dispatch));
         let tally = self.with_levels(self.counters.last(&self.delivered));
-        let lines = self.last.iter().filter_map(|frame| replay::line(frame)).collect();
+        let lines = self
+            .last
+            .iter()
+            .filter_map(|frame| replay::line(frame, &self.sites))
+            .collect();
         (tally, lines, self.error)
     }
 
     fn with_levels(&self, levels: [crate::tally::LevelTally; LEVELS]) -> Tally {
         Tally {
             levels,
+            collapsed: self.collapsed,
             truncated: self.truncated,
             broken: u64::from(self.error.is_some()),
             unregistered: self.unregistered,

@@ -11,49 +11,55 @@ use crate::wire::{level_index, level_of};
 /// ERROR to TRACE.
 pub(crate) const LEVELS: usize = 5;
 
-/// How many [`Slots`] one worker needs.
-pub const SLOTS: usize = 2 * LEVELS;
+/// How many [`Slots`] one worker needs: its counters, and room for a filter that the leader sends.
+pub const SLOTS: usize = 64;
 
-/// The worker's counters: `emitted` and `dropped` of each level.
-///
-/// The worker writes them under the lock of its ring, so each slot has one writer at a time.
+/// The slots of the counters; the filter has the others.
+pub(crate) const COUNTERS: usize = 2 * LEVELS;
+
+/// The worker's counters: `accepted` and `dropped` of each level. What was emitted is their sum.
 #[derive(Debug, Clone)]
 pub(crate) struct Counters(Slots);
 
 impl Counters {
     /// `None` if there are too few slots.
-    pub(crate) fn new(slots: Slots) -> Option<Self> {
-        (slots.len() >= SLOTS).then_some(Self(slots))
+    pub(crate) fn new(slots: &Slots) -> Option<Self> {
+        (slots.len() >= SLOTS).then(|| Self(slots.part(0..COUNTERS)))
     }
 
-    /// To be called before the fate of an event is decided.
+    /// To be called under the lock of the ring, before the record is published.
     #[inline]
-    pub(crate) fn emit(&self, level: usize, events: u64) {
-        self.0.slot(level).add(events);
+    pub(crate) fn accept(&self, level: usize) {
+        self.0.slot(level).add(1);
     }
 
-    /// To be called once an event, already emitted, turned out to be lost.
+    /// Takes an [`accept`](Self::accept) back whose record was not published after all; under the same lock.
+    pub(crate) fn reject(&self, level: usize) {
+        self.0.slot(level).add(u64::MAX);
+    }
+
+    /// To be called by any thread once an event turned out to be lost.
     #[inline]
-    pub(crate) fn lose(&self, level: usize, events: u64) {
-        let slot = self.0.slot(LEVELS + level);
-        // A release store: the count of emitted events never lags behind.
-        slot.publish(slot.get().wrapping_add(events));
+    pub(crate) fn lose(&self, level: usize) {
+        self.0.slot(LEVELS + level).fetch_add(1);
     }
 
     pub(crate) fn dropped(&self) -> [u64; LEVELS] {
         std::array::from_fn(|level| self.0.slot(LEVELS + level).observe())
     }
 
-    fn emitted(&self) -> [u64; LEVELS] {
+    fn accepted(&self) -> [u64; LEVELS] {
         std::array::from_fn(|level| self.0.slot(level).observe())
     }
 
     /// The counts of a worker that may still be writing.
     pub(crate) fn running(&self, delivered: &[u64; LEVELS]) -> [LevelTally; LEVELS] {
         let dropped = self.dropped();
-        let emitted = self.emitted();
+        let accepted = self.accepted();
         std::array::from_fn(|level| LevelTally {
-            emitted: emitted[level].max(delivered[level].saturating_add(dropped[level])),
+            emitted: accepted[level]
+                .max(delivered[level])
+                .saturating_add(dropped[level]),
             delivered: delivered[level],
             dropped: dropped[level],
         })
@@ -93,14 +99,14 @@ impl AddAssign for LevelTally {
 /// For a removed source `emitted = delivered + dropped` per level, to the event. While a worker runs, the
 /// difference is what waits in its ring.
 ///
-/// Why this holds after a SIGKILL at any instruction: a worker first counts an event as emitted, then either
-/// publishes its record (one store) or counts it as dropped (one store). So an event has one fate, an event cut
-/// off in between was emitted and not delivered, which makes it dropped, and an event that was not counted yet
-/// was not emitted. One thing may be missing: when a thread can't get the lock within its bounded spin, it leaves
-/// its drop to whoever holds the lock, and a SIGKILL before that one went on takes the count along.
+/// Why this holds after a SIGKILL at any instruction: an event has one fate. Either it is counted as accepted, under
+/// the lock of the ring, and then published by one store; or it is counted as dropped by one atomic addition, which
+/// needs no lock. An event cut off between its acceptance and its publication was emitted and not delivered, which
+/// makes it dropped; one cut off before was not emitted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tally {
     pub(crate) levels: [LevelTally; LEVELS],
+    pub(crate) collapsed: u64,
     pub(crate) truncated: u64,
     pub(crate) broken: u64,
     pub(crate) unregistered: u64,
@@ -117,6 +123,11 @@ impl Tally {
         let mut total = LevelTally::default();
         self.levels.iter().for_each(|level| total += *level);
         total
+    }
+
+    /// Those of the dropped events for which [`Overflow::Batch`](crate::Overflow::Batch) delivered a summary.
+    pub fn collapsed(&self) -> u64 {
+        self.collapsed
     }
 
     /// Values and spans that were shortened or left out to keep their record within its bound.
@@ -141,6 +152,7 @@ impl AddAssign<&Tally> for Tally {
             .iter_mut()
             .zip(other.levels)
             .for_each(|(mine, theirs)| *mine += theirs);
+        self.collapsed += other.collapsed;
         self.truncated += other.truncated;
         self.broken += other.broken;
         self.unregistered += other.unregistered;
@@ -172,9 +184,10 @@ mod tests {
 
     #[test]
     fn an_event_cut_off_between_emission_and_fate_is_dropped() {
-        let counters = Counters::new(Slots::in_process(SLOTS)).unwrap();
-        counters.emit(0, 3);
-        counters.lose(0, 1);
+        let counters = Counters::new(&Slots::in_process(SLOTS)).unwrap();
+        (0..3).for_each(|_| counters.accept(0));
+        counters.reject(0);
+        counters.lose(0);
         let delivered = [1, 0, 0, 0, 0];
         let running = counters.running(&delivered)[0];
         assert_eq!((running.emitted, running.delivered, running.dropped), (3, 1, 1));
@@ -184,12 +197,13 @@ mod tests {
 
     #[test]
     fn slots_full_of_lies_still_add_up() {
-        let counters = Counters::new(Slots::in_process(SLOTS)).unwrap();
-        counters.lose(2, u64::MAX);
+        let slots = Slots::in_process(SLOTS);
+        slots.slot(LEVELS + 2).set(u64::MAX);
+        let counters = Counters::new(&slots).unwrap();
         for level in counters.last(&[5; LEVELS]) {
             assert_eq!(level.emitted, level.delivered + level.dropped);
         }
-        assert!(Counters::new(Slots::in_process(SLOTS - 1)).is_none());
+        assert!(Counters::new(&Slots::in_process(SLOTS - 1)).is_none());
     }
 
     #[test]

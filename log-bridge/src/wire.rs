@@ -1,16 +1,28 @@
-//! The records that cross: their types, version, and checked decoding.
+//! The records that cross: their layout, version, and checked decoding.
 //!
-//! A frame is the version, the kind, and a postcard-encoded body. Metadata of a callsite travels as a blob of its
-//! own, so that the leader recognises a callsite by its bytes without decoding it again.
+//! All numbers are little-endian. A frame begins with the version and the kind. An event goes on with the rest of its
+//! fixed header, then:
+//!
+//! ```text
+//! thread name | callsite | values | span, leaf first | span | …
+//! span:     unique id u64 | batches u16 | length of values u32 | callsite | values of each batch
+//! values:   count u16, if they are a batch of a span's | entry | entry | …
+//! entry:    position in the callsite's field set (varint) | tag u8 | value
+//! callsite: 0 | length u16 | blob                     metadata for this record only
+//!           1 | number u16 | length u16 | blob        metadata, and the number it has from now on
+//!           2 | number u16                            the number of one defined before
+//! ```
+//!
+//! A definition travels inside the first records that need it, so it is lost only if they are, and then the next one
+//! carries it again: the worker refers to a number only once a record that defines it is in the ring.
 
-use serde::ser::SerializeSeq;
-use serde::{Deserialize, Serialize};
-use tracing_core::{Level, Metadata, field::FieldSet};
+use tracing_core::Level;
 
+use crate::site::SiteRef;
 use crate::tally::LEVELS;
 
 /// The first byte of every frame. Leader and worker are the same image, but a mismatch must be told, not guessed.
-pub(crate) const VERSION: u8 = 1;
+pub(crate) const VERSION: u8 = 2;
 pub(crate) const KIND_EVENT: u8 = 0;
 pub(crate) const KIND_DROPS: u8 = 1;
 
@@ -18,13 +30,225 @@ pub(crate) const KIND_DROPS: u8 = 1;
 pub(crate) const MAX_FRAME: usize = 64 * 1024;
 /// No description of a callsite is larger.
 pub(crate) const MAX_SITE: usize = 8 * 1024;
+/// Callsites, of spans and of events each, that a source may number.
+pub(crate) const MAX_SITES: usize = 4096;
+/// Bytes of all callsites of events, and of those of spans, that a source may number.
+pub(crate) const MAX_SITES_BYTES: usize = 1 << 20;
 /// Spans that an event carries at most; the outermost are left out beyond.
 pub(crate) const MAX_DEPTH: usize = 64;
-/// Bytes of one string of a callsite at most.
-const MAX_NAME: usize = 512;
+
+/// Bytes of [`Header`].
+pub(crate) const HEADER: usize = 32;
+
+pub(crate) const TAG_FALSE: u8 = 0;
+pub(crate) const TAG_TRUE: u8 = 1;
+pub(crate) const TAG_I64: u8 = 2;
+pub(crate) const TAG_U64: u8 = 3;
+pub(crate) const TAG_I128: u8 = 4;
+pub(crate) const TAG_U128: u8 = 5;
+pub(crate) const TAG_F64: u8 = 6;
+pub(crate) const TAG_STR: u8 = 7;
+pub(crate) const TAG_BYTES: u8 = 8;
+pub(crate) const TAG_DEBUG: u8 = 9;
+pub(crate) const TAG_ERROR: u8 = 10;
+
+/// What every event begins with.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Header {
+    /// How many values the event has.
+    pub(crate) values: u16,
+    /// How many values or spans were shortened or left out.
+    pub(crate) cut: u16,
+    pub(crate) depth: u8,
+    pub(crate) name_len: u8,
+    /// Nanoseconds since the Unix epoch.
+    pub(crate) timestamp: u64,
+    pub(crate) thread: u64,
+    /// 0 for an event; for the summary of dropped ones how many they were.
+    pub(crate) repeats: u32,
+    pub(crate) values_len: u32,
+}
+
+impl Header {
+    pub(crate) fn encode(self) -> [u8; HEADER] {
+        let mut bytes = [0; HEADER];
+        bytes[0] = VERSION;
+        bytes[1] = KIND_EVENT;
+        bytes[2..4].copy_from_slice(&self.values.to_le_bytes());
+        bytes[4..6].copy_from_slice(&self.cut.to_le_bytes());
+        bytes[6] = self.depth;
+        bytes[7] = self.name_len;
+        bytes[8..16].copy_from_slice(&self.timestamp.to_le_bytes());
+        bytes[16..24].copy_from_slice(&self.thread.to_le_bytes());
+        bytes[24..28].copy_from_slice(&self.repeats.to_le_bytes());
+        bytes[28..32].copy_from_slice(&self.values_len.to_le_bytes());
+        bytes
+    }
+
+    /// Makes an encoded event the summary of `repeats` dropped ones.
+    pub(crate) fn summarize(frame: &mut [u8], repeats: u32) {
+        if let Some(place) = frame.get_mut(24..28) {
+            place.copy_from_slice(&repeats.to_le_bytes());
+        }
+    }
+
+    fn decode(reader: &mut Reader<'_>) -> Result<Self, Flaw> {
+        Ok(Self {
+            values: reader.u16()?,
+            cut: reader.u16()?,
+            depth: reader.u8()?,
+            name_len: reader.u8()?,
+            timestamp: reader.u64()?,
+            thread: reader.u64()?,
+            repeats: reader.u32()?,
+            values_len: reader.u32()?,
+        })
+    }
+}
+
+/// A frame that no correct worker writes.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(transparent)]
+pub struct DecodeError(#[from] Flaw);
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Flaw {
+    #[error("log record of {0} bytes exceeds the largest of {MAX_FRAME}")]
+    TooLarge(usize),
+    #[error("log record has version {0}, expected {VERSION}: leader and worker are different builds")]
+    Version(u8),
+    #[error("log record is of unknown kind {0}")]
+    Kind(u8),
+    #[error("log record ends early: {wanted} more bytes expected, {left} are left")]
+    Ends { wanted: usize, left: usize },
+    #[error("log record has {0} bytes too many")]
+    Trailing(usize),
+    #[error("log record has {0} spans, at most {MAX_DEPTH} are allowed")]
+    Depth(usize),
+    #[error("log record has text that is not UTF-8")]
+    Text,
+    #[error("log record has a number of more than 64 bits")]
+    Number,
+    #[error("log record has a value of unknown type {0}")]
+    Tag(u8),
+    #[error("log record has a callsite of unknown form {0}")]
+    SiteForm(u8),
+    #[error("log record refers to callsite {0}, which is not defined")]
+    SiteUnknown(u16),
+    #[error("log record defines callsite {0} again as another one")]
+    SiteRedefined(u16),
+    #[error("log record defines callsites of more than {MAX_SITES_BYTES} bytes")]
+    SitesTooLarge,
+    #[error("callsite of {0} bytes exceeds the largest of {MAX_SITE}")]
+    SiteTooLarge(usize),
+    #[error("callsite has unknown level {0}")]
+    Level(u8),
+    #[error("value for field {field} of a callsite with {fields}")]
+    Field { field: u64, fields: usize },
+}
+
+/// Takes bytes from the front, and never more than there are.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
+        Self(bytes)
+    }
+
+    #[inline]
+    pub(crate) fn bytes(&mut self, len: usize) -> Result<&'a [u8], Flaw> {
+        let (taken, rest) = self.0.split_at_checked(len).ok_or(Flaw::Ends {
+            wanted: len,
+            left: self.0.len(),
+        })?;
+        self.0 = rest;
+        Ok(taken)
+    }
+
+    #[inline]
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], Flaw> {
+        let (taken, rest) = self.0.split_first_chunk().ok_or(Flaw::Ends {
+            wanted: N,
+            left: self.0.len(),
+        })?;
+        self.0 = rest;
+        Ok(*taken)
+    }
+
+    pub(crate) fn u8(&mut self) -> Result<u8, Flaw> {
+        self.array().map(|[byte]| byte)
+    }
+
+    pub(crate) fn u16(&mut self) -> Result<u16, Flaw> {
+        self.array().map(u16::from_le_bytes)
+    }
+
+    pub(crate) fn u32(&mut self) -> Result<u32, Flaw> {
+        self.array().map(u32::from_le_bytes)
+    }
+
+    pub(crate) fn u64(&mut self) -> Result<u64, Flaw> {
+        self.array().map(u64::from_le_bytes)
+    }
+
+    #[inline]
+    fn varint(&mut self) -> Result<u64, Flaw> {
+        let mut value = 0;
+        for shift in (0..64).step_by(7) {
+            let byte = self.u8()?;
+            let bits = u64::from(byte & 0x7f);
+            if bits << shift >> shift != bits {
+                return Err(Flaw::Number);
+            }
+            value |= bits << shift;
+            if byte < 0x80 {
+                return Ok(value);
+            }
+        }
+        Err(Flaw::Number)
+    }
+
+    /// Text after its length.
+    pub(crate) fn text(&mut self) -> Result<&'a str, Flaw> {
+        let len = self.u16()?;
+        text(self.bytes(len.into())?)
+    }
+
+    /// Nothing may be left.
+    pub(crate) fn end(self) -> Result<(), Flaw> {
+        match self.0 {
+            [] => Ok(()),
+            rest => Err(Flaw::Trailing(rest.len())),
+        }
+    }
+}
+
+fn text(bytes: &[u8]) -> Result<&str, Flaw> {
+    std::str::from_utf8(bytes).map_err(|_| Flaw::Text)
+}
+
+/// Appends a number of 7 bits a byte.
+#[inline]
+pub(crate) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+/// A signed number as an unsigned one that is small if it is near zero.
+pub(crate) fn zigzag(value: i64) -> u64 {
+    (value << 1 ^ value >> 63) as u64
+}
+
+fn unzigzag(value: u64) -> i64 {
+    (value >> 1) as i64 ^ -((value & 1) as i64)
+}
 
 /// One typed value of a field.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Value<'a> {
     Bool(bool),
     I64(i64),
@@ -37,83 +261,143 @@ pub(crate) enum Value<'a> {
     /// What `Debug` or `Display` printed.
     Debug(&'a str),
     /// What an error and its sources printed.
-    Error(#[serde(borrow)] Vec<&'a str>),
+    Error(Texts<'a>),
+}
+
+/// Texts one after the other, checked.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Texts<'a>(&'a [u8]);
+
+impl<'a> Iterator for Texts<'a> {
+    type Item = &'a str;
+
+    fn next(&mut self) -> Option<&'a str> {
+        let mut reader = Reader(self.0);
+        let text = reader.text().ok()?;
+        self.0 = reader.0;
+        Some(text)
+    }
 }
 
 /// A field's position in its callsite's field set, and its value.
-pub(crate) type Entry<'a> = (u32, Value<'a>);
+pub(crate) type Entry<'a> = (u64, Value<'a>);
 
-/// One event with everything that belongs to it.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Record<'a> {
-    #[serde(borrow)]
-    pub(crate) head: Head<'a>,
-    /// From the leaf to the root: the outermost are the first to be left out.
-    pub(crate) spans: Vec<SpanRecord<'a>>,
-    pub(crate) site: &'a [u8],
-    pub(crate) values: Vec<Entry<'a>>,
-    /// How many values or spans were shortened or left out.
-    pub(crate) cut: u32,
+/// Encoded values.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Values<'a> {
+    count: u16,
+    bytes: &'a [u8],
 }
 
-/// When and where an event was emitted.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub(crate) struct Head<'a> {
-    /// Nanoseconds since the Unix epoch.
-    pub(crate) timestamp: u64,
-    pub(crate) thread: u64,
-    #[serde(borrow)]
+impl<'a> Values<'a> {
+    /// How many there are, if nobody lied.
+    pub(crate) fn len(self) -> usize {
+        self.count.into()
+    }
+
+    /// Hands over each; what is left over is an error.
+    #[inline]
+    pub(crate) fn each(self, mut take: impl FnMut(Entry<'a>)) -> Result<(), Flaw> {
+        let mut reader = Reader(self.bytes);
+        for _ in 0..self.count {
+            take(entry(&mut reader)?);
+        }
+        reader.end()
+    }
+}
+
+#[inline]
+fn entry<'a>(reader: &mut Reader<'a>) -> Result<Entry<'a>, Flaw> {
+    let field = reader.varint()?;
+    let value = match reader.u8()? {
+        TAG_FALSE => Value::Bool(false),
+        TAG_TRUE => Value::Bool(true),
+        TAG_I64 => Value::I64(unzigzag(reader.varint()?)),
+        TAG_U64 => Value::U64(reader.varint()?),
+        TAG_I128 => Value::I128(i128::from_le_bytes(reader.array()?)),
+        TAG_U128 => Value::U128(u128::from_le_bytes(reader.array()?)),
+        TAG_F64 => Value::F64(f64::from_le_bytes(reader.array()?)),
+        TAG_STR => Value::Str(reader.text()?),
+        TAG_BYTES => {
+            let len = reader.u16()?;
+            Value::Bytes(reader.bytes(len.into())?)
+        }
+        TAG_DEBUG => Value::Debug(reader.text()?),
+        TAG_ERROR => {
+            let count = reader.u8()?;
+            let whole = reader.0;
+            for _ in 0..count {
+                reader.text()?;
+            }
+            Value::Error(Texts(&whole[..whole.len() - reader.0.len()]))
+        }
+        tag => return Err(Flaw::Tag(tag)),
+    };
+    Ok((field, value))
+}
+
+/// One event with everything that belongs to it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Record<'a> {
+    pub(crate) header: Header,
     pub(crate) thread_name: Option<&'a str>,
+    pub(crate) site: SiteRef<'a>,
+    pub(crate) values: Values<'a>,
+    spans: Reader<'a>,
 }
 
 /// One span on an event's path.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct SpanRecord<'a> {
     /// Unique in its worker for ever.
     pub(crate) uid: u64,
-    pub(crate) site: &'a [u8],
-    /// The values at creation, then those of each later `record`.
-    #[serde(borrow)]
-    pub(crate) batches: Vec<Vec<Entry<'a>>>,
+    pub(crate) site: SiteRef<'a>,
+    /// How many [`batches`](Self::batches) there are.
+    pub(crate) count: u16,
+    values: &'a [u8],
 }
 
-/// The metadata of a callsite.
-#[derive(Debug, PartialEq, Deserialize)]
-pub(crate) struct Site<'a> {
-    /// 0 is ERROR, 4 is TRACE.
-    pub(crate) level: u8,
-    pub(crate) name: &'a str,
-    pub(crate) target: &'a str,
-    #[serde(borrow)]
-    pub(crate) module_path: Option<&'a str>,
-    #[serde(borrow)]
-    pub(crate) file: Option<&'a str>,
-    pub(crate) line: Option<u32>,
-    pub(crate) fields: Vec<&'a str>,
-}
-
-/// [`Site`] as the worker writes it, straight from the metadata.
-#[derive(Serialize)]
-struct SiteOf<'a> {
-    level: u8,
-    name: &'a str,
-    target: &'a str,
-    module_path: Option<&'a str>,
-    file: Option<&'a str>,
-    line: Option<u32>,
-    fields: Names<'a>,
-}
-
-struct Names<'a>(&'a FieldSet);
-
-impl Serialize for Names<'_> {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        // The iterator of a field set does not know its length, and postcard needs it.
-        let mut names = serializer.serialize_seq(Some(self.0.len()))?;
-        for field in self.0 {
-            names.serialize_element(field.name())?;
+impl<'a> Record<'a> {
+    /// The spans from the leaf to the root: the outermost are the first to be left out.
+    pub(crate) fn each_span(
+        &self,
+        mut take: impl FnMut(usize, SpanRecord<'a>) -> Result<(), Flaw>,
+    ) -> Result<(), Flaw> {
+        let mut reader = self.spans;
+        for index in 0..self.header.depth {
+            let uid = reader.u64()?;
+            let count = reader.u16()?;
+            let len = reader.u32()?;
+            let site = SiteRef::decode(&mut reader)?;
+            let values = reader.bytes(len as usize)?;
+            take(
+                index.into(),
+                SpanRecord {
+                    uid,
+                    site,
+                    count,
+                    values,
+                },
+            )?;
         }
-        names.end()
+        reader.end()
+    }
+}
+
+impl<'a> SpanRecord<'a> {
+    /// The values at creation, then those of each later `record`.
+    pub(crate) fn batches(
+        &self,
+        mut take: impl FnMut(usize, Values<'a>) -> Result<(), Flaw>,
+    ) -> Result<(), Flaw> {
+        let mut reader = Reader(self.values);
+        for index in 0..self.count {
+            let count = reader.u16()?;
+            let len = reader.u16()?;
+            let bytes = reader.bytes(len.into())?;
+            take(index.into(), Values { count, bytes })?;
+        }
+        reader.end()
     }
 }
 
@@ -125,121 +409,48 @@ pub(crate) enum Frame<'a> {
     Drops([u64; LEVELS]),
 }
 
-/// A frame that no correct worker writes.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(transparent)]
-pub struct DecodeError(#[from] Flaw);
-
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Flaw {
-    #[error("log record of {0} bytes exceeds the largest of {MAX_FRAME}")]
-    TooLarge(usize),
-    #[error("log record of {0} bytes has no header")]
-    NoHeader(usize),
-    #[error("log record has version {0}, expected {VERSION}: leader and worker are different builds")]
-    Version(u8),
-    #[error("log record is of unknown kind {0}")]
-    Kind(u8),
-    #[error("log record does not decode")]
-    Body(#[source] postcard::Error),
-    #[error("log record has {0} bytes too many")]
-    Trailing(usize),
-    #[error("log record has {0} spans, at most {MAX_DEPTH} are allowed")]
-    Depth(usize),
-    #[error("callsite of {0} bytes exceeds the largest of {MAX_SITE}")]
-    SiteTooLarge(usize),
-    #[error("callsite has unknown level {0}")]
-    Level(u8),
-    #[error("value for field {field} of a callsite with {fields}")]
-    Field { field: u32, fields: usize },
-}
-
 impl<'a> Frame<'a> {
-    pub(crate) fn decode(frame: &'a [u8]) -> Result<Self, DecodeError> {
+    /// Everything is checked, apart from what callsites say and the values of spans.
+    pub(crate) fn decode(frame: &'a [u8]) -> Result<Self, Flaw> {
         if frame.len() > MAX_FRAME {
-            return Err(Flaw::TooLarge(frame.len()).into());
+            return Err(Flaw::TooLarge(frame.len()));
         }
-        let [version, kind, body @ ..] = frame else {
-            return Err(Flaw::NoHeader(frame.len()).into());
-        };
-        if *version != VERSION {
-            return Err(Flaw::Version(*version).into());
+        let mut reader = Reader(frame);
+        let version = reader.u8()?;
+        if version != VERSION {
+            return Err(Flaw::Version(version));
         }
-        match *kind {
+        match reader.u8()? {
             KIND_EVENT => {
-                let record: Record<'a> = exactly(body)?;
-                if record.spans.len() > MAX_DEPTH {
-                    return Err(Flaw::Depth(record.spans.len()).into());
+                let header = Header::decode(&mut reader)?;
+                if usize::from(header.depth) > MAX_DEPTH {
+                    return Err(Flaw::Depth(header.depth.into()));
                 }
-                Ok(Self::Event(record))
+                let name = text(reader.bytes(header.name_len.into())?)?;
+                let site = SiteRef::decode(&mut reader)?;
+                let values = Values {
+                    count: header.values,
+                    bytes: reader.bytes(header.values_len as usize)?,
+                };
+                Ok(Self::Event(Record {
+                    header,
+                    thread_name: (!name.is_empty()).then_some(name),
+                    site,
+                    values,
+                    spans: reader,
+                }))
             }
-            KIND_DROPS => Ok(Self::Drops(exactly(body)?)),
-            kind => Err(Flaw::Kind(kind).into()),
+            KIND_DROPS => {
+                let mut dropped = [0; LEVELS];
+                for level in &mut dropped {
+                    *level = reader.u64()?;
+                }
+                reader.end()?;
+                Ok(Self::Drops(dropped))
+            }
+            kind => Err(Flaw::Kind(kind)),
         }
     }
-}
-
-impl<'a> Site<'a> {
-    pub(crate) fn decode(site: &'a [u8]) -> Result<Self, DecodeError> {
-        if site.len() > MAX_SITE {
-            return Err(Flaw::SiteTooLarge(site.len()).into());
-        }
-        let site: Self = exactly(site)?;
-        if usize::from(site.level) >= LEVELS {
-            return Err(Flaw::Level(site.level).into());
-        }
-        Ok(site)
-    }
-}
-
-fn exactly<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, DecodeError> {
-    match postcard::take_from_bytes(bytes) {
-        Ok((value, [])) => Ok(value),
-        Ok((_, rest)) => Err(Flaw::Trailing(rest.len()).into()),
-        Err(error) => Err(Flaw::Body(error).into()),
-    }
-}
-
-/// Appends the encoding of `value`.
-pub(crate) fn put<T: Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) {
-    struct Appending<'a>(&'a mut Vec<u8>);
-    impl postcard::ser_flavors::Flavor for Appending<'_> {
-        type Output = ();
-        fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
-            self.0.push(byte);
-            Ok(())
-        }
-        fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
-            self.0.extend_from_slice(bytes);
-            Ok(())
-        }
-        fn finalize(self) -> postcard::Result<()> {
-            Ok(())
-        }
-    }
-    let done = postcard::serialize_with_flavor(value, Appending(out));
-    debug_assert!(
-        done.is_ok(),
-        "our types have known lengths, and a vector takes everything"
-    );
-}
-
-/// Appends the metadata of a callsite as a blob; `scratch` is overwritten.
-pub(crate) fn put_site(out: &mut Vec<u8>, scratch: &mut Vec<u8>, metadata: &Metadata<'_>) {
-    scratch.clear();
-    put(
-        scratch,
-        &SiteOf {
-            level: level_index(*metadata.level()) as u8,
-            name: clipped(metadata.name(), MAX_NAME),
-            target: clipped(metadata.target(), MAX_NAME),
-            module_path: metadata.module_path().map(|s| clipped(s, MAX_NAME)),
-            file: metadata.file().map(|s| clipped(s, MAX_NAME)),
-            line: metadata.line(),
-            fields: Names(metadata.fields()),
-        },
-    );
-    put(out, scratch.as_slice());
 }
 
 /// As much of `text` as fits into `max` bytes.
@@ -252,6 +463,7 @@ pub(crate) fn clipped(text: &str, max: usize) -> &str {
 }
 
 /// 0 for ERROR, 4 for TRACE.
+#[inline]
 pub(crate) fn level_index(level: Level) -> usize {
     match level {
         Level::ERROR => 0,
@@ -270,82 +482,60 @@ pub(crate) fn level_of(index: usize) -> Level {
         .unwrap_or(Level::TRACE)
 }
 
+/// Whether `frame` is right in every part.
+#[cfg(test)]
+pub(crate) fn check(frame: &[u8]) -> Result<(), Flaw> {
+    use crate::site::Site;
+    let check_site = |site: SiteRef<'_>| match site {
+        SiteRef::Inline(blob) | SiteRef::Defines(_, blob) => Site::decode(blob).map(drop),
+        SiteRef::Known(_) => Ok(()),
+    };
+    if let Frame::Event(record) = Frame::decode(frame)? {
+        check_site(record.site)?;
+        record.values.each(drop)?;
+        record.each_span(|_, span| {
+            check_site(span.site)?;
+            span.batches(|_, values| values.each(drop))
+        })?;
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn example() -> Vec<u8> {
-        let values = vec![
-            (0, Value::Bool(true)),
-            (1, Value::I64(-1)),
-            (2, Value::U64(u64::MAX)),
-            (3, Value::I128(i128::MIN)),
-            (4, Value::U128(u128::MAX)),
-            (5, Value::F64(-0.5)),
-            (6, Value::Str("text")),
-            (7, Value::Bytes(b"\x00\xff")),
-            (8, Value::Debug("Some(1)")),
-            (9, Value::Error(vec!["outer", "inner"])),
-        ];
-        let record = Record {
-            head: Head {
-                timestamp: 1_700_000_000_000_000_000,
-                thread: 2,
-                thread_name: Some("main"),
-            },
-            spans: vec![SpanRecord {
-                uid: 9,
-                site: b"site",
-                batches: vec![values.clone(), vec![]],
-            }],
-            site: b"other",
-            values,
-            cut: 3,
-        };
-        let mut frame = vec![VERSION, KIND_EVENT];
-        put(&mut frame, &record);
-        frame
-    }
-
     #[test]
-    fn every_truncation_and_every_extension_is_an_error() {
-        let mut frame = example();
-        assert!(matches!(Frame::decode(&frame), Ok(Frame::Event(r)) if r.cut == 3 && r.values.len() == 10));
-        for len in 0..frame.len() {
-            assert!(Frame::decode(&frame[..len]).is_err(), "{len} bytes decoded");
+    fn numbers_of_any_length_come_back() {
+        for value in [0, 1, 127, 128, 1 << 35, u64::MAX - 1, u64::MAX] {
+            let mut out = Vec::new();
+            put_varint(&mut out, value);
+            assert_eq!(Reader(&out).varint(), Ok(value));
+            assert_eq!(zigzag(unzigzag(value)), value);
+            out.pop();
+            assert!(Reader(&out).varint().is_err());
         }
-        frame.push(0);
-        assert_eq!(Frame::decode(&frame).unwrap_err(), Flaw::Trailing(1).into());
-    }
-
-    #[test]
-    fn flipped_bytes_never_panic() {
-        let frame = example();
-        for at in 0..frame.len() {
-            for flip in [1, 0x80, 0xff] {
-                let mut frame = frame.clone();
-                frame[at] ^= flip;
-                if let Ok(Frame::Event(record)) = Frame::decode(&frame) {
-                    let _ = Site::decode(record.site);
-                }
-            }
-        }
+        assert_eq!(zigzag(-1), 1);
+        assert_eq!(Reader(&[0xff; 10]).varint(), Err(Flaw::Number));
     }
 
     #[test]
     fn other_versions_kinds_and_sizes_are_told_apart() {
-        assert_eq!(Frame::decode(&[9, 0]).unwrap_err(), Flaw::Version(9).into());
-        assert_eq!(Frame::decode(&[VERSION, 9]).unwrap_err(), Flaw::Kind(9).into());
+        assert_eq!(check(&[9, 0]), Err(Flaw::Version(9)));
+        assert_eq!(check(&[VERSION, 9]), Err(Flaw::Kind(9)));
+        assert_eq!(check(&[]), Err(Flaw::Ends { wanted: 1, left: 0 }));
         let large = vec![VERSION; MAX_FRAME + 1];
-        assert_eq!(
-            Frame::decode(&large).unwrap_err(),
-            Flaw::TooLarge(MAX_FRAME + 1).into()
-        );
-        let large = vec![0; MAX_SITE + 1];
-        assert_eq!(
-            Site::decode(&large).unwrap_err(),
-            Flaw::SiteTooLarge(MAX_SITE + 1).into()
-        );
+        assert_eq!(check(&large), Err(Flaw::TooLarge(MAX_FRAME + 1)));
+        let deep = Header {
+            depth: 65,
+            ..Header::default()
+        };
+        assert_eq!(check(&deep.encode()), Err(Flaw::Depth(65)));
+        let mut drops = vec![VERSION, KIND_DROPS];
+        drops.extend([0; 8 * LEVELS]);
+        assert_eq!(check(&drops), Ok(()));
+        drops.push(0);
+        assert_eq!(check(&drops), Err(Flaw::Trailing(1)));
     }
 
     #[test]

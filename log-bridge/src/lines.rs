@@ -1,0 +1,144 @@
+//! What a worker prints, as events of the leader.
+
+use std::io::{self, BufRead, BufReader, Read};
+
+use tracing_core::{Dispatch, Level, dispatcher};
+
+use crate::collector::Source;
+
+const DEFAULT_MAX: usize = 4096;
+
+/// Which of a process's streams is captured; it becomes the target of the events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stdio {
+    /// Target `stdout`, by default at INFO.
+    Stdout,
+    /// Target `stderr`, by default at WARN.
+    Stderr,
+}
+
+/// Emits an event for each line that a worker prints, below the same span `worker{id=…}` as its log records.
+///
+/// Anything that can be read will do: the pipe of a child, a socket, a file. It is read to its end, so each stream needs
+/// a thread of its own. A line longer than the bound is cut, and its rest is skipped; what is not UTF-8 is replaced.
+///
+/// ```
+/// use log_bridge::{Lines, Source, Stdio};
+/// let pipe = &b"loading libfoo\nready\n"[..];
+/// let captured = Lines::new(Source::new(3), Stdio::Stdout).run(pipe)?;
+/// assert_eq!(captured.lines, 2);
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct Lines {
+    source: Source,
+    stdio: Stdio,
+    level: Level,
+    max: usize,
+    dispatch: Option<Dispatch>,
+}
+
+/// What was captured.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Captured {
+    /// Lines that became events.
+    pub lines: u64,
+    /// Those of them that were cut.
+    pub truncated: u64,
+}
+
+impl Lines {
+    /// The lines that `source` prints to `stdio`.
+    pub fn new(source: Source, stdio: Stdio) -> Self {
+        Self {
+            source,
+            stdio,
+            level: match stdio {
+                Stdio::Stdout => Level::INFO,
+                Stdio::Stderr => Level::WARN,
+            },
+            max: DEFAULT_MAX,
+            dispatch: None,
+        }
+    }
+
+    /// The level of the events.
+    pub fn level(mut self, level: Level) -> Self {
+        self.level = level;
+        self
+    }
+
+    /// Bytes of one line at most; default: 4096. It is raised to 16.
+    pub fn max_line(mut self, bytes: usize) -> Self {
+        self.max = bytes.max(16);
+        self
+    }
+
+    /// Emits to another subscriber than the default of the thread that calls [`run`](Self::run).
+    pub fn dispatch(mut self, dispatch: Dispatch) -> Self {
+        self.dispatch = Some(dispatch);
+        self
+    }
+
+    /// Reads until the end.
+    ///
+    /// # Errors
+    /// If reading fails; what was read before was emitted.
+    pub fn run(self, pipe: impl Read) -> io::Result<Captured> {
+        let dispatch = self.dispatch.clone();
+        let dispatch = dispatch.unwrap_or_else(|| dispatcher::get_default(Clone::clone));
+        dispatcher::with_default(&dispatch, || self.read(BufReader::new(pipe)))
+    }
+
+    fn read(self, mut pipe: impl BufRead) -> io::Result<Captured> {
+        let id = self.source.id;
+        let _worker = tracing::error_span!(target: "log_bridge", parent: None, "worker", id).entered();
+        let mut captured = Captured::default();
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            // One more than fits, and the line break, which may be of two bytes.
+            let read = (&mut pipe)
+                .take(self.max as u64 + 2)
+                .read_until(b'\n', &mut line)?;
+            if read == 0 {
+                return Ok(captured);
+            }
+            let ended = line.last() == Some(&b'\n');
+            if ended {
+                line.pop();
+                if line.last() == Some(&b'\r') {
+                    line.pop();
+                }
+            }
+            captured.lines += 1;
+            if line.len() > self.max {
+                line.truncate(self.max);
+                captured.truncated += 1;
+                self.emit(&format!("{}…[truncated]", String::from_utf8_lossy(&line)));
+            } else {
+                self.emit(&String::from_utf8_lossy(&line));
+            }
+            if !ended {
+                pipe.skip_until(b'\n')?;
+            }
+        }
+    }
+
+    fn emit(&self, line: &str) {
+        // Target and level are part of a callsite, so each pair needs its own.
+        macro_rules! emit {
+            ($target:literal: $($level:ident),*) => {
+                match self.level {
+                    $(Level::$level => tracing::event!(target: $target, Level::$level, "{line}"),)*
+                }
+            };
+        }
+        match self.stdio {
+            Stdio::Stdout => emit!("stdout": ERROR, WARN, INFO, DEBUG, TRACE),
+            Stdio::Stderr => emit!("stderr": ERROR, WARN, INFO, DEBUG, TRACE),
+        }
+    }
+}
