@@ -32,15 +32,20 @@ fn saved(dir: &Path) -> Result<Vec<Vec<u8>>, Box<dyn Error>> {
     let image = share(&model(), &Backing::Auto)?;
     let path = dir.join("image");
     image.save(&path)?;
-    let mut files = vec![fs::read(&path)?];
-    #[cfg(feature = "zstd")]
-    {
-        use shm_buffers::Compression;
-        image.save_compressed(&path, Compression::default())?;
-        files.push(fs::read(&path)?);
-        files.push(in_frames(&files[0], 500));
-    }
-    Ok(files)
+    let plain = fs::read(&path)?;
+    Ok([vec![plain.clone()], compressed(&image, &path, &plain)?].concat())
+}
+
+#[cfg(not(feature = "zstd"))]
+fn compressed(_: &Image, _: &Path, _: &[u8]) -> Result<Vec<Vec<u8>>, Box<dyn Error>> {
+    Ok(Vec::new())
+}
+
+/// In one frame, as we write so small an image, and in several.
+#[cfg(feature = "zstd")]
+fn compressed(image: &Image, path: &Path, plain: &[u8]) -> Result<Vec<Vec<u8>>, Box<dyn Error>> {
+    image.save_compressed(path, shm_buffers::Compression::default())?;
+    Ok(vec![fs::read(path)?, in_frames(plain, 500)])
 }
 
 /// A seekable file with frames smaller than we make them, written as the format's own tool does.
