@@ -23,11 +23,11 @@ pub(super) struct Scenario {
 
 /// How cargo knows a benchmark.
 #[derive(Debug)]
-#[cfg_attr(not(test), expect(dead_code, reason = "no benchmark is registered yet"))]
 pub(super) enum Target {
     /// A `[[bench]]` with `harness = false`.
     Bench(&'static str),
     /// An example, run in release.
+    #[cfg_attr(not(test), expect(dead_code, reason = "every benchmark yet is a `[[bench]]`"))]
     Example(&'static str),
 }
 
@@ -36,7 +36,12 @@ pub(super) const AREAS: &[Area] = &[
     Area {
         name: "shm",
         about: "sharing and attaching a model",
-        scenarios: &[],
+        scenarios: &[Scenario {
+            name: "memory",
+            about: "share, move and attach a model, and what it occupies, against memcpy and the model's size",
+            package: "shm-buffers",
+            target: Target::Bench("memory"),
+        }],
     },
     Area {
         name: "pool",

@@ -1,0 +1,85 @@
+//! What sharing a model costs, each measure against its floor in the same run.
+//!
+//! `cargo xtask bench shm [--quick] [--bytes N]`. A missed target is told in its row; only a measure that could not be
+//! taken fails the run.
+
+#[cfg(target_os = "linux")]
+mod attaching;
+#[cfg(target_os = "linux")]
+mod child;
+#[cfg(target_os = "linux")]
+mod model;
+#[cfg(target_os = "linux")]
+mod moving;
+#[cfg(target_os = "linux")]
+mod pages;
+#[cfg(target_os = "linux")]
+mod python;
+#[cfg(target_os = "linux")]
+mod report;
+#[cfg(target_os = "linux")]
+mod residence;
+#[cfg(target_os = "linux")]
+mod sharing;
+
+/// Why a measure could not be taken.
+#[cfg(target_os = "linux")]
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// How much to measure.
+#[cfg(target_os = "linux")]
+#[derive(Debug, Clone, Copy)]
+struct Size {
+    /// Of the model.
+    bytes: usize,
+    /// The best of so many.
+    rounds: usize,
+}
+
+#[cfg(target_os = "linux")]
+fn main() -> Result<(), Failure> {
+    if child::serve()? {
+        return Ok(());
+    }
+    let size = size(std::env::args().skip(1))?;
+    let mut report = report::Report::new(size.bytes);
+    sharing::measure(size, &mut report)?;
+    python::measure(size, &mut report)?;
+    moving::measure(size, &mut report)?;
+    attaching::measure(size, &mut report)?;
+    residence::measure(size, &mut report)?;
+    pages::measure(size, &mut report)?;
+    report.close();
+    Ok(())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn main() {
+    println!("skipped: the measures read Linux's /proc");
+}
+
+/// Cargo adds `--bench` when it benchmarks; when it only tests, a smoke run is what is wanted.
+#[cfg(target_os = "linux")]
+fn size(mut args: impl Iterator<Item = String>) -> Result<Size, Failure> {
+    const QUICK: Size = Size {
+        bytes: 32 << 20,
+        rounds: 2,
+    };
+    let (mut size, mut bytes) = (QUICK, None);
+    let mut quick = false;
+    while let Some(arg) = args.next() {
+        match arg.as_str() {
+            "--bench" if !quick => {
+                size = Size {
+                    bytes: 256 << 20,
+                    rounds: 7,
+                };
+            }
+            "--quick" => (size, quick) = (QUICK, true),
+            "--bytes" => bytes = Some(args.next().ok_or("--bytes N")?.parse()?),
+            _ => {}
+        }
+    }
+    size.bytes = bytes.unwrap_or(size.bytes).max(1 << 20);
+    Ok(size)
+}

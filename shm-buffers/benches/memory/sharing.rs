@@ -1,0 +1,98 @@
+//! `share` against a bare memcpy into a fresh segment of the same backing, with as many threads.
+
+use std::thread;
+
+use shm_buffers::{Backing, BufferMut, SegmentMut, share};
+
+use crate::model::{Model, median, timed};
+use crate::report::{Report, Target, speed};
+use crate::{Failure, Size};
+
+pub(crate) fn measure(size: Size, report: &mut Report) -> Result<(), Failure> {
+    let model = Model::on_heap(size.bytes, 8);
+    let bytes = model.bytes();
+    let backings = [
+        (Backing::Anonymous, Target::AtLeast(0.9)),
+        (Backing::Named, Target::AtLeast(0.9)),
+        (Backing::File(std::env::temp_dir()), Target::None),
+    ];
+    for (backing, target) in backings {
+        // By turns, and the median: the host's mood changes from second to second.
+        let (mut floors, mut shares) = (Vec::new(), Vec::new());
+        for _ in 0..size.rounds {
+            let (floor, segment) = timed(|| memcpy(&model, &backing));
+            drop(segment?);
+            let (time, image) = timed(|| share(&model, &backing));
+            drop(image?);
+            floors.push(floor);
+            shares.push(time);
+        }
+        let (floor, time) = (median(floors), median(shares));
+        report.row(
+            &format!("share, 8 arrays, {} memory", name(&backing)),
+            speed(bytes, time),
+            format!("memcpy {}", speed(bytes, floor)),
+            floor / time,
+            target,
+        );
+    }
+    building(size, report)
+}
+
+/// The floor: the arrays' bytes, in as many threads as there are cores.
+fn memcpy(model: &Model, backing: &Backing) -> Result<SegmentMut, Failure> {
+    let mut segment = SegmentMut::create(backing, model.bytes())?;
+    let threads = thread::available_parallelism()?.get();
+    let mut rest = &mut segment[..];
+    for array in &model.arrays {
+        let source: &[u8] = bytemuck::cast_slice(array);
+        let (target, behind) = rest.split_at_mut(source.len());
+        rest = behind;
+        let chunk = source.len().div_ceil(threads);
+        thread::scope(|scope| {
+            for (target, source) in target.chunks_mut(chunk).zip(source.chunks(chunk)) {
+                scope.spawn(move || target.copy_from_slice(source));
+            }
+        });
+    }
+    Ok(segment)
+}
+
+fn name(backing: &Backing) -> &'static str {
+    match backing {
+        Backing::Named => "named",
+        Backing::File(_) => "file",
+        _ => "anonymous",
+    }
+}
+
+/// Building in place against building on the heap and sharing that.
+fn building(size: Size, report: &mut Report) -> Result<(), Failure> {
+    let len = size.bytes / size_of::<u64>();
+    let (mut in_place, mut copied) = (Vec::new(), Vec::new());
+    for _ in 0..size.rounds.min(3) {
+        let (time, built) = timed(|| -> Result<_, Failure> {
+            let mut built = BufferMut::new(&Backing::Anonymous)?;
+            built.extend((0..len).map(|i| i as u64))?;
+            Ok(built.freeze()?)
+        });
+        drop(built?);
+        in_place.push(time);
+        let (time, image) = timed(|| {
+            let mut built = Vec::new();
+            built.extend((0..len).map(|i| i as u64));
+            shm_buffers::share_move(shm_buffers::Buffer::from(built), &Backing::Anonymous)
+        });
+        drop(image?);
+        copied.push(time);
+    }
+    let (time, floor) = (median(in_place), median(copied));
+    report.row(
+        "BufferMut: extend and freeze",
+        speed(size.bytes, time),
+        format!("Vec, share_move {}", speed(size.bytes, floor)),
+        floor / time,
+        Target::None,
+    );
+    Ok(())
+}
