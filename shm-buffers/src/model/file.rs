@@ -60,6 +60,19 @@ impl Image {
     ///
     /// # Errors
     /// What was at `path` before is still there then.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use shm_buffers::{Backing, Buffer, Compression, Image, share};
+    ///
+    /// # let dir = tempfile::tempdir()?;
+    /// # let path = dir.path().join("zeros.safetensors.zst");
+    /// let image = share(&Buffer::from(vec![0.0f32; 1000]), &Backing::Auto)?;
+    /// image.save_compressed(&path, Compression::default())?;
+    /// let zeros: Buffer<f32> = Image::load_shared(&path, &Backing::Auto)?.load()?;
+    /// assert_eq!(zeros.len(), 1000);
+    /// # Ok(()) }
+    /// ```
     #[cfg(feature = "zstd")]
     pub fn save_compressed(&self, path: impl AsRef<Path>, compression: Compression) -> Result<(), SaveError> {
         self.save_with(path, &SaveOptions::new().compression(compression))
@@ -75,15 +88,13 @@ impl Image {
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// use shm_buffers::{Backing, Buffer, Compression, Image, SaveOptions, share};
+    /// use shm_buffers::{Backing, Buffer, Image, SaveOptions, share};
     ///
     /// # let dir = tempfile::tempdir()?;
-    /// # let path = dir.path().join("zeros.safetensors.zst");
+    /// # let path = dir.path().join("zeros.safetensors");
     /// let image = share(&Buffer::from(vec![0.0f32; 1000]), &Backing::Auto)?;
-    /// let options = SaveOptions::new().mode(0o600).compression(Compression::default());
-    /// image.save_with(&path, &options)?;
-    /// let zeros: Buffer<f32> = Image::load_shared(&path, &Backing::Auto)?.load()?;
-    /// assert_eq!(zeros.len(), 1000);
+    /// image.save_with(&path, &SaveOptions::new().mode(0o600))?;
+    /// Image::open(&path)?.verify()?;
     /// # Ok(()) }
     /// ```
     pub fn save_with(&self, path: impl AsRef<Path>, options: &SaveOptions) -> Result<(), SaveError> {
