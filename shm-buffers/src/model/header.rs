@@ -5,8 +5,8 @@
 //! header    {"__metadata__":{"shm-buffers":"1","xxh64":"0123456789abcdef"},"layers.0.weights":{…},…,"skeleton":{…}}
 //!           padded with spaces to a multiple of 64 bytes together with its length
 //! tensors   without gaps, sorted by falling alignment
-//! skeleton  the last tensor: names of the buffers in the order of their indices, then the model's small rest,
-//!           both in postcard's encoding
+//! skeleton  the last tensor: name and bytes per element of each buffer in the order of their indices, then the
+//!           model's small rest, both in postcard's encoding
 //! ```
 
 use safetensors::SafeTensors;

@@ -88,8 +88,10 @@ pub fn share_move<M: Serialize>(model: M, backing: &Backing) -> Result<Image, Sh
 fn serialize<M: Serialize + ?Sized>(model: &M) -> Result<(Vec<u8>, HandedOut), ShareError> {
     let encode = |e: postcard::Error| ShareError::Encode(e.to_string());
     let (model, buffers) = scope::sharing(|| postcard::to_stdvec(&Named(model))).map_err(encode)?;
-    let names = postcard::to_stdvec(&buffers.paths).map_err(encode)?;
-    Ok(([names, model].concat(), buffers))
+    let sizes = buffers.parts.iter().map(|part| part.element.size as u64);
+    let table: Vec<(&str, u64)> = buffers.paths.iter().map(String::as_str).zip(sizes).collect();
+    let table = postcard::to_stdvec(&table).map_err(encode)?;
+    Ok(([table, model].concat(), buffers))
 }
 
 fn write(skeleton: Vec<u8>, buffers: HandedOut, backing: &Backing) -> Result<Image, ShareError> {
@@ -195,9 +197,9 @@ impl Image {
         let header = header::read(&self.segment).map_err(format)?;
         let skeleton = self.segment.get(header.skeleton().map_err(format)?);
         let skeleton = skeleton.ok_or_else(|| format("its skeleton lies outside".to_owned()))?;
-        let (names, skeleton) = postcard::take_from_bytes::<Vec<String>>(skeleton)
+        let (table, skeleton) = postcard::take_from_bytes::<Vec<(String, u64)>>(skeleton)
             .map_err(|e| format(format!("its table of buffers can't be read: {e}")))?;
-        let parts = names.into_iter().map(|name| stored(&header, name));
+        let parts = table.into_iter().map(|(name, size)| stored(&header, name, size));
         let parts = parts.collect::<Result<_, _>>().map_err(format)?;
         scope::loading(&self.segment, parts, || postcard::from_bytes(skeleton)).map_err(|reason| {
             LoadError::Decode {
@@ -226,22 +228,22 @@ impl Image {
     }
 }
 
-/// Where the buffer `name` is.
-fn stored(header: &Header, name: String) -> Result<Stored, String> {
+/// Where the buffer `name` with elements of `size` bytes is. Its shape doesn't matter: that is for other readers.
+fn stored(header: &Header, name: String, size: u64) -> Result<Stored, String> {
     let Some(info) = header.metadata.info(&name) else {
         return Err(format!("its buffer {name} is missing"));
     };
     let (start, end) = info.data_offsets;
-    let row = match info.shape.as_slice() {
-        [_] => info.dtype.bitsize() / 8,
-        [_, row] if info.dtype == Dtype::U8 => *row,
-        shape => return Err(format!("its buffer {name} has shape {shape:?}")),
+    let size = usize::try_from(size).unwrap_or(usize::MAX);
+    let len = match (end - start).checked_div(size) {
+        Some(len) if len * size == end - start => len,
+        _ => return Err(format!("its buffer {name} has no whole elements of {size} bytes")),
     };
     Ok(Stored {
         name,
-        element: (info.dtype, row),
+        element: (info.dtype, size),
         // Tensors lie inside of the file: see `header::read`.
         offset: header.data + start,
-        len: (end - start).checked_div(row).unwrap_or(0),
+        len,
     })
 }
