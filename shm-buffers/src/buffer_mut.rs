@@ -148,10 +148,9 @@ impl<T: Pod + Send + Sync> BufferMut<T> {
     /// As [`push`](Self::push); none is appended then.
     pub fn extend_from_slice(&mut self, elements: &[T]) -> Result<(), CreateError> {
         self.reserve(elements.len())?;
-        let start = self.len;
+        let end = self.len * size_of::<T>();
+        self.segment.copy_at(end, bytemuck::cast_slice(elements));
         self.len += elements.len();
-        let target = &mut self.as_mut_slice()[start..];
-        copy::parallel(bytemuck::cast_slice_mut(target), bytemuck::cast_slice(elements));
         Ok(())
     }
 

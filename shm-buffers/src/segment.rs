@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::backing::{Backing, BackingKind, Pages};
+use crate::copy;
 use crate::error::{AttachError, CreateError, FreezeError};
 use crate::os::{self, Access, Locator, Mapping, Store};
 
@@ -69,6 +70,37 @@ impl SegmentMut {
             self.len = len;
         }
         Ok(())
+    }
+
+    /// Copies `source` to `offset` on all cores: the fastest way to fill a fresh segment, faster than through a slice.
+    ///
+    /// # Panics
+    /// If it does not fit there, as `copy_from_slice` does.
+    pub fn copy_at(&mut self, offset: usize, source: &[u8]) {
+        let (target, write) = self.target(offset, source.len());
+        copy::copy(target, source, write);
+    }
+
+    /// As [`copy_at`](Self::copy_at), giving `source`'s pages back on the way; it reads as anything afterwards.
+    pub(crate) fn move_at(&mut self, offset: usize, source: &mut [u8]) {
+        let (target, write) = self.target(offset, source.len());
+        copy::moving(target, source, write);
+    }
+
+    /// The `len` bytes at `offset`, and what writes a part of them through the file.
+    fn target(&mut self, offset: usize, len: usize) -> (&mut [u8], impl Fn(usize, &[u8]) -> bool + Sync) {
+        let end = offset.saturating_add(len);
+        assert!(
+            end <= self.len,
+            "{len} bytes at {offset} in a segment of {}",
+            self.len
+        );
+        // SAFETY: as in `deref_mut`.
+        let bytes = unsafe { self.mapping.bytes_mut() };
+        let store = &self.store;
+        (&mut bytes[offset..end], move |start, part| {
+            store.write_at(part, offset + start).is_ok()
+        })
     }
 
     /// Makes the memory read-only for good: unmapped for writing, and sealed where the system can, so that

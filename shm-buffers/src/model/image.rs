@@ -12,11 +12,11 @@ use safetensors::tensor::TensorInfo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::checksum;
 use super::header::{self, Header};
 use super::names::SKELETON;
 use super::path::Named;
 use super::scope::{self, HandedOut, Stored};
-use super::{checksum, copy};
 use crate::backing::Backing;
 use crate::error::{LoadError, ShareError};
 use crate::model::error::VerifyError;
@@ -129,21 +129,21 @@ fn write(skeleton: Vec<u8>, buffers: HandedOut, backing: &Backing) -> Result<Ima
     let header = header::write(&tensors).map_err(ShareError::Layout)?;
 
     let mut segment = SegmentMut::create(backing, header.len() + end)?;
-    let (head, mut rest) = segment.split_at_mut(header.len());
-    head.copy_from_slice(&header);
+    segment[..header.len()].copy_from_slice(&header);
+    let mut at = header.len();
     for part in order.into_iter().map(|i| std::mem::take(&mut parts[i].bytes)) {
-        let (target, behind) = rest.split_at_mut(part.len());
-        rest = behind;
+        let len = part.len();
         match part.into_exclusive() {
             Ok(mut last) => {
                 if let Some(source) = Arc::get_mut(&mut last).and_then(|block| block.exclusive()) {
-                    copy::moving(target, source);
+                    segment.move_at(at, source);
                 }
             }
-            Err(shared) => copy::parallel(target, &shared),
+            Err(shared) => segment.copy_at(at, &shared),
         }
+        at += len;
     }
-    rest.copy_from_slice(&skeleton);
+    segment[at..].copy_from_slice(&skeleton);
     Ok(Image {
         segment: segment.freeze()?,
         file: None,

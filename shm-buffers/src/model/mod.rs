@@ -1,7 +1,6 @@
 //! Models: serde types whose big parts are [`Buffer`](crate::Buffer)s, shared as one image, in memory and on disk.
 
 mod checksum;
-mod copy;
 pub(crate) mod error;
 pub(crate) mod file;
 pub(crate) mod header;

@@ -291,6 +291,15 @@ impl Store {
         }
     }
 
+    /// Writes as to a file, which saves the faults of touching the memory first. Not for huge pages: those of the reserve
+    /// can't be written so, the transparent ones are made by faults.
+    pub(crate) fn write_at(&self, bytes: &[u8], offset: usize) -> io::Result<()> {
+        match self.pages {
+            Pages::Ordinary if cfg!(target_os = "linux") => self.file.write_all_at(bytes, offset as u64),
+            _ => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
     /// Forbids, where the system can, every later write, and for memory that stays writable every change of
     /// size. All writable mappings must be gone for [`Access::ReadOnly`].
     pub(crate) fn seal(&self, access: Access) -> io::Result<()> {

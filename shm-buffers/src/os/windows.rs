@@ -98,6 +98,11 @@ impl Store {
         }
     }
 
+    /// Files and their mappings are not always coherent here.
+    pub(crate) fn write_at(&self, _bytes: &[u8], _offset: usize) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     /// Nothing to seal with here.
     pub(crate) fn seal(&self, _access: Access) -> io::Result<()> {
         Ok(())
