@@ -14,7 +14,6 @@
 //! ```
 
 use std::io::{self, Write};
-use std::ops::Range;
 
 use zstd::bulk::{Compressor, Decompressor};
 use zstd::zstd_safe::{self, CParameter};
@@ -27,6 +26,8 @@ const SKIPPABLE_HEADER: usize = 8;
 const FOOTER: usize = 9;
 const WITH_CHECKSUMS: u8 = 1 << 7;
 const RESERVED: u8 = 0b0111_1100;
+/// No frame is shorter (RFC 8878: magic number, header, one block's header), so that an index of many empty ones is a lie.
+const MIN_FRAME: u32 = 9;
 /// The format's own limit for one frame.
 const MAX_FRAME: usize = 1 << 30;
 /// Frames that each thread compresses before they are written.
@@ -117,10 +118,11 @@ pub(super) struct Index {
     pub(super) plain: usize,
 }
 
-#[derive(Debug)]
+/// Small, since a hostile file may have a great many.
+#[derive(Debug, Clone, Copy)]
 struct Frame {
-    source: Range<usize>,
-    plain: usize,
+    compressed: u32,
+    plain: u32,
     checksum: Option<u32>,
 }
 
@@ -159,23 +161,25 @@ impl Index {
             let (Some(compressed), Some(decompressed)) = (u32_at(entry, 0), u32_at(entry, 4)) else {
                 return Err("its index is cut".to_owned());
             };
-            let frame = Frame {
-                source: at..at.saturating_add(compressed as usize).min(start),
-                plain: decompressed as usize,
-                checksum: u32_at(entry, 8),
+            let source = at
+                .checked_add(compressed as usize)
+                .and_then(|end| bytes[..start].get(at..end));
+            let Some(source) = source.filter(|_| compressed >= MIN_FRAME) else {
+                return Err(format!("frame {index} of its index does not lie in the file"));
             };
-            if frame.source.len() != compressed as usize {
-                return Err(format!("frame {index} of its index lies outside of the file"));
-            }
-            let told = zstd_safe::get_frame_content_size(&bytes[frame.source.clone()]);
+            let told = zstd_safe::get_frame_content_size(source);
             if told.is_ok_and(|told| told.is_some_and(|told| told != u64::from(decompressed))) {
                 return Err(format!("frame {index} and the index tell different sizes"));
             }
-            at = frame.source.end;
+            at += source.len();
             plain = plain
-                .checked_add(frame.plain)
+                .checked_add(decompressed as usize)
                 .ok_or("its index tells a size beyond the address space")?;
-            frames.push(frame);
+            frames.push(Frame {
+                compressed,
+                plain: decompressed,
+                checksum: u32_at(entry, 8),
+            });
         }
         match at == start {
             true => Ok(Self { frames, plain }),
@@ -189,19 +193,21 @@ impl Index {
     /// The frame, and what the decoder says.
     ///
     /// # Panics
-    /// If `target` has not the length of the plain image.
+    /// If `target` has not the length of the plain image, or `bytes` are not those of the index.
     pub(super) fn decode(&self, bytes: &[u8], target: &mut [u8]) -> Result<(), (usize, io::Error)> {
         assert_eq!(target.len(), self.plain);
-        let mut rest = target;
+        let (mut sources, mut targets) = (bytes, target);
         let work = self.frames.iter().enumerate().map(|(index, frame)| {
-            let (target, behind) = std::mem::take(&mut rest).split_at_mut(frame.plain);
-            rest = behind;
-            (index, frame, target)
+            let (source, behind) = sources.split_at(frame.compressed as usize);
+            sources = behind;
+            let (target, behind) = std::mem::take(&mut targets).split_at_mut(frame.plain as usize);
+            targets = behind;
+            (index, frame, source, target)
         });
         let decoder = || Decompressor::new().map_err(|source| (0, source));
-        spread::try_each(work, decoder, |decoder, (index, frame, target)| {
+        spread::try_each(work, decoder, |decoder, (index, frame, source, target)| {
             frame
-                .decode(decoder, &bytes[frame.source.clone()], target)
+                .decode(decoder, source, target)
                 .map_err(|source| (index, source))
         })
     }
@@ -295,7 +301,7 @@ mod tests {
             decoded(&bytes)
         };
         assert!(patched(table + 4, 999).is_err_and(|e| e.contains("different sizes")));
-        assert!(patched(table, u32::MAX).is_err_and(|e| e.contains("outside")));
+        assert!(patched(table, u32::MAX).is_err_and(|e| e.contains("does not lie")));
         assert!(patched(bytes.len() - FOOTER, u32::MAX).is_err_and(|e| e.contains("longer")));
         assert!(patched(bytes.len() - FOOTER, 2).is_err_and(|e| e.contains("begin")));
         assert!(
