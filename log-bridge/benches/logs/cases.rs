@@ -1,0 +1,290 @@
+//! The cases, each the whole life of a process.
+
+use std::io;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::time::{Duration, Instant};
+
+use log_bridge::{Collector, EmissionTime, Filter, Overflow, Source, WorkerLayer};
+use tracing::level_filters::LevelFilter;
+use tracing::{Event, Subscriber};
+use tracing_appender::non_blocking::NonBlockingBuilder;
+use tracing_subscriber::layer::{Context, SubscriberExt};
+use tracing_subscriber::{Layer, fmt};
+
+use crate::process::{self, Case, GO, LOST, NANOS, READY};
+
+/// Events in a row, few enough for any of the buffers; in between they are emptied, untimed.
+const BURST: u64 = 10_000;
+
+pub(crate) fn run(case: &Case) {
+    match case.name.as_str() {
+        "disabled-fmt" => {
+            install(tracing_subscriber::registry().with(fmt::layer().with_writer(io::sink).with_filter(LevelFilter::INFO)));
+            print(disabled(case.events));
+        }
+        "disabled-bridge" => {
+            bridge(case, LevelFilter::INFO, Overflow::DropNewest);
+            print(disabled(case.events));
+        }
+        "target-fmt" => {
+            let targets = tracing_subscriber::filter::Targets::new()
+                .with_default(LevelFilter::INFO)
+                .with_target("elsewhere", LevelFilter::DEBUG);
+            install(tracing_subscriber::registry().with(fmt::layer().with_writer(io::sink).with_filter(targets)));
+            print(disabled(case.events / 10));
+        }
+        "target-bridge" => {
+            let filter = Filter::new(LevelFilter::INFO).target("elsewhere", LevelFilter::DEBUG);
+            bridge_with(case, filter, Overflow::DropNewest);
+            print(disabled(case.events / 10));
+        }
+        "fmt" | "fmt-span" => {
+            let (writer, _guard) = NonBlockingBuilder::default().finish(io::sink());
+            let lost = writer.error_counter();
+            install(tracing_subscriber::registry().with(fmt::layer().with_ansi(false).with_writer(writer)));
+            print(bursts(case, || std::thread::sleep(Duration::from_millis(15))));
+            assert_eq!(lost.dropped_lines(), 0, "not all of the peer's events were delivered");
+        }
+        "bridge" | "bridge-span" => {
+            let own = case.bridge.as_ref().expect("a bridge").own();
+            bridge(case, LevelFilter::INFO, Overflow::DropNewest);
+            print(bursts(case, || {
+                // The leader drains and tells so.
+                let asked = own.slot(READY).get() + 1;
+                own.slot(READY).publish(asked);
+                while own.slot(GO).observe() < asked {
+                    std::thread::sleep(Duration::from_micros(200));
+                }
+            }));
+        }
+        "overload" | "overload-batch" => {
+            let overflow = match case.name.as_str() {
+                "overload" => Overflow::DropNewest,
+                _ => Overflow::Batch,
+            };
+            bridge(case, LevelFilter::INFO, overflow);
+            (0..1000).for_each(event);
+            print(used(case.events, event));
+        }
+        "direct" => {
+            install(leader());
+            (0..1000).for_each(event);
+            print(used(case.events, event));
+        }
+        "replay" => print(replay(case)),
+        "fill" => {
+            bridge(case, LevelFilter::INFO, Overflow::DropNewest);
+            (0..case.events).for_each(event);
+        }
+        "flood-bridge" | "flood-batch" => {
+            let overflow = match case.name.as_str() {
+                "flood-bridge" => Overflow::DropNewest,
+                _ => Overflow::Batch,
+            };
+            bridge(case, LevelFilter::TRACE, overflow);
+            flood_worker(case);
+        }
+        "flood-appender" => {
+            let (writer, _guard) = NonBlockingBuilder::default().lossy(true).finish(io::sink());
+            install(tracing_subscriber::registry().with(fmt::layer().with_ansi(false).with_writer(writer)));
+            print(flood_threads(case));
+        }
+        "flood-channel" => {
+            let (sender, receiver) = sync_channel::<String>(1024);
+            std::thread::spawn(move || {
+                let mut out = io::sink();
+                for line in receiver {
+                    let _ = io::Write::write_all(&mut out, line.as_bytes());
+                }
+            });
+            install(tracing_subscriber::registry().with(Channel(sender)));
+            print(flood_threads(case));
+        }
+        "kill" => kill_me(case),
+        "important" => important(case),
+        other => panic!("unknown case {other}"),
+    }
+}
+
+fn install(subscriber: impl Subscriber + Send + Sync) {
+    tracing::subscriber::set_global_default(subscriber).expect("the first subscriber");
+}
+
+fn bridge(case: &Case, level: LevelFilter, overflow: Overflow) {
+    bridge_with(case, Filter::new(level), overflow);
+}
+
+fn bridge_with(case: &Case, filter: Filter, overflow: Overflow) {
+    let bridge = case.bridge.as_ref().expect("a bridge");
+    WorkerLayer::builder(bridge.producer(), bridge.slots())
+        .filter(filter)
+        .overflow(overflow)
+        .install()
+        .expect("the first subscriber");
+}
+
+/// The leader's subscriber, for events of its own and for replayed ones.
+fn leader() -> impl Subscriber + Send + Sync {
+    let layer = fmt::layer().with_ansi(false).with_timer(EmissionTime).with_writer(io::sink);
+    tracing_subscriber::registry().with(layer)
+}
+
+fn print(nanos: f64) {
+    println!("{nanos}");
+}
+
+#[inline(always)]
+fn event(n: u64) {
+    tracing::info!(user = n, score = 0.25, item = "i-1234567", "recommended {} items", n % 10);
+}
+
+/// By the clock on the wall.
+fn timed(events: u64, mut emit: impl FnMut(u64)) -> f64 {
+    let start = Instant::now();
+    (0..events).for_each(&mut emit);
+    start.elapsed().as_nanos() as f64 / events as f64
+}
+
+/// By this thread's own use of the processor, so that others on the machine matter less.
+fn used(events: u64, mut emit: impl FnMut(u64)) -> f64 {
+    let start = processor_time();
+    (0..events).for_each(&mut emit);
+    (processor_time() - start).as_nanos() as f64 / events as f64
+}
+
+#[cfg(unix)]
+fn processor_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+#[cfg(not(unix))]
+fn processor_time() -> Duration {
+    use std::sync::LazyLock;
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    START.elapsed()
+}
+
+fn disabled(events: u64) -> f64 {
+    used(events * 1000, |n| {
+        tracing::debug!(user = n, score = 0.25, item = "i-1234567", "recommended {} items", n % 10);
+        std::hint::black_box(n);
+    })
+}
+
+fn bursts(case: &Case, mut empty: impl FnMut()) -> f64 {
+    let _span = case.name.ends_with("span").then(|| tracing::info_span!("task", task = 17, kind = "eval").entered());
+    (0..1000).for_each(event);
+    empty();
+    let mut nanos = 0.0;
+    for _ in 0..case.events / BURST {
+        nanos += used(BURST, event);
+        empty();
+    }
+    nanos / (case.events / BURST) as f64
+}
+
+fn replay(case: &Case) -> f64 {
+    const RING: usize = 128 << 20;
+    let bridge = process::Bridge::create(RING);
+    let fill = process::start("fill", case.events, RING, Some(&bridge));
+    let done = fill.wait_with_output().expect("the worker's end");
+    assert!(done.status.success(), "the worker failed");
+    install(leader());
+    let mut collector = Collector::new();
+    collector.add(Source::new(3), bridge.consumer(), bridge.slots()).expect("enough slots");
+    let start = processor_time();
+    while collector.drain().records > 0 {}
+    let elapsed = (processor_time() - start).as_nanos() as f64;
+    let total = collector.tally().total();
+    assert_eq!((total.delivered, total.dropped), (case.events, 0), "all events were to fit");
+    elapsed / total.delivered as f64
+}
+
+/// Formats, and hands over what fits.
+struct Channel(SyncSender<String>);
+
+impl<S: Subscriber> Layer<S> for Channel {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        use std::fmt::Write;
+        struct Line(String);
+        impl tracing::field::Visit for Line {
+            fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+                let _ = write!(self.0, "{}={value:?} ", field.name());
+            }
+        }
+        let mut line = Line(String::with_capacity(128));
+        let _ = write!(line.0, "{} {}: ", event.metadata().level(), event.metadata().target());
+        event.record(&mut line);
+        let _ = self.0.try_send(line.0);
+    }
+}
+
+/// A tenth each of ERROR, WARN, INFO and TRACE, the rest DEBUG; gives the level's index.
+#[inline(always)]
+fn any_level(n: u64, begin: impl FnOnce(usize)) -> usize {
+    let level = [0, 1, 2, 4, 3, 3, 3, 3, 3, 3][(n % 10) as usize];
+    begin(level);
+    match level {
+        0 => tracing::error!(user = n, score = 0.25, "recommended {} items", n % 10),
+        1 => tracing::warn!(user = n, score = 0.25, "recommended {} items", n % 10),
+        2 => tracing::info!(user = n, score = 0.25, "recommended {} items", n % 10),
+        3 => tracing::debug!(user = n, score = 0.25, "recommended {} items", n % 10),
+        _ => tracing::trace!(user = n, score = 0.25, "recommended {} items", n % 10),
+    }
+    level
+}
+
+/// Two threads of a process, each with all its events; the time of the slower one.
+fn flood_threads(case: &Case) -> f64 {
+    std::thread::scope(|scope| {
+        let flood = || {
+            timed(case.events, |n| {
+                any_level(n, |_| {});
+            })
+        };
+        let (one, other) = (scope.spawn(flood), scope.spawn(flood));
+        one.join().expect("no panic").max(other.join().expect("no panic"))
+    })
+}
+
+fn flood_worker(case: &Case) {
+    let own = case.bridge.as_ref().expect("a bridge").own();
+    own.slot(READY).publish(1);
+    while own.slot(GO).observe() == 0 {
+        std::thread::yield_now();
+    }
+    let nanos = timed(case.events, |n| {
+        let level = any_level(n, |_| {});
+        own.slot(5 + level).add(1);
+    });
+    own.slot(NANOS).publish(nanos as u64);
+}
+
+/// Emits until somebody kills it.
+fn kill_me(case: &Case) {
+    bridge(case, LevelFilter::TRACE, Overflow::DropNewest);
+    let own = case.bridge.as_ref().expect("a bridge").own();
+    for n in 0.. {
+        let level = any_level(n, |level| own.slot(level).publish(own.slot(level).get() + 1));
+        own.slot(5 + level).publish(own.slot(5 + level).get() + 1);
+    }
+}
+
+/// A DEBUG flood with one WARN or ERROR among a hundred events.
+fn important(case: &Case) {
+    bridge(case, LevelFilter::TRACE, Overflow::DropNewest);
+    let own = case.bridge.as_ref().expect("a bridge").own();
+    let start = Instant::now();
+    for n in 0..case.events {
+        match n % 200 {
+            0 => tracing::warn!(user = n, "important"),
+            100 => tracing::error!(user = n, "important"),
+            _ => tracing::debug!(user = n, score = 0.25, "recommended {} items", n % 10),
+        }
+        if n % 100 == 0 {
+            own.slot(LOST).add(1);
+        }
+    }
+    own.slot(NANOS).publish(start.elapsed().as_nanos() as u64);
+}

@@ -1,0 +1,97 @@
+//! What an event costs its worker, and the leader.
+
+use std::io;
+use std::time::Duration;
+
+use log_bridge::{Collector, Source};
+use tracing::Dispatch;
+use tracing_subscriber::fmt;
+use tracing_subscriber::layer::SubscriberExt;
+
+use crate::Effort;
+use crate::process::{self, Bridge, GO, READY};
+use crate::table::Table;
+
+const RING: usize = 8 << 20;
+/// That of a worker whose leader never drains it: full at once.
+const SMALL: usize = 64 << 10;
+
+pub(crate) fn measure(effort: Effort, table: &mut Table) {
+    let mut rounds: Vec<[f64; 12]> = Vec::new();
+    for _ in 0..effort.rounds {
+        let alone = |name, events| process::result(process::start(name, events, RING, None));
+        let bridged = |name, events| {
+            let bridge = Bridge::create(SMALL);
+            process::result(process::start(name, events, SMALL, Some(&bridge)))
+        };
+        rounds.push([
+            alone("disabled-fmt", effort.events),
+            bridged("disabled-bridge", effort.events),
+            alone("target-fmt", effort.events),
+            bridged("target-bridge", effort.events),
+            alone("fmt", effort.events),
+            drained("bridge", effort.events),
+            bridged("overload", effort.events),
+            bridged("overload-batch", effort.events),
+            alone("fmt-span", effort.events),
+            drained("bridge-span", effort.events),
+            alone("direct", effort.events),
+            alone("replay", effort.events),
+        ]);
+    }
+    let [disabled, filtered, target_fmt, target, fmt, delivered, overload, batch, fmt_span, span, direct, replay] =
+        std::array::from_fn(|case| median(rounds.iter().map(|round| round[case])));
+    let against = |ours: f64, theirs: f64| format!("{ours:.0} against {theirs:.0} ns");
+    table.at_most(
+        "disabled by the leader's filter / by fmt's own",
+        1.2,
+        filtered / disabled,
+        format!("{filtered:.2} against {disabled:.2} ns"),
+    );
+    table.at_most(
+        "the same, by a directive for another target",
+        1.2,
+        target / target_fmt,
+        format!("{target:.2} against {target_fmt:.2} ns"),
+    );
+    table.at_most("delivered / fmt into tracing-appender", 0.5, delivered / fmt, against(delivered, fmt));
+    table.at_most("overload, dropped / same", 0.2, overload / fmt, against(overload, fmt));
+    table.at_most("overload, collapsed / same", 0.2, batch / fmt, against(batch, fmt));
+    table.info("delivered in a span / fmt in a span", span / fmt_span, against(span, fmt_span));
+    table.at_least(
+        "rate of replay / of emission into the same subscriber",
+        0.5,
+        direct / replay,
+        against(replay, direct),
+    );
+}
+
+/// A worker whose leader drains all the time.
+fn drained(name: &str, events: u64) -> f64 {
+    let bridge = Bridge::create(RING);
+    let own = bridge.own();
+    let layer = fmt::layer().with_ansi(false).with_writer(io::sink);
+    let mut collector = Collector::new().dispatch(Dispatch::new(tracing_subscriber::registry().with(layer)));
+    collector.add(Source::new(3), bridge.consumer(), bridge.slots()).expect("enough slots");
+    let mut child = process::start(name, events, RING, Some(&bridge));
+    loop {
+        let asked = own.slot(READY).observe();
+        // Only an empty ring is an answer to what was asked before.
+        if collector.drain().records == 0 {
+            own.slot(GO).publish(asked);
+            if child.try_wait().expect("the state of the worker").is_some() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+    let tally = collector.remove(3).expect("it was added").tally;
+    assert_eq!(tally.total().dropped, 0, "not all events were delivered");
+    process::result(child)
+}
+
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
