@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use shm_buffers::slots::Slots;
 
-use crate::counter::{Counters, Counts, assert_enough};
+use crate::counter::{Counters, Counts, Steps, assert_enough};
 
 /// How far a bar goes, in its [`Unit`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -14,6 +14,15 @@ pub enum Total {
     /// Nobody knows (yet).
     #[default]
     Unknown,
+}
+
+impl Total {
+    pub(crate) fn known(self) -> Option<u64> {
+        match self {
+            Self::Known(n) => Some(n),
+            Self::Unknown => None,
+        }
+    }
 }
 
 impl From<u64> for Total {
@@ -47,6 +56,10 @@ pub enum Unit {
 /// [`counters`](Self::counters), when it accounts for a task. Either way the position that is drawn never goes back
 /// while the bar runs; the last one, after [`finish`](Self::finish), is the exact sum.
 ///
+/// **Running tasks.** What writers tell of them with [`Counters::step`] moves the bar, its percentage and its ETA, and
+/// not the number of tasks: `2/8 (31.3 %)` is two tasks done and a half. A writer of [`add_row`](Self::add_row) has a
+/// line of its own in which the running task is the bar.
+///
 /// ```
 /// use progress::{Bar, Outcome, Total};
 /// let bar = Bar::new("recommend", Total::Known(3));
@@ -66,11 +79,26 @@ struct State {
     life: Life,
     sources: Vec<(u64, Slots)>,
     next_source: u64,
+    rows: Vec<Row>,
     /// What writers that are gone had counted.
     settled: Counts,
     /// The furthest position seen.
     furthest: u64,
+    /// The same with running tasks.
+    furthest_parts: u128,
 }
+
+/// A line of one writer's own.
+#[derive(Debug)]
+struct Row {
+    /// Whose; `None` when it is gone and no other came yet.
+    source: Option<u64>,
+    label: String,
+    message: String,
+}
+
+/// A task has so many parts in [`Sample::parts`].
+pub(crate) const PARTS: u64 = 1 << 20;
 
 /// Whether a bar is to be drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,6 +118,20 @@ pub(crate) struct Sample {
     pub(crate) life: Life,
     pub(crate) counts: Counts,
     pub(crate) position: u64,
+    /// The position with what is done of running tasks, in [`PARTS`].
+    pub(crate) parts: u128,
+    pub(crate) role: Role,
+    /// Writers with a line of their own, by the numbers of their sources.
+    pub(crate) rows: Vec<(u64, Sample)>,
+}
+
+/// Whose numbers a [`Sample`] has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// A bar's.
+    Bar,
+    /// One writer's, and how far it is in its task.
+    Writer(Steps),
 }
 
 impl Bar {
@@ -103,8 +145,10 @@ impl Bar {
             life: Life::Running,
             sources: Vec::new(),
             next_source: 0,
+            rows: Vec::new(),
             settled: Counts::new(),
             furthest: 0,
+            furthest_parts: 0,
         })))
     }
 
@@ -122,10 +166,40 @@ impl Bar {
     /// If there are fewer than [`SLOTS`](crate::SLOTS).
     pub fn add_source(&self, slots: Slots) -> Source {
         assert_enough(&slots);
+        let id = self.state().add_source(slots);
+        Source {
+            bar: self.clone(),
+            id,
+        }
+    }
+
+    /// As [`add_source`](Self::add_source), and shows this writer's numbers in a line of its own below the bar's, as
+    /// long as both are there: what it did, how fast, and how far it is in its task.
+    ///
+    /// When a writer is gone, the next one takes its line over, the one of the same label if there is, so that lines
+    /// keep their places while workers are replaced.
+    ///
+    /// ```
+    /// use progress::{Bar, Counters, Outcome, Total};
+    /// let bar = Bar::new("recommend", Total::Known(200));
+    /// for worker in 0..2 {
+    ///     let counters = Counters::in_process();
+    ///     let source = bar.add_row(format!("worker {worker}"), counters.slots());
+    ///     std::thread::spawn(move || {
+    ///         counters.counter(Outcome::Done).add(100);
+    ///         source.retire();
+    ///     });
+    /// }
+    /// ```
+    ///
+    /// # Panics
+    /// If there are fewer slots than [`SLOTS`](crate::SLOTS).
+    pub fn add_row(&self, label: impl Into<String>, slots: Slots) -> Source {
+        assert_enough(&slots);
         let mut state = self.state();
-        let id = state.next_source;
-        state.next_source += 1;
-        state.sources.push((id, slots));
+        let id = state.add_source(slots);
+        state.give_row(id, label.into());
+        drop(state);
         Source {
             bar: self.clone(),
             id,
@@ -180,29 +254,11 @@ impl Bar {
     }
 
     pub(crate) fn sample(&self) -> Sample {
-        let mut state = self.state();
-        let counts = state.sum();
-        let exact = match state.unit {
-            Unit::Tasks => counts.ended(),
-            Unit::Bytes => counts.bytes(),
-        };
-        state.furthest = state.furthest.max(exact);
-        Sample {
-            label: state.label.clone(),
-            message: state.message.clone(),
-            total: state.total,
-            unit: state.unit,
-            life: state.life,
-            counts,
-            position: match state.life {
-                Life::Running => state.furthest,
-                Life::Finished | Life::Dismissed => exact,
-            },
-        }
+        self.state().sample()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // Every change is a single assignment: what a panicking holder left is whole.
+        // No change can panic halfway: what a panicking holder left is whole.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -212,6 +268,109 @@ impl State {
         self.sources
             .iter()
             .fold(self.settled, |sum, (_, slots)| sum.plus(Counts::read(slots)))
+    }
+
+    fn add_source(&mut self, slots: Slots) -> u64 {
+        let id = self.next_source;
+        self.next_source += 1;
+        self.sources.push((id, slots));
+        id
+    }
+
+    fn give_row(&mut self, source: u64, label: String) {
+        let free = |row: &&mut Row| row.source.is_none();
+        let same = |row: &Row| row.source.is_none() && row.label == label;
+        let row = match self.rows.iter().position(same) {
+            Some(index) => self.rows.get_mut(index),
+            None => self.rows.iter_mut().find(free),
+        };
+        let given = Row {
+            source: Some(source),
+            label,
+            message: String::new(),
+        };
+        match row {
+            Some(row) => *row = given,
+            None => self.rows.push(given),
+        }
+    }
+
+    fn row(&mut self, source: u64) -> Option<&mut Row> {
+        self.rows.iter_mut().find(|row| row.source == Some(source))
+    }
+
+    fn slots(&self, source: u64) -> Option<&Slots> {
+        self.sources
+            .iter()
+            .find(|(id, _)| *id == source)
+            .map(|(_, slots)| slots)
+    }
+
+    fn position(&self, counts: Counts) -> u64 {
+        match self.unit {
+            Unit::Tasks => counts.ended(),
+            Unit::Bytes => counts.bytes(),
+        }
+    }
+
+    /// What is done of the running tasks, of which bytes know nothing.
+    fn running_parts(&self) -> u128 {
+        match self.unit {
+            Unit::Bytes => 0,
+            Unit::Tasks => {
+                let steps = self.sources.iter().map(|(_, slots)| Steps::read(slots));
+                let shares = steps.filter_map(Steps::share);
+                shares.map(|share| (share * PARTS as f64) as u128).sum()
+            }
+        }
+    }
+
+    fn sample(&mut self) -> Sample {
+        // Counts before steps: a task that ends between the two is missing, and not there twice.
+        let counts = self.sum();
+        let exact = self.position(counts);
+        let exact_parts = u128::from(exact) * u128::from(PARTS);
+        self.furthest = self.furthest.max(exact);
+        self.furthest_parts = self.furthest_parts.max(exact_parts + self.running_parts());
+        let (position, parts, rows) = match self.life {
+            Life::Running => (self.furthest, self.furthest_parts, self.sample_rows()),
+            Life::Finished | Life::Dismissed => (exact, exact_parts, Vec::new()),
+        };
+        Sample {
+            label: self.label.clone(),
+            message: self.message.clone(),
+            total: self.total,
+            unit: self.unit,
+            life: self.life,
+            counts,
+            position,
+            parts,
+            role: Role::Bar,
+            rows,
+        }
+    }
+
+    fn sample_rows(&self) -> Vec<(u64, Sample)> {
+        let held = self.rows.iter().filter_map(|row| Some((row, row.source?)));
+        let sampled = held.filter_map(|(row, id)| {
+            let slots = self.slots(id)?;
+            let counts = Counts::read(slots);
+            let position = self.position(counts);
+            let sample = Sample {
+                label: row.label.clone(),
+                message: row.message.clone(),
+                total: Total::Unknown,
+                unit: self.unit,
+                life: self.life,
+                counts,
+                position,
+                parts: u128::from(position) * u128::from(PARTS),
+                role: Role::Writer(Steps::read(slots)),
+                rows: Vec::new(),
+            };
+            Some((id, sample))
+        });
+        sampled.collect()
     }
 }
 
@@ -226,8 +385,15 @@ impl Source {
     /// What this writer has counted so far.
     pub fn counts(&self) -> Counts {
         let state = self.bar.state();
-        let slots = state.sources.iter().find(|(id, _)| *id == self.id);
-        slots.map_or_else(Counts::new, |(_, slots)| Counts::read(slots))
+        state.slots(self.id).map_or_else(Counts::new, Counts::read)
+    }
+
+    /// What is said in this writer's line after the numbers; for a writer of [`Bar::add_row`], without effect on
+    /// others.
+    pub fn set_message(&self, message: impl Into<String>) {
+        if let Some(row) = self.bar.state().row(self.id) {
+            row.message = message.into();
+        }
     }
 
     /// The writer is gone: keeps what it had written and lets go of its slots.
@@ -241,6 +407,9 @@ impl Source {
     pub fn settle(self, counts: Counts) {
         let mut state = self.bar.state();
         state.sources.retain(|(id, _)| *id != self.id);
+        if let Some(row) = state.row(self.id) {
+            row.source = None;
+        }
         state.settled = state.settled.plus(counts);
     }
 }

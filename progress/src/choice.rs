@@ -19,9 +19,10 @@ pub enum Render {
     /// `recommend: 1200/6710 (17.9 %), 3 failed, 2300/s, ETA 2.4 s`.
     Lines,
     /// As `Lines`, but each is a JSON object: `event` (always `"progress"`), `bar` (array of labels, outermost
-    /// first), `state` (`"running"` or `"finished"`), `unit` (`"tasks"` or `"bytes"`), `position`, `total`, `done`,
-    /// `failed`, `retried`, `bytes`, `per_second`, `eta_seconds`, `elapsed_seconds`, `message`. What is not known is
-    /// `null`.
+    /// first), `state` (`"running"` or `"finished"`), `unit` (`"tasks"` or `"bytes"`), `position`, `total`, `share`
+    /// (0 to 1: of a bar's total, running tasks included; in a writer's line of its running task), `step_done` and
+    /// `step_total` (of a writer's running task), `done`, `failed`, `retried`, `bytes`, `per_second`, `eta_seconds`,
+    /// `elapsed_seconds`, `message`. What is not known is `null`.
     JsonLines,
     /// Nothing.
     None,
@@ -80,6 +81,7 @@ pub(crate) struct Surroundings {
     pub(crate) no_color: bool,
     pub(crate) utf8: bool,
     pub(crate) columns: Option<u16>,
+    pub(crate) rows: Option<u16>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,6 +107,7 @@ impl Surroundings {
             no_color: false,
             utf8: true,
             columns: None,
+            rows: None,
         }
     }
 
@@ -127,6 +130,7 @@ impl Surroundings {
             no_color: set("NO_COLOR").is_some(),
             utf8: utf8 || cfg!(any(windows, target_os = "macos")),
             columns: set("COLUMNS").and_then(|columns| columns.parse().ok()),
+            rows: set("LINES").and_then(|rows| rows.parse().ok()),
         }
     }
 

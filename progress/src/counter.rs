@@ -5,12 +5,20 @@ use std::marker::PhantomData;
 
 use shm_buffers::slots::{Slot, Slots};
 
-/// How many slots one writer needs: one per [`Outcome`], one for bytes, the rest kept for what is to come.
+use crate::bar::Total;
+
+/// How many slots one writer needs: one per [`Outcome`], one for bytes, three for [`Counters::step`], the rest kept
+/// for what is to come.
 ///
 /// Both sides of a shared region must reserve this many: `layout.slots(progress::SLOTS)`.
 pub const SLOTS: usize = 8;
 
 const BYTES: usize = 3;
+const STEP_DONE: usize = 4;
+/// 0 where nobody knows.
+const STEP_TOTAL: usize = 5;
+/// Which task the two belong to, see [`ordinal`]; 0 while they change, and before the first.
+const STEP_TASK: usize = 6;
 
 /// How a task, or one attempt at it, ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -95,6 +103,40 @@ impl Counters {
         self.at(BYTES)
     }
 
+    /// Tells how far the running task is, in whatever units the op works: `done` of `total`. A few loads and a store
+    /// from the second call on, so call it as often as it is convenient.
+    ///
+    /// It counts as a part of that one task, and is forgotten as soon as these counters count an outcome. Where
+    /// someone else counts the outcomes, `step(0, Total::Unknown)` at the end of a task forgets it.
+    ///
+    /// ```
+    /// use progress::{Bar, Outcome, Total};
+    /// let bar = Bar::new("train", Total::Known(8));
+    /// let counters = bar.counters();
+    /// for batch in 1..=100 {
+    ///     // learn from the batch
+    ///     counters.step(batch, Total::Known(100));
+    /// }
+    /// counters.counter(Outcome::Done).inc();
+    /// ```
+    #[inline]
+    pub fn step(&self, done: u64, total: Total) {
+        let total = match total {
+            Total::Known(total) => total,
+            Total::Unknown => 0,
+        };
+        let (task, now) = (self.slots.slot(STEP_TASK), ordinal(&self.slots));
+        if task.get() == now && self.slots.slot(STEP_TOTAL).get() == total {
+            self.slots.slot(STEP_DONE).set(done);
+            return;
+        }
+        // Who sees one of the new numbers sees that they are changing, or whose they are.
+        task.set(0);
+        self.slots.slot(STEP_TOTAL).publish(total);
+        self.slots.slot(STEP_DONE).publish(done);
+        task.publish(now);
+    }
+
     #[inline]
     fn at(&self, index: usize) -> Counter<'_> {
         Counter {
@@ -128,6 +170,78 @@ impl Counter<'_> {
     #[inline]
     pub fn get(self) -> u64 {
         self.slot.get()
+    }
+}
+
+/// How many outcomes were counted, and one more: names the running task, and is never 0.
+#[inline]
+fn ordinal(slots: &Slots) -> u64 {
+    let counted = (0..BYTES).fold(0, |sum: u64, index| sum.wrapping_add(slots.slot(index).get()));
+    counted.checked_add(1).unwrap_or(1)
+}
+
+/// How far a writer is in its running task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Steps {
+    /// It never told.
+    Untold,
+    /// It told of the task before, and not yet of this one.
+    Before,
+    /// So far.
+    At(Step),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Step {
+    pub(crate) done: u64,
+    pub(crate) total: Total,
+}
+
+impl Steps {
+    /// What the writer of `slots` told of the task that it now runs.
+    pub(crate) fn read(slots: &Slots) -> Self {
+        let task = slots.slot(STEP_TASK).observe();
+        let done = slots.slot(STEP_DONE).observe();
+        let total = slots.slot(STEP_TOTAL).observe();
+        if (task, done, total) == (0, 0, 0) {
+            return Self::Untold;
+        }
+        let same = slots.slot(STEP_TASK).get() == task && ordinal(slots) == task;
+        if !same || (done, total) == (0, 0) {
+            return Self::Before;
+        }
+        Self::At(Step {
+            done,
+            total: match total {
+                0 => Total::Unknown,
+                total => Total::Known(total),
+            },
+        })
+    }
+
+    pub(crate) fn at(self) -> Option<Step> {
+        match self {
+            Self::At(step) => Some(step),
+            Self::Untold | Self::Before => None,
+        }
+    }
+
+    /// How much of the task is done, from 0 to 1; `None` where the total is unknown.
+    pub(crate) fn share(self) -> Option<f64> {
+        match self {
+            Self::Untold => None,
+            Self::Before => Some(0.0),
+            Self::At(step) => step.share(),
+        }
+    }
+}
+
+impl Step {
+    fn share(self) -> Option<f64> {
+        match self.total {
+            Total::Known(total) => Some((self.done as f64 / total.max(1) as f64).min(1.0)),
+            Total::Unknown => None,
+        }
     }
 }
 
@@ -213,6 +327,64 @@ mod tests {
             .with_bytes(1 << 40);
         assert_eq!(Counts::read(&counters.slots()), counts);
         assert_eq!(counts.ended(), 6);
+    }
+
+    #[test]
+    fn a_step_is_forgotten_with_its_task() {
+        let counters = Counters::in_process();
+        let told = || {
+            Steps::read(&counters.slots())
+                .at()
+                .map(|step| (step.done, step.total))
+        };
+        assert_eq!(told(), None);
+        counters.step(0, Total::Known(4));
+        assert_eq!(told(), Some((0, Total::Known(4))));
+        counters.step(3, Total::Known(4));
+        counters.step(3, Total::Known(6));
+        assert_eq!(told(), Some((3, Total::Known(6))));
+        for outcome in [Outcome::Done, Outcome::Failed, Outcome::Retried] {
+            counters.counter(outcome).inc();
+            assert_eq!(told(), None, "{outcome:?}");
+            counters.step(7, Total::Unknown);
+            assert_eq!(told(), Some((7, Total::Unknown)));
+        }
+        counters.step(0, Total::Unknown);
+        assert_eq!(told(), None);
+    }
+
+    #[test]
+    fn steps_are_never_read_with_the_total_of_another_task() {
+        // Each task has a total of its own, and is told from its first to its last step.
+        let counters = Counters::in_process();
+        let slots = counters.slots();
+        let writer = std::thread::spawn(move || {
+            for task in 1..=20_000_u64 {
+                for done in 0..3 {
+                    counters.step(task * 4 + done, Total::Known(task));
+                }
+                counters.counter(Outcome::Done).inc();
+            }
+        });
+        while !writer.is_finished() {
+            if let Steps::At(Step { done, total }) = Steps::read(&slots) {
+                assert_eq!(Total::Known(done / 4), total);
+            }
+        }
+        writer.join().expect("no panic");
+    }
+
+    #[test]
+    fn a_broken_writer_is_at_most_through_with_its_task() {
+        let step = |done, total| Step {
+            done,
+            total: Total::Known(total),
+        };
+        assert_eq!(step(u64::MAX, 1).share(), Some(1.0));
+        assert_eq!(step(5, 0).share(), Some(1.0));
+        let slots = Slots::in_process(SLOTS);
+        (0..SLOTS).for_each(|index| slots.slot(index).set(u64::MAX));
+        assert_eq!(Steps::read(&slots), Steps::Before);
     }
 
     #[test]

@@ -24,15 +24,20 @@
 //! # Ok::<(), progress::StartError>(())
 //! ```
 //!
+//! An op that takes long tells how far it is with [`Counters::step`]; a writer of [`Bar::add_row`] has a line of its own.
+//! Tests assert what is shown with [`ReporterBuilder::rehearse`].
+//!
 //! Writers in other processes count in shared memory: reserve [`SLOTS`] slots of a region for each, make
 //! [`Counters::new`] of them there and [`Bar::add_source`] of them here. This crate knows neither processes nor
 //! transports.
 
 mod bar;
 mod choice;
+mod clock;
 mod counter;
 mod output;
 mod rate;
+mod rehearsal;
 mod render;
 mod reporter;
 mod stage;
@@ -42,5 +47,6 @@ pub use bar::{Bar, Source, Total, Unit};
 pub use choice::{Color, ParseRenderError, Render};
 pub use counter::{Counter, Counters, Counts, Outcome, SLOTS};
 pub use rate::{Rate, eta};
+pub use rehearsal::Rehearsal;
 pub use reporter::{Reporter, ReporterBuilder, StartError};
 pub use writer::BarWriter;

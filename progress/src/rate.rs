@@ -39,8 +39,18 @@ pub struct Rate {
     changed: Duration,
     count: u64,
     steps: u64,
+    grain: Grain,
     num: f64,
     den: f64,
+}
+
+/// What is a step, of which 8 are enough for a rate.
+#[derive(Debug, Clone, Copy)]
+enum Grain {
+    /// Every one that is counted.
+    Whole,
+    /// Every change: parts of steps are counted.
+    Parts,
 }
 
 impl Rate {
@@ -51,8 +61,17 @@ impl Rate {
             changed: now,
             count,
             steps: 0,
+            grain: Grain::Whole,
             num: 0.0,
             den: 0.0,
+        }
+    }
+
+    /// The same for a count of small parts of steps.
+    pub(crate) fn of_parts(now: Duration, count: u64) -> Self {
+        Self {
+            grain: Grain::Parts,
+            ..Self::new(now, count)
         }
     }
 
@@ -67,7 +86,10 @@ impl Rate {
             return; // counted with the next sample
         }
         let n = count - self.count;
-        self.steps = self.steps.saturating_add(n);
+        self.steps = self.steps.saturating_add(match self.grain {
+            Grain::Whole => n,
+            Grain::Parts => 1,
+        });
         let keep = (-passed / self.tau(now)).exp();
         self.num = keep * self.num + (1.0 - keep) * n as f64 / passed;
         self.den = keep * self.den + (1.0 - keep);
@@ -184,6 +206,22 @@ mod tests {
                     let now = secs(f64::from(round) * 30.0 + later);
                     assert_near(rate.per_second(now), 1.0 / 15.0, 0.35);
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn parts_of_slow_tasks_do_not_make_it_jump_either() {
+        // Two workers, half a minute a task, telling when they are half through.
+        let mut rate = Rate::of_parts(secs(0.0), 0);
+        for half in 1..=40_u32 {
+            for (worker, end) in [15.0, 15.5].into_iter().enumerate() {
+                let halves = u64::from(half - 1) * 2 + worker as u64 + 1;
+                rate.observe(secs(f64::from(half - 1) * 15.0 + end), halves * 500);
+            }
+            if half > 6 {
+                let now = secs(f64::from(half) * 15.0 + 10.0);
+                assert_near(rate.per_second(now), 1000.0 / 15.0, 0.35);
             }
         }
     }

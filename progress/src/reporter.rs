@@ -3,11 +3,13 @@
 use std::io::{self, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::Duration;
 
 use crate::bar::{Bar, Total};
 use crate::choice::{Color, Render, Surroundings};
+use crate::clock::Clock;
 use crate::output::Output;
+use crate::rehearsal::{Paper, Rehearsal};
 use crate::render::{Json, Lines, Renderer, Schedule};
 use crate::stage::Stage;
 use crate::writer::BarWriter;
@@ -31,7 +33,8 @@ pub struct ReporterBuilder {
     color: Color,
     output: Option<Output>,
     columns: Option<u16>,
-    every: std::time::Duration,
+    rows: Option<u16>,
+    every: Duration,
 }
 
 impl ReporterBuilder {
@@ -60,9 +63,16 @@ impl ReporterBuilder {
         self
     }
 
+    /// Rows of it, likewise; bars that do not fit are counted in the last. Default: the environment variable `LINES`
+    /// for standard error, else 24.
+    pub fn rows(mut self, rows: u16) -> Self {
+        self.rows = Some(rows);
+        self
+    }
+
     /// Time between two plain or JSON lines of a bar, after a first one that comes within a second. Default: 10
     /// seconds.
-    pub fn lines_every(mut self, every: std::time::Duration) -> Self {
+    pub fn lines_every(mut self, every: Duration) -> Self {
         self.every = every;
         self
     }
@@ -79,12 +89,7 @@ impl ReporterBuilder {
         };
         let output = self.output.clone().unwrap_or_else(Output::stderr);
         let renderer = self.renderer(&surroundings, &output)?;
-        let shared = Arc::new(Shared {
-            epoch: Instant::now(),
-            stage: Mutex::new(Stage::new(renderer, output)),
-            stop: Mutex::new(Stop::No),
-            stopping: Condvar::new(),
-        });
+        let shared = Shared::new(Clock::running(), Stage::new(renderer, output));
         let thread = match shared.stage().interval() {
             None => None,
             Some(interval) => {
@@ -98,6 +103,24 @@ impl ReporterBuilder {
             }
         };
         Ok(Reporter { shared, thread })
+    }
+
+    /// For tests: nothing is drawn but by the [`Rehearsal`], by its clock, into its memory. It is no terminal, so
+    /// that [`Render::Auto`] draws lines. An [`output`](Self::output) gets nothing.
+    ///
+    /// # Errors
+    /// [`StartError::NoBars`] as [`start`](Self::start).
+    pub fn rehearse(self) -> Result<(Reporter, Rehearsal), StartError> {
+        let paper = Paper::default();
+        let output = Output::given(Box::new(paper.clone()));
+        let surroundings = Surroundings::of_writer();
+        let renderer = match self.render {
+            Render::Bar => self.frame(&surroundings)?,
+            _ => self.renderer(&surroundings, &output)?,
+        };
+        let shared = Shared::new(Clock::held(), Stage::new(renderer, output));
+        let rehearsal = Rehearsal::new(Arc::clone(&shared), paper);
+        Ok((Reporter { shared, thread: None }, rehearsal))
     }
 
     fn renderer(&self, surroundings: &Surroundings, output: &Output) -> Result<Renderer, StartError> {
@@ -116,26 +139,54 @@ impl ReporterBuilder {
     #[cfg(feature = "indicatif")]
     fn bars(&self, surroundings: &Surroundings, output: &Output) -> Result<Renderer, StartError> {
         use crate::choice::Screen;
-        use crate::render::{Glyphs, Palette, Terminal};
-        let glyphs = match surroundings.utf8 {
-            true => Glyphs::Unicode,
-            false => Glyphs::Ascii,
-        };
-        let palette = match surroundings.has_color(self.color) {
-            true => Palette::Ansi,
-            false => Palette::Plain,
-        };
+        use crate::render::Terminal;
+        let look = self.look(surroundings);
         Ok(Renderer::Terminal(match surroundings.screen {
-            Screen::Terminal => Terminal::stderr(glyphs, palette),
+            Screen::Terminal => Terminal::stderr(look),
             Screen::DumbTerminal | Screen::NoTerminal => {
-                let columns = self.columns.or(surroundings.columns).unwrap_or(80);
-                Terminal::ansi(output.clone(), columns, glyphs, palette)
+                let (columns, rows) = self.size(surroundings);
+                Terminal::ansi(output.clone(), columns, rows, look)
             }
         }))
     }
 
+    #[cfg(feature = "indicatif")]
+    fn frame(&self, surroundings: &Surroundings) -> Result<Renderer, StartError> {
+        let (columns, rows) = self.size(surroundings);
+        let frame = crate::render::Frame::new(self.look(surroundings), columns, rows);
+        Ok(Renderer::Frame(frame))
+    }
+
+    #[cfg(feature = "indicatif")]
+    fn size(&self, surroundings: &Surroundings) -> (u16, u16) {
+        (
+            self.columns.or(surroundings.columns).unwrap_or(80),
+            self.rows.or(surroundings.rows).unwrap_or(24),
+        )
+    }
+
+    #[cfg(feature = "indicatif")]
+    fn look(&self, surroundings: &Surroundings) -> crate::render::Look {
+        use crate::render::{Glyphs, Look, Palette};
+        Look {
+            glyphs: match surroundings.utf8 {
+                true => Glyphs::Unicode,
+                false => Glyphs::Ascii,
+            },
+            palette: match surroundings.has_color(self.color) {
+                true => Palette::Ansi,
+                false => Palette::Plain,
+            },
+        }
+    }
+
     #[cfg(not(feature = "indicatif"))]
     fn bars(&self, _: &Surroundings, _: &Output) -> Result<Renderer, StartError> {
+        Err(StartError::NoBars)
+    }
+
+    #[cfg(not(feature = "indicatif"))]
+    fn frame(&self, _: &Surroundings) -> Result<Renderer, StartError> {
         Err(StartError::NoBars)
     }
 }
@@ -145,7 +196,8 @@ impl ReporterBuilder {
 /// It samples at most ten times a second; writers never wait for it, nor know of it. What cannot be drawn (a closed
 /// standard error) is not drawn, and no error.
 ///
-/// Dropping it stops it at once, takes the bars off the terminal and prints nothing.
+/// Dropping it stops it at once: bars that ended get their last line, those that still run are taken off the terminal
+/// without a word.
 ///
 /// ```
 /// use progress::{Outcome, Render, Reporter, Total};
@@ -172,7 +224,8 @@ impl Reporter {
             color: Color::default(),
             output: None,
             columns: None,
-            every: std::time::Duration::from_secs(10),
+            rows: None,
+            every: Duration::from_secs(10),
         }
     }
 
@@ -185,14 +238,14 @@ impl Reporter {
 
     /// Shows `bar` below the others. Its time and rate count from here. A bar that is shown already stays.
     pub fn add(&self, bar: &Bar) {
-        self.shared.stage().add(self.shared.epoch.elapsed(), bar, None);
+        self.shared.stage().add(self.shared.clock.now(), bar, None);
     }
 
     /// Shows `bar` nested in `parent`, or below the others if that is not shown.
     pub fn add_within(&self, parent: &Bar, bar: &Bar) {
         self.shared
             .stage()
-            .add(self.shared.epoch.elapsed(), bar, Some(parent));
+            .add(self.shared.clock.now(), bar, Some(parent));
     }
 
     /// A writer for log lines that never garbles bars. It may outlive the reporter.
@@ -206,7 +259,7 @@ impl Reporter {
         struct Resume<'a>(&'a Shared);
         impl Drop for Resume<'_> {
             fn drop(&mut self) {
-                self.0.stage().resume(self.0.epoch.elapsed());
+                self.0.stage().resume(self.0.clock.now());
             }
         }
         self.shared.stage().suspend();
@@ -217,7 +270,7 @@ impl Reporter {
     /// Ends all bars, draws their last state and stops.
     pub fn finish(mut self) {
         self.stop();
-        self.shared.stage().finish(self.shared.epoch.elapsed());
+        self.shared.stage().finish(self.shared.clock.now());
     }
 
     fn stop(&mut self) {
@@ -233,14 +286,14 @@ impl Reporter {
 impl Drop for Reporter {
     fn drop(&mut self) {
         self.stop();
-        self.shared.stage().abandon();
+        self.shared.stage().abandon(self.shared.clock.now());
     }
 }
 
 /// What the handle, the thread and the writers share.
 #[derive(Debug)]
 pub(crate) struct Shared {
-    epoch: Instant,
+    clock: Clock,
     stage: Mutex<Stage>,
     stop: Mutex<Stop>,
     stopping: Condvar,
@@ -253,12 +306,31 @@ enum Stop {
 }
 
 impl Shared {
-    pub(crate) fn print(&self, lines: &[u8]) -> io::Result<()> {
-        let mut stage = self.stage();
-        stage.print(self.epoch.elapsed(), lines)
+    fn new(clock: Clock, stage: Stage) -> Arc<Self> {
+        Arc::new(Self {
+            clock,
+            stage: Mutex::new(stage),
+            stop: Mutex::new(Stop::No),
+            stopping: Condvar::new(),
+        })
     }
 
-    fn draw_until_stopped(&self, interval: std::time::Duration) {
+    /// For a held clock.
+    pub(crate) fn tick(&self, passed: Duration) {
+        self.clock.advance(passed);
+        self.stage().tick(self.clock.now());
+    }
+
+    pub(crate) fn rows(&self) -> Vec<String> {
+        self.stage().rows().to_vec()
+    }
+
+    pub(crate) fn print(&self, lines: &[u8]) -> io::Result<()> {
+        let mut stage = self.stage();
+        stage.print(self.clock.now(), lines)
+    }
+
+    fn draw_until_stopped(&self, interval: Duration) {
         loop {
             let stop = self.stop.lock().unwrap_or_else(PoisonError::into_inner);
             let (stop, _) = self
@@ -269,7 +341,7 @@ impl Shared {
                 return;
             }
             drop(stop);
-            self.stage().tick(self.epoch.elapsed());
+            self.stage().tick(self.clock.now());
         }
     }
 

@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use crate::bar::{Bar, Life, Total};
+use crate::bar::{Bar, Life, PARTS, Sample};
 use crate::output::Output;
 use crate::rate::{Rate, eta};
 use crate::render::{Renderer, View};
@@ -23,6 +23,32 @@ struct Shown {
     parents: Vec<String>,
     since: Duration,
     first: u64,
+    pace: Pace,
+    rows: Vec<ShownRow>,
+}
+
+/// How fast a bar moves.
+#[derive(Debug)]
+struct Pace {
+    whole: Rate,
+    /// Counts in [`PARTS`], with what is done of running tasks.
+    parts: Rate,
+    /// Which of them tells more.
+    grain: Grain,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Grain {
+    Whole,
+    /// From the first time on that a running task told how far it is.
+    Parts,
+}
+
+/// A writer's line.
+#[derive(Debug)]
+struct ShownRow {
+    source: u64,
+    since: Duration,
     rate: Rate,
 }
 
@@ -58,13 +84,14 @@ impl Stage {
             }
             _ => (self.shown.len(), Vec::new()),
         };
-        let position = bar.sample().position;
+        let sample = bar.sample();
         let shown = Shown {
             bar: bar.clone(),
             parents,
             since: now,
-            first: position,
-            rate: Rate::new(now, position),
+            first: sample.position,
+            pace: Pace::new(now, &sample),
+            rows: Vec::new(),
         };
         self.shown.insert(at, shown);
     }
@@ -76,10 +103,11 @@ impl Stage {
         }
         let mut views = Vec::with_capacity(self.shown.len());
         self.shown.retain_mut(|shown| {
-            let view = shown.view(now);
+            let (view, rows) = shown.views(now);
             let life = view.sample.life;
             if life != Life::Dismissed {
                 views.push(view);
+                views.extend(rows);
             }
             life == Life::Running
         });
@@ -95,10 +123,13 @@ impl Stage {
         self.tick(now);
     }
 
-    /// Takes everything off the screen, for good.
-    pub(crate) fn abandon(&mut self) {
+    /// Takes everything off the screen, for good. Bars that have ended since the last drawing were promised a last line.
+    pub(crate) fn abandon(&mut self, now: Duration) {
+        let ended = self.shown.iter_mut().map(|shown| shown.views(now).0);
+        let ended: Vec<View> = ended.filter(|view| view.sample.life == Life::Finished).collect();
         self.shown.clear();
         self.renderer.clear();
+        self.renderer.draw(now, &ended, &self.output);
         self.renderer = Renderer::Nothing;
     }
 
@@ -110,6 +141,11 @@ impl Stage {
             self.renderer.restore(now);
         }
         result
+    }
+
+    /// All bars that are on the screen, a line each; for tests only.
+    pub(crate) fn rows(&self) -> &[String] {
+        self.renderer.rows()
     }
 
     pub(crate) fn suspend(&mut self) {
@@ -126,9 +162,12 @@ impl Stage {
 }
 
 impl Shown {
-    fn view(&mut self, now: Duration) -> View {
-        let sample = self.bar.sample();
-        self.rate.observe(now, sample.position);
+    /// The bar and its writers' lines.
+    fn views(&mut self, now: Duration) -> (View, Vec<View>) {
+        let mut sample = self.bar.sample();
+        let rows = std::mem::take(&mut sample.rows);
+        let rows = self.row_views(now, &sample.label, rows);
+        self.pace.observe(now, &sample);
         let elapsed = now.saturating_sub(self.since);
         let (rate, left) = match sample.life {
             Life::Finished | Life::Dismissed => {
@@ -136,23 +175,87 @@ impl Shown {
                 let rate = counted / elapsed.as_secs_f64();
                 ((rate.is_finite() && rate > 0.0).then_some(rate), None)
             }
-            Life::Running => {
-                let rate = self.rate.per_second(now);
-                let left = match (sample.total, rate) {
-                    (Total::Known(total), Some(rate)) => eta(total.saturating_sub(sample.position), rate),
-                    _ => None,
-                };
-                (rate, left)
-            }
+            Life::Running => (self.pace.per_second(now), self.pace.left(now, &sample)),
         };
-        View {
+        let view = View {
             sample,
             parents: self.parents.clone(),
             elapsed,
             rate,
             eta: left,
+        };
+        (view, rows)
+    }
+
+    fn row_views(&mut self, now: Duration, label: &str, rows: Vec<(u64, Sample)>) -> Vec<View> {
+        self.rows
+            .retain(|shown| rows.iter().any(|(source, _)| *source == shown.source));
+        let mut parents = self.parents.clone();
+        parents.push(label.to_owned());
+        let mut views = Vec::with_capacity(rows.len());
+        for (source, sample) in rows {
+            let index = self.rows.iter().position(|shown| shown.source == source);
+            let index = index.unwrap_or_else(|| {
+                self.rows.push(ShownRow {
+                    source,
+                    since: now,
+                    rate: Rate::new(now, sample.position),
+                });
+                self.rows.len() - 1
+            });
+            let shown = &mut self.rows[index];
+            shown.rate.observe(now, sample.position);
+            views.push(View {
+                sample,
+                parents: parents.clone(),
+                elapsed: now.saturating_sub(shown.since),
+                rate: shown.rate.per_second(now),
+                eta: None,
+            });
+        }
+        views
+    }
+}
+
+impl Pace {
+    fn new(now: Duration, sample: &Sample) -> Self {
+        Self {
+            whole: Rate::new(now, sample.position),
+            parts: Rate::of_parts(now, in_parts(sample)),
+            grain: Grain::Whole,
         }
     }
+
+    fn observe(&mut self, now: Duration, sample: &Sample) {
+        if !sample.parts.is_multiple_of(u128::from(PARTS)) {
+            self.grain = Grain::Parts;
+        }
+        self.whole.observe(now, sample.position);
+        self.parts.observe(now, in_parts(sample));
+    }
+
+    fn per_second(&self, now: Duration) -> Option<f64> {
+        match self.grain {
+            Grain::Whole => self.whole.per_second(now),
+            Grain::Parts => self.parts.per_second(now).map(|rate| rate / PARTS as f64),
+        }
+    }
+
+    fn left(&self, now: Duration, sample: &Sample) -> Option<Duration> {
+        let total = sample.total.known()?;
+        match self.grain {
+            Grain::Whole => eta(total.saturating_sub(sample.position), self.whole.per_second(now)?),
+            Grain::Parts => {
+                let left = total.saturating_mul(PARTS).saturating_sub(in_parts(sample));
+                eta(left, self.parts.per_second(now)?)
+            }
+        }
+    }
+}
+
+/// Enough for 17 million million tasks.
+fn in_parts(sample: &Sample) -> u64 {
+    u64::try_from(sample.parts).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

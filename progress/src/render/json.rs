@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::{Schedule, View};
-use crate::bar::{Total, Unit};
-use crate::counter::Outcome;
+use crate::bar::{Role, Unit};
+use crate::counter::{Outcome, Step};
 use crate::output::Output;
 
 /// Writes an object a line; [`Render::JsonLines`](crate::Render::JsonLines) documents its fields.
@@ -35,9 +35,13 @@ fn object(view: &View) -> String {
     let mut path = view.parents.clone();
     path.push(sample.label.clone());
     let path: Vec<String> = path.iter().map(|label| string(label)).collect();
-    let total = match sample.total {
-        Total::Known(n) => n.to_string(),
-        Total::Unknown => "null".into(),
+    let step = |number: fn(Step) -> Option<u64>| {
+        let step = match sample.role {
+            Role::Bar => None,
+            Role::Writer(steps) => steps.at(),
+        };
+        step.and_then(number)
+            .map_or_else(|| "null".into(), |n| n.to_string())
     };
     let fields = [
         ("event", string("progress")),
@@ -54,7 +58,16 @@ fn object(view: &View) -> String {
             }),
         ),
         ("position", sample.position.to_string()),
-        ("total", total),
+        (
+            "total",
+            sample
+                .total
+                .known()
+                .map_or_else(|| "null".into(), |n| n.to_string()),
+        ),
+        ("share", number(view.share())),
+        ("step_done", step(|step| Some(step.done))),
+        ("step_total", step(|step| step.total.known())),
         ("done", sample.counts.get(Outcome::Done).to_string()),
         ("failed", sample.counts.get(Outcome::Failed).to_string()),
         ("retried", sample.counts.get(Outcome::Retried).to_string()),

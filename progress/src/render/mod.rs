@@ -1,20 +1,28 @@
 //! The renderers behind one small enum: bars at one moment in, text out.
 
+#[cfg(feature = "indicatif")]
+mod frame;
 mod json;
 mod lines;
+#[cfg(feature = "indicatif")]
+mod rows;
 #[cfg(feature = "indicatif")]
 mod terminal;
 mod text;
 
 use std::time::Duration;
 
-use crate::bar::{Life, Sample};
+use crate::bar::{Life, PARTS, Role, Sample, Total};
 use crate::output::Output;
 
+#[cfg(feature = "indicatif")]
+pub(crate) use frame::Frame;
 pub(crate) use json::Json;
 pub(crate) use lines::Lines;
 #[cfg(feature = "indicatif")]
-pub(crate) use terminal::{Glyphs, Palette, Terminal};
+pub(crate) use rows::{Glyphs, Look, Palette};
+#[cfg(feature = "indicatif")]
+pub(crate) use terminal::Terminal;
 
 /// A bar at one moment, with what time tells about it.
 #[derive(Debug, Clone)]
@@ -32,6 +40,19 @@ impl View {
     pub(crate) fn is_running(&self) -> bool {
         self.sample.life == Life::Running
     }
+
+    /// From 0 to 1: of a bar how much of it is done, of a writer how much of its running task. `None` where the total
+    /// is unknown.
+    pub(crate) fn share(&self) -> Option<f64> {
+        match (self.sample.role, self.sample.total) {
+            (Role::Writer(steps), _) => steps.share(),
+            (Role::Bar, Total::Unknown) => None,
+            (Role::Bar, Total::Known(0)) => Some(1.0),
+            (Role::Bar, Total::Known(total)) => {
+                Some((self.sample.parts as f64 / PARTS as f64 / total as f64).min(1.0))
+            }
+        }
+    }
 }
 
 /// What draws.
@@ -39,6 +60,9 @@ impl View {
 pub(crate) enum Renderer {
     #[cfg(feature = "indicatif")]
     Terminal(Terminal),
+    /// Bars that only a test sees.
+    #[cfg(feature = "indicatif")]
+    Frame(Frame),
     Lines(Lines),
     Json(Json),
     Nothing,
@@ -49,7 +73,7 @@ impl Renderer {
     pub(crate) fn interval(&self) -> Option<Duration> {
         match self {
             #[cfg(feature = "indicatif")]
-            Self::Terminal(_) => Some(Duration::from_millis(100)),
+            Self::Terminal(_) | Self::Frame(_) => Some(Duration::from_millis(100)),
             Self::Lines(_) | Self::Json(_) => Some(Duration::from_millis(250)),
             Self::Nothing => None,
         }
@@ -60,6 +84,8 @@ impl Renderer {
         match self {
             #[cfg(feature = "indicatif")]
             Self::Terminal(terminal) => terminal.draw(views, output),
+            #[cfg(feature = "indicatif")]
+            Self::Frame(frame) => frame.draw(views, output),
             Self::Lines(lines) => lines.draw(now, views, output),
             Self::Json(json) => json.draw(now, views, output),
             Self::Nothing => {}
@@ -69,19 +95,32 @@ impl Renderer {
     /// Takes what is not to stay off the screen, so that others can write to it.
     pub(crate) fn clear(&mut self) {
         #[cfg(feature = "indicatif")]
-        if let Self::Terminal(terminal) = self {
-            terminal.clear();
+        match self {
+            Self::Terminal(terminal) => terminal.clear(),
+            Self::Frame(frame) => frame.clear(),
+            Self::Lines(_) | Self::Json(_) | Self::Nothing => {}
         }
     }
 
     /// Others wrote to the screen: brings back what was cleared, unless that was just done.
     pub(crate) fn restore(&mut self, now: Duration) {
         #[cfg(feature = "indicatif")]
-        if let Self::Terminal(terminal) = self {
-            terminal.restore(now);
+        match self {
+            Self::Terminal(terminal) => terminal.restore(now),
+            Self::Frame(frame) => frame.restore(),
+            Self::Lines(_) | Self::Json(_) | Self::Nothing => {}
         }
         #[cfg(not(feature = "indicatif"))]
         let _ = now;
+    }
+
+    /// The bars as they are on the screen, a line each, for those who test them.
+    pub(crate) fn rows(&self) -> &[String] {
+        match self {
+            #[cfg(feature = "indicatif")]
+            Self::Frame(frame) => frame.rows(),
+            _ => &[],
+        }
     }
 }
 

@@ -7,32 +7,15 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use console::{Term, measure_text_width, truncate_str};
+use console::Term;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle, TermLike};
 
 use super::View;
-use super::text::{LEAST_MISSED, Part, clean, parts};
-use crate::bar::Total;
+use super::rows::Look;
 use crate::output::Output;
 
 /// After a log line the bars come back at once, but not more often than this; else at the next drawing.
 const RESTORE_INTERVAL: Duration = Duration::from_millis(50);
-
-const BAR_WIDTHS: std::ops::RangeInclusive<usize> = 10..=40;
-
-/// The characters of a bar.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Glyphs {
-    Ascii,
-    Unicode,
-}
-
-/// Whether text has colours.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Palette {
-    Plain,
-    Ansi,
-}
 
 /// The bars on the screen.
 #[derive(Debug)]
@@ -40,12 +23,13 @@ pub(crate) struct Terminal {
     screen: MultiProgress,
     bar: ProgressBar,
     size: Size,
-    glyphs: Glyphs,
-    palette: Palette,
+    look: Look,
     /// What `bar` shows.
     text: Arc<Mutex<String>>,
     visibility: Visibility,
     restored: Option<Duration>,
+    /// Columns and lines of the last drawing.
+    drawn: (usize, usize),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,29 +41,40 @@ enum Visibility {
 #[derive(Debug)]
 enum Size {
     Of(Term),
-    Fixed(u16),
+    Fixed { columns: u16, rows: u16 },
+}
+
+impl Size {
+    /// Columns and rows, one at least.
+    fn now(&self) -> (usize, usize) {
+        let (rows, columns) = match self {
+            Self::Of(term) => term.size(),
+            Self::Fixed { columns, rows } => (*rows, *columns),
+        };
+        (usize::from(columns.max(1)), usize::from(rows.max(1)))
+    }
 }
 
 impl Terminal {
     /// On standard error, which is a terminal.
-    pub(crate) fn stderr(glyphs: Glyphs, palette: Palette) -> Self {
-        let target = ProgressDrawTarget::term(Term::buffered_stderr(), 20);
-        Self::new(target, Size::Of(Term::stderr()), glyphs, palette)
+    pub(crate) fn stderr(look: Look) -> Self {
+        Self::new(stderr_target(), Size::Of(Term::stderr()), look)
     }
 
-    /// On anything that understands ANSI escape sequences and is `width` columns wide.
-    pub(crate) fn ansi(output: Output, width: u16, glyphs: Glyphs, palette: Palette) -> Self {
-        let width = width.max(1);
+    /// On anything that understands ANSI escape sequences and has this size.
+    pub(crate) fn ansi(output: Output, columns: u16, rows: u16, look: Look) -> Self {
+        let (columns, rows) = (columns.max(1), rows.max(1));
         let term = AnsiTerm {
             output,
-            width,
+            columns,
+            rows,
             pending: Mutex::default(),
         };
         let target = ProgressDrawTarget::term_like(Box::new(term));
-        Self::new(target, Size::Fixed(width), glyphs, palette)
+        Self::new(target, Size::Fixed { columns, rows }, look)
     }
 
-    fn new(target: ProgressDrawTarget, size: Size, glyphs: Glyphs, palette: Palette) -> Self {
+    fn new(target: ProgressDrawTarget, size: Size, look: Look) -> Self {
         let text = Arc::new(Mutex::new(String::new()));
         let shown = Arc::clone(&text);
         let style = ProgressStyle::with_template("{bars}")
@@ -94,34 +89,26 @@ impl Terminal {
             screen,
             bar,
             size,
-            glyphs,
-            palette,
+            look,
             text,
             visibility: Visibility::Cleared,
             restored: None,
+            drawn: (0, 0),
         }
     }
 
     pub(super) fn draw(&mut self, views: &[View], output: &Output) {
-        let width = match &self.size {
-            Size::Of(term) => term.size().1,
-            Size::Fixed(width) => *width,
-        };
-        let lines = self.compose(views, usize::from(width));
-        let mut ended = String::new();
-        let mut running = Vec::new();
-        for (view, line) in views.iter().zip(lines) {
-            if view.is_running() {
-                running.push(line);
-            } else {
-                ended += &line;
-                ended += "\n";
-            }
-        }
+        let (columns, rows) = self.size.now();
+        let (ended, running) = self.look.compose(views, columns, rows);
         if !ended.is_empty() {
             self.clear();
             output.write_ignoring_errors(ended.as_bytes());
         }
+        let resized = self.visibility == Visibility::Shown && self.drawn.0 != columns;
+        if resized {
+            self.clear();
+        }
+        let drawn = (columns, running.len());
         let running = running.join("\n");
         let mut text = self.text.lock().unwrap_or_else(PoisonError::into_inner);
         if *text == running && self.visibility == Visibility::Shown {
@@ -129,13 +116,25 @@ impl Terminal {
         }
         *text = running;
         drop(text);
+        self.drawn = drawn;
         self.show();
     }
 
     pub(super) fn clear(&mut self) {
-        if self.visibility == Visibility::Shown {
-            let _ = self.screen.clear();
-            self.visibility = Visibility::Cleared;
+        if self.visibility == Visibility::Cleared {
+            return;
+        }
+        self.visibility = Visibility::Cleared;
+        let (columns, lines) = self.drawn;
+        match (&self.size, self.size.now().0) {
+            (Size::Of(term), now) if now != columns => {
+                let _ = term.write_str(&erase(lines_after_resize(lines, columns, now)));
+                // What indicatif knows of the screen is no longer true, and it must not move the cursor by it.
+                self.screen.set_draw_target(stderr_target());
+            }
+            _ => {
+                let _ = self.screen.clear();
+            }
         }
     }
 
@@ -143,7 +142,8 @@ impl Terminal {
         let recent = self
             .restored
             .is_some_and(|last| now.saturating_sub(last) < RESTORE_INTERVAL);
-        if self.visibility == Visibility::Cleared && !recent {
+        // What was made for another width waits for the next drawing.
+        if self.visibility == Visibility::Cleared && !recent && self.size.now().0 == self.drawn.0 {
             self.restored = Some(now);
             self.show();
         }
@@ -162,128 +162,26 @@ impl Terminal {
             self.visibility = Visibility::Shown;
         }
     }
-
-    /// A line of at most `width` columns for each bar; bars begin and end in the same columns.
-    fn compose(&self, views: &[View], width: usize) -> Vec<String> {
-        let labels: Vec<String> = views
-            .iter()
-            .map(|view| "  ".repeat(view.parents.len()) + &clean(&view.sample.label))
-            .collect();
-        let widest = labels.iter().map(|label| measure_text_width(label)).max();
-        let label_width = widest.unwrap_or(0).min(width / 3);
-        let rows: Vec<Row> = views
-            .iter()
-            .map(|view| Row::fit(view, label_width, width))
-            .collect();
-        let bar_width = rows.iter().filter_map(|row| row.bar).min();
-        let line = |(label, (view, row)): (&String, (&View, &Row))| {
-            let label = truncate_str(label, label_width, self.glyphs.ellipsis());
-            let blanks = label_width.saturating_sub(measure_text_width(&label));
-            let mut line = label.into_owned() + &" ".repeat(blanks) + "  ";
-            if let (Some(_), Some(columns)) = (row.bar, bar_width) {
-                line += &self.palette.paint("32", self.glyphs.bar(view, columns));
-                line += "  ";
-            }
-            let texts: Vec<String> = row
-                .parts
-                .iter()
-                .map(|(part, text)| match part {
-                    Part::Failed => self.palette.paint("31", text.clone()),
-                    _ => text.clone(),
-                })
-                .collect();
-            line += &texts.join(", ");
-            truncate_str(&line, width, "").into_owned()
-        };
-        labels.iter().zip(views.iter().zip(&rows)).map(line).collect()
-    }
 }
 
-/// What fits of one bar.
-struct Row {
-    parts: Vec<(Part, String)>,
-    /// Columns for the bar itself.
-    bar: Option<usize>,
+fn stderr_target() -> ProgressDrawTarget {
+    ProgressDrawTarget::term(Term::buffered_stderr(), 20)
 }
 
-impl Row {
-    fn fit(view: &View, label_width: usize, width: usize) -> Self {
-        let mut parts = parts(view);
-        let has_bar = matches!(view.sample.total, Total::Known(_));
-        let room = |parts: &[(Part, String)]| {
-            let texts: usize = parts.iter().map(|(_, text)| measure_text_width(text) + 2).sum();
-            // label, two blanks, texts with ", " between
-            (width + 2).checked_sub(label_width + 2 + texts)
-        };
-        let bar = |parts: &[(Part, String)]| {
-            // In steps of five, so that it does not jump whenever a number gets one more digit.
-            let columns = room(parts)?.checked_sub(2)? / 5 * 5;
-            let columns = columns.min(*BAR_WIDTHS.end());
-            (has_bar && BAR_WIDTHS.contains(&columns)).then_some(columns)
-        };
-        let without = |parts: &[(Part, String)], left_out: &[Part]| -> Vec<(Part, String)> {
-            let mut parts = parts.to_vec();
-            parts.retain(|(part, _)| !left_out.contains(part));
-            parts
-        };
-        // The bar is worth more than the notes, and less than failures, time and rate.
-        for n in 0..=3 {
-            let fewer = without(&parts, &LEAST_MISSED[..n]);
-            if let Some(columns) = bar(&fewer) {
-                return Self {
-                    parts: fewer,
-                    bar: Some(columns),
-                };
-            }
-        }
-        for n in 0..=LEAST_MISSED.len() {
-            let fewer = without(&parts, &LEAST_MISSED[..n]);
-            if room(&fewer).is_some() || n == LEAST_MISSED.len() {
-                parts = fewer;
-                break;
-            }
-        }
-        Self { parts, bar: None }
-    }
+/// How many of the last lines on the screen are surely bars, after `lines` were drawn in full width and the terminal
+/// changed from `before` to `now` columns.
+///
+/// Some terminals break lines anew then, so that bars take more or fewer lines, and some cut or extend each. Nobody
+/// can know which. Taking too few leaves a piece of an old bar; taking too many would erase log lines.
+fn lines_after_resize(lines: usize, before: usize, now: usize) -> usize {
+    lines.min((lines * before).div_ceil(now))
 }
 
-impl Glyphs {
-    fn bar(self, view: &View, columns: usize) -> String {
-        let share = match view.sample.total {
-            Total::Known(0) | Total::Unknown => 1.0,
-            Total::Known(total) => (view.sample.position as f64 / total as f64).min(1.0),
-        };
-        let eighths = (share * (columns * 8) as f64) as usize;
-        let (full, part) = (eighths / 8, eighths % 8);
-        let mut bar: String = match self {
-            Self::Ascii => "#".repeat(full),
-            Self::Unicode => "█".repeat(full),
-        };
-        if self == Self::Unicode && part > 0 {
-            bar.push(['▏', '▎', '▍', '▌', '▋', '▊', '▉'][part - 1]);
-        }
-        let blank = match self {
-            Self::Ascii => "-",
-            Self::Unicode => "░",
-        };
-        let rest = columns - measure_text_width(&bar);
-        bar + &blank.repeat(rest)
-    }
-
-    fn ellipsis(self) -> &'static str {
-        match self {
-            Self::Ascii => "~",
-            Self::Unicode => "…",
-        }
-    }
-}
-
-impl Palette {
-    fn paint(self, code: &str, text: String) -> String {
-        match self {
-            Self::Plain => text,
-            Self::Ansi => format!("\u{1b}[{code}m{text}\u{1b}[0m"),
-        }
+/// Erases the line that the cursor is in and those above, `lines` in all, and goes to where the first began.
+fn erase(lines: usize) -> String {
+    match lines.saturating_sub(1) {
+        0 => "\r\u{1b}[J".into(),
+        up => format!("\u{1b}[{up}A\r\u{1b}[J"),
     }
 }
 
@@ -291,7 +189,8 @@ impl Palette {
 #[derive(Debug)]
 struct AnsiTerm {
     output: Output,
-    width: u16,
+    columns: u16,
+    rows: u16,
     pending: Mutex<String>,
 }
 
@@ -314,7 +213,11 @@ impl AnsiTerm {
 
 impl TermLike for AnsiTerm {
     fn width(&self) -> u16 {
-        self.width
+        self.columns
+    }
+
+    fn height(&self) -> u16 {
+        self.rows
     }
 
     fn move_cursor_up(&self, n: usize) -> io::Result<()> {
@@ -352,5 +255,21 @@ impl TermLike for AnsiTerm {
             true => Ok(()),
             false => self.output.write(text.as_bytes()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_resize_never_costs_log_lines() {
+        // Three bars in 80 columns: 240 characters that may be broken anew, or three lines that may be cut.
+        let cases = [(120, 2), (240, 1), (1000, 1), (81, 3), (79, 3), (40, 3), (1, 3)];
+        for (now, lines) in cases {
+            assert_eq!(lines_after_resize(3, 80, now), lines, "{now} columns");
+        }
+        assert_eq!(erase(1), "\r\u{1b}[J");
+        assert_eq!(erase(3), "\u{1b}[2A\r\u{1b}[J");
     }
 }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::View;
-use crate::bar::{Total, Unit};
-use crate::counter::Outcome;
+use crate::bar::{PARTS, Role, Total, Unit};
+use crate::counter::{Outcome, Step, Steps};
 
 /// A part of a bar's text. What is least missed is left out first where there is little room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,6 +13,8 @@ pub(super) enum Part {
     Failed,
     Retried,
     Bytes,
+    /// How far a writer is in its task.
+    Step,
     Rate,
     Time,
     Message,
@@ -20,14 +22,19 @@ pub(super) enum Part {
 
 /// From what is left out first to what goes last; the position always stays.
 #[cfg(feature = "indicatif")]
-pub(super) const LEAST_MISSED: [Part; 6] = [
+pub(super) const LEAST_MISSED: [Part; 7] = [
     Part::Message,
     Part::Bytes,
+    Part::Step,
     Part::Retried,
     Part::Rate,
     Part::Time,
     Part::Failed,
 ];
+
+/// So many of them are notes, worth less than the bar.
+#[cfg(feature = "indicatif")]
+pub(super) const NOTES: usize = 4;
 
 /// An ETA beyond this says no more than that the job stalls.
 const TELLABLE: Duration = Duration::from_secs(100 * 86_400);
@@ -48,10 +55,14 @@ pub(super) fn parts(view: &View) -> Vec<(Part, String)> {
     if sample.unit != Unit::Bytes && sample.counts.bytes() > 0 {
         parts.push((Part::Bytes, bytes(sample.counts.bytes())));
     }
+    if let Role::Writer(Steps::At(step)) = sample.role {
+        parts.push((Part::Step, at_step(step)));
+    }
     if let Some(rate) = view.rate {
         parts.push((Part::Rate, per_time(rate, sample.unit)));
     }
     let time = match (view.is_running(), sample.total) {
+        _ if sample.role != Role::Bar => None,
         (false, _) => Some(format!("took {}", duration(view.elapsed))),
         (true, Total::Known(_)) => view
             .eta
@@ -66,6 +77,14 @@ pub(super) fn parts(view: &View) -> Vec<(Part, String)> {
     parts
 }
 
+/// `at 30/100`: how far in the running task, in units of the op.
+fn at_step(step: Step) -> String {
+    match step.total {
+        Total::Known(total) => format!("at {}/{total}", step.done),
+        Total::Unknown => format!("at {}", step.done),
+    }
+}
+
 /// `1200/6710 (17.9 %)`, `1200` without a total. Rounded, but never 100 % before the end.
 fn position(view: &View) -> String {
     let sample = &view.sample;
@@ -78,7 +97,8 @@ fn position(view: &View) -> String {
         Total::Unknown => amount(at),
         Total::Known(total) if at >= total => format!("{}/{} (100 %)", amount(at), amount(total)),
         Total::Known(total) => {
-            let permille = (u128::from(at) * 2000 / u128::from(total)).div_ceil(2).min(999);
+            let whole = u128::from(total) * u128::from(PARTS);
+            let permille = (sample.parts * 2000 / whole).div_ceil(2).min(999);
             format!(
                 "{}/{} ({}.{} %)",
                 amount(at),

@@ -1,11 +1,15 @@
 //! What is on the screen and in the file, to the character, under a clock that the test holds.
 
+#[cfg(feature = "indicatif")]
+mod layouts;
+
 use std::io::Write;
 use std::sync::{Arc, Mutex};
 
 use super::*;
+use crate::Counters;
 use crate::Outcome::{Done, Failed, Retried};
-use crate::bar::Unit;
+use crate::bar::{Total, Unit};
 use crate::render::{Json, Lines, Schedule};
 
 const EVERY: Duration = Duration::from_secs(10);
@@ -193,6 +197,21 @@ fn a_bar_ends_once_and_a_dismissed_one_without_a_word() {
 }
 
 #[test]
+fn a_bar_that_ended_before_all_was_dropped_has_its_last_line() {
+    let (mut stage, paper) = lines();
+    let (ended, running) = (
+        Bar::new("ended", Total::Unknown),
+        Bar::new("running", Total::Unknown),
+    );
+    stage.add(secs(0.0), &ended, None);
+    stage.add(secs(0.0), &running, None);
+    ended.finish();
+    stage.abandon(secs(0.5));
+    stage.tick(secs(20.0));
+    assert_eq!(paper.take(), "ended: 0, took 0.5 s\n");
+}
+
+#[test]
 fn nested_bars_follow_their_parents() {
     let (mut stage, paper) = lines();
     let bars = ["run", "load", "recommend", "other", "user"].map(|label| Bar::new(label, Total::Unknown));
@@ -235,12 +254,12 @@ fn json_lines_parse() {
     let expected = serde_json::json!([
         {
             "event": "progress", "bar": ["a \"run\""], "state": "running", "unit": "tasks", "position": 0,
-            "total": null, "done": 0, "failed": 0, "retried": 0, "bytes": 0, "per_second": null,
+            "total": null, "share": null, "step_done": null, "step_total": null, "done": 0, "failed": 0, "retried": 0, "bytes": 0, "per_second": null,
             "eta_seconds": null, "elapsed_seconds": 2, "message": ""
         },
         {
             "event": "progress", "bar": ["a \"run\"", "load"], "state": "running", "unit": "bytes",
-            "position": 1024, "total": 4096, "done": 0, "failed": 0, "retried": 0, "bytes": 1024,
+            "position": 1024, "total": 4096, "share": 0.25, "step_done": null, "step_total": null, "done": 0, "failed": 0, "retried": 0, "bytes": 1024,
             "per_second": 512, "eta_seconds": 6, "elapsed_seconds": 2, "message": "tab\tbreak\n"
         }
     ]);
@@ -252,7 +271,7 @@ mod screen {
     use indicatif::InMemoryTerm;
 
     use super::*;
-    use crate::render::{Glyphs, Palette, Terminal};
+    use crate::render::{Glyphs, Look, Palette, Terminal};
 
     /// A terminal, with the line discipline that a real one has in front of it.
     #[derive(Clone)]
@@ -273,11 +292,11 @@ mod screen {
     fn screen_with(columns: u16, glyphs: Glyphs, palette: Palette) -> (Stage, InMemoryTerm) {
         let term = InMemoryTerm::new(12, columns);
         let output = Output::given(Box::new(Screen(term.clone())));
-        let terminal = Terminal::ansi(output.clone(), columns, glyphs, palette);
+        let terminal = Terminal::ansi(output.clone(), columns, 12, Look { glyphs, palette });
         (Stage::new(Renderer::Terminal(terminal), output), term)
     }
 
-    fn screen(columns: u16) -> (Stage, InMemoryTerm) {
+    pub(super) fn screen(columns: u16) -> (Stage, InMemoryTerm) {
         screen_with(columns, Glyphs::Unicode, Palette::Plain)
     }
 
@@ -460,24 +479,101 @@ mod screen {
         let (mut stage, term) = screen(80);
         at_1200(&mut stage);
         stage.print(secs(0.5), b"before\n").expect("written");
-        stage.abandon();
+        stage.abandon(secs(0.5));
         stage.print(secs(0.5), b"after\n").expect("written");
         stage.tick(secs(9.0));
         assert_eq!(term.contents(), "before\nafter");
     }
 
     #[test]
-    fn more_bars_than_rows_do_not_scroll() {
-        let term = InMemoryTerm::new(24, 80);
-        let output = Output::given(Box::new(Screen(term.clone())));
-        let terminal = Terminal::ansi(output.clone(), 80, Glyphs::Unicode, Palette::Plain);
-        let mut stage = Stage::new(Renderer::Terminal(terminal), output);
-        for n in 0..100 {
-            stage.add(secs(0.0), &Bar::new(format!("bar {n}"), Total::Known(9)), None);
+    fn bars_that_do_not_fit_are_counted_and_do_not_scroll() {
+        let (mut stage, term) = screen(80);
+        let bars: Vec<Bar> = (0..100)
+            .map(|n| Bar::new(format!("bar {n}"), Total::Known(9)))
+            .collect();
+        for bar in &bars {
+            stage.add(secs(0.0), bar, None);
         }
         for tick in 0..5 {
             stage.tick(secs(f64::from(tick)));
-            assert!(term.contents().starts_with("bar 0 "), "{}", term.contents());
+            let drawn = term.contents();
+            let lines: Vec<&str> = drawn.lines().collect();
+            assert_eq!((lines.len(), lines[11]), (12, "… 89 more"), "{drawn}");
+            assert!(
+                lines[0].starts_with("bar 0 ") && lines[10].starts_with("bar 10 "),
+                "{drawn}"
+            );
         }
+        bars[12..].iter().for_each(Bar::dismiss);
+        stage.tick(secs(6.0));
+        assert!(
+            term.contents()
+                .lines()
+                .last()
+                .expect("bars")
+                .starts_with("bar 11 ")
+        );
     }
+}
+
+#[test]
+fn running_tasks_count_in_the_rate_and_the_eta() {
+    let (mut stage, paper) = lines();
+    let bar = Bar::new("slow", Total::Known(4));
+    let counters = bar.counters();
+    stage.add(secs(0.0), &bar, None);
+    // Four tasks of five seconds each: nobody has to wait for the first to end.
+    for second in 1..=11_u32 {
+        match second % 5 {
+            0 => counters.counter(Done).inc(),
+            part => counters.step(part.into(), Total::Known(5)),
+        }
+        stage.tick(secs(f64::from(second)));
+    }
+    assert_eq!(
+        paper.take(),
+        "slow: 0/4 (5.0 %), 0.20/s, ETA 19 s\nslow: 2/4 (55.0 %), 0.20/s, ETA 9.0 s\n"
+    );
+}
+
+#[test]
+fn workers_have_lines_off_a_terminal_too() {
+    let (mut stage, paper) = lines();
+    let bar = Bar::new("train", Total::Known(8));
+    let counters = Counters::in_process();
+    let source = bar.add_row("worker 0", counters.slots());
+    stage.add(secs(0.0), &bar, None);
+    counters.counter(Done).inc();
+    counters.step(1, Total::Known(4));
+    source.set_message("warm");
+    stage.tick(secs(1.0));
+    assert_eq!(
+        paper.take(),
+        "train: 1/8 (15.6 %), 1.25/s, ETA 5.4 s\ntrain/worker 0: 1, at 1/4, warm\n"
+    );
+    stage.finish(secs(2.0));
+    assert_eq!(paper.take(), "train: 1/8 (12.5 %), 0.50/s, took 2.0 s\n");
+}
+
+#[test]
+fn json_lines_tell_the_steps_of_a_worker() {
+    let paper = Paper::default();
+    let renderer = Renderer::Json(Json::new(Schedule::new(EVERY)));
+    let mut stage = Stage::new(renderer, Output::given(Box::new(paper.clone())));
+    let bar = Bar::new("train", Total::Known(8));
+    let counters = Counters::in_process();
+    let _source = bar.add_row("worker 0", counters.slots());
+    stage.add(secs(0.0), &bar, None);
+    counters.step(1, Total::Known(4));
+    stage.tick(secs(1.0));
+    let objects: Vec<serde_json::Value> = paper
+        .take()
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("valid JSON"))
+        .collect();
+    assert_eq!(objects[0]["share"], 0.03125);
+    assert_eq!(objects[0]["step_done"], serde_json::Value::Null);
+    assert_eq!(objects[1]["bar"], serde_json::json!(["train", "worker 0"]));
+    let steps = ["share", "step_done", "step_total"].map(|name| objects[1][name].as_f64());
+    assert_eq!(steps, [0.25, 1.0, 4.0].map(Some));
 }

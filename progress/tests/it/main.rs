@@ -2,6 +2,9 @@
 
 #[cfg(all(target_os = "linux", feature = "indicatif"))]
 mod pseudo_terminal;
+mod rehearsal;
+#[cfg(all(target_os = "linux", feature = "indicatif"))]
+mod terminal;
 
 use std::io::{self, Write};
 use std::sync::mpsc::{Receiver, Sender, channel};

@@ -1,28 +1,35 @@
-//! A real terminal device: the test runs its own binary again on one, and asserts the screen.
+//! Each layout on a real terminal device: the test runs its own binary again on one, and asserts the screen.
 
-use std::fs::File;
-use std::io::{BufRead, Read, Write};
-use std::os::fd::OwnedFd;
-use std::process::{Command, Stdio};
-use std::sync::mpsc::channel;
+use std::io::{BufRead, Write};
 
-use indicatif::{InMemoryTerm, TermLike};
-use progress::{Outcome, Reporter, Total};
-use rustix::fs::{Mode, OFlags};
-use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use rustix::termios::{Winsize, tcsetwinsize};
+use progress::{Bar, Counters, Outcome, Reporter, Total};
 
-use super::WATCHDOG;
+use super::terminal::{SCENARIO, Terminal};
 
-const CHILD: &str = "PROGRESS_TEST_CHILD";
-
-/// Draws a bar, and when told to, logs and finishes.
+/// Plays a scenario, told by its standard input when to go on.
 #[test]
 fn child() {
-    if std::env::var_os(CHILD).is_none() {
+    let Ok(scenario) = std::env::var(SCENARIO) else {
         return;
-    }
+    };
     let reporter = Reporter::builder().start().expect("a thread");
+    match scenario.as_str() {
+        "single" => single(&reporter),
+        "nested" => nested(&reporter),
+        "workers" => workers(&reporter),
+        "unknown" => unknown(&reporter),
+        "still" => still(&reporter),
+        _ => panic!("no scenario {scenario}"),
+    }
+    reporter.finish();
+}
+
+fn wait() {
+    let mut line = String::new();
+    std::io::stdin().lock().read_line(&mut line).expect("told");
+}
+
+fn single(reporter: &Reporter) {
     let bar = reporter.bar("job", Total::Known(8));
     let counters = bar.counters();
     counters.counter(Outcome::Done).add(4);
@@ -33,100 +40,213 @@ fn child() {
     }
     wait();
     counters.counter(Outcome::Done).add(4);
-    reporter.finish();
 }
 
-fn wait() {
-    let mut line = String::new();
-    std::io::stdin().lock().read_line(&mut line).expect("told");
+fn nested(reporter: &Reporter) {
+    let run = reporter.bar("run", Total::Known(2));
+    let part = Bar::new("load", Total::Known(10));
+    reporter.add_within(&run, &part);
+    reporter.bar("other", Total::Known(5));
+    part.counters().counter(Outcome::Done).add(5);
+    wait();
+    part.finish();
+    run.counters().counter(Outcome::Done).add(1);
+    wait();
 }
 
-fn terminal(columns: u16, rows: u16) -> (File, OwnedFd) {
-    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a pseudo-terminal");
-    grantpt(&master).expect("granted");
-    unlockpt(&master).expect("unlocked");
-    let name = ptsname(&master, Vec::new()).expect("a name");
-    let slave = rustix::fs::open(name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).expect("opened");
-    let size = Winsize {
-        ws_col: columns,
-        ws_row: rows,
-        ws_xpixel: 0,
-        ws_ypixel: 0,
-    };
-    tcsetwinsize(&slave, size).expect("sized");
-    (File::from(master), slave)
+/// Two writers with lines of their own. One dies in a task and is replaced; its last result is lost and redone.
+fn workers(reporter: &Reporter) {
+    let bar = reporter.bar("train", Total::Known(4));
+    let writers = [0, 1].map(|n| {
+        let counters = Counters::in_process();
+        let source = bar.add_row(format!("worker {n}"), counters.slots());
+        (counters, source)
+    });
+    let [(alive, _), (dead, source)] = writers;
+    alive.counter(Outcome::Done).inc();
+    dead.counter(Outcome::Done).inc();
+    dead.step(50, Total::Known(100));
+    source.set_message("node 7");
+    wait();
+    source.settle(progress::Counts::new());
+    wait();
+    let again = Counters::in_process();
+    let source = bar.add_row("worker 1", again.slots());
+    again.step(25, Total::Known(100));
+    wait();
+    again.counter(Outcome::Done).add(2);
+    source.retire();
+    alive.counter(Outcome::Done).inc();
+}
+
+fn unknown(reporter: &Reporter) {
+    let bar = reporter.bar("stream", Total::Unknown);
+    bar.counters().counter(Outcome::Done).add(9);
+    bar.set_message("from a pipe");
+    wait();
+    bar.set_total(Total::Known(18));
+    bar.set_message("");
+    wait();
+}
+
+/// Bars that count nothing, so that they are drawn anew for no other reason than that the terminal changed.
+fn still(reporter: &Reporter) {
+    let job = reporter.bar("job", Total::Known(8));
+    reporter.add_within(&job, &Bar::new("part", Total::Known(3)));
+    let mut log = reporter.writer();
+    for n in 0..4 {
+        writeln!(log, "log line {n}").expect("written");
+        wait();
+    }
+}
+
+const PLAIN: &[(&str, &str)] = &[("NO_COLOR", "1")];
+
+/// Whether the rows begin so, and there are no more.
+fn are(rows: &[String], begins: &[&str]) -> bool {
+    rows.len() == begins.len() && rows.iter().zip(begins).all(|(row, begin)| row.starts_with(begin))
 }
 
 #[test]
-fn a_bar_and_log_lines_on_a_real_terminal() {
-    let (mut master, slave) = terminal(60, 10);
-    let mut child = Command::new(std::env::current_exe().expect("this binary"))
-        .args(["--exact", "pseudo_terminal::child", "--nocapture"])
-        .envs([
-            (CHILD, "1"),
-            ("TERM", "xterm"),
-            ("NO_COLOR", "1"),
-            ("LC_ALL", "C.UTF-8"),
-        ])
-        .env_remove("CI")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::from(slave))
-        .spawn()
-        .expect("started");
-    let mut tell = child.stdin.take().expect("piped");
-
-    let (send, receive) = channel();
-    std::thread::spawn(move || {
-        let mut buffer = [0; 4096];
-        // At its end, Linux gives an error instead of nothing.
-        while let Ok(n @ 1..) = master.read(&mut buffer) {
-            if send.send(buffer[..n].to_vec()).is_err() {
-                return;
-            }
-        }
-    });
-    let screen = InMemoryTerm::new(10, 60);
-    let mut bytes = Vec::new();
-    let mut read_until = |done: &dyn Fn(&str) -> bool| {
-        while !done(&screen.contents()) {
-            match receive.recv_timeout(WATCHDOG) {
-                Ok(more) => bytes.extend(more),
-                Err(_) => break,
-            }
-            // Reads may end within a character.
-            let valid = match std::str::from_utf8(&bytes) {
-                Ok(text) => text.len(),
-                Err(error) => error.valid_up_to(),
-            };
-            let text: Vec<u8> = bytes.drain(..valid).collect();
-            let text = String::from_utf8(text).expect("checked");
-            screen.write_str(&text).expect("in memory");
-        }
-        screen.contents()
-    };
-
-    let drawn = read_until(&|screen| screen.contains("4/8"));
-    assert!(drawn.starts_with("job  ") && drawn.contains("█░"), "{drawn}");
-    tell.write_all(b"\n").expect("told");
-    let drawn = read_until(&|screen| screen.contains("line 1") && screen.contains("4/8"));
-    let lines: Vec<&str> = drawn.lines().collect();
-    assert_eq!(
-        (lines.len(), &lines[..2]),
-        (3, &["log line 0", "log line 1"][..]),
-        "{drawn}"
-    );
-    tell.write_all(b"\n").expect("told");
-    let drawn = read_until(&|_| false);
-    let lines: Vec<&str> = drawn.lines().collect();
-    assert_eq!(
-        (lines.len(), &lines[..2]),
-        (3, &["log line 0", "log line 1"][..]),
-        "{drawn}"
-    );
+fn a_bar_and_log_lines() {
+    let mut terminal = Terminal::start("single", 60, PLAIN);
+    let rows = terminal.until(|rows| are(rows, &["job  "]) && rows[0].contains("4/8 (50.0 %)"));
+    assert!(rows[0].contains("█░"), "{rows:?}");
+    terminal.go_on();
+    let logs = ["log line 0", "log line 1", "job  "];
+    let rows = terminal.until(|rows| are(rows, &logs) && rows[2].contains("4/8"));
+    assert_eq!(rows[..2], logs[..2]);
+    terminal.go_on();
+    let (rows, raw) = terminal.end();
+    assert!(are(&rows, &["log line 0", "log line 1", "job  █"]), "{rows:?}");
     assert!(
-        lines[2].starts_with("job  █") && lines[2].contains("8/8 (100 %)"),
-        "{drawn}"
+        rows[2].contains("8/8 (100 %)") && rows[2].contains("took"),
+        "{rows:?}"
     );
-    assert!(child.wait().expect("ended").success());
+    assert!(!raw.contains("\u{1b}[3"), "no colours: {raw:?}");
+}
+
+#[test]
+fn nested_bars() {
+    let mut terminal = Terminal::start("nested", 80, PLAIN);
+    let begins = ["run     ░", "  load  █", "other   ░"];
+    terminal.until(|rows| are(rows, &begins) && rows[1].contains("5/10 (50.0 %)"));
+    terminal.go_on();
+    let ended = ["  load  █", "run    █", "other  ░"];
+    terminal.until(|rows| are(rows, &ended) && rows[0].contains("took") && rows[1].contains("1/2"));
+    terminal.go_on();
+    let (rows, _) = terminal.end();
+    assert!(are(&rows, &["  load  █", "run    █", "other  ░"]), "{rows:?}");
+    assert!(rows.iter().all(|row| row.contains("took")), "{rows:?}");
+}
+
+#[test]
+fn a_bar_of_each_worker_when_one_dies() {
+    let mut terminal = Terminal::start("workers", 100, PLAIN);
+    let both = ["train       █", "  worker 0  ", "  worker 1  █"];
+    let rows = terminal.until(|rows| are(rows, &both) && rows[2].contains("at 50/100"));
+    assert!(
+        rows[0].contains("2/4 (62.5 %)") && rows[2].ends_with("node 7"),
+        "{rows:?}"
+    );
+    terminal.go_on();
+    let one = ["train       █", "  worker 0  "];
+    let rows = terminal.until(|rows| are(rows, &one));
+    // The lost result is not taken back.
+    assert!(rows[0].contains("2/4 (62.5 %)"), "{rows:?}");
+    terminal.go_on();
+    let rows = terminal.until(|rows| are(rows, &both) && rows[2].contains("at 25/100"));
+    assert!(
+        rows[0].contains("2/4 (62.5 %)") && !rows[2].contains("node"),
+        "{rows:?}"
+    );
+    terminal.go_on();
+    let (rows, _) = terminal.end();
+    assert!(
+        are(&rows, &["train  █"]) && rows[0].contains("4/4 (100 %)"),
+        "{rows:?}"
+    );
+}
+
+#[test]
+fn an_unknown_total_and_a_message() {
+    let mut terminal = Terminal::start("unknown", 80, PLAIN);
+    let rows =
+        terminal.until(|rows| are(rows, &["stream  9, "]) && rows[0].ends_with("elapsed, from a pipe"));
+    assert!(!rows[0].contains(['█', '░']), "{rows:?}");
+    terminal.go_on();
+    terminal.until(|rows| are(rows, &["stream  █"]) && rows[0].contains("9/18 (50.0 %)"));
+    terminal.go_on();
+    let (rows, _) = terminal.end();
+    assert!(are(&rows, &["stream  █"]) && rows[0].contains("took"), "{rows:?}");
+}
+
+#[test]
+fn a_narrow_terminal() {
+    let mut terminal = Terminal::start("still", 20, PLAIN);
+    let rows = terminal.until(|rows| rows.len() == 3);
+    assert_eq!(rows, ["log line 0", "job     0/8 (0.0 %)", "  part  0/3 (0.0 %)"]);
+    (0..4).for_each(|_| terminal.go_on());
+    let (rows, _) = terminal.end();
+    let logs = ["log line 0", "log line 1", "log line 2", "log line 3"];
+    assert_eq!(rows[..4], logs);
+    assert!(
+        are(&rows[4..], &["job     0/8 (0.0 %)", "  part  0/3 (0.0 %)"]),
+        "{rows:?}"
+    );
+}
+
+#[test]
+fn a_resized_terminal() {
+    let job = |blanks: usize| format!("job     {}  0/8 (0.0 %)", "░".repeat(blanks));
+    let part = |blanks: usize| format!("  part  {}  0/3 (0.0 %)", "░".repeat(blanks));
+    let mut terminal = Terminal::start("still", 80, PLAIN);
+    terminal.until(|rows| *rows == ["log line 0".to_owned(), job(40), part(40)]);
+    // It is drawn anew though nothing else happens.
+    terminal.resize(40);
+    terminal.until(|rows| *rows == ["log line 0".to_owned(), job(15), part(15)]);
+    terminal.go_on();
+    let logs = ["log line 0", "log line 1"].map(str::to_owned);
+    terminal.until(|rows| rows.starts_with(&logs) && rows[2..] == [job(15), part(15)]);
+    // A log line comes first, and finds bars of the old width.
+    terminal.resize(30);
+    terminal.go_on();
+    let narrow = ["job     0/8 (0.0 %)", "  part  0/3 (0.0 %)"];
+    let rows = terminal.until(|rows| rows.len() == 5 && rows[3..] == narrow);
+    assert_eq!(rows[..3], ["log line 0", "log line 1", "log line 2"]);
+    // This emulator does not break lines anew when it gets wider; others do, for which one line of the bars is left.
+    terminal.resize(80);
+    let rows = terminal.until(|rows| rows.ends_with(&[job(40), part(40)]));
+    assert_eq!(rows[..3], ["log line 0", "log line 1", "log line 2"]);
+    assert!(rows.len() <= 6, "{rows:?}");
+    (0..2).for_each(|_| terminal.go_on());
+    let (rows, _) = terminal.end();
+    assert_eq!(rows[rows.len() - 3], "log line 3", "{rows:?}");
+}
+
+#[test]
+fn colours_unless_the_environment_says_no() {
+    let colours = |vars: &[(&str, &str)]| {
+        let mut terminal = Terminal::start("single", 80, vars);
+        terminal.until(|rows| are(rows, &["job  "]) && rows[0].contains("4/8"));
+        (0..2).for_each(|_| terminal.go_on());
+        let (rows, raw) = terminal.end();
+        assert!(rows[2].contains("8/8"), "{rows:?}");
+        raw.contains("\u{1b}[32m")
+    };
+    assert!(colours(&[]));
+    assert!(!colours(&[("NO_COLOR", "1")]));
+    assert!(colours(&[("NO_COLOR", "")]));
+}
+
+#[test]
+fn plain_lines_where_nobody_looks_or_nothing_moves() {
+    for vars in [("TERM", "dumb"), ("TERM", ""), ("CI", "true")] {
+        let mut terminal = Terminal::start("single", 80, &[vars]);
+        (0..2).for_each(|_| terminal.go_on());
+        let (rows, raw) = terminal.end();
+        assert!(!raw.contains('\u{1b}'), "{vars:?}: {raw:?}");
+        assert_eq!(rows[..2], ["log line 0", "log line 1"], "{vars:?}");
+        assert!(are(&rows[2..], &["job: 8/8 (100 %)"]), "{vars:?}: {rows:?}");
+    }
 }

@@ -56,7 +56,12 @@ pub(super) const AREAS: &[Area] = &[
     Area {
         name: "progress",
         about: "the cost of a tick",
-        scenarios: &[],
+        scenarios: &[Scenario {
+            name: "cost",
+            about: "counting, against a bare load and store, and drawing 100 bars",
+            package: "progress",
+            target: Target::Bench("cost"),
+        }],
     },
     Area {
         name: "invoker",

@@ -1,0 +1,141 @@
+//! A real terminal device with an emulator behind it, and this test binary as the child that draws on it.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{Winsize, tcsetwinsize};
+
+use super::WATCHDOG;
+
+/// Names the scenario that a child plays.
+pub(crate) const SCENARIO: &str = "PROGRESS_TEST_SCENARIO";
+
+/// A child, the terminal it draws on, and what is on its screen.
+pub(crate) struct Terminal {
+    child: Child,
+    tell: ChildStdin,
+    device: File,
+    bytes: Receiver<Vec<u8>>,
+    screen: vt100::Parser,
+    /// Everything that was ever drawn.
+    pub(crate) raw: String,
+}
+
+impl Terminal {
+    /// Starts the child on a terminal of 12 rows, with these variables in its environment.
+    pub(crate) fn start(scenario: &str, columns: u16, vars: &[(&str, &str)]) -> Self {
+        let (device, slave) = open();
+        resize(&device, columns);
+        let mut command = Command::new(std::env::current_exe().expect("this binary"));
+        command
+            .args(["--exact", "pseudo_terminal::child", "--nocapture"])
+            .env_remove("CI")
+            .env_remove("NO_COLOR")
+            .envs([(SCENARIO, scenario), ("TERM", "xterm"), ("LC_ALL", "C.UTF-8")])
+            .envs(vars.iter().copied())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::from(slave));
+        let mut child = command.spawn().expect("started");
+        // It holds the other end of the terminal, which is to close when the child does.
+        drop(command);
+        let tell = child.stdin.take().expect("piped");
+        let (send, bytes) = channel();
+        let mut reader = device.try_clone().expect("a second handle");
+        std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            // At its end, Linux gives an error instead of nothing.
+            while let Ok(n @ 1..) = reader.read(&mut buffer) {
+                if send.send(buffer[..n].to_vec()).is_err() {
+                    return;
+                }
+            }
+        });
+        Self {
+            child,
+            tell,
+            device,
+            bytes,
+            screen: vt100::Parser::new(ROWS, columns, 0),
+            raw: String::new(),
+        }
+    }
+
+    /// Lets the child go on.
+    pub(crate) fn go_on(&mut self) {
+        self.tell.write_all(b"\n").expect("told");
+    }
+
+    /// What a user does with the mouse.
+    pub(crate) fn resize(&mut self, columns: u16) {
+        self.screen.screen_mut().set_size(ROWS, columns);
+        resize(&self.device, columns);
+    }
+
+    /// Reads until the screen is as wanted, and gives its rows.
+    pub(crate) fn until(&mut self, wanted: impl Fn(&[String]) -> bool) -> Vec<String> {
+        loop {
+            let rows = self.rows();
+            if wanted(&rows) {
+                return rows;
+            }
+            let more = self.bytes.recv_timeout(WATCHDOG);
+            let more = more.unwrap_or_else(|_| panic!("it stays\n{}", rows.join("\n")));
+            self.draw(&more);
+        }
+    }
+
+    /// Waits for the child's end and gives the last rows.
+    pub(crate) fn end(mut self) -> (Vec<String>, String) {
+        while let Ok(more) = self.bytes.recv_timeout(WATCHDOG) {
+            self.draw(&more);
+        }
+        assert!(self.child.wait().expect("ended").success());
+        (self.rows(), self.raw)
+    }
+
+    fn draw(&mut self, bytes: &[u8]) {
+        self.screen.process(bytes);
+        self.raw += &String::from_utf8_lossy(bytes);
+    }
+
+    fn rows(&self) -> Vec<String> {
+        let screen = self.screen.screen();
+        let rows = screen.rows(0, screen.size().1);
+        let mut rows: Vec<String> = rows.map(|row| row.trim_end().to_owned()).collect();
+        let used = rows
+            .iter()
+            .rposition(|row| !row.is_empty())
+            .map_or(0, |last| last + 1);
+        rows.truncate(used);
+        rows
+    }
+}
+
+const ROWS: u16 = 12;
+
+fn open() -> (File, OwnedFd) {
+    let master =
+        openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).expect("a pseudo-terminal");
+    grantpt(&master).expect("granted");
+    unlockpt(&master).expect("unlocked");
+    let name = ptsname(&master, Vec::new()).expect("a name");
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let slave = rustix::fs::open(name, flags, Mode::empty()).expect("opened");
+    (File::from(master), slave)
+}
+
+fn resize(device: &File, columns: u16) {
+    let size = Winsize {
+        ws_col: columns,
+        ws_row: ROWS,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    tcsetwinsize(device, size).expect("sized");
+}
