@@ -5,7 +5,7 @@ use std::process::{Command, Output};
 use std::sync::OnceLock;
 
 /// The example's executable, built if `cargo test` was asked for these tests alone.
-fn program() -> &'static Path {
+pub(crate) fn program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| {
         let mut build = Command::new(env!("CARGO"));
@@ -49,7 +49,7 @@ fn text(bytes: &[u8]) -> &str {
 }
 
 /// Ratings small enough for a debug build: 60 users, 80 items.
-fn ratings(dir: &Path) -> String {
+pub(crate) fn ratings(dir: &Path) -> String {
     let mut csv = String::from("userId,movieId,rating,timestamp\n");
     for user in 1..=60u32 {
         for item in 1..=80u32 {

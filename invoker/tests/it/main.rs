@@ -2,5 +2,7 @@
 
 mod batch_eval;
 mod executors;
+#[cfg(target_os = "linux")]
+mod screen;
 
 invoker::init_in_tests!();
