@@ -34,7 +34,10 @@ impl Batch {
 
     /// Bytes of the tasks that were added since it was empty.
     pub(crate) fn bytes(&self) -> usize {
-        self.bytes.len() + self.large
+        match self.is_empty() {
+            true => 0,
+            false => self.bytes.len() + self.large,
+        }
     }
 
     /// Adds task `index`, whose bytes `encode` appends. When that fails, nothing is added.
@@ -153,5 +156,6 @@ mod tests {
             assert_eq!(front(&batch), Some((index, vec![0; size])));
             batch.pop();
         }
+        assert_eq!(batch.bytes(), 0);
     }
 }

@@ -2,7 +2,7 @@
 //! a user's code or the system's slow parts.
 
 use std::collections::VecDeque;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 use ipc_channel::ipc::IpcReceiver;
@@ -31,7 +31,7 @@ struct Member {
     pid: u32,
     lane: Lane,
     ready: bool,
-    /// It was asked to be killed for lying.
+    /// Its killing was ordered.
     condemned: bool,
 }
 
@@ -304,12 +304,17 @@ impl Core {
             return;
         }
         let open = |member: &&mut Member| member.ready && member.lane.room() > 0;
-        let lanes = self.members.iter_mut().flatten().filter(open).count();
+        let lanes = self.members.iter_mut().flatten().filter(open);
+        let (lanes, waiting) = lanes.fold((0, 0), |(lanes, waiting), member| {
+            (lanes + 1, waiting + member.lane.outstanding())
+        });
+        let level = (before + waiting).div_ceil(lanes.max(1));
         let mut unsendable = Vec::new();
-        // An equal share first, so that the last tasks of a run don't pile up at one worker; then what fits.
-        for share in [before.div_ceil(lanes.max(1)), usize::MAX] {
+        // To the same level first, so that nobody waits at a worker that is busy while another one is idle, and the
+        // last tasks of a run don't pile up; then what fits.
+        for level in [level, usize::MAX] {
             for member in self.members.iter_mut().flatten().filter(open) {
-                for _ in 0..share.min(member.lane.room()) {
+                while member.lane.outstanding() < level && member.lane.room() > 0 {
                     let Some((index, payload)) = batch.front() else {
                         break;
                     };
@@ -319,10 +324,6 @@ impl Core {
                         Err(Refused::Unsendable(reason)) => unsendable.push((index, reason)),
                     }
                     batch.pop();
-                    // Large ones are counted in bytes, too.
-                    if member.lane.room() == 0 {
-                        break;
-                    }
                 }
                 member.lane.publish();
             }
@@ -376,17 +377,19 @@ impl Core {
         self.condemn();
     }
 
-    /// Has workers killed that lied.
+    /// Has workers killed that broke their lanes.
     fn condemn(&mut self) {
         let mut condemned = Vec::new();
         for member in self.members.iter_mut().flatten() {
-            if member.lane.is_broken() && !member.condemned {
+            if let Some(reason) = member.lane.broken()
+                && !member.condemned
+            {
                 member.condemned = true;
-                condemned.push(member.incarnation.worker);
+                condemned.push((member.incarnation.worker, reason));
             }
         }
-        for worker in condemned {
-            self.order(Order::Kill(worker, KillReason::Corrupt));
+        for (worker, reason) in condemned {
+            self.order(Order::Kill(worker, reason));
         }
     }
 
@@ -400,7 +403,7 @@ impl Core {
                 count += drained;
                 self.supervisor.progress(member.incarnation.worker);
             }
-            broken |= member.lane.is_broken();
+            broken |= member.lane.broken().is_some();
         }
         self.stats.answered += count as u64;
         if broken {
@@ -417,6 +420,14 @@ impl Core {
             .map(|member| member.lane.arm(wake))
             .min()
             .unwrap_or(Armed::Next)
+    }
+
+    /// Looks after workers that don't begin with their tasks; gives when to do so again.
+    pub(crate) fn rescue(&mut self, now: Instant) -> Option<Duration> {
+        let members = self.members.iter_mut().flatten().filter(|m| m.ready);
+        let next = members.filter_map(|member| member.lane.rescue(now)).min();
+        self.condemn();
+        next
     }
 
     pub(crate) fn disarm(&mut self) {

@@ -247,7 +247,7 @@ impl Driver {
 
     /// Sleeps until something happens, and does what is to be done about it.
     fn drive(&self, selector: &mut Selector, deadline: Option<Instant>) {
-        let armed = {
+        let (armed, rescue) = {
             let mut core = self.core();
             for (incarnation, notes) in core.arrivals.drain(..) {
                 // Without its bell, a worker is found to be dead or slow by the naps' end.
@@ -257,7 +257,7 @@ impl Driver {
             }
             let armed = core.arm(selector.wake);
             core.sleeping = true;
-            armed
+            (armed, core.rescue(Instant::now()))
         };
         let longest = match armed {
             // Bells and closings are looked at in any case: a worker that lies must not keep us from them.
@@ -266,6 +266,7 @@ impl Driver {
             Armed::Several => SEVERAL,
             Armed::Next => NAP,
         };
+        let longest = rescue.map_or(longest, |at| at.min(longest));
         let nap = deadline.map_or(longest, |at| {
             at.saturating_duration_since(Instant::now()).min(longest)
         });

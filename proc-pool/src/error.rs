@@ -54,6 +54,8 @@ pub enum KillReason {
     Shutdown,
     /// It closed its connection without ending.
     Disconnected,
+    /// It had tasks and did not begin with them for a long time, stopped by a signal perhaps.
+    Unresponsive,
 }
 
 impl fmt::Display for Cause {
@@ -74,6 +76,7 @@ impl fmt::Display for KillReason {
             Self::Corrupt => "it corrupted its transport",
             Self::Shutdown => "the pool was shut down",
             Self::Disconnected => "it closed its connection",
+            Self::Unresponsive => "it did not take its tasks",
         })
     }
 }

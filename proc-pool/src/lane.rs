@@ -1,13 +1,14 @@
 //! A lane: the leader's side of one worker process.
 
 use std::sync::atomic::{Ordering, fence};
+use std::time::{Duration, Instant};
 
 use ipc_channel::ipc::IpcSender;
 use shm_buffers::ring::{Arm, Bell, Consumer, Producer, PushError};
 use shm_buffers::slots::Slots;
 use shm_buffers::{AttachError, Region, Segment, SegmentHandle};
 
-use crate::error::{Fault, WorkerId};
+use crate::error::{Fault, KillReason, WorkerId};
 use crate::jobs::{Completion, JobKey, Jobs, Outcome};
 use crate::ledger::{Kept, Ledger, Settled, Task};
 use crate::os;
@@ -17,6 +18,14 @@ use crate::protocol::{Map, Tag, ToWorker, slot};
 use crate::service::decode;
 use crate::window::Window;
 
+/// How long a worker that has tasks may take to begin with the first of them before it is rung again. It takes
+/// microseconds; but one that damaged its memory may have lost the wish to be woken. Doubles a few times.
+const RESCUE: Duration = Duration::from_millis(20);
+const DOUBLINGS: u32 = 6;
+/// Rescues in vain, about 30 s of them, before the worker is replaced.
+const RESCUES: u32 = 28;
+/// Bells that a worker may have left unheard, at most: more could fill the channel, and sending would block.
+const UNHEARD: u64 = 8;
 /// Bytes of large tasks that wait at a worker, beyond the one it runs, at most.
 const LARGE: usize = 16 << 20;
 
@@ -37,8 +46,10 @@ pub(crate) struct Lane {
     large: usize,
     /// The ring was full and no task was answered since.
     full: bool,
-    /// The worker lied: nothing it says is of interest, it has to end.
-    broken: bool,
+    /// Why the worker has to end: nothing it says is of interest any more.
+    broken: Option<KillReason>,
+    /// It has tasks and does not begin: since then, with so many tasks answered, after so many rescues.
+    idle: Option<(Instant, u64, u32)>,
     /// Answered with an output that ended with the worker's process.
     lost: Vec<(JobKey, u64)>,
     window: Window,
@@ -109,7 +120,8 @@ impl Lane {
             ledger: Ledger::default(),
             large: 0,
             full: false,
-            broken: false,
+            broken: None,
+            idle: None,
             lost: Vec::new(),
             window: Window::default(),
             busy: (0, 0),
@@ -123,15 +135,15 @@ impl Lane {
         self.ledger.outstanding()
     }
 
-    /// Whether the worker lied.
-    pub(crate) fn is_broken(&self) -> bool {
+    /// Why the worker has to end, if it has to.
+    pub(crate) fn broken(&self) -> Option<KillReason> {
         self.broken
     }
 
     /// Tasks that may be sent now.
     pub(crate) fn room(&self) -> usize {
         let outstanding = self.ledger.outstanding();
-        if self.full || self.broken || (self.large > LARGE && outstanding > 1) {
+        if self.full || self.broken.is_some() || (self.large > LARGE && outstanding > 1) {
             return 0;
         }
         self.window.tasks().saturating_sub(outstanding)
@@ -162,7 +174,7 @@ impl Lane {
             }
             Err(e @ PushError::TooLarge { .. }) => return Err(Refused::Unsendable(e.to_string())),
             Err(_) => {
-                self.broken = true;
+                self.broken = Some(KillReason::Corrupt);
                 return Err(Refused::Broken);
             }
         }
@@ -187,18 +199,53 @@ impl Lane {
     fn ring(&mut self) {
         // With the fence in the worker's `hear`: either it sees what we did, or we see that it heard the last bell.
         fence(Ordering::SeqCst);
+        self.ring_if_unheard(0);
+    }
+
+    /// Rings if at most `most` bells are under way.
+    fn ring_if_unheard(&mut self, most: u64) {
         let heard = self.control.slot(slot::BELLS).get();
-        if heard > self.bells {
-            // Bells to a worker that does not hear would fill the channel, and then we would wait for it.
-            self.broken = true;
-        } else if heard == self.bells
-            && !self.broken
+        let Some(unheard) = self.bells.checked_sub(heard) else {
+            // It says that it heard more than there were.
+            self.broken = Some(KillReason::Corrupt);
+            return;
+        };
+        if unheard <= most
+            && self.broken.is_none()
             && let Some(to_worker) = &self.to_worker
         {
             self.bells += 1;
             // It fails if the worker has died; its end is told by other means.
             let _ = os::without_sigpipe(|| to_worker.send(ToWorker::Bell));
         }
+    }
+
+    /// Looks whether the worker has tasks and does not begin with them, and does something about it; gives when to
+    /// look again.
+    pub(crate) fn rescue(&mut self, now: Instant) -> Option<Duration> {
+        let answered = self.ledger.count_answered();
+        let begun = self.control.slot(slot::STARTED).get() > answered;
+        if self.ledger.outstanding() == 0 || begun || self.broken.is_some() {
+            self.idle = None;
+            return None;
+        }
+        let (since, before, rescues) = *self.idle.get_or_insert((now, answered, 0));
+        if before != answered {
+            self.idle = Some((now, answered, 0));
+            return Some(RESCUE);
+        }
+        let patience = RESCUE * 2u32.pow(rescues.min(DOUBLINGS));
+        let waited = now.saturating_duration_since(since);
+        if waited < patience {
+            return Some(patience - waited);
+        }
+        if rescues >= RESCUES {
+            self.broken = Some(KillReason::Unresponsive);
+            return None;
+        }
+        self.ring_if_unheard(UNHEARD);
+        self.idle = Some((now, answered, rescues + 1));
+        Some(patience)
     }
 
     /// Tells the worker to end once it has nothing to do.
@@ -211,7 +258,7 @@ impl Lane {
         let mut count = 0;
         let mut attached = false;
         // Who is answered was sent: more answers than tasks are a lie, and left in the ring.
-        while !self.broken
+        while self.broken.is_none()
             && let Some((key, index)) = self.ledger.next()
         {
             let mut job = jobs.get(key);
@@ -227,7 +274,7 @@ impl Lane {
                 Ok(Some(_)) => read(self.worker, bytes, start),
                 Ok(None) => break,
                 Err(_) => {
-                    self.broken = true;
+                    self.broken = Some(KillReason::Corrupt);
                     break;
                 }
             };
@@ -244,7 +291,7 @@ impl Lane {
                 }
                 // Its owner is gone, or lies: both ways this process's end settles it.
                 Read::Lost => {
-                    self.broken = true;
+                    self.broken = Some(KillReason::Corrupt);
                     self.lost.push((key, index));
                     break;
                 }
@@ -274,7 +321,7 @@ impl Lane {
     /// Asks to be woken.
     pub(crate) fn arm(&mut self, wake: Wake) -> Armed {
         let outstanding = self.ledger.outstanding() as u64;
-        if outstanding == 0 || self.broken {
+        if outstanding == 0 || self.broken.is_some() {
             return Armed::Next;
         }
         if self.sleep == Sleep::Awake {
@@ -314,7 +361,7 @@ impl Lane {
 
     /// Whether something is there to drain.
     pub(crate) fn has_outcomes(&mut self) -> bool {
-        self.ledger.outstanding() > 0 && !self.broken && self.outcomes.is_empty() == Ok(false)
+        self.ledger.outstanding() > 0 && self.broken.is_none() && self.outcomes.is_empty() == Ok(false)
     }
 
     /// The worker is dead and everything it had written was drained.

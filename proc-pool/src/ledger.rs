@@ -93,6 +93,11 @@ impl<K> Ledger<K> {
         self.sent.front().map(|sent| (sent.job, sent.index))
     }
 
+    /// Answers that came.
+    pub(crate) fn count_answered(&self) -> u64 {
+        self.answered
+    }
+
     /// That answer came; gives the memory that its large payload had.
     pub(crate) fn answered(&mut self) -> Option<K> {
         let sent = self.sent.pop_front()?;

@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use ipc_channel::ipc::{IpcOneShotServer, IpcReceiver, IpcSender};
+use ipc_channel::ipc::{self, IpcOneShotServer, IpcReceiver, IpcSender};
 
 use crate::error::PoolError;
 use crate::init::{Ticket, VARIABLE};
@@ -60,7 +60,8 @@ pub(crate) fn spawn(
         // Several readers of one terminal would steal one another's input.
         .stdin(Stdio::null())
         .spawn()
-        .map_err(PoolError::io("start a worker process"))?;
+        .map_err(PoolError::io("start a worker process"))
+        .inspect_err(|_| remove(&name))?;
     let mut spawned = Spawned {
         child,
         token,
@@ -84,6 +85,7 @@ pub(crate) fn spawn(
             // `server` went with the thread that was not made.
             let _ = spawned.child.kill();
             let _ = spawned.child.wait();
+            remove(&spawned.server);
             return Err(PoolError::os("start a thread", e));
         }
     }
@@ -92,7 +94,19 @@ pub(crate) fn spawn(
 
 /// Whether workers will be able to connect.
 pub(crate) fn check() -> Result<(), PoolError> {
-    server().map(drop)
+    let (_server, name) = server()?;
+    remove(&name);
+    Ok(())
+}
+
+/// Removes the server's socket and directory. It does so itself when it is dropped, but not while no more files
+/// may be opened, nor when its process has died.
+pub(crate) fn remove(server: &str) {
+    if cfg!(unix) {
+        let socket = Path::new(server);
+        let _ = std::fs::remove_file(socket);
+        let _ = socket.parent().map(std::fs::remove_dir);
+    }
 }
 
 /// Bytes that a server's socket adds to its directory's path: `/.tmpXXXXXX/socket`.
@@ -117,7 +131,19 @@ fn server() -> Result<(IpcOneShotServer<Hello>, String), PoolError> {
         let reason = format!("its path has {bytes} bytes, a socket's directory {most} at most");
         return Err(refuse(io::Error::other(reason)));
     }
-    let (server, name) = IpcOneShotServer::<Hello>::new().map_err(refuse)?;
+    // It would leave its directory behind if no more files may be opened, and panic if there can be none.
+    drop(ipc::channel::<()>().map_err(PoolError::io("open a socket"))?);
+    let probe = dir.join(format!(
+        ".tmp{:08x}",
+        token().map_err(PoolError::io("make a token"))? as u32
+    ));
+    std::fs::create_dir(&probe)
+        .and_then(|()| std::fs::remove_dir(&probe))
+        .map_err(refuse)?;
+    let made = panic::catch_unwind(IpcOneShotServer::<Hello>::new);
+    let (server, name) = made
+        .unwrap_or_else(|_| Err(io::Error::other("it went away")))
+        .map_err(refuse)?;
     if os::MAX_SOCKET_PATH.is_some_and(|max| name.len() > max) {
         return Err(refuse(io::Error::other(format!(
             "the socket's path {name} is too long"
@@ -140,6 +166,7 @@ impl Spawned {
         while !accepting.is_finished() && began.elapsed() < ACCEPTING {
             thread::sleep(Duration::from_micros(100));
         }
+        remove(&self.server);
         if accepting.is_finished() {
             // Its panics are caught.
             let _ = accepting.join();

@@ -1,6 +1,5 @@
 //! The worker process: introduction, then the loop over tasks.
 
-use std::path::Path;
 use std::sync::atomic::{Ordering, compiler_fence, fence};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -18,6 +17,7 @@ use crate::panics::catch_panic;
 use crate::payload::{MAX_INLINE, chain, to_segment};
 use crate::protocol::{Carried, Hello, MAX_REASON, Map, Note, Spin, Tag, ToWorker, Welcome, slot};
 use crate::service::{CallError, Service, WorkerContext, decode, encode};
+use crate::spawn;
 
 /// Exit status of a worker that lost its leader, or never found it.
 const ORPHANED: i32 = 70;
@@ -42,9 +42,10 @@ pub(crate) fn main(ticket: &Ticket) -> ! {
     os::ignore_broken_pipes();
     let connected = IpcSender::<Hello>::connect(ticket.server.clone());
     let child = os::die_with(ticket.leader);
-    // While the leader lives, its way to give us up leads through the socket, unless we are connected.
+    // If the leader has died, nobody else will. While it lives, its way to give us up leads through the socket,
+    // unless we are connected.
     if connected.is_ok() || !child {
-        remove_server(&ticket.server);
+        spawn::remove(&ticket.server);
     }
     let (Ok(to_leader), true) = (connected, child) else {
         os::exit_now(ORPHANED)
@@ -65,15 +66,6 @@ pub(crate) fn main(ticket: &Ticket) -> ! {
             }
         }
         _ => os::exit_now(ORPHANED),
-    }
-}
-
-/// The leader removes its one-shot server's socket once we are connected. If it died meanwhile, nobody else will.
-fn remove_server(server: &str) {
-    if cfg!(unix) {
-        let socket = Path::new(server);
-        let _ = std::fs::remove_file(socket);
-        let _ = socket.parent().map(std::fs::remove_dir);
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::support::{cpu_time, pool, watchdog};
@@ -30,11 +31,23 @@ fn an_infinite_input_is_read_ahead_within_bounds() {
 #[test]
 fn the_first_tasks_go_one_to_each_worker() {
     let _watchdog = watchdog(60);
-    let pool = pool(2, |n: u64| n);
-    let pulled = Cell::new(0u64);
-    let mut outputs = pool.map((1..).inspect(|n| pulled.set(*n)));
-    assert_eq!(outputs.next().unwrap().unwrap(), 1);
-    assert!(pulled.get() <= 4, "{}", pulled.get());
+    let ear = crate::support::Ear::new();
+    let pool = pool(2, |path: String| crate::support::hear_from(&path));
+    let pulled = AtomicU64::new(0);
+    let tasks = (0..6).map(|_| {
+        pulled.fetch_add(1, Ordering::SeqCst);
+        ear.path.clone()
+    });
+    let mut outputs = pool.map(tasks);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let waiting = [ear.accept(), ear.accept()];
+            assert_eq!(pulled.load(Ordering::SeqCst), 2);
+            drop(waiting.map(|mut worker| std::io::Write::write_all(&mut worker, &[1])));
+            (0..4).for_each(|_| ear.answer());
+        });
+        assert_eq!(outputs.by_ref().filter(Result::is_ok).count(), 6);
+    });
 }
 
 #[test]

@@ -101,7 +101,11 @@ fn what_a_killed_worker_said_is_heard() {
         .shutdown(std::time::Duration::from_secs(20))
         .expect("it did not fail");
     let heard = listener.heard.lock().unwrap();
-    assert_eq!((heard.len(), stats.spawned), (3, 3));
+    // The other worker may have done all the rest before another one was started.
+    assert!(
+        heard.len() as u64 == stats.spawned && stats.spawned >= 2,
+        "{stats:?}"
+    );
     assert!(listener.live.lock().unwrap().is_empty());
     let begun: usize = heard
         .iter()

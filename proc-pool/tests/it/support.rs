@@ -233,9 +233,14 @@ pub(crate) fn thread_cpu_time() -> Duration {
 }
 
 impl Ear {
-    /// Lets everybody go on who [hears](hear_from) from here, now and later.
+    /// Somebody who [waits](hear_from) for an answer.
+    pub(crate) fn accept(&self) -> UnixStream {
+        self.listener.accept().expect("somebody connects").0
+    }
+
+    /// Lets one go on who [waits](hear_from) for an answer.
     pub(crate) fn answer(&self) {
-        let (mut stream, _) = self.listener.accept().expect("somebody connects");
+        let mut stream = self.accept();
         stream.write_all(&[1]).expect("it is there");
     }
 }
@@ -245,4 +250,27 @@ pub(crate) fn hear_from(path: &str) {
     let mut stream = UnixStream::connect(path).expect("somebody listens");
     let mut byte = [0];
     stream.read_exact(&mut byte).expect("it answers");
+}
+
+/// Waits until none of the processes has used any time for a while: they have nothing to do.
+pub(crate) fn wait_until_all_sleep(pids: &[u32]) {
+    let used = || -> Vec<String> {
+        let stat = |pid: &u32| std::fs::read_to_string(format!("/proc/{pid}/schedstat"));
+        pids.iter().map(|pid| stat(pid).unwrap_or_default()).collect()
+    };
+    let mut before = used();
+    loop {
+        thread::sleep(Duration::from_millis(300));
+        let now = used();
+        if now == before {
+            return;
+        }
+        before = now;
+    }
+}
+
+/// Kills a process that may have ended already.
+pub(crate) fn try_kill(pid: u32) -> bool {
+    let pid = rustix::process::Pid::from_raw(pid as i32).expect("no pid is 0");
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).is_ok()
 }
