@@ -139,7 +139,6 @@ where
         } = self;
         let (done, failed) = journal.counts();
         let run = journal.elapsed().as_secs_f64();
-        journal.close();
         let per_second = if run > 0.0 {
             (done + failed) as f64 / run
         } else {
@@ -198,6 +197,8 @@ where
                 });
             }
         }
+        // Last, so that what workers logged to the end stands above the finished bar.
+        journal.close();
         Ok(report)
     }
 }

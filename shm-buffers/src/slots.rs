@@ -68,6 +68,7 @@ impl Slots {
     ///
     /// # Panics
     /// If `index` is not below [`len`](Self::len).
+    #[inline]
     pub fn slot(&self, index: usize) -> Slot<'_> {
         Slot(&self.region.span(self.span)[index])
     }
