@@ -9,6 +9,7 @@
 //!   files, and those of other programs ([`open_safetensors`], [`open_npy`]) are buffers by name.
 //! - [`Region`], [`ring`] and [`slots`]: memory that several processes write at once, as single-producer rings of
 //!   byte frames and as atomic numbers.
+//! - Features `ndarray`, `sprs` and `arrow`: arrays with any number of axes, sparse matrices and Arrow arrays over buffers.
 //!
 //! This crate knows nothing of processes, pools, tracing or terminals.
 
@@ -35,6 +36,8 @@ pub mod slots;
 mod sync;
 #[cfg(not(loom))]
 mod tensors;
+#[cfg(not(loom))]
+mod views;
 
 #[cfg(not(loom))]
 pub use backing::{Backing, BackingKind, Pages};
@@ -56,3 +59,9 @@ pub use region::RegionHandle;
 pub use segment::{Segment, SegmentHandle, SegmentMut};
 #[cfg(not(loom))]
 pub use tensors::{Order, Tensor, TensorError, Tensors, open_npy, open_safetensors};
+#[cfg(all(feature = "ndarray", not(loom)))]
+pub use views::SharedArray;
+#[cfg(all(feature = "arrow", not(loom)))]
+pub use views::SharedArrow;
+#[cfg(all(feature = "sprs", not(loom)))]
+pub use views::SharedCsMat;

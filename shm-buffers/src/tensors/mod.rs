@@ -17,7 +17,7 @@ use crate::model::{file, header};
 use crate::segment::Segment;
 
 /// Which index of an array runs fastest through memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub enum Order {
     /// The last one: rows lie behind one another.
     C,

@@ -13,3 +13,4 @@ mod scarcity;
 mod tensors;
 #[cfg(feature = "zstd")]
 mod tool;
+mod views;

@@ -1,0 +1,158 @@
+//! [`SharedArray`]: an n-dimensional array over a [`Buffer`].
+
+use std::fmt;
+
+use bytemuck::Pod;
+use ndarray::{Array, ArrayView, Dimension, IntoDimension, IxDyn, ShapeBuilder, ShapeError};
+use serde::de::{Deserialize, Deserializer, Error as _};
+use serde::ser::{Serialize, Serializer};
+
+use crate::buffer::Buffer;
+use crate::tensors::Order;
+
+/// An immutable n-dimensional array over a [`Buffer`], to be a part of a model; cheap to clone.
+///
+/// Its elements travel as the buffer does: out-of-band while a model is shared, as a sequence otherwise.
+///
+/// ```
+/// use ndarray::{Array2, Ix2, array};
+/// use shm_buffers::{Backing, SharedArray, share};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let factors = SharedArray::from(Array2::from_shape_fn((3, 4), |(i, j)| (10 * i + j) as f32));
+/// let image = share(&factors, &Backing::Auto)?;
+///
+/// let theirs: SharedArray<f32, Ix2> = image.load()?; // in this or another process
+/// assert_eq!(theirs.view().row(2), array![20.0, 21.0, 22.0, 23.0]);
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct SharedArray<T, D> {
+    elements: Buffer<T>,
+    dim: D,
+    order: Order,
+}
+
+impl<T: Pod + Send + Sync, D: Dimension> SharedArray<T, D> {
+    /// The elements of `elements` as an array of this shape.
+    ///
+    /// # Errors
+    /// When the shape has not as many elements as there are.
+    pub fn new(
+        elements: Buffer<T>,
+        shape: impl IntoDimension<Dim = D>,
+        order: Order,
+    ) -> Result<Self, ShapeError> {
+        let dim = shape.into_dimension();
+        let view = view(&elements, dim.clone(), order)?;
+        if view.len() != elements.len() {
+            return Err(ShapeError::from_kind(ndarray::ErrorKind::IncompatibleShape));
+        }
+        Ok(Self { elements, dim, order })
+    }
+
+    /// The array, to be read with all that `ndarray` has. Takes time for the shape only.
+    pub fn view(&self) -> ArrayView<'_, T, D> {
+        // `new` has made the same view.
+        view(&self.elements, self.dim.clone(), self.order).expect("a shape that fits its elements")
+    }
+
+    /// The length of each axis.
+    pub fn shape(&self) -> &[usize] {
+        self.dim.slice()
+    }
+
+    /// How the elements follow one another.
+    pub fn order(&self) -> Order {
+        self.order
+    }
+
+    /// The elements in their order.
+    pub fn elements(&self) -> &Buffer<T> {
+        &self.elements
+    }
+}
+
+fn view<T, D: Dimension>(elements: &[T], dim: D, order: Order) -> Result<ArrayView<'_, T, D>, ShapeError> {
+    match order {
+        Order::C => ArrayView::from_shape(dim, elements),
+        Order::Fortran => ArrayView::from_shape(dim.f(), elements),
+    }
+}
+
+/// Takes the memory over if the array is contiguous in one of the orders; else (sliced, transposed in part) copies it in
+/// C order.
+impl<T: Pod + Send + Sync, D: Dimension> From<Array<T, D>> for SharedArray<T, D> {
+    fn from(array: Array<T, D>) -> Self {
+        let dim = array.raw_dim();
+        let order = match (array.is_standard_layout(), array.t().is_standard_layout()) {
+            (true, _) => Some(Order::C),
+            (false, true) => Some(Order::Fortran),
+            (false, false) => None,
+        };
+        let len = array.len();
+        let (elements, order) = match order {
+            Some(order) => {
+                let (mut elements, start) = array.into_raw_vec_and_offset();
+                // An array may be a part of what it owns.
+                elements.truncate(start.unwrap_or(0) + len);
+                elements.drain(..elements.len() - len);
+                (elements, order)
+            }
+            None => (array.iter().copied().collect(), Order::C),
+        };
+        Self {
+            elements: elements.into(),
+            dim,
+            order,
+        }
+    }
+}
+
+impl<T: Pod + Send + Sync + fmt::Debug, D: Dimension> fmt::Debug for SharedArray<T, D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.view(), f)
+    }
+}
+
+/// Equal in shape and elements, whatever their orders.
+impl<T: Pod + Send + Sync + PartialEq, D: Dimension> PartialEq for SharedArray<T, D> {
+    fn eq(&self, other: &Self) -> bool {
+        self.view() == other.view()
+    }
+}
+
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(rename = "SharedArray")]
+#[serde(bound(
+    serialize = "T: Pod + Send + Sync + Serialize",
+    deserialize = "T: Pod + Send + Sync + Deserialize<'de>"
+))]
+struct Stored<T> {
+    shape: Vec<usize>,
+    order: Order,
+    elements: Buffer<T>,
+}
+
+impl<T: Pod + Send + Sync + Serialize, D: Dimension> Serialize for SharedArray<T, D> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let stored = Stored {
+            shape: self.shape().to_vec(),
+            order: self.order,
+            elements: self.elements.clone(),
+        };
+        stored.serialize(serializer)
+    }
+}
+
+impl<'de, T: Pod + Send + Sync + Deserialize<'de>, D: Dimension> Deserialize<'de> for SharedArray<T, D> {
+    fn deserialize<De: Deserializer<'de>>(deserializer: De) -> Result<Self, De::Error> {
+        let stored = Stored::deserialize(deserializer)?;
+        let axes = stored.shape.len();
+        let dim = D::from_dimension(&IxDyn(&stored.shape)).ok_or_else(|| {
+            let wanted = D::NDIM.unwrap_or_default();
+            De::Error::custom(format_args!("the array has {axes} axes, wanted are {wanted}"))
+        })?;
+        Self::new(stored.elements, dim, stored.order).map_err(De::Error::custom)
+    }
+}
