@@ -1,7 +1,7 @@
 //! Any bytes as an image: plain, compressed, of others.
 #![no_main]
 
-#[path = "../checks/images.rs"]
+#[path = "../../tests/checks/images.rs"]
 mod images;
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {

@@ -1,7 +1,7 @@
 //! Any operations on a ring, with a peer that writes what it likes.
 #![no_main]
 
-#[path = "../checks/rings.rs"]
+#[path = "../../tests/checks/rings.rs"]
 mod rings;
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| rings::run(bytes));

@@ -1,8 +1,8 @@
-//! Truncated, corrupted and hostile input: a short deterministic run of what `shm-buffers/fuzz` runs for long.
+//! Truncated, corrupted and hostile input: a short deterministic run of what the targets in `fuzz` run for long.
 
-#[path = "../../fuzz/checks/images.rs"]
+#[path = "../checks/images.rs"]
 mod images;
-#[path = "../../fuzz/checks/rings.rs"]
+#[path = "../checks/rings.rs"]
 mod rings;
 
 use std::error::Error;
@@ -210,7 +210,7 @@ fn an_index_that_promises_the_world_finds_no_room() -> Result<(), Box<dyn Error>
 fn the_corpus_and_random_operations_on_rings() -> Result<(), Box<dyn Error>> {
     for (name, run) in [("images", images::used as fn(&[u8])), ("rings", rings::run)] {
         let corpus = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("fuzz/corpus")
+            .join("tests/corpus")
             .join(name);
         let mut files = 0;
         for entry in fs::read_dir(corpus)? {
@@ -231,7 +231,7 @@ fn the_corpus_and_random_operations_on_rings() -> Result<(), Box<dyn Error>> {
 #[test]
 #[ignore = "writes into the source tree"]
 fn corpus_anew() -> Result<(), Box<dyn Error>> {
-    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus");
     fs::create_dir_all(corpus.join("images"))?;
     fs::create_dir_all(corpus.join("rings"))?;
     let dir = tempfile::tempdir()?;
