@@ -19,11 +19,12 @@ pub(super) fn admit(backing: &Backing, len: usize) -> Result<(), CreateError> {
         "free memory, raise the container's limit, or use `Backing::File` on a disk with room";
     const SHM: &str = "enlarge /dev/shm, or use `Backing::Anonymous` or `Backing::File`";
     const DISK: &str = "free disk space, or choose another directory";
+    let memory = || linux::memory_available().map(|available| available.saturating_sub(besides(len)));
     let (backing, available, hint) = match backing {
-        Backing::Anonymous => (BackingKind::Anonymous, linux::memory_available(), MEMORY),
+        Backing::Anonymous => (BackingKind::Anonymous, memory(), MEMORY),
         Backing::Named => {
             let shm = linux::filesystem_available(std::path::Path::new("/dev/shm"));
-            match (shm, linux::memory_available()) {
+            match (shm, memory()) {
                 (Some(shm), Some(memory)) if memory < shm => (BackingKind::Named, Some(memory), MEMORY),
                 (shm, _) => (BackingKind::Named, shm, SHM),
             }
@@ -41,6 +42,14 @@ pub(super) fn admit(backing: &Backing, len: usize) -> Result<(), CreateError> {
         }),
         _ => Ok(()),
     }
+}
+
+/// What `len` bytes take besides: an entry of 8 bytes in a page table for each page, in the mapping that fills them and
+/// in the one that reads them; and whoever makes them goes on living. Without it, what just fits is killed.
+#[cfg(target_os = "linux")]
+fn besides(len: usize) -> u64 {
+    const LIVING: u64 = 2 << 20;
+    len as u64 / 256 + LIVING
 }
 
 #[cfg(target_os = "linux")]
