@@ -87,7 +87,7 @@ mod tests {
 
     #[test]
     fn digits_do_not_count_and_all_else_does() {
-        let mut image = header::write(&[]).expect("it is small");
+        let mut image = header::write(&[], None).expect("it is small");
         image.resize(2 * BLOCK + 3, 7);
         let sum = of(&image);
         image[DIGITS].copy_from_slice(&digits(sum));

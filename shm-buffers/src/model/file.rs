@@ -8,6 +8,7 @@ use super::checksum::{self, BLOCK};
 use super::error::{LoadSharedError, OpenError, SaveError, VerifyError};
 use super::header::{self, Stored};
 use super::image::Image;
+use super::outside::Outside;
 #[cfg(feature = "zstd")]
 use super::seekable::{self, Compression};
 use super::spread;
@@ -106,7 +107,15 @@ impl Image {
                 source,
             }
         };
-        let bytes: &[u8] = &self.segment;
+        let dir = match path.parent() {
+            Some(dir) if dir != Path::new("") => dir,
+            _ => Path::new("."),
+        };
+        // Memory for a second model may not be there; the disk must have room for it anyway.
+        let whole = self
+            .gathered(&Backing::File(dir.to_owned()))
+            .map_err(|e| failed("gather buffers beside")(io::Error::other(e)))?;
+        let bytes: &[u8] = &whole.segment;
         let digits = match header::stored_checksum(bytes) {
             Stored::Missing => Some(checksum::digits(checksum::of(bytes))),
             Stored::Checksum(_) | Stored::Garbled | Stored::Foreign => None,
@@ -116,10 +125,6 @@ impl Image {
             None => bytes[..len.min(bytes.len())].into(),
         };
 
-        let dir = match path.parent() {
-            Some(dir) if dir != Path::new("") => dir,
-            _ => Path::new("."),
-        };
         let mut builder = tempfile::Builder::new();
         builder.prefix(".shm-image-");
         #[cfg(unix)]
@@ -176,6 +181,7 @@ impl Image {
         Ok(Self {
             segment,
             file: Some(handle),
+            outside: Outside::Refused,
         })
     }
 

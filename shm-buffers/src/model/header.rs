@@ -25,6 +25,8 @@ const FORMAT: (&str, &str) = ("shm-buffers", "1");
 const BEGIN: &[u8] = br#"{"__metadata__":{"shm-buffers":"1","xxh64":""#;
 /// Where the checksum's hexadecimal digits are in an image.
 pub(super) const DIGITS: std::ops::Range<usize> = PREFIX + BEGIN.len()..PREFIX + BEGIN.len() + 16;
+/// Where the metadata tells of buffers in other segments: see `outside`.
+const OUTSIDE: &str = "outside";
 /// In the place of a checksum that was not computed, and of any while it is computed.
 pub(super) const NO_DIGITS: [u8; 16] = [b'-'; 16];
 
@@ -33,12 +35,20 @@ const _: () = assert!(
     "safetensors files are little-endian, and buffers are mapped as they are"
 );
 
-/// The length and the header of an image with these tensors, which lie behind one another.
-pub(super) fn write(tensors: &[(String, TensorInfo)]) -> Result<Vec<u8>, String> {
+/// The length and the header of an image with these tensors, which lie behind one another, and what it says of buffers
+/// that lie elsewhere.
+pub(super) fn write(tensors: &[(String, TensorInfo)], outside: Option<&str>) -> Result<Vec<u8>, String> {
     let mut bytes = vec![0; PREFIX];
     bytes.extend_from_slice(BEGIN);
     bytes.extend_from_slice(&NO_DIGITS);
-    bytes.extend_from_slice(b"\"}");
+    bytes.push(b'"');
+    if let Some(outside) = outside {
+        bytes.extend_from_slice(b",\"");
+        bytes.extend_from_slice(OUTSIDE.as_bytes());
+        bytes.extend_from_slice(b"\":");
+        serde_json::to_writer(&mut bytes, outside).map_err(|e| e.to_string())?;
+    }
+    bytes.push(b'}');
     for (name, info) in tensors {
         bytes.push(b',');
         serde_json::to_writer(&mut bytes, name).map_err(|e| e.to_string())?;
@@ -95,6 +105,12 @@ pub(crate) fn end(first: &[u8], len: usize) -> Result<usize, String> {
 }
 
 impl Header {
+    /// What is said of buffers that lie elsewhere.
+    pub(super) fn outside(&self) -> Option<&str> {
+        let metadata = self.metadata.metadata().as_ref()?;
+        metadata.get(OUTSIDE).map(String::as_str)
+    }
+
     /// Where the skeleton is.
     pub(super) fn skeleton(&self) -> Result<std::ops::Range<usize>, String> {
         let version = self.metadata.metadata().as_ref().and_then(|m| m.get(FORMAT.0));
@@ -144,7 +160,7 @@ mod tests {
 
     #[test]
     fn a_header_is_found_again() {
-        let bytes = write(&[]).expect("it is small");
+        let bytes = write(&[], None).expect("it is small");
         assert_eq!(bytes.len() % MAX_ALIGN, 0);
         assert_eq!(end(&bytes, bytes.len()), Ok(bytes.len()));
         assert_eq!(stored_checksum(&bytes), Stored::Missing);

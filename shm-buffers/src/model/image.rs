@@ -15,9 +15,11 @@ use serde::de::DeserializeOwned;
 use super::checksum;
 use super::header::{self, Header};
 use super::names::SKELETON;
+use super::outside::{Outside, Places};
 use super::path::Named;
-use super::scope::{self, HandedOut, Stored};
+use super::scope::{self, Element, HandedOut, Part, Stored};
 use crate::backing::Backing;
+use crate::buffer::{Buffer, MAX_ALIGN};
 use crate::error::{LoadError, ShareError};
 use crate::model::error::VerifyError;
 use crate::os::Locator;
@@ -56,9 +58,23 @@ pub struct Image {
     pub(super) segment: Segment,
     /// For a mapped file, which everybody may hand on.
     pub(super) file: Option<SegmentHandle>,
+    /// Buffers in other segments.
+    pub(super) outside: Outside,
+}
+
+/// What happens to buffers that lie in a segment already.
+#[derive(Clone, Copy, PartialEq)]
+enum Gather {
+    /// They stay there.
+    Heap,
+    /// They are copied into the image as all others.
+    Everything,
 }
 
 /// Copies `model` into shared memory: one copy, in parallel.
+///
+/// A buffer that lies in a segment already (built by [`BufferMut`](crate::BufferMut), say) is not copied, unless it is small:
+/// the image tells where it is and keeps its segment alive. A model built so is shared without any copy.
 ///
 /// Buffers are stored out-of-band, each memory once; everything else is serialized. Caches inside a model
 /// (`OnceLock`, `Mutex`) are serialized like any field, and each process has its own afterwards.
@@ -68,7 +84,7 @@ pub struct Image {
 /// `skip_serializing_if`), or there is no room.
 pub fn share<M: Serialize + ?Sized>(model: &M, backing: &Backing) -> Result<Image, ShareError> {
     let (skeleton, buffers) = serialize(model)?;
-    write(skeleton, buffers, backing)
+    write(skeleton, buffers, backing, Gather::Heap)
 }
 
 /// Moves `model` into shared memory: its pages are given back while they are copied, also inside one buffer, so
@@ -82,7 +98,7 @@ pub fn share_move<M: Serialize>(model: M, backing: &Backing) -> Result<Image, Sh
     let (skeleton, buffers) = serialize(&model)?;
     // From here on, `buffers` holds the only references to buffers that nobody else shares.
     drop(model);
-    write(skeleton, buffers, backing)
+    write(skeleton, buffers, backing, Gather::Heap)
 }
 
 fn serialize<M: Serialize + ?Sized>(model: &M) -> Result<(Vec<u8>, HandedOut), ShareError> {
@@ -94,10 +110,26 @@ fn serialize<M: Serialize + ?Sized>(model: &M) -> Result<(Vec<u8>, HandedOut), S
     Ok(([table, model].concat(), buffers))
 }
 
-fn write(skeleton: Vec<u8>, buffers: HandedOut, backing: &Backing) -> Result<Image, ShareError> {
+fn write(
+    skeleton: Vec<u8>,
+    buffers: HandedOut,
+    backing: &Backing,
+    gather: Gather,
+) -> Result<Image, ShareError> {
     let HandedOut { mut parts, paths, .. } = buffers;
-    // Falling alignment, then the order of the model: see the module's documentation.
+    let (mut places, mut outside) = (Places::default(), Vec::new());
     let mut order: Vec<usize> = (0..parts.len()).collect();
+    order.retain(|&i| match gather {
+        Gather::Everything => true,
+        Gather::Heap => match places.note(&paths[i], &parts[i]) {
+            Some(segment) => {
+                outside.push(segment);
+                false
+            }
+            None => true,
+        },
+    });
+    // Falling alignment, then the order of the model: see the module's documentation.
     order.sort_by_key(|&i| std::cmp::Reverse(parts[i].element.align));
 
     let mut tensors = Vec::with_capacity(parts.len() + 1);
@@ -126,7 +158,8 @@ fn write(skeleton: Vec<u8>, buffers: HandedOut, backing: &Backing) -> Result<Ima
         vec![skeleton.len()],
         skeleton.len(),
     );
-    let header = header::write(&tensors).map_err(ShareError::Layout)?;
+    let places = places.encode().map_err(ShareError::Layout)?;
+    let header = header::write(&tensors, places.as_deref()).map_err(ShareError::Layout)?;
 
     let mut segment = SegmentMut::create(backing, header.len() + end)?;
     segment[..header.len()].copy_from_slice(&header);
@@ -147,6 +180,7 @@ fn write(skeleton: Vec<u8>, buffers: HandedOut, backing: &Backing) -> Result<Ima
     Ok(Image {
         segment: segment.freeze()?,
         file: None,
+        outside: Outside::Followed { _kept: outside },
     })
 }
 
@@ -156,15 +190,24 @@ impl Image {
     /// # Errors
     /// [`LoadError::Attach`] when its owner has gone or can't be reached, or when its file was replaced.
     pub fn attach(handle: &SegmentHandle) -> Result<Self, LoadError> {
+        let file = matches!(handle.locator, Locator::File { .. }).then(|| handle.clone());
         Ok(Self {
             segment: Segment::attach(handle)?,
-            file: matches!(handle.locator, Locator::File { .. }).then(|| handle.clone()),
+            outside: match file {
+                Some(_) => Outside::Refused,
+                None => Outside::Followed { _kept: Vec::new() },
+            },
+            file,
         })
     }
 
     /// An image whose bytes are in a segment already. They are judged when they are used.
     pub fn from_segment(segment: Segment) -> Self {
-        Self { segment, file: None }
+        Self {
+            segment,
+            file: None,
+            outside: Outside::Refused,
+        }
     }
 
     /// What another process needs to [`attach`](Self::attach), as long as a clone of this image lives here; or, for
@@ -199,14 +242,63 @@ impl Image {
         let skeleton = skeleton.ok_or_else(|| format("its skeleton lies outside".to_owned()))?;
         let (table, skeleton) = postcard::take_from_bytes::<Vec<(String, u64)>>(skeleton)
             .map_err(|e| format(format!("its table of buffers can't be read: {e}")))?;
-        let parts = table.into_iter().map(|(name, size)| stored(&header, name, size));
-        let parts = parts.collect::<Result<_, _>>().map_err(format)?;
+        let parts = self.parts(&header, table)?;
         scope::loading(&self.segment, parts, || postcard::from_bytes(skeleton)).map_err(|reason| {
             LoadError::Decode {
                 model: std::any::type_name::<M>(),
                 reason,
             }
         })
+    }
+
+    /// Where its buffers are, in their order.
+    fn parts(&self, header: &Header, table: Vec<(String, u64)>) -> Result<Vec<Stored>, LoadError> {
+        let places = Places::decode(header.outside(), &self.outside).map_err(LoadError::Format)?;
+        let mut attached = Vec::new();
+        let part = |(name, size): (String, u64)| {
+            let size = usize::try_from(size).unwrap_or(usize::MAX);
+            match places.find(&name, size, &mut attached)? {
+                Some(part) => Ok(part),
+                None => stored(header, name, size).map_err(LoadError::Format),
+            }
+        };
+        table.into_iter().map(part).collect()
+    }
+
+    /// The same image with all its buffers in it, as a file has to be: itself, unless some lie elsewhere.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load), and [`share`]: it is a copy.
+    pub(super) fn gathered(
+        &self,
+        backing: &Backing,
+    ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+        // What is no image has nothing elsewhere.
+        let header = match header::read(&self.segment) {
+            Ok(header) if header.outside().is_some() => header,
+            _ => return Ok(self.clone()),
+        };
+        let skeleton = self.segment.get(header.skeleton()?);
+        let skeleton = skeleton.ok_or("its skeleton lies outside")?;
+        let (table, _) = postcard::take_from_bytes::<Vec<(String, u64)>>(skeleton)?;
+        let stored = self.parts(&header, table)?;
+        let part = |stored: &Stored| {
+            let (dtype, size) = stored.element;
+            let home = stored.home.as_ref().unwrap_or(&self.segment);
+            let element = Element {
+                dtype,
+                size,
+                // A size is a multiple of its alignment.
+                align: (1 << size.trailing_zeros().min(MAX_ALIGN.trailing_zeros())),
+            };
+            let bytes = Buffer::view(home, stored.offset, stored.len * size);
+            bytes.map(|bytes| Part { element, bytes })
+        };
+        let parts: Option<Vec<Part>> = stored.iter().map(part).collect();
+        let parts = parts.ok_or("a buffer does not lie in its segment")?;
+        let paths = stored.into_iter().map(|stored| stored.name).collect();
+        let buffers = HandedOut::of(parts, paths);
+        Ok(write(skeleton.to_vec(), buffers, backing, Gather::Everything)?)
     }
 
     /// Its buffers by name, and the skeleton, as any reader of the format sees them.
@@ -229,18 +321,18 @@ impl Image {
 }
 
 /// Where the buffer `name` with elements of `size` bytes is. Its shape doesn't matter: that is for other readers.
-fn stored(header: &Header, name: String, size: u64) -> Result<Stored, String> {
+fn stored(header: &Header, name: String, size: usize) -> Result<Stored, String> {
     let Some(info) = header.metadata.info(&name) else {
         return Err(format!("its buffer {name} is missing"));
     };
     let (start, end) = info.data_offsets;
-    let size = usize::try_from(size).unwrap_or(usize::MAX);
     let len = match (end - start).checked_div(size) {
         Some(len) if len * size == end - start => len,
         _ => return Err(format!("its buffer {name} has no whole elements of {size} bytes")),
     };
     Ok(Stored {
         name,
+        home: None,
         element: (info.dtype, size),
         // Tensors lie inside of the file: see `header::read`.
         offset: header.data + start,

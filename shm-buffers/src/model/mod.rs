@@ -6,6 +6,7 @@ pub(crate) mod file;
 pub(crate) mod header;
 mod image;
 mod names;
+mod outside;
 mod path;
 pub(crate) mod scope;
 #[cfg(feature = "zstd")]

@@ -31,6 +31,17 @@ pub(crate) struct Part {
 /// Memory, and the elements that it is seen as.
 type Identity = (usize, usize, Discriminant<safetensors::Dtype>, usize);
 
+impl HandedOut {
+    /// What a model of these parts would have handed out.
+    pub(crate) fn of(parts: Vec<Part>, paths: Vec<String>) -> Self {
+        Self {
+            parts,
+            paths,
+            ..Self::default()
+        }
+    }
+}
+
 impl Part {
     fn identity(&self) -> Identity {
         let Element { dtype, size, .. } = self.element;
@@ -84,6 +95,8 @@ impl Element {
 /// One buffer of an image that is being loaded.
 pub(crate) struct Stored {
     pub(crate) name: String,
+    /// The segment that it lies in, if that is not the image's.
+    pub(crate) home: Option<Segment>,
     pub(crate) element: (safetensors::Dtype, usize),
     pub(crate) offset: usize,
     pub(crate) len: usize,
@@ -236,6 +249,7 @@ fn find<T: Pod + Send + Sync>(segment: &Segment, parts: &[Stored], index: u32) -
             std::any::type_name::<T>()
         ));
     }
-    Buffer::view(segment, part.offset, part.len)
+    let home = part.home.as_ref().unwrap_or(segment);
+    Buffer::view(home, part.offset, part.len)
         .ok_or_else(|| format!("buffer {} does not lie in the image whole and aligned", part.name))
 }

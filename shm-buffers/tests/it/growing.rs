@@ -2,9 +2,9 @@
 
 use std::error::Error;
 
-use shm_buffers::{Backing, Buffer, BufferMut, Segment, SegmentMut};
+use shm_buffers::{Backing, Buffer, BufferMut, Image, Segment, SegmentMut};
 
-use crate::backings::backings;
+use crate::backings::{backings, through_serde};
 
 #[test]
 fn segments_grow_and_shrink() -> Result<(), Box<dyn Error>> {
@@ -109,6 +109,87 @@ fn parts_are_moved_into_a_share() -> Result<(), Box<dyn Error>> {
         let image = shm_buffers::share_move(part, &Backing::Auto)?;
         let moved: Buffer<u32> = image.load()?;
         assert!(moved.iter().copied().eq(range.start as u32..range.end as u32));
+    }
+    Ok(())
+}
+
+#[derive(Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+struct Built {
+    name: String,
+    large: Buffer<u64>,
+    part: Buffer<u64>,
+    odd: Buffer<[u8; 3]>,
+    small: Buffer<u64>,
+    heap: Buffer<f32>,
+}
+
+/// A model that was built in segments is not copied, wherever it goes; only a file has it all in one place.
+#[test]
+fn a_model_can_be_built_shared() -> Result<(), Box<dyn Error>> {
+    let build = |backing: &Backing| -> Result<Built, Box<dyn Error>> {
+        let large = BufferMut::from_fn(backing, 100_000, |i| i as u64)?.freeze()?;
+        Ok(Built {
+            name: "built".to_owned(),
+            part: large.slice(50_000..90_000),
+            odd: BufferMut::from_fn(backing, 30_000, |i| [i as u8; 3])?.freeze()?,
+            small: large.slice(..3),
+            large,
+            heap: (0..1000).map(|i| i as f32).collect(),
+        })
+    };
+    let dir = tempfile::tempdir()?;
+    for (backing, _) in backings() {
+        let image = shm_buffers::share(&build(&backing)?, &Backing::Auto)?;
+        let bytes = image.segment().len();
+        assert!(bytes < 64 << 10, "{backing:?}: {bytes} bytes were copied");
+        // The model itself is gone: the image keeps its segments alive, also for other processes.
+        let handle = through_serde(&image.handle()?);
+        let attached = Image::attach(&handle)?;
+        let theirs: Built = attached.load()?;
+        assert_eq!(theirs, build(&backing)?);
+        assert_eq!(
+            theirs.large[50_000..].as_ptr(),
+            theirs.part.as_ptr(),
+            "one mapping"
+        );
+
+        // Shared by somebody who is only attached, who can't speak for them: copied.
+        let again = shm_buffers::share(&theirs, &Backing::Auto)?;
+        assert!(again.segment().len() > 800_000);
+        assert_eq!(again.load::<Built>()?, theirs);
+
+        let path = dir.path().join("built.safetensors");
+        image.save(&path)?;
+        let opened = Image::open(&path)?;
+        opened.verify()?;
+        assert_eq!(opened.load::<Built>()?, theirs);
+
+        drop(image);
+        assert!(
+            attached.load::<Built>().is_err(),
+            "{backing:?}: their owner let them go"
+        );
+        assert_eq!(theirs, build(&backing)?);
+    }
+    Ok(())
+}
+
+/// A file can't lead a reader to memory that it could not name itself.
+#[test]
+fn bytes_from_elsewhere_lead_nowhere_else() -> Result<(), Box<dyn Error>> {
+    let large = BufferMut::from_fn(&Backing::Auto, 100_000, |i| i as u64)?.freeze()?;
+    let image = shm_buffers::share(&large, &Backing::Auto)?;
+    let file = tempfile::NamedTempFile::new()?;
+    std::fs::write(file.path(), &image.segment()[..])?;
+    let copied = Image::from_segment(image.segment().clone());
+    for untrusted in [
+        copied,
+        Image::open(file.path())?,
+        Image::load_shared(file.path(), &Backing::Auto)?,
+        Image::attach(&Image::open(file.path())?.handle()?)?,
+    ] {
+        let error = untrusted.load::<Buffer<u64>>().expect_err("followed");
+        assert!(error.to_string().contains("the process that made it"), "{error}");
     }
     Ok(())
 }
