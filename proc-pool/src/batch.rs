@@ -1,6 +1,7 @@
 //! A batch: encoded tasks on their way into the pool.
 
 use crate::payload::{Large, MAX_INLINE, Payload};
+use crate::protocol::Tag;
 
 /// Memory that an emptied batch keeps for the next tasks, at most.
 const KEEP: usize = 1 << 20;
@@ -20,7 +21,8 @@ struct Entry {
     index: u64,
     /// In `bytes`; it begins where the one before it ends.
     end: usize,
-    large: Option<Large>,
+    /// Boxed, because most have none.
+    large: Option<Box<Large>>,
 }
 
 impl Batch {
@@ -54,9 +56,10 @@ impl Batch {
         let start = self.tasks.last().map_or(0, |last| last.end);
         // An `encode` that panicked may have left something.
         self.bytes.truncate(start);
-        let large = encode(&mut self.bytes).and_then(|()| match &self.bytes[start..] {
+        self.bytes.push(Tag::Inline as u8);
+        let large = encode(&mut self.bytes).and_then(|()| match &self.bytes[start + 1..] {
             small if small.len() <= MAX_INLINE => Ok(None),
-            large => Large::new(large).map(Some),
+            large => Large::new(large).map(|large| Some(Box::new(large))),
         });
         let large = large.inspect_err(|_| self.bytes.truncate(start))?;
         if let Some(large) = &large {
@@ -96,7 +99,7 @@ mod tests {
 
     fn front(batch: &Batch) -> Option<(u64, Vec<u8>)> {
         batch.front().map(|(index, payload)| match payload {
-            Payload::Inline(bytes) => (index, bytes.to_vec()),
+            Payload::Inline(frame) => (index, frame[1..].to_vec()),
             Payload::Large(large) => (index, vec![0; large.len()]),
         })
     }
@@ -148,7 +151,8 @@ mod tests {
         for (index, size) in (0..).zip(sizes) {
             batch.push(index, put(&vec![0; size])).unwrap();
         }
-        assert_eq!(batch.bytes(), sizes.iter().sum::<usize>());
+        let small = sizes.iter().filter(|size| **size <= MAX_INLINE).count();
+        assert_eq!(batch.bytes(), sizes.iter().sum::<usize>() + small);
         assert!(batch.bytes.capacity() <= KEEP);
         for (index, size) in (0..).zip(sizes) {
             let is_large = matches!(batch.front(), Some((_, Payload::Large(_))));

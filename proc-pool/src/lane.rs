@@ -152,7 +152,7 @@ impl Lane {
     /// Sends a task again that came back from another lane.
     pub(crate) fn send_again(&mut self, task: &Task<Large>) -> Result<(), Refused> {
         let payload = match &task.payload {
-            Kept::Bytes(bytes) => Payload::Inline(bytes),
+            Kept::Frame(frame) => Payload::Inline(frame),
             Kept::Large(large) => Payload::Large(large),
         };
         self.send(task.job, task.index, payload)
@@ -161,11 +161,11 @@ impl Lane {
     /// Sends one task, to be shown to the worker by [`publish`](Self::publish).
     #[inline]
     pub(crate) fn send(&mut self, job: JobKey, index: u64, payload: Payload<'_>) -> Result<(), Refused> {
-        let staged = match payload {
-            Payload::Inline(bytes) => self.tasks.stage_parts(&[&[Tag::Inline as u8], bytes]),
-            Payload::Large(large) => self.tasks.stage_parts(&[&[Tag::Segment as u8], &large.frame]),
+        let frame = match payload {
+            Payload::Inline(frame) => frame,
+            Payload::Large(large) => &large.frame,
         };
-        match staged {
+        match self.tasks.stage(frame) {
             Ok(()) => {}
             // With nothing to wait for, it would be full for ever.
             Err(PushError::Full) if self.ledger.outstanding() > 0 => {
@@ -179,7 +179,7 @@ impl Lane {
             }
         }
         match payload {
-            Payload::Inline(bytes) => self.ledger.sent(job, index, bytes),
+            Payload::Inline(frame) => self.ledger.sent(job, index, frame),
             Payload::Large(large) => {
                 self.large += large.len();
                 self.ledger.sent_large(job, index, large.clone());

@@ -16,11 +16,11 @@ pub(crate) struct Task<K> {
     pub(crate) payload: Kept<K>,
 }
 
-/// A task's payload, for as long as it may have to be sent again: its bytes, or for a large one what keeps its
+/// A task's payload, for as long as it may have to be sent again: its frame, or for a large one what keeps its
 /// own memory alive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Kept<K> {
-    Bytes(Vec<u8>),
+    Frame(Vec<u8>),
     Large(K),
 }
 
@@ -31,7 +31,8 @@ pub(crate) struct Sent<K> {
     pub(crate) index: u64,
     /// Of its payload in the ledger's buffer.
     len: usize,
-    large: Option<K>,
+    /// Boxed, because most have none.
+    large: Option<Box<K>>,
 }
 
 /// The tasks at one worker, oldest first. `K` is what a large payload needs to stay alive.
@@ -39,6 +40,8 @@ pub(crate) struct Sent<K> {
 pub(crate) struct Ledger<K> {
     sent: VecDeque<Sent<K>>,
     payloads: VecDeque<u8>,
+    /// Bytes at the front of `payloads` that are of no more use: they are removed many at a time.
+    used: usize,
     answered: u64,
 }
 
@@ -56,6 +59,7 @@ impl<K> Default for Ledger<K> {
         Self {
             sent: VecDeque::new(),
             payloads: VecDeque::new(),
+            used: 0,
             answered: 0,
         }
     }
@@ -79,7 +83,7 @@ impl<K> Ledger<K> {
     }
 
     pub(crate) fn sent_large(&mut self, job: JobKey, index: u64, large: K) {
-        let large = Some(large);
+        let large = Some(Box::new(large));
         self.sent.push_back(Sent {
             job,
             index,
@@ -101,9 +105,16 @@ impl<K> Ledger<K> {
     /// That answer came; gives the memory that its large payload had.
     pub(crate) fn answered(&mut self) -> Option<K> {
         let sent = self.sent.pop_front()?;
-        self.payloads.drain(..sent.len);
+        self.used += sent.len;
         self.answered += 1;
-        sent.large
+        if self.sent.is_empty() {
+            self.payloads.clear();
+            self.used = 0;
+        } else if self.used > self.payloads.len() / 2 {
+            self.payloads.drain(..self.used);
+            self.used = 0;
+        }
+        sent.large.map(|large| *large)
     }
 
     /// The worker is gone; it said that it had started `started` tasks.
@@ -116,12 +127,13 @@ impl<K> Ledger<K> {
             settled.in_progress = self.next();
             self.answered();
         }
+        self.payloads.drain(..self.used);
         for sent in std::mem::take(&mut self.sent) {
             let bytes = self.payloads.drain(..sent.len).collect();
             settled.not_started.push(Task {
                 job: sent.job,
                 index: sent.index,
-                payload: sent.large.map_or(Kept::Bytes(bytes), Kept::Large),
+                payload: sent.large.map_or(Kept::Frame(bytes), |large| Kept::Large(*large)),
             });
         }
         *self = Self::default();
@@ -152,7 +164,7 @@ mod tests {
             index,
             payload: match index {
                 2 => Kept::Large(()),
-                _ => Kept::Bytes(vec![index as u8; index as usize]),
+                _ => Kept::Frame(vec![index as u8; index as usize]),
             },
         }
     }

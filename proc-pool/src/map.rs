@@ -57,7 +57,8 @@ pub struct Map<'p, I: Iterator, R> {
 }
 
 struct Ready<R> {
-    result: Result<R, TaskError>,
+    /// The error is boxed, because it is large and most have none.
+    result: Result<R, Box<TaskError>>,
     bytes: usize,
 }
 
@@ -100,8 +101,8 @@ impl<'p, I: Iterator, R> Map<'p, I, R> {
         }
     }
 
-    fn put(&mut self, task: u64, result: Result<R, Fault>, bytes: usize) {
-        let result = result.map_err(|fault| TaskError { task, fault });
+    fn put(&mut self, task: u64, result: Result<R, Box<Fault>>, bytes: usize) {
+        let result = result.map_err(|fault| Box::new(TaskError { task, fault: *fault }));
         let ready = Some(Ready { result, bytes });
         self.held += bytes;
         match self.order {
@@ -121,7 +122,7 @@ impl<'p, I: Iterator, R> Map<'p, I, R> {
         self.ready.pop_front();
         self.given += 1;
         self.held -= bytes;
-        Some(result)
+        Some(result.map_err(|error| *error))
     }
 
     /// How many more tasks the input may be asked for.
@@ -153,7 +154,7 @@ impl<'p, I: Iterator, R> Map<'p, I, R> {
             let (result, bytes) = match outcome {
                 Outcome::Bytes { start, end } => (self.decode(&done.bytes[start..end]), end - start),
                 Outcome::Segment(segment) => (self.decode(&segment), segment.len()),
-                Outcome::Fault(fault) => (Err(*fault), 0),
+                Outcome::Fault(fault) => (Err(fault), 0),
             };
             self.put(index, result, bytes);
         }
@@ -179,11 +180,11 @@ impl<'p, I: Iterator, R> Map<'p, I, R> {
         }
     }
 
-    fn decode(&self, bytes: &[u8]) -> Result<R, Fault> {
+    fn decode(&self, bytes: &[u8]) -> Result<R, Box<Fault>> {
         // An output that makes its type's decoder panic is that task's error, and no reason to lose the others.
         panic::catch_unwind(AssertUnwindSafe(|| (self.decode)(bytes)))
             .unwrap_or_else(|payload| Err(format!("decoding panicked: {}", message(&*payload))))
-            .map_err(Fault::Output)
+            .map_err(|reason| Box::new(Fault::Output(reason)))
     }
 
     /// Takes up to `room` tasks from the input into the batch.
@@ -201,7 +202,7 @@ impl<'p, I: Iterator, R> Map<'p, I, R> {
             self.next += 1;
             pulled += 1;
             if let Err(reason) = pushed {
-                self.put(index, Err(Fault::Task(reason)), 0);
+                self.put(index, Err(Box::new(Fault::Task(reason))), 0);
             }
             let look = pulled.is_multiple_of(LOOK) || pulled.is_power_of_two();
             if look && started.elapsed() > PULL {

@@ -2,6 +2,7 @@
 
 use shm_buffers::{Backing, Segment, SegmentHandle, SegmentMut};
 
+use crate::protocol::Tag;
 use crate::service::encode;
 
 /// A payload of more bytes than this gets a segment of its own.
@@ -11,11 +12,11 @@ pub(crate) const MAX_INLINE: usize = 32 << 10;
 #[derive(Debug, Clone)]
 pub(crate) struct Large {
     segment: Segment,
-    /// The segment's handle, encoded: what goes through the ring.
+    /// Its tag and handle: what goes through the ring.
     pub(crate) frame: Vec<u8>,
 }
 
-/// A payload on its way into a ring.
+/// A payload on its way into a ring: a frame of tag and bytes, or what leads to the bytes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Payload<'a> {
     Inline(&'a [u8]),
@@ -26,7 +27,7 @@ impl Large {
     /// Copies `bytes` into a new segment.
     pub(crate) fn new(bytes: &[u8]) -> Result<Self, String> {
         let (segment, handle) = to_segment(bytes)?;
-        let mut frame = Vec::new();
+        let mut frame = vec![Tag::Segment as u8];
         encode(&handle, &mut frame).map_err(|e| e.to_string())?;
         Ok(Self { segment, frame })
     }
