@@ -18,7 +18,7 @@ pub(crate) enum Order {
 }
 
 /// Tasks that an ordered map takes in beyond the one it waits for.
-const AHEAD: u64 = 1 << 14;
+const AHEAD: u64 = 1 << 15;
 /// Bytes of outputs that an ordered map holds back for the one it waits for, before it takes in no more tasks.
 const HELD: usize = 64 << 20;
 /// Bytes of tasks pulled before what is there goes to the workers.

@@ -6,7 +6,7 @@ use std::time::Duration;
 const TARGET: Duration = Duration::from_micros(500);
 /// Of tasks so long that the gap between two of them does not matter, one is enough.
 const LONG: Duration = Duration::from_millis(50);
-const MAX: usize = 1024;
+const MAX: usize = 4096;
 
 /// The window of one worker, from what it tells of its time.
 #[derive(Debug, Default)]
