@@ -519,6 +519,93 @@ mod tests {
         assert_eq!(Reader(&[0xff; 10]).varint(), Err(Flaw::Number));
     }
 
+    /// What a worker writes: an event with all types of values in spans, the same again in short, and a notice.
+    fn examples() -> Vec<Vec<u8>> {
+        use tracing_subscriber::layer::SubscriberExt;
+        let (producer, mut consumer) = shm_buffers::ring::in_process(8192);
+        let slots = shm_buffers::slots::Slots::in_process(crate::SLOTS);
+        let layer = crate::WorkerLayer::builder(producer, slots.clone())
+            .max_record(1024)
+            .build()
+            .unwrap();
+        let emit = |error: &std::io::Error| {
+            tracing::info!(
+                yes = true,
+                no = false,
+                int = i64::MIN,
+                uint = u64::MAX,
+                wide = i128::MIN,
+                uwide = u128::MAX,
+                float = -0.5,
+                text = "text é",
+                bytes = &b"\x00\xff"[..],
+                debug = ?Some(1),
+                error = error as &(dyn std::error::Error + 'static),
+                "message"
+            );
+        };
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+            let outer = tracing::info_span!("outer", a = 1, b = tracing::field::Empty).entered();
+            outer.record("b", "later");
+            let _inner = tracing::info_span!("inner").entered();
+            let error = std::io::Error::other(std::fmt::Error);
+            (0..2).for_each(|_| emit(&error));
+            slots.slot(LEVELS + 1).set(7);
+            emit(&error);
+        });
+        let mut frames = Vec::new();
+        let mut frame = Vec::new();
+        while consumer.pop(&mut frame).unwrap().is_some() {
+            frames.push(std::mem::take(&mut frame));
+        }
+        frames
+    }
+
+    #[test]
+    fn every_truncation_and_every_extension_is_an_error() {
+        let frames = examples();
+        assert_eq!(frames.len(), 4, "three events and a notice");
+        assert!(
+            frames[1].len() + 300 < frames[0].len(),
+            "callsites are not sent again"
+        );
+        for mut frame in frames {
+            assert_eq!(check(&frame), Ok(()));
+            for len in 0..frame.len() {
+                assert!(check(&frame[..len]).is_err(), "{len} bytes decoded");
+            }
+            frame.push(0);
+            assert!(check(&frame).is_err());
+        }
+    }
+
+    #[test]
+    fn flipped_bytes_never_panic_neither_here_nor_in_a_replay() {
+        use crate::{Collector, SLOTS, Source};
+        use shm_buffers::{ring, slots::Slots};
+        let frames = examples();
+        for frame in &frames[..2] {
+            for at in 0..frame.len() {
+                for flip in [1, 0x80, 0xff] {
+                    let mut flipped = frame.clone();
+                    flipped[at] ^= flip;
+                    let _ = check(&flipped);
+                    let (mut producer, consumer) = ring::in_process(4096);
+                    let mut collector = Collector::new();
+                    let slots = Slots::in_process(SLOTS);
+                    collector.add(Source::new(1), consumer, slots).unwrap();
+                    producer.push(&frames[0]).unwrap();
+                    producer.push(&flipped).unwrap();
+                    collector.drain();
+                    let tally = collector.remove(1).unwrap().tally;
+                    for level in tally.levels {
+                        assert_eq!(level.emitted, level.delivered + level.dropped);
+                    }
+                }
+            }
+        }
+    }
+
     #[test]
     fn other_versions_kinds_and_sizes_are_told_apart() {
         assert_eq!(check(&[9, 0]), Err(Flaw::Version(9)));

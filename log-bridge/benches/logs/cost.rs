@@ -39,8 +39,20 @@ pub(crate) fn measure(effort: Effort, table: &mut Table) {
             alone("replay", effort.events),
         ]);
     }
-    let [disabled, filtered, target_fmt, target, fmt, delivered, overload, batch, fmt_span, span, direct, replay] =
-        std::array::from_fn(|case| median(rounds.iter().map(|round| round[case])));
+    let [
+        disabled,
+        filtered,
+        target_fmt,
+        target,
+        fmt,
+        delivered,
+        overload,
+        batch,
+        fmt_span,
+        span,
+        direct,
+        replay,
+    ] = std::array::from_fn(|case| median(rounds.iter().map(|round| round[case])));
     let against = |ours: f64, theirs: f64| format!("{ours:.0} against {theirs:.0} ns");
     table.at_most(
         "disabled by the leader's filter / by fmt's own",
@@ -54,10 +66,29 @@ pub(crate) fn measure(effort: Effort, table: &mut Table) {
         target / target_fmt,
         format!("{target:.2} against {target_fmt:.2} ns"),
     );
-    table.at_most("delivered / fmt into tracing-appender", 0.5, delivered / fmt, against(delivered, fmt));
-    table.at_most("overload, dropped / same", 0.2, overload / fmt, against(overload, fmt));
-    table.at_most("overload, collapsed / same", 0.2, batch / fmt, against(batch, fmt));
-    table.info("delivered in a span / fmt in a span", span / fmt_span, against(span, fmt_span));
+    table.at_most(
+        "delivered / fmt into tracing-appender",
+        0.5,
+        delivered / fmt,
+        against(delivered, fmt),
+    );
+    table.at_most(
+        "overload, dropped / same",
+        0.2,
+        overload / fmt,
+        against(overload, fmt),
+    );
+    table.at_most(
+        "overload, collapsed / same",
+        0.2,
+        batch / fmt,
+        against(batch, fmt),
+    );
+    table.info(
+        "delivered in a span / fmt in a span",
+        span / fmt_span,
+        against(span, fmt_span),
+    );
     table.at_least(
         "rate of replay / of emission into the same subscriber",
         0.5,
@@ -72,7 +103,9 @@ fn drained(name: &str, events: u64) -> f64 {
     let own = bridge.own();
     let layer = fmt::layer().with_ansi(false).with_writer(io::sink);
     let mut collector = Collector::new().dispatch(Dispatch::new(tracing_subscriber::registry().with(layer)));
-    collector.add(Source::new(3), bridge.consumer(), bridge.slots()).expect("enough slots");
+    collector
+        .add(Source::new(3), bridge.consumer(), bridge.slots())
+        .expect("enough slots");
     let mut child = process::start(name, events, RING, Some(&bridge));
     loop {
         let asked = own.slot(READY).observe();

