@@ -51,7 +51,12 @@ pub(super) const AREAS: &[Area] = &[
     Area {
         name: "logs",
         about: "the cost of an event, and a flood",
-        scenarios: &[],
+        scenarios: &[Scenario {
+            name: "logs",
+            about: "an event filtered, delivered and dropped, floods and replay, against fmt into tracing-appender",
+            package: "log-bridge",
+            target: Target::Bench("logs"),
+        }],
     },
     Area {
         name: "progress",
