@@ -17,6 +17,8 @@ pub(crate) fn serve() -> Result<bool, Failure> {
     };
     match part.split_whitespace().collect::<Vec<_>>()[..] {
         ["move", bytes, arrays] => moving::serve(bytes.parse()?, arrays.parse()?)?,
+        #[cfg(feature = "zstd")]
+        ["load", ref path @ ..] => crate::loading::serve(path.join(" ").as_ref())?,
         ["leader", bytes] => residence::serve(bytes.parse()?)?,
         ["worker"] => worker()?,
         _ => return Err(format!("no such part: {part}").into()),

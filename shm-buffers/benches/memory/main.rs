@@ -7,6 +7,8 @@
 mod attaching;
 #[cfg(target_os = "linux")]
 mod child;
+#[cfg(all(target_os = "linux", feature = "zstd"))]
+mod loading;
 #[cfg(target_os = "linux")]
 mod model;
 #[cfg(target_os = "linux")]
@@ -49,6 +51,10 @@ fn main() -> Result<(), Failure> {
     attaching::measure(size, &mut report)?;
     residence::measure(size, &mut report)?;
     pages::measure(size, &mut report)?;
+    #[cfg(feature = "zstd")]
+    loading::measure(size, &mut report)?;
+    #[cfg(not(feature = "zstd"))]
+    report.skipped("load_shared, compressed", "built without the feature zstd");
     report.close();
     Ok(())
 }

@@ -1,0 +1,139 @@
+//! `load_shared` of a compressed image: its speed against zstd's own decoding of the same frames to memory, and the
+//! memory that it takes beside the segment.
+
+use std::io::BufRead;
+use std::path::Path;
+use std::sync::Mutex;
+use std::thread;
+
+use shm_buffers::{Backing, Compression, Image, SegmentMut, share_move};
+use zstd::zstd_safe;
+
+use crate::child::{Talker, kib};
+use crate::model::{Model, median, timed};
+use crate::report::{Report, Target, mib, speed};
+use crate::{Failure, Size};
+
+pub(crate) fn measure(size: Size, report: &mut Report) -> Result<(), Failure> {
+    let dir = tempfile::tempdir()?;
+    let path = dir.path().join("model.zst");
+    let image = share_move(Model::on_heap(size.bytes, 8), &Backing::Auto)?;
+    let plain = image.segment().len();
+    image.save_compressed(&path, Compression::default())?;
+    drop(image);
+    let compressed = std::fs::read(&path)?;
+    let frames = frames(&compressed)?;
+    println!(
+        "  (image of {} compressed to {} in {} frames)",
+        mib(plain as u64),
+        mib(compressed.len() as u64),
+        frames.len()
+    );
+
+    let [mut loads, mut heaps, mut segments] = [const { Vec::new() }; 3];
+    for _ in 0..size.rounds.min(5) {
+        let (time, decoded) = timed(|| -> Result<_, Failure> {
+            let mut target = vec![0; plain];
+            decode(&frames, &mut target)?;
+            Ok(target)
+        });
+        drop(decoded?);
+        heaps.push(time);
+        let (time, decoded) = timed(|| -> Result<_, Failure> {
+            let mut target = SegmentMut::create(&Backing::Anonymous, plain)?;
+            decode(&frames, &mut target)?;
+            Ok(target)
+        });
+        drop(decoded?);
+        segments.push(time);
+        let (time, image) = timed(|| Image::load_shared(&path, &Backing::Anonymous));
+        drop(image?);
+        loads.push(time);
+    }
+    let [time, heap, segment] = [loads, heaps, segments].map(median);
+    for (floor, name, target) in [
+        (heap, "zstd to heap", Target::AtLeast(0.8)),
+        (segment, "zstd to segment", Target::None),
+    ] {
+        report.row(
+            "load_shared, compressed",
+            speed(plain, time),
+            format!("{name} {}", speed(plain, floor)),
+            floor / time,
+            target,
+        );
+    }
+
+    let mut child = Talker::spawn(&format!("load {}", path.display()))?;
+    let baseline = child.ask("baseline")?;
+    let peak = child.ask("load")?;
+    child.end()?;
+    // The file's own pages are mapped, not allocated.
+    let beside = peak.saturating_sub((plain + compressed.len()) as u64 + baseline);
+    let limit = 64 << 20;
+    report.row(
+        "load_shared, compressed: peak beside segment",
+        mib(beside),
+        format!("limit {}", mib(limit)),
+        beside as f64 / limit as f64,
+        Target::AtMost(1.0),
+    );
+    Ok(())
+}
+
+/// The frames that hold data, each with the length of what it holds.
+fn frames(compressed: &[u8]) -> Result<Vec<(&[u8], usize)>, Failure> {
+    let mut frames = Vec::new();
+    let mut rest = compressed;
+    while !rest.is_empty() {
+        let len = zstd_safe::find_frame_compressed_size(rest).map_err(zstd_safe::get_error_name)?;
+        let (frame, behind) = rest.split_at(len);
+        rest = behind;
+        // None for the index, which readers skip.
+        if let Ok(Some(content)) = zstd_safe::get_frame_content_size(frame)
+            && content > 0
+        {
+            frames.push((frame, usize::try_from(content)?));
+        }
+    }
+    Ok(frames)
+}
+
+/// The floor: the frames in as many threads as there are cores, and nothing else.
+fn decode(frames: &[(&[u8], usize)], mut target: &mut [u8]) -> Result<(), Failure> {
+    let mut work = Vec::new();
+    for (frame, content) in frames {
+        let (part, behind) = std::mem::take(&mut target).split_at_mut(*content);
+        target = behind;
+        work.push((frame, part));
+    }
+    let work = Mutex::new(work.into_iter());
+    let run = || -> Result<(), Failure> {
+        let mut decompressor = zstd::bulk::Decompressor::new()?;
+        loop {
+            let next = work.lock().map_err(|e| e.to_string())?.next();
+            let Some((frame, part)) = next else { return Ok(()) };
+            decompressor.decompress_to_buffer(frame, part)?;
+        }
+    };
+    let threads = thread::available_parallelism()?.get();
+    thread::scope(|scope| {
+        let others: Vec<_> = (1..threads).map(|_| scope.spawn(run)).collect();
+        let mine = run();
+        others.into_iter().fold(mine, |all, other| {
+            all.and(other.join().map_err(|_| "a thread panicked")?)
+        })
+    })
+}
+
+/// The child: answers with the highest RSS that it ever had, before and after loading.
+pub(crate) fn serve(path: &Path) -> Result<(), Failure> {
+    let mut lines = std::io::stdin().lock().lines();
+    lines.next().ok_or("no line")??;
+    println!("{}", kib("/proc/self/status", "VmHWM:")?);
+    lines.next().ok_or("no line")??;
+    let image = Image::load_shared(path, &Backing::Auto)?;
+    println!("{}", kib("/proc/self/status", "VmHWM:")?);
+    drop(image);
+    Ok(())
+}
