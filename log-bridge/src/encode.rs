@@ -10,10 +10,11 @@ use tracing_core::field::{Field, Visit};
 use tracing_core::{Event, Metadata, span};
 
 use crate::numbers::{Memory, NumberedSite, Numbers, RateLimit};
+use crate::reader::{put_varint, zigzag};
 use crate::site::{SiteRef, blob_of};
 use crate::wire::{
     HEADER, Header, MAX_DEPTH, TAG_BYTES, TAG_DEBUG, TAG_ERROR, TAG_F64, TAG_FALSE, TAG_I64, TAG_I128,
-    TAG_STR, TAG_TRUE, TAG_U64, TAG_U128, clipped, put_varint, zigzag,
+    TAG_STR, TAG_TRUE, TAG_U64, TAG_U128, clipped,
 };
 
 /// What replaces the end of a text that was too long.

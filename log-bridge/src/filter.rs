@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use tracing_core::{LevelFilter, Metadata};
 use tracing_subscriber::filter::Targets;
 
-use crate::wire::{Flaw, Reader};
+use crate::reader::Reader;
+use crate::wire::Flaw;
 
 /// [`LevelFilter`] as a number.
 const LEVELS: [LevelFilter; 6] = [

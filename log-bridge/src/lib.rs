@@ -68,6 +68,7 @@ mod outlet;
 mod panics;
 mod pump;
 mod pushed;
+mod reader;
 mod repeats;
 pub mod replay;
 #[cfg(feature = "setup")]

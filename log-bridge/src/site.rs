@@ -2,8 +2,9 @@
 
 use tracing_core::Metadata;
 
+use crate::reader::Reader;
 use crate::tally::LEVELS;
-use crate::wire::{Flaw, MAX_SITE, MAX_SITES, Reader, clipped, level_index};
+use crate::wire::{Flaw, MAX_SITE, MAX_SITES, clipped, level_index};
 
 /// Bytes of one string of a callsite at most.
 const MAX_NAME: usize = 512;

@@ -18,6 +18,7 @@
 
 use tracing_core::Level;
 
+use crate::reader::{Reader, text, unzigzag};
 use crate::site::SiteRef;
 use crate::tally::LEVELS;
 
@@ -147,106 +148,6 @@ pub(crate) enum Flaw {
     Field { field: u64, fields: usize },
 }
 
-/// Takes bytes from the front, and never more than there are.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Reader<'a>(&'a [u8]);
-
-impl<'a> Reader<'a> {
-    pub(crate) fn new(bytes: &'a [u8]) -> Self {
-        Self(bytes)
-    }
-
-    #[inline]
-    pub(crate) fn bytes(&mut self, len: usize) -> Result<&'a [u8], Flaw> {
-        let (taken, rest) = self.0.split_at_checked(len).ok_or(Flaw::Ends {
-            wanted: len,
-            left: self.0.len(),
-        })?;
-        self.0 = rest;
-        Ok(taken)
-    }
-
-    #[inline]
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], Flaw> {
-        let (taken, rest) = self.0.split_first_chunk().ok_or(Flaw::Ends {
-            wanted: N,
-            left: self.0.len(),
-        })?;
-        self.0 = rest;
-        Ok(*taken)
-    }
-
-    pub(crate) fn u8(&mut self) -> Result<u8, Flaw> {
-        self.array().map(|[byte]| byte)
-    }
-
-    pub(crate) fn u16(&mut self) -> Result<u16, Flaw> {
-        self.array().map(u16::from_le_bytes)
-    }
-
-    pub(crate) fn u32(&mut self) -> Result<u32, Flaw> {
-        self.array().map(u32::from_le_bytes)
-    }
-
-    pub(crate) fn u64(&mut self) -> Result<u64, Flaw> {
-        self.array().map(u64::from_le_bytes)
-    }
-
-    #[inline]
-    fn varint(&mut self) -> Result<u64, Flaw> {
-        let mut value = 0;
-        for shift in (0..64).step_by(7) {
-            let byte = self.u8()?;
-            let bits = u64::from(byte & 0x7f);
-            if bits << shift >> shift != bits {
-                return Err(Flaw::Number);
-            }
-            value |= bits << shift;
-            if byte < 0x80 {
-                return Ok(value);
-            }
-        }
-        Err(Flaw::Number)
-    }
-
-    /// Text after its length.
-    pub(crate) fn text(&mut self) -> Result<&'a str, Flaw> {
-        let len = self.u16()?;
-        text(self.bytes(len.into())?)
-    }
-
-    /// Nothing may be left.
-    pub(crate) fn end(self) -> Result<(), Flaw> {
-        match self.0 {
-            [] => Ok(()),
-            rest => Err(Flaw::Trailing(rest.len())),
-        }
-    }
-}
-
-fn text(bytes: &[u8]) -> Result<&str, Flaw> {
-    std::str::from_utf8(bytes).map_err(|_| Flaw::Text)
-}
-
-/// Appends a number of 7 bits a byte.
-#[inline]
-pub(crate) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
-/// A signed number as an unsigned one that is small if it is near zero.
-pub(crate) fn zigzag(value: i64) -> u64 {
-    (value << 1 ^ value >> 63) as u64
-}
-
-fn unzigzag(value: u64) -> i64 {
-    (value >> 1) as i64 ^ -((value & 1) as i64)
-}
-
 /// One typed value of a field.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Value<'a> {
@@ -272,9 +173,9 @@ impl<'a> Iterator for Texts<'a> {
     type Item = &'a str;
 
     fn next(&mut self) -> Option<&'a str> {
-        let mut reader = Reader(self.0);
+        let mut reader = Reader::new(self.0);
         let text = reader.text().ok()?;
-        self.0 = reader.0;
+        self.0 = reader.rest();
         Some(text)
     }
 }
@@ -298,7 +199,7 @@ impl<'a> Values<'a> {
     /// Hands over each; what is left over is an error.
     #[inline]
     pub(crate) fn each(self, mut take: impl FnMut(Entry<'a>)) -> Result<(), Flaw> {
-        let mut reader = Reader(self.bytes);
+        let mut reader = Reader::new(self.bytes);
         for _ in 0..self.count {
             take(entry(&mut reader)?);
         }
@@ -325,11 +226,11 @@ fn entry<'a>(reader: &mut Reader<'a>) -> Result<Entry<'a>, Flaw> {
         TAG_DEBUG => Value::Debug(reader.text()?),
         TAG_ERROR => {
             let count = reader.u8()?;
-            let whole = reader.0;
+            let whole = reader.rest();
             for _ in 0..count {
                 reader.text()?;
             }
-            Value::Error(Texts(&whole[..whole.len() - reader.0.len()]))
+            Value::Error(Texts(&whole[..whole.len() - reader.rest().len()]))
         }
         tag => return Err(Flaw::Tag(tag)),
     };
@@ -390,7 +291,7 @@ impl<'a> SpanRecord<'a> {
         &self,
         mut take: impl FnMut(usize, Values<'a>) -> Result<(), Flaw>,
     ) -> Result<(), Flaw> {
-        let mut reader = Reader(self.values);
+        let mut reader = Reader::new(self.values);
         for index in 0..self.count {
             let count = reader.u16()?;
             let len = reader.u16()?;
@@ -415,7 +316,7 @@ impl<'a> Frame<'a> {
         if frame.len() > MAX_FRAME {
             return Err(Flaw::TooLarge(frame.len()));
         }
-        let mut reader = Reader(frame);
+        let mut reader = Reader::new(frame);
         let version = reader.u8()?;
         if version != VERSION {
             return Err(Flaw::Version(version));
@@ -504,20 +405,6 @@ pub(crate) fn check(frame: &[u8]) -> Result<(), Flaw> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn numbers_of_any_length_come_back() {
-        for value in [0, 1, 127, 128, 1 << 35, u64::MAX - 1, u64::MAX] {
-            let mut out = Vec::new();
-            put_varint(&mut out, value);
-            assert_eq!(Reader(&out).varint(), Ok(value));
-            assert_eq!(zigzag(unzigzag(value)), value);
-            out.pop();
-            assert!(Reader(&out).varint().is_err());
-        }
-        assert_eq!(zigzag(-1), 1);
-        assert_eq!(Reader(&[0xff; 10]).varint(), Err(Flaw::Number));
-    }
 
     /// What a worker writes: an event with all types of values in spans, the same again in short, and a notice.
     fn examples() -> Vec<Vec<u8>> {
