@@ -65,6 +65,8 @@ pub(crate) struct Core {
     pub(crate) stats: Stats,
     /// Somebody sleeps, or is about to, until a worker rings: tasks that are given meanwhile need a bell, too.
     pub(crate) sleeping: bool,
+    /// A worker seemed to have something, so that nobody asked it for a bell: who sleeps next must not for long.
+    pub(crate) unsure: bool,
     /// Doorbells that the driver has not begun to listen to.
     pub(crate) arrivals: Vec<(Incarnation, IpcReceiver<Note>)>,
     keeper: Sender<Order>,
@@ -81,6 +83,7 @@ impl Core {
             stopping: false,
             stats: Stats::default(),
             sleeping: false,
+            unsure: false,
             arrivals: Vec::new(),
             keeper,
         }
@@ -370,8 +373,8 @@ impl Core {
     fn after_sending(&mut self) {
         if self.sleeping {
             for member in self.members.iter_mut().flatten().filter(|m| m.ready) {
-                // Who sends is awake and looks again before he sleeps: what is there already is his to see.
-                member.lane.arm(Wake::AtHalf);
+                // Who sends is awake and sees what is there already; unless it is only about to be there.
+                self.unsure |= member.lane.arm(Wake::AtHalf) == Armed::Ready;
             }
         }
         self.condemn();

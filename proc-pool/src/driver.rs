@@ -23,6 +23,8 @@ const SPIN: Duration = Duration::from_micros(50);
 const NAP: Duration = Duration::from_secs(1);
 /// Longest sleep for several outcomes at once, which should take far less: then the next one will do.
 const SEVERAL: Duration = Duration::from_millis(2);
+/// A short sleep, when something ought to be there at any moment.
+const GLANCE: Duration = Duration::from_millis(1);
 /// How often in a row something may seem to be there that is not, before that is not believed at once any more.
 const FUTILE: u32 = 100;
 /// How long a caller waits for who drives before he looks himself.
@@ -188,7 +190,9 @@ impl Driver {
                         return Some(result);
                     }
                     if self.try_selector().is_none() {
-                        drop(self.changed.wait_timeout(core, FOLLOW));
+                        let unsure = std::mem::take(&mut core.unsure);
+                        let patience = if unsure { GLANCE } else { FOLLOW };
+                        drop(self.changed.wait_timeout(core, patience));
                     }
                 }
             }
@@ -262,7 +266,7 @@ impl Driver {
         let longest = match armed {
             // Bells and closings are looked at in any case: a worker that lies must not keep us from them.
             Armed::Ready if selector.futile < FUTILE => Duration::ZERO,
-            Armed::Ready => Duration::from_millis(1),
+            Armed::Ready => GLANCE,
             Armed::Several => SEVERAL,
             Armed::Next => NAP,
         };

@@ -409,3 +409,42 @@ impl<T: serde::Serialize, R: serde::de::DeserializeOwned> Pool<T, R> {
         self.bytes.shutdown(deadline)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// No test of this binary calls `init`.
+    #[test]
+    fn without_init_there_is_no_pool() {
+        let pool = Builder::new().workers(Workers::Count(1)).build_op(|n: u64| n);
+        let Err(error) = pool else { panic!("it started") };
+        assert!(matches!(error, PoolError::NotInitialized));
+        assert!(error.to_string().contains("init()"), "{error}");
+    }
+
+    #[test]
+    fn defaults_are_as_documented() {
+        let Builder {
+            workers,
+            patience,
+            sizes,
+            backing,
+            environment,
+            ..
+        } = Builder::new();
+        assert_eq!(workers, Workers::All);
+        assert_eq!(workers.resolve().unwrap().get(), cores().min(MAX_WORKERS));
+        assert_eq!(patience.start_timeout, Duration::from_secs(60));
+        assert_eq!((sizes.side, sizes.slots), (256 << 10, 0));
+        assert_eq!(backing, Backing::Auto);
+        assert!(environment.is_empty());
+    }
+
+    #[test]
+    fn pools_are_shared_between_threads() {
+        fn shared<T: Send + Sync>() {}
+        shared::<BytePool>();
+        shared::<Pool<u64, String>>();
+    }
+}

@@ -7,7 +7,9 @@ use std::process::{Child, ChildStdout};
 use proc_pool::{BoxError, Builder, Worker, WorkerContext, Workers};
 
 use crate::crash::ends_within;
-use crate::support::{Alone, Dir, hang, is_alone, pool, shared_memory, test_name, watchdog};
+use crate::support::{
+    Alone, Dir, assert_left_nothing, hang, is_alone, pool, shared_memory, test_name, watchdog,
+};
 
 fn say(what: &str, pids: impl IntoIterator<Item = u32>) {
     let pids: Vec<String> = pids.into_iter().map(|pid| pid.to_string()).collect();
@@ -49,7 +51,7 @@ fn kill(mut leader: Child, workers: &[u32], tmp: &Dir) {
     assert!(ends_within(workers, 2000), "workers outlive their leader");
     leader.wait().expect("it is ours");
     assert_eq!(tmp.entries(), Vec::<PathBuf>::new());
-    assert_eq!(shared_memory(), shm);
+    assert_left_nothing(&shm);
 }
 
 #[test]
