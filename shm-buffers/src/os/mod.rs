@@ -19,6 +19,8 @@ use windows as imp;
 mod space;
 
 pub(crate) use file_image::{FileIdentity, locate, read_exact_at};
+#[cfg(feature = "zstd")]
+pub(crate) use imp::populate;
 pub(crate) use imp::{Store, release_pages, resize};
 pub(crate) use mapping::Mapping;
 

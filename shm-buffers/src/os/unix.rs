@@ -437,6 +437,26 @@ const RELEASE: rustix::mm::Advice = rustix::mm::Advice::LinuxDontNeed;
 #[cfg(not(target_os = "linux"))]
 const RELEASE: rustix::mm::Advice = rustix::mm::Advice::DontNeed;
 
+/// Has the system make the pages of `bytes` at once instead of one by one when each is touched. Only a hint.
+#[cfg(feature = "zstd")]
+pub(crate) fn populate(bytes: &mut [u8]) {
+    #[cfg(target_os = "linux")]
+    {
+        let page = rustix::param::page_size();
+        let start = bytes.as_ptr().align_offset(page);
+        let Some(inner) = bytes.get_mut(start..) else {
+            return;
+        };
+        let len = inner.len() / page * page;
+        let advice = rustix::mm::Advice::LinuxPopulateWrite;
+        // SAFETY: the range is whole mapped pages inside an exclusively borrowed slice, and making them changes
+        // nothing in them. Where it fails (kernels before 5.14), touching them does the same.
+        let _ = unsafe { rustix::mm::madvise(inner.as_mut_ptr().cast(), len, advice) };
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = bytes;
+}
+
 /// Gives the whole pages inside `bytes` back to the system; they read as zeros (or as anything) afterwards.
 pub(crate) fn release_pages(bytes: &mut [u8]) {
     let page = rustix::param::page_size();

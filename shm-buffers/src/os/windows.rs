@@ -186,3 +186,7 @@ pub(super) fn attach(locator: &Locator, len: usize, access: Access) -> Result<Ma
 
 /// Pages can't be given back piecemeal here.
 pub(crate) fn release_pages(_bytes: &mut [u8]) {}
+
+/// Pages are made when they are touched.
+#[cfg(feature = "zstd")]
+pub(crate) fn populate(_bytes: &mut [u8]) {}
