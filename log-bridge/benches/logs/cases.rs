@@ -4,14 +4,15 @@ use std::io;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
-use log_bridge::{Collector, EmissionTime, Filter, Overflow, Source, WorkerLayer};
+use log_bridge::{Collector, EmissionTime, Filter, Overflow, SLOTS, Source, WorkerLayer};
+use shm_buffers::{ring, slots::Slots};
 use tracing::level_filters::LevelFilter;
-use tracing::{Event, Subscriber};
+use tracing::{Dispatch, Event, Subscriber};
 use tracing_appender::non_blocking::NonBlockingBuilder;
 use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::{Layer, fmt};
 
-use crate::process::{self, Case, GO, LOST, NANOS, READY};
+use crate::process::{Case, GO, LOST, NANOS, READY};
 
 /// Events in a row, few enough for any of the buffers; in between they are emptied, untimed.
 const BURST: u64 = 10_000;
@@ -79,16 +80,14 @@ pub(crate) fn run(case: &Case) {
             (0..1000).for_each(event);
             print(used(case.events, event));
         }
-        "direct" => {
+        "direct" | "direct-span" => {
             install(leader());
+            let in_span = case.name.ends_with("span");
+            let _span = in_span.then(|| tracing::error_span!("worker", id = 3_u64).entered());
             (0..1000).for_each(event);
             print(used(case.events, event));
         }
         "replay" => print(replay(case)),
-        "fill" => {
-            bridge(case, LevelFilter::INFO, Overflow::DropNewest);
-            (0..case.events).for_each(event);
-        }
         "flood-bridge" | "flood-batch" => {
             let overflow = match case.name.as_str() {
                 "flood-bridge" => Overflow::DropNewest,
@@ -215,27 +214,31 @@ fn bursts(case: &Case, mut empty: impl FnMut()) -> f64 {
     nanos / (case.events / BURST) as f64
 }
 
+/// A ring is filled, untimed, and drained, time after time.
 fn replay(case: &Case) -> f64 {
-    const RING: usize = 128 << 20;
-    let bridge = process::Bridge::create(RING);
-    let fill = process::start("fill", case.events, RING, Some(&bridge));
-    let done = fill.wait_with_output().expect("the worker's end");
-    assert!(done.status.success(), "the worker failed");
+    /// So many fit into what a ring of 1 MiB has for INFO.
+    const FILL: u64 = 5_000;
+    let (producer, consumer) = ring::in_process(1 << 20);
+    let slots = Slots::in_process(SLOTS);
+    let layer = WorkerLayer::builder(producer, slots.clone())
+        .build()
+        .expect("a large ring");
+    let worker = Dispatch::new(tracing_subscriber::registry().with(layer));
     install(leader());
     let mut collector = Collector::new();
     collector
-        .add(Source::new(3), bridge.consumer(), bridge.slots())
+        .add(Source::new(3), consumer, slots)
         .expect("enough slots");
-    let start = processor_time();
-    while collector.drain().records > 0 {}
-    let elapsed = (processor_time() - start).as_nanos() as f64;
-    let total = collector.tally().total();
-    assert_eq!(
-        (total.delivered, total.dropped),
-        (case.events, 0),
-        "all events were to fit"
-    );
-    elapsed / total.delivered as f64
+    let mut elapsed = Duration::ZERO;
+    let turns = case.events / FILL;
+    for _ in 0..turns {
+        tracing::dispatcher::with_default(&worker, || (0..FILL).for_each(event));
+        let start = processor_time();
+        let drained = collector.drain();
+        elapsed += processor_time() - start;
+        assert_eq!(drained.records as u64, FILL, "all events were to fit");
+    }
+    elapsed.as_nanos() as f64 / (turns * FILL) as f64
 }
 
 /// Formats, and hands over what fits.

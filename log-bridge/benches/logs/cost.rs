@@ -17,7 +17,7 @@ const RING: usize = 8 << 20;
 const SMALL: usize = 64 << 10;
 
 pub(crate) fn measure(effort: Effort, table: &mut Table) {
-    let mut rounds: Vec<[f64; 12]> = Vec::new();
+    let mut rounds: Vec<[f64; 13]> = Vec::new();
     for _ in 0..effort.rounds {
         let alone = |name, events| process::result(process::start(name, events, RING, None));
         let bridged = |name, events| {
@@ -36,6 +36,7 @@ pub(crate) fn measure(effort: Effort, table: &mut Table) {
             alone("fmt-span", effort.events),
             drained("bridge-span", effort.events),
             alone("direct", effort.events),
+            alone("direct-span", effort.events),
             alone("replay", effort.events),
         ]);
     }
@@ -51,6 +52,7 @@ pub(crate) fn measure(effort: Effort, table: &mut Table) {
         fmt_span,
         span,
         direct,
+        direct_span,
         replay,
     ] = std::array::from_fn(|case| median(rounds.iter().map(|round| round[case])));
     let against = |ours: f64, theirs: f64| format!("{ours:.0} against {theirs:.0} ns");
@@ -94,6 +96,11 @@ pub(crate) fn measure(effort: Effort, table: &mut Table) {
         0.5,
         direct / replay,
         against(replay, direct),
+    );
+    table.info(
+        "the same, emitted in a span like that of the worker",
+        direct_span / replay,
+        against(replay, direct_span),
     );
 }
 

@@ -27,7 +27,7 @@ pub(crate) fn measure(effort: Effort, table: &mut Table) {
     };
     let (appender, channel) = (alone("flood-appender"), alone("flood-channel"));
     let fastest = appender.min(channel);
-    let before = resident();
+    let before = start_of_resident();
     for (case, what) in [
         (
             "flood-bridge",
@@ -102,7 +102,14 @@ fn adds_up(tally: &Tally, events: u64) -> bool {
     })
 }
 
-/// Most that was ever resident of this process.
+/// What is resident of this process now, with which [`resident`] starts again.
+fn start_of_resident() -> Option<u64> {
+    // "5" resets the peak; see proc_pid_clear_refs(5).
+    std::fs::write("/proc/self/clear_refs", "5").ok()?;
+    resident()
+}
+
+/// Most that was resident of this process.
 fn resident() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
