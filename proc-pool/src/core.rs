@@ -33,6 +33,17 @@ struct Member {
     ready: bool,
     /// Its killing was ordered.
     condemned: bool,
+    /// This task ran too long.
+    expired: Option<(JobKey, u64)>,
+}
+
+/// What becomes of tasks that take long, or kill.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Limits {
+    /// How long a task may run.
+    pub(crate) deadline: Option<Duration>,
+    /// Workers that a task may cost before that is its error.
+    pub(crate) retries: u32,
 }
 
 /// Counts since the pool was built.
@@ -47,6 +58,8 @@ pub struct Stats {
     pub faulted: u64,
     /// Tasks sent again because the worker that had them died before it started them.
     pub resent: u64,
+    /// Tasks sent again after their worker had died of them, or they had run too long.
+    pub retried: u64,
     /// Worker processes that ended before the pool did.
     pub deaths: u64,
     /// Worker processes that were started.
@@ -59,6 +72,7 @@ pub(crate) struct Core {
     pub(crate) jobs: Jobs,
     /// Tasks that came back from dead workers, oldest first.
     backlog: VecDeque<Task<Large>>,
+    limits: Limits,
     supervisor: Supervisor,
     failure: Option<PoolError>,
     stopping: bool,
@@ -73,11 +87,12 @@ pub(crate) struct Core {
 }
 
 impl Core {
-    pub(crate) fn new(workers: usize, supervisor: Supervisor, keeper: Sender<Order>) -> Self {
+    pub(crate) fn new(workers: usize, limits: Limits, supervisor: Supervisor, keeper: Sender<Order>) -> Self {
         Self {
             members: (0..workers).map(|_| None).collect(),
             jobs: Jobs::default(),
             backlog: VecDeque::new(),
+            limits,
             supervisor,
             failure: None,
             stopping: false,
@@ -149,6 +164,7 @@ impl Core {
             lane,
             ready: false,
             condemned: false,
+            expired: None,
         };
         self.members[incarnation.worker.0 as usize] = Some(member);
         self.arrivals.push((incarnation, notes));
@@ -202,17 +218,24 @@ impl Core {
             self.stats.answered += member.lane.drain(&mut self.jobs) as u64;
             let (settled, lost) = member.lane.settle();
             in_task = settled.in_progress.is_some();
-            for (job, index) in lost.into_iter().chain(settled.in_progress) {
-                let fault = Fault::WorkerDied {
-                    worker,
-                    pid,
-                    cause: cause.clone(),
-                    last_logs: last_logs.to_vec(),
-                };
+            for (job, index) in lost {
+                let fault = self.death((job, index), member.expired, worker, pid, cause, last_logs);
                 self.fault(job, index, fault);
             }
+            let mut again = None;
+            if let Some(mut task) = settled.in_progress {
+                let what = (task.job, task.index);
+                if task.deaths < self.limits.retries && !self.stopping {
+                    task.deaths += 1;
+                    self.stats.retried += 1;
+                    again = Some(task);
+                } else {
+                    let fault = self.death(what, member.expired, worker, pid, cause, last_logs);
+                    self.fault(what.0, what.1, fault);
+                }
+            }
             self.stats.resent += settled.not_started.len() as u64;
-            for task in settled.not_started.into_iter().rev() {
+            for task in again.into_iter().chain(settled.not_started).rev() {
                 self.backlog.push_front(task);
             }
         }
@@ -225,6 +248,50 @@ impl Core {
             in_task,
         });
         self.dispatch_backlog();
+    }
+
+    /// What befell a task whose worker is gone.
+    fn death(
+        &self,
+        task: (JobKey, u64),
+        expired: Option<(JobKey, u64)>,
+        worker: WorkerId,
+        pid: u32,
+        cause: &Cause,
+        last_logs: &[String],
+    ) -> Fault {
+        let last_logs = last_logs.to_vec();
+        match self.limits.deadline {
+            Some(deadline) if expired == Some(task) => Fault::TimedOut {
+                worker,
+                pid,
+                deadline,
+                last_logs,
+            },
+            _ => Fault::WorkerDied {
+                worker,
+                pid,
+                cause: cause.clone(),
+                last_logs,
+            },
+        }
+    }
+
+    /// Has workers killed whose task runs too long; gives when to look again.
+    pub(crate) fn expire(&mut self, now: Instant) -> Option<Duration> {
+        let deadline = self.limits.deadline?;
+        let mut late = Vec::new();
+        for member in self.members.iter_mut().flatten().filter(|m| !m.condemned) {
+            if let Some(task) = member.lane.overdue(deadline, now) {
+                member.condemned = true;
+                member.expired = Some(task);
+                late.push(member.incarnation.worker);
+            }
+        }
+        for worker in late {
+            self.order(Order::Kill(worker, KillReason::Deadline));
+        }
+        Some((deadline / 8).clamp(Duration::from_millis(1), Duration::from_millis(250)))
     }
 
     /// Process ids of the workers that are there.
@@ -262,7 +329,7 @@ impl Core {
             self.stats.answered += member.lane.drain(&mut self.jobs) as u64;
             let (settled, unreachable) = member.lane.settle();
             lost.extend(unreachable);
-            lost.extend(settled.in_progress);
+            lost.extend(settled.in_progress.map(|task| (task.job, task.index)));
             lost.extend(settled.not_started.into_iter().map(|task| (task.job, task.index)));
         }
         for (job, index) in lost {

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -50,6 +51,8 @@ pub enum KillReason {
     StartTimeout,
     /// It wrote what no correct worker writes.
     Corrupt,
+    /// A task ran longer than it may.
+    Deadline,
     /// The pool was shut down.
     Shutdown,
     /// It closed its connection without ending.
@@ -73,6 +76,7 @@ impl fmt::Display for KillReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::StartTimeout => "it was not ready in time",
+            Self::Deadline => "a task ran beyond its deadline",
             Self::Corrupt => "it corrupted its transport",
             Self::Shutdown => "the pool was shut down",
             Self::Disconnected => "it closed its connection",
@@ -200,6 +204,18 @@ pub enum Fault {
         pid: u32,
         /// How.
         cause: Cause,
+        /// The last things it logged, oldest first, as its pool's observer tells.
+        last_logs: Vec<String>,
+    },
+    /// The task ran longer than it may; its worker was killed.
+    #[error("worker {worker} (pid {pid}) was killed: the task ran longer than its deadline of {deadline:?}")]
+    TimedOut {
+        /// Which.
+        worker: WorkerId,
+        /// Its process id.
+        pid: u32,
+        /// How long it may run.
+        deadline: Duration,
         /// The last things it logged, oldest first, as its pool's observer tells.
         last_logs: Vec<String>,
     },

@@ -86,6 +86,8 @@ pub(crate) struct Keeper {
     /// A large `init` in shared memory, for as long as workers may be started.
     init: Option<(shm_buffers::Segment, shm_buffers::SegmentHandle)>,
     stopping: Option<Instant>,
+    /// When tasks may have run too long.
+    expiry: Option<Duration>,
 }
 
 impl Keeper {
@@ -112,6 +114,7 @@ impl Keeper {
             numbers,
             init,
             stopping: None,
+            expiry: None,
         })
     }
 
@@ -137,6 +140,7 @@ impl Keeper {
                 Err(RecvTimeoutError::Disconnected) => return,
             }
             self.reap();
+            self.expiry = self.driver.core().expire(Instant::now());
             let due = self
                 .driver
                 .core()
@@ -161,7 +165,13 @@ impl Keeper {
             Process { connected: false, .. } => STARTING_POLL,
             _ => IDLE_POLL,
         };
-        let poll = self.processes.iter().map(poll).min().unwrap_or(IDLE_POLL);
+        let poll = self
+            .processes
+            .iter()
+            .map(poll)
+            .chain(self.expiry)
+            .min()
+            .unwrap_or(IDLE_POLL);
         let deadline = self.driver.core().deadline();
         deadline.map_or(poll, |at| at.saturating_duration_since(Instant::now()).min(poll))
     }

@@ -50,6 +50,8 @@ pub(crate) struct Lane {
     broken: Option<KillReason>,
     /// It has tasks and does not begin: since then, with so many tasks answered, after so many rescues.
     idle: Option<(Instant, u64, u32)>,
+    /// The task in progress, by the number of those answered before, as seen since then.
+    running: Option<(u64, Instant)>,
     /// Answered with an output that ended with the worker's process.
     lost: Vec<(JobKey, u64)>,
     window: Window,
@@ -122,6 +124,7 @@ impl Lane {
             full: false,
             broken: None,
             idle: None,
+            running: None,
             lost: Vec::new(),
             window: Window::default(),
             busy: (0, 0),
@@ -155,7 +158,9 @@ impl Lane {
             Kept::Frame(frame) => Payload::Inline(frame),
             Kept::Large(large) => Payload::Large(large),
         };
-        self.send(task.job, task.index, payload)
+        self.send(task.job, task.index, payload)?;
+        self.ledger.had_deaths(task.deaths);
+        Ok(())
     }
 
     /// Sends one task, to be shown to the worker by [`publish`](Self::publish).
@@ -246,6 +251,25 @@ impl Lane {
         self.ring_if_unheard(UNHEARD);
         self.idle = Some((now, answered, rescues + 1));
         Some(patience)
+    }
+
+    /// The task that has been running for `deadline`, if one has.
+    pub(crate) fn overdue(&mut self, deadline: Duration, now: Instant) -> Option<(JobKey, u64)> {
+        let answered = self.ledger.count_answered();
+        if self.control.slot(slot::STARTED).get() <= answered {
+            self.running = None;
+            return None;
+        }
+        match self.running {
+            Some((task, since)) if task == answered => {
+                let late = now.saturating_duration_since(since) >= deadline;
+                self.ledger.next().filter(|_| late)
+            }
+            _ => {
+                self.running = Some((answered, now));
+                None
+            }
+        }
     }
 
     /// Tells the worker to end once it has nothing to do.

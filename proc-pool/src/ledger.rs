@@ -13,6 +13,8 @@ use crate::jobs::JobKey;
 pub(crate) struct Task<K> {
     pub(crate) job: JobKey,
     pub(crate) index: u64,
+    /// Workers that died of it.
+    pub(crate) deaths: u32,
     pub(crate) payload: Kept<K>,
 }
 
@@ -29,6 +31,8 @@ pub(crate) enum Kept<K> {
 pub(crate) struct Sent<K> {
     pub(crate) job: JobKey,
     pub(crate) index: u64,
+    /// Workers that died of it before.
+    deaths: u32,
     /// Of its payload in the ledger's buffer.
     len: usize,
     /// Boxed, because most have none.
@@ -49,7 +53,7 @@ pub(crate) struct Ledger<K> {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Settled<K> {
     /// It was running this one.
-    pub(crate) in_progress: Option<(JobKey, u64)>,
+    pub(crate) in_progress: Option<Task<K>>,
     /// It had not started these, in order.
     pub(crate) not_started: Vec<Task<K>>,
 }
@@ -77,6 +81,7 @@ impl<K> Ledger<K> {
         self.sent.push_back(Sent {
             job,
             index,
+            deaths: 0,
             len,
             large,
         });
@@ -87,9 +92,17 @@ impl<K> Ledger<K> {
         self.sent.push_back(Sent {
             job,
             index,
+            deaths: 0,
             len: 0,
             large,
         });
+    }
+
+    /// The task that was sent last has cost workers before.
+    pub(crate) fn had_deaths(&mut self, deaths: u32) {
+        if let Some(last) = self.sent.back_mut() {
+            last.deaths = deaths;
+        }
     }
 
     /// Whose answer comes next.
@@ -123,18 +136,20 @@ impl<K> Ledger<K> {
             in_progress: None,
             not_started: Vec::new(),
         };
-        if started > self.answered {
-            settled.in_progress = self.next();
-            self.answered();
-        }
         self.payloads.drain(..self.used);
+        let mut begun = started > self.answered;
         for sent in std::mem::take(&mut self.sent) {
             let bytes = self.payloads.drain(..sent.len).collect();
-            settled.not_started.push(Task {
+            let task = Task {
                 job: sent.job,
                 index: sent.index,
+                deaths: sent.deaths,
                 payload: sent.large.map_or(Kept::Frame(bytes), |large| Kept::Large(*large)),
-            });
+            };
+            match std::mem::take(&mut begun) {
+                true => settled.in_progress = Some(task),
+                false => settled.not_started.push(task),
+            }
         }
         *self = Self::default();
         settled
@@ -162,6 +177,7 @@ mod tests {
         Task {
             job: JOB,
             index,
+            deaths: 0,
             payload: match index {
                 2 => Kept::Large(()),
                 _ => Kept::Frame(vec![index as u8; index as usize]),
@@ -180,7 +196,7 @@ mod tests {
                         ledger.answered();
                     }
                     let settled = ledger.settle(started);
-                    let in_progress = (started > answered).then_some((JOB, answered));
+                    let in_progress = (started > answered).then(|| task(answered));
                     assert_eq!(settled.in_progress, in_progress);
                     assert_eq!(settled.not_started, (started..sent).map(task).collect::<Vec<_>>());
                     assert_eq!((ledger.outstanding(), ledger.next()), (0, None));
@@ -193,7 +209,7 @@ mod tests {
     fn a_lie_about_what_was_started_costs_one_task_at_most() {
         for lie in [4, 1000, u64::MAX] {
             let settled = ledger(3).settle(lie);
-            assert_eq!(settled.in_progress, Some((JOB, 0)));
+            assert_eq!(settled.in_progress, Some(task(0)));
             assert_eq!(settled.not_started, [task(1), task(2)]);
         }
         assert_eq!(ledger(0).settle(u64::MAX).in_progress, None);

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use shm_buffers::Backing;
 
-use crate::core::{Core, Stats};
+use crate::core::{Core, Limits, Stats};
 use crate::driver::Driver;
 use crate::entry::Entry;
 use crate::error::{PoolError, WorkerId};
@@ -70,6 +70,7 @@ fn cores() -> usize {
 pub struct Builder {
     workers: Workers,
     patience: Patience,
+    limits: Limits,
     sizes: Sizes,
     backing: Backing,
     observer: Arc<dyn Observer>,
@@ -93,6 +94,7 @@ impl Default for Builder {
                 start_attempts: 3,
                 backoff: Duration::from_millis(100),
             },
+            limits: Limits::default(),
             sizes: Sizes {
                 ring: 256 << 10,
                 side: 256 << 10,
@@ -131,6 +133,20 @@ impl Builder {
     /// How long a worker may take to get ready (default: 60 s).
     pub fn start_timeout(mut self, timeout: Duration) -> Self {
         self.patience.start_timeout = timeout;
+        self
+    }
+
+    /// How long a task may run (default: for ever). Then its worker is killed, and [`Fault::TimedOut`](crate::Fault)
+    /// is the task's error. It is looked at eight times in that time, at least every 250 ms.
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.limits.deadline = Some(deadline);
+        self
+    }
+
+    /// How many workers a task may cost, by their death or its deadline, before that is its error (default: none).
+    /// Each time it is run again from the start: for tasks that may be run twice.
+    pub fn retries(mut self, retries: u32) -> Self {
+        self.limits.retries = retries;
         self
     }
 
@@ -187,7 +203,12 @@ impl Builder {
         let entry = Entry::of(serve::<S>)?;
         let supervisor = Supervisor::new(workers, self.patience, Instant::now());
         let (keeper, orders) = crossbeam_channel::unbounded();
-        let driver = Arc::new(Driver::new(Core::new(workers, supervisor, keeper.clone()))?);
+        let driver = Arc::new(Driver::new(Core::new(
+            workers,
+            self.limits,
+            supervisor,
+            keeper.clone(),
+        ))?);
         let mut environment = self.environment;
         let threads = (cores() / workers).max(1).to_string();
         for name in THREAD_LIMITS {

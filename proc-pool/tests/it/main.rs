@@ -11,6 +11,7 @@ mod hostile;
 mod inputs;
 mod leaders;
 mod lifecycles;
+mod limits;
 mod observers;
 mod payloads;
 mod starts;
