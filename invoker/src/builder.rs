@@ -2,6 +2,7 @@
 
 use std::marker::PhantomData;
 use std::sync::Arc;
+use std::time::Duration;
 
 use log_bridge::Filter;
 use proc_pool::Workers;
@@ -11,7 +12,7 @@ use serde::de::DeserializeOwned;
 use shm_buffers::Backing;
 
 use crate::error::Error;
-use crate::executor::{Executor, InProcess, Processes, Threads};
+use crate::executor::{Executor, InProcess, Limits, Processes, Threads};
 use crate::invoker::{Invoker, Place};
 use crate::journal::Journal;
 use crate::settings::{self, Choices, Settings};
@@ -41,6 +42,7 @@ impl<F, M, T, R> OpBuilder<F, M, T, R> {
             choices: Choices::default(),
             backing: Backing::Auto,
             logs: None,
+            limits: Limits::default(),
             progress: None,
             types: PhantomData,
         }
@@ -55,6 +57,7 @@ pub struct Builder<F, M, T, R> {
     choices: Choices,
     backing: Backing,
     logs: Option<Filter>,
+    limits: Limits,
     progress: Option<(String, Option<Arc<Reporter>>)>,
     types: PhantomData<fn(T) -> R>,
 }
@@ -93,6 +96,20 @@ where
     /// Where the shared model is (default: [`Backing::Auto`]). For [`Executor::Processes`].
     pub fn backing(mut self, backing: Backing) -> Self {
         self.backing = backing;
+        self
+    }
+
+    /// How long a task may run (default: for ever); then its worker process is killed and
+    /// [`Fault::TimedOut`](crate::Fault::TimedOut) is its error. For [`Executor::Processes`].
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.limits.deadline = Some(deadline);
+        self
+    }
+
+    /// How many worker processes a task may cost before that is its error (default: none): each time it is run again
+    /// from the start, so that the op must not mind. For [`Executor::Processes`].
+    pub fn retries(mut self, retries: u32) -> Self {
+        self.limits.retries = Some(retries);
         self
     }
 
@@ -136,15 +153,20 @@ where
             choices: _,
             backing,
             logs,
+            limits,
             progress,
             types: _,
         } = self;
         let (executor, count) = (settings.executor.value, settings.workers.value.get());
-        if executor != Executor::Processes && backing != Backing::Auto {
-            return Err(Error::Unsupported {
-                executor,
-                what: "a shared model, with a backing",
-            });
+        if executor != Executor::Processes {
+            let asked = [
+                (backing != Backing::Auto, "a shared model, with a backing"),
+                (limits.deadline.is_some(), "a deadline"),
+                (limits.retries.is_some(), "retries"),
+            ];
+            if let Some((_, what)) = asked.into_iter().find(|(asked, _)| *asked) {
+                return Err(Error::Unsupported { executor, what });
+            }
         }
         let (label, reporter) = match progress {
             None => (String::new(), None),
@@ -164,6 +186,7 @@ where
                     op,
                     &backing,
                     logs,
+                    limits,
                     bar.clone(),
                 )?)
             }

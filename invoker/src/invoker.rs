@@ -188,6 +188,7 @@ where
                     spawned: stats.spawned,
                     died: stats.deaths,
                     resent: stats.resent,
+                    retried: stats.retried,
                 });
                 let logs = watch.tally().total();
                 report.logs = Some(Logs {

@@ -81,6 +81,8 @@ pub struct ProcessCounts {
     pub died: u64,
     /// Tasks sent to another worker because theirs died before it started them.
     pub resent: u64,
+    /// Tasks run again after they had cost a worker.
+    pub retried: u64,
 }
 
 /// Log events of worker processes; emitted = delivered + dropped.
@@ -139,11 +141,12 @@ impl fmt::Display for Report {
             spawned,
             died,
             resent,
+            retried,
         }) = &self.processes
         {
             write!(
                 f,
-                "\nprocesses {spawned} started, {died} died, {resent} tasks resent"
+                "\nprocesses {spawned} started, {died} died, {resent} tasks resent, {retried} retried"
             )?;
         }
         if let Some(Logs {
@@ -209,6 +212,7 @@ mod tests {
                 spawned: 3,
                 died: 1,
                 resent: 2,
+                retried: 4,
             }),
             logs: Some(Logs {
                 emitted: 10,
@@ -220,7 +224,7 @@ mod tests {
 tasks     670 done, 1 failed in 500.0 ms (1342/s)
 shared    7.0 MiB in anonymous memory, moved in 4.2 ms; workers started in 9.5 ms
 memory    PSS: leader 12.0 MiB, workers 3.0 MiB + 1000 B
-processes 3 started, 1 died, 2 tasks resent
+processes 3 started, 1 died, 2 tasks resent, 4 retried
 logs      7 delivered, 3 dropped";
         assert_eq!(report.to_string(), expected);
     }

@@ -5,7 +5,7 @@ mod processes;
 mod threads;
 
 pub(crate) use in_process::{InProcess, Run as InProcessRun};
-pub(crate) use processes::{Ended, Processes};
+pub(crate) use processes::{Ended, Limits, Processes};
 pub(crate) use threads::{Run as ThreadsRun, Threads};
 
 use proc_pool::{Fault, Panic, WorkerId, catch_panic};

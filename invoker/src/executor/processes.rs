@@ -18,6 +18,13 @@ use crate::worker::{Init, ModelWorker, SLOTS};
 /// How long workers may take to end when they are asked to.
 const END: Duration = Duration::from_secs(5);
 
+/// What only processes can do to tasks.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Limits {
+    pub(crate) deadline: Option<Duration>,
+    pub(crate) retries: Option<u32>,
+}
+
 /// A pool of worker processes that share a model.
 pub(crate) struct Processes<M, T, R> {
     /// A view of the shared one.
@@ -47,6 +54,7 @@ where
         op: F,
         backing: &Backing,
         logs: Filter,
+        limits: Limits,
         bar: Bar,
     ) -> Result<Self, Error>
     where
@@ -62,12 +70,16 @@ where
         })?;
         let watch = Watch::new(bar)?;
         let begun = Instant::now();
-        let pool = proc_pool::Builder::new()
+        let mut builder = proc_pool::Builder::new()
             .workers(Workers::Count(settings.workers.value.get()))
             .env(LEVEL_VARIABLE, (settings.level + 1).to_string())
             .slots(SLOTS)
-            .observer(watch.clone())
-            .build::<ModelWorker<F, M, T, R>>(op, &Init { image: handle, logs })?;
+            .observer(watch.clone());
+        if let Some(deadline) = limits.deadline {
+            builder = builder.deadline(deadline);
+        }
+        builder = builder.retries(limits.retries.unwrap_or(0));
+        let pool = builder.build::<ModelWorker<F, M, T, R>>(op, &Init { image: handle, logs })?;
         Ok(Self {
             model,
             image,

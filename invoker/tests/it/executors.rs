@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use invoker::{
     Backing, Buffer, Cause, Error, Executor, Fault, Invoke, Invoker, IsolatedError, Render, Reporter,
@@ -240,10 +241,18 @@ fn what_an_executor_cannot_do_is_refused() {
         let none = build(executor, Workers::Count(0));
         assert!(matches!(none, Err(Error::Pool(_))), "{none:?}");
     }
-    let builder = Invoker::builder(square)
-        .model(powers())
-        .executor(Executor::Threads);
-    assert!(builder.backing(Backing::Named).build().is_err());
+    for executor in [Executor::Threads, Executor::InProcess] {
+        let builder = || Invoker::builder(square).model(powers()).executor(executor);
+        let asked = [
+            builder().backing(Backing::Named),
+            builder().deadline(Duration::from_secs(1)),
+            builder().retries(0),
+        ];
+        for builder in asked {
+            let refused = builder.build().map(drop);
+            assert!(matches!(refused, Err(Error::Unsupported { .. })), "{refused:?}");
+        }
+    }
 }
 
 #[test]
@@ -286,4 +295,32 @@ fn tasks_invoke_themselves_and_nested_invokers_are_modest() {
     let mut seen = 0;
     invoker.for_each(1..3, |output| seen += output.expect("none fails").1);
     assert_eq!(seen, 1 + 3);
+}
+
+#[test]
+fn a_hung_op_misses_its_deadline() {
+    fn hang(_: &(), n: u32) -> u32 {
+        if n == 3 {
+            loop {
+                std::thread::park();
+            }
+        }
+        n
+    }
+    let builder = Invoker::builder(hang).model(()).workers(Workers::Count(2));
+    let invoker = builder
+        .deadline(Duration::from_millis(200))
+        .retries(1)
+        .build()
+        .expect("it builds");
+    let failed: Vec<_> = invoker.map(0..50).filter_map(Result::err).collect();
+    assert!(
+        matches!(&failed[..], [error] if error.task == 3 && matches!(error.fault, Fault::TimedOut { .. }))
+    );
+    let processes = invoker
+        .finish()
+        .expect("it ends well")
+        .processes
+        .expect("there were some");
+    assert_eq!((processes.died, processes.retried), (2, 1));
 }

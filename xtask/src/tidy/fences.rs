@@ -30,6 +30,10 @@ pub(super) const FENCES: &[Fence] = &[
         reason: "dladdr and _exit",
     },
     Fence {
+        path: "proc-pool/tests/it/crash.rs",
+        reason: "crashes on purpose",
+    },
+    Fence {
         path: "shm-buffers/src/buffer.rs",
         reason: "a typed slice that owns its memory through a shared pointer",
     },
