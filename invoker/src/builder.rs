@@ -9,7 +9,7 @@ use proc_pool::Workers;
 use progress::{Bar, Reporter, Total};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use shm_buffers::Backing;
+use shm_buffers::{Backing, Image};
 
 use crate::error::Error;
 use crate::executor::{Executor, InProcess, Limits, Processes, Threads};
@@ -36,6 +36,16 @@ impl<F, M, T, R> OpBuilder<F, M, T, R> {
     /// The model, given away: with worker processes it is moved into shared memory, and its pages are given back
     /// to the system on the way. Serialize its big parts as [`Buffer`](shm_buffers::Buffer)s.
     pub fn model(self, model: M) -> Builder<F, M, T, R> {
+        self.with(Source::Value(model))
+    }
+
+    /// The model as an image: one that was shared before ([`share`](crate::share) copies a model that you want to
+    /// keep), or a file ([`Image::open`] maps it, [`Image::load_shared`] loads it, compressed or not).
+    pub fn image(self, image: Image) -> Builder<F, M, T, R> {
+        self.with(Source::Image(image))
+    }
+
+    fn with(self, model: Source<M>) -> Builder<F, M, T, R> {
         Builder {
             op: self.op,
             model,
@@ -49,11 +59,26 @@ impl<F, M, T, R> OpBuilder<F, M, T, R> {
     }
 }
 
+/// Where a model comes from.
+pub(crate) enum Source<M> {
+    Value(M),
+    Image(Image),
+}
+
+impl<M: DeserializeOwned> Source<M> {
+    fn load(self) -> Result<M, Error> {
+        match self {
+            Self::Value(model) => Ok(model),
+            Self::Image(image) => Ok(image.load()?),
+        }
+    }
+}
+
 /// Sets an [`Invoker`](crate::Invoker) up.
 #[must_use = "call `build`"]
 pub struct Builder<F, M, T, R> {
     op: F,
-    model: M,
+    model: Source<M>,
     choices: Choices,
     backing: Backing,
     logs: Option<Filter>,
@@ -158,6 +183,10 @@ where
             types: _,
         } = self;
         let (executor, count) = (settings.executor.value, settings.workers.value.get());
+        if backing != Backing::Auto && matches!(model, Source::Image(_)) {
+            let what = "a backing for a model that is shared already";
+            return Err(Error::Unsupported { executor, what });
+        }
         if executor != Executor::Processes {
             let asked = [
                 (backing != Backing::Auto, "a shared model, with a backing"),
@@ -190,8 +219,8 @@ where
                     bar.clone(),
                 )?)
             }
-            Executor::Threads => Place::Threads(Threads::start(count, model, op, &bar)?),
-            Executor::InProcess => Place::InProcess(InProcess::new(model, op, bar.clone())),
+            Executor::Threads => Place::Threads(Threads::start(count, model.load()?, op, &bar)?),
+            Executor::InProcess => Place::InProcess(InProcess::new(model.load()?, op, bar.clone())),
         };
         Ok(Invoker {
             workers: count,

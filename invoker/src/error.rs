@@ -35,7 +35,9 @@ pub enum Error {
         wanted: &'static str,
     },
     /// The executor can't do what was asked for.
-    #[error("{executor:?} cannot have {what}; use `Executor::Processes`")]
+    #[error(
+        "{executor:?} cannot have {what}; leave it out, or use `Executor::Processes` on a model by value"
+    )]
     Unsupported {
         /// Which executor.
         executor: crate::Executor,

@@ -39,4 +39,4 @@ pub use proc_pool::{Cause, Fault, TaskError, WorkerId, Workers, init, init_in_te
 pub use progress::{Render, Reporter, StartError as ProgressError};
 pub use report::{Logs, MemoryUse, Model, ProcessCounts, Report, Tasks, Times};
 pub use settings::{EXECUTOR_VARIABLE, Origin, PROGRESS_VARIABLE, Setting, Settings, WORKERS_VARIABLE};
-pub use shm_buffers::{Backing, BackingKind, Buffer};
+pub use shm_buffers::{Backing, BackingKind, Buffer, Image, share};

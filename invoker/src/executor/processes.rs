@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use shm_buffers::{Backing, Image};
 
+use crate::builder::Source;
 use crate::error::Error;
 use crate::settings::{LEVEL_VARIABLE, Settings};
 use crate::watch::Watch;
@@ -50,7 +51,7 @@ where
 {
     pub(crate) fn start<F>(
         settings: &Settings,
-        model: M,
+        model: Source<M>,
         op: F,
         backing: &Backing,
         logs: Filter,
@@ -61,7 +62,10 @@ where
         F: Fn(&M, T) -> R + Copy + 'static,
     {
         let begun = Instant::now();
-        let image = shm_buffers::share_move(model, backing)?;
+        let image = match model {
+            Source::Value(model) => shm_buffers::share_move(model, backing)?,
+            Source::Image(image) => image,
+        };
         let model = image.load()?;
         let share = begun.elapsed();
         let handle = image.handle().map_err(|source| Error::Os {

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use invoker::{
-    Backing, Buffer, Cause, Error, Executor, Fault, Invoke, Invoker, IsolatedError, Render, Reporter,
-    Workers, run_isolated,
+    Backing, Buffer, Cause, Error, Executor, Fault, Image, Invoke, Invoker, IsolatedError, Render, Reporter,
+    Workers, run_isolated, share,
 };
 use serde::{Deserialize, Serialize};
 use tracing_subscriber::filter::LevelFilter;
@@ -323,4 +323,26 @@ fn a_hung_op_misses_its_deadline() {
         .processes
         .expect("there were some");
     assert_eq!((processes.died, processes.retried), (2, 1));
+}
+
+#[test]
+fn a_model_may_come_as_an_image() {
+    let dir = tempfile::tempdir().expect("there is a temporary directory");
+    let path = dir.path().join("powers.safetensors");
+    let model = powers();
+    let shared = share(&model, &Backing::Auto).expect("it fits");
+    shared.save(&path).expect("the directory is writable");
+    for (executor, workers) in EXECUTORS {
+        for image in [shared.clone(), Image::open(&path).expect("it was saved")] {
+            let builder = Invoker::builder(square).image(image).executor(executor);
+            let invoker = builder.workers(workers).build().expect("it builds");
+            let outputs = invoker.map(0..500).map(|out| out.expect("none fails").0);
+            assert!(outputs.eq((0..500u64).map(|n| n * n)), "{executor:?}");
+        }
+    }
+    let builder = Invoker::builder(square).image(shared).backing(Backing::Named);
+    assert!(matches!(
+        builder.build().map(drop),
+        Err(Error::Unsupported { .. })
+    ));
 }
