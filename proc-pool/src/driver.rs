@@ -246,6 +246,8 @@ impl Driver {
             for _ in 0..32 {
                 std::hint::spin_loop();
             }
+            // Whoever is waited for may have been put on this very core.
+            std::thread::yield_now();
         }
     }
 

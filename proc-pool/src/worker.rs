@@ -287,6 +287,8 @@ impl Process {
                     }
                     std::hint::spin_loop();
                 }
+                // Whoever is waited for may have been put on this very core.
+                thread::yield_now();
             }
         }
         match self.tasks.arm(1) {
