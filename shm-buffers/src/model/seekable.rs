@@ -168,6 +168,11 @@ impl Index {
             let Some(source) = source.filter(|_| compressed >= MIN_FRAME) else {
                 return Err(format!("frame {index} of its index does not lie in the file"));
             };
+            if decompressed as usize > MAX_FRAME {
+                return Err(format!(
+                    "frame {index} of its index exceeds the format's {MAX_FRAME} bytes"
+                ));
+            }
             let told = zstd_safe::get_frame_content_size(source);
             if told.is_ok_and(|told| told.is_some_and(|told| told != u64::from(decompressed))) {
                 return Err(format!("frame {index} and the index tell different sizes"));
@@ -312,6 +317,7 @@ mod tests {
             decoded(&bytes)
         };
         assert!(patched(table + 4, 999).is_err_and(|e| e.contains("different sizes")));
+        assert!(patched(table + 4, u32::MAX).is_err_and(|e| e.contains("exceeds")));
         assert!(patched(table, u32::MAX).is_err_and(|e| e.contains("does not lie")));
         assert!(patched(bytes.len() - FOOTER, u32::MAX).is_err_and(|e| e.contains("longer")));
         assert!(patched(bytes.len() - FOOTER, 2).is_err_and(|e| e.contains("begin")));
