@@ -282,6 +282,12 @@ impl Core {
         let deadline = self.limits.deadline?;
         let mut late = Vec::new();
         for member in self.members.iter_mut().flatten().filter(|m| !m.condemned) {
+            if member.lane.overdue(deadline, now).is_none() {
+                continue;
+            }
+            // It may be done long since, and nobody has looked.
+            let drained = member.lane.drain(&mut self.jobs);
+            self.stats.answered += drained as u64;
             if let Some(task) = member.lane.overdue(deadline, now) {
                 member.condemned = true;
                 member.expired = Some(task);
