@@ -13,8 +13,10 @@ use crate::jobs::{JobKey, Jobs};
 use crate::keeper::Order;
 use crate::lane::{Armed, Lane, Refused, Wake};
 use crate::ledger::Task;
+use crate::limits::Limits;
 use crate::payload::Large;
 use crate::protocol::Note;
+use crate::stats::Stats;
 use crate::supervisor::{self, Action, Event, Supervisor};
 
 /// One process in a worker's place: the place, and how many were there before.
@@ -35,35 +37,6 @@ struct Member {
     condemned: bool,
     /// This task ran too long.
     expired: Option<(JobKey, u64)>,
-}
-
-/// What becomes of tasks that take long, or kill.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Limits {
-    /// How long a task may run.
-    pub(crate) deadline: Option<Duration>,
-    /// Workers that a task may cost before that is its error.
-    pub(crate) retries: u32,
-}
-
-/// Counts since the pool was built.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Stats {
-    /// Tasks given to the pool.
-    pub submitted: u64,
-    /// Tasks that were answered by a worker, whatever the answer.
-    pub answered: u64,
-    /// Tasks that ended with a [`Fault`] of the pool's: a dead worker, a failed pool.
-    pub faulted: u64,
-    /// Tasks sent again because the worker that had them died before it started them.
-    pub resent: u64,
-    /// Tasks sent again after their worker had died of them, or they had run too long.
-    pub retried: u64,
-    /// Worker processes that ended before the pool did.
-    pub deaths: u64,
-    /// Worker processes that were started.
-    pub spawned: u64,
 }
 
 #[derive(Debug)]

@@ -10,18 +10,20 @@ use std::time::{Duration, Instant};
 
 use shm_buffers::Backing;
 
-use crate::core::{Core, Limits, Stats};
+use crate::core::Core;
 use crate::driver::Driver;
 use crate::entry::Entry;
 use crate::error::{PoolError, WorkerId};
 use crate::init;
 use crate::keeper::{Keeper, Order, Plan};
+use crate::limits::Limits;
 use crate::map::{Map, Order as MapOrder};
 use crate::observer::{Nobody, Observer};
 use crate::os::Memory;
 use crate::protocol::Sizes;
 use crate::service::{Op, Service, Typed, Worker, decode, encode};
 use crate::spawn;
+use crate::stats::Stats;
 use crate::supervisor::{Patience, Supervisor};
 use crate::worker::serve;
 

@@ -1,0 +1,21 @@
+//! [`Stats`]: what a pool counts.
+
+/// Counts since the pool was built.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Tasks given to the pool.
+    pub submitted: u64,
+    /// Tasks that were answered by a worker, whatever the answer.
+    pub answered: u64,
+    /// Tasks that ended with a [`Fault`](crate::Fault) of the pool's: a dead worker, a failed pool.
+    pub faulted: u64,
+    /// Tasks sent again because the worker that had them died before it started them.
+    pub resent: u64,
+    /// Tasks sent again after their worker had died of them, or they had run too long.
+    pub retried: u64,
+    /// Worker processes that ended before the pool did.
+    pub deaths: u64,
+    /// Worker processes that were started.
+    pub spawned: u64,
+}
