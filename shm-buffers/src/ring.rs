@@ -322,8 +322,9 @@ impl Producer {
     #[inline]
     pub fn publish_quietly(&mut self) {
         if self.published != self.tail {
-            self.ring.word(FRAMES).store(self.frames, Ordering::Relaxed);
             self.ring.word(TAIL).store(self.tail, Ordering::Release);
+            // Behind the position: who sees the count finds the frames.
+            self.ring.word(FRAMES).store(self.frames, Ordering::Release);
             self.published = self.tail;
         }
     }

@@ -88,7 +88,11 @@ impl SegmentMut {
     }
 
     /// The `len` bytes at `offset`, and what writes a part of them through the file.
-    fn target(&mut self, offset: usize, len: usize) -> (&mut [u8], impl Fn(usize, &[u8]) -> bool + Sync) {
+    pub(crate) fn target(
+        &mut self,
+        offset: usize,
+        len: usize,
+    ) -> (&mut [u8], impl Fn(usize, &[u8]) -> bool + Sync) {
         let end = offset.saturating_add(len);
         assert!(
             end <= self.len,

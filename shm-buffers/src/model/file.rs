@@ -249,8 +249,9 @@ fn decode(bytes: &[u8], backing: &Backing, what: &dyn Fn() -> String) -> Result<
     let index =
         seekable::Index::read(bytes).map_err(|reason| LoadSharedError::Index { what: what(), reason })?;
     let mut segment = SegmentMut::create(backing, index.plain)?;
+    let (target, write) = segment.target(0, index.plain);
     index
-        .decode(bytes, &mut segment)
+        .decode(bytes, target, write)
         .map_err(|(frame, source)| LoadSharedError::Frame {
             what: what(),
             frame,

@@ -14,6 +14,7 @@
 //! ```
 
 use std::io::{self, Write};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use zstd::bulk::{Compressor, Decompressor};
 use zstd::zstd_safe::{self, CParameter};
@@ -193,37 +194,72 @@ impl Index {
         }
     }
 
-    /// Decodes every frame of `bytes` into its place in `target`, in parallel, and checks it.
+    /// Decodes every frame of `bytes` into its place in `target`, in parallel, and checks it. `write` puts bytes at
+    /// an offset of `target` by other means than touching it; it tells whether it could.
     ///
     /// # Errors
     /// The frame, and what the decoder says.
     ///
     /// # Panics
     /// If `target` has not the length of the plain image, or `bytes` are not those of the index.
-    pub(super) fn decode(&self, bytes: &[u8], target: &mut [u8]) -> Result<(), (usize, io::Error)> {
+    pub(super) fn decode(
+        &self,
+        bytes: &[u8],
+        target: &mut [u8],
+        write: impl Fn(usize, &[u8]) -> bool + Sync,
+    ) -> Result<(), (usize, io::Error)> {
         assert_eq!(target.len(), self.plain);
         let (mut sources, mut targets) = (bytes, target);
+        let mut at = 0;
         let work = self.frames.iter().enumerate().map(|(index, frame)| {
             let (source, behind) = sources.split_at(frame.compressed as usize);
             sources = behind;
             let (target, behind) = std::mem::take(&mut targets).split_at_mut(frame.plain as usize);
             targets = behind;
-            (index, frame, source, target)
+            let start = at;
+            at += target.len();
+            (index, frame, source, start, target)
         });
-        let decoder = || Decompressor::new().map_err(|source| (0, source));
-        spread::try_each(work, decoder, |decoder, (index, frame, source, target)| {
-            frame
-                .decode(decoder, source, target)
-                .map_err(|source| (index, source))
-        })
+        let writers = AtomicUsize::new(0);
+        let decoder = || {
+            let decoder = Decompressor::new().map_err(|source| (0, source))?;
+            let writes = writers.fetch_add(1, Ordering::Relaxed) < WRITERS;
+            Ok((decoder, writes.then(Vec::new)))
+        };
+        spread::try_each(
+            work,
+            decoder,
+            |(decoder, scratch), (index, frame, source, start, target)| {
+                let result = match scratch {
+                    Some(scratch) if target.len() <= SCRATCH => {
+                        scratch.resize(target.len(), 0);
+                        frame.decode(decoder, source, scratch).map(|()| {
+                            if !write(start, scratch) {
+                                target.copy_from_slice(scratch);
+                            }
+                        })
+                    }
+                    _ => {
+                        // A fault for each page of fresh memory costs about as much as decoding it.
+                        os::populate(target);
+                        frame.decode(decoder, source, target)
+                    }
+                };
+                result.map_err(|source| (index, source))
+            },
+        )
     }
 }
+
+/// Threads that decode beside the target and write through its file, which spares them to touch fresh pages and the
+/// system to zero them. The file is locked by each write, so more would wait for one another.
+const WRITERS: usize = 4;
+/// Bytes of a frame that is decoded so, at most.
+const SCRATCH: usize = 8 << 20;
 
 impl Frame {
     fn decode(&self, decoder: &mut Decompressor<'_>, source: &[u8], target: &mut [u8]) -> io::Result<()> {
         let invalid = |reason: String| io::Error::new(io::ErrorKind::InvalidData, reason);
-        // A fault for each page of fresh memory costs about as much as decoding it.
-        os::populate(target);
         let len = decoder.decompress_to_buffer(source, target)?;
         if len != target.len() {
             return Err(invalid(format!(
@@ -267,7 +303,7 @@ mod tests {
     fn decoded(bytes: &[u8]) -> Result<Vec<u8>, String> {
         let index = Index::read(bytes)?;
         let mut plain = vec![0; index.plain];
-        let done = index.decode(bytes, &mut plain);
+        let done = index.decode(bytes, &mut plain, |_, _| false);
         done.map_err(|(frame, e)| format!("{frame}: {e}"))?;
         Ok(plain)
     }
