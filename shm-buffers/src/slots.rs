@@ -139,3 +139,46 @@ mod tests {
         assert_eq!((slots.slot(0).get(), slots.slot(1).get()), (0, 2));
     }
 }
+
+#[cfg(all(test, loom))]
+mod model {
+    //! Every interleaving, by loom.
+
+    use super::*;
+    use loom::thread;
+
+    #[test]
+    fn loom_what_was_done_before_a_publication_is_seen_with_it() {
+        loom::model(|| {
+            let slots = Slots::in_process(2);
+            let theirs = slots.clone();
+            let writer = thread::spawn(move || {
+                theirs.slot(0).set(7);
+                theirs.slot(1).publish(1);
+            });
+            if slots.slot(1).observe() == 1 {
+                assert_eq!(slots.slot(0).get(), 7);
+            }
+            writer.join().unwrap();
+            assert_eq!((slots.slot(0).get(), slots.slot(1).get()), (7, 1));
+        });
+    }
+
+    #[test]
+    fn loom_one_writers_count_only_rises_and_several_ones_add_up() {
+        loom::model(|| {
+            let slots = Slots::in_process(2);
+            let theirs = slots.clone();
+            let writer = thread::spawn(move || {
+                theirs.slot(0).add(1);
+                theirs.slot(1).fetch_add(1);
+                theirs.slot(0).add(1);
+            });
+            slots.slot(1).fetch_add(1);
+            let first = slots.slot(0).get();
+            assert!(slots.slot(0).get() >= first);
+            writer.join().unwrap();
+            assert_eq!((slots.slot(0).get(), slots.slot(1).get()), (2, 2));
+        });
+    }
+}
