@@ -24,6 +24,7 @@ mod outputs;
 mod readme;
 mod report;
 mod settings;
+mod step;
 mod watch;
 mod worker;
 
@@ -36,7 +37,8 @@ pub use isolated::{IsolatedError, run_isolated};
 pub use log_bridge::Filter;
 pub use outputs::Outputs;
 pub use proc_pool::{Cause, Fault, TaskError, WorkerId, Workers, init, init_in_tests};
-pub use progress::{Render, Reporter, StartError as ProgressError};
+pub use progress::{Render, Reporter, StartError as ProgressError, Total};
 pub use report::{Logs, MemoryUse, Model, ProcessCounts, Report, Tasks, Times};
 pub use settings::{EXECUTOR_VARIABLE, Origin, PROGRESS_VARIABLE, Setting, Settings, WORKERS_VARIABLE};
 pub use shm_buffers::{Backing, BackingKind, Buffer, Image, share};
+pub use step::step;

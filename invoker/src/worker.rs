@@ -4,11 +4,13 @@ use std::marker::PhantomData;
 
 use log_bridge::{Filter, WorkerLayer};
 use proc_pool::{BoxError, Worker, WorkerContext};
-use progress::{Counters, Outcome};
+use progress::Counters;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use shm_buffers::slots::Slots;
 use shm_buffers::{Image, SegmentHandle};
+
+use crate::step::Tasks;
 
 /// A worker's slots: the log bridge's, then progress's.
 pub(crate) const SLOTS: usize = log_bridge::SLOTS + progress::SLOTS;
@@ -32,7 +34,7 @@ pub(crate) struct Init {
 pub(crate) struct ModelWorker<F, M, T, R> {
     model: M,
     op: F,
-    counters: Counters,
+    tasks: Tasks,
     types: PhantomData<fn(T) -> R>,
 }
 
@@ -54,18 +56,17 @@ where
             layer.install()?;
         }
         let model = Image::attach(&init.image)?.load()?;
-        let counters = Counters::new(progress_slots(context.slots()));
+        let tasks = Tasks::new(Counters::new(progress_slots(context.slots())));
         Ok(Self {
             model,
             op,
-            counters,
+            tasks,
             types: PhantomData,
         })
     }
 
     fn run(&mut self, task: T) -> R {
-        let output = (self.op)(&self.model, task);
-        self.counters.counter(Outcome::Done).inc();
-        output
+        let Self { model, op, tasks, .. } = self;
+        tasks.run(|| op(model, task))
     }
 }

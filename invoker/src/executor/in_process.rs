@@ -1,9 +1,10 @@
 //! [`InProcess`]: ops in the caller's thread.
 
 use proc_pool::{TaskError, WorkerId};
-use progress::{Bar, Counters, Outcome};
+use progress::Bar;
 
 use super::call;
+use crate::step::Tasks;
 
 type Op<M, T, R> = Box<dyn Fn(&M, T) -> R + Send + Sync>;
 
@@ -27,7 +28,7 @@ impl<M, T, R> InProcess<M, T, R> {
         Run {
             executor: self,
             tasks: tasks.enumerate(),
-            counters: self.bar.counters(),
+            counted: Tasks::new(self.bar.counters()),
         }
     }
 }
@@ -36,7 +37,7 @@ impl<M, T, R> InProcess<M, T, R> {
 pub(crate) struct Run<'a, M, T, R, I> {
     executor: &'a InProcess<M, T, R>,
     tasks: std::iter::Enumerate<I>,
-    counters: Counters,
+    counted: Tasks,
 }
 
 impl<M, T, R, I: Iterator<Item = T>> Iterator for Run<'_, M, T, R, I> {
@@ -45,10 +46,7 @@ impl<M, T, R, I: Iterator<Item = T>> Iterator for Run<'_, M, T, R, I> {
     fn next(&mut self) -> Option<Self::Item> {
         let (index, task) = self.tasks.next()?;
         let InProcess { model, op, .. } = self.executor;
-        let output = call(WorkerId(0), || op(model, task));
-        if output.is_ok() {
-            self.counters.counter(Outcome::Done).inc();
-        }
+        let output = call(WorkerId(0), || self.counted.run(|| op(model, task)));
         Some(output.map_err(|fault| TaskError {
             task: index as u64,
             fault,

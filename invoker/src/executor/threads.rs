@@ -6,11 +6,12 @@ use std::thread::{self, JoinHandle};
 
 use crossbeam_channel::{Receiver, Sender};
 use proc_pool::{Fault, TaskError, WorkerId};
-use progress::{Bar, Outcome};
+use progress::Bar;
 
 use super::call;
 use crate::error::Error;
 use crate::outputs::Order;
+use crate::step::Tasks;
 
 /// Tasks that wait for each thread, besides the one it has.
 const WAITING: usize = 3;
@@ -44,7 +45,8 @@ where
         let (sender, receiver) = crossbeam_channel::unbounded::<Job<T, R>>();
         let mut threads = Vec::with_capacity(workers);
         for index in 0..workers {
-            let (model, receiver, counters) = (model.clone(), receiver.clone(), bar.counters());
+            let (model, receiver) = (model.clone(), receiver.clone());
+            let mut tasks = Tasks::new(bar.counters());
             let work = move || {
                 for Job {
                     index: task_index,
@@ -52,10 +54,7 @@ where
                     reply,
                 } in receiver
                 {
-                    let output = call(WorkerId(index as u32), || op(&model, task));
-                    if output.is_ok() {
-                        counters.counter(Outcome::Done).inc();
-                    }
+                    let output = call(WorkerId(index as u32), || tasks.run(|| op(&model, task)));
                     // Nobody listens any more when the outputs were dropped.
                     let _ = reply.send((task_index, output));
                 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use invoker::{
     Backing, Buffer, Cause, Error, Executor, Fault, Image, Invoke, Invoker, IsolatedError, Render, Reporter,
-    Workers, run_isolated, share,
+    Total, Workers, run_isolated, share, step,
 };
 use serde::{Deserialize, Serialize};
 use tracing_subscriber::filter::LevelFilter;
@@ -345,4 +345,50 @@ fn a_model_may_come_as_an_image() {
         builder.build().map(drop),
         Err(Error::Unsupported { .. })
     ));
+}
+
+/// Is half done until somebody makes the file.
+fn wait_half_done(_: &(), file: String) {
+    step(1, Total::Known(2));
+    while !std::fs::exists(&file).expect("its directory is there") {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn an_op_tells_how_far_it_is() {
+    for executor in [Executor::Processes, Executor::Threads] {
+        let dir = tempfile::tempdir().expect("there is a temporary directory");
+        let file = dir.path().join("go").to_str().expect("it is text").to_owned();
+        let (reporter, rehearsal) = Reporter::builder()
+            .render(Render::Bar)
+            .rehearse()
+            .expect("it starts");
+        let reporter = Arc::new(reporter);
+        let builder = Invoker::builder(wait_half_done).model(()).executor(executor);
+        let builder = builder.workers(Workers::Count(1)).progress_by(reporter, "wait");
+        let invoker = builder.build().expect("it builds");
+        std::thread::scope(|scope| {
+            let tasks = vec![file.clone()];
+            let run = scope.spawn(|| invoker.map(tasks).filter(Result::is_ok).count());
+            let watchdog = std::time::Instant::now() + Duration::from_secs(60);
+            while !rehearsal.screen().contains("0/1 (50.0 %)") {
+                assert!(
+                    std::time::Instant::now() < watchdog,
+                    "{executor:?}: {}",
+                    rehearsal.screen()
+                );
+                rehearsal.tick(Duration::from_millis(100));
+            }
+            std::fs::write(&file, "").expect("the directory is writable");
+            assert_eq!(run.join().expect("no panic"), 1);
+        });
+        invoker.finish().expect("it ends well");
+        rehearsal.tick(Duration::from_secs(1));
+        assert!(
+            rehearsal.screen().contains("1/1 (100 %)"),
+            "{}",
+            rehearsal.screen()
+        );
+    }
 }
