@@ -28,6 +28,7 @@
 //! ```
 
 mod batch;
+mod builder;
 mod clock;
 mod core;
 mod driver;
@@ -53,13 +54,16 @@ mod stats;
 mod supervisor;
 mod window;
 mod worker;
+mod workers;
 
+pub use builder::Builder;
 pub use error::{Cause, Fault, KillReason, PoolError, TaskError, WorkerId};
 pub use init::init;
 pub use map::Map;
 pub use observer::Observer;
 pub use os::Memory;
 pub use panics::{Panic, catch_panic};
-pub use pool::{Builder, BytePool, MAX_WORKERS, Pool, Workers};
+pub use pool::{BytePool, Pool};
 pub use service::{BoxError, CallError, Service, Worker, WorkerContext};
 pub use stats::Stats;
+pub use workers::{MAX_WORKERS, Workers};
