@@ -45,8 +45,13 @@ pub(super) const AREAS: &[Area] = &[
     },
     Area {
         name: "pool",
-        about: "dispatch, against a bare ring and bare pipes",
-        scenarios: &[],
+        about: "dispatch, start and waking, against threads, bare pipes and another pool",
+        scenarios: &[Scenario {
+            name: "pool",
+            about: "tiny, short and large tasks, round trips, start, wake-ups, over workers and sizes, against their peers",
+            package: "proc-pool",
+            target: Target::Bench("pool"),
+        }],
     },
     Area {
         name: "logs",

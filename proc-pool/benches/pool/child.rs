@@ -1,0 +1,72 @@
+//! The parts that this program plays when it runs itself again.
+
+use std::io::{ErrorKind, Read, Write};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+use crate::{Failure, null, os, peers, pipes, waking};
+
+/// The argument before a part.
+pub(crate) const PART: &str = "--part";
+
+pub(crate) fn play(part: &[String]) -> Result<(), Failure> {
+    let words: Vec<&str> = part.iter().map(String::as_str).collect();
+    match words[..] {
+        ["byte"] => {
+            let (_, mut output) = os::stdio()?;
+            Ok(output.write_all(b"!")?)
+        }
+        ["echo"] => answer::<8>(|_| {}),
+        ["batches"] => answer::<{ pipes::BATCH_BYTES }>(|batch| {
+            for task in batch.as_chunks_mut::<8>().0 {
+                *task = null::op(u64::from_ne_bytes(*task)).to_ne_bytes();
+            }
+        }),
+        ["ipc", server] => peers::ipc_worker(server),
+        ["steady", case, tasks] => waking::steady(case, tasks.parse()?),
+        _ => Err(format!("no such part: {part:?}").into()),
+    }
+}
+
+/// Reads so many bytes, gives them back changed, until there are no more.
+fn answer<const BYTES: usize>(change: impl Fn(&mut [u8; BYTES])) -> Result<(), Failure> {
+    let (mut input, mut output) = os::stdio()?;
+    let mut bytes = [0; BYTES];
+    loop {
+        match input.read_exact(&mut bytes) {
+            Ok(()) => {}
+            Err(e) if e.kind() == ErrorKind::UnexpectedEof => return Ok(()),
+            Err(e) => return Err(e.into()),
+        }
+        change(&mut bytes);
+        output.write_all(&bytes)?;
+    }
+}
+
+/// A child with pipes to and from it; killed in the end.
+pub(crate) struct Part {
+    pub(crate) child: Child,
+    pub(crate) input: ChildStdin,
+    pub(crate) output: ChildStdout,
+}
+
+impl Part {
+    pub(crate) fn start(part: &[&str]) -> Result<Self, Failure> {
+        let mut child = Command::new(std::env::current_exe()?)
+            .arg(PART)
+            .args(part)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let input = child.stdin.take().ok_or("no input")?;
+        let output = child.stdout.take().ok_or("no output")?;
+        Ok(Self { child, input, output })
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        // It fails if it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

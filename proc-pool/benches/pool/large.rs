@@ -1,0 +1,110 @@
+//! 100 MB there and back, against two memcpys into fresh segments.
+//!
+//! The pool's time holds more than two copies: the op copies its input, since it gives it back, and the caller gets a
+//! `Vec` of his own. What that costs is the pool's, because the caller waits for it.
+
+use std::fmt;
+use std::time::Instant;
+
+use proc_pool::{BoxError, Builder, CallError, Service, WorkerContext, Workers};
+use serde::de::{self, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use shm_buffers::{Backing, SegmentMut};
+
+use crate::report::{Report, Target, span};
+use crate::rounds::Samples;
+use crate::{Effort, Failure, WORKERS};
+
+const LARGE: usize = 100_000_000;
+
+/// Gives back what it gets.
+pub(crate) struct Echo;
+
+impl Service for Echo {
+    fn start(_: &mut WorkerContext, _: &[u8]) -> Result<Self, BoxError> {
+        Ok(Self)
+    }
+
+    fn call(&mut self, task: &[u8], output: &mut Vec<u8>) -> Result<(), CallError> {
+        output.extend_from_slice(task);
+        Ok(())
+    }
+}
+
+/// A value that is bytes to its codec, rather than a sequence of numbers.
+#[derive(Clone)]
+struct Bytes(Vec<u8>);
+
+impl Serialize for Bytes {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Bytes {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Copied;
+        impl Visitor<'_> for Copied {
+            type Value = Bytes;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("bytes")
+            }
+            fn visit_bytes<E: de::Error>(self, bytes: &[u8]) -> Result<Bytes, E> {
+                Ok(Bytes(bytes.to_vec()))
+            }
+        }
+        deserializer.deserialize_bytes(Copied)
+    }
+}
+
+fn same(bytes: Bytes) -> Bytes {
+    bytes
+}
+
+pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<(), Failure> {
+    report.heading("A task of 100 MB there and back, its op gives it back");
+    let builder = Builder::new().workers(Workers::Count(WORKERS));
+    let bytes = builder.clone().build_bytes::<Echo>(Vec::new())?;
+    let typed = builder.build_op(same)?;
+    let task: Vec<u8> = (0..LARGE).map(|n| n as u8).collect();
+    let names = ["bytes", "typed"];
+    let (mut floor, mut ours) = (Samples::new(), [const { Samples::new() }; 2]);
+    for _ in 0..effort.repeats {
+        let begun = Instant::now();
+        let mut there = SegmentMut::create(&Backing::Auto, LARGE)?;
+        there.copy_at(0, &task);
+        let mut back = SegmentMut::create(&Backing::Auto, LARGE)?;
+        back.copy_at(0, &there);
+        floor.push(begun.elapsed().as_nanos() as f64);
+        drop((there, back));
+
+        let begun = Instant::now();
+        let output = bytes.map_unordered([&task]).next().ok_or("no output")??;
+        ours[0].push(begun.elapsed().as_nanos() as f64);
+        check(&output, &task)?;
+        drop(output);
+
+        let value = Bytes(task.clone());
+        let begun = Instant::now();
+        let output = typed.map_unordered([value]).next().ok_or("no output")??;
+        ours[1].push(begun.elapsed().as_nanos() as f64);
+        check(&output.0, &task)?;
+    }
+    for (name, ours) in names.iter().zip(&ours) {
+        report.row(
+            name,
+            span(ours.median()),
+            format!("two memcpys {}", span(floor.median())),
+            &floor.over(ours),
+            Target::AtLeast(0.5),
+        );
+    }
+    Ok(())
+}
+
+fn check(output: &[u8], task: &[u8]) -> Result<(), Failure> {
+    match output == task {
+        true => Ok(()),
+        false => Err("what came back is not what was sent".into()),
+    }
+}

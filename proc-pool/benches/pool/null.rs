@@ -1,0 +1,65 @@
+//! Tasks that are nothing but overhead: how many of them a second.
+
+use proc_pool::{Builder, Pool, Workers};
+use rayon::iter::{ParallelBridge, ParallelIterator};
+
+use crate::peers::{self, Ipc, Procspawn};
+use crate::pipes::Pipes;
+use crate::report::{Report, Target, rate};
+use crate::rounds::{Contender, contest};
+use crate::{Effort, Failure, WORKERS};
+
+/// The op of all of them.
+pub(crate) fn op(task: u64) -> u64 {
+    std::hint::black_box(task)
+}
+
+pub(crate) fn pool(workers: usize) -> Result<Pool<u64, u64>, Failure> {
+    Ok(Builder::new().workers(Workers::Count(workers)).build_op(op)?)
+}
+
+pub(crate) fn sum<E: Into<Failure>>(
+    mut outputs: impl Iterator<Item = Result<u64, E>>,
+) -> Result<u64, Failure> {
+    outputs.try_fold(0, |sum, output| Ok(sum + output.map_err(Into::into)?))
+}
+
+pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<(), Failure> {
+    report.heading("Null op, u64 to u64, over a lazy iterator, summed");
+    let pool = pool(WORKERS)?;
+    let threads = peers::rayon()?;
+    let (mut ipc, mut pipes, procspawn) = (Ipc::start()?, Pipes::start()?, Procspawn::start()?);
+    let mut contenders = [
+        Contender::new("unordered", |tasks| sum(pool.map_unordered(0..tasks))),
+        Contender::new("ordered", |tasks| sum(pool.map(0..tasks))),
+        Contender::new("rayon par_bridge", |tasks| {
+            Ok(threads.install(|| (0..tasks).par_bridge().map(op).sum()))
+        }),
+        Contender::new("procspawn", |tasks| procspawn.run(0..tasks, op)),
+        Contender::new("ipc-channel, unbatched", |tasks| ipc.run(tasks)),
+        Contender::new("bare pipes, batches of 256", |tasks| pipes.run(tasks)),
+    ];
+    let rates = contest(&mut contenders, effort)?;
+    let (ours, others) = rates.split_at(2);
+    let targets = [
+        [
+            Target::AtLeast(0.2),
+            Target::AtLeast(1000.0),
+            Target::None,
+            Target::None,
+        ],
+        [Target::AtLeast(0.1), Target::None, Target::None, Target::None],
+    ];
+    for ((ours, contender), targets) in ours.iter().zip(&contenders).zip(targets) {
+        for ((other, peer), target) in others.iter().zip(&contenders[2..]).zip(targets) {
+            report.row(
+                contender.name,
+                rate(ours.median()),
+                format!("{} {}", peer.name, rate(other.median())),
+                &ours.over(other),
+                target,
+            );
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,119 @@
+//! What only the system tells: processors, processor time, wake-ups.
+
+use std::fs::File;
+use std::io;
+
+/// The ends that a parent gave, without the buffers that `std` puts before them.
+#[cfg(unix)]
+pub(crate) fn stdio() -> io::Result<(File, File)> {
+    use std::os::fd::AsFd;
+    let input = io::stdin().as_fd().try_clone_to_owned()?;
+    let output = io::stdout().as_fd().try_clone_to_owned()?;
+    Ok((input.into(), output.into()))
+}
+
+#[cfg(windows)]
+pub(crate) fn stdio() -> io::Result<(File, File)> {
+    use std::os::windows::io::AsHandle;
+    let input = io::stdin().as_handle().try_clone_to_owned()?;
+    let output = io::stdout().as_handle().try_clone_to_owned()?;
+    Ok((input.into(), output.into()))
+}
+
+/// What a process used up so far, all of its threads together.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Usage {
+    /// Processor time, user and system, in nanoseconds.
+    pub(crate) nanos: u64,
+    /// Times that a thread went to sleep, to be woken later.
+    pub(crate) sleeps: u64,
+}
+
+impl Usage {
+    /// Of several processes together; `None` where the system does not tell.
+    pub(crate) fn of(pids: &[u32]) -> Option<Self> {
+        pids.iter().try_fold(Self::default(), |sum, &pid| {
+            let one = usage(pid)?;
+            Some(Self {
+                nanos: sum.nanos + one.nanos,
+                sleeps: sum.sleeps + one.sleeps,
+            })
+        })
+    }
+
+    pub(crate) fn since(self, before: Self) -> Self {
+        Self {
+            nanos: self.nanos.saturating_sub(before.nanos),
+            sleeps: self.sleeps.saturating_sub(before.sleeps),
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn usage(pid: u32) -> Option<Usage> {
+    let mut usage = Usage::default();
+    for thread in threads(pid).ok()? {
+        let read = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/task/{thread}/{file}"));
+        // A thread that ended meanwhile had little to do with what is measured.
+        let (Ok(schedule), Ok(status)) = (read("schedstat"), read("status")) else {
+            continue;
+        };
+        usage.nanos += schedule.split(' ').next()?.parse::<u64>().ok()?;
+        let sleeps = status
+            .lines()
+            .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?;
+        usage.sleeps += sleeps.trim().parse::<u64>().ok()?;
+    }
+    Some(usage)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn usage(_: u32) -> Option<Usage> {
+    None
+}
+
+#[cfg(target_os = "linux")]
+fn threads(pid: u32) -> io::Result<Vec<u32>> {
+    let mut threads = Vec::new();
+    for entry in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+        threads.extend(
+            entry?
+                .file_name()
+                .to_str()
+                .and_then(|name| name.parse::<u32>().ok()),
+        );
+    }
+    Ok(threads)
+}
+
+/// The processors that this process may use; none where they can't be chosen.
+#[cfg(target_os = "linux")]
+pub(crate) fn processors() -> Vec<usize> {
+    let allowed = rustix::thread::sched_getaffinity(None);
+    let allowed = allowed.iter();
+    allowed
+        .flat_map(|set| (0..rustix::thread::CpuSet::MAX_CPU).filter(|&cpu| set.is_set(cpu)))
+        .collect()
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn processors() -> Vec<usize> {
+    Vec::new()
+}
+
+/// Lets all threads of a process run on these processors only, and what they start.
+#[cfg(target_os = "linux")]
+pub(crate) fn pin(pid: u32, processors: &[usize]) -> io::Result<()> {
+    let mut set = rustix::thread::CpuSet::new();
+    processors.iter().for_each(|&cpu| set.set(cpu));
+    for thread in threads(pid)? {
+        let thread = rustix::thread::Pid::from_raw(thread as i32);
+        rustix::thread::sched_setaffinity(thread, &set)?;
+    }
+    Ok(())
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn pin(_: u32, _: &[usize]) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}

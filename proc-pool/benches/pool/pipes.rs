@@ -1,0 +1,65 @@
+//! Bare pipes to two processes, in batches: what crossing costs with nothing around it.
+
+use std::io::{Read, Write};
+use std::thread;
+
+use crate::child::Part;
+use crate::{Failure, WORKERS};
+
+pub(crate) const BATCH: usize = 256;
+pub(crate) const BATCH_BYTES: usize = BATCH * size_of::<u64>();
+
+pub(crate) struct Pipes(Vec<Part>);
+
+impl Pipes {
+    pub(crate) fn start() -> Result<Self, Failure> {
+        let parts = (0..WORKERS).map(|_| Part::start(&["batches"]));
+        Ok(Self(parts.collect::<Result<_, _>>()?))
+    }
+
+    /// The sum of the outputs of `0..tasks`, a multiple of [`BATCH`].
+    pub(crate) fn run(&mut self, tasks: u64) -> Result<u64, Failure> {
+        let batches = tasks as usize / BATCH;
+        let (mut inputs, outputs): (Vec<_>, Vec<_>) = self
+            .0
+            .iter_mut()
+            .map(|part| (&mut part.input, &mut part.output))
+            .unzip();
+        thread::scope(|scope| {
+            let readers: Vec<_> = (0..)
+                .zip(outputs)
+                .map(|(worker, output)| {
+                    let share = (batches + WORKERS - 1 - worker) / WORKERS;
+                    scope.spawn(move || sum(output, share))
+                })
+                .collect();
+            let mut input = 0..tasks;
+            let mut bytes = Vec::with_capacity(BATCH_BYTES);
+            for batch in 0..batches {
+                bytes.clear();
+                for task in input.by_ref().take(BATCH) {
+                    bytes.extend_from_slice(&task.to_ne_bytes());
+                }
+                inputs[batch % WORKERS].write_all(&bytes)?;
+            }
+            readers.into_iter().try_fold(0, |sum, reader| {
+                Ok(sum + reader.join().map_err(|_| "a reader panicked")??)
+            })
+        })
+    }
+}
+
+fn sum(mut output: impl Read, batches: usize) -> Result<u64, Failure> {
+    let mut bytes = [0; BATCH_BYTES];
+    let mut sum = 0;
+    for _ in 0..batches {
+        output.read_exact(&mut bytes)?;
+        sum += bytes
+            .as_chunks::<8>()
+            .0
+            .iter()
+            .map(|&output| u64::from_ne_bytes(output))
+            .sum::<u64>();
+    }
+    Ok(sum)
+}

@@ -1,0 +1,104 @@
+//! The table: one row a measure, with what it is compared with, the ratio, the target and a verdict.
+
+use std::fmt::Display;
+
+use crate::rounds::Samples;
+
+/// What is promised of a ratio.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Target {
+    AtLeast(f64),
+    AtMost(f64),
+    /// Told for orientation.
+    None,
+}
+
+/// Prints rows as they come, and counts what was missed.
+#[derive(Debug, Default)]
+pub(crate) struct Report {
+    met: usize,
+    missed: usize,
+}
+
+impl Report {
+    pub(crate) fn new() -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        println!("{} workers on {cores} cores", crate::WORKERS);
+        Self::default()
+    }
+
+    pub(crate) fn heading(&self, text: &str) {
+        println!("\n{text}");
+    }
+
+    /// A ratio, its rounds' median judged.
+    pub(crate) fn row(
+        &mut self,
+        name: &str,
+        measured: impl Display,
+        against: impl Display,
+        ratio: &Samples,
+        target: Target,
+    ) {
+        let median = ratio.median();
+        let (low, high) = ratio.spread();
+        let verdict = match target {
+            Target::AtLeast(limit) => self.judge(median >= limit, format_args!(">= {limit}")),
+            Target::AtMost(limit) => self.judge(median <= limit, format_args!("<= {limit}")),
+            Target::None => String::new(),
+        };
+        let spread = format!("[{} .. {}]", short(low), short(high));
+        println!(
+            "  {name:<40} {measured:>22}  vs {against:<34} {:>7}x {spread:<18} {verdict}",
+            short(median)
+        );
+    }
+
+    pub(crate) fn line(&self, text: impl Display) {
+        println!("  {text}");
+    }
+
+    pub(crate) fn skipped(&self, name: &str, why: impl Display) {
+        println!("  {name:<40} skipped: {why}");
+    }
+
+    fn judge(&mut self, met: bool, target: impl Display) -> String {
+        match met {
+            true => self.met += 1,
+            false => self.missed += 1,
+        }
+        format!("{target}  {}", if met { "met" } else { "MISSED" })
+    }
+
+    pub(crate) fn close(self) {
+        println!("\n{} targets met, {} missed", self.met, self.missed);
+    }
+}
+
+/// Three digits or so.
+fn short(value: f64) -> String {
+    match value {
+        ..10.0 => format!("{value:.3}"),
+        ..1000.0 => format!("{value:.1}"),
+        _ => format!("{value:.0}"),
+    }
+}
+
+/// Tasks per second.
+pub(crate) fn rate(per_second: f64) -> String {
+    match per_second {
+        1e6.. => format!("{:.2} M/s", per_second / 1e6),
+        1e3.. => format!("{:.1} k/s", per_second / 1e3),
+        _ => format!("{per_second:.1} /s"),
+    }
+}
+
+/// Nanoseconds.
+pub(crate) fn span(nanos: f64) -> String {
+    match nanos {
+        1e9.. => format!("{:.2} s", nanos / 1e9),
+        1e6.. => format!("{:.2} ms", nanos / 1e6),
+        1e3.. => format!("{:.2} µs", nanos / 1e3),
+        _ => format!("{nanos:.0} ns"),
+    }
+}

@@ -1,0 +1,167 @@
+//! How often anybody is woken, and how often the system is called, for 1,000 tasks.
+//!
+//! Each case runs as a process of its own, once with few tasks and once with many; the difference is the tasks'. Wake-ups
+//! are what the processes' threads themselves count (a thread that is woken went to sleep before, and that is what
+//! is counted), with nobody watching. System calls are counted by `perf`, which hardly slows them down; where it can't,
+//! by `strace -f`, which stops a process twice at each of them, so that both sides meet differently.
+
+use std::path::Path;
+use std::process::{self, Command, Stdio};
+use std::time::Instant;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::report::{Report, rate};
+use crate::rounds::Samples;
+use crate::{Effort, Failure, WORKERS, child, null, os::Usage, work};
+
+/// How a case is called, what it is, and about how many tasks a second are done.
+const CASES: [(&str, &str, f64); 3] = [
+    ("null", "null op", 4e6),
+    ("work", "op of 10 µs", 150e3),
+    ("trips", "one null op at a time", 20e3),
+];
+
+pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<(), Failure> {
+    report.heading("Waking, for 1,000 tasks: sleeps (each ended by a wake-up) of leader and workers, system calls of all");
+    for (case, name, rate_guess) in CASES {
+        let most = (rate_guess * effort.round.as_secs_f64()) as u64;
+        let (mut leader, mut workers, mut speed) = (Samples::new(), Samples::new(), Samples::new());
+        for _ in 0..effort.rounds.min(5) {
+            let output = steady_command(None, case, most)?.output()?;
+            let text = String::from_utf8(output.stdout)?;
+            let numbers: Vec<f64> = text
+                .split_whitespace()
+                .map(str::parse)
+                .collect::<Result<_, _>>()?;
+            let [leads, works, seconds] = numbers[..] else {
+                report.skipped(name, "the system does not tell how often threads sleep");
+                break;
+            };
+            leader.push(leads * 1000.0 / most as f64);
+            workers.push(works * 1000.0 / most as f64);
+            speed.push(most as f64 / seconds);
+        }
+        let calls = [Tracer::Perf, Tracer::Strace].into_iter().find_map(|tracer| {
+            let [few, many] = [most / 10, most].map(|tasks| calls(tracer, case, tasks));
+            let per_thousand = (many? as f64 - few? as f64) * 1000.0 / (most - most / 10) as f64;
+            Some(format!("{per_thousand:9.2} system calls ({tracer:?})"))
+        });
+        report.line(format_args!(
+            "{name:<24} {:9.3} sleeps of the leader, {:9.3} of the workers, {}, at {}",
+            leader.median(),
+            workers.median(),
+            calls.unwrap_or_else(|| "system calls not counted: neither perf nor strace works here".into()),
+            rate(speed.median()),
+        ));
+    }
+    Ok(())
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Tracer {
+    Perf,
+    Strace,
+}
+
+fn steady_command(tracer: Option<(Tracer, &Path)>, case: &str, tasks: u64) -> Result<Command, Failure> {
+    let program = std::env::current_exe()?;
+    let mut command = match tracer {
+        None => Command::new(program),
+        Some((Tracer::Perf, output)) => {
+            let mut perf = Command::new("perf");
+            perf.args(["stat", "-x", ",", "-e", "raw_syscalls:sys_enter", "-o"])
+                .arg(output)
+                .arg(program);
+            perf
+        }
+        Some((Tracer::Strace, output)) => {
+            let mut strace = Command::new("strace");
+            strace.args(["-c", "-f", "-o"]).arg(output).arg(program);
+            strace
+        }
+    };
+    command
+        .args([child::PART, "steady", case, &tasks.to_string()])
+        .stdin(Stdio::null());
+    Ok(command)
+}
+
+/// System calls of a whole run; `None` if they can't be counted.
+fn calls(tracer: Tracer, case: &str, tasks: u64) -> Option<u64> {
+    let directory = std::env::temp_dir().join(format!("proc-pool-bench-{}", process::id()));
+    std::fs::create_dir(&directory).ok()?;
+    let output = directory.join("calls");
+    let run = steady_command(Some((tracer, &output)), case, tasks)
+        .ok()
+        .and_then(|mut command| {
+            let ended = command
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .status()
+                .ok()?;
+            ended
+                .success()
+                .then(|| std::fs::read_to_string(&output).ok())
+                .flatten()
+        });
+    let _ = std::fs::remove_dir_all(&directory);
+    let text = run?;
+    match tracer {
+        Tracer::Perf => {
+            let line = text
+                .lines()
+                .find(|line| line.contains("raw_syscalls:sys_enter"))?;
+            line.split(',').next()?.parse().ok()
+        }
+        // "100.00 0.001 2 CALLS [ERRORS] total"
+        Tracer::Strace => {
+            let line = text.lines().find(|line| line.trim_end().ends_with("total"))?;
+            line.split_whitespace().nth(3)?.parse().ok()
+        }
+    }
+}
+
+/// The part of a leader that does a case and prints sleeps of itself, of its workers, and the seconds.
+pub(crate) fn steady(case: &str, tasks: u64) -> Result<(), Failure> {
+    match case {
+        "null" => {
+            let pool = null::pool(WORKERS)?;
+            told(&pool, tasks, |tasks| null::sum(pool.map_unordered(0..tasks)))
+        }
+        "trips" => {
+            let pool = null::pool(WORKERS)?;
+            told(&pool, tasks, |tasks| {
+                (0..tasks).try_fold(0, |sum, task| Ok(sum + null::sum(pool.map_unordered([task]))?))
+            })
+        }
+        "work" => {
+            let pool = work::pool(WORKERS)?;
+            let iterations = work::iterations(10);
+            told(&pool, tasks, |tasks| {
+                null::sum(pool.map_unordered((0..tasks).map(|output| (output, iterations))))
+            })
+        }
+        _ => Err(format!("no such case: {case}").into()),
+    }
+}
+
+fn told<T: Serialize, R: DeserializeOwned>(
+    pool: &proc_pool::Pool<T, R>,
+    tasks: u64,
+    run: impl Fn(u64) -> Result<u64, Failure>,
+) -> Result<(), Failure> {
+    // As many in every run, so that the difference of two runs does not hold them.
+    run(1000)?;
+    let workers: Vec<u32> = pool.bytes().pids().into_iter().map(|(_, pid)| pid).collect();
+    let usage = || Some((Usage::of(&[process::id()])?, Usage::of(&workers)?));
+    let (before, begun) = (usage(), Instant::now());
+    run(tasks)?;
+    let seconds = begun.elapsed().as_secs_f64();
+    if let (Some((leader, workers)), Some(after)) = (before, usage()) {
+        let (leader, workers) = (after.0.since(leader), after.1.since(workers));
+        println!("{} {} {seconds}", leader.sleeps, workers.sleeps);
+    }
+    Ok(())
+}
