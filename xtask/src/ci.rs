@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::cmd::{Cmd, Tally};
 use crate::outcome::{Done, Error};
 use crate::workspace::Workspace;
-use crate::{loom, small_shm, tidy};
+use crate::{faults, loom, small_shm, tidy};
 
 const USAGE: &str = "\
 Usage: cargo xtask ci [STEP...] [--list]
@@ -58,6 +58,11 @@ const STEPS: &[Step] = &[
         name: "small-shm",
         about: "the tests where /dev/shm has 64 MB",
         run: |_, tally| small_shm::run(tally),
+    },
+    Step {
+        name: "faults",
+        about: "each phase of a worker's life × each fault, with one number of workers and one order",
+        run: |_, tally| faults::sample(tally),
     },
     Step {
         name: "loom",

@@ -6,6 +6,7 @@
 mod bench;
 mod ci;
 mod cmd;
+mod faults;
 mod interop;
 mod loom;
 mod outcome;
@@ -24,6 +25,7 @@ Verbs:
   ci [STEP...]     everything a change must pass; names pick single steps, --list shows them
   tidy             the house rules that code can check
   bench [AREA...]  benchmarks in release; see `cargo xtask bench --help`
+  faults           everything that can happen to a worker; see `cargo xtask faults --help`
   interop          images and tensors against Python's own readers; see `cargo xtask interop --help`
   loom             the model-checked tests of shm-buffers
   help             this text
@@ -54,6 +56,7 @@ fn dispatch(mut args: lexopt::Parser) -> Result<(), Error> {
         "tidy" => tidy::main(args),
         "bench" => bench::main(args),
         "interop" => interop::main(args),
+        "faults" => faults::main(args),
         "loom" => loom::main(args),
         "help" => {
             print!("{HELP}");
@@ -90,7 +93,7 @@ mod tests {
 
     #[test]
     fn the_help_names_every_verb() {
-        for verb in ["ci", "tidy", "bench", "interop", "loom", "help"] {
+        for verb in ["ci", "tidy", "bench", "faults", "interop", "loom", "help"] {
             assert!(HELP.contains(&format!("\n  {verb}")), "{verb} is not in the help");
         }
     }

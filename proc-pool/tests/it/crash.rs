@@ -20,6 +20,10 @@ pub(crate) enum Crash {
     KilledFromOutside,
     /// The same; it is stopped first.
     StoppedThenKilled,
+    /// Stops itself, as SIGTSTP or a debugger would.
+    StopSelf,
+    /// Asks for more memory than there is.
+    AllocationFailure,
 }
 
 pub(crate) const CRASHES: [Crash; 10] = [
@@ -68,6 +72,14 @@ impl Crash {
                 support::tell(socket, std::process::id());
                 support::hang()
             }
+            Self::StopSelf => {
+                support::signal(std::process::id(), rustix::process::Signal::STOP);
+                support::hang()
+            }
+            Self::AllocationFailure => {
+                let much = Vec::<u8>::with_capacity(isize::MAX as usize / 2);
+                panic!("got {} bytes", much.capacity())
+            }
         }
     }
 }
@@ -82,6 +94,7 @@ extern "C" fn before_init() {
             unsafe { libc::_exit(code) };
         }
     }
+    crate::matrix::before_init();
     if std::env::var_os("IT_STOP_BEFORE_INIT").is_some() && std::env::var_os("PROC_POOL_WORKER").is_some() {
         crate::leaders::stop_before_init();
     }

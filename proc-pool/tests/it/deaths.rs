@@ -41,9 +41,11 @@ fn check(error: &TaskError, crash: Crash) {
         }
         Crash::Exit0 => Cause::Exited { code: 0 },
         Crash::Exit3 => Cause::Exited { code: 3 },
-        Crash::Abort => signalled(6, "SIGABRT"),
+        Crash::Abort | Crash::AllocationFailure => signalled(6, "SIGABRT"),
         Crash::Segfault => signalled(11, "SIGSEGV"),
-        Crash::KillSelf | Crash::KilledFromOutside | Crash::StoppedThenKilled => signalled(9, "SIGKILL"),
+        Crash::KillSelf | Crash::KilledFromOutside | Crash::StoppedThenKilled | Crash::StopSelf => {
+            signalled(9, "SIGKILL")
+        }
     };
     let Fault::WorkerDied { cause, .. } = &error.fault else {
         panic!("{crash:?}: {error}")

@@ -12,9 +12,11 @@ mod inputs;
 mod leaders;
 mod lifecycles;
 mod limits;
+mod matrix;
 mod observers;
 mod payloads;
 mod starts;
 mod support;
+mod trip;
 
 proc_pool::init_in_tests!();

@@ -145,6 +145,22 @@ impl Alone {
         assert_left_nothing(&shm);
     }
 
+    /// Runs it to its end, whatever that is; tells what it left behind, as well: files, and processes of its own.
+    pub(crate) fn report(mut self) -> (std::process::Output, Vec<PathBuf>) {
+        let output = self.command.output().expect("it can be started");
+        let mark = self.tmp.path().to_str().expect("it is UTF-8");
+        let processes = std::fs::read_dir("/proc").expect("it is readable").flatten();
+        let of_it = |path: &PathBuf| {
+            let environment = std::fs::read(path.join("environ")).unwrap_or_default();
+            environment
+                .split(|byte| *byte == 0)
+                .any(|it| it.ends_with(mark.as_bytes()))
+        };
+        let mut left: Vec<PathBuf> = processes.map(|it| it.path()).filter(of_it).collect();
+        left.extend(self.tmp.entries());
+        (output, left)
+    }
+
     /// Starts it, to be killed: what it prints can be read.
     pub(crate) fn start(mut self) -> (Child, Dir) {
         let child = self.command.spawn().expect("it can be started");
@@ -292,4 +308,22 @@ pub(crate) fn wait_until_all_sleep(pids: &[u32]) {
 pub(crate) fn try_kill(pid: u32) -> bool {
     let pid = rustix::process::Pid::from_raw(pid as i32).expect("no pid is 0");
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).is_ok()
+}
+
+/// Numbers that look random, always the same for the same seed.
+pub(crate) fn random(seed: u64) -> impl FnMut() -> u64 {
+    let mut state = seed;
+    // SplitMix64.
+    move || {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+}
+
+/// Whether a process is stopped.
+pub(crate) fn is_stopped(pid: u32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") T "))
 }

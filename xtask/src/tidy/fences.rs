@@ -34,6 +34,10 @@ pub(super) const FENCES: &[Fence] = &[
         reason: "crashes on purpose",
     },
     Fence {
+        path: "proc-pool/tests/it/trip.rs",
+        reason: "takes pages and system calls away, and handles the signals that come of it",
+    },
+    Fence {
         path: "shm-buffers/src/buffer.rs",
         reason: "a typed slice that owns its memory through a shared pointer",
     },
