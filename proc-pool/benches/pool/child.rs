@@ -3,7 +3,7 @@
 use std::io::{ErrorKind, Read, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
-use crate::{Failure, null, os, peers, pipes, waking};
+use crate::{Failure, os, peers, pipes, rings, waking};
 
 /// The argument before a part.
 pub(crate) const PART: &str = "--part";
@@ -15,12 +15,9 @@ pub(crate) fn play(part: &[String]) -> Result<(), Failure> {
             let (_, mut output) = os::stdio()?;
             Ok(output.write_all(b"!")?)
         }
-        ["echo"] => answer::<8>(|_| {}),
-        ["batches"] => answer::<{ pipes::BATCH_BYTES }>(|batch| {
-            for task in batch.as_chunks_mut::<8>().0 {
-                *task = null::op(u64::from_ne_bytes(*task)).to_ne_bytes();
-            }
-        }),
+        ["echo"] => answer(|_: &mut [u8; 8]| {}),
+        ["batches"] => answer(|batch: &mut [u8; pipes::BATCH_BYTES]| pipes::answer_batch(batch)),
+        ["rings"] => rings::worker(),
         ["ipc", server] => peers::ipc_worker(server),
         ["steady", case, tasks] => waking::steady(case, tasks.parse()?),
         _ => Err(format!("no such part: {part:?}").into()),

@@ -10,8 +10,8 @@
 //!
 //! What is not the same: the number of tasks of a round follows each one's own speed, so that all rounds take about as
 //! long. A pool of processes has a leader besides its two workers, which pulls, encodes, decodes and sums; rayon's two
-//! workers do that themselves. Bare pipes and the bare `ipc-channel` have one thread per worker that sums and no
-//! supervision, no order, no codec to speak of; they are floors, not peers.
+//! workers do that themselves. Bare rings, bare pipes and the bare `ipc-channel` have no supervision, no order and
+//! no codec to speak of, and pipes and `ipc-channel` a thread per worker that sums; they are floors, not peers.
 
 mod child;
 mod large;
@@ -21,6 +21,7 @@ mod os;
 mod peers;
 mod pipes;
 mod report;
+mod rings;
 mod rounds;
 mod start;
 mod tables;

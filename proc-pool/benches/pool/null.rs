@@ -1,11 +1,14 @@
 //! Tasks that are nothing but overhead: how many of them a second.
 
+use std::iter;
+
 use proc_pool::{Builder, Pool, Workers};
 use rayon::iter::{ParallelBridge, ParallelIterator};
 
 use crate::peers::{self, Ipc, Procspawn};
 use crate::pipes::Pipes;
 use crate::report::{Report, Target, rate};
+use crate::rings::Rings;
 use crate::rounds::{Contender, contest};
 use crate::{Effort, Failure, WORKERS};
 
@@ -28,7 +31,8 @@ pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<(), Failure
     report.heading("Null op, u64 to u64, over a lazy iterator, summed");
     let pool = pool(WORKERS)?;
     let threads = peers::rayon()?;
-    let (mut ipc, mut pipes, procspawn) = (Ipc::start()?, Pipes::start()?, Procspawn::start()?);
+    let (mut ipc, mut pipes, mut rings) = (Ipc::start()?, Pipes::start()?, Rings::start()?);
+    let procspawn = Procspawn::start()?;
     let mut contenders = [
         Contender::new("unordered", |tasks| sum(pool.map_unordered(0..tasks))),
         Contender::new("ordered", |tasks| sum(pool.map(0..tasks))),
@@ -37,7 +41,8 @@ pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<(), Failure
         }),
         Contender::new("procspawn", |tasks| procspawn.run(0..tasks, op)),
         Contender::new("ipc-channel, unbatched", |tasks| ipc.run(tasks)),
-        Contender::new("bare pipes, batches of 256", |tasks| pipes.run(tasks)),
+        Contender::new("bare pipes, 256 a batch", |tasks| pipes.run(tasks)),
+        Contender::new("bare rings, 256 a batch", |tasks| rings.run(tasks)),
     ];
     let rates = contest(&mut contenders, effort)?;
     let (ours, others) = rates.split_at(2);
@@ -51,7 +56,11 @@ pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<(), Failure
         [Target::AtLeast(0.1), Target::None, Target::None, Target::None],
     ];
     for ((ours, contender), targets) in ours.iter().zip(&contenders).zip(targets) {
-        for ((other, peer), target) in others.iter().zip(&contenders[2..]).zip(targets) {
+        for ((other, peer), target) in others
+            .iter()
+            .zip(&contenders[2..])
+            .zip(targets.into_iter().chain(iter::repeat(Target::None)))
+        {
             report.row(
                 contender.name,
                 rate(ours.median()),

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::thread;
 
 use crate::child::Part;
-use crate::{Failure, WORKERS};
+use crate::{Failure, WORKERS, null};
 
 pub(crate) const BATCH: usize = 256;
 pub(crate) const BATCH_BYTES: usize = BATCH * size_of::<u64>();
@@ -54,12 +54,19 @@ fn sum(mut output: impl Read, batches: usize) -> Result<u64, Failure> {
     let mut sum = 0;
     for _ in 0..batches {
         output.read_exact(&mut bytes)?;
-        sum += bytes
-            .as_chunks::<8>()
-            .0
-            .iter()
-            .map(|&output| u64::from_ne_bytes(output))
-            .sum::<u64>();
+        sum += sum_of_batch(&bytes);
     }
     Ok(sum)
+}
+
+pub(crate) fn sum_of_batch(outputs: &[u8]) -> u64 {
+    let outputs = outputs.as_chunks().0.iter();
+    outputs.map(|&output| u64::from_ne_bytes(output)).sum()
+}
+
+/// What a worker does with a batch, in place.
+pub(crate) fn answer_batch(batch: &mut [u8]) {
+    for task in batch.as_chunks_mut().0 {
+        *task = null::op(u64::from_ne_bytes(*task)).to_ne_bytes();
+    }
 }

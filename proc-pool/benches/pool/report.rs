@@ -23,7 +23,7 @@ pub(crate) struct Report {
 impl Report {
     pub(crate) fn new() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        println!("{} workers on {cores} cores", crate::WORKERS);
+        println!("{} workers on {cores} cores{}", crate::WORKERS, others());
         Self::default()
     }
 
@@ -71,7 +71,16 @@ impl Report {
     }
 
     pub(crate) fn close(self) {
-        println!("\n{} targets met, {} missed", self.met, self.missed);
+        println!("\n{} targets met, {} missed{}", self.met, self.missed, others());
+    }
+}
+
+/// How busy the machine is or was, since a benchmark among others tells little.
+fn others() -> String {
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    match load.split(' ').next() {
+        Some(minute) if !minute.is_empty() => format!("; load in the last minute: {minute}"),
+        _ => String::new(),
     }
 }
 
