@@ -1,14 +1,13 @@
 //! How a worker tells the leader the time that its tasks take.
 
-use std::time::Instant;
-
 use shm_buffers::slots::Slots;
 
+use crate::os::now_ns;
 use crate::protocol::slot;
 
 /// Tells the leader how long tasks take, without asking the time for each tiny one.
 pub(crate) struct Clock {
-    since: Option<Instant>,
+    since: Option<u64>,
     tasks: u64,
     /// Tasks until the clock is read.
     every: u64,
@@ -24,9 +23,9 @@ impl Clock {
     }
 
     #[inline]
-    pub(crate) fn start(&mut self) {
+    pub(crate) fn start(&mut self, control: &Slots) {
         if self.since.is_none() {
-            self.since = Some(Instant::now());
+            self.begin(control, now_ns());
         }
     }
 
@@ -34,19 +33,27 @@ impl Clock {
     pub(crate) fn task_done(&mut self, control: &Slots) {
         self.tasks += 1;
         if self.tasks >= self.every {
-            self.read(control);
-            self.since = Some(Instant::now());
+            let now = now_ns();
+            self.read(control, now);
+            self.begin(control, now);
         }
     }
 
     pub(crate) fn stop(&mut self, control: &Slots) {
-        self.read(control);
+        if self.tasks > 0 {
+            self.read(control, now_ns());
+        }
         self.since = None;
     }
 
-    fn read(&mut self, control: &Slots) {
+    fn begin(&mut self, control: &Slots, now: u64) {
+        self.since = Some(now);
+        control.slot(slot::SINCE_NS).set(now);
+    }
+
+    fn read(&mut self, control: &Slots, now: u64) {
         if let (Some(since), 1..) = (self.since, self.tasks) {
-            let ns = since.elapsed().as_nanos() as u64;
+            let ns = now.saturating_sub(since);
             control.slot(slot::BUSY_NS).add(ns);
             control.slot(slot::BUSY_TASKS).add(self.tasks);
             // About every 20 µs.

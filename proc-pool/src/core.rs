@@ -1,9 +1,10 @@
 //! The core: what is true of a pool now. One value behind one lock that is never held while anybody waits, calls
 //! a user's code or the system's slow parts.
 
+mod snapshot;
 mod tasks;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
@@ -40,10 +41,21 @@ struct Member {
     expired: Option<(JobKey, u64)>,
 }
 
+/// A process that was started, connected or not.
+#[derive(Debug)]
+struct Birth {
+    incarnation: Incarnation,
+    /// `None` once it was reaped.
+    pid: Option<u32>,
+    at: Instant,
+}
+
 #[derive(Debug)]
 pub(crate) struct Core {
     members: Vec<Option<Member>>,
     pub(crate) jobs: Jobs,
+    /// The last process in each place.
+    births: BTreeMap<WorkerId, Birth>,
     /// Tasks that came back from dead workers, oldest first.
     backlog: VecDeque<Task<Large>>,
     limits: Limits,
@@ -65,6 +77,7 @@ impl Core {
         Self {
             members: (0..workers).map(|_| None).collect(),
             jobs: Jobs::default(),
+            births: BTreeMap::new(),
             backlog: VecDeque::new(),
             limits,
             supervisor,
@@ -118,6 +131,17 @@ impl Core {
 
     pub(crate) fn failure(&self) -> Option<&PoolError> {
         self.failure.as_ref()
+    }
+
+    /// A process was started.
+    pub(crate) fn spawned(&mut self, incarnation: Incarnation, pid: u32) {
+        self.stats.spawned += 1;
+        let birth = Birth {
+            incarnation,
+            pid: Some(pid),
+            at: Instant::now(),
+        };
+        self.births.insert(incarnation.worker, birth);
     }
 
     pub(crate) fn connected(
@@ -213,6 +237,9 @@ impl Core {
         }
         if !self.stopping {
             self.stats.deaths += 1;
+        }
+        if let Some(birth) = self.births.get_mut(&worker) {
+            birth.pid = None;
         }
         self.event(Event::Ended {
             worker,

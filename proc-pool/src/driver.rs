@@ -136,6 +136,15 @@ impl Driver {
         self.core.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The core, when everything that workers have said was heard.
+    pub(crate) fn fresh_core(&self) -> MutexGuard<'_, Core> {
+        if self.core().pump() > 0 {
+            // Somebody may sleep until what was just taken comes.
+            self.nudge();
+        }
+        self.core()
+    }
+
     /// Something changed that waiting callers, or who drives, must look at.
     pub(crate) fn nudge(&self) {
         self.tell();

@@ -244,7 +244,7 @@ impl Keeper {
             }
         };
         let pid = spawned.child.id();
-        self.driver.core().stats.spawned += 1;
+        self.driver.core().spawned(incarnation, pid);
         self.processes.push(Process {
             incarnation,
             spawned,

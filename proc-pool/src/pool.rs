@@ -13,6 +13,7 @@ use crate::keeper::{Keeper, Order};
 use crate::map::{Map, Order as MapOrder};
 use crate::os::Memory;
 use crate::service::{decode, encode};
+use crate::snapshot::Snapshot;
 use crate::stats::Stats;
 
 /// A number of worker processes that turn bytes into bytes.
@@ -66,6 +67,11 @@ impl BytePool {
     /// The counts up to now.
     pub fn stats(&self) -> Stats {
         self.driver.core().stats
+    }
+
+    /// What its workers are doing now. Costs a look at each, and some files of the system's.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot::of(&self.driver)
     }
 
     /// Process ids of the workers that are there now.
@@ -176,6 +182,11 @@ impl<T: serde::Serialize, R: serde::de::DeserializeOwned> Pool<T, R> {
     /// The pool below, on bytes.
     pub fn bytes(&self) -> &BytePool {
         &self.bytes
+    }
+
+    /// What its workers are doing now, as [`BytePool::snapshot`].
+    pub fn snapshot(&self) -> Snapshot {
+        self.bytes.snapshot()
     }
 
     /// Runs every task and gives the outputs in the tasks' order. Tasks are taken from `tasks` as there is room for

@@ -101,7 +101,9 @@ pub(crate) mod slot {
     pub(crate) const BUSY_TASKS: usize = 2;
     /// Bells that the worker has heard.
     pub(crate) const BELLS: usize = 3;
-    pub(crate) const COUNT: usize = 4;
+    /// When the task in progress began, at most: [`now_ns`](crate::os::now_ns) as last read before it.
+    pub(crate) const SINCE_NS: usize = 4;
+    pub(crate) const COUNT: usize = 5;
 }
 
 impl Sizes {

@@ -69,6 +69,15 @@ enum State {
     Gone,
 }
 
+/// How far a place's process is, without the details.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    Due,
+    Starting,
+    Ready,
+    Gone,
+}
+
 /// A worker's place.
 #[derive(Debug, Clone)]
 struct Place {
@@ -115,6 +124,15 @@ impl Supervisor {
 
     pub(crate) fn is_ready(&self, worker: WorkerId) -> bool {
         matches!(self.places[worker.0 as usize].state, State::Ready { .. })
+    }
+
+    pub(crate) fn phase(&self, worker: WorkerId) -> Phase {
+        match self.places[worker.0 as usize].state {
+            State::Due(_) => Phase::Due,
+            State::Spawning | State::Starting { .. } => Phase::Starting,
+            State::Ready { .. } => Phase::Ready,
+            State::Gone => Phase::Gone,
+        }
     }
 
     pub(crate) fn all_ready(&self) -> bool {

@@ -200,7 +200,7 @@ impl Process {
                 // Our own leader's memory is broken: nothing sensible can follow.
                 Err(_) => os::exit_now(ORPHANED),
             }
-            self.clock.start();
+            self.clock.start(&self.control);
             self.control.slot(slot::STARTED).add(1);
             // What the op does must not be moved before that: should it kill us, the leader has to know.
             compiler_fence(Ordering::SeqCst);

@@ -11,6 +11,21 @@ pub struct Memory {
 }
 
 impl Memory {
+    /// Resident bytes of process `pid`, without the proportional part: far cheaper for a process with much memory.
+    pub(crate) fn resident_of(pid: u32) -> Option<u64> {
+        #[cfg(target_os = "linux")]
+        {
+            let statm = std::fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
+            let pages: u64 = statm.split(' ').nth(1)?.parse().ok()?;
+            // A zombie has none, and no memory either.
+            (pages > 0).then(|| pages * rustix::param::page_size() as u64)
+        }
+        #[cfg(not(target_os = "linux"))]
+        {
+            Self::of(pid).map(|memory| memory.resident)
+        }
+    }
+
     /// The memory of process `pid` now; `None` when it is gone or the system does not tell.
     pub fn of(pid: u32) -> Option<Self> {
         let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;

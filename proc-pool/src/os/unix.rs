@@ -64,6 +64,13 @@ pub(crate) fn die_with(leader: u32) -> bool {
     rustix::process::getppid().is_some_and(|parent| parent.as_raw_nonzero().get() as u32 == leader)
 }
 
+/// Nanoseconds of a clock that all processes of the machine read alike, and that nobody sets.
+#[inline]
+pub(crate) fn now_ns() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}
+
 /// Longest path of a socket, in bytes.
 pub(crate) const MAX_SOCKET_PATH: Option<usize> = {
     let unused = std::mem::offset_of!(libc::sockaddr_un, sun_path);

@@ -41,6 +41,13 @@ pub(crate) fn die_with(_leader: u32) -> bool {
     true
 }
 
+/// Nanoseconds of a clock that all processes of the machine read alike.
+pub(crate) fn now_ns() -> u64 {
+    std::time::SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_nanos() as u64)
+}
+
 /// Channels are named pipes here, without a path.
 pub(crate) const MAX_SOCKET_PATH: Option<usize> = None;
 

@@ -15,6 +15,7 @@ mod limits;
 mod matrix;
 mod observers;
 mod payloads;
+mod snapshots;
 mod starts;
 mod support;
 mod trip;
