@@ -1,30 +1,21 @@
 //! [`Builder`]: how a pool is to be, and its start.
 
-use std::collections::BTreeMap;
+mod build;
+
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use shm_buffers::Backing;
 
-use crate::core::Core;
-use crate::driver::Driver;
-use crate::entry::Entry;
-use crate::error::PoolError;
-use crate::init;
-use crate::keeper::{Keeper, Plan};
+use crate::launch::Launch;
 use crate::limits::Limits;
 use crate::observer::{Nobody, Observer};
-use crate::pool::{BytePool, Pool};
 use crate::protocol::Sizes;
-use crate::service::{Op, Service, Typed, Worker, encode};
-use crate::spawn;
-use crate::supervisor::{Patience, Supervisor};
-use crate::worker::serve;
-use crate::workers::{Workers, cores};
-
-const MAX_SIDE_RING: usize = 1 << 30;
-const MAX_SLOTS: usize = 1 << 20;
+use crate::supervisor::Patience;
+use crate::threads::Threads;
+use crate::workers::Workers;
 
 /// Sets a pool up.
 #[derive(Clone)]
@@ -35,7 +26,9 @@ pub struct Builder {
     sizes: Sizes,
     backing: Backing,
     observer: Arc<dyn Observer>,
-    environment: BTreeMap<OsString, OsString>,
+    launch: Launch,
+    /// For the workers, theirs, and so on.
+    threads: Vec<Threads>,
 }
 
 impl std::fmt::Debug for Builder {
@@ -63,21 +56,11 @@ impl Default for Builder {
             },
             backing: Backing::Auto,
             observer: Arc::new(Nobody),
-            environment: BTreeMap::new(),
+            launch: Launch::default(),
+            threads: Vec::new(),
         }
     }
 }
-
-/// The variables by which numeric libraries learn how many threads to use.
-const THREAD_LIMITS: [&str; 7] = [
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "BLIS_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-    "RAYON_NUM_THREADS",
-];
 
 impl Builder {
     /// A pool of a worker for each core.
@@ -135,93 +118,59 @@ impl Builder {
         self
     }
 
-    /// Sets an environment variable of the workers. Otherwise they have this process's, and thread limits for
-    /// numeric libraries (`OMP_NUM_THREADS` and the like) of cores divided by workers where none are set.
+    /// Sets an environment variable of the workers. Otherwise they have this process's, and limits for their
+    /// [`threads`](Self::threads).
     pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
-        self.environment.insert(name.into(), value.into());
+        self.launch.environment.set(name.into(), value.into());
         self
     }
 
-    /// Starts a pool of workers that run `S`, each made from `init`, and waits until all are ready.
-    ///
-    /// # Errors
-    /// [`PoolError`]; when workers can't start, after a few attempts.
-    pub fn build_bytes<S: Service>(self, init: Vec<u8>) -> Result<BytePool, PoolError> {
-        if !init::is_initialized() {
-            return Err(PoolError::NotInitialized);
-        }
-        let workers = self.workers.resolve()?.get();
-        let sizes = [
-            ("a side ring", self.sizes.side, MAX_SIDE_RING),
-            ("a number of slots", self.sizes.slots, MAX_SLOTS),
-        ];
-        for (what, asked, max) in sizes {
-            if asked > max {
-                return Err(PoolError::Size { what, asked, max });
-            }
-        }
-        spawn::check()?;
-        let entry = Entry::of(serve::<S>)?;
-        let supervisor = Supervisor::new(workers, self.patience, Instant::now());
-        let (keeper, orders) = crossbeam_channel::unbounded();
-        let driver = Arc::new(Driver::new(Core::new(
-            workers,
-            self.limits,
-            supervisor,
-            keeper.clone(),
-        ))?);
-        let mut environment = self.environment;
-        let threads = (cores() / workers).max(1).to_string();
-        for name in THREAD_LIMITS {
-            if std::env::var_os(name).is_none() {
-                environment
-                    .entry(name.into())
-                    .or_insert_with(|| threads.clone().into());
-            }
-        }
-        let plan = Plan {
-            workers,
-            entry,
-            sizes: self.sizes,
-            init,
-            backing: self.backing,
-            environment,
-        };
-        let keeping = Keeper::new(driver.clone(), self.observer, plan, orders, keeper.clone())?;
-        BytePool::start(workers, driver, keeper, keeping)
+    /// Keeps an environment variable of this process, or a limit of [`threads`](Self::threads), from the workers.
+    pub fn env_remove(mut self, name: impl Into<OsString>) -> Self {
+        self.launch.environment.remove(name.into());
+        self
     }
 
-    /// Starts a pool of [`Worker`]s, each made from `op` and `init`, and waits until all are ready.
-    ///
-    /// # Errors
-    /// [`PoolError`]; when workers can't start, after a few attempts.
-    pub fn build<W: Worker>(self, op: W::Op, init: &W::Init) -> Result<Pool<W::Task, W::Output>, PoolError> {
-        // Its type is all that crosses, as part of the entry point's; that it exists is what `op` shows.
-        let _ = op;
-        let mut bytes = Vec::new();
-        encode(init, &mut bytes).map_err(|e| PoolError::Init(e.to_string()))?;
-        Ok(Pool::new(self.build_bytes::<Typed<W>>(bytes)?))
+    /// Keeps all of this process's environment variables from the workers, and forgets what [`env`](Self::env) has
+    /// set up to now.
+    pub fn env_clear(mut self) -> Self {
+        self.launch.environment.clear();
+        self
     }
 
-    /// Starts a pool that runs `op`: a plain `fn`, or a closure that captures nothing (another one does not
-    /// compile).
+    /// The directory that workers are started in (default: this process's).
+    pub fn current_dir(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.launch.directory = Some(directory.into());
+        self
+    }
+
+    /// How many threads the numeric libraries in each worker may use (default: [`Threads::Share`]).
+    pub fn threads(self, threads: Threads) -> Self {
+        self.threads_by_level([threads])
+    }
+
+    /// As [`threads`](Self::threads), also for pools within the workers, if those pools don't choose themselves: the
+    /// first for the workers, the second for their workers, and so on; [`Threads::Share`] after the last.
     ///
-    /// # Errors
-    /// [`PoolError`]; when workers can't start, after a few attempts.
-    pub fn build_op<F, T, R>(self, op: F) -> Result<Pool<T, R>, PoolError>
-    where
-        F: Fn(T) -> R + Copy + 'static,
-        T: serde::Serialize + serde::de::DeserializeOwned + 'static,
-        R: serde::Serialize + serde::de::DeserializeOwned + 'static,
-    {
-        self.build::<Op<F, T, R>>(op, &())
+    /// ```
+    /// use proc_pool::{Builder, Threads};
+    ///
+    /// // Two threads for the ops; pools that an op makes divide those two.
+    /// let builder = Builder::new().threads(Threads::Count(2));
+    /// // Workers may use all there is, their workers one thread each.
+    /// let builder = Builder::new().threads_by_level([Threads::Unlimited, Threads::Count(1)]);
+    /// ```
+    pub fn threads_by_level(mut self, levels: impl IntoIterator<Item = Threads>) -> Self {
+        self.threads = levels.into_iter().collect();
+        self
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::workers::MAX_WORKERS;
+    use crate::error::PoolError;
+    use crate::workers::{MAX_WORKERS, cores};
 
     /// No test of this binary calls `init`.
     #[test]
@@ -230,6 +179,9 @@ mod tests {
         let Err(error) = pool else { panic!("it started") };
         assert!(matches!(error, PoolError::NotInitialized));
         assert!(error.to_string().contains("init()"), "{error}");
+        // Another program can't be mistaken for this one.
+        let pool = Builder::new().build_named::<u64, u64, _>("no/such/program", "square", &());
+        assert!(matches!(pool, Err(PoolError::Program { .. })), "{pool:?}");
     }
 
     #[test]
@@ -239,7 +191,8 @@ mod tests {
             patience,
             sizes,
             backing,
-            environment,
+            launch,
+            threads,
             ..
         } = Builder::new();
         assert_eq!(workers, Workers::All);
@@ -247,6 +200,8 @@ mod tests {
         assert_eq!(patience.start_timeout, Duration::from_secs(60));
         assert_eq!((sizes.side, sizes.slots), (256 << 10, 0));
         assert_eq!(backing, Backing::Auto);
-        assert!(environment.is_empty());
+        assert!(launch.environment.inherits() && launch.directory.is_none());
+        assert!(threads.is_empty());
+        assert_eq!(Threads::default(), Threads::Share);
     }
 }

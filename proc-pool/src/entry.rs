@@ -1,5 +1,8 @@
 //! The worker's entry point: how the leader says which function a worker shall run.
 //!
+//! A worker program of its own knows its ops by name: see [`Registry`]. As for workers that are the leader's own
+//! program:
+//!
 //! A function pointer means nothing in another process: address spaces are randomized. But a worker runs the same
 //! executable, so that the distance between two functions of it is the same there. What crosses is the distance
 //! from an anchor, with a fingerprint of the executable, without which it would be an invitation to jump anywhere.
@@ -9,14 +12,40 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::PoolError;
 use crate::os;
+use crate::registry::{Named, Registry};
 use crate::worker::Bootstrap;
 
 /// What a worker process runs instead of `main`.
 pub(crate) type Main = fn(Bootstrap) -> !;
 
+/// Which function a worker runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Entry {
+    Own(Place),
+    Named(Named),
+}
+
+impl Entry {
+    /// The function in this process, which has the ops of `registry` by name.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub(crate) fn resolve(&self, registry: Option<&Registry>) -> Result<Main, String> {
+        match (self, registry) {
+            (Self::Own(place), _) => place
+                .resolve()
+                .ok_or_else(|| "runs another executable than its leader; was it replaced?".to_owned()),
+            (Self::Named(op), Some(registry)) => registry.find(op),
+            (Self::Named(_), None) => {
+                Err("has no ops by name: its program called `init` before `Registry::serve`".to_owned())
+            }
+        }
+    }
+}
+
 /// A function of this executable, in a form that another process running it understands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Entry {
+pub(crate) struct Place {
     distance: usize,
     image: os::Image,
 }
@@ -28,7 +57,7 @@ fn anchor_address() -> usize {
     anchor as fn() as usize
 }
 
-impl Entry {
+impl Place {
     /// # Errors
     /// [`PoolError::EntryOutsideImage`] if `main` is not in the executable that the anchor is in.
     pub(crate) fn of(main: Main) -> Result<Self, PoolError> {
@@ -44,7 +73,7 @@ impl Entry {
     }
 
     /// The function in this process; `None` in any other executable than the leader's.
-    pub(crate) fn resolve(self) -> Option<Main> {
+    fn resolve(self) -> Option<Main> {
         if os::Image::own().ok()? != self.image {
             return None;
         }
@@ -68,7 +97,7 @@ mod tests {
 
     #[test]
     fn resolves_to_the_same_function() {
-        let entry = Entry::of(one).expect("it is in this executable");
+        let entry = Place::of(one).expect("it is in this executable");
         assert_eq!(
             entry.resolve().map(|main| main as usize),
             Some(one as Main as usize)
@@ -77,7 +106,7 @@ mod tests {
 
     #[test]
     fn another_image_is_refused() {
-        let mut entry = Entry::of(one).expect("it is in this executable");
+        let mut entry = Place::of(one).expect("it is in this executable");
         entry.image = os::Image::other();
         assert!(entry.resolve().is_none());
     }

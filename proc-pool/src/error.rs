@@ -137,6 +137,25 @@ pub enum PoolError {
         /// What is wrong with it.
         source: Arc<io::Error>,
     },
+    /// The worker program can't be executed.
+    #[error("cannot execute the worker program {}", path.display())]
+    Program {
+        /// Its path.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: Arc<io::Error>,
+    },
+    /// The directory that workers are to be started in is none.
+    #[error("cannot start workers in the directory {}", dir.display())]
+    CurrentDir {
+        /// The directory.
+        dir: PathBuf,
+        /// What is wrong with it.
+        source: Arc<io::Error>,
+    },
+    /// Workers were to have no threads at all.
+    #[error("workers need at least one thread; `Threads::Unlimited` sets no limit")]
+    ThreadCount,
     /// A size makes no sense.
     #[error("{what} of {asked} is too large; {max} at most")]
     Size {

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::registry::Registry;
 use crate::worker;
 
 static INITIALIZED: AtomicBool = AtomicBool::new(false);
@@ -9,7 +10,8 @@ static INITIALIZED: AtomicBool = AtomicBool::new(false);
 /// The environment variable that makes a process a worker.
 pub(crate) const VARIABLE: &str = "PROC_POOL_WORKER";
 
-/// To be called as the first line of `main` by every program that uses pools.
+/// To be called as the first line of `main` by every program that uses pools; but for those whose workers are
+/// [programs of their own](crate::Registry).
 ///
 /// In the program itself it returns at once. In a worker process, which is the same program started again, it
 /// connects to the leader, works until it is told to end, and never returns.
@@ -19,21 +21,28 @@ pub(crate) const VARIABLE: &str = "PROC_POOL_WORKER";
 ///
 /// In tests, where `main` belongs to the test harness, use [`init_in_tests!`](crate::init_in_tests).
 pub fn init() {
+    enter(None);
+}
+
+/// Never returns in a worker process; `registry` are the ops that it has by name.
+pub(crate) fn enter(registry: Option<&Registry>) {
     INITIALIZED.store(true, Ordering::Relaxed);
-    if let Some(ticket) = take_ticket() {
-        worker::main(&ticket);
-    }
     // The executable may be replaced later: remember what it is now. Errors are told when a pool is built.
     let _ = crate::os::Image::own();
+    if let Some(ticket) = take_ticket() {
+        worker::main(&ticket, registry);
+    }
 }
 
 pub(crate) fn is_initialized() -> bool {
     INITIALIZED.load(Ordering::Relaxed)
 }
 
-/// What a leader writes into a worker's environment.
+/// What a leader writes into a worker's environment. Its form is the same in all versions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Ticket {
+    /// The leader's [`VERSION`](crate::protocol::VERSION).
+    pub(crate) version: String,
     pub(crate) leader: u32,
     pub(crate) token: u128,
     /// The name of the leader's one-shot server.
@@ -42,17 +51,22 @@ pub(crate) struct Ticket {
 
 impl Ticket {
     pub(crate) fn to_value(&self) -> String {
-        format!("1,{},{:032x},{}", self.leader, self.token, self.server)
+        let Self {
+            version,
+            leader,
+            token,
+            server,
+        } = self;
+        format!("{version},{leader},{token:032x},{server}")
     }
 
     fn of_value(value: &str) -> Option<Self> {
         let mut parts = value.splitn(4, ',');
-        if parts.next()? != "1" {
-            return None;
-        }
+        let version = parts.next()?.to_owned();
         let leader = parts.next()?.parse().ok()?;
         let token = u128::from_str_radix(parts.next()?, 16).ok()?;
         Some(Self {
+            version,
             leader,
             token,
             server: parts.next()?.to_owned(),
@@ -106,12 +120,13 @@ mod tests {
     #[test]
     fn tickets_survive_commas_in_paths() {
         let ticket = Ticket {
+            version: "1.2.3".into(),
             leader: 7,
             token: u128::MAX,
             server: "/tmp/a,b/socket".into(),
         };
         assert_eq!(Ticket::of_value(&ticket.to_value()), Some(ticket));
-        for bad in ["", "2,7,0,x", "1,7,zz,x", "1,-,0,x", "1,7,0"] {
+        for bad in ["", "1,7,zz,x", "1,-,0,x", "1,7,0"] {
             assert_eq!(Ticket::of_value(bad), None, "{bad}");
         }
     }

@@ -2,8 +2,6 @@
 //!
 //! It lives as long as its pool: Linux ends a worker with the *thread* that started it.
 
-use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::panic::{self, AssertUnwindSafe};
 use std::process::ExitStatus;
 use std::sync::Arc;
@@ -19,6 +17,7 @@ use crate::driver::Driver;
 use crate::entry::Entry;
 use crate::error::{Cause, KillReason, PoolError, WorkerId};
 use crate::lane::Lane;
+use crate::launch::Launch;
 use crate::observer::Observer;
 use crate::os;
 use crate::payload::{MAX_INLINE, chain, to_segment};
@@ -58,7 +57,7 @@ pub(crate) struct Plan {
     pub(crate) sizes: Sizes,
     pub(crate) init: Vec<u8>,
     pub(crate) backing: Backing,
-    pub(crate) environment: BTreeMap<OsString, OsString>,
+    pub(crate) launch: Launch,
 }
 
 struct Process {
@@ -179,11 +178,22 @@ impl Keeper {
     fn obey(&mut self, order: Order) {
         match order {
             Order::Spawn(worker) => {
-                let event = match self.spawn(worker) {
+                let spawned = self.spawn(worker);
+                let hopeless = spawned
+                    .as_ref()
+                    .err()
+                    .filter(|e| matches!(e, PoolError::Program { .. }))
+                    .cloned();
+                let event = match spawned {
                     Ok(()) => Event::Spawned(worker),
                     Err(e) => Event::StartFailed(worker, chain(&e)),
                 };
-                self.driver.core().event(event);
+                let mut core = self.driver.core();
+                // No attempt will find it better; once there were workers, it may be about to be replaced.
+                if let Some(error) = hopeless.filter(|_| core.stats.spawned == 0) {
+                    core.fail(error);
+                }
+                core.event(event);
             }
             Order::Kill(worker, reason) => {
                 self.kill(reason, |process| process.incarnation.worker == worker);
@@ -232,7 +242,7 @@ impl Keeper {
         let slots = Slots::new(&region, map.slots);
         quietly(|| self.observer.started(worker, side, slots));
         let to_self = self.to_self.clone();
-        let spawned = spawn::spawn(&self.plan.environment, move |introduction| {
+        let spawned = spawn::spawn(&self.plan.launch, move |introduction| {
             // The keeper may have ended meanwhile, and with it the interest.
             let _ = to_self.send(Order::Introduced(incarnation, introduction));
         });
@@ -274,7 +284,7 @@ impl Keeper {
             let welcome = Welcome {
                 worker: incarnation.worker,
                 workers: self.plan.workers as u32,
-                entry: self.plan.entry,
+                entry: self.plan.entry.clone(),
                 region,
                 sizes: self.plan.sizes,
                 init,

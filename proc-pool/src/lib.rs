@@ -6,7 +6,8 @@
 //! - [`Pool::map`] gives each task's output or its [`TaskError`]: an op that panics, exits or crashes costs its own
 //!   task, and nothing else.
 //!
-//! Workers are made by executing the program again, never by `fork`. Tasks and outputs travel through rings in
+//! Workers are made by executing the program again, never by `fork`; or another program, which has its ops by name
+//! ([`Registry`]). Tasks and outputs travel through rings in
 //! shared memory; the system is called only to wake who sleeps.
 //!
 //! This crate knows nothing of models, logs or terminals.
@@ -38,6 +39,7 @@ mod init;
 mod jobs;
 mod keeper;
 mod lane;
+mod launch;
 mod ledger;
 mod limits;
 mod map;
@@ -48,11 +50,13 @@ mod panics;
 mod payload;
 mod pool;
 mod protocol;
+mod registry;
 mod service;
 mod snapshot;
 mod spawn;
 mod stats;
 mod supervisor;
+mod threads;
 mod window;
 mod worker;
 mod workers;
@@ -65,7 +69,9 @@ pub use observer::Observer;
 pub use os::Memory;
 pub use panics::{Panic, catch_panic};
 pub use pool::{BytePool, Pool};
+pub use registry::Registry;
 pub use service::{BoxError, CallError, Service, Worker, WorkerContext};
 pub use snapshot::{Running, Snapshot, WorkerSnapshot, WorkerState};
 pub use stats::Stats;
+pub use threads::Threads;
 pub use workers::{MAX_WORKERS, Workers};

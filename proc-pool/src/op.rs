@@ -17,6 +17,7 @@ pub(crate) fn conjure<F: Copy + 'static>() -> F {
     // SAFETY: `F` has no bytes (checked at compile time), so reading it reads nothing, and a dangling aligned
     // pointer is valid for that. That a value of `F` may exist is shown by the leader, which was given one: the
     // only caller is the private `Typed`, whose entry point only `Builder::build` hands out, and that takes an `F`
-    // by value. `Copy` says that it may exist any number of times.
+    // by value. In a worker program of its own it is shown by the program itself: `Registry` takes an `F` by value,
+    // too. `Copy` says that it may exist any number of times.
     unsafe { std::ptr::NonNull::<F>::dangling().read() }
 }

@@ -10,6 +10,10 @@ use shm_buffers::{Layout, RegionHandle, SegmentHandle, Span};
 use crate::entry::Entry;
 use crate::error::WorkerId;
 
+/// What leader and worker must have in common: a worker program may have been built at another time. What tells
+/// that they have not is the same in all versions: the ticket, [`Hello`], and the order of [`Note`]'s variants.
+pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
+
 /// The worker's first and only message of this type.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Hello {

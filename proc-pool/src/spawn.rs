@@ -1,11 +1,9 @@
 //! Spawning one worker process and being introduced to it.
 
-use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::io;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -13,8 +11,9 @@ use ipc_channel::ipc::{self, IpcOneShotServer, IpcReceiver, IpcSender};
 
 use crate::error::PoolError;
 use crate::init::{Ticket, VARIABLE};
+use crate::launch::Launch;
 use crate::os;
-use crate::protocol::Hello;
+use crate::protocol::{Hello, VERSION};
 
 /// A process that was started and has not connected yet.
 #[derive(Debug)]
@@ -31,36 +30,26 @@ const ACCEPTING: Duration = Duration::from_millis(200);
 /// What came of an introduction.
 pub(crate) type Introduction = Result<(IpcReceiver<Hello>, Hello), String>;
 
-/// Starts this program again as a worker. `introduced` is called, from a thread of its own, when the process has
+/// Starts a worker process. `introduced` is called, from a thread of its own, when the process has
 /// connected or ended without.
 pub(crate) fn spawn(
-    environment: &BTreeMap<OsString, OsString>,
+    launch: &Launch,
     introduced: impl FnOnce(Introduction) + Send + 'static,
 ) -> Result<Spawned, PoolError> {
     let token = token().map_err(PoolError::io("make a token"))?;
     let (server, name) = server()?;
-    let mut arguments = std::env::args_os();
-    let mut command = Command::new(os::program().map_err(PoolError::io("find the program's executable"))?);
-    #[cfg(unix)]
-    if let Some(name) = arguments.next() {
-        use std::os::unix::process::CommandExt;
-        command.arg0(name);
-    }
-    #[cfg(not(unix))]
-    arguments.next();
     let ticket = Ticket {
+        version: VERSION.to_owned(),
         leader: std::process::id(),
         token,
         server: name.clone(),
     };
-    let child = command
-        .args(arguments)
-        .envs(environment)
-        .env(VARIABLE, ticket.to_value())
-        // Several readers of one terminal would steal one another's input.
-        .stdin(Stdio::null())
-        .spawn()
-        .map_err(PoolError::io("start a worker process"))
+    let child = launch
+        .command()
+        .and_then(|mut command| {
+            command.env(VARIABLE, ticket.to_value());
+            command.spawn().map_err(|e| launch.refused(e))
+        })
         .inspect_err(|_| remove(&name))?;
     let mut spawned = Spawned {
         child,

@@ -15,7 +15,8 @@ use crate::init::Ticket;
 use crate::os;
 use crate::panics::catch_panic;
 use crate::payload::{MAX_INLINE, chain, to_segment};
-use crate::protocol::{Carried, Hello, MAX_REASON, Map, Note, Spin, Tag, ToWorker, Welcome, slot};
+use crate::protocol::{Carried, Hello, MAX_REASON, Map, Note, Spin, Tag, ToWorker, VERSION, Welcome, slot};
+use crate::registry::Registry;
 use crate::service::{CallError, Service, WorkerContext, decode, encode};
 use crate::spawn;
 
@@ -36,8 +37,8 @@ pub(crate) struct Bootstrap {
     to_leader: IpcSender<Note>,
 }
 
-/// What `init` does in a worker process.
-pub(crate) fn main(ticket: &Ticket) -> ! {
+/// What `init` does in a worker process that has the ops of `registry` by name.
+pub(crate) fn main(ticket: &Ticket, registry: Option<&Registry>) -> ! {
     // As in every Rust program, but `init` may run before Rust's own start.
     os::ignore_broken_pipes();
     let connected = IpcSender::<Hello>::connect(ticket.server.clone());
@@ -53,18 +54,23 @@ pub(crate) fn main(ticket: &Ticket) -> ! {
     let Ok((from_leader, to_leader)) = introduce(ticket, to_leader) else {
         os::exit_now(ORPHANED)
     };
+    if ticket.version != VERSION {
+        // Whatever it says, after that it listens.
+        let _ = from_leader.recv();
+        let leaders = &ticket.version;
+        let reason =
+            format!("has proc-pool {VERSION} and its leader {leaders}; build both with the same version");
+        give_up(&to_leader, &reason);
+    }
     match from_leader.recv() {
-        Ok(ToWorker::Welcome(welcome)) => {
-            let bootstrap = Bootstrap {
+        Ok(ToWorker::Welcome(welcome)) => match welcome.entry.resolve(registry) {
+            Ok(entry) => entry(Bootstrap {
                 welcome: *welcome,
                 from_leader,
                 to_leader,
-            };
-            match bootstrap.welcome.entry.resolve() {
-                Some(entry) => entry(bootstrap),
-                None => bootstrap.give_up("runs another executable than its leader; was it replaced?"),
-            }
-        }
+            }),
+            Err(reason) => give_up(&to_leader, &reason),
+        },
         _ => os::exit_now(ORPHANED),
     }
 }
@@ -96,15 +102,13 @@ fn introduce(
     Ok((from_leader, to_leader.to_opaque().to()))
 }
 
-impl Bootstrap {
-    fn give_up(&self, reason: &str) -> ! {
-        let end = (0..=reason.len().min(MAX_REASON))
-            .rev()
-            .find(|&i| reason.is_char_boundary(i))
-            .unwrap_or(0);
-        let _ = self.to_leader.send(Note::Failed(reason[..end].to_owned()));
-        os::exit_now(NOT_STARTED)
-    }
+fn give_up(to_leader: &IpcSender<Note>, reason: &str) -> ! {
+    let end = (0..=reason.len().min(MAX_REASON))
+        .rev()
+        .find(|&i| reason.is_char_boundary(i))
+        .unwrap_or(0);
+    let _ = to_leader.send(Note::Failed(reason[..end].to_owned()));
+    os::exit_now(NOT_STARTED)
 }
 
 /// The entry point of a worker that runs `S`.
@@ -112,7 +116,7 @@ pub(crate) fn serve<S: Service>(bootstrap: Bootstrap) -> ! {
     let welcome = &bootstrap.welcome;
     let region = match Region::attach(&welcome.region) {
         Ok(region) => region,
-        Err(e) => bootstrap.give_up(&chain(&e)),
+        Err(e) => give_up(&bootstrap.to_leader, &chain(&e)),
     };
     let map = welcome.sizes.map();
     let mut context = WorkerContext {
@@ -126,8 +130,11 @@ pub(crate) fn serve<S: Service>(bootstrap: Bootstrap) -> ! {
     });
     let service = match started {
         Ok(Ok(service)) => service,
-        Ok(Err(e)) => bootstrap.give_up(&format!("failed to start: {}", chain(&*e))),
-        Err(panic) => bootstrap.give_up(&format!("panicked at {}: {}", panic.location, panic.message)),
+        Ok(Err(e)) => give_up(&bootstrap.to_leader, &format!("failed to start: {}", chain(&*e))),
+        Err(panic) => give_up(
+            &bootstrap.to_leader,
+            &format!("panicked at {}: {}", panic.location, panic.message),
+        ),
     };
     if bootstrap.to_leader.send(Note::Ready).is_err() {
         os::exit_now(ORPHANED);

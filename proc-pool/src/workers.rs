@@ -4,6 +4,7 @@ use std::num::NonZeroUsize;
 use std::thread;
 
 use crate::error::PoolError;
+use crate::threads::Nesting;
 
 /// The most workers a pool can have.
 pub const MAX_WORKERS: usize = 1024;
@@ -12,7 +13,8 @@ pub const MAX_WORKERS: usize = 1024;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Workers {
-    /// One for each core that this process may use (its CPU quota and affinity respected).
+    /// One for each core that this process may use: by its CPU quota and affinity, and within a worker by that
+    /// worker's share of its leader's ([`Threads`](crate::Threads)).
     #[default]
     All,
     /// That many.
@@ -40,5 +42,5 @@ impl Workers {
 
 /// Cores that this process may use.
 pub(crate) fn cores() -> usize {
-    thread::available_parallelism().map_or(1, usize::from)
+    Nesting::here().cores(thread::available_parallelism().map_or(1, usize::from))
 }

@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::ExitStatus;
 
 use super::Image;
@@ -17,6 +18,20 @@ pub(crate) fn program() -> io::Result<OsString> {
     } else {
         Ok(std::env::current_exe()?.into())
     }
+}
+
+/// Whether `path` can be executed.
+pub(crate) fn check_executable(path: &Path) -> io::Result<()> {
+    // Directories may be "executed", too.
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(io::Error::other("it is not a file"));
+    }
+    Ok(rustix::fs::access(path, rustix::fs::Access::EXEC_OK)?)
+}
+
+/// Whether the system refused to execute a file because of what is in it.
+pub(crate) fn is_no_program(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::ENOEXEC)
 }
 
 pub(crate) fn image_of_program() -> io::Result<Image> {

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::path::Path;
 use std::process::ExitStatus;
 use std::time::UNIX_EPOCH;
 
@@ -11,6 +12,20 @@ use crate::error::Cause;
 /// What to execute to run this program again.
 pub(crate) fn program() -> io::Result<OsString> {
     Ok(std::env::current_exe()?.into())
+}
+
+/// Whether `path` may be a program.
+pub(crate) fn check_executable(path: &Path) -> io::Result<()> {
+    match std::fs::metadata(path)?.is_file() {
+        true => Ok(()),
+        false => Err(io::Error::other("it is not a file")),
+    }
+}
+
+/// Whether the system refused to execute a file because of what is in it.
+pub(crate) fn is_no_program(error: &io::Error) -> bool {
+    const ERROR_BAD_EXE_FORMAT: i32 = 193;
+    error.raw_os_error() == Some(ERROR_BAD_EXE_FORMAT)
 }
 
 pub(crate) fn image_of_program() -> io::Result<Image> {

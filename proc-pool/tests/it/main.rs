@@ -15,9 +15,11 @@ mod limits;
 mod matrix;
 mod observers;
 mod payloads;
+mod programs;
 mod snapshots;
 mod starts;
 mod support;
+mod surroundings;
 mod trip;
 
 proc_pool::init_in_tests!();

@@ -1,0 +1,231 @@
+//! [`Registry`]: the ops that a worker program of its own has, by name.
+
+use std::any::type_name;
+use std::fmt;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::entry::Main;
+use crate::init;
+use crate::protocol::VERSION;
+use crate::service::{Op, Service, Typed, Worker};
+use crate::worker::serve;
+
+/// Exit status of a worker program that nobody started as a worker.
+const NOT_A_WORKER: i32 = 2;
+
+/// The ops of a program that is made to be a worker, by name.
+///
+/// Usually workers are the leader's own program. One of their own is for leaders that should not run their `main`
+/// again, ops that need other libraries or settings than the leader, or a leader that is built apart.
+///
+/// The worker program's whole `main`:
+///
+/// ```no_run
+/// proc_pool::Registry::new()
+///     .op("square", |n: u64| n * n)
+///     .op("shout", |text: String| text.to_uppercase())
+///     .serve()
+/// ```
+///
+/// The leader, which needs no [`init`](crate::init()) for that:
+///
+/// ```no_run
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let builder = proc_pool::Builder::new();
+/// let pool = builder.build_named::<u64, u64, _>("path/to/worker", "square", &())?;
+/// for square in pool.map(0..1000) {
+///     println!("{}", square?);
+/// }
+/// # Ok(()) }
+/// ```
+///
+/// A worker compares the names of types, and the version of this crate, with its leader's: those of task, output and
+/// initial value have to be from one library that both use, or from `std`.
+#[derive(Default)]
+pub struct Registry {
+    ops: Vec<Registered>,
+}
+
+struct Registered {
+    name: String,
+    main: Main,
+    types: Types,
+}
+
+/// An op that a leader wants, and the types it has for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Named {
+    pub(crate) name: String,
+    pub(crate) types: Types,
+}
+
+/// The names of what crosses.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Types {
+    init: String,
+    task: String,
+    output: String,
+}
+
+impl Types {
+    pub(crate) fn of<I, T, R>() -> Self {
+        Self {
+            init: type_name::<I>().to_owned(),
+            task: type_name::<T>().to_owned(),
+            output: type_name::<R>().to_owned(),
+        }
+    }
+
+    /// Of a [`Service`].
+    pub(crate) fn bytes() -> Self {
+        Self {
+            init: "bytes".to_owned(),
+            task: "bytes".to_owned(),
+            output: "bytes".to_owned(),
+        }
+    }
+
+    /// What is different where `self` is the worker's.
+    fn differences(&self, leaders: &Self) -> Vec<String> {
+        let pairs = [
+            ("its task", &self.task, &leaders.task),
+            ("its output", &self.output, &leaders.output),
+            ("its initial value", &self.init, &leaders.init),
+        ];
+        let different = pairs.into_iter().filter(|(_, own, theirs)| own != theirs);
+        different
+            .map(|(what, own, theirs)| format!("{what} is {own} for the worker and {theirs} for the leader"))
+            .collect()
+    }
+}
+
+impl fmt::Debug for Registry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list()
+            .entries(self.ops.iter().map(|op| &op.name))
+            .finish()
+    }
+}
+
+impl Registry {
+    /// One without ops.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a plain `fn`, or a closure that captures nothing (another one does not compile).
+    pub fn op<F, T, R>(self, name: impl Into<String>, op: F) -> Self
+    where
+        F: Fn(T) -> R + Copy + 'static,
+        T: Serialize + DeserializeOwned + 'static,
+        R: Serialize + DeserializeOwned + 'static,
+    {
+        self.worker::<Op<F, T, R>>(name, op)
+    }
+
+    /// Adds a [`Worker`] made from `op` and the initial value that the leader gives.
+    pub fn worker<W: Worker>(self, name: impl Into<String>, op: W::Op) -> Self {
+        // Its type is all that is needed; that it exists is what `op` shows.
+        let _ = op;
+        let types = Types::of::<W::Init, W::Task, W::Output>();
+        self.add(name.into(), serve::<Typed<W>>, types)
+    }
+
+    /// Adds a [`Service`]: for [`build_named_bytes`](crate::Builder::build_named_bytes), with which no types are
+    /// compared.
+    pub fn service<S: Service>(self, name: impl Into<String>) -> Self {
+        self.add(name.into(), serve::<S>, Types::bytes())
+    }
+
+    fn add(mut self, name: String, main: Main, types: Types) -> Self {
+        self.ops.push(Registered { name, main, types });
+        self
+    }
+
+    /// The whole `main` of a worker program: works for the leader that started this process until it is told to end.
+    ///
+    /// Like [`init`](crate::init()), it has to be the first that `main` does. A program that nobody started as a
+    /// worker says so on standard error and exits with status 2.
+    pub fn serve(self) -> ! {
+        init::enter(Some(&self));
+        eprintln!(
+            "This is a worker program of proc-pool {VERSION}. A leader starts it, with \
+             `proc_pool::Builder::build_named`; run by hand it does nothing. Its ops: {}.",
+            self.names()
+        );
+        std::process::exit(NOT_A_WORKER)
+    }
+
+    /// The op that the leader wants.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub(crate) fn find(&self, wanted: &Named) -> Result<Main, String> {
+        let Named { name, types } = wanted;
+        let mut found = self.ops.iter().filter(|op| op.name == *name);
+        let Some(op) = found.next() else {
+            return Err(format!("has no op \"{name}\"; it has {}", self.names()));
+        };
+        if found.next().is_some() {
+            return Err(format!("has more than one op \"{name}\""));
+        }
+        let differences = op.types.differences(types);
+        match differences.is_empty() {
+            true => Ok(op.main),
+            false => Err(format!("has another op \"{name}\": {}", differences.join("; "))),
+        }
+    }
+
+    fn names(&self) -> String {
+        let names: Vec<String> = self.ops.iter().map(|op| format!("\"{}\"", op.name)).collect();
+        match names.is_empty() {
+            true => "none".to_owned(),
+            false => names.join(", "),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn find(registry: &Registry, name: &str, types: Types) -> Result<(), String> {
+        let wanted = Named {
+            name: name.to_owned(),
+            types,
+        };
+        registry.find(&wanted).map(drop)
+    }
+
+    #[test]
+    fn ops_are_found_by_name_and_types() {
+        let registry = Registry::new()
+            .op("square", |n: u64| n * n)
+            .op("twice", |n: u32| n)
+            .op("twice", |n: u32| n);
+        assert_eq!(find(&registry, "square", Types::of::<(), u64, u64>()), Ok(()));
+        for (name, types, part) in [
+            (
+                "cube",
+                Types::of::<(), u64, u64>(),
+                "it has \"square\", \"twice\"",
+            ),
+            ("twice", Types::of::<(), u32, u32>(), "more than one"),
+            (
+                "square",
+                Types::of::<(), u32, u64>(),
+                "task is u64 for the worker and u32 for the leader",
+            ),
+            ("square", Types::of::<(), u64, String>(), "output is u64"),
+            ("square", Types::of::<u8, u64, u64>(), "initial value is ()"),
+            ("square", Types::bytes(), "and bytes for the leader"),
+        ] {
+            let reason = find(&registry, name, types).expect_err(name);
+            assert!(reason.contains(part), "{reason}");
+        }
+        let reason = find(&Registry::new(), "any", Types::bytes()).expect_err("it is empty");
+        assert!(reason.ends_with("it has none"), "{reason}");
+    }
+}

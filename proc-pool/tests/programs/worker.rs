@@ -1,0 +1,55 @@
+//! A worker program: its ops are called by name, from `it/programs.rs`.
+
+use proc_pool::{BoxError, Builder, CallError, Registry, Service, Worker, WorkerContext, Workers};
+
+fn main() {
+    Registry::new()
+        .op("square", |n: u64| n * n)
+        .op("exit", |code: i32| -> () { std::process::exit(code) })
+        .op("nested", nested)
+        .worker::<Adder>("add", ())
+        .service::<Reverse>("reverse")
+        .serve()
+}
+
+/// A pool of this very program, within its worker.
+fn nested(n: u64) -> Result<u64, String> {
+    let builder = Builder::new().workers(Workers::Count(1));
+    let pool = builder.build_op(|n: u64| n + 1).map_err(|e| e.to_string())?;
+    let output = pool.map([n]).next().ok_or("no output")?;
+    output.map_err(|e| e.to_string())
+}
+
+/// Adds to each task what it was made with.
+struct Adder(u64);
+
+impl Worker for Adder {
+    type Op = ();
+    type Init = u64;
+    type Task = u64;
+    type Output = u64;
+
+    fn start(_: &mut WorkerContext, (): (), init: u64) -> Result<Self, BoxError> {
+        match init {
+            0 => Err("nothing to add")?,
+            _ => Ok(Self(init)),
+        }
+    }
+
+    fn run(&mut self, task: u64) -> u64 {
+        self.0 + task
+    }
+}
+
+struct Reverse;
+
+impl Service for Reverse {
+    fn start(_: &mut WorkerContext, _: &[u8]) -> Result<Self, BoxError> {
+        Ok(Self)
+    }
+
+    fn call(&mut self, task: &[u8], output: &mut Vec<u8>) -> Result<(), CallError> {
+        output.extend(task.iter().rev());
+        Ok(())
+    }
+}
