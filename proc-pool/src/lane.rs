@@ -9,7 +9,7 @@ use shm_buffers::slots::Slots;
 use shm_buffers::{AttachError, Region, Segment, SegmentHandle};
 
 use crate::error::{Fault, KillReason, WorkerId};
-use crate::jobs::{Completion, JobKey, Jobs, Outcome};
+use crate::jobs::{Completion, Completions, JobKey, Jobs, Outcome};
 use crate::ledger::{Kept, Ledger, Settled, Task};
 use crate::os;
 use crate::panics::Panic;
@@ -307,49 +307,26 @@ impl Lane {
         let mut attached = false;
         // Who is answered was sent: more answers than tasks are a lie, and left in the ring.
         while self.broken.is_none()
-            && let Some((key, index)) = self.ledger.next()
+            && let Some((key, _)) = self.ledger.next()
         {
-            let mut job = jobs.get(key);
-            let bytes = match &mut job {
-                Some(job) => &mut job.done.bytes,
+            let (drained, run) = match jobs.get(key) {
+                Some(job) => self.drain_job(key, &mut job.done, &mut attached),
                 None => {
-                    self.scratch.clear();
-                    &mut self.scratch
+                    let mut nobody = Completions::default();
+                    std::mem::swap(&mut nobody.bytes, &mut self.scratch);
+                    let drained = self.drain_job(key, &mut nobody, &mut attached);
+                    nobody.clear();
+                    self.scratch = nobody.bytes;
+                    drained
                 }
             };
-            let start = bytes.len();
-            let read = match self.outcomes.pop(bytes) {
-                Ok(Some(_)) => read(self.worker, bytes, start),
-                Ok(None) => break,
-                Err(_) => {
-                    self.broken = Some(KillReason::Corrupt);
-                    break;
-                }
-            };
-            self.full = false;
-            if let Some(large) = self.ledger.answered() {
-                self.large -= large.len();
-            }
-            let outcome = match read {
-                Read::Small(outcome) => outcome,
-                Read::Large(outcome) => {
-                    attached = true;
-                    self.taken.slot(0).add(1);
-                    outcome
-                }
-                // Its owner is gone, or lies: both ways this process's end settles it.
-                Read::Lost => {
-                    self.broken = Some(KillReason::Corrupt);
-                    self.lost.push((key, index));
-                    break;
-                }
-            };
-            count += 1;
-            if let Some(job) = job {
-                job.done.list.push(Completion { index, outcome });
+            count += drained;
+            if run == Run::Dry {
+                break;
             }
         }
         if count > 0 {
+            self.full = false;
             if self.outcomes.settle() == Bell::Ring || attached {
                 self.ring();
             }
@@ -364,6 +341,49 @@ impl Lane {
             self.busy = busy;
         }
         count
+    }
+
+    /// Takes outcomes for as long as they are `key`'s.
+    fn drain_job(&mut self, key: JobKey, done: &mut Completions, attached: &mut bool) -> (usize, Run) {
+        let before = self.ledger.count_answered();
+        let count = |this: &Self| (this.ledger.count_answered() - before) as usize;
+        while let Some((_, index)) = self.ledger.next().filter(|(next, _)| *next == key) {
+            let start = done.bytes.len();
+            let read = match self.outcomes.pop(&mut done.bytes) {
+                Ok(Some(_)) => read(self.worker, &mut done.bytes, start),
+                Ok(None) => return (count(self), Run::Dry),
+                Err(_) => {
+                    self.broken = Some(KillReason::Corrupt);
+                    return (count(self), Run::Dry);
+                }
+            };
+            let outcome = match read {
+                Read::Small(outcome) => outcome,
+                Read::Large(outcome) => {
+                    *attached = true;
+                    self.taken.slot(0).add(1);
+                    outcome
+                }
+                // Its owner is gone, or lies: both ways this process's end settles it.
+                Read::Lost => {
+                    let count = count(self);
+                    self.answered();
+                    self.broken = Some(KillReason::Corrupt);
+                    self.lost.push((key, index));
+                    return (count, Run::Dry);
+                }
+            };
+            self.answered();
+            done.list.push(Completion { index, outcome });
+        }
+        (count(self), Run::Over)
+    }
+
+    #[inline]
+    fn answered(&mut self) {
+        if let Some(large) = self.ledger.answered() {
+            self.large -= large.len();
+        }
     }
 
     /// Asks to be woken.
@@ -420,6 +440,15 @@ impl Lane {
     }
 }
 
+/// Why no more of a job's outcomes were taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Run {
+    /// The next one is another job's, or there is none.
+    Over,
+    /// None is there now.
+    Dry,
+}
+
 /// A frame that was read.
 #[derive(Debug)]
 enum Read {
@@ -431,6 +460,7 @@ enum Read {
 }
 
 /// Reads the frame that starts at `start` of `bytes`, which keep only what the outcome refers to.
+#[inline]
 fn read(worker: WorkerId, bytes: &mut Vec<u8>, start: usize) -> Read {
     let end = bytes.len();
     let tag = bytes.get(start).copied().and_then(Tag::of);
@@ -438,6 +468,11 @@ fn read(worker: WorkerId, bytes: &mut Vec<u8>, start: usize) -> Read {
         let start = start + 1;
         return Read::Small(Outcome::Bytes { start, end });
     }
+    read_other(worker, tag, bytes, start)
+}
+
+#[cold]
+fn read_other(worker: WorkerId, tag: Option<Tag>, bytes: &mut Vec<u8>, start: usize) -> Read {
     let fault = |fault| Outcome::Fault(Box::new(fault));
     let payload = bytes.get(start + 1..).unwrap_or_default();
     let text = || String::from_utf8_lossy(payload).into_owned();

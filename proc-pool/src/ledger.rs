@@ -8,6 +8,9 @@ use std::collections::VecDeque;
 
 use crate::jobs::JobKey;
 
+/// Bytes that are removed from a ledger's buffer at once, at least.
+const MANY: usize = 4 << 10;
+
 /// One task with its payload, not (or no longer) at any worker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Task<K> {
@@ -34,7 +37,7 @@ pub(crate) struct Sent<K> {
     /// Workers that died of it before.
     deaths: u32,
     /// Of its payload in the ledger's buffer.
-    len: usize,
+    len: u32,
     /// Boxed, because most have none.
     large: Option<Box<K>>,
 }
@@ -43,7 +46,7 @@ pub(crate) struct Sent<K> {
 #[derive(Debug)]
 pub(crate) struct Ledger<K> {
     sent: VecDeque<Sent<K>>,
-    payloads: VecDeque<u8>,
+    payloads: Vec<u8>,
     /// Bytes at the front of `payloads` that are of no more use: they are removed many at a time.
     used: usize,
     answered: u64,
@@ -62,7 +65,7 @@ impl<K> Default for Ledger<K> {
     fn default() -> Self {
         Self {
             sent: VecDeque::new(),
-            payloads: VecDeque::new(),
+            payloads: Vec::new(),
             used: 0,
             answered: 0,
         }
@@ -74,9 +77,10 @@ impl<K> Ledger<K> {
         self.sent.len()
     }
 
+    #[inline]
     pub(crate) fn sent(&mut self, job: JobKey, index: u64, payload: &[u8]) {
-        self.payloads.extend(payload);
-        let len = payload.len();
+        self.payloads.extend_from_slice(payload);
+        let len = payload.len() as u32;
         let large = None;
         self.sent.push_back(Sent {
             job,
@@ -106,6 +110,7 @@ impl<K> Ledger<K> {
     }
 
     /// Whose answer comes next.
+    #[inline]
     pub(crate) fn next(&self) -> Option<(JobKey, u64)> {
         self.sent.front().map(|sent| (sent.job, sent.index))
     }
@@ -116,14 +121,15 @@ impl<K> Ledger<K> {
     }
 
     /// That answer came; gives the memory that its large payload had.
+    #[inline]
     pub(crate) fn answered(&mut self) -> Option<K> {
         let sent = self.sent.pop_front()?;
-        self.used += sent.len;
+        self.used += sent.len as usize;
         self.answered += 1;
         if self.sent.is_empty() {
             self.payloads.clear();
             self.used = 0;
-        } else if self.used > self.payloads.len() / 2 {
+        } else if self.used > MANY && self.used > self.payloads.len() / 2 {
             self.payloads.drain(..self.used);
             self.used = 0;
         }
@@ -136,10 +142,10 @@ impl<K> Ledger<K> {
             in_progress: None,
             not_started: Vec::new(),
         };
-        self.payloads.drain(..self.used);
+        let mut payloads = std::mem::take(&mut self.payloads).into_iter().skip(self.used);
         let mut begun = started > self.answered;
         for sent in std::mem::take(&mut self.sent) {
-            let bytes = self.payloads.drain(..sent.len).collect();
+            let bytes = payloads.by_ref().take(sent.len as usize).collect();
             let task = Task {
                 job: sent.job,
                 index: sent.index,

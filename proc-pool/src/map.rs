@@ -25,8 +25,8 @@ const HELD: usize = 64 << 20;
 const PULL_BYTES: usize = 1 << 20;
 /// How long the input may be asked for tasks before what is there goes to the workers.
 const PULL: Duration = Duration::from_micros(100);
-/// Tasks pulled between two looks at the clock.
-const LOOK: usize = 8;
+/// Tasks pulled between two looks at the clock, at most.
+const LOOK: usize = 16;
 
 type Encode<T> = fn(T, &mut Vec<u8>) -> Result<(), String>;
 type Decode<R> = fn(&[u8]) -> Result<R, String>;
@@ -47,16 +47,23 @@ pub struct Map<'p, I: Iterator, R> {
     next: u64,
     /// Outputs given.
     given: u64,
+    /// What was finished, as it came.
     done: Completions,
-    /// Outputs ready to be given: all of them, or by index from `given` on.
-    ready: VecDeque<Option<Ready<R>>>,
+    /// How many of those were looked at.
+    seen: usize,
+    /// Tasks that could not be encoded.
+    refused: VecDeque<Completion>,
+    /// Outputs that came before their turn, by index from `given` on.
+    early: VecDeque<Option<Early<R>>>,
+    /// How many they are.
+    waiting: usize,
     /// Bytes that they came from.
     held: usize,
     /// Outputs to give before workers are looked after again.
     credit: usize,
 }
 
-struct Ready<R> {
+struct Early<R> {
     /// The error is boxed, because it is large and most have none.
     result: Result<R, Box<TaskError>>,
     bytes: usize,
@@ -95,34 +102,69 @@ impl<'p, I: Iterator, R> Map<'p, I, R> {
             next: 0,
             given: 0,
             done: Completions::default(),
-            ready: VecDeque::new(),
+            seen: 0,
+            refused: VecDeque::new(),
+            early: VecDeque::new(),
+            waiting: 0,
             held: 0,
             credit: 0,
         }
     }
 
-    fn put(&mut self, task: u64, result: Result<R, Box<Fault>>, bytes: usize) {
-        let result = result.map_err(|fault| Box::new(TaskError { task, fault: *fault }));
-        let ready = Some(Ready { result, bytes });
-        self.held += bytes;
-        match self.order {
-            Order::AsCompleted => self.ready.push_back(ready),
-            Order::Ordered => {
-                let place = (task - self.given) as usize;
-                if self.ready.len() <= place {
-                    self.ready.resize_with(place + 1, || None);
-                }
-                self.ready[place] = ready;
-            }
+    /// The next output that may be given now.
+    fn give(&mut self) -> Option<Result<R, TaskError>> {
+        if self.order == Order::Ordered
+            && let Some(early) = self.early.front_mut().and_then(Option::take)
+        {
+            self.early.pop_front();
+            self.given += 1;
+            self.waiting -= 1;
+            self.held -= early.bytes;
+            return Some(early.result.map_err(|error| *error));
         }
+        while let Some(Completion { index, outcome }) = self.take() {
+            let (result, bytes) = match outcome {
+                Outcome::Bytes { start, end } => (self.decode(&self.done.bytes[start..end]), end - start),
+                Outcome::Segment(segment) => (self.decode(&segment), segment.len()),
+                Outcome::Fault(fault) => (Err(fault), 0),
+            };
+            let result = result.map_err(|fault| {
+                let (task, fault) = (index, *fault);
+                TaskError { task, fault }
+            });
+            if self.order == Order::AsCompleted || index == self.given {
+                self.early.pop_front();
+                self.given += 1;
+                return Some(result);
+            }
+            let place = (index - self.given) as usize;
+            if self.early.len() <= place {
+                self.early.resize_with(place + 1, || None);
+            }
+            let result = result.map_err(Box::new);
+            self.early[place] = Some(Early { result, bytes });
+            self.waiting += 1;
+            self.held += bytes;
+        }
+        None
     }
 
-    fn give(&mut self) -> Option<Result<R, TaskError>> {
-        let Ready { result, bytes } = self.ready.front_mut()?.take()?;
-        self.ready.pop_front();
-        self.given += 1;
-        self.held -= bytes;
-        Some(result.map_err(|error| *error))
+    /// The next finished task.
+    fn take(&mut self) -> Option<Completion> {
+        if let Some(refused) = self.refused.pop_front() {
+            return Some(refused);
+        }
+        let next = self.done.list.get_mut(self.seen)?;
+        self.seen += 1;
+        // Nothing is to be left of a large one.
+        let outcome = std::mem::replace(&mut next.outcome, Outcome::Bytes { start: 0, end: 0 });
+        let index = next.index;
+        Some(Completion { index, outcome })
+    }
+
+    /// Outputs that are there, though it may not be their turn.
+    fn available(&self) -> usize {
+        self.waiting + self.refused.len() + self.done.list.len() - self.seen
     }
 
     /// How many more tasks the input may be asked for.
@@ -141,7 +183,11 @@ impl<'p, I: Iterator, R> Map<'p, I, R> {
         {
             let mut core = self.driver.core();
             core.pump();
-            if let Some(job) = core.jobs.get(self.job) {
+            if self.seen == self.done.list.len()
+                && let Some(job) = core.jobs.get(self.job)
+            {
+                self.done.clear();
+                self.seen = 0;
                 std::mem::swap(&mut job.done, &mut self.done);
             }
             if !self.batch.is_empty() {
@@ -149,17 +195,6 @@ impl<'p, I: Iterator, R> Map<'p, I, R> {
             }
             room = core.room();
         }
-        let mut done = std::mem::take(&mut self.done);
-        for Completion { index, outcome } in done.list.drain(..) {
-            let (result, bytes) = match outcome {
-                Outcome::Bytes { start, end } => (self.decode(&done.bytes[start..end]), end - start),
-                Outcome::Segment(segment) => (self.decode(&segment), segment.len()),
-                Outcome::Fault(fault) => (Err(fault), 0),
-            };
-            self.put(index, result, bytes);
-        }
-        done.clear();
-        self.done = done;
         while self.batch.is_empty() && room > 0 && self.appetite() > 0 {
             let pulled = self.pull(room.min(self.appetite()));
             if self.batch.is_empty() {
@@ -174,7 +209,7 @@ impl<'p, I: Iterator, R> Map<'p, I, R> {
                 .jobs
                 .get(self.job)
                 .is_none_or(|job| !job.done.list.is_empty());
-            if done || !self.ready.is_empty() {
+            if done || self.available() > 0 {
                 break;
             }
         }
@@ -191,6 +226,7 @@ impl<'p, I: Iterator, R> Map<'p, I, R> {
     fn pull(&mut self, room: usize) -> usize {
         let started = Instant::now();
         let mut pulled = 0;
+        let mut look = 1;
         while pulled < room && self.batch.bytes() < PULL_BYTES {
             let Some(task) = self.input.as_mut().and_then(Iterator::next) else {
                 self.input = None;
@@ -202,11 +238,16 @@ impl<'p, I: Iterator, R> Map<'p, I, R> {
             self.next += 1;
             pulled += 1;
             if let Err(reason) = pushed {
-                self.put(index, Err(Box::new(Fault::Task(reason))), 0);
+                let outcome = Outcome::Fault(Box::new(Fault::Task(reason)));
+                self.refused.push_back(Completion { index, outcome });
             }
-            let look = pulled.is_multiple_of(LOOK) || pulled.is_power_of_two();
-            if look && started.elapsed() > PULL {
-                break;
+            if pulled == look {
+                let elapsed = started.elapsed();
+                if elapsed > PULL {
+                    break;
+                }
+                // As many again if that is sure to take less than what is left.
+                look += if elapsed < PULL / 4 { pulled.min(LOOK) } else { 1 };
             }
         }
         pulled
@@ -226,7 +267,7 @@ impl<I: Iterator, R> Iterator for Map<'_, I, R> {
             }
             self.tend();
             // Half of what is there, so that workers are looked after while the rest is used.
-            self.credit = self.ready.len() / 2 + 1;
+            self.credit = self.available() / 2 + 1;
             if let Some(result) = self.give() {
                 self.credit -= 1;
                 return Some(result);

@@ -25,7 +25,9 @@
 //!
 //! The layout, in 8-byte words: a cache line pair each for the producer's position and frame count, the
 //! consumer's position, the consumer's wake mark, the producer's wake mark; then the data. A frame is one header
-//! word (length in the low half, its complement in the high half) and the payload padded to words.
+//! word (length in the low half, its complement in the high half) and the payload padded to words; one of up to 7 bytes
+//! is a single word, with 64 plus its length in the highest byte and the payload below. (Half of what is transported is
+//! that small, and what transport costs is cache lines.)
 //! Positions count words from the beginning of time; the data index is the position modulo the capacity.
 
 use crate::layout::{LINE_WORDS, Layout, Span};
@@ -194,8 +196,62 @@ impl Shared {
     }
 }
 
+/// Bytes of a frame that fit beside its length.
+const SMALL: usize = WORD - 1;
+/// In the highest byte of a small frame's word, where the header of another one has a set highest bit.
+const SMALL_MARK: u8 = 0x40;
+/// So that it has.
+const MAX_LEN: usize = i32::MAX as usize;
+
 fn frame_words(len: usize) -> usize {
-    1 + len.div_ceil(WORD)
+    match len {
+        ..=SMALL => 1,
+        _ => 1 + len.div_ceil(WORD),
+    }
+}
+
+/// The word that a frame of up to [`SMALL`] bytes is.
+#[inline]
+fn small_frame(parts: &[&[u8]], len: usize) -> u64 {
+    let mut word = [0; WORD];
+    let mut end = 0;
+    for part in parts {
+        word[end..end + part.len()].copy_from_slice(part);
+        end += part.len();
+    }
+    word[SMALL] = SMALL_MARK | len as u8;
+    u64::from_le_bytes(word)
+}
+
+/// Gives the bytes of `parts`, one after the other, as words; the last one is padded.
+#[inline]
+fn words_of(parts: &[&[u8]], mut put: impl FnMut(u64)) {
+    // Bytes that fill no word yet, from the lowest on.
+    let mut pending = 0;
+    let mut bits = 0;
+    for part in parts {
+        let (chunks, rest) = part.as_chunks::<WORD>();
+        if bits == 0 {
+            chunks.iter().for_each(|chunk| put(u64::from_ne_bytes(*chunk)));
+        } else {
+            for chunk in chunks {
+                let chunk = u64::from_le_bytes(*chunk);
+                put((pending | chunk << bits).to_le());
+                pending = chunk >> (u64::BITS - bits);
+            }
+        }
+        for &byte in rest {
+            pending |= u64::from(byte) << bits;
+            bits += u8::BITS;
+            if bits == u64::BITS {
+                put(pending.to_le());
+                (pending, bits) = (0, 0);
+            }
+        }
+    }
+    if bits > 0 {
+        put(pending.to_le());
+    }
 }
 
 /// The writing end.
@@ -232,7 +288,7 @@ impl Producer {
 
     /// The largest frame that the ring can ever hold, in bytes.
     pub fn max_frame(&self) -> usize {
-        (self.ring.mask as usize * WORD).min(u32::MAX as usize)
+        (self.ring.mask as usize * WORD).min(MAX_LEN)
     }
 
     /// Bytes of data that are taken now, as far as the consumer has told.
@@ -261,6 +317,7 @@ impl Producer {
     ///
     /// # Errors
     /// Nothing was written then.
+    #[inline]
     pub fn stage_parts(&mut self, parts: &[&[u8]]) -> Result<(), PushError> {
         let len: usize = parts.iter().map(|p| p.len()).sum();
         if len > self.max_frame() {
@@ -277,34 +334,18 @@ impl Producer {
                 return Err(PushError::Full);
             }
         }
-        let (first, second) = self.ring.data(self.tail, words);
-        let mut target = first.iter().chain(second);
-        let mut put = |word: u64| {
-            if let Some(slot) = target.next() {
-                slot.store(word, Ordering::Relaxed);
-            }
-        };
-        put(len as u64 | u64::from(!(len as u32)) << 32);
-        if let [whole] = parts {
-            let (chunks, rest) = whole.as_chunks::<WORD>();
-            chunks.iter().for_each(|c| put(u64::from_ne_bytes(*c)));
-            if !rest.is_empty() {
-                put(padded(rest));
-            }
+        if len <= SMALL {
+            self.ring.data(self.tail, 1).0[0].store(small_frame(parts, len), Ordering::Relaxed);
         } else {
-            let mut pending = [0; WORD];
-            let mut filled = 0;
-            for &byte in parts.iter().copied().flatten() {
-                pending[filled] = byte;
-                filled += 1;
-                if filled == WORD {
-                    put(u64::from_ne_bytes(pending));
-                    filled = 0;
+            let (first, second) = self.ring.data(self.tail, words);
+            let mut target = first.iter().chain(second);
+            let mut put = |word: u64| {
+                if let Some(slot) = target.next() {
+                    slot.store(word, Ordering::Relaxed);
                 }
-            }
-            if filled > 0 {
-                put(padded(&pending[..filled]));
-            }
+            };
+            put(len as u64 | u64::from(!(len as u32)) << 32);
+            words_of(parts, put);
         }
         self.tail += words as u64;
         self.frames += 1;
@@ -368,12 +409,6 @@ impl Producer {
     }
 }
 
-fn padded(rest: &[u8]) -> u64 {
-    let mut word = [0; WORD];
-    word[..rest.len()].copy_from_slice(rest);
-    u64::from_ne_bytes(word)
-}
-
 /// The reading end.
 #[derive(Debug)]
 pub struct Consumer {
@@ -413,6 +448,25 @@ impl Consumer {
             return Ok(None);
         }
         let header = self.ring.data(self.head, 1).0[0].load(Ordering::Relaxed);
+        let len = if header >> 63 == 0 {
+            let word = header.to_le_bytes();
+            let len = usize::from(word[SMALL] ^ SMALL_MARK);
+            let Some(payload) = word[..SMALL].get(..len) else {
+                return Err(self.broken("frame header", header));
+            };
+            out.extend_from_slice(payload);
+            self.head += 1;
+            len
+        } else {
+            self.pop_words(header, out)?
+        };
+        self.frames += 1;
+        self.ring.word(HEAD).store(self.head, Ordering::Release);
+        Ok(Some(len))
+    }
+
+    /// The rest of [`pop`](Self::pop), for a frame of several words.
+    fn pop_words(&mut self, header: u64, out: &mut Vec<u8>) -> Result<usize, Corrupt> {
         let len = header as u32;
         if (header >> 32) as u32 != !len {
             return Err(self.broken("frame header", header));
@@ -434,9 +488,7 @@ impl Consumer {
             rest.copy_from_slice(&word.load(Ordering::Relaxed).to_ne_bytes()[..rest.len()]);
         }
         self.head += words as u64;
-        self.frames += 1;
-        self.ring.word(HEAD).store(self.head, Ordering::Release);
-        Ok(Some(len))
+        Ok(len)
     }
 
     /// Whether a frame is there now.

@@ -8,6 +8,7 @@ use crate::error::Fault;
 use crate::jobs::JobKey;
 use crate::keeper::Order;
 use crate::lane::{Armed, Refused, Wake};
+use crate::payload::Payload;
 
 impl Core {
     pub(super) fn fault(&mut self, job: JobKey, index: u64, fault: Fault) {
@@ -54,16 +55,21 @@ impl Core {
         // last tasks of a run don't pile up; then what fits.
         for level in [level, usize::MAX] {
             for member in self.members.iter_mut().flatten().filter(open) {
-                while member.lane.outstanding() < level && member.lane.room() > 0 {
+                let most = level.saturating_sub(member.lane.outstanding());
+                for _ in 0..most.min(member.lane.room()) {
                     let Some((index, payload)) = batch.front() else {
                         break;
                     };
+                    let large = matches!(payload, Payload::Large(_));
                     match member.lane.send(key, index, payload) {
                         Ok(()) => {}
                         Err(Refused::Full | Refused::Broken) => break,
                         Err(Refused::Unsendable(reason)) => unsendable.push((index, reason)),
                     }
                     batch.pop();
+                    if large && member.lane.room() == 0 {
+                        break;
+                    }
                 }
                 member.lane.publish();
             }

@@ -53,13 +53,17 @@ fn frames_come_out_as_they_went_in() -> Result<(), Box<dyn Error>> {
 #[test]
 fn parts_are_one_frame() -> Result<(), Box<dyn Error>> {
     let (mut tx, mut rx) = ring::in_process(512);
-    for split in 0..=30 {
-        let whole = frame(30, 5);
-        tx.stage_parts(&[&whole[..split], b"", &whole[split..]])?;
-        tx.publish_quietly();
-        let mut out = Vec::new();
-        assert_eq!(rx.pop(&mut out)?, Some(30));
-        assert_eq!(out, whole);
+    for len in 0..=40 {
+        let whole = frame(len, 5);
+        for first in 0..=len {
+            for second in first..=len {
+                tx.stage_parts(&[&whole[..first], &whole[first..second], &whole[second..]])?;
+                tx.publish_quietly();
+                let mut out = Vec::new();
+                assert_eq!(rx.pop(&mut out)?, Some(len));
+                assert_eq!(out, whole);
+            }
+        }
     }
     Ok(())
 }
