@@ -81,7 +81,8 @@ impl Builder {
     }
 
     /// How long a task may run (default: for ever). Then its worker is killed, and [`Fault::TimedOut`](crate::Fault)
-    /// is the task's error. It is looked at eight times in that time, at least every 250 ms.
+    /// is the task's error. It is looked at eight times in that time, at least every 250 ms. Time during which this
+    /// process was stopped as well (by its terminal, say) does not count.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.limits.deadline = Some(deadline);
         self

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Sender;
 use ipc_channel::ipc::IpcReceiver;
 
+use crate::awake::Awake;
 use crate::error::{Cause, Fault, KillReason, PoolError, WorkerId};
 use crate::jobs::{JobKey, Jobs};
 use crate::keeper::Order;
@@ -27,6 +28,9 @@ pub(crate) struct Incarnation {
     pub(crate) worker: WorkerId,
     pub(crate) number: u32,
 }
+
+/// How often the clock is looked at while a process's start is timed.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// A process that has connected.
 #[derive(Debug)]
@@ -60,6 +64,8 @@ pub(crate) struct Core {
     backlog: VecDeque<Task<Large>>,
     limits: Limits,
     supervisor: Supervisor,
+    /// The time that workers' delays are measured in.
+    clock: Awake,
     failure: Option<PoolError>,
     stopping: bool,
     pub(crate) stats: Stats,
@@ -81,6 +87,7 @@ impl Core {
             backlog: VecDeque::new(),
             limits,
             supervisor,
+            clock: Awake::new(Instant::now()),
             failure: None,
             stopping: false,
             stats: Stats::default(),
@@ -93,7 +100,8 @@ impl Core {
 
     /// Feeds the supervisor and passes its actions on to the keeper.
     pub(crate) fn event(&mut self, event: Event) {
-        for action in self.supervisor.handle(event, Instant::now()) {
+        let now = self.now();
+        for action in self.supervisor.handle(event, now) {
             match action {
                 Action::Spawn(worker) => self.order(Order::Spawn(worker)),
                 Action::Kill(worker, reason) => self.order(Order::Kill(worker, reason)),
@@ -113,8 +121,20 @@ impl Core {
         let _ = self.keeper.send(order);
     }
 
-    pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.supervisor.deadline()
+    /// The time by which workers are judged: it stands still while this process does.
+    pub(crate) fn now(&mut self) -> Instant {
+        self.clock.at(Instant::now())
+    }
+
+    /// The keeper promises to look within that time.
+    pub(crate) fn look_within(&mut self, wait: Duration) {
+        self.clock.look_within(wait, Instant::now());
+    }
+
+    /// How long until [`Event::Tick`] is due, or the clock has to be looked at, lest it counts a stop as waiting.
+    pub(crate) fn tick_in(&mut self) -> Option<Duration> {
+        let at = self.supervisor.deadline()?;
+        Some(at.saturating_duration_since(self.now()).min(LOOK))
     }
 
     pub(crate) fn all_ready(&self) -> bool {
@@ -277,7 +297,8 @@ impl Core {
     }
 
     /// Has workers killed whose task runs too long; gives when to look again.
-    pub(crate) fn expire(&mut self, now: Instant) -> Option<Duration> {
+    pub(crate) fn expire(&mut self) -> Option<Duration> {
+        let now = self.now();
         let deadline = self.limits.deadline?;
         let mut late = Vec::new();
         for member in self.members.iter_mut().flatten().filter(|m| !m.condemned) {

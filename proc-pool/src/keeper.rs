@@ -33,6 +33,8 @@ const ENDING_POLL: Duration = Duration::from_millis(1);
 const IDLE_POLL: Duration = Duration::from_secs(1);
 /// How long a process may live without its connection, or its connection without it.
 const GRACE: Duration = Duration::from_secs(1);
+/// How long the keeper may take over its work, before it seems that it was stopped meanwhile.
+const WORK: Duration = Duration::from_millis(100);
 /// How long a killed process may take to end, before a pool that is dropped leaves it to the system.
 const REAP: Duration = Duration::from_secs(5);
 
@@ -132,20 +134,20 @@ impl Keeper {
     fn keep(&mut self) {
         self.driver.core().event(Event::Tick);
         loop {
-            match self.orders.recv_timeout(self.patience()) {
+            let patience = self.patience();
+            self.driver.core().look_within(patience);
+            let order = self.orders.recv_timeout(patience);
+            self.driver.core().look_within(WORK);
+            match order {
                 Ok(order) => self.obey(order),
                 Err(RecvTimeoutError::Timeout) => {}
                 // Not while we hold a sender.
                 Err(RecvTimeoutError::Disconnected) => return,
             }
             self.reap();
-            self.expiry = self.driver.core().expire(Instant::now());
-            let due = self
-                .driver
-                .core()
-                .deadline()
-                .is_some_and(|at| at <= Instant::now());
-            if due {
+            self.expiry = self.driver.core().expire();
+            let due = self.driver.core().tick_in();
+            if due == Some(Duration::ZERO) {
                 self.driver.core().event(Event::Tick);
             }
             match self.stopping {
@@ -171,8 +173,8 @@ impl Keeper {
             .chain(self.expiry)
             .min()
             .unwrap_or(IDLE_POLL);
-        let deadline = self.driver.core().deadline();
-        deadline.map_or(poll, |at| at.saturating_duration_since(Instant::now()).min(poll))
+        let due = self.driver.core().tick_in();
+        due.map_or(poll, |due| due.min(poll))
     }
 
     fn obey(&mut self, order: Order) {
@@ -203,7 +205,7 @@ impl Keeper {
             Order::Closed(incarnation) => {
                 let process = self.processes.iter_mut().find(|p| p.incarnation == incarnation);
                 if let Some(process) = process {
-                    process.closed.get_or_insert_with(Instant::now);
+                    process.closed.get_or_insert_with(|| self.driver.core().now());
                 }
             }
             Order::Stop => {
@@ -322,26 +324,28 @@ impl Keeper {
     /// Collects processes that have ended.
     fn reap(&mut self) {
         let stopping = self.stopping.is_some();
+        let now = self.driver.core().now();
+        let over = |since: Instant| now.saturating_duration_since(since) > GRACE;
         let mut index = 0;
         while index < self.processes.len() {
             let process = &mut self.processes[index];
             if process.ended.is_none() {
                 match process.spawned.child.try_wait() {
                     Ok(None) => {
-                        if process.closed.is_some_and(|at| at.elapsed() > GRACE) && process.killed.is_none() {
+                        if process.closed.is_some_and(over) && process.killed.is_none() {
                             process.killed = Some(KillReason::Disconnected);
                             let _ = process.spawned.child.kill();
                         }
                     }
-                    Ok(Some(status)) => process.ended = Some((Instant::now(), Some(status))),
+                    Ok(Some(status)) => process.ended = Some((now, Some(status))),
                     // Somebody else reaped it: a `wait(-1)` or an ignored SIGCHLD in this program.
-                    Err(_) => process.ended = Some((Instant::now(), None)),
+                    Err(_) => process.ended = Some((now, None)),
                 }
             }
             match process.ended {
                 // A child of its own may hold the connection open.
                 Some((at, status))
-                    if stopping || !process.connected || process.closed.is_some() || at.elapsed() > GRACE =>
+                    if stopping || !process.connected || process.closed.is_some() || over(at) =>
                 {
                     let process = self.processes.swap_remove(index);
                     self.ended(process, status);

@@ -28,6 +28,7 @@
 //! }
 //! ```
 
+mod awake;
 mod batch;
 mod builder;
 mod clock;

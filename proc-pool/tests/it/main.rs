@@ -18,6 +18,7 @@ mod payloads;
 mod programs;
 mod snapshots;
 mod starts;
+mod stops;
 mod support;
 mod surroundings;
 mod trip;
