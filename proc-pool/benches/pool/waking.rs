@@ -7,7 +7,8 @@
 
 use std::path::Path;
 use std::process::{self, Command, Stdio};
-use std::time::Instant;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -17,10 +18,11 @@ use crate::rounds::Samples;
 use crate::{Effort, Failure, WORKERS, child, null, os::Usage, work};
 
 /// How a case is called, what it is, and about how many tasks a second are done.
-const CASES: [(&str, &str, f64); 3] = [
+const CASES: [(&str, &str, f64); 4] = [
     ("null", "null op", 4e6),
     ("work", "op of 10 µs", 150e3),
     ("trips", "one null op at a time", 20e3),
+    ("rare", "one null op after a sleep of 1 ms", 900.0),
 ];
 
 pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<(), Failure> {
@@ -49,7 +51,7 @@ pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<(), Failure
             Some(format!("{per_thousand:9.2} system calls ({tracer:?})"))
         });
         report.line(format_args!(
-            "{name:<24} {:9.3} sleeps of the leader, {:9.3} of the workers, {}, at {}",
+            "{name:<34} {:9.3} sleeps of the leader, {:9.3} of the workers, {}, at {}",
             leader.median(),
             workers.median(),
             calls.unwrap_or_else(|| "system calls not counted: neither perf nor strace works here".into()),
@@ -136,6 +138,15 @@ pub(crate) fn steady(case: &str, tasks: u64) -> Result<(), Failure> {
                 (0..tasks).try_fold(0, |sum, task| Ok(sum + null::sum(pool.map_unordered([task]))?))
             })
         }
+        "rare" => {
+            let pool = null::pool(WORKERS)?;
+            told(&pool, tasks, |tasks| {
+                (0..tasks).try_fold(0, |sum, task| {
+                    thread::sleep(Duration::from_millis(1));
+                    Ok(sum + null::sum(pool.map_unordered([task]))?)
+                })
+            })
+        }
         "work" => {
             let pool = work::pool(WORKERS)?;
             let iterations = work::iterations(10);
@@ -153,7 +164,7 @@ fn told<T: Serialize, R: DeserializeOwned>(
     run: impl Fn(u64) -> Result<u64, Failure>,
 ) -> Result<(), Failure> {
     // As many in every run, so that the difference of two runs does not hold them.
-    run(1000)?;
+    run(100)?;
     let workers: Vec<u32> = pool.bytes().pids().into_iter().map(|(_, pid)| pid).collect();
     let usage = || Some((Usage::of(&[process::id()])?, Usage::of(&workers)?));
     let (before, begun) = (usage(), Instant::now());
