@@ -12,6 +12,7 @@ use shm_buffers::Backing;
 use crate::launch::Launch;
 use crate::limits::Limits;
 use crate::observer::{Nobody, Observer};
+use crate::printed::Redirect;
 use crate::protocol::Sizes;
 use crate::supervisor::Patience;
 use crate::threads::Threads;
@@ -113,7 +114,7 @@ impl Builder {
         self
     }
 
-    /// Who watches side rings and slots (default: nobody).
+    /// Who watches side rings and slots, and what workers print if that is captured (default: nobody).
     pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
         self.observer = observer;
         self
@@ -142,6 +143,19 @@ impl Builder {
     /// The directory that workers are started in (default: this process's).
     pub fn current_dir(mut self, directory: impl Into<PathBuf>) -> Self {
         self.launch.directory = Some(directory.into());
+        self
+    }
+
+    /// Where the workers' standard output goes (default: [`Redirect::Inherit`]). Their standard input is always
+    /// empty.
+    pub fn stdout(mut self, redirect: Redirect) -> Self {
+        self.launch.stdout = redirect;
+        self
+    }
+
+    /// Where the workers' standard error goes (default: [`Redirect::Inherit`]).
+    pub fn stderr(mut self, redirect: Redirect) -> Self {
+        self.launch.stderr = redirect;
         self
     }
 
@@ -202,6 +216,10 @@ mod tests {
         assert_eq!((sizes.side, sizes.slots), (256 << 10, 0));
         assert_eq!(backing, Backing::Auto);
         assert!(launch.environment.inherits() && launch.directory.is_none());
+        assert_eq!(
+            (launch.stdout, launch.stderr),
+            (Redirect::Inherit, Redirect::Inherit)
+        );
         assert!(threads.is_empty());
         assert_eq!(Threads::default(), Threads::Share);
     }

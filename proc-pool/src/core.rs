@@ -17,6 +17,7 @@ use crate::keeper::Order;
 use crate::lane::Lane;
 use crate::ledger::Task;
 use crate::limits::Limits;
+use crate::observer::LastWords;
 use crate::payload::Large;
 use crate::protocol::Note;
 use crate::stats::Stats;
@@ -224,7 +225,7 @@ impl Core {
     }
 
     /// The process was reaped.
-    pub(crate) fn ended(&mut self, incarnation: Incarnation, pid: u32, cause: &Cause, last_logs: &[String]) {
+    pub(crate) fn ended(&mut self, incarnation: Incarnation, pid: u32, cause: &Cause, last: &LastWords) {
         let mut in_task = false;
         let worker = incarnation.worker;
         if self.member(incarnation).is_some()
@@ -235,7 +236,7 @@ impl Core {
             let (settled, lost) = member.lane.settle();
             in_task = settled.in_progress.is_some();
             for (job, index) in lost {
-                let fault = self.death((job, index), member.expired, worker, pid, cause, last_logs);
+                let fault = self.death((job, index), member.expired, worker, pid, cause, last);
                 self.fault(job, index, fault);
             }
             let mut again = None;
@@ -246,7 +247,7 @@ impl Core {
                     self.stats.retried += 1;
                     again = Some(task);
                 } else {
-                    let fault = self.death(what, member.expired, worker, pid, cause, last_logs);
+                    let fault = self.death(what, member.expired, worker, pid, cause, last);
                     self.fault(what.0, what.1, fault);
                 }
             }
@@ -277,21 +278,23 @@ impl Core {
         worker: WorkerId,
         pid: u32,
         cause: &Cause,
-        last_logs: &[String],
+        last: &LastWords,
     ) -> Fault {
-        let last_logs = last_logs.to_vec();
+        let LastWords { logs, printed } = last.clone();
         match self.limits.deadline {
             Some(deadline) if expired == Some(task) => Fault::TimedOut {
                 worker,
                 pid,
                 deadline,
-                last_logs,
+                last_logs: logs,
+                last_printed: printed,
             },
             _ => Fault::WorkerDied {
                 worker,
                 pid,
                 cause: cause.clone(),
-                last_logs,
+                last_logs: logs,
+                last_printed: printed,
             },
         }
     }

@@ -225,6 +225,9 @@ pub enum Fault {
         cause: Cause,
         /// The last things it logged, oldest first, as its pool's observer tells.
         last_logs: Vec<String>,
+        /// The last lines that it printed, if that is [captured](crate::Redirect::Capture): up to 16 of standard
+        /// output, then of standard error, each oldest first.
+        last_printed: Vec<String>,
     },
     /// The task ran longer than it may; its worker was killed.
     #[error("worker {worker} (pid {pid}) was killed: the task ran longer than its deadline of {deadline:?}")]
@@ -237,6 +240,9 @@ pub enum Fault {
         deadline: Duration,
         /// The last things it logged, oldest first, as its pool's observer tells.
         last_logs: Vec<String>,
+        /// The last lines that it printed, if that is [captured](crate::Redirect::Capture): up to 16 of standard
+        /// output, then of standard error, each oldest first.
+        last_printed: Vec<String>,
     },
     /// The task could not be encoded, or not be decoded by the worker.
     #[error("cannot pass the task to a worker: {0}")]

@@ -18,9 +18,10 @@ use crate::entry::Entry;
 use crate::error::{Cause, KillReason, PoolError, WorkerId};
 use crate::lane::Lane;
 use crate::launch::Launch;
-use crate::observer::Observer;
+use crate::observer::{LastWords, Observer};
 use crate::os;
 use crate::payload::{MAX_INLINE, chain, to_segment};
+use crate::printed::Reader;
 use crate::protocol::{Carried, Sizes, ToWorker, Welcome};
 use crate::spawn::{self, Introduction, Spawned};
 use crate::supervisor::Event;
@@ -86,6 +87,8 @@ pub(crate) struct Keeper {
     numbers: Vec<u32>,
     /// A large `init` in shared memory, for as long as workers may be started.
     init: Option<(shm_buffers::Segment, shm_buffers::SegmentHandle)>,
+    /// Reads what workers print, if that is captured.
+    reader: Option<Reader>,
     stopping: Option<Instant>,
     /// When tasks may have run too long.
     expiry: Option<Duration>,
@@ -103,6 +106,11 @@ impl Keeper {
             ..=MAX_INLINE => None,
             _ => Some(to_segment(&plan.init).map_err(PoolError::Init)?),
         };
+        let reader = plan
+            .launch
+            .captures()
+            .then(|| Reader::start(observer.clone()))
+            .transpose()?;
         let numbers = vec![0; plan.workers];
         let processes = Vec::new();
         Ok(Self {
@@ -114,6 +122,7 @@ impl Keeper {
             processes,
             numbers,
             init,
+            reader,
             stopping: None,
             expiry: None,
         })
@@ -248,13 +257,16 @@ impl Keeper {
             // The keeper may have ended meanwhile, and with it the interest.
             let _ = to_self.send(Order::Introduced(incarnation, introduction));
         });
-        let spawned = match spawned {
+        let mut spawned = match spawned {
             Ok(spawned) => spawned,
             Err(e) => {
                 quietly(|| self.observer.ended(worker, &Cause::Unknown));
                 return Err(e);
             }
         };
+        if let Some(reader) = &self.reader {
+            reader.read(incarnation, &mut spawned.child);
+        }
         let pid = spawned.child.id();
         self.driver.core().spawned(incarnation, pid);
         self.processes.push(Process {
@@ -373,9 +385,14 @@ impl Keeper {
             (_, Some(status)) => os::cause(status),
             (None, None) => Cause::Unknown,
         };
-        let last_logs = quietly(|| self.observer.ended(incarnation.worker, &cause)).unwrap_or_default();
+        let printed = self.reader.as_ref().map(|reader| reader.finish(incarnation));
+        let logs = quietly(|| self.observer.ended(incarnation.worker, &cause)).unwrap_or_default();
         drop(region);
-        self.driver.core().ended(incarnation, pid, &cause, &last_logs);
+        let last = LastWords {
+            logs,
+            printed: printed.unwrap_or_default(),
+        };
+        self.driver.core().ended(incarnation, pid, &cause, &last);
         self.driver.nudge();
     }
 }

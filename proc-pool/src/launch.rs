@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use crate::error::PoolError;
 use crate::os;
+use crate::printed::Redirect;
 
 /// What to execute.
 #[derive(Debug, Clone, Default)]
@@ -86,6 +87,8 @@ pub(crate) struct Launch {
     /// Where; `None` for where this process is.
     pub(crate) directory: Option<PathBuf>,
     pub(crate) environment: Environment,
+    pub(crate) stdout: Redirect,
+    pub(crate) stderr: Redirect,
 }
 
 impl Launch {
@@ -108,6 +111,11 @@ impl Launch {
         }
     }
 
+    /// Whether somebody has to read what workers print.
+    pub(crate) fn captures(&self) -> bool {
+        [self.stdout, self.stderr].contains(&Redirect::Capture)
+    }
+
     /// The command that starts a worker.
     pub(crate) fn command(&self) -> Result<Command, PoolError> {
         let mut command = match &self.program {
@@ -120,6 +128,7 @@ impl Launch {
         self.environment.apply(&mut command);
         // Several readers of one terminal would steal one another's input.
         command.stdin(Stdio::null());
+        command.stdout(self.stdout.stdio()).stderr(self.stderr.stdio());
         Ok(command)
     }
 

@@ -1,6 +1,8 @@
 //! Unix.
 #![allow(unsafe_code)]
 
+pub(crate) mod pipes;
+
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::fs::MetadataExt;

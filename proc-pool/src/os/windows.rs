@@ -1,5 +1,7 @@
 //! Windows.
 
+pub(crate) mod pipes;
+
 use std::ffi::OsString;
 use std::io;
 use std::path::Path;

@@ -15,6 +15,7 @@ mod limits;
 mod matrix;
 mod observers;
 mod payloads;
+mod printed;
 mod programs;
 mod snapshots;
 mod starts;

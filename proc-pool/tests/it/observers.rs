@@ -90,6 +90,7 @@ fn what_a_killed_worker_said_is_heard() {
         cause,
         worker,
         pid,
+        ..
     } = &results[13].as_ref().unwrap_err().fault
     else {
         panic!("{results:?}")
