@@ -12,6 +12,9 @@
 //! long. A pool of processes has a leader besides its two workers, which pulls, encodes, decodes and sums; rayon's two
 //! workers do that themselves. Bare rings, bare pipes and the bare `ipc-channel` have no supervision, no order and
 //! no codec to speak of, and pipes and `ipc-channel` a thread per worker that sums; they are floors, not peers.
+//!
+//! On a machine that does other things as well, the ratios mean little, and some flatter: three processes get more of a
+//! busy machine than two threads do. So the report says how busy it is.
 
 mod child;
 mod large;

@@ -75,7 +75,7 @@ impl Report {
     }
 }
 
-/// How busy the machine is or was, since a benchmark among others tells little.
+/// How busy the machine is or was.
 fn others() -> String {
     let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     match load.split(' ').next() {
