@@ -9,11 +9,13 @@ use std::time::Duration;
 
 use shm_buffers::Backing;
 
+use crate::interrupt::{OnInterrupt, Reactions};
 use crate::launch::Launch;
 use crate::limits::Limits;
 use crate::observer::{Nobody, Observer};
 use crate::printed::Redirect;
 use crate::protocol::Sizes;
+use crate::snapshot::Snapshot;
 use crate::supervisor::Patience;
 use crate::threads::Threads;
 use crate::workers::Workers;
@@ -30,6 +32,7 @@ pub struct Builder {
     launch: Launch,
     /// For the workers, theirs, and so on.
     threads: Vec<Threads>,
+    reactions: Reactions,
 }
 
 impl std::fmt::Debug for Builder {
@@ -59,6 +62,7 @@ impl Default for Builder {
             observer: Arc::new(Nobody),
             launch: Launch::default(),
             threads: Vec::new(),
+            reactions: Reactions::default(),
         }
     }
 }
@@ -117,6 +121,25 @@ impl Builder {
     /// Who watches side rings and slots, and what workers print if that is captured (default: nobody).
     pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
         self.observer = observer;
+        self
+    }
+
+    /// What Ctrl-C and SIGTERM do to the pool while it exists (default: [`OnInterrupt::Ignore`]).
+    ///
+    /// The workers of any pool leave the terminal's Ctrl-C to this process; programs that they start don't.
+    pub fn on_interrupt(mut self, reaction: OnInterrupt) -> Self {
+        self.reactions.interrupt = reaction;
+        self
+    }
+
+    /// Calls `dump` with a [`Snapshot`] when this process is asked what it is doing, while the pool exists: by SIGUSR1,
+    /// on Windows by Ctrl-Break (default: nobody listens). Calls come from a thread of their own.
+    ///
+    /// ```
+    /// let builder = proc_pool::Builder::new().on_dump(|snapshot| eprintln!("{snapshot}"));
+    /// ```
+    pub fn on_dump(mut self, dump: impl Fn(&Snapshot) + Send + Sync + 'static) -> Self {
+        self.reactions.dump = Some(Arc::new(dump));
         self
     }
 

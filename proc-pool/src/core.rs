@@ -12,6 +12,7 @@ use ipc_channel::ipc::IpcReceiver;
 
 use crate::awake::Awake;
 use crate::error::{Cause, Fault, KillReason, PoolError, WorkerId};
+use crate::interrupt::Interrupt;
 use crate::jobs::{JobKey, Jobs};
 use crate::keeper::Order;
 use crate::lane::Lane;
@@ -69,6 +70,7 @@ pub(crate) struct Core {
     clock: Awake,
     failure: Option<PoolError>,
     stopping: bool,
+    interrupted: Option<Interrupt>,
     pub(crate) stats: Stats,
     /// Somebody sleeps, or is about to, until a worker rings: tasks that are given meanwhile need a bell, too.
     pub(crate) sleeping: bool,
@@ -91,6 +93,7 @@ impl Core {
             clock: Awake::new(Instant::now()),
             failure: None,
             stopping: false,
+            interrupted: None,
             stats: Stats::default(),
             sleeping: false,
             unsure: false,
@@ -338,6 +341,28 @@ impl Core {
         self.event(Event::Stop);
         for member in self.members.iter_mut().flatten() {
             member.lane.close();
+        }
+    }
+
+    /// How hard the pool was interrupted, if it was: then maps take in no more tasks.
+    pub(crate) fn interrupted(&self) -> Option<Interrupt> {
+        self.interrupted
+    }
+
+    /// Whether tasks that are at no worker have their error.
+    fn is_cancelled(&self) -> bool {
+        self.interrupted >= Some(Interrupt::Cancel)
+    }
+
+    pub(crate) fn interrupt(&mut self, how: Interrupt) {
+        if self.interrupted >= Some(how) {
+            return;
+        }
+        self.interrupted = Some(how);
+        match how {
+            Interrupt::Finish => {}
+            Interrupt::Cancel => self.dispatch_backlog(),
+            Interrupt::Kill => self.fail(PoolError::Interrupted),
         }
     }
 

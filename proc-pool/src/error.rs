@@ -169,6 +169,9 @@ pub enum PoolError {
     /// The thread that keeps the workers has panicked: a bug of this crate. Its message is on standard error.
     #[error("the pool's own thread panicked")]
     Keeper,
+    /// The pool was [interrupted](crate::Interrupt), by the program or by a signal.
+    #[error("the pool was interrupted")]
+    Interrupted,
     /// The pool was shut down while tasks were waiting.
     #[error("the pool was shut down")]
     ShutDown,

@@ -180,6 +180,7 @@ impl<'p, I: Iterator, R> Map<'p, I, R> {
     /// Takes what was finished, gives workers new tasks. Never waits but for the input.
     fn tend(&mut self) {
         let mut room;
+        let interrupted;
         {
             let mut core = self.driver.core();
             core.pump();
@@ -194,6 +195,10 @@ impl<'p, I: Iterator, R> Map<'p, I, R> {
                 core.submit(self.job, &mut self.batch);
             }
             room = core.room();
+            interrupted = core.interrupted().is_some();
+        }
+        if interrupted {
+            self.input = None;
         }
         while self.batch.is_empty() && room > 0 && self.appetite() > 0 {
             let pulled = self.pull(room.min(self.appetite()));
@@ -276,10 +281,12 @@ impl<I: Iterator, R> Iterator for Map<'_, I, R> {
                 return None;
             }
             let wants = !self.batch.is_empty() || self.appetite() > 0;
+            let takes = self.input.is_some();
             let job = self.job;
             self.driver.wait(None, |core| {
                 let done = core.jobs.get(job).is_none_or(|job| !job.done.list.is_empty());
-                (done || (wants && core.room() > 0)).then_some(())
+                let interrupted = takes && core.interrupted().is_some();
+                (done || interrupted || (wants && core.room() > 0)).then_some(())
             });
         }
     }

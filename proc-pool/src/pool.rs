@@ -9,10 +9,12 @@ use crossbeam_channel::Sender;
 
 use crate::driver::Driver;
 use crate::error::{PoolError, WorkerId};
+use crate::interrupt::{Interrupt, Interrupter, Reactions};
 use crate::keeper::{Keeper, Order};
 use crate::map::{Map, Order as MapOrder};
 use crate::os::Memory;
 use crate::service::{decode, encode};
+use crate::signals::Subscription;
 use crate::snapshot::Snapshot;
 use crate::stats::Stats;
 
@@ -25,6 +27,8 @@ pub struct BytePool {
     driver: Arc<Driver>,
     keeper: Sender<Order>,
     threads: Vec<JoinHandle<()>>,
+    /// To signals.
+    _subscription: Option<Subscription>,
 }
 
 impl BytePool {
@@ -34,6 +38,7 @@ impl BytePool {
         driver: Arc<Driver>,
         keeper: Sender<Order>,
         keeping: Keeper,
+        reactions: Reactions,
     ) -> Result<Self, PoolError> {
         // From here on, dropping it ends what was begun.
         let mut pool = Self {
@@ -41,11 +46,13 @@ impl BytePool {
             driver: driver.clone(),
             keeper,
             threads: Vec::new(),
+            _subscription: reactions.subscribe(&driver)?,
         };
         pool.thread("proc-pool keeper", move || keeping.run())?;
         pool.thread("proc-pool standby", move || driver.stand_by())?;
         let ready = pool.driver.wait(None, |core| match core.failure() {
             Some(error) => Some(Err(error.clone())),
+            None if core.interrupted().is_some() => Some(Err(PoolError::Interrupted)),
             None => core.all_ready().then_some(Ok(())),
         });
         ready.unwrap_or(Err(PoolError::ShutDown))?;
@@ -67,6 +74,22 @@ impl BytePool {
     /// The counts up to now.
     pub fn stats(&self) -> Stats {
         self.driver.core().stats
+    }
+
+    /// Ends its maps early. May be called while other threads use it; what they wait for comes to its end.
+    pub fn interrupt(&self, how: Interrupt) {
+        self.interrupter().interrupt(how);
+    }
+
+    /// What interrupts it from elsewhere: it needs not live as long.
+    pub fn interrupter(&self) -> Interrupter {
+        Interrupter::new(&self.driver)
+    }
+
+    /// How it was interrupted, if it was: then its maps may have ended before their inputs did, and new ones give
+    /// nothing.
+    pub fn interrupted(&self) -> Option<Interrupt> {
+        self.driver.core().interrupted()
     }
 
     /// What its workers are doing now. Costs a look at each, and some files of the system's.

@@ -41,6 +41,7 @@ pub(crate) struct Bootstrap {
 pub(crate) fn main(ticket: &Ticket, registry: Option<&Registry>) -> ! {
     // As in every Rust program, but `init` may run before Rust's own start.
     os::ignore_broken_pipes();
+    os::leave_interrupts_to_leader();
     let connected = IpcSender::<Hello>::connect(ticket.server.clone());
     let child = os::die_with(ticket.leader);
     // If the leader has died, nobody else will. While it lives, its way to give us up leads through the socket,

@@ -161,7 +161,7 @@ impl Builder {
             launch,
         };
         let keeping = Keeper::new(driver.clone(), self.observer, plan, orders, keeper.clone())?;
-        BytePool::start(workers, driver, keeper, keeping)
+        BytePool::start(workers, driver, keeper, keeping, self.reactions)
     }
 }
 

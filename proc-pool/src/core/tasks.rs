@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::{Core, Member};
 use crate::batch::Batch;
-use crate::error::Fault;
+use crate::error::{Fault, PoolError};
 use crate::jobs::JobKey;
 use crate::keeper::Order;
 use crate::lane::{Armed, Refused, Wake};
@@ -18,9 +18,9 @@ impl Core {
         }
     }
 
-    /// Tasks that the workers could take now. A pool that failed takes any number, to give them their error.
+    /// Tasks that the workers could take now. A pool that failed, or was cancelled, takes any number, to give them their error.
     pub(crate) fn room(&self) -> usize {
-        if self.failure.is_some() {
+        if self.failure.is_some() || self.is_cancelled() {
             return 64;
         }
         let room: usize = self
@@ -36,7 +36,8 @@ impl Core {
     /// Gives the batch's tasks to workers; what finds no room stays in the batch.
     pub(crate) fn submit(&mut self, key: JobKey, batch: &mut Batch) {
         let before = batch.len();
-        if let Some(error) = self.failure.clone() {
+        let cancelled = || self.is_cancelled().then_some(PoolError::Interrupted);
+        if let Some(error) = self.failure.clone().or_else(cancelled) {
             self.stats.submitted += before as u64;
             while let Some((index, _)) = batch.front() {
                 self.fault(key, index, Fault::Pool(error.clone()));
@@ -92,6 +93,10 @@ impl Core {
             if self.jobs.get(task.job).is_none() {
                 // Nobody waits for it any more. It was counted as submitted: so it has to end.
                 self.stats.faulted += 1;
+                continue;
+            }
+            if self.is_cancelled() {
+                self.fault(task.job, task.index, Fault::Pool(PoolError::Interrupted));
                 continue;
             }
             let open = self.members.iter_mut().flatten();

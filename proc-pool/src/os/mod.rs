@@ -15,12 +15,32 @@ pub(crate) use windows::{
     is_kill, is_no_program, now_ns, pipes, program, same_image, without_sigpipe,
 };
 
+#[cfg(unix)]
+mod signals;
+#[cfg(unix)]
+pub(crate) use signals::{Handlers, leave_interrupts_to_leader, raise};
+#[cfg(windows)]
+mod console;
+#[cfg(windows)]
+pub(crate) use console::{Handlers, leave_interrupts_to_leader, raise};
+
 mod memory;
 pub use memory::Memory;
 
 use std::io;
 
 use serde::{Deserialize, Serialize};
+
+/// What a process may be told from outside, by whatever means the system has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Signal {
+    /// The terminal's Ctrl-C.
+    Interrupt,
+    /// To end soon: SIGTERM; a console that is closed.
+    Terminate,
+    /// To tell what it is doing: SIGUSR1; Ctrl-Break.
+    Dump,
+}
 
 /// The identity of an executable: what tells whether two processes run the same one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -26,6 +26,14 @@ pub(super) const FENCES: &[Fence] = &[
         reason: "makes a value of a type without data in another process",
     },
     Fence {
+        path: "proc-pool/src/os/console.rs",
+        reason: "the console control handler",
+    },
+    Fence {
+        path: "proc-pool/src/os/signals.rs",
+        reason: "signal handlers",
+    },
+    Fence {
         path: "proc-pool/src/os/unix.rs",
         reason: "dladdr and _exit",
     },

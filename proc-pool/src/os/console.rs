@@ -1,0 +1,84 @@
+//! The process's console control handler, Windows.
+#![allow(unsafe_code)]
+
+use std::io::{self, PipeReader, PipeWriter, Write};
+use std::sync::{Mutex, PoisonError};
+
+use windows_sys::Win32::System::Console::{
+    CTRL_BREAK_EVENT, CTRL_C_EVENT, CTRL_CLOSE_EVENT, CTRL_SHUTDOWN_EVENT, SetConsoleCtrlHandler,
+};
+use windows_sys::core::BOOL;
+
+use super::Signal;
+
+/// Exit status of a program that Ctrl-C has ended (`STATUS_CONTROL_C_EXIT`).
+const CONTROL_C_EXIT: i32 = 0xC000_013A_u32 as i32;
+
+/// Who is told of what. Handlers run in a thread of their own here: a lock is fine.
+static TOLD: Mutex<Option<(PipeWriter, Vec<Signal>)>> = Mutex::new(None);
+
+/// The handler, installed.
+pub(crate) struct Handlers(());
+
+impl Handlers {
+    /// None yet; and where the bytes come that tell of signals. There may be one such value at a time.
+    pub(crate) fn new() -> io::Result<(Self, PipeReader)> {
+        let (heard, pipe) = io::pipe()?;
+        *TOLD.lock().unwrap_or_else(PoisonError::into_inner) = Some((pipe, Vec::new()));
+        // SAFETY: `on_control` has the type of a handler and lives as long as the program.
+        match unsafe { SetConsoleCtrlHandler(Some(on_control), 1) } {
+            0 => Err(io::Error::last_os_error()),
+            _ => Ok((Self(()), heard)),
+        }
+    }
+
+    /// Lets `wanted` be told, and no others.
+    pub(crate) fn install(&mut self, wanted: &[Signal]) -> io::Result<()> {
+        if let Some((_, told)) = &mut *TOLD.lock().unwrap_or_else(PoisonError::into_inner) {
+            *told = wanted.to_vec();
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Handlers {
+    fn drop(&mut self) {
+        // SAFETY: as above; it was installed.
+        unsafe { SetConsoleCtrlHandler(Some(on_control), 0) };
+        *TOLD.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
+/// Non-zero if it was told: then the system asks no other handler.
+unsafe extern "system" fn on_control(event: u32) -> BOOL {
+    let signal = match event {
+        CTRL_C_EVENT => Signal::Interrupt,
+        CTRL_BREAK_EVENT => Signal::Dump,
+        CTRL_CLOSE_EVENT | CTRL_SHUTDOWN_EVENT => Signal::Terminate,
+        _ => return 0,
+    };
+    match &mut *TOLD.lock().unwrap_or_else(PoisonError::into_inner) {
+        Some((pipe, told)) if told.contains(&signal) => BOOL::from(pipe.write_all(&[signal as u8]).is_ok()),
+        _ => 0,
+    }
+}
+
+impl Signal {
+    /// What a byte from the pipe tells.
+    pub(crate) fn of(byte: u8) -> Option<Self> {
+        [Self::Interrupt, Self::Terminate, Self::Dump]
+            .into_iter()
+            .find(|signal| *signal as u8 == byte)
+    }
+}
+
+/// Does what the signal would have done.
+pub(crate) fn raise(_: Signal) {
+    std::process::exit(CONTROL_C_EXIT)
+}
+
+/// Lets Ctrl-C, which goes to all processes of the console, be the leader's affair.
+pub(crate) fn leave_interrupts_to_leader() {
+    // SAFETY: without a handler, it only sets that this process ignores Ctrl-C.
+    unsafe { SetConsoleCtrlHandler(None, 1) };
+}

@@ -1,0 +1,253 @@
+//! Leaders that are sent signals, by others and by their terminal.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, ExitStatus};
+use std::thread;
+
+use proc_pool::{Builder, Fault, Interrupt, OnInterrupt, Pool, PoolError, WorkerState, Workers};
+use rustix::process::Signal;
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+
+use crate::support::{
+    Alone, Dir, Ear, hang, is_alone, open_files, signal, tell, test_name, threads, watchdog,
+};
+
+const EAR: &str = "IT_EAR";
+const TERMINAL: &str = "IT_TERMINAL";
+
+/// A leader in a process of its own, which tells when it wants to be sent something.
+struct Leader {
+    child: Child,
+    ear: Ear,
+    _tmp: Dir,
+}
+
+impl Leader {
+    fn start(test: &str, terminal: &str) -> Self {
+        let ear = Ear::new();
+        let leader = Alone::new(test).env(EAR, &ear.path).env(TERMINAL, terminal);
+        let (child, tmp) = leader.start();
+        Self {
+            child,
+            ear,
+            _tmp: tmp,
+        }
+    }
+
+    fn send_when_told(&self, what: Signal) {
+        self.ear.hear();
+        signal(self.child.id(), what);
+    }
+
+    fn end(self) -> ExitStatus {
+        let output = self.child.wait_with_output().expect("it is ours");
+        if !output.status.success() {
+            println!("{}", String::from_utf8_lossy(&output.stdout));
+        }
+        output.status
+    }
+
+    fn ends_well(self) {
+        let status = self.end();
+        assert!(status.success(), "{status}");
+    }
+}
+
+fn ask() {
+    let path = std::env::var(EAR).expect("it was told");
+    tell(&path, std::process::id());
+}
+
+fn builder(reaction: OnInterrupt) -> Builder {
+    Builder::new().workers(Workers::Count(2)).on_interrupt(reaction)
+}
+
+/// An endless map of tasks that end; asks for a signal in its middle and gives how many outputs there were.
+fn endless(pool: &Pool<u64, u64>) -> u64 {
+    let map = pool.map(0..).enumerate();
+    map.map(|(n, output)| {
+        assert_eq!(output.expect("it is finished"), n as u64);
+        if n == 1000 {
+            ask();
+        }
+    })
+    .count() as u64
+}
+
+/// Tasks that don't end; asks for a signal once they run, and again when the first one has had its effect.
+fn hung(pool: &Pool<u64, ()>, first: Interrupt, signals: u32) {
+    thread::scope(|scope| {
+        let map = scope.spawn(|| pool.map(0..5).collect::<Vec<_>>());
+        let running = || {
+            pool.snapshot()
+                .workers
+                .iter()
+                .filter(|w| w.state == WorkerState::Busy)
+                .count()
+        };
+        while running() < 2 {
+            thread::yield_now();
+        }
+        for n in 0..signals {
+            ask();
+            while n == 0 && pool.bytes().interrupted().is_none() {
+                thread::yield_now();
+            }
+            assert!(n > 0 || pool.bytes().interrupted() == Some(first));
+        }
+        for result in map.join().expect("it does not panic") {
+            let error = result.expect_err("none ends");
+            assert!(
+                matches!(error.fault, Fault::Pool(PoolError::Interrupted)),
+                "{error}"
+            );
+        }
+    });
+    assert_eq!(pool.bytes().interrupted(), Some(Interrupt::Kill));
+}
+
+#[test]
+fn the_first_interrupt_finishes() {
+    let _watchdog = watchdog(60);
+    if is_alone() {
+        let pool = builder(OnInterrupt::Finish)
+            .build_op(|n: u64| n)
+            .expect("it starts");
+        let outputs = endless(&pool);
+        assert_eq!(pool.bytes().interrupted(), Some(Interrupt::Finish));
+        let stats = pool.bytes().stats();
+        assert_eq!((stats.answered, stats.deaths), (outputs, 0));
+        return;
+    }
+    let leader = Leader::start(&test_name!(), "");
+    leader.send_when_told(Signal::INT);
+    leader.ends_well();
+}
+
+#[test]
+fn the_second_interrupt_kills() {
+    let _watchdog = watchdog(60);
+    if is_alone() {
+        let pool = builder(OnInterrupt::Cancel)
+            .build_op(|_: u64| -> () { hang() })
+            .expect("it starts");
+        return hung(&pool, Interrupt::Cancel, 2);
+    }
+    let leader = Leader::start(&test_name!(), "");
+    leader.send_when_told(Signal::INT);
+    leader.send_when_told(Signal::INT);
+    leader.ends_well();
+}
+
+#[test]
+fn the_third_interrupt_is_the_programs() {
+    let _watchdog = watchdog(60);
+    if is_alone() {
+        let pool = builder(OnInterrupt::Finish)
+            .build_op(|_: u64| -> () { hang() })
+            .expect("it starts");
+        hung(&pool, Interrupt::Finish, 2);
+        ask();
+        hang()
+    }
+    let leader = Leader::start(&test_name!(), "");
+    for _ in 0..3 {
+        leader.send_when_told(Signal::INT);
+    }
+    assert_eq!(leader.end().signal(), Some(Signal::INT.as_raw()));
+}
+
+#[test]
+fn a_request_to_terminate_cancels_and_kills_after_its_grace() {
+    let _watchdog = watchdog(60);
+    if is_alone() {
+        let pool = builder(OnInterrupt::Finish)
+            .build_op(|_: u64| -> () { hang() })
+            .expect("it starts");
+        return hung(&pool, Interrupt::Cancel, 1);
+    }
+    let leader = Leader::start(&test_name!(), "");
+    leader.send_when_told(Signal::TERM);
+    leader.ends_well();
+}
+
+#[test]
+fn when_the_last_pool_is_gone_signals_do_what_they_did_before() {
+    let _watchdog = watchdog(60);
+    if is_alone() {
+        let build = || {
+            let builder = builder(OnInterrupt::Finish).on_dump(|_| ());
+            drop(builder.build_op(|n: u64| n).expect("it starts"));
+        };
+        build();
+        let before = (open_files(), threads());
+        build();
+        // A thread that has ended may be listed, and its pipe be open, for a moment.
+        while (open_files(), threads()) != before {
+            thread::yield_now();
+        }
+        ask();
+        hang()
+    }
+    for deadly in [Signal::INT, Signal::TERM, Signal::USR1] {
+        let leader = Leader::start(&test_name!(), "");
+        leader.send_when_told(deadly);
+        assert_eq!(leader.end().signal(), Some(deadly.as_raw()));
+    }
+}
+
+#[test]
+fn a_dump_on_request() {
+    let _watchdog = watchdog(60);
+    if is_alone() {
+        let (dumps, dumped) = std::sync::mpsc::channel();
+        let pool = builder(OnInterrupt::Ignore)
+            .on_dump(move |snapshot| dumps.send(snapshot.clone()).expect("somebody listens"))
+            .build_op(|n: u64| n)
+            .expect("it starts");
+        assert_eq!(pool.map(0..100).count(), 100);
+        for _ in 0..2 {
+            ask();
+            let snapshot = dumped.recv().expect("it comes");
+            assert_eq!((snapshot.workers.len(), snapshot.stats.answered), (2, 100));
+        }
+        return;
+    }
+    let leader = Leader::start(&test_name!(), "");
+    leader.send_when_told(Signal::USR1);
+    leader.send_when_told(Signal::USR1);
+    leader.ends_well();
+}
+
+/// A terminal sends its Ctrl-C to all processes of the job, the workers too.
+#[test]
+fn a_terminals_ctrl_c_is_the_leaders() {
+    let _watchdog = watchdog(60);
+    if is_alone() {
+        let terminal = std::env::var(TERMINAL).expect("it was told");
+        rustix::process::setsid().expect("it leads no group");
+        let terminal = File::options().read(true).write(true).open(terminal);
+        let _terminal = terminal.expect("it becomes the session's");
+        let pool = builder(OnInterrupt::Finish)
+            .build_op(|n: u64| n)
+            .expect("it starts");
+        let outputs = endless(&pool);
+        let stats = pool.bytes().stats();
+        assert_eq!((stats.answered, stats.deaths), (outputs, 0));
+        return;
+    }
+    let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).expect("there are");
+    grantpt(&terminal).expect("granted");
+    unlockpt(&terminal).expect("unlocked");
+    let name = ptsname(&terminal, Vec::new()).expect("a name");
+    let leader = Leader::start(&test_name!(), name.to_str().expect("it is ASCII"));
+    let mut terminal = File::from(terminal);
+    leader.ear.hear();
+    terminal.write_all(b"\x03").expect("it listens");
+    let mut echo = [0; 2];
+    terminal.read_exact(&mut echo).expect("it echoes");
+    assert_eq!(&echo, b"^C");
+    leader.ends_well();
+}
