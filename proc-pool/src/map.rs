@@ -200,6 +200,10 @@ impl<'p, I: Iterator, R> Map<'p, I, R> {
         if interrupted {
             self.input = None;
         }
+        if room == 0 && self.available() as u64 == self.next - self.given {
+            // Workers are being replaced, perhaps: whether there is another task can be found out meanwhile.
+            room = 1;
+        }
         while self.batch.is_empty() && room > 0 && self.appetite() > 0 {
             let pulled = self.pull(room.min(self.appetite()));
             if self.batch.is_empty() {
