@@ -26,6 +26,7 @@ pub struct Builder {
     workers: Workers,
     patience: Patience,
     limits: Limits,
+    lifespan: Option<u64>,
     sizes: Sizes,
     backing: Backing,
     observer: Arc<dyn Observer>,
@@ -53,6 +54,7 @@ impl Default for Builder {
                 backoff: Duration::from_millis(100),
             },
             limits: Limits::default(),
+            lifespan: None,
             sizes: Sizes {
                 ring: 256 << 10,
                 side: 256 << 10,
@@ -95,8 +97,49 @@ impl Builder {
 
     /// How many workers a task may cost, by their death or its deadline, before that is its error (default: none).
     /// Each time it is run again from the start: for tasks that may be run twice.
+    ///
+    /// | a worker dies, and the task | is run again | the task's error |
+    /// |---|---|---|
+    /// | was answered | no: its output is kept | none |
+    /// | was sent and not started | always: it did nothing yet; not counted | none |
+    /// | was running, for the first to the `retries`-th time | yes, and no other task waits behind it meanwhile | none yet |
+    /// | was running, once more | no: it is given up | [`Fault`](crate::Fault) `WorkerDied` or `TimedOut`, with `deaths` |
+    ///
+    /// An op that returns an error or panics is answered, and so not run again.
     pub fn retries(mut self, retries: u32) -> Self {
         self.limits.retries = retries;
+        self
+    }
+
+    /// Replaces each worker process when it has run so many tasks (default: never), against what ops leave behind.
+    /// Other pools know this as a worker's lifespan (`mpire`) or `maxtasksperchild` (`multiprocessing`).
+    ///
+    /// No process gets more tasks than that; with 1, each task has a new process. It ends in the ordinary way,
+    /// `atexit` handlers included, within 5 s. The first processes get fewer, so that not all workers are replaced
+    /// at the same time. A [`Worker`](crate::Worker)'s state goes with its process.
+    pub fn recycle_after(mut self, tasks: u64) -> Self {
+        self.lifespan = Some(tasks);
+        self
+    }
+
+    /// Replaces each worker process that has more than so many bytes of its own, once it has done the tasks that it
+    /// has (default: never). Meanwhile the others go on: of four workers, one is replaced at a time. Linux only.
+    ///
+    /// A process's own memory is what it has allocated and touched; the model that all share does not count. It is
+    /// looked at up to five times a second, and only while there are tasks and for a moment after. One that has not
+    /// run a task is not replaced, however large.
+    pub fn recycle_above(mut self, bytes: u64) -> Self {
+        self.limits.recycle_above = Some(bytes);
+        self
+    }
+
+    /// Kills each worker process that has more than so many bytes of its own (default: none is killed). The task that
+    /// it was running gets the error `WorkerDied`, with [`KillReason::MemoryLimit`](crate::KillReason). Linux only.
+    ///
+    /// What counts, and when it is looked at, is as with [`recycle_above`](Self::recycle_above): a task may take
+    /// more for a fifth of a second. It keeps one task from taking the machine's memory, not from taking any.
+    pub fn memory_limit(mut self, bytes: u64) -> Self {
+        self.limits.memory = Some(bytes);
         self
     }
 
@@ -227,6 +270,8 @@ mod tests {
         let Builder {
             workers,
             patience,
+            limits,
+            lifespan,
             sizes,
             backing,
             launch,
@@ -236,6 +281,8 @@ mod tests {
         assert_eq!(workers, Workers::All);
         assert_eq!(workers.resolve().unwrap().get(), cores().min(MAX_WORKERS));
         assert_eq!(patience.start_timeout, Duration::from_secs(60));
+        assert_eq!((limits.deadline, limits.retries), (None, 0));
+        assert!(lifespan.is_none() && !limits.weighs());
         assert_eq!((sizes.side, sizes.slots), (256 << 10, 0));
         assert_eq!(backing, Backing::Auto);
         assert!(launch.environment.inherits() && launch.directory.is_none());

@@ -3,6 +3,9 @@
 
 mod snapshot;
 mod tasks;
+mod watch;
+
+pub(crate) use watch::WEIGH;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -33,6 +36,14 @@ pub(crate) struct Incarnation {
 
 /// How often the clock is looked at while a process's start is timed.
 const LOOK: Duration = Duration::from_millis(100);
+
+/// How a process ended.
+#[derive(Debug)]
+pub(crate) struct End<'a> {
+    pub(crate) pid: u32,
+    pub(crate) cause: &'a Cause,
+    pub(crate) last: &'a LastWords,
+}
 
 /// A process that has connected.
 #[derive(Debug)]
@@ -71,6 +82,8 @@ pub(crate) struct Core {
     failure: Option<PoolError>,
     stopping: bool,
     interrupted: Option<Interrupt>,
+    /// The keeper looks after tasks and workers from time to time; otherwise it is asked to with the next task.
+    watched: bool,
     pub(crate) stats: Stats,
     /// Somebody sleeps, or is about to, until a worker rings: tasks that are given meanwhile need a bell, too.
     pub(crate) sleeping: bool,
@@ -94,6 +107,7 @@ impl Core {
             failure: None,
             stopping: false,
             interrupted: None,
+            watched: true,
             stats: Stats::default(),
             sleeping: false,
             unsure: false,
@@ -109,6 +123,7 @@ impl Core {
             match action {
                 Action::Spawn(worker) => self.order(Order::Spawn(worker)),
                 Action::Kill(worker, reason) => self.order(Order::Kill(worker, reason)),
+                Action::Retire(worker) => self.retire(worker),
                 Action::Fail {
                     worker,
                     attempts,
@@ -149,6 +164,40 @@ impl Core {
         self.supervisor.all_gone()
     }
 
+    /// How many workers there should be.
+    pub(crate) fn wanted(&self) -> usize {
+        self.supervisor.wanted()
+    }
+
+    /// Wants so many workers from now on.
+    pub(crate) fn resize(&mut self, workers: usize) {
+        let members = self.members.len().max(workers);
+        self.members.resize_with(members, || None);
+        self.event(Event::Resize(workers));
+    }
+
+    fn retire(&mut self, worker: WorkerId) {
+        if let Some(member) = &mut self.members[worker.0 as usize] {
+            member.lane.limit(0);
+        }
+        self.let_go();
+    }
+
+    /// Tells workers to end that have done all they get to do. They have answered everything: one that is told
+    /// earlier would not wait for room for its outputs.
+    pub(super) fn let_go(&mut self) {
+        let mut told = Vec::new();
+        for member in self.members.iter_mut().flatten() {
+            if member.lane.is_spent() {
+                member.lane.close();
+                told.push(member.incarnation.worker);
+            }
+        }
+        for worker in told {
+            self.event(Event::ToldToEnd(worker));
+        }
+    }
+
     pub(crate) fn is_stopping(&self) -> bool {
         self.stopping
     }
@@ -177,6 +226,10 @@ impl Core {
     ) {
         if self.stopping {
             lane.close();
+        }
+        let worker = incarnation.worker;
+        if let Some(tasks) = self.limits.tasks(worker, self.wanted(), incarnation.number == 1) {
+            lane.limit(tasks);
         }
         let member = Member {
             incarnation,
@@ -228,8 +281,9 @@ impl Core {
     }
 
     /// The process was reaped.
-    pub(crate) fn ended(&mut self, incarnation: Incarnation, pid: u32, cause: &Cause, last: &LastWords) {
+    pub(crate) fn ended(&mut self, incarnation: Incarnation, end: &End<'_>) {
         let mut in_task = false;
+        let mut told = false;
         let worker = incarnation.worker;
         if self.member(incarnation).is_some()
             && let Some(mut member) = self.members[worker.0 as usize].take()
@@ -238,19 +292,20 @@ impl Core {
             self.stats.answered += member.lane.drain(&mut self.jobs) as u64;
             let (settled, lost) = member.lane.settle();
             in_task = settled.in_progress.is_some();
+            told = member.lane.is_closed();
             for (job, index) in lost {
-                let fault = self.death((job, index), member.expired, worker, pid, cause, last);
+                let fault = self.death((job, index), 1, member.expired, worker, end);
                 self.fault(job, index, fault);
             }
             let mut again = None;
             if let Some(mut task) = settled.in_progress {
                 let what = (task.job, task.index);
-                if task.deaths < self.limits.retries && !self.stopping {
-                    task.deaths += 1;
+                task.deaths += 1;
+                if task.deaths <= self.limits.retries && !self.stopping {
                     self.stats.retried += 1;
                     again = Some(task);
                 } else {
-                    let fault = self.death(what, member.expired, worker, pid, cause, last);
+                    let fault = self.death(what, task.deaths, member.expired, worker, end);
                     self.fault(what.0, what.1, fault);
                 }
             }
@@ -260,70 +315,47 @@ impl Core {
             }
         }
         if !self.stopping {
-            self.stats.deaths += 1;
+            self.stats.count_end(told, self.supervisor.is_surplus(worker));
         }
         if let Some(birth) = self.births.get_mut(&worker) {
             birth.pid = None;
         }
         self.event(Event::Ended {
             worker,
-            cause: cause.clone(),
+            cause: end.cause.clone(),
             in_task,
         });
         self.dispatch_backlog();
     }
 
-    /// What befell a task whose worker is gone.
+    /// What befell a task whose worker is gone: it has cost so many by now.
     fn death(
         &self,
         task: (JobKey, u64),
+        deaths: u32,
         expired: Option<(JobKey, u64)>,
         worker: WorkerId,
-        pid: u32,
-        cause: &Cause,
-        last: &LastWords,
+        end: &End<'_>,
     ) -> Fault {
-        let LastWords { logs, printed } = last.clone();
+        let LastWords { logs, printed } = end.last.clone();
         match self.limits.deadline {
             Some(deadline) if expired == Some(task) => Fault::TimedOut {
                 worker,
-                pid,
+                pid: end.pid,
                 deadline,
+                deaths,
                 last_logs: logs,
                 last_printed: printed,
             },
             _ => Fault::WorkerDied {
                 worker,
-                pid,
-                cause: cause.clone(),
+                pid: end.pid,
+                cause: end.cause.clone(),
+                deaths,
                 last_logs: logs,
                 last_printed: printed,
             },
         }
-    }
-
-    /// Has workers killed whose task runs too long; gives when to look again.
-    pub(crate) fn expire(&mut self) -> Option<Duration> {
-        let now = self.now();
-        let deadline = self.limits.deadline?;
-        let mut late = Vec::new();
-        for member in self.members.iter_mut().flatten().filter(|m| !m.condemned) {
-            if member.lane.overdue(deadline, now).is_none() {
-                continue;
-            }
-            // It may be done long since, and nobody has looked.
-            let drained = member.lane.drain(&mut self.jobs);
-            self.stats.answered += drained as u64;
-            if let Some(task) = member.lane.overdue(deadline, now) {
-                member.condemned = true;
-                member.expired = Some(task);
-                late.push(member.incarnation.worker);
-            }
-        }
-        for worker in late {
-            self.order(Order::Kill(worker, KillReason::Deadline));
-        }
-        Some((deadline / 8).clamp(Duration::from_millis(1), Duration::from_millis(250)))
     }
 
     /// Process ids of the workers that are there.

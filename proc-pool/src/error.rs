@@ -59,6 +59,10 @@ pub enum KillReason {
     Disconnected,
     /// It had tasks and did not begin with them for a long time, stopped by a signal perhaps.
     Unresponsive,
+    /// It had more memory of its own than it may.
+    MemoryLimit,
+    /// It was told to end, and did not.
+    EndTimeout,
 }
 
 impl fmt::Display for Cause {
@@ -81,6 +85,8 @@ impl fmt::Display for KillReason {
             Self::Shutdown => "the pool was shut down",
             Self::Disconnected => "it closed its connection",
             Self::Unresponsive => "it did not take its tasks",
+            Self::MemoryLimit => "its memory grew beyond its limit",
+            Self::EndTimeout => "it did not end when it was told to",
         })
     }
 }
@@ -156,6 +162,15 @@ pub enum PoolError {
     /// Workers were to have no threads at all.
     #[error("workers need at least one thread; `Threads::Unlimited` sets no limit")]
     ThreadCount,
+    /// Workers that may run no task make no sense.
+    #[error("workers that are recycled after 0 tasks can't run any; use 1 for a new process for each task")]
+    Lifespan,
+    /// This system can't do what was asked for.
+    #[error("{what} is not supported on this system")]
+    Unsupported {
+        /// What.
+        what: &'static str,
+    },
     /// A size makes no sense.
     #[error("{what} of {asked} is too large; {max} at most")]
     Size {
@@ -201,6 +216,18 @@ pub struct TaskError {
     pub fault: Fault,
 }
 
+/// How many workers a task cost, where that is worth a word.
+struct Toll(u32);
+
+impl fmt::Display for Toll {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            ..=1 => Ok(()),
+            deaths => write!(f, "; the task has cost {deaths} workers"),
+        }
+    }
+}
+
 /// What happened to a task.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
@@ -218,7 +245,8 @@ pub enum Fault {
         backtrace: Option<String>,
     },
     /// The worker process ended while it ran this task.
-    #[error("worker {worker} (pid {pid}) {cause}")]
+    #[error("worker {worker} (pid {pid}) {cause}{}", Toll(*deaths))]
+    #[non_exhaustive]
     WorkerDied {
         /// Which.
         worker: WorkerId,
@@ -226,6 +254,8 @@ pub enum Fault {
         pid: u32,
         /// How.
         cause: Cause,
+        /// How many workers the task has cost, with this one: more than 1 only if it was retried.
+        deaths: u32,
         /// The last things it logged, oldest first, as its pool's observer tells.
         last_logs: Vec<String>,
         /// The last lines that it printed, if that is [captured](crate::Redirect::Capture): up to 16 of standard
@@ -233,7 +263,8 @@ pub enum Fault {
         last_printed: Vec<String>,
     },
     /// The task ran longer than it may; its worker was killed.
-    #[error("worker {worker} (pid {pid}) was killed: the task ran longer than its deadline of {deadline:?}")]
+    #[error("worker {worker} (pid {pid}) was killed: the task ran longer than its deadline of {deadline:?}{}", Toll(*deaths))]
+    #[non_exhaustive]
     TimedOut {
         /// Which.
         worker: WorkerId,
@@ -241,6 +272,8 @@ pub enum Fault {
         pid: u32,
         /// How long it may run.
         deadline: Duration,
+        /// How many workers the task has cost, with this one: more than 1 only if it was retried.
+        deaths: u32,
         /// The last things it logged, oldest first, as its pool's observer tells.
         last_logs: Vec<String>,
         /// The last lines that it printed, if that is [captured](crate::Redirect::Capture): up to 16 of standard

@@ -2,6 +2,7 @@
 //!
 //! It lives as long as its pool: Linux ends a worker with the *thread* that started it.
 
+use std::collections::HashMap;
 use std::panic::{self, AssertUnwindSafe};
 use std::process::ExitStatus;
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use shm_buffers::ring::Consumer;
 use shm_buffers::slots::Slots;
 use shm_buffers::{Backing, Region};
 
-use crate::core::Incarnation;
+use crate::core::{End, Incarnation, WEIGH};
 use crate::driver::Driver;
 use crate::entry::Entry;
 use crate::error::{Cause, KillReason, PoolError, WorkerId};
@@ -38,6 +39,10 @@ const GRACE: Duration = Duration::from_secs(1);
 const WORK: Duration = Duration::from_millis(100);
 /// How long a killed process may take to end, before a pool that is dropped leaves it to the system.
 const REAP: Duration = Duration::from_secs(5);
+/// How long tasks and workers are looked after when no worker has a task any more.
+const REST: Duration = Duration::from_secs(1);
+/// Of the keeper's time, one in so many parts may be spent on workers' memory.
+const WEIGHING: u32 = 50;
 
 /// What the keeper is asked to do.
 #[derive(Debug)]
@@ -48,6 +53,8 @@ pub(crate) enum Order {
     Introduced(Incarnation, Introduction),
     /// The process's connection has closed.
     Closed(Incarnation),
+    /// Tasks were sent: look after them.
+    Watch,
     /// Kill what is left and end.
     Stop,
 }
@@ -55,7 +62,6 @@ pub(crate) enum Order {
 /// What every worker is started with.
 #[derive(Debug)]
 pub(crate) struct Plan {
-    pub(crate) workers: usize,
     pub(crate) entry: Entry,
     pub(crate) sizes: Sizes,
     pub(crate) init: Vec<u8>,
@@ -77,6 +83,19 @@ struct Process {
     ended: Option<(Instant, Option<ExitStatus>)>,
 }
 
+impl Process {
+    /// How often to ask whether it has ended.
+    fn poll(&self) -> Duration {
+        match self {
+            Self { closed: Some(_), .. } | Self { killed: Some(_), .. } | Self { ended: Some(_), .. } => {
+                ENDING_POLL
+            }
+            Self { connected: false, .. } => STARTING_POLL,
+            _ => IDLE_POLL,
+        }
+    }
+}
+
 pub(crate) struct Keeper {
     driver: Arc<Driver>,
     observer: Arc<dyn Observer>,
@@ -84,14 +103,20 @@ pub(crate) struct Keeper {
     orders: Receiver<Order>,
     to_self: Sender<Order>,
     processes: Vec<Process>,
-    numbers: Vec<u32>,
+    numbers: HashMap<WorkerId, u32>,
     /// A large `init` in shared memory, for as long as workers may be started.
     init: Option<(shm_buffers::Segment, shm_buffers::SegmentHandle)>,
     /// Reads what workers print, if that is captured.
     reader: Option<Reader>,
     stopping: Option<Instant>,
-    /// When tasks may have run too long.
-    expiry: Option<Duration>,
+    /// When workers last had tasks.
+    busy: Instant,
+    /// When to look after tasks and workers again.
+    watch: Option<Duration>,
+    /// Workers' memory is not looked at before.
+    weigh: Instant,
+    /// All processes were asked then whether they have ended.
+    asked: Instant,
 }
 
 impl Keeper {
@@ -106,25 +131,27 @@ impl Keeper {
             ..=MAX_INLINE => None,
             _ => Some(to_segment(&plan.init).map_err(PoolError::Init)?),
         };
+        let now = Instant::now();
         let reader = plan
             .launch
             .captures()
             .then(|| Reader::start(observer.clone()))
             .transpose()?;
-        let numbers = vec![0; plan.workers];
-        let processes = Vec::new();
         Ok(Self {
             driver,
             observer,
             plan,
             orders,
             to_self,
-            processes,
-            numbers,
+            processes: Vec::new(),
+            numbers: HashMap::new(),
             init,
             reader,
             stopping: None,
-            expiry: None,
+            busy: now,
+            watch: None,
+            weigh: now,
+            asked: now,
         })
     }
 
@@ -154,7 +181,7 @@ impl Keeper {
                 Err(RecvTimeoutError::Disconnected) => return,
             }
             self.reap();
-            self.expiry = self.driver.core().expire();
+            self.watch = self.watch();
             let due = self.driver.core().tick_in();
             if due == Some(Duration::ZERO) {
                 self.driver.core().event(Event::Tick);
@@ -168,22 +195,45 @@ impl Keeper {
     }
 
     fn patience(&self) -> Duration {
-        let poll = |process: &Process| match process {
-            Process { closed: Some(_), .. }
-            | Process { killed: Some(_), .. }
-            | Process { ended: Some(_), .. } => ENDING_POLL,
-            Process { connected: false, .. } => STARTING_POLL,
-            _ => IDLE_POLL,
-        };
         let poll = self
             .processes
             .iter()
-            .map(poll)
-            .chain(self.expiry)
+            .map(Process::poll)
+            .chain(self.watch)
             .min()
             .unwrap_or(IDLE_POLL);
         let due = self.driver.core().tick_in();
         due.map_or(poll, |due| due.min(poll))
+    }
+
+    /// Looks after tasks that run too long and workers that grow, where that was asked for; gives when to do so
+    /// again.
+    fn watch(&mut self) -> Option<Duration> {
+        let now = Instant::now();
+        let mut core = self.driver.core();
+        let interval = core.watch_interval()?;
+        if core.busy() > 0 {
+            self.busy = now;
+        } else if now.saturating_duration_since(self.busy) >= REST {
+            core.unwatch();
+            return None;
+        }
+        core.expire();
+        if now >= self.weigh {
+            let members = core.to_weigh();
+            drop(core);
+            let weights = members
+                .into_iter()
+                .map(|(member, pid)| (member, os::own_memory(pid)));
+            let weights: Vec<_> = weights.collect();
+            self.weigh = now + (now.elapsed() * WEIGHING).max(WEIGH);
+            let mut core = self.driver.core();
+            for (member, bytes) in weights {
+                // One that has ended has none.
+                bytes.into_iter().for_each(|bytes| core.weighed(member, bytes));
+            }
+        }
+        Some(interval)
     }
 
     fn obey(&mut self, order: Order) {
@@ -217,6 +267,11 @@ impl Keeper {
                     process.closed.get_or_insert_with(|| self.driver.core().now());
                 }
             }
+            Order::Watch => {
+                self.busy = Instant::now();
+                // Nobody waits for that.
+                return;
+            }
             Order::Stop => {
                 self.stopping = Some(Instant::now());
                 self.kill(KillReason::Shutdown, |_| true);
@@ -240,11 +295,11 @@ impl Keeper {
         if self.stopping.is_some() || self.driver.core().is_stopping() {
             return Err(PoolError::ShutDown);
         }
-        let place = worker.0 as usize;
-        self.numbers[place] += 1;
+        let number = self.numbers.entry(worker).or_default();
+        *number += 1;
         let incarnation = Incarnation {
             worker,
-            number: self.numbers[place],
+            number: *number,
         };
         let map = self.plan.sizes.map();
         let region = Region::create(&self.plan.backing, map.bytes)
@@ -286,6 +341,7 @@ impl Keeper {
         let Some(process) = self.processes.iter_mut().find(|p| p.incarnation == incarnation) else {
             return;
         };
+        let workers = self.driver.core().wanted();
         let welcomed = introduction.and_then(|(notes, hello)| {
             if hello.token != process.spawned.token || hello.pid != process.pid {
                 return Err("a stranger connected in its place".to_owned());
@@ -297,12 +353,12 @@ impl Keeper {
             };
             let welcome = Welcome {
                 worker: incarnation.worker,
-                workers: self.plan.workers as u32,
+                workers: workers as u32,
                 entry: self.plan.entry.clone(),
                 region,
                 sizes: self.plan.sizes,
                 init,
-                spin: self.driver.worker_spin(self.plan.workers),
+                spin: self.driver.worker_spin(workers),
             };
             os::without_sigpipe(|| hello.to_worker.send(ToWorker::Welcome(Box::new(welcome))))
                 .map_err(|e| e.to_string())?;
@@ -338,10 +394,15 @@ impl Keeper {
         let stopping = self.stopping.is_some();
         let now = self.driver.core().now();
         let over = |since: Instant| now.saturating_duration_since(since) > GRACE;
+        // That one has died is told by its connection, as a rule: to ask all of many each time would cost.
+        let all = stopping || self.asked.elapsed() >= IDLE_POLL;
+        if all {
+            self.asked = Instant::now();
+        }
         let mut index = 0;
         while index < self.processes.len() {
             let process = &mut self.processes[index];
-            if process.ended.is_none() {
+            if process.ended.is_none() && (all || process.poll() < IDLE_POLL) {
                 match process.spawned.child.try_wait() {
                     Ok(None) => {
                         if process.closed.is_some_and(over) && process.killed.is_none() {
@@ -392,7 +453,12 @@ impl Keeper {
             logs,
             printed: printed.unwrap_or_default(),
         };
-        self.driver.core().ended(incarnation, pid, &cause, &last);
+        let end = End {
+            pid,
+            cause: &cause,
+            last: &last,
+        };
+        self.driver.core().ended(incarnation, &end);
         self.driver.nudge();
     }
 }

@@ -1,6 +1,8 @@
 //! A lane: the leader's side of one worker process.
 
+mod lifespan;
 mod load;
+mod patience;
 
 use std::sync::atomic::{Ordering, fence};
 use std::time::{Duration, Instant};
@@ -20,14 +22,6 @@ use crate::protocol::{Map, Tag, ToWorker, slot};
 use crate::service::decode;
 use crate::window::Window;
 
-/// How long a worker that has tasks may take to begin with the first of them before it is rung again. It takes
-/// microseconds; but one that damaged its memory may have lost the wish to be woken. Doubles a few times.
-const RESCUE: Duration = Duration::from_millis(20);
-const DOUBLINGS: u32 = 6;
-/// Rescues in vain, about 30 s of them, before the worker is replaced.
-const RESCUES: u32 = 28;
-/// Bells that a worker may have left unheard, at most: more could fill the channel, and sending would block.
-const UNHEARD: u64 = 8;
 /// Bytes of large tasks that wait at a worker, beyond the one it runs, at most.
 const LARGE: usize = 16 << 20;
 
@@ -44,6 +38,8 @@ pub(crate) struct Lane {
     /// Its closing tells the worker of our end, whatever the worker is doing.
     _liveness: IpcSender<()>,
     ledger: Ledger<Large>,
+    /// Tasks that it may still be sent.
+    left: u64,
     /// Bytes of large tasks in the ledger.
     large: usize,
     /// The ring was full and no task was answered since.
@@ -122,6 +118,7 @@ impl Lane {
             to_worker: Some(to_worker),
             _liveness: liveness,
             ledger: Ledger::default(),
+            left: u64::MAX,
             large: 0,
             full: false,
             broken: None,
@@ -148,10 +145,13 @@ impl Lane {
     /// Tasks that may be sent now.
     pub(crate) fn room(&self) -> usize {
         let outstanding = self.ledger.outstanding();
-        if self.full || self.broken.is_some() || (self.large > LARGE && outstanding > 1) {
+        // Behind a task that has cost workers, nobody has to wait and see.
+        let closed = self.full || self.broken.is_some() || self.ledger.ends_with_suspect();
+        if closed || (self.large > LARGE && outstanding > 1) {
             return 0;
         }
-        self.window.tasks().saturating_sub(outstanding)
+        let window = self.window.tasks().saturating_sub(outstanding);
+        window.min(usize::try_from(self.left).unwrap_or(usize::MAX))
     }
 
     /// Sends a task again that came back from another lane.
@@ -192,6 +192,7 @@ impl Lane {
                 self.ledger.sent_large(job, index, large.clone());
             }
         }
+        self.left = self.left.saturating_sub(1);
         Ok(())
     }
 
@@ -225,58 +226,6 @@ impl Lane {
             // It fails if the worker has died; its end is told by other means.
             let _ = os::without_sigpipe(|| to_worker.send(ToWorker::Bell));
         }
-    }
-
-    /// Looks whether the worker has tasks and does not begin with them, and does something about it; gives when to
-    /// look again.
-    pub(crate) fn rescue(&mut self, now: Instant) -> Option<Duration> {
-        let answered = self.ledger.count_answered();
-        let begun = self.control.slot(slot::STARTED).get() > answered;
-        if self.ledger.outstanding() == 0 || begun || self.broken.is_some() {
-            self.idle = None;
-            return None;
-        }
-        let (since, before, rescues) = *self.idle.get_or_insert((now, answered, 0));
-        if before != answered {
-            self.idle = Some((now, answered, 0));
-            return Some(RESCUE);
-        }
-        let patience = RESCUE * 2u32.pow(rescues.min(DOUBLINGS));
-        let waited = now.saturating_duration_since(since);
-        if waited < patience {
-            return Some(patience - waited);
-        }
-        if rescues >= RESCUES {
-            self.broken = Some(KillReason::Unresponsive);
-            return None;
-        }
-        self.ring_if_unheard(UNHEARD);
-        self.idle = Some((now, answered, rescues + 1));
-        Some(patience)
-    }
-
-    /// The task that has been running for `deadline`, if one has.
-    pub(crate) fn overdue(&mut self, deadline: Duration, now: Instant) -> Option<(JobKey, u64)> {
-        let answered = self.ledger.count_answered();
-        if self.control.slot(slot::STARTED).get() <= answered {
-            self.running = None;
-            return None;
-        }
-        match self.running {
-            Some((task, since)) if task == answered => {
-                let late = now.saturating_duration_since(since) >= deadline;
-                self.ledger.next().filter(|_| late)
-            }
-            _ => {
-                self.running = Some((answered, now));
-                None
-            }
-        }
-    }
-
-    /// Tells the worker to end once it has nothing to do.
-    pub(crate) fn close(&mut self) {
-        self.to_worker = None;
     }
 
     /// Takes every outcome that is there to its job; gives how many there were.

@@ -109,6 +109,12 @@ impl<K> Ledger<K> {
         }
     }
 
+    /// Whether the task that was sent last has cost workers before.
+    #[inline]
+    pub(crate) fn ends_with_suspect(&self) -> bool {
+        self.sent.back().is_some_and(|last| last.deaths > 0)
+    }
+
     /// Whose answer comes next.
     #[inline]
     pub(crate) fn next(&self) -> Option<(JobKey, u64)> {
@@ -209,6 +215,19 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_task_that_cost_workers_is_suspect_until_its_answer() {
+        let mut ledger = ledger(1);
+        assert!(!ledger.ends_with_suspect());
+        ledger.sent(JOB, 7, &[]);
+        ledger.had_deaths(2);
+        for _ in 0..2 {
+            assert!(ledger.ends_with_suspect());
+            ledger.answered();
+        }
+        assert!(!ledger.ends_with_suspect());
     }
 
     #[test]

@@ -17,13 +17,13 @@ use crate::service::{decode, encode};
 use crate::signals::Subscription;
 use crate::snapshot::Snapshot;
 use crate::stats::Stats;
+use crate::workers::Workers;
 
 /// A number of worker processes that turn bytes into bytes.
 ///
 /// Dropping it kills the workers; [`shutdown`](Self::shutdown) lets them end.
 #[derive(Debug)]
 pub struct BytePool {
-    workers: usize,
     driver: Arc<Driver>,
     keeper: Sender<Order>,
     threads: Vec<JoinHandle<()>>,
@@ -34,7 +34,6 @@ pub struct BytePool {
 impl BytePool {
     /// Starts the pool's threads and waits until all workers are ready.
     pub(crate) fn start(
-        workers: usize,
         driver: Arc<Driver>,
         keeper: Sender<Order>,
         keeping: Keeper,
@@ -42,7 +41,6 @@ impl BytePool {
     ) -> Result<Self, PoolError> {
         // From here on, dropping it ends what was begun.
         let mut pool = Self {
-            workers,
             driver: driver.clone(),
             keeper,
             threads: Vec::new(),
@@ -50,12 +48,7 @@ impl BytePool {
         };
         pool.thread("proc-pool keeper", move || keeping.run())?;
         pool.thread("proc-pool standby", move || driver.stand_by())?;
-        let ready = pool.driver.wait(None, |core| match core.failure() {
-            Some(error) => Some(Err(error.clone())),
-            None if core.interrupted().is_some() => Some(Err(PoolError::Interrupted)),
-            None => core.all_ready().then_some(Ok(())),
-        });
-        ready.unwrap_or(Err(PoolError::ShutDown))?;
+        pool.wait_ready()?;
         Ok(pool)
     }
 
@@ -66,9 +59,43 @@ impl BytePool {
         Ok(())
     }
 
-    /// How many workers it has.
+    /// How many workers are wanted: those it was built with, or of the last [`resize`](Self::resize).
     pub fn workers(&self) -> usize {
-        self.workers
+        self.driver.core().wanted()
+    }
+
+    /// Makes the pool larger or smaller, also from another thread in the middle of maps. It returns at once.
+    ///
+    /// New workers take tasks as soon as they are ready ([`wait_ready`](Self::wait_ready) waits for that). Of more than
+    /// are wanted, those with the highest ids get no new tasks, finish what they have, and end: no task is lost or
+    /// run twice. Workers that were there before are as they were: `OMP_NUM_THREADS` and the like, and what
+    /// [`WorkerContext::workers`](crate::WorkerContext::workers) tells, are from a worker's start.
+    ///
+    /// # Errors
+    /// [`PoolError::WorkerCount`], as when a pool is built; the pool's failure, if it has failed.
+    pub fn resize(&self, workers: Workers) -> Result<(), PoolError> {
+        let workers = workers.resolve()?.get();
+        let mut core = self.driver.core();
+        if let Some(error) = core.failure() {
+            return Err(error.clone());
+        }
+        core.resize(workers);
+        drop(core);
+        self.driver.nudge();
+        Ok(())
+    }
+
+    /// Waits until all workers that are wanted are ready at once.
+    ///
+    /// # Errors
+    /// [`PoolError::Start`] when they can't start, after a few attempts; any other failure of the pool.
+    pub fn wait_ready(&self) -> Result<(), PoolError> {
+        let ready = self.driver.wait(None, |core| match core.failure() {
+            Some(error) => Some(Err(error.clone())),
+            None if core.interrupted().is_some() => Some(Err(PoolError::Interrupted)),
+            None => core.all_ready().then_some(Ok(())),
+        });
+        ready.unwrap_or(Err(PoolError::ShutDown))
     }
 
     /// The counts up to now.
@@ -210,6 +237,14 @@ impl<T: serde::Serialize, R: serde::de::DeserializeOwned> Pool<T, R> {
     /// What its workers are doing now, as [`BytePool::snapshot`].
     pub fn snapshot(&self) -> Snapshot {
         self.bytes.snapshot()
+    }
+
+    /// Makes the pool larger or smaller: see [`BytePool::resize`].
+    ///
+    /// # Errors
+    /// [`PoolError::WorkerCount`], as when a pool is built; the pool's failure, if it has failed.
+    pub fn resize(&self, workers: Workers) -> Result<(), PoolError> {
+        self.bytes.resize(workers)
     }
 
     /// Runs every task and gives the outputs in the tasks' order. Tasks are taken from `tasks` as there is room for

@@ -14,8 +14,24 @@ pub struct Stats {
     pub resent: u64,
     /// Tasks sent again after their worker had died of them, or they had run too long.
     pub retried: u64,
-    /// Worker processes that ended before the pool did.
+    /// Worker processes that ended before the pool did, and were not told to.
     pub deaths: u64,
+    /// Worker processes that were told to end and replaced: they had run as many tasks as one may, or grown.
+    pub recycled: u64,
+    /// Worker processes that were told to end because fewer were wanted.
+    pub dismissed: u64,
     /// Worker processes that were started.
     pub spawned: u64,
+}
+
+impl Stats {
+    /// A worker process ended: it was `told` to, or not; in a place that is `surplus`, or not.
+    pub(crate) fn count_end(&mut self, told: bool, surplus: bool) {
+        let count = match (told, surplus) {
+            (false, _) => &mut self.deaths,
+            (true, false) => &mut self.recycled,
+            (true, true) => &mut self.dismissed,
+        };
+        *count += 1;
+    }
 }

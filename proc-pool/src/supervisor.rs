@@ -19,6 +19,10 @@ pub(crate) struct Patience {
 
 /// A worker that has been ready for so long and then dies idle did not fail to start.
 const STABLE: Duration = Duration::from_secs(1);
+/// How long a worker that was told to end may take, exit handlers included.
+const END_TIMEOUT: Duration = Duration::from_secs(5);
+/// Of the workers wanted, so many may be replaced at once for what is no hurry: one of four, and one in any case.
+const AT_ONCE: usize = 4;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Event {
@@ -34,6 +38,12 @@ pub(crate) enum Event {
         cause: Cause,
         in_task: bool,
     },
+    /// It has more memory than one should keep; told again while that is so.
+    Oversized(WorkerId),
+    /// It has had all the tasks that it gets, has answered them, and was told to end.
+    ToldToEnd(WorkerId),
+    /// So many workers are wanted from now on.
+    Resize(usize),
     /// Time passes.
     Tick,
     /// No more workers are wanted.
@@ -44,6 +54,8 @@ pub(crate) enum Event {
 pub(crate) enum Action {
     Spawn(WorkerId),
     Kill(WorkerId, KillReason),
+    /// Give it no more tasks, and tell it to end when it has answered those that it has.
+    Retire(WorkerId),
     /// The pool can't go on.
     Fail {
         worker: WorkerId,
@@ -65,6 +77,13 @@ enum State {
     },
     Ready {
         since: Instant,
+        /// It gets no more tasks.
+        retiring: bool,
+    },
+    /// It was told to end.
+    Ending {
+        since: Instant,
+        killed: bool,
     },
     Gone,
 }
@@ -75,6 +94,7 @@ pub(crate) enum Phase {
     Due,
     Starting,
     Ready,
+    Ending,
     Gone,
 }
 
@@ -86,24 +106,47 @@ struct Place {
     failures: u32,
 }
 
+impl Place {
+    fn new(now: Instant) -> Self {
+        Self {
+            state: State::Due(now),
+            failures: 0,
+        }
+    }
+
+    /// Whether it takes no tasks now.
+    fn is_away(&self) -> bool {
+        !matches!(self.state, State::Ready { retiring: false, .. })
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Supervisor {
     patience: Patience,
+    /// Of the workers wanted, and after them of those that were.
     places: Vec<Place>,
+    wanted: usize,
     stopped: bool,
 }
 
 impl Supervisor {
     pub(crate) fn new(workers: usize, patience: Patience, now: Instant) -> Self {
-        let place = Place {
-            state: State::Due(now),
-            failures: 0,
-        };
         Self {
             patience,
-            places: vec![place; workers],
+            places: vec![Place::new(now); workers],
+            wanted: workers,
             stopped: false,
         }
+    }
+
+    /// How many workers there should be.
+    pub(crate) fn wanted(&self) -> usize {
+        self.wanted
+    }
+
+    /// Whether nobody wants a worker in that place any more.
+    pub(crate) fn is_surplus(&self, worker: WorkerId) -> bool {
+        worker.0 as usize >= self.wanted
     }
 
     fn place(&mut self, worker: WorkerId) -> &mut Place {
@@ -117,6 +160,7 @@ impl Supervisor {
             State::Starting {
                 since, killed: false, ..
             } => since.checked_add(self.patience.start_timeout),
+            State::Ending { since, killed: false } => Some(since + END_TIMEOUT),
             _ => None,
         };
         self.places.iter().filter_map(due).min()
@@ -131,12 +175,14 @@ impl Supervisor {
             State::Due(_) => Phase::Due,
             State::Spawning | State::Starting { .. } => Phase::Starting,
             State::Ready { .. } => Phase::Ready,
+            State::Ending { .. } => Phase::Ending,
             State::Gone => Phase::Gone,
         }
     }
 
+    /// Whether all workers wanted are ready.
     pub(crate) fn all_ready(&self) -> bool {
-        (0..self.places.len() as u32).all(|index| self.is_ready(WorkerId(index)))
+        (0..self.wanted as u32).all(|index| self.is_ready(WorkerId(index)))
     }
 
     /// Whether no process is left, or about to be.
@@ -162,16 +208,18 @@ impl Supervisor {
                 };
             }
             Event::Ready(worker) => {
+                let retiring = self.is_surplus(worker);
                 let state = &mut self.place(worker).state;
                 if matches!(state, State::Starting { killed: false, .. }) {
-                    *state = State::Ready { since: now };
+                    *state = State::Ready { since: now, retiring };
+                    actions.extend(retiring.then_some(Action::Retire(worker)));
                 }
             }
             Event::StartFailed(worker, why) => match &mut self.place(worker).state {
                 State::Starting { reason, .. } => *reason = Some(why),
                 State::Spawning => self.failed(worker, why, now, &mut actions),
                 // Its process lives, or there is none: the process's end tells.
-                State::Ready { .. } | State::Due(_) | State::Gone => {}
+                State::Ready { .. } | State::Ending { .. } | State::Due(_) | State::Gone => {}
             },
             Event::Ended {
                 worker,
@@ -182,12 +230,32 @@ impl Supervisor {
                     let reason = reason.unwrap_or_else(|| cause.to_string());
                     self.failed(worker, reason, now, &mut actions);
                 }
-                State::Ready { since } if in_task || now.saturating_duration_since(since) >= STABLE => {
+                State::Ready { since, .. } if in_task || now.saturating_duration_since(since) >= STABLE => {
+                    // It did start, so that failures before are none in a row with those to come.
+                    self.place(worker).failures = 0;
                     self.respawn(worker, now);
                 }
+                State::Ending { .. } => self.respawn(worker, now),
                 State::Ready { .. } => self.failed(worker, format!("died idle: {cause}"), now, &mut actions),
                 State::Due(_) | State::Spawning | State::Gone => {}
             },
+            Event::Oversized(worker) => {
+                let away = self.places[..self.wanted].iter().filter(|place| place.is_away());
+                if away.count() < (self.wanted / AT_ONCE).max(1) {
+                    self.retire(worker, &mut actions);
+                }
+            }
+            Event::ToldToEnd(worker) => {
+                let state = &mut self.place(worker).state;
+                if matches!(state, State::Ready { .. }) {
+                    *state = State::Ending {
+                        since: now,
+                        killed: false,
+                    };
+                }
+            }
+            Event::Resize(_) if self.stopped => {}
+            Event::Resize(wanted) => self.resize(wanted, now, &mut actions),
             Event::Tick => {}
             Event::Stop => {
                 self.stopped = true;
@@ -216,13 +284,49 @@ impl Supervisor {
                     *killed = true;
                     actions.push(Action::Kill(worker, KillReason::StartTimeout));
                 }
+                State::Ending { since, killed }
+                    if !*killed && now.saturating_duration_since(*since) >= END_TIMEOUT =>
+                {
+                    *killed = true;
+                    actions.push(Action::Kill(worker, KillReason::EndTimeout));
+                }
                 _ => {}
             }
         }
     }
 
+    /// Brings the workers to that number. Those with the highest ids go; one who is on his way out is replaced if
+    /// he is wanted again.
+    fn resize(&mut self, wanted: usize, now: Instant, actions: &mut Vec<Action>) {
+        self.wanted = wanted;
+        for place in self.places.iter_mut().take(wanted) {
+            if place.state == State::Gone {
+                *place = Place::new(now);
+            }
+        }
+        let places = self.places.len().max(wanted);
+        self.places.resize(places, Place::new(now));
+        for index in wanted..places {
+            let place = &mut self.places[index];
+            match place.state {
+                State::Due(_) => place.state = State::Gone,
+                // One who starts is retired when he is ready.
+                _ => self.retire(WorkerId(index as u32), actions),
+            }
+        }
+    }
+
+    fn retire(&mut self, worker: WorkerId, actions: &mut Vec<Action>) {
+        if let State::Ready { retiring, .. } = &mut self.place(worker).state
+            && !*retiring
+        {
+            *retiring = true;
+            actions.push(Action::Retire(worker));
+        }
+    }
+
     fn respawn(&mut self, worker: WorkerId, at: Instant) {
-        if !self.stopped {
+        if !self.stopped && !self.is_surplus(worker) {
             self.place(worker).state = State::Due(at);
         }
     }
@@ -232,7 +336,7 @@ impl Supervisor {
         place.state = State::Gone;
         place.failures += 1;
         let attempts = place.failures;
-        if self.stopped {
+        if self.stopped || self.is_surplus(worker) {
             return;
         }
         if attempts >= self.patience.start_attempts {
@@ -367,6 +471,184 @@ mod tests {
             it.handle(Event::Spawned(A), now);
             it.handle(Event::Ready(A), now);
         }
+    }
+
+    fn fails_to_start(it: &mut Supervisor, worker: WorkerId, now: Instant) -> Vec<Action> {
+        it.handle(Event::Spawned(worker), now);
+        it.handle(exited(worker, false), now)
+    }
+
+    #[test]
+    fn failures_long_ago_are_none_in_a_row() {
+        for in_task in [true, false] {
+            let mut now = Instant::now();
+            let mut it = ready(1, now);
+            for _ in 0..10 {
+                now += STABLE;
+                assert_eq!(it.handle(exited(A, in_task), now), [Action::Spawn(A)]);
+                for _ in 1..PATIENCE.start_attempts {
+                    assert_eq!(fails_to_start(&mut it, A, now), []);
+                    now += PATIENCE.backoff * 2;
+                    assert_eq!(it.handle(Event::Tick, now), [Action::Spawn(A)]);
+                }
+                it.handle(Event::Spawned(A), now);
+                it.handle(Event::Ready(A), now);
+            }
+        }
+    }
+
+    /// What it starts from has vanished meanwhile.
+    #[test]
+    fn a_worker_that_can_start_no_more_fails_the_pool() {
+        let mut now = Instant::now();
+        let mut it = ready(2, now);
+        now += STABLE;
+        assert_eq!(it.handle(exited(A, true), now), [Action::Spawn(A)]);
+        for _ in 1..PATIENCE.start_attempts {
+            assert_eq!(fails_to_start(&mut it, A, now), []);
+            now = it.deadline().expect("another attempt");
+            assert_eq!(it.handle(Event::Tick, now), [Action::Spawn(A)]);
+        }
+        let failed = fails_to_start(&mut it, A, now);
+        assert!(
+            matches!(failed[..], [Action::Fail { attempts: 3, .. }]),
+            "{failed:?}"
+        );
+    }
+
+    #[test]
+    fn who_was_told_to_end_is_replaced_without_a_failure() {
+        let now = Instant::now();
+        let mut it = ready(1, now);
+        for _ in 0..10 {
+            assert_eq!(it.handle(Event::ToldToEnd(A), now), []);
+            assert!(!it.all_ready());
+            assert_eq!(it.handle(exited(A, false), now), [Action::Spawn(A)]);
+            it.handle(Event::Spawned(A), now);
+            it.handle(Event::Ready(A), now);
+        }
+    }
+
+    #[test]
+    fn who_was_told_to_end_and_does_not_is_killed_once() {
+        let now = Instant::now();
+        let mut it = ready(1, now);
+        it.handle(Event::ToldToEnd(A), now);
+        let late = now + END_TIMEOUT;
+        assert_eq!(it.deadline(), Some(late));
+        assert_eq!(
+            it.handle(Event::Tick, late),
+            [Action::Kill(A, KillReason::EndTimeout)]
+        );
+        assert_eq!(it.handle(Event::Tick, late), []);
+        assert_eq!(it.handle(exited(A, false), late), [Action::Spawn(A)]);
+    }
+
+    #[test]
+    fn oversized_workers_are_retired_a_few_at_a_time() {
+        let now = Instant::now();
+        for (workers, at_once) in [(1, 1), (2, 1), (3, 1), (8, 2), (64, 16)] {
+            let mut it = ready(workers, now);
+            let all = (0..workers as u32).map(WorkerId);
+            let tell = |it: &mut Supervisor| -> Vec<Action> {
+                let told = all
+                    .clone()
+                    .flat_map(|worker| it.handle(Event::Oversized(worker), now));
+                told.collect()
+            };
+            let first: Vec<Action> = all.clone().take(at_once).map(Action::Retire).collect();
+            assert_eq!(tell(&mut it), first, "{workers}");
+            assert_eq!(tell(&mut it), [], "nobody twice, nobody else meanwhile");
+            it.handle(Event::ToldToEnd(A), now);
+            it.handle(exited(A, false), now);
+            it.handle(Event::Spawned(A), now);
+            assert_eq!(tell(&mut it), []);
+            it.handle(Event::Ready(A), now);
+            assert_eq!(tell(&mut it).len(), 1);
+        }
+    }
+
+    #[test]
+    fn who_dies_while_he_retires_is_replaced() {
+        let now = Instant::now();
+        let mut it = ready(1, now);
+        assert_eq!(it.handle(Event::Oversized(A), now), [Action::Retire(A)]);
+        assert_eq!(it.handle(exited(A, true), now), [Action::Spawn(A)]);
+    }
+
+    #[test]
+    fn growing_spawns_at_once_and_shrinking_retires_the_last() {
+        let now = Instant::now();
+        let mut it = ready(1, now);
+        assert_eq!(it.handle(Event::Resize(2), now), [Action::Spawn(B)]);
+        assert_eq!(it.wanted(), 2);
+        assert!(!it.all_ready());
+        it.handle(Event::Spawned(B), now);
+        it.handle(Event::Ready(B), now);
+        assert!(it.all_ready());
+        assert_eq!(it.handle(Event::Resize(1), now), [Action::Retire(B)]);
+        assert!(it.all_ready() && it.is_surplus(B) && !it.is_surplus(A));
+        it.handle(Event::ToldToEnd(B), now);
+        assert_eq!(it.handle(exited(B, false), now), []);
+        assert_eq!(it.deadline(), None);
+        assert_eq!(it.handle(Event::Resize(2), now), [Action::Spawn(B)]);
+    }
+
+    #[test]
+    fn a_surplus_worker_in_any_state_goes_and_comes_back_when_wanted() {
+        let now = Instant::now();
+        let spawned = |it: &mut Supervisor| it.handle(Event::Spawned(B), now);
+        type Step<'a> = &'a dyn Fn(&mut Supervisor);
+        let steps: [Step<'_>; 5] = [
+            &|it| drop(spawned(it)),
+            &|it| drop(it.handle(Event::Ready(B), now)),
+            &|it| drop(it.handle(Event::Oversized(B), now)),
+            &|it| drop(it.handle(Event::ToldToEnd(B), now)),
+            &|it| drop(it.handle(Event::Tick, now + END_TIMEOUT)),
+        ];
+        for before in 0..=steps.len() {
+            for back in [false, true] {
+                let mut it = ready(1, now);
+                it.handle(Event::Resize(2), now);
+                steps[..before].iter().for_each(|step| step(&mut it));
+                let retired = it.handle(Event::Resize(1), now);
+                assert_eq!(retired.len(), usize::from(before == 2), "{before}: {retired:?}");
+                if back {
+                    assert_eq!(it.handle(Event::Resize(2), now), [], "not two in one place");
+                }
+                if before == 0 {
+                    spawned(&mut it);
+                }
+                let ended = it.handle(exited(B, false), now);
+                let deadline = it.deadline();
+                match (back, before) {
+                    (false, _) => assert_eq!((ended, deadline), (vec![], None), "{before}"),
+                    // It failed to start, or died idle soon after.
+                    (true, 0..=3) => assert_eq!((ended, deadline), (vec![], Some(now + PATIENCE.backoff))),
+                    (true, _) => assert_eq!(ended, [Action::Spawn(B)]),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn one_who_gets_ready_when_he_is_not_wanted_any_more_is_retired() {
+        let now = Instant::now();
+        let mut it = ready(1, now);
+        it.handle(Event::Resize(2), now);
+        it.handle(Event::Spawned(B), now);
+        assert_eq!(it.handle(Event::Resize(1), now), []);
+        assert_eq!(it.handle(Event::Ready(B), now), [Action::Retire(B)]);
+        assert!(it.is_ready(B));
+    }
+
+    #[test]
+    fn a_failed_or_stopped_pool_does_not_grow() {
+        let now = Instant::now();
+        let mut it = ready(1, now);
+        it.handle(Event::Stop, now);
+        assert_eq!(it.handle(Event::Resize(5), now), []);
+        assert_eq!(it.wanted(), 1);
     }
 
     #[test]

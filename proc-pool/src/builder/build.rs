@@ -1,5 +1,6 @@
 //! The start of a pool as a [`Builder`] describes it.
 
+use std::num::NonZeroU64;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -15,6 +16,7 @@ use crate::error::PoolError;
 use crate::init;
 use crate::keeper::{Keeper, Plan};
 use crate::launch::Program;
+use crate::os::own_memory;
 use crate::pool::{BytePool, Pool};
 use crate::registry::{Named, Types};
 use crate::service::{Op, Service, Typed, Worker, encode};
@@ -133,6 +135,15 @@ impl Builder {
         if self.threads.contains(&Threads::Count(0)) {
             return Err(PoolError::ThreadCount);
         }
+        let mut limits = self.limits;
+        if let Some(tasks) = self.lifespan {
+            limits.lifespan = Some(NonZeroU64::new(tasks).ok_or(PoolError::Lifespan)?);
+        }
+        if limits.weighs() && own_memory(std::process::id()).is_none() {
+            return Err(PoolError::Unsupported {
+                what: "a limit of workers' memory",
+            });
+        }
         let mut launch = self.launch;
         launch.program = program;
         launch.check()?;
@@ -148,12 +159,11 @@ impl Builder {
         let (keeper, orders) = crossbeam_channel::unbounded();
         let driver = Arc::new(Driver::new(Core::new(
             workers,
-            self.limits,
+            limits,
             supervisor,
             keeper.clone(),
         ))?);
         let plan = Plan {
-            workers,
             entry,
             sizes: self.sizes,
             init,
@@ -161,7 +171,7 @@ impl Builder {
             launch,
         };
         let keeping = Keeper::new(driver.clone(), self.observer, plan, orders, keeper.clone())?;
-        BytePool::start(workers, driver, keeper, keeping, self.reactions)
+        BytePool::start(driver, keeper, keeping, self.reactions)
     }
 }
 

@@ -13,6 +13,8 @@ impl Core {
         let places = self.members.iter().enumerate();
         Snapshot {
             workers: places
+                // A place that is not wanted any more is no worker's.
+                .filter(|(place, member)| *place < self.wanted() || member.is_some())
                 .map(|(place, member)| self.worker(WorkerId(place as u32), member.as_ref(), now))
                 .collect(),
             backlog: self.backlog.len(),
@@ -28,6 +30,7 @@ impl Core {
         let state = match (self.supervisor.phase(worker), member) {
             (Phase::Due, _) => WorkerState::Due,
             (Phase::Gone, _) => WorkerState::Ended,
+            (Phase::Ending, _) => WorkerState::Stopping,
             (_, Some(member)) if member.condemned => WorkerState::Stopping,
             (Phase::Starting, _) => WorkerState::Starting,
             (Phase::Ready, _) if task.is_some() => WorkerState::Busy,

@@ -119,6 +119,7 @@ impl Core {
 
     /// Makes sure that whoever sleeps is woken for what was sent.
     fn after_sending(&mut self) {
+        self.have_watched();
         if self.sleeping {
             for member in self.members.iter_mut().flatten().filter(|m| m.ready) {
                 // Who sends is awake and sees what is there already; unless it is only about to be there.
@@ -148,6 +149,7 @@ impl Core {
     pub(crate) fn pump(&mut self) -> usize {
         let mut count = 0;
         let mut broken = false;
+        let mut spent = false;
         for member in self.members.iter_mut().flatten().filter(|m| m.ready) {
             let drained = member.lane.drain(&mut self.jobs);
             if drained > 0 {
@@ -155,10 +157,14 @@ impl Core {
                 self.supervisor.progress(member.incarnation.worker);
             }
             broken |= member.lane.broken().is_some();
+            spent |= member.lane.is_spent();
         }
         self.stats.answered += count as u64;
         if broken {
             self.condemn();
+        }
+        if spent {
+            self.let_go();
         }
         self.dispatch_backlog();
         count

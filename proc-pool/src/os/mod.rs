@@ -26,6 +26,7 @@ pub(crate) use console::{Handlers, leave_interrupts_to_leader, raise};
 
 mod memory;
 pub use memory::Memory;
+pub(crate) use memory::own_memory;
 
 use std::io;
 

@@ -1,0 +1,66 @@
+//! Workers that don't begin with their tasks, or take too long over one.
+
+use std::time::{Duration, Instant};
+
+use super::Lane;
+use crate::error::KillReason;
+use crate::jobs::JobKey;
+use crate::protocol::slot;
+
+/// How long a worker that has tasks may take to begin with the first of them before it is rung again. It takes
+/// microseconds; but one that damaged its memory may have lost the wish to be woken. Doubles a few times.
+const RESCUE: Duration = Duration::from_millis(20);
+const DOUBLINGS: u32 = 6;
+/// Rescues in vain, about 30 s of them, before the worker is replaced.
+const RESCUES: u32 = 28;
+/// Bells that a worker may have left unheard, at most: more could fill the channel, and sending would block.
+const UNHEARD: u64 = 8;
+
+impl Lane {
+    /// Looks whether the worker has tasks and does not begin with them, and does something about it; gives when to
+    /// look again.
+    pub(crate) fn rescue(&mut self, now: Instant) -> Option<Duration> {
+        let answered = self.ledger.count_answered();
+        let begun = self.control.slot(slot::STARTED).get() > answered;
+        if self.ledger.outstanding() == 0 || begun || self.broken.is_some() {
+            self.idle = None;
+            return None;
+        }
+        let (since, before, rescues) = *self.idle.get_or_insert((now, answered, 0));
+        if before != answered {
+            self.idle = Some((now, answered, 0));
+            return Some(RESCUE);
+        }
+        let patience = RESCUE * 2u32.pow(rescues.min(DOUBLINGS));
+        let waited = now.saturating_duration_since(since);
+        if waited < patience {
+            return Some(patience - waited);
+        }
+        if rescues >= RESCUES {
+            self.broken = Some(KillReason::Unresponsive);
+            return None;
+        }
+        self.ring_if_unheard(UNHEARD);
+        self.idle = Some((now, answered, rescues + 1));
+        Some(patience)
+    }
+
+    /// The task that has been running for `deadline`, if one has.
+    pub(crate) fn overdue(&mut self, deadline: Duration, now: Instant) -> Option<(JobKey, u64)> {
+        let answered = self.ledger.count_answered();
+        if self.control.slot(slot::STARTED).get() <= answered {
+            self.running = None;
+            return None;
+        }
+        match self.running {
+            Some((task, since)) if task == answered => {
+                let late = now.saturating_duration_since(since) >= deadline;
+                self.ledger.next().filter(|_| late)
+            }
+            _ => {
+                self.running = Some((answered, now));
+                None
+            }
+        }
+    }
+}

@@ -1,0 +1,299 @@
+//! Workers that are replaced because they have run many tasks, or grown.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use proc_pool::{
+    BoxError, Builder, CallError, Cause, Fault, KillReason, Observer, Pool, PoolError, Service, TaskError,
+    Worker, WorkerContext, WorkerId, Workers,
+};
+use shm_buffers::ring::Consumer;
+use shm_buffers::slots::Slots;
+
+use crate::crash::ends_within;
+use crate::support::{Dir, hang, watchdog};
+
+const PATIENCE: Duration = Duration::from_secs(50);
+
+fn builder(workers: usize) -> Builder {
+    Builder::new().workers(Workers::Count(workers))
+}
+
+/// All outputs of a map, in the order they come.
+fn run<R: serde::de::DeserializeOwned + 'static>(
+    pool: &Pool<u64, R>,
+    tasks: u64,
+    ordered: bool,
+) -> Vec<Result<R, TaskError>> {
+    match ordered {
+        true => pool.map(0..tasks).collect(),
+        false => pool.map_unordered(0..tasks).collect(),
+    }
+}
+
+#[test]
+fn no_process_runs_more_tasks_than_its_lifespan() {
+    let _watchdog = watchdog(60);
+    for (workers, lifespan, tasks) in [(1, 7, 40), (3, 20, 600), (2, 1, 20), (2, 1000, 10)] {
+        for ordered in [true, false] {
+            let pool = builder(workers).recycle_after(lifespan);
+            let pool = pool
+                .build_op(|n: u64| (n, std::process::id()))
+                .expect("it starts");
+            let mut runs = HashMap::<u32, u64>::new();
+            let mut seen = BTreeSet::new();
+            for (place, output) in (0..).zip(run(&pool, tasks, ordered)) {
+                let (n, pid) = output.expect("no task fails");
+                assert!(seen.insert(n) && (!ordered || n == place));
+                *runs.entry(pid).or_default() += 1;
+            }
+            assert_eq!(seen.len() as u64, tasks);
+            assert!(runs.values().all(|&ran| ran <= lifespan), "{runs:?}");
+            let stats = pool.shutdown(PATIENCE).expect("it did not fail");
+            let enough = (tasks / lifespan).saturating_sub(workers as u64);
+            assert!(stats.recycled >= enough, "{stats:?}");
+            assert_eq!((stats.submitted, stats.answered), (tasks, tasks));
+            assert_eq!(
+                (stats.deaths, stats.faulted, stats.resent),
+                (0, 0, 0),
+                "{stats:?}"
+            );
+        }
+    }
+}
+
+/// The first processes get fewer tasks, so that workers don't come to their end together.
+#[test]
+fn one_worker_is_there_while_another_one_is_replaced() {
+    let _watchdog = watchdog(60);
+    let pool = builder(2)
+        .recycle_after(100)
+        .build_op(|n: u64| n)
+        .expect("it starts");
+    assert_eq!(pool.map(0..60).filter(Result::is_ok).count(), 60);
+    let mut stats = pool.bytes().stats();
+    // One had 50 of them at most, so that the other one has begun with its 100.
+    while stats.recycled == 0 && stats.spawned > 2 {
+        thread::yield_now();
+        stats = pool.bytes().stats();
+    }
+    assert!(stats.recycled <= 1, "{stats:?}");
+}
+
+#[test]
+fn crashes_and_lifespans_at_the_same_time() {
+    let _watchdog = watchdog(60);
+    let op = |n: u64| if n % 40 == 13 { std::process::abort() } else { n };
+    for ordered in [true, false] {
+        let pool = builder(3).recycle_after(9).build_op(op).expect("it starts");
+        let mut seen = BTreeSet::new();
+        for output in run(&pool, 400, ordered) {
+            let n = output.unwrap_or_else(|error| {
+                assert!(
+                    matches!(error.fault, Fault::WorkerDied { deaths: 1, .. }),
+                    "{error}"
+                );
+                assert_eq!(error.task % 40, 13);
+                error.task
+            });
+            assert!(seen.insert(n), "{n} twice");
+        }
+        assert_eq!(seen.len(), 400);
+        let stats = pool.shutdown(PATIENCE).expect("it did not fail");
+        assert_eq!(
+            (stats.answered, stats.faulted, stats.deaths),
+            (390, 10, 10),
+            "{stats:?}"
+        );
+        assert!(stats.recycled > 20, "{stats:?}");
+    }
+}
+
+/// Leaves a file when it is dropped, or never ends.
+struct Leaver(String);
+
+impl Worker for Leaver {
+    type Op = ();
+    type Init = String;
+    type Task = u64;
+    type Output = u32;
+
+    fn start(_: &mut WorkerContext, (): (), dir: String) -> Result<Self, BoxError> {
+        Ok(Self(dir))
+    }
+
+    fn run(&mut self, _: u64) -> u32 {
+        std::process::id()
+    }
+}
+
+impl Drop for Leaver {
+    fn drop(&mut self) {
+        match self.0.as_str() {
+            "" => hang(),
+            dir => drop(std::fs::File::create(format!("{dir}/{}", std::process::id()))),
+        }
+    }
+}
+
+#[test]
+fn a_recycled_process_ends_in_the_ordinary_way() {
+    let _watchdog = watchdog(60);
+    let dir = Dir::new();
+    let pool = builder(2).recycle_after(2);
+    let pool = pool
+        .build::<Leaver>((), &dir.path().display().to_string())
+        .expect("it starts");
+    let pids: BTreeSet<u32> = pool.map(0..20).map(|pid| pid.expect("no task fails")).collect();
+    let stats = pool.shutdown(PATIENCE).expect("it did not fail");
+    assert!(stats.deaths == 0 && stats.recycled >= 9, "{stats:?}");
+    let left: BTreeSet<String> = dir
+        .entries()
+        .iter()
+        .map(|path| {
+            path.file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned()
+        })
+        .collect();
+    assert!(pids.iter().all(|pid| left.contains(&pid.to_string())));
+    assert_eq!(left.len() as u64, stats.spawned);
+}
+
+#[derive(Default)]
+struct Causes(Mutex<Vec<Cause>>);
+
+impl Observer for Causes {
+    fn started(&self, _: WorkerId, _: Consumer, _: Slots) {}
+
+    fn ended(&self, _: WorkerId, cause: &Cause) -> Vec<String> {
+        self.0.lock().expect("no panics").push(cause.clone());
+        Vec::new()
+    }
+}
+
+#[test]
+fn a_recycled_process_that_does_not_end_is_killed() {
+    let _watchdog = watchdog(60);
+    let causes = Arc::new(Causes::default());
+    let pool = builder(1).recycle_after(1).observer(causes.clone());
+    let pool = pool.build::<Leaver>((), &String::new()).expect("it starts");
+    let pids: BTreeSet<u32> = pool.map(0..2).map(|pid| pid.expect("no task fails")).collect();
+    assert_eq!(pids.len(), 2);
+    let stats = pool.bytes().stats();
+    assert_eq!((stats.recycled, stats.deaths), (1, 0));
+    let expected = Cause::Killed {
+        reason: KillReason::EndTimeout,
+    };
+    assert_eq!(causes.0.lock().expect("no panics")[..], [expected]);
+    drop(pool);
+    assert!(ends_within(&pids.into_iter().collect::<Vec<_>>(), 0));
+}
+
+fn leak(bytes: usize) {
+    std::mem::forget(vec![1_u8; bytes]);
+}
+
+#[test]
+fn leaking_workers_are_replaced() {
+    let _watchdog = watchdog(60);
+    for workers in [1, 2] {
+        let pool = builder(workers).recycle_above(32 << 20);
+        let op = |n: u64| {
+            leak(256 << 10);
+            thread::sleep(Duration::from_millis(1));
+            n
+        };
+        let pool = pool.build_op(op).expect("it starts");
+        let mut seen = BTreeSet::new();
+        for output in pool.map_unordered(0..) {
+            assert!(seen.insert(output.expect("no task fails")));
+            if pool.bytes().stats().recycled >= 3 {
+                break;
+            }
+        }
+        assert!(seen.last() < Some(&(seen.len() as u64 + 100)), "some were lost");
+        let stats = pool.bytes().stats();
+        assert_eq!(
+            (stats.deaths, stats.resent, stats.faulted),
+            (0, 0, 0),
+            "{stats:?}"
+        );
+    }
+}
+
+#[test]
+fn a_task_beyond_the_memory_limit_costs_itself_only() {
+    let _watchdog = watchdog(60);
+    let pool = builder(2).memory_limit(64 << 20);
+    let op = |n: u64| {
+        if n == 20 {
+            leak(128 << 20);
+            hang();
+        }
+        n
+    };
+    let pool = pool.build_op(op).expect("it starts");
+    let outputs: Vec<_> = pool.map(0..50).collect();
+    let failed: Vec<_> = outputs
+        .iter()
+        .filter_map(|output| output.as_ref().err())
+        .collect();
+    let [TaskError { task: 20, fault, .. }] = failed[..] else {
+        panic!("{failed:?}")
+    };
+    let expected = Cause::Killed {
+        reason: KillReason::MemoryLimit,
+    };
+    assert!(
+        matches!(fault, Fault::WorkerDied { cause, deaths: 1, .. } if *cause == expected),
+        "{fault}"
+    );
+    assert_eq!(pool.bytes().stats().deaths, 1);
+}
+
+/// Has a task's bytes in its memory for a while, where they are shared.
+struct Holder;
+
+impl Service for Holder {
+    fn start(_: &mut WorkerContext, _: &[u8]) -> Result<Self, BoxError> {
+        Ok(Self)
+    }
+
+    fn call(&mut self, task: &[u8], output: &mut Vec<u8>) -> Result<(), CallError> {
+        let sum: u64 = task.iter().map(|&byte| u64::from(byte)).sum();
+        // Some looks long.
+        thread::sleep(Duration::from_secs(1));
+        output.extend(sum.to_le_bytes());
+        Ok(())
+    }
+}
+
+#[test]
+fn what_is_shared_does_not_count() {
+    const SIZE: usize = 128 << 20;
+    let _watchdog = watchdog(60);
+    let pool = builder(1).memory_limit(64 << 20).recycle_above(32 << 20);
+    let pool = pool.build_bytes::<Holder>(Vec::new()).expect("it starts");
+    let outputs: Vec<_> = pool.map([vec![1; SIZE], Vec::new()]).collect();
+    assert_eq!(outputs.len(), 2);
+    assert_eq!(
+        outputs[0].as_ref().expect("it is left alone")[..],
+        (SIZE as u64).to_le_bytes()
+    );
+    let stats = pool.stats();
+    assert_eq!(
+        (stats.deaths, stats.recycled, stats.spawned),
+        (0, 0, 1),
+        "{stats:?}"
+    );
+}
+
+#[test]
+fn a_lifespan_of_no_task_is_refused() {
+    let refused = builder(1).recycle_after(0).build_op(|n: u64| n);
+    assert!(matches!(refused, Err(PoolError::Lifespan)), "{refused:?}");
+}
