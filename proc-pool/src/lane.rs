@@ -5,7 +5,7 @@ mod load;
 mod patience;
 
 use std::sync::atomic::{Ordering, fence};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use ipc_channel::ipc::IpcSender;
 use shm_buffers::ring::{Arm, Bell, Consumer, Producer, PushError};
