@@ -32,6 +32,7 @@ mod awake;
 mod batch;
 mod builder;
 mod clock;
+mod codec;
 mod core;
 mod driver;
 mod entry;
@@ -66,6 +67,7 @@ mod worker;
 mod workers;
 
 pub use builder::Builder;
+pub use codec::{Codec, Pod, PodVec, Postcard};
 pub use error::{Cause, Fault, KillReason, PoolError, TaskError, WorkerId};
 pub use init::init;
 pub use interrupt::{Interrupt, Interrupter, OnInterrupt};

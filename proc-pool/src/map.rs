@@ -28,8 +28,8 @@ const PULL: Duration = Duration::from_micros(100);
 /// Tasks pulled between two looks at the clock, at most.
 const LOOK: usize = 16;
 
-type Encode<T> = fn(T, &mut Vec<u8>) -> Result<(), String>;
-type Decode<R> = fn(&[u8]) -> Result<R, String>;
+pub(crate) type Encode<T> = fn(T, &mut Vec<u8>) -> Result<(), String>;
+pub(crate) type Decode<R> = fn(&[u8]) -> Result<R, String>;
 
 /// The outputs of a pool's tasks, as they become available: `Ok`, or what happened to that task.
 ///

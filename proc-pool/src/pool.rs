@@ -1,19 +1,18 @@
 //! [`BytePool`] and [`Pool`]: a number of worker processes, on bytes and on values.
 
-use std::marker::PhantomData;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 
+use crate::codec::Codec;
 use crate::driver::Driver;
 use crate::error::{PoolError, WorkerId};
 use crate::interrupt::{Interrupt, Interrupter, Reactions};
 use crate::keeper::{Keeper, Order};
-use crate::map::{Map, Order as MapOrder};
+use crate::map::{Decode, Encode, Map, Order as MapOrder};
 use crate::os::Memory;
-use crate::service::{decode, encode};
 use crate::signals::Subscription;
 use crate::snapshot::Snapshot;
 use crate::stats::Stats;
@@ -214,7 +213,8 @@ impl Drop for BytePool {
 /// ```
 pub struct Pool<T, R> {
     bytes: BytePool,
-    types: PhantomData<fn(T) -> R>,
+    encode: Encode<T>,
+    decode: Decode<R>,
 }
 
 impl<T, R> std::fmt::Debug for Pool<T, R> {
@@ -223,10 +223,14 @@ impl<T, R> std::fmt::Debug for Pool<T, R> {
     }
 }
 
-impl<T: serde::Serialize, R: serde::de::DeserializeOwned> Pool<T, R> {
-    pub(crate) fn new(bytes: BytePool) -> Self {
-        let types = PhantomData;
-        Self { bytes, types }
+impl<T, R> Pool<T, R> {
+    /// Whose workers decode tasks by `CT` and encode outputs by `CR`.
+    pub(crate) fn new<CT: Codec<T>, CR: Codec<R>>(bytes: BytePool) -> Self {
+        Self {
+            bytes,
+            encode: |task, bytes| CT::encode(&task, bytes).map_err(|e| e.to_string()),
+            decode: |bytes| CR::decode(bytes).map_err(|e| e.to_string()),
+        }
     }
 
     /// The pool below, on bytes.
@@ -259,9 +263,8 @@ impl<T: serde::Serialize, R: serde::de::DeserializeOwned> Pool<T, R> {
     }
 
     fn run<I: IntoIterator<Item = T>>(&self, tasks: I, order: MapOrder) -> Map<'_, I::IntoIter, R> {
-        let put = |task: T, bytes: &mut Vec<u8>| encode(&task, bytes).map_err(|e| e.to_string());
-        let get = |bytes: &[u8]| decode(bytes).map_err(|e| e.to_string());
-        Map::new(&self.bytes.driver, tasks.into_iter(), order, put, get)
+        let tasks = tasks.into_iter();
+        Map::new(&self.bytes.driver, tasks, order, self.encode, self.decode)
     }
 
     /// Lets the workers end by themselves, and kills those that have not at `deadline` from now.

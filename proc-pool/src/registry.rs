@@ -6,10 +6,11 @@ use std::fmt;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::codec::{Codec, Postcard};
 use crate::entry::Main;
 use crate::init;
 use crate::protocol::VERSION;
-use crate::service::{Op, Service, Typed, Worker};
+use crate::service::{BoxError, Op, Service, Stateful, Typed, Worker, WorkerContext};
 use crate::worker::serve;
 
 /// Exit status of a worker program that nobody started as a worker.
@@ -67,14 +68,18 @@ pub(crate) struct Types {
     init: String,
     task: String,
     output: String,
+    task_codec: String,
+    output_codec: String,
 }
 
 impl Types {
-    pub(crate) fn of<I, T, R>() -> Self {
+    pub(crate) fn of<I, T, R, CT, CR>() -> Self {
         Self {
             init: type_name::<I>().to_owned(),
             task: type_name::<T>().to_owned(),
             output: type_name::<R>().to_owned(),
+            task_codec: type_name::<CT>().to_owned(),
+            output_codec: type_name::<CR>().to_owned(),
         }
     }
 
@@ -84,6 +89,8 @@ impl Types {
             init: "bytes".to_owned(),
             task: "bytes".to_owned(),
             output: "bytes".to_owned(),
+            task_codec: "none".to_owned(),
+            output_codec: "none".to_owned(),
         }
     }
 
@@ -93,6 +100,8 @@ impl Types {
             ("its task", &self.task, &leaders.task),
             ("its output", &self.output, &leaders.output),
             ("its initial value", &self.init, &leaders.init),
+            ("its tasks' codec", &self.task_codec, &leaders.task_codec),
+            ("its outputs' codec", &self.output_codec, &leaders.output_codec),
         ];
         let different = pairs.into_iter().filter(|(_, own, theirs)| own != theirs);
         different
@@ -122,15 +131,68 @@ impl Registry {
         T: Serialize + DeserializeOwned + 'static,
         R: Serialize + DeserializeOwned + 'static,
     {
-        self.worker::<Op<F, T, R>>(name, op)
+        self.op_with_codecs(name, op, Postcard, Postcard)
+    }
+
+    /// As [`op`](Self::op), with other codecs than [`Postcard`] for tasks and outputs.
+    pub fn op_with_codecs<F, T, R, CT, CR>(
+        self,
+        name: impl Into<String>,
+        op: F,
+        tasks: CT,
+        outputs: CR,
+    ) -> Self
+    where
+        F: Fn(T) -> R + Copy + 'static,
+        T: 'static,
+        R: 'static,
+        CT: Codec<T>,
+        CR: Codec<R>,
+    {
+        self.worker_with_codecs::<Op<F, T, R>, CT, CR>(name, op, tasks, outputs)
+    }
+
+    /// Adds an op with a state of its worker's, which `start` makes from the initial value that the leader gives. See
+    /// [`build_op_with_state`](crate::Builder::build_op_with_state).
+    pub fn op_with_state<A, I, S, F, T, R>(self, name: impl Into<String>, start: A, op: F) -> Self
+    where
+        A: Fn(&mut WorkerContext, I) -> Result<S, BoxError> + Copy + 'static,
+        I: Serialize + DeserializeOwned + 'static,
+        S: 'static,
+        F: Fn(&mut S, T) -> R + Copy + 'static,
+        T: Serialize + DeserializeOwned + 'static,
+        R: Serialize + DeserializeOwned + 'static,
+    {
+        self.worker::<Stateful<A, I, S, F, T, R>>(name, (start, op))
     }
 
     /// Adds a [`Worker`] made from `op` and the initial value that the leader gives.
-    pub fn worker<W: Worker>(self, name: impl Into<String>, op: W::Op) -> Self {
-        // Its type is all that is needed; that it exists is what `op` shows.
-        let _ = op;
-        let types = Types::of::<W::Init, W::Task, W::Output>();
-        self.add(name.into(), serve::<Typed<W>>, types)
+    pub fn worker<W>(self, name: impl Into<String>, op: W::Op) -> Self
+    where
+        W: Worker,
+        W::Task: Serialize + DeserializeOwned,
+        W::Output: Serialize + DeserializeOwned,
+    {
+        self.worker_with_codecs::<W, _, _>(name, op, Postcard, Postcard)
+    }
+
+    /// As [`worker`](Self::worker), with other codecs than [`Postcard`] for tasks and outputs.
+    pub fn worker_with_codecs<W, CT, CR>(
+        self,
+        name: impl Into<String>,
+        op: W::Op,
+        tasks: CT,
+        outputs: CR,
+    ) -> Self
+    where
+        W: Worker,
+        CT: Codec<W::Task>,
+        CR: Codec<W::Output>,
+    {
+        // Their types are all that is needed; that an op exists is what `op` shows.
+        let _ = (op, tasks, outputs);
+        let types = Types::of::<W::Init, W::Task, W::Output, CT, CR>();
+        self.add(name.into(), serve::<Typed<W, CT, CR>>, types)
     }
 
     /// Adds a [`Service`]: for [`build_named_bytes`](crate::Builder::build_named_bytes), with which no types are
@@ -191,6 +253,10 @@ impl Registry {
 mod tests {
     use super::*;
 
+    fn types<I, T, R>() -> Types {
+        Types::of::<I, T, R, Postcard, Postcard>()
+    }
+
     fn find(registry: &Registry, name: &str, types: Types) -> Result<(), String> {
         let wanted = Named {
             name: name.to_owned(),
@@ -205,21 +271,22 @@ mod tests {
             .op("square", |n: u64| n * n)
             .op("twice", |n: u32| n)
             .op("twice", |n: u32| n);
-        assert_eq!(find(&registry, "square", Types::of::<(), u64, u64>()), Ok(()));
+        assert_eq!(find(&registry, "square", types::<(), u64, u64>()), Ok(()));
         for (name, types, part) in [
-            (
-                "cube",
-                Types::of::<(), u64, u64>(),
-                "it has \"square\", \"twice\"",
-            ),
-            ("twice", Types::of::<(), u32, u32>(), "more than one"),
+            ("cube", types::<(), u64, u64>(), "it has \"square\", \"twice\""),
+            ("twice", types::<(), u32, u32>(), "more than one"),
             (
                 "square",
-                Types::of::<(), u32, u64>(),
+                types::<(), u32, u64>(),
                 "task is u64 for the worker and u32 for the leader",
             ),
-            ("square", Types::of::<(), u64, String>(), "output is u64"),
-            ("square", Types::of::<u8, u64, u64>(), "initial value is ()"),
+            ("square", types::<(), u64, String>(), "output is u64"),
+            ("square", types::<u8, u64, u64>(), "initial value is ()"),
+            (
+                "square",
+                Types::of::<(), u64, u64, Postcard, crate::Pod>(),
+                "outputs' codec is proc_pool::codec::Postcard",
+            ),
             ("square", Types::bytes(), "and bytes for the leader"),
         ] {
             let reason = find(&registry, name, types).expect_err(name);

@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 use shm_buffers::ring;
 use shm_buffers::slots::Slots;
 
+use crate::codec::Codec;
 use crate::error::WorkerId;
 
 /// An error of any kind, from a worker's start.
@@ -71,7 +72,7 @@ pub trait Service: Sized + 'static {
 }
 
 /// A worker of values: made once in each worker process, then called for each task, one after the other. What
-/// crosses between processes is encoded with serde and postcard.
+/// crosses between processes is encoded with serde and postcard, if no other [`Codec`] is chosen.
 pub trait Worker: Sized + 'static {
     /// Code that the leader gives: a plain `fn`, a closure that captures nothing, or `()` for none. It has no data;
     /// another one does not compile.
@@ -79,9 +80,9 @@ pub trait Worker: Sized + 'static {
     /// What every worker is made from.
     type Init: Serialize + DeserializeOwned;
     /// What a task is.
-    type Task: Serialize + DeserializeOwned;
+    type Task: 'static;
     /// What comes out of it.
-    type Output: Serialize + DeserializeOwned;
+    type Output: 'static;
 
     /// Makes the worker's state.
     ///
@@ -93,18 +94,23 @@ pub trait Worker: Sized + 'static {
     fn run(&mut self, task: Self::Task) -> Self::Output;
 }
 
-/// The [`Service`] that a [`Worker`] is.
-#[derive(Debug)]
-pub(crate) struct Typed<W>(W);
+/// The [`Service`] that a [`Worker`] is, with codecs for tasks and outputs.
+pub(crate) struct Typed<W, CT, CR>(W, PhantomData<fn(CT) -> CR>);
 
-impl<W: Worker> Service for Typed<W> {
+impl<W, CT, CR> Service for Typed<W, CT, CR>
+where
+    W: Worker,
+    CT: Codec<W::Task>,
+    CR: Codec<W::Output>,
+{
     fn start(context: &mut WorkerContext, init: &[u8]) -> Result<Self, BoxError> {
-        Ok(Self(W::start(context, crate::op::conjure(), decode(init)?)?))
+        let worker = W::start(context, crate::op::conjure(), decode(init)?)?;
+        Ok(Self(worker, PhantomData))
     }
 
     fn call(&mut self, task: &[u8], output: &mut Vec<u8>) -> Result<(), CallError> {
-        let task = decode(task).map_err(|e| CallError::Task(e.to_string()))?;
-        encode(&self.0.run(task), output).map_err(|e| CallError::Output(e.to_string()))
+        let task = CT::decode(task).map_err(|e| CallError::Task(e.to_string()))?;
+        CR::encode(&self.0.run(task), output).map_err(|e| CallError::Output(e.to_string()))
     }
 }
 
@@ -114,8 +120,8 @@ pub(crate) struct Op<F, T, R>(F, PhantomData<fn(T) -> R>);
 impl<F, T, R> Worker for Op<F, T, R>
 where
     F: Fn(T) -> R + Copy + 'static,
-    T: Serialize + DeserializeOwned + 'static,
-    R: Serialize + DeserializeOwned + 'static,
+    T: 'static,
+    R: 'static,
 {
     type Op = F;
     type Init = ();
@@ -128,6 +134,40 @@ where
 
     fn run(&mut self, task: T) -> R {
         (self.0)(task)
+    }
+}
+
+/// The [`Worker`] that two plain functions are, one of which makes the other's state.
+pub(crate) struct Stateful<A, I, S, F, T, R> {
+    state: S,
+    op: F,
+    types: PhantomData<fn(A, I, T) -> R>,
+}
+
+impl<A, I, S, F, T, R> Worker for Stateful<A, I, S, F, T, R>
+where
+    A: Fn(&mut WorkerContext, I) -> Result<S, BoxError> + Copy + 'static,
+    I: Serialize + DeserializeOwned + 'static,
+    S: 'static,
+    F: Fn(&mut S, T) -> R + Copy + 'static,
+    T: 'static,
+    R: 'static,
+{
+    type Op = (A, F);
+    type Init = I;
+    type Task = T;
+    type Output = R;
+
+    fn start(context: &mut WorkerContext, (start, op): (A, F), init: I) -> Result<Self, BoxError> {
+        Ok(Self {
+            state: start(context, init)?,
+            op,
+            types: PhantomData,
+        })
+    }
+
+    fn run(&mut self, task: T) -> R {
+        (self.op)(&mut self.state, task)
     }
 }
 

@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::Builder;
+use crate::codec::{Codec, Postcard};
 use crate::core::Core;
 use crate::driver::Driver;
 use crate::entry::{Entry, Place};
@@ -19,7 +20,7 @@ use crate::launch::Program;
 use crate::os::own_memory;
 use crate::pool::{BytePool, Pool};
 use crate::registry::{Named, Types};
-use crate::service::{Op, Service, Typed, Worker, encode};
+use crate::service::{BoxError, Op, Service, Stateful, Typed, Worker, WorkerContext, encode};
 use crate::spawn;
 use crate::supervisor::Supervisor;
 use crate::threads::{Nesting, Threads};
@@ -41,17 +42,107 @@ impl Builder {
         T: Serialize + DeserializeOwned + 'static,
         R: Serialize + DeserializeOwned + 'static,
     {
-        self.build::<Op<F, T, R>>(op, &())
+        self.build_op_with_codecs(op, Postcard, Postcard)
+    }
+
+    /// As [`build_op`](Self::build_op), with other codecs than [`Postcard`] for tasks and outputs.
+    ///
+    /// ```no_run
+    /// use proc_pool::{Builder, Pod, PodVec};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let powers = |base: f64| (0..1000).map(|n| base.powi(n)).collect();
+    /// let pool = Builder::new().build_op_with_codecs(powers, Pod, PodVec)?;
+    /// let powers: Vec<f64> = pool.map([1.5]).next().ok_or("one task, one output")??;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`build_op`](Self::build_op).
+    pub fn build_op_with_codecs<F, T, R, CT, CR>(
+        self,
+        op: F,
+        tasks: CT,
+        outputs: CR,
+    ) -> Result<Pool<T, R>, PoolError>
+    where
+        F: Fn(T) -> R + Copy + 'static,
+        T: 'static,
+        R: 'static,
+        CT: Codec<T>,
+        CR: Codec<R>,
+    {
+        self.build_with_codecs::<Op<F, T, R>, CT, CR>(op, &(), tasks, outputs)
+    }
+
+    /// Starts a pool that runs `op` with a state of its worker's, which `start` makes from `init` once in each worker.
+    /// Both are plain `fn`s or closures that capture nothing.
+    ///
+    /// ```no_run
+    /// use proc_pool::{Builder, WorkerContext};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let start = |_: &mut WorkerContext, path: String| Ok(std::fs::read_to_string(path)?);
+    /// let count = |text: &mut String, word: String| text.matches(&word).count();
+    /// let pool = Builder::new().build_op_with_state(start, count, &"text.txt".to_owned())?;
+    /// for count in pool.map(["one".to_owned(), "two".to_owned()]) {
+    ///     println!("{}", count?);
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`PoolError`]; when workers can't start, after a few attempts, with the reason that `start` gives.
+    pub fn build_op_with_state<A, I, S, F, T, R>(
+        self,
+        start: A,
+        op: F,
+        init: &I,
+    ) -> Result<Pool<T, R>, PoolError>
+    where
+        A: Fn(&mut WorkerContext, I) -> Result<S, BoxError> + Copy + 'static,
+        I: Serialize + DeserializeOwned + 'static,
+        S: 'static,
+        F: Fn(&mut S, T) -> R + Copy + 'static,
+        T: Serialize + DeserializeOwned + 'static,
+        R: Serialize + DeserializeOwned + 'static,
+    {
+        self.build::<Stateful<A, I, S, F, T, R>>((start, op), init)
     }
 
     /// Starts a pool of [`Worker`]s, each made from `op` and `init`, and waits until all are ready.
     ///
     /// # Errors
     /// [`PoolError`]; when workers can't start, after a few attempts.
-    pub fn build<W: Worker>(self, op: W::Op, init: &W::Init) -> Result<Pool<W::Task, W::Output>, PoolError> {
-        // Its type is all that crosses, as part of the entry point's; that it exists is what `op` shows.
-        let _ = op;
-        Ok(Pool::new(self.build_bytes::<Typed<W>>(encoded(init)?)?))
+    pub fn build<W>(self, op: W::Op, init: &W::Init) -> Result<Pool<W::Task, W::Output>, PoolError>
+    where
+        W: Worker,
+        W::Task: Serialize + DeserializeOwned,
+        W::Output: Serialize + DeserializeOwned,
+    {
+        self.build_with_codecs::<W, _, _>(op, init, Postcard, Postcard)
+    }
+
+    /// As [`build`](Self::build), with other codecs than [`Postcard`] for tasks and outputs.
+    ///
+    /// # Errors
+    /// As [`build`](Self::build).
+    pub fn build_with_codecs<W, CT, CR>(
+        self,
+        op: W::Op,
+        init: &W::Init,
+        tasks: CT,
+        outputs: CR,
+    ) -> Result<Pool<W::Task, W::Output>, PoolError>
+    where
+        W: Worker,
+        CT: Codec<W::Task>,
+        CR: Codec<W::Output>,
+    {
+        // Their types are all that crosses, as part of the entry point's; that an op exists is what `op` shows.
+        let _ = (op, tasks, outputs);
+        let bytes = self.build_bytes::<Typed<W, CT, CR>>(encoded(init)?)?;
+        Ok(Pool::new::<CT, CR>(bytes))
     }
 
     /// Starts a pool of workers that run `S`, each made from `init`, and waits until all are ready.
@@ -79,17 +170,35 @@ impl Builder {
         init: &I,
     ) -> Result<Pool<T, R>, PoolError>
     where
-        T: Serialize,
-        R: DeserializeOwned,
+        T: Serialize + DeserializeOwned,
+        R: Serialize + DeserializeOwned,
         I: Serialize,
     {
-        let types = Types::of::<I, T, R>();
-        Ok(Pool::new(self.start_named(
-            program.as_ref(),
-            name,
-            types,
-            encoded(init)?,
-        )?))
+        self.build_named_with_codecs(program, name, init, Postcard, Postcard)
+    }
+
+    /// As [`build_named`](Self::build_named), for an op that was registered with other codecs than [`Postcard`] for
+    /// tasks and outputs.
+    ///
+    /// # Errors
+    /// As [`build_named`](Self::build_named).
+    pub fn build_named_with_codecs<T, R, I, CT, CR>(
+        self,
+        program: impl AsRef<Path>,
+        name: &str,
+        init: &I,
+        tasks: CT,
+        outputs: CR,
+    ) -> Result<Pool<T, R>, PoolError>
+    where
+        I: Serialize,
+        CT: Codec<T>,
+        CR: Codec<R>,
+    {
+        let _ = (tasks, outputs);
+        let types = Types::of::<I, T, R, CT, CR>();
+        let bytes = self.start_named(program.as_ref(), name, types, encoded(init)?)?;
+        Ok(Pool::new::<CT, CR>(bytes))
     }
 
     /// As [`build_named`](Self::build_named), for a [`Service`] in another program.

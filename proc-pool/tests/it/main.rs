@@ -4,6 +4,7 @@
 //! Tests wait for events (a pipe, a socket, a process's end); the only clocks are watchdogs.
 
 mod basics;
+mod codecs;
 mod crash;
 mod deaths;
 mod environment;

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use proc_pool::{Builder, Cause, Fault, Pool, PoolError, Workers};
+use proc_pool::{Builder, Cause, Fault, Pod, PodVec, Pool, PoolError, Workers};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -15,19 +15,15 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_proc-pool-test-worker");
 
 fn pool<T, R, I>(program: impl AsRef<Path>, name: &str, init: &I) -> Result<Pool<T, R>, PoolError>
 where
-    T: Serialize,
-    R: DeserializeOwned,
+    T: Serialize + DeserializeOwned,
+    R: Serialize + DeserializeOwned,
     I: Serialize,
 {
     let builder = Builder::new().workers(Workers::Count(2));
     builder.build_named(program, name, init)
 }
 
-fn one<T, R>(pool: &Pool<T, R>, task: T) -> R
-where
-    T: Serialize,
-    R: DeserializeOwned,
-{
+fn one<T, R>(pool: &Pool<T, R>, task: T) -> R {
     pool.map([task]).next().expect("one").expect("no task fails")
 }
 
@@ -57,7 +53,15 @@ fn ops_by_name() {
     let large: Vec<u8> = (0..100_000u32).map(|n| n as u8).collect();
     let reversed = reverse.map([&large]).next().expect("one").expect("no task fails");
     assert!(reversed.iter().eq(large.iter().rev()));
-    drop((square, add, reverse));
+    let builder = Builder::new().workers(Workers::Count(1));
+    let sum = builder.build_named_with_codecs(PROGRAM, "sum", &(), PodVec, Pod);
+    let sum: Pool<Vec<f32>, f32> = sum.expect("it starts");
+    assert_eq!(one(&sum, vec![0.5, 1.5]), 2.0);
+    let builder = Builder::new().workers(Workers::Count(1));
+    let count = builder.build_named::<(), u64, _>(PROGRAM, "count", &5u64);
+    let count = count.expect("it starts");
+    assert_eq!((one(&count, ()), one(&count, ())), (5, 6));
+    drop((square, add, reverse, sum, count));
     assert!(!has_children());
 }
 
@@ -104,6 +108,11 @@ fn reasons_are_told() {
     assert!(
         init.contains("its initial value is u64") && !init.contains("task"),
         "{init}"
+    );
+    let codec = reason(pool::<Vec<f32>, f32, _>(PROGRAM, "sum", &()));
+    assert!(
+        codec.contains("its outputs' codec is proc_pool::codec::Pod "),
+        "{codec}"
     );
     let start = reason(pool::<u64, u64, _>(PROGRAM, "add", &0u64));
     assert!(start.contains("failed to start: nothing to add"), "{start}");

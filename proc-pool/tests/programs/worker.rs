@@ -1,12 +1,16 @@
 //! A worker program: its ops are called by name, from `it/programs.rs`.
 
-use proc_pool::{BoxError, Builder, CallError, Registry, Service, Worker, WorkerContext, Workers};
+use proc_pool::{
+    BoxError, Builder, CallError, Pod, PodVec, Registry, Service, Worker, WorkerContext, Workers,
+};
 
 fn main() {
     Registry::new()
         .op("square", |n: u64| n * n)
         .op("exit", |code: i32| -> () { std::process::exit(code) })
         .op("nested", nested)
+        .op_with_codecs("sum", |ns: Vec<f32>| ns.iter().sum::<f32>(), PodVec, Pod)
+        .op_with_state("count", |_, first: u64| Ok(first), count)
         .worker::<Adder>("add", ())
         .service::<Reverse>("reverse")
         .serve()
@@ -18,6 +22,11 @@ fn nested(n: u64) -> Result<u64, String> {
     let pool = builder.build_op(|n: u64| n + 1).map_err(|e| e.to_string())?;
     let output = pool.map([n]).next().ok_or("no output")?;
     output.map_err(|e| e.to_string())
+}
+
+fn count(next: &mut u64, (): ()) -> u64 {
+    *next += 1;
+    *next - 1
 }
 
 /// Adds to each task what it was made with.
