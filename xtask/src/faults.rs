@@ -1,70 +1,132 @@
-//! `cargo xtask faults`: the fault matrix of `proc-pool`, whole, sampled, or one case of it.
+//! `cargo xtask faults` and `cargo xtask soak`: what `proc-pool` survives, for longer than its tests take.
 //!
-//! The matrix is a test of that crate (`proc-pool/tests/it/matrix.rs`), so this tool only tells it what to run.
+//! All of it are tests of that crate (`proc-pool/tests/it`), so this tool only tells them how much to do.
 
 use crate::cmd::{Cmd, Tally};
 use crate::outcome::{Done, Error};
 
 const USAGE: &str = "\
 Usage: cargo xtask faults [--sample [--seed N] | --only PHASE/FAULT/WORKERS/ORDER]
+       cargo xtask faults --steps N [--seed N]
+       cargo xtask faults --hostile-seconds N
 
 Strikes workers in every phase of their lives, with every fault, and prints what came of it: 1, 2, 5 and 13 workers,
 ordered and unordered. It needs Linux.
 
-  --sample     each phase and fault once, with a random number of workers and order
-  --seed N     of that choice; another one each time it is not given
-  --only CASE  one case, such as run/KILL/2/ordered
+  --sample             each phase and fault once, with a random number of workers and order
+  --only CASE          one case, such as run/KILL/2/ordered
+  --steps N            instead of that, N random operations on pools, each against what it has to come to
+  --hostile-seconds N  instead of that, workers that write anything anywhere
+  --seed N             what is random is the same for the same seed; another one if it is not given
+";
+
+const SOAK_USAGE: &str = "\
+Usage: cargo xtask soak --minutes N
+
+Kills a worker each second while others work, and prints every 30 seconds what the leader has of memory, open files and
+threads. Fails if they grow.
 ";
 
 /// What continuous integration samples: the same each time, so that a change alone can make it fail.
 const SEED: u64 = 1;
+/// How long it soaks.
+const SOAK_SECONDS: u64 = 20;
 
-/// What is to be run.
+/// A test of the crate, and how much it is to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Selection {
-    All,
-    Sample(u64),
-    Only(String),
+struct Wish {
+    test: &'static str,
+    variable: &'static str,
+    value: String,
 }
 
-impl Selection {
-    /// As the test reads it.
-    fn to_variable(&self) -> String {
-        match self {
-            Self::All => "all".to_owned(),
-            Self::Sample(seed) => format!("sample {seed}"),
-            Self::Only(case) => format!("only {case}"),
+impl Wish {
+    fn matrix(value: String) -> Self {
+        Self {
+            test: "matrix::faults",
+            variable: "IT_FAULTS",
+            value,
+        }
+    }
+
+    fn soak(seconds: u64) -> Self {
+        Self {
+            test: "soak::a_kill_a_second",
+            variable: "IT_SOAK",
+            value: seconds.to_string(),
         }
     }
 }
 
 pub(crate) fn main(args: lexopt::Parser) -> Result<(), Error> {
-    match parse(args)? {
+    grant(parse(args)?, USAGE)
+}
+
+pub(crate) fn soak(args: lexopt::Parser) -> Result<(), Error> {
+    grant(parse_soak(args)?, SOAK_USAGE)
+}
+
+fn grant(wish: Option<Wish>, usage: &str) -> Result<(), Error> {
+    match wish {
+        Some(wish) => run(&wish, &mut Tally::default()),
         None => {
-            print!("{USAGE}");
+            print!("{usage}");
             Ok(())
         }
-        Some(selection) => run(&selection, &mut Tally::default()),
     }
 }
 
-fn parse(mut args: lexopt::Parser) -> Result<Option<Selection>, Error> {
+fn parse(mut args: lexopt::Parser) -> Result<Option<Wish>, Error> {
     use lexopt::prelude::*;
     let (mut sample, mut seed, mut only) = (false, None, None);
+    let (mut steps, mut hostile) = (None::<u64>, None::<u64>);
     while let Some(arg) = args.next()? {
         match arg {
             Long("sample") => sample = true,
             Long("seed") => seed = Some(args.value()?.parse()?),
             Long("only") => only = Some(args.value()?.string()?),
+            Long("steps") => steps = Some(args.value()?.parse()?),
+            Long("hostile-seconds") => hostile = Some(args.value()?.parse()?),
             Short('h') | Long("help") => return Ok(None),
             other => return Err(other.unexpected().into()),
         }
     }
-    match (sample, seed, only) {
-        (false, None, None) => Ok(Some(Selection::All)),
-        (true, seed, None) => Ok(Some(Selection::Sample(seed.unwrap_or_else(fresh)))),
-        (false, None, Some(case)) => Ok(Some(Selection::Only(case))),
-        _ => Err(Error::usage("a seed is for --sample, and --only stands alone")),
+    let wish = match (sample, only, steps, hostile, seed) {
+        (false, None, None, None, None) => Wish::matrix("all".to_owned()),
+        (true, None, None, None, seed) => Wish::matrix(format!("sample {}", seed.unwrap_or_else(fresh))),
+        (false, Some(case), None, None, None) => Wish::matrix(format!("only {case}")),
+        (false, None, Some(steps), None, seed) => Wish {
+            test: "model::sequences",
+            variable: "IT_MODEL",
+            value: format!("{steps} {}", seed.unwrap_or_else(fresh)),
+        },
+        (false, None, None, Some(seconds), None) => Wish {
+            test: "hostile::a_worker_that_scribbles",
+            variable: "IT_HOSTILE",
+            value: seconds.to_string(),
+        },
+        _ => {
+            return Err(Error::usage(
+                "one of --sample, --only, --steps and --hostile-seconds, and a seed only for what is random",
+            ));
+        }
+    };
+    Ok(Some(wish))
+}
+
+fn parse_soak(mut args: lexopt::Parser) -> Result<Option<Wish>, Error> {
+    use lexopt::prelude::*;
+    let mut minutes = None::<u64>;
+    while let Some(arg) = args.next()? {
+        match arg {
+            Long("minutes") => minutes = Some(args.value()?.parse()?),
+            Short('h') | Long("help") => return Ok(None),
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    match minutes {
+        Some(minutes @ 1..=10_000) => Ok(Some(Wish::soak(minutes * 60))),
+        _ => Err(Error::usage("how long? --minutes N, from 1 to 10000")),
     }
 }
 
@@ -74,49 +136,63 @@ fn fresh() -> u64 {
     now.map_or(SEED, |now| u64::from(now.subsec_nanos()))
 }
 
-/// The sampled form, for `ci`.
+/// The short forms, for `ci`.
 pub(crate) fn sample(tally: &mut Tally) -> Result<Done, Error> {
     if !cfg!(target_os = "linux") {
         return Ok(Done::Skipped("the matrix needs Linux".to_owned()));
     }
-    run(&Selection::Sample(SEED), tally)?;
+    run(&Wish::matrix(format!("sample {SEED}")), tally)?;
+    run(&Wish::soak(SOAK_SECONDS), tally)?;
     Ok(Done::Passed)
 }
 
-fn run(selection: &Selection, tally: &mut Tally) -> Result<(), Error> {
-    let test = ["--", "--exact", "matrix::faults", "--nocapture"];
+fn run(wish: &Wish, tally: &mut Tally) -> Result<(), Error> {
+    let before = tally.passed;
     Cmd::cargo()
-        .args(["test", "-p", "proc-pool", "--test", "it"])
-        .args(test)
-        .env("IT_FAULTS", selection.to_variable())
+        .args(["test", "-p", "proc-pool", "--test", "it", "--"])
+        .args(["--exact", wish.test, "--nocapture"])
+        .env(wish.variable, &wish.value)
         .run_tests(tally)?;
-    match tally.passed {
-        0 => Err(Error::failed("no test was executed")),
-        _ => Ok(()),
+    if tally.passed == before {
+        return Err(Error::failed(format!("there is no test {}", wish.test)));
     }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn selected(args: &[&str]) -> Result<Option<String>, Error> {
-        let selection = parse(lexopt::Parser::from_args(args))?;
-        Ok(selection.map(|selection| selection.to_variable()))
-    }
-
     #[test]
     fn what_is_asked_for_is_what_the_test_is_told() {
-        for (args, told) in [
-            (&[][..], "all"),
-            (&["--sample", "--seed", "7"], "sample 7"),
-            (&["--only", "run/KILL/2/ordered"], "only run/KILL/2/ordered"),
+        for (args, variable, told) in [
+            (&[][..], "IT_FAULTS", "all"),
+            (&["--sample", "--seed", "7"], "IT_FAULTS", "sample 7"),
+            (
+                &["--only", "run/KILL/2/ordered"],
+                "IT_FAULTS",
+                "only run/KILL/2/ordered",
+            ),
+            (&["--steps", "10", "--seed", "7"], "IT_MODEL", "10 7"),
+            (&["--hostile-seconds", "60"], "IT_HOSTILE", "60"),
         ] {
-            let selected = selected(args).expect("it is right usage");
-            assert_eq!(selected.as_deref(), Some(told));
+            let wish = parse(lexopt::Parser::from_args(args)).expect("it is right usage");
+            let wish = wish.expect("something is to be done");
+            assert_eq!((wish.variable, &*wish.value), (variable, told));
         }
-        for wrong in [&["--seed", "7"][..], &["--sample", "--only", "x"], &["--frob"]] {
-            assert!(selected(wrong).is_err(), "{wrong:?}");
+        for wrong in [
+            &["--seed", "7"][..],
+            &["--sample", "--only", "x"],
+            &["--steps", "9", "--sample"],
+            &["--frob"],
+        ] {
+            assert!(parse(lexopt::Parser::from_args(wrong)).is_err(), "{wrong:?}");
         }
+        let soak = |args: &[&str]| parse_soak(lexopt::Parser::from_args(args));
+        assert_eq!(
+            soak(&["--minutes", "20"]).expect("right usage"),
+            Some(Wish::soak(1200))
+        );
+        assert!(soak(&[]).is_err() && soak(&["--minutes", "0"]).is_err());
     }
 }

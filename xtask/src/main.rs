@@ -26,6 +26,7 @@ Verbs:
   tidy             the house rules that code can check
   bench [AREA...]  benchmarks in release; see `cargo xtask bench --help`
   faults           everything that can happen to a worker; see `cargo xtask faults --help`
+  soak             a kill a second; see `cargo xtask soak --help`
   interop          images and tensors against Python's own readers; see `cargo xtask interop --help`
   loom             the model-checked tests of shm-buffers
   help             this text
@@ -57,6 +58,7 @@ fn dispatch(mut args: lexopt::Parser) -> Result<(), Error> {
         "bench" => bench::main(args),
         "interop" => interop::main(args),
         "faults" => faults::main(args),
+        "soak" => faults::soak(args),
         "loom" => loom::main(args),
         "help" => {
             print!("{HELP}");
@@ -93,7 +95,7 @@ mod tests {
 
     #[test]
     fn the_help_names_every_verb() {
-        for verb in ["ci", "tidy", "bench", "faults", "interop", "loom", "help"] {
+        for verb in ["ci", "tidy", "bench", "faults", "soak", "interop", "loom", "help"] {
             assert!(HELP.contains(&format!("\n  {verb}")), "{verb} is not in the help");
         }
     }

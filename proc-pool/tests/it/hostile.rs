@@ -1,10 +1,16 @@
-//! A worker that writes anything anywhere in the memory it shares with its leader: errors may come of it, wrong
-//! outputs too, but the leader must not panic, hang or grow.
+//! A worker that writes anything anywhere in the memory it shares with its leader, and says anything that a message may
+//! hold: errors may come of it, wrong outputs too, but the leader must not panic, hang or grow.
+//!
+//! `cargo xtask faults --hostile-seconds N` does so for longer than the tests.
 
-use std::sync::atomic::Ordering;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use proc_pool::{BoxError, Builder, Memory, Worker, WorkerContext, Workers};
+use proc_pool::{BoxError, Builder, Cause, Memory, Observer, Worker, WorkerContext, WorkerId, Workers};
+use shm_buffers::ring::Consumer;
+use shm_buffers::slots::Slots;
 
 use crate::support::{Alone, is_alone, test_name, watchdog};
 
@@ -25,6 +31,9 @@ impl Worker for Scribbler {
             state ^= state << 17;
             state
         };
+        if random() % 3 == 0 {
+            std::thread::spawn(move || crate::trip::say_anything(seed));
+        }
         std::thread::spawn(move || {
             // Some spare the data, some hit everything; some lie wildly, some by a little; some now and then only.
             let kind = random();
@@ -57,21 +66,75 @@ impl Worker for Scribbler {
     }
 }
 
+/// Reads side rings while they are scribbled upon, and what is left of them.
+#[derive(Default)]
+struct Reader {
+    live: Mutex<HashMap<WorkerId, Consumer>>,
+    frames: AtomicU64,
+    corrupt: AtomicU64,
+}
+
+impl Reader {
+    fn read(&self, side: &mut Consumer) {
+        let mut frame = Vec::new();
+        // Bounded: a ring that is written to all the time may never be empty.
+        for _ in 0..100 {
+            frame.clear();
+            match side.pop(&mut frame) {
+                Ok(Some(_)) => self.frames.fetch_add(1, Ordering::Relaxed),
+                Ok(None) => return,
+                Err(_) => {
+                    self.corrupt.fetch_add(1, Ordering::Relaxed);
+                    return;
+                }
+            };
+        }
+    }
+
+    fn read_all(&self) {
+        self.live
+            .lock()
+            .expect("nobody panics")
+            .values_mut()
+            .for_each(|side| self.read(side));
+    }
+}
+
+impl Observer for Reader {
+    fn started(&self, worker: WorkerId, side: Consumer, _: Slots) {
+        self.live.lock().expect("nobody panics").insert(worker, side);
+    }
+
+    fn ended(&self, worker: WorkerId, _: &Cause) -> Vec<String> {
+        if let Some(mut side) = self.live.lock().expect("nobody panics").remove(&worker) {
+            self.read(&mut side);
+        }
+        Vec::new()
+    }
+}
+
+/// For how many seconds.
+const WISH: &str = "IT_HOSTILE";
+
 #[test]
 fn a_worker_that_scribbles() {
+    let seconds = std::env::var(WISH).ok().and_then(|wish| wish.parse().ok());
+    let seconds: u64 = seconds.unwrap_or(5);
     if !is_alone() {
         return Alone::new(&test_name!()).run();
     }
-    let _watchdog = watchdog(100);
+    let _watchdog = watchdog(100 + seconds);
+    let reader = Arc::new(Reader::default());
     let own = || Memory::of(std::process::id()).map_or(0, |memory| memory.resident);
     let before = own();
-    let end = Instant::now() + Duration::from_secs(5);
+    let end = Instant::now() + Duration::from_secs(seconds);
     let (mut pools, mut fine, mut faults) = (0u64, 0, 0);
     while Instant::now() < end {
         pools += 1;
         // Some of them are so quick that no pool of theirs gets ready.
         let builder = Builder::new()
             .workers(Workers::Count(2))
+            .observer(reader.clone())
             .start_timeout(Duration::from_secs(2));
         let Ok(pool) = builder.build::<Scribbler>((), &pools.wrapping_mul(0x9e37_79b9_7f4a_7c15)) else {
             continue;
@@ -79,10 +142,11 @@ fn a_worker_that_scribbles() {
         let tasks = 0..300;
         let results: Vec<_> = std::thread::scope(|scope| {
             let (done, warden) = std::sync::mpsc::channel::<()>();
-            let pool = &pool;
+            let (pool, reader) = (&pool, &reader);
             // One that says that it runs a task looks as one that hangs in it: somebody has to end it.
             scope.spawn(move || {
                 let patience = Duration::from_millis(300);
+                reader.read_all();
                 while warden.recv_timeout(patience) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
                     for (_, pid) in pool.bytes().pids() {
                         crate::support::try_kill(pid);
@@ -102,7 +166,10 @@ fn a_worker_that_scribbles() {
         let stats = pool.bytes().stats();
         assert_eq!(stats.submitted, stats.answered + stats.faulted, "{stats:?}");
     }
-    println!("{pools} pools, {fine} outputs, {faults} faults");
+    let (frames, corrupt) = (&reader.frames, &reader.corrupt);
+    println!(
+        "{pools} pools, {fine} outputs, {faults} faults; side rings: {frames:?} frames, {corrupt:?} corrupt"
+    );
     assert!(faults > 0, "it was not hostile at all");
     let after = own();
     assert!(after < before + (64 << 20), "{before} before, {after} after");

@@ -1,6 +1,6 @@
 //! What the tests have in common.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -141,6 +141,24 @@ impl Alone {
         );
         let ran = String::from_utf8_lossy(&output.stdout).contains("1 passed");
         assert!(ran, "no such test: {:?}", self.command);
+        let said = String::from_utf8_lossy(&output.stdout);
+        said.lines().filter_map(told).for_each(|line| println!("{line}"));
+        assert_eq!(self.tmp.entries(), Vec::<PathBuf>::new());
+        assert_left_nothing(&shm);
+    }
+
+    /// As [`run`](Self::run), and shows what it prints as it comes.
+    pub(crate) fn run_aloud(mut self) {
+        let shm = shared_memory();
+        let mut child = self.command.spawn().expect("it can be started");
+        let said = BufReader::new(child.stdout.take().expect("it is piped"));
+        for line in said.lines() {
+            if let Some(line) = told(&line.expect("it is UTF-8")) {
+                println!("{line}");
+            }
+        }
+        let status = child.wait().expect("it is ours");
+        assert!(status.success(), "{status}");
         assert_eq!(self.tmp.entries(), Vec::<PathBuf>::new());
         assert_left_nothing(&shm);
     }
@@ -165,6 +183,19 @@ impl Alone {
     pub(crate) fn start(mut self) -> (Child, Dir) {
         let child = self.command.spawn().expect("it can be started");
         (child, self.tmp)
+    }
+}
+
+/// What a test said in this line, without what the harness says about it: who counts tests would count it twice.
+fn told(line: &str) -> Option<&str> {
+    let harness = ["running ", "test result: ", "ok"];
+    if line.is_empty() || harness.iter().any(|it| line.starts_with(it)) {
+        return None;
+    }
+    // It begins on the line of the test's name.
+    match line.split_once(" ... ") {
+        Some((name, line)) if name.starts_with("test ") => Some(line),
+        _ => Some(line),
     }
 }
 
