@@ -291,11 +291,11 @@ impl Lane {
                     self.taken.slot(0).add(1);
                     outcome
                 }
-                // Its owner is gone, or lies: both ways this process's end settles it.
+                // Its owner is about to end, or lies: both ways this process's end settles it.
                 Read::Lost => {
                     let count = count(self);
                     self.answered();
-                    self.broken = Some(KillReason::Corrupt);
+                    self.broken = Some(KillReason::Disconnected);
                     self.lost.push((key, index));
                     return (count, Run::Dry);
                 }

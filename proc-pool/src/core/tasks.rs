@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::{Core, Member};
 use crate::batch::Batch;
-use crate::error::{Fault, PoolError};
+use crate::error::{Fault, KillReason, PoolError};
 use crate::jobs::JobKey;
 use crate::keeper::Order;
 use crate::lane::{Armed, Refused, Wake};
@@ -137,11 +137,15 @@ impl Core {
                 && !member.condemned
             {
                 member.condemned = true;
-                condemned.push((member.incarnation.worker, reason));
+                condemned.push((member.incarnation, reason));
             }
         }
-        for (worker, reason) in condemned {
-            self.order(Order::Kill(worker, reason));
+        for (incarnation, reason) in condemned {
+            self.order(match reason {
+                // It is dying by another hand, most likely, whose deed is not to be taken for ours.
+                KillReason::Disconnected => Order::Closed(incarnation),
+                _ => Order::Kill(incarnation.worker, reason),
+            });
         }
     }
 

@@ -22,6 +22,8 @@ pub(crate) enum Crash {
     StoppedThenKilled,
     /// Stops itself, as SIGTSTP or a debugger would.
     StopSelf,
+    /// Loses its files first and then its life, as a process does that is killed.
+    DieSlowly,
     /// Asks for more memory than there is.
     AllocationFailure,
 }
@@ -75,6 +77,12 @@ impl Crash {
             Self::StopSelf => {
                 support::signal(std::process::id(), rustix::process::Signal::STOP);
                 support::hang()
+            }
+            Self::DieSlowly => {
+                // SAFETY: nobody uses a descriptor of this process any more: this thread is the only one that works.
+                unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, 0) };
+                std::thread::sleep(std::time::Duration::from_millis(100));
+                Self::KillSelf.suffer(socket)
             }
             Self::AllocationFailure => {
                 let much = Vec::<u8>::with_capacity(isize::MAX as usize / 2);

@@ -43,9 +43,11 @@ fn check(error: &TaskError, crash: Crash) {
         Crash::Exit3 => Cause::Exited { code: 3 },
         Crash::Abort | Crash::AllocationFailure => signalled(6, "SIGABRT"),
         Crash::Segfault => signalled(11, "SIGSEGV"),
-        Crash::KillSelf | Crash::KilledFromOutside | Crash::StoppedThenKilled | Crash::StopSelf => {
-            signalled(9, "SIGKILL")
-        }
+        Crash::KillSelf
+        | Crash::KilledFromOutside
+        | Crash::StoppedThenKilled
+        | Crash::StopSelf
+        | Crash::DieSlowly => signalled(9, "SIGKILL"),
     };
     let Fault::WorkerDied { cause, .. } = &error.fault else {
         panic!("{crash:?}: {error}")
@@ -248,4 +250,23 @@ fn a_death_is_noticed_although_the_connection_stays_open() {
         ),
         "{fault}"
     );
+}
+
+/// A large output goes with its worker, which loses its files before it has ended: it is not to be taken for a liar.
+#[test]
+fn who_is_about_to_die_is_not_killed_for_its_lost_output() {
+    let _watchdog = watchdog(60);
+    let pool = pool(1, |n: u32| {
+        if n == 3 {
+            // The bell for the output, which is in the ring then.
+            crate::trip::on_call(libc::SYS_sendmsg, Crash::DieSlowly);
+        }
+        vec![1; 100_000]
+    });
+    let failed: Vec<_> = pool.map(0..6).filter_map(Result::err).collect();
+    let [error] = &failed[..] else {
+        panic!("{failed:?}")
+    };
+    assert_eq!(error.task, 3);
+    check(error, Crash::DieSlowly);
 }

@@ -16,13 +16,14 @@ static START: AtomicUsize = AtomicUsize::new(0);
 static LENGTH: AtomicUsize = AtomicUsize::new(0);
 
 /// Crashes that work in a signal's handler, where nothing can unwind.
-const IN_HANDLERS: [Crash; 7] = [
+const IN_HANDLERS: [Crash; 8] = [
     Crash::Exit0,
     Crash::Exit3,
     Crash::Abort,
     Crash::KillSelf,
     Crash::Segfault,
     Crash::StopSelf,
+    Crash::DieSlowly,
     Crash::AllocationFailure,
 ];
 
