@@ -243,7 +243,7 @@ impl Keeper {
                 let hopeless = spawned
                     .as_ref()
                     .err()
-                    .filter(|e| matches!(e, PoolError::Program { .. }))
+                    .filter(|e| matches!(e, PoolError::Program { .. } | PoolError::TempDir { .. }))
                     .cloned();
                 let event = match spawned {
                     Ok(()) => Event::Spawned(worker),

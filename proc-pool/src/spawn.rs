@@ -81,13 +81,6 @@ pub(crate) fn spawn(
     Ok(spawned)
 }
 
-/// Whether workers will be able to connect.
-pub(crate) fn check() -> Result<(), PoolError> {
-    let (_server, name) = server()?;
-    remove(&name);
-    Ok(())
-}
-
 /// Removes the server's socket and directory. It does so itself when it is dropped, but not while no more files
 /// may be opened, nor when its process has died.
 pub(crate) fn remove(server: &str) {
@@ -122,13 +115,8 @@ fn server() -> Result<(IpcOneShotServer<Hello>, String), PoolError> {
     }
     // It would leave its directory behind if no more files may be opened, and panic if there can be none.
     drop(ipc::channel::<()>().map_err(PoolError::io("open a socket"))?);
-    let probe = dir.join(format!(
-        ".tmp{:08x}",
-        token().map_err(PoolError::io("make a token"))? as u32
-    ));
-    std::fs::create_dir(&probe)
-        .and_then(|()| std::fs::remove_dir(&probe))
-        .map_err(refuse)?;
+    // Making the server would then leave a file open.
+    os::check_writable(&dir).map_err(refuse)?;
     let made = panic::catch_unwind(IpcOneShotServer::<Hello>::new);
     let (server, name) = made
         .unwrap_or_else(|_| Err(io::Error::other("it went away")))

@@ -21,7 +21,6 @@ use crate::os::own_memory;
 use crate::pool::{BytePool, Pool};
 use crate::registry::{Named, Types};
 use crate::service::{BoxError, Op, Service, Stateful, Typed, Worker, WorkerContext, encode};
-use crate::spawn;
 use crate::supervisor::Supervisor;
 use crate::threads::{Nesting, Threads};
 use crate::worker::serve;
@@ -256,7 +255,6 @@ impl Builder {
         let mut launch = self.launch;
         launch.program = program;
         launch.check()?;
-        spawn::check()?;
         Nesting::here().limit(
             cores(),
             workers,

@@ -31,6 +31,12 @@ pub(crate) fn check_executable(path: &Path) -> io::Result<()> {
     Ok(rustix::fs::access(path, rustix::fs::Access::EXEC_OK)?)
 }
 
+/// Whether files can be made in the directory `path`, as far as can be told without making one.
+pub(crate) fn check_writable(path: &Path) -> io::Result<()> {
+    let access = rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
+    Ok(rustix::fs::access(path, access)?)
+}
+
 /// Whether the system refused to execute a file because of what is in it.
 pub(crate) fn is_no_program(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::ENOEXEC)

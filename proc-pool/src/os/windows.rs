@@ -24,6 +24,11 @@ pub(crate) fn check_executable(path: &Path) -> io::Result<()> {
     }
 }
 
+/// No files are made in it here.
+pub(crate) fn check_writable(_path: &Path) -> io::Result<()> {
+    Ok(())
+}
+
 /// Whether the system refused to execute a file because of what is in it.
 pub(crate) fn is_no_program(error: &io::Error) -> bool {
     const ERROR_BAD_EXE_FORMAT: i32 = 193;
