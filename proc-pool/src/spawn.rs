@@ -4,6 +4,7 @@ use std::io;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
 use std::process::Child;
+use std::sync::Once;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,7 @@ use crate::error::PoolError;
 use crate::init::{Ticket, VARIABLE};
 use crate::launch::Launch;
 use crate::os;
+use crate::os::servers::{self, Mark};
 use crate::protocol::{Hello, VERSION};
 
 /// A process that was started and has not connected yet.
@@ -38,6 +40,9 @@ pub(crate) fn spawn(
 ) -> Result<Spawned, PoolError> {
     let token = token().map_err(PoolError::io("make a token"))?;
     let (server, name) = server()?;
+    let mark = Mark::new(Path::new(&name))
+        .map_err(PoolError::io("mark a socket as in use"))
+        .inspect_err(|_| remove(&name))?;
     let ticket = Ticket {
         version: VERSION.to_owned(),
         leader: std::process::id(),
@@ -58,8 +63,12 @@ pub(crate) fn spawn(
         accepting: None,
     };
     let accept = move || {
+        // While the worker starts. Once is enough: leaders die seldom.
+        static SWEPT: Once = Once::new();
+        SWEPT.call_once(|| servers::sweep(&std::env::temp_dir()));
         // It panics when a message lost its handles because this process may open no more files.
         let accepted = panic::catch_unwind(AssertUnwindSafe(|| server.accept()));
+        drop(mark);
         introduced(match accepted {
             Ok(accepted) => accepted.map_err(|e| e.to_string()),
             Err(_) => Err("its handles were lost; raise the limit of open files".to_owned()),
@@ -84,11 +93,7 @@ pub(crate) fn spawn(
 /// Removes the server's socket and directory. It does so itself when it is dropped, but not while no more files
 /// may be opened, nor when its process has died.
 pub(crate) fn remove(server: &str) {
-    if cfg!(unix) {
-        let socket = Path::new(server);
-        let _ = std::fs::remove_file(socket);
-        let _ = socket.parent().map(std::fs::remove_dir);
-    }
+    servers::remove_server(Path::new(server));
 }
 
 /// Bytes that a server's socket adds to its directory's path: `/.tmpXXXXXX/socket`.

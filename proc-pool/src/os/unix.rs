@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 pub(crate) mod pipes;
+pub(crate) mod servers;
 
 use std::ffi::OsString;
 use std::io;

@@ -1,6 +1,7 @@
 //! Windows.
 
 pub(crate) mod pipes;
+pub(crate) mod servers;
 
 use std::ffi::OsString;
 use std::io;

@@ -11,7 +11,7 @@ use crate::support::{
     Alone, Dir, assert_left_nothing, hang, is_alone, pool, shared_memory, test_name, watchdog,
 };
 
-fn say(what: &str, pids: impl IntoIterator<Item = u32>) {
+pub(crate) fn say(what: &str, pids: impl IntoIterator<Item = u32>) {
     let pids: Vec<String> = pids.into_iter().map(|pid| pid.to_string()).collect();
     let line = format!("<<{what} {}>>\n", pids.join(" "));
     std::io::stdout()
@@ -20,7 +20,7 @@ fn say(what: &str, pids: impl IntoIterator<Item = u32>) {
 }
 
 /// Reads until `<<what pids>>`.
-fn listen(stdout: &mut BufReader<ChildStdout>, what: &str) -> Vec<u32> {
+pub(crate) fn listen(stdout: &mut BufReader<ChildStdout>, what: &str) -> Vec<u32> {
     let mut line = String::new();
     loop {
         line.clear();

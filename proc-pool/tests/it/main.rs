@@ -31,6 +31,7 @@ mod stops;
 mod support;
 mod surroundings;
 mod suspects;
+mod sweeps;
 mod trip;
 
 proc_pool::init_in_tests!();
