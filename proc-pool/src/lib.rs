@@ -10,6 +10,9 @@
 //! ([`Registry`]). Tasks and outputs travel through rings in
 //! shared memory; the system is called only to wake who sleeps.
 //!
+//! Values cross by serde and postcard, or by another [`Codec`]. Workers get their share of the cores ([`Threads`]), an
+//! environment and a directory as the [`Builder`] says, and what they print can be captured ([`Redirect`]).
+//!
 //! This crate knows nothing of models, logs or terminals.
 //!
 //! ```no_run

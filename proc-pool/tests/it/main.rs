@@ -18,6 +18,7 @@ mod limits;
 mod matrix;
 mod model;
 mod observers;
+mod origins;
 mod payloads;
 mod printed;
 mod programs;
