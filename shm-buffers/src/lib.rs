@@ -8,7 +8,7 @@
 //! - [`Image::save`], [`Image::open`], [`Image::load_shared`]: images on disk, mapped or loaded; they are safetensors
 //!   files, and those of other programs ([`open_safetensors`], [`open_npy`]) are buffers by name.
 //! - [`Region`], [`ring`] and [`slots`]: memory that several processes write at once, as single-producer rings of
-//!   byte frames and as atomic numbers.
+//!   byte frames and as atomic numbers; [`claims`]: work that was given may be taken back.
 //! - Features `ndarray`, `sprs` and `arrow`: arrays with any number of axes, sparse matrices and Arrow arrays over buffers.
 //!
 //! This crate knows nothing of processes, pools, tracing or terminals.
@@ -19,6 +19,7 @@ mod backing;
 mod buffer;
 #[cfg(not(loom))]
 mod buffer_mut;
+pub mod claims;
 #[cfg(not(loom))]
 mod copy;
 #[cfg(not(loom))]
