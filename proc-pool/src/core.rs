@@ -1,6 +1,7 @@
 //! The core: what is true of a pool now. One value behind one lock that is never held while anybody waits, calls
 //! a user's code or the system's slow parts.
 
+mod single;
 mod snapshot;
 mod tasks;
 mod watch;
@@ -12,6 +13,8 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 use ipc_channel::ipc::IpcReceiver;
+
+pub(crate) use single::Running;
 
 use crate::awake::Awake;
 use crate::error::{Cause, Fault, KillReason, PoolError, WorkerId};
@@ -73,7 +76,7 @@ pub(crate) struct Core {
     pub(crate) jobs: Jobs,
     /// The last process in each place.
     births: BTreeMap<WorkerId, Birth>,
-    /// Tasks that came back from dead workers, oldest first.
+    /// Tasks that wait for a worker: those submitted alone, and those that came back from one; the next one first.
     backlog: VecDeque<Task<Large>>,
     limits: Limits,
     supervisor: Supervisor,
@@ -84,6 +87,8 @@ pub(crate) struct Core {
     interrupted: Option<Interrupt>,
     /// The keeper looks after tasks and workers from time to time; otherwise it is asked to with the next task.
     watched: bool,
+    /// Tasks that were submitted alone.
+    singles: u64,
     pub(crate) stats: Stats,
     /// Somebody sleeps, or is about to, until a worker rings: tasks that are given meanwhile need a bell, too.
     pub(crate) sleeping: bool,
@@ -108,6 +113,7 @@ impl Core {
             stopping: false,
             interrupted: None,
             watched: true,
+            singles: 0,
             stats: Stats::default(),
             sleeping: false,
             unsure: false,

@@ -5,8 +5,10 @@
 //! somebody driving wait to be told. When nobody has called for a while, the pool's standby thread drives.
 
 use std::collections::HashMap;
+use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use ipc_channel::TrySelectError;
@@ -39,11 +41,13 @@ pub(crate) struct Driver {
     /// Something was finished, or who drives has left.
     changed: Condvar,
     selector: Mutex<Selector>,
-    waker: Waker,
+    alarm: Alarm,
     /// Callers that wait now.
     callers: AtomicUsize,
-    /// Waits begun by callers, ever.
+    /// Waits begun by callers, and other signs of them, ever.
     waits: AtomicU64,
+    /// Somebody awaits without a thread.
+    wanted: AtomicBool,
     standby_drives: AtomicBool,
     stop: AtomicBool,
     /// For the standby's sleep.
@@ -53,7 +57,7 @@ pub(crate) struct Driver {
 
 struct Selector {
     set: IpcReceiverSet,
-    /// Whose doorbell it is; the waker's own has none.
+    /// Whose doorbell it is; the alarm's own has none.
     bells: HashMap<u64, Incarnation>,
     wake: Wake,
     /// Times in a row that workers seemed to have something and had not: they lie, or died in the middle.
@@ -70,18 +74,58 @@ impl std::fmt::Debug for Selector {
 
 /// Rings at whoever drives.
 #[derive(Debug)]
-struct Waker {
+struct Alarm {
     bell: Mutex<IpcSender<Note>>,
     /// A bell is under way: one is enough.
     rung: AtomicBool,
 }
 
-impl Waker {
-    fn wake(&self) {
+impl Alarm {
+    fn ring(&self) {
         if !self.rung.swap(true, Ordering::SeqCst) {
             let bell = self.bell.lock().unwrap_or_else(PoisonError::into_inner);
             // It fails only when the selector is gone, and then nobody drives.
             let _ = bell.send(Note::Bell);
+        }
+    }
+}
+
+/// The core, while it is locked. When it is let go, those are woken who await what has come meanwhile.
+pub(crate) struct Held<'a>(Option<MutexGuard<'a, Core>>);
+
+impl Held<'_> {
+    /// Lets it go and sleeps until `changed`, or for `patience`.
+    fn sleep(mut self, changed: &Condvar, patience: Duration) {
+        let woken = self.jobs.take_woken();
+        if let Some(core) = self.0.take() {
+            drop(changed.wait_timeout(core, patience));
+        }
+        woken.into_iter().for_each(Waker::wake);
+    }
+}
+
+impl Deref for Held<'_> {
+    type Target = Core;
+
+    fn deref(&self) -> &Core {
+        self.0.as_deref().expect(HELD)
+    }
+}
+
+impl DerefMut for Held<'_> {
+    fn deref_mut(&mut self) -> &mut Core {
+        self.0.as_deref_mut().expect(HELD)
+    }
+}
+
+const HELD: &str = "held until it is dropped";
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        if let Some(mut core) = self.0.take() {
+            let woken = core.jobs.take_woken();
+            drop(core);
+            woken.into_iter().for_each(Waker::wake);
         }
     }
 }
@@ -117,12 +161,13 @@ impl Driver {
                 wake: Wake::AtHalf,
                 futile: 0,
             }),
-            waker: Waker {
+            alarm: Alarm {
                 bell: Mutex::new(bell),
                 rung: AtomicBool::new(false),
             },
             callers: AtomicUsize::new(0),
             waits: AtomicU64::new(0),
+            wanted: AtomicBool::new(false),
             standby_drives: AtomicBool::new(false),
             stop: AtomicBool::new(false),
             parked: (Mutex::new(()), Condvar::new()),
@@ -131,13 +176,25 @@ impl Driver {
     }
 
     /// The core, for a moment.
-    pub(crate) fn core(&self) -> MutexGuard<'_, Core> {
+    pub(crate) fn core(&self) -> Held<'_> {
         // A panic while it was held would be a bug of ours; its state is consistent between statements.
-        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+        Held(Some(self.core.lock().unwrap_or_else(PoisonError::into_inner)))
+    }
+
+    /// Somebody uses the pool, though he does not wait now: the standby need not drive.
+    pub(crate) fn in_use(&self) {
+        self.waits.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Somebody waits without a thread: the standby is to drive.
+    pub(crate) fn attend(&self) {
+        if !self.standby_drives.load(Ordering::SeqCst) && !self.wanted.swap(true, Ordering::SeqCst) {
+            self.parked.1.notify_all();
+        }
     }
 
     /// The core, when everything that workers have said was heard.
-    pub(crate) fn fresh_core(&self) -> MutexGuard<'_, Core> {
+    pub(crate) fn fresh_core(&self) -> Held<'_> {
         if self.core().pump() > 0 {
             // Somebody may sleep until what was just taken comes.
             self.nudge();
@@ -148,7 +205,7 @@ impl Driver {
     /// Something changed that waiting callers, or who drives, must look at.
     pub(crate) fn nudge(&self) {
         self.tell();
-        self.waker.wake();
+        self.alarm.ring();
     }
 
     /// Wakes callers that wait for who drives. Through the lock, so that one who is about to sleep is not missed.
@@ -191,7 +248,7 @@ impl Driver {
                 }
                 None => {
                     if self.standby_drives.load(Ordering::SeqCst) {
-                        self.waker.wake();
+                        self.alarm.ring();
                     }
                     let mut core = self.core();
                     // Looked at again under the lock, so that no news is missed.
@@ -201,7 +258,7 @@ impl Driver {
                     if self.try_selector().is_none() {
                         let unsure = std::mem::take(&mut core.unsure);
                         let patience = if unsure { GLANCE } else { FOLLOW };
-                        drop(self.changed.wait_timeout(core, patience));
+                        core.sleep(&self.changed, patience);
                     }
                 }
             }
@@ -272,7 +329,9 @@ impl Driver {
             }
             let armed = core.arm(selector.wake);
             core.sleeping = true;
-            (armed, core.rescue(Instant::now()))
+            let now = Instant::now();
+            let looks = [core.rescue(now), core.rebalance(now)];
+            (armed, looks.into_iter().flatten().min())
         };
         let longest = match armed {
             // Bells and closings are looked at in any case: a worker that lies must not keep us from them.
@@ -286,7 +345,7 @@ impl Driver {
             at.saturating_duration_since(Instant::now()).min(longest)
         });
         let selected = selector.set.try_select_timeout(nap);
-        self.waker.rung.store(false, Ordering::SeqCst);
+        self.alarm.rung.store(false, Ordering::SeqCst);
         let mut core = self.core();
         core.sleeping = false;
         core.disarm();
@@ -337,7 +396,8 @@ impl Driver {
         let mut seen = u64::MAX;
         while !self.stop.load(Ordering::SeqCst) {
             let waits = self.waits.load(Ordering::Relaxed);
-            let quiet = self.callers.load(Ordering::SeqCst) == 0 && waits == seen;
+            let wanted = self.wanted.swap(false, Ordering::SeqCst);
+            let quiet = self.callers.load(Ordering::SeqCst) == 0 && (waits == seen || wanted);
             seen = waits;
             if quiet && let Some(mut selector) = self.try_selector() {
                 self.standby_drives.store(true, Ordering::SeqCst);

@@ -55,6 +55,8 @@ pub enum KillReason {
     Deadline,
     /// The pool was shut down.
     Shutdown,
+    /// Its task was cancelled.
+    Cancelled,
     /// It closed its connection without ending.
     Disconnected,
     /// It had tasks and did not begin with them for a long time, stopped by a signal perhaps.
@@ -83,6 +85,7 @@ impl fmt::Display for KillReason {
             Self::Deadline => "a task ran beyond its deadline",
             Self::Corrupt => "it corrupted its transport",
             Self::Shutdown => "the pool was shut down",
+            Self::Cancelled => "its task was cancelled",
             Self::Disconnected => "it closed its connection",
             Self::Unresponsive => "it did not take its tasks",
             Self::MemoryLimit => "its memory grew beyond its limit",
@@ -286,6 +289,9 @@ pub enum Fault {
     /// The output could not be encoded by the worker, or not be decoded.
     #[error("cannot pass the output to the leader: {0}")]
     Output(String),
+    /// It was cancelled by its [`Handle`](crate::Handle).
+    #[error("cancelled")]
+    Cancelled,
     /// The pool stopped working before the task was done.
     #[error("not run: {0}")]
     Pool(PoolError),

@@ -1,4 +1,7 @@
-//! Jobs: each map over a pool is one; its finished tasks wait here until it takes them.
+//! Jobs: each map over a pool is one, and each task that was submitted alone; what is finished waits here until
+//! it is taken.
+
+use std::task::Waker;
 
 use shm_buffers::Segment;
 
@@ -15,6 +18,11 @@ pub(crate) struct JobKey {
 }
 
 impl JobKey {
+    /// Whose tasks are nobody's any more.
+    pub(crate) const NOBODY: Self = Self {
+        place: u32::MAX,
+        generation: 0,
+    };
     #[cfg(test)]
     pub(crate) const TEST: Self = Self {
         place: 0,
@@ -64,30 +72,36 @@ impl Completions {
     }
 }
 
-/// One map over the pool.
+/// One map over the pool, or one task.
 #[derive(Debug, Default)]
 pub(crate) struct Job {
     pub(crate) done: Completions,
+    /// Its one task is not to be run any more.
+    pub(crate) withdrawn: bool,
+    /// Who awaits it.
+    pub(crate) waker: Option<Waker>,
 }
 
 /// All jobs, found in constant time; the key of a job that ended never leads to another.
 #[derive(Debug, Default)]
 pub(crate) struct Jobs {
     places: Vec<(u32, Option<Job>)>,
+    free: Vec<u32>,
+    /// Who awaits something that has come, to be woken when nothing is locked.
+    woken: Vec<Waker>,
 }
 
 impl Jobs {
     pub(crate) fn add(&mut self) -> JobKey {
-        let free = self.places.iter().position(|(_, job)| job.is_none());
-        let place = free.unwrap_or_else(|| {
+        let place = self.free.pop().unwrap_or_else(|| {
             self.places.push((0, None));
-            self.places.len() - 1
+            self.places.len() as u32 - 1
         });
-        let (generation, job) = &mut self.places[place];
+        let (generation, job) = &mut self.places[place as usize];
         *generation = generation.wrapping_add(1);
         *job = Some(Job::default());
         JobKey {
-            place: place as u32,
+            place,
             generation: *generation,
         }
     }
@@ -104,7 +118,22 @@ impl Jobs {
     pub(crate) fn remove(&mut self, key: JobKey) {
         if self.get(key).is_some() {
             self.places[key.place as usize].1 = None;
+            self.free.push(key.place);
         }
+    }
+
+    /// Something has come for that job.
+    #[inline]
+    pub(crate) fn came(&mut self, key: JobKey) {
+        if let Some(waker) = self.get(key).and_then(|job| job.waker.take()) {
+            self.woken.push(waker);
+        }
+    }
+
+    /// Who is to be woken.
+    #[inline]
+    pub(crate) fn take_woken(&mut self) -> Vec<Waker> {
+        std::mem::take(&mut self.woken)
     }
 }
 

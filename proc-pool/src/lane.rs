@@ -1,26 +1,30 @@
 //! A lane: the leader's side of one worker process.
 
+mod drain;
 mod lifespan;
 mod load;
 mod patience;
+mod read;
+mod stall;
 
 use std::sync::atomic::{Ordering, fence};
 use std::time::Instant;
 
 use ipc_channel::ipc::IpcSender;
+use shm_buffers::Region;
+use shm_buffers::claims::Giver;
 use shm_buffers::ring::{Arm, Bell, Consumer, Producer, PushError};
 use shm_buffers::slots::Slots;
-use shm_buffers::{AttachError, Region, Segment, SegmentHandle};
 
-use crate::error::{Fault, KillReason, WorkerId};
-use crate::jobs::{Completion, Completions, JobKey, Jobs, Outcome};
-use crate::ledger::{Kept, Ledger, Settled, Task};
+use crate::error::{KillReason, WorkerId};
+use crate::jobs::JobKey;
+use crate::ledger::{Kept, Ledger, Task};
 use crate::os;
-use crate::panics::Panic;
-use crate::payload::{Large, Payload, chain};
-use crate::protocol::{Map, Tag, ToWorker, slot};
-use crate::service::decode;
+use crate::payload::{Large, Payload};
+use crate::protocol::{Map, ToWorker, leader, slot};
 use crate::window::Window;
+
+pub(crate) use stall::Stalled;
 
 /// Bytes of large tasks that wait at a worker, beyond the one it runs, at most.
 const LARGE: usize = 16 << 20;
@@ -32,7 +36,8 @@ pub(crate) struct Lane {
     tasks: Producer,
     outcomes: Consumer,
     control: Slots,
-    taken: Slots,
+    leader: Slots,
+    claims: Giver,
     /// `None` once the worker was told to end.
     to_worker: Option<IpcSender<ToWorker>>,
     /// Its closing tells the worker of our end, whatever the worker is doing.
@@ -50,6 +55,10 @@ pub(crate) struct Lane {
     idle: Option<(Instant, u64, u32)>,
     /// The task in progress, by the number of those answered before, as seen since then.
     running: Option<(u64, Instant)>,
+    /// So many were answered when tasks were first seen to wait, since then.
+    stall: Option<(u64, Instant)>,
+    /// Tasks that the worker gave back unbegun.
+    returned: Vec<Task<Large>>,
     /// Answered with an output that ended with the worker's process.
     lost: Vec<(JobKey, u64)>,
     window: Window,
@@ -109,12 +118,18 @@ impl Lane {
         to_worker: IpcSender<ToWorker>,
         liveness: IpcSender<()>,
     ) -> Self {
+        let control = Slots::new(region, map.control);
+        let leader = Slots::new(region, map.leader);
         Self {
             worker,
             tasks: Producer::new(region, map.tasks),
             outcomes: Consumer::new(region, map.outcomes),
-            control: Slots::new(region, map.control),
-            taken: Slots::new(region, map.taken),
+            claims: Giver::new(
+                control.part(slot::STARTED..slot::STARTED + 1),
+                leader.part(leader::RECALLED..leader::RECALLED + 1),
+            ),
+            control,
+            leader,
             to_worker: Some(to_worker),
             _liveness: liveness,
             ledger: Ledger::default(),
@@ -124,6 +139,8 @@ impl Lane {
             broken: None,
             idle: None,
             running: None,
+            stall: None,
+            returned: Vec::new(),
             lost: Vec::new(),
             window: Window::default(),
             busy: (0, 0),
@@ -137,6 +154,11 @@ impl Lane {
         self.ledger.outstanding()
     }
 
+    /// Whether it has a task of that job.
+    pub(crate) fn has(&self, job: JobKey) -> bool {
+        self.ledger.has(job)
+    }
+
     /// Why the worker has to end, if it has to.
     pub(crate) fn broken(&self) -> Option<KillReason> {
         self.broken
@@ -145,8 +167,11 @@ impl Lane {
     /// Tasks that may be sent now.
     pub(crate) fn room(&self) -> usize {
         let outstanding = self.ledger.outstanding();
-        // Behind a task that has cost workers, nobody has to wait and see.
-        let closed = self.full || self.broken.is_some() || self.ledger.ends_with_suspect();
+        // Behind a task that has cost workers, nobody has to wait and see; what was taken back is not to come back.
+        let closed = self.full
+            || self.broken.is_some()
+            || self.ledger.ends_with_suspect()
+            || self.ledger.has_recalled();
         if closed || (self.large > LARGE && outstanding > 1) {
             return 0;
         }
@@ -228,91 +253,6 @@ impl Lane {
         }
     }
 
-    /// Takes every outcome that is there to its job; gives how many there were.
-    pub(crate) fn drain(&mut self, jobs: &mut Jobs) -> usize {
-        let mut count = 0;
-        let mut attached = false;
-        // Who is answered was sent: more answers than tasks are a lie, and left in the ring.
-        while self.broken.is_none()
-            && let Some((key, _)) = self.ledger.next()
-        {
-            let (drained, run) = match jobs.get(key) {
-                Some(job) => self.drain_job(key, &mut job.done, &mut attached),
-                None => {
-                    let mut nobody = Completions::default();
-                    std::mem::swap(&mut nobody.bytes, &mut self.scratch);
-                    let drained = self.drain_job(key, &mut nobody, &mut attached);
-                    nobody.clear();
-                    self.scratch = nobody.bytes;
-                    drained
-                }
-            };
-            count += drained;
-            if run == Run::Dry {
-                break;
-            }
-        }
-        if count > 0 {
-            self.full = false;
-            if self.outcomes.settle() == Bell::Ring || attached {
-                self.ring();
-            }
-            let busy = (
-                self.control.slot(slot::BUSY_NS).get(),
-                self.control.slot(slot::BUSY_TASKS).get(),
-            );
-            self.window.observe(
-                busy.1.saturating_sub(self.busy.1),
-                busy.0.saturating_sub(self.busy.0),
-            );
-            self.busy = busy;
-        }
-        count
-    }
-
-    /// Takes outcomes for as long as they are `key`'s.
-    fn drain_job(&mut self, key: JobKey, done: &mut Completions, attached: &mut bool) -> (usize, Run) {
-        let before = self.ledger.count_answered();
-        let count = |this: &Self| (this.ledger.count_answered() - before) as usize;
-        while let Some((_, index)) = self.ledger.next().filter(|(next, _)| *next == key) {
-            let start = done.bytes.len();
-            let read = match self.outcomes.pop(&mut done.bytes) {
-                Ok(Some(_)) => read(self.worker, &mut done.bytes, start),
-                Ok(None) => return (count(self), Run::Dry),
-                Err(_) => {
-                    self.broken = Some(KillReason::Corrupt);
-                    return (count(self), Run::Dry);
-                }
-            };
-            let outcome = match read {
-                Read::Small(outcome) => outcome,
-                Read::Large(outcome) => {
-                    *attached = true;
-                    self.taken.slot(0).add(1);
-                    outcome
-                }
-                // Its owner is about to end, or lies: both ways this process's end settles it.
-                Read::Lost => {
-                    let count = count(self);
-                    self.answered();
-                    self.broken = Some(KillReason::Disconnected);
-                    self.lost.push((key, index));
-                    return (count, Run::Dry);
-                }
-            };
-            self.answered();
-            done.list.push(Completion { index, outcome });
-        }
-        (count(self), Run::Over)
-    }
-
-    #[inline]
-    fn answered(&mut self) {
-        if let Some(large) = self.ledger.answered() {
-            self.large -= large.len();
-        }
-    }
-
     /// Asks to be woken.
     pub(crate) fn arm(&mut self, wake: Wake) -> Armed {
         let outstanding = self.ledger.outstanding() as u64;
@@ -357,143 +297,5 @@ impl Lane {
     /// Whether something is there to drain.
     pub(crate) fn has_outcomes(&mut self) -> bool {
         self.ledger.outstanding() > 0 && self.broken.is_none() && self.outcomes.is_empty() == Ok(false)
-    }
-
-    /// The worker is dead and everything it had written was drained.
-    pub(crate) fn settle(&mut self) -> (Settled<Large>, Vec<(JobKey, u64)>) {
-        self.large = 0;
-        let settled = self.ledger.settle(self.control.slot(slot::STARTED).get());
-        (settled, std::mem::take(&mut self.lost))
-    }
-}
-
-/// Why no more of a job's outcomes were taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Run {
-    /// The next one is another job's, or there is none.
-    Over,
-    /// None is there now.
-    Dry,
-}
-
-/// A frame that was read.
-#[derive(Debug)]
-enum Read {
-    Small(Outcome),
-    /// It came in a segment.
-    Large(Outcome),
-    /// It was in a segment that can't be reached any more.
-    Lost,
-}
-
-/// Reads the frame that starts at `start` of `bytes`, which keep only what the outcome refers to.
-#[inline]
-fn read(worker: WorkerId, bytes: &mut Vec<u8>, start: usize) -> Read {
-    let end = bytes.len();
-    let tag = bytes.get(start).copied().and_then(Tag::of);
-    if tag == Some(Tag::Inline) {
-        let start = start + 1;
-        return Read::Small(Outcome::Bytes { start, end });
-    }
-    read_other(worker, tag, bytes, start)
-}
-
-#[cold]
-fn read_other(worker: WorkerId, tag: Option<Tag>, bytes: &mut Vec<u8>, start: usize) -> Read {
-    let fault = |fault| Outcome::Fault(Box::new(fault));
-    let payload = bytes.get(start + 1..).unwrap_or_default();
-    let text = || String::from_utf8_lossy(payload).into_owned();
-    let read = match tag {
-        Some(Tag::Segment) => match decode::<SegmentHandle>(payload) {
-            Ok(handle) => match Segment::attach(&handle) {
-                Ok(segment) => Read::Large(Outcome::Segment(segment)),
-                Err(AttachError::Unreachable { source, .. })
-                    if source.kind() == std::io::ErrorKind::NotFound =>
-                {
-                    Read::Lost
-                }
-                Err(e) => Read::Large(fault(Fault::Output(chain(&e)))),
-            },
-            Err(e) => Read::Large(fault(Fault::Output(e.to_string()))),
-        },
-        Some(Tag::Panicked) => {
-            let Panic {
-                message,
-                location,
-                backtrace,
-            } = decode(payload).unwrap_or_default();
-            Read::Small(fault(Fault::Panicked {
-                worker,
-                message,
-                location,
-                backtrace,
-            }))
-        }
-        Some(Tag::BadTask) => Read::Small(fault(Fault::Task(text()))),
-        Some(Tag::BadOutput) => Read::Small(fault(Fault::Output(text()))),
-        Some(Tag::Inline) | None => {
-            let unknown = "the worker sent an unknown frame".to_owned();
-            Read::Small(fault(Fault::Output(unknown)))
-        }
-    };
-    bytes.truncate(start);
-    read
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read_frame(frame: &[u8]) -> (Read, Vec<u8>) {
-        let mut bytes = b"before".to_vec();
-        bytes.extend_from_slice(frame);
-        let read = read(WorkerId(3), &mut bytes, 6);
-        (read, bytes)
-    }
-
-    #[test]
-    fn an_output_stays_where_it_is() {
-        for output in [&b""[..], b"output"] {
-            let (read, bytes) = read_frame(&[&[Tag::Inline as u8], output].concat());
-            let Read::Small(Outcome::Bytes { start, end }) = read else {
-                panic!("{read:?}")
-            };
-            assert_eq!(&bytes[start..end], output);
-        }
-    }
-
-    #[test]
-    fn hostile_frames_are_faults_and_leave_nothing() {
-        let garbage = [0xff; 40];
-        let mut frames: Vec<Vec<u8>> = vec![vec![], vec![5], vec![0xff; 9]];
-        for tag in [Tag::Segment, Tag::Panicked, Tag::BadTask, Tag::BadOutput] {
-            for len in 0..garbage.len() {
-                frames.push([&[tag as u8], &garbage[..len]].concat());
-            }
-        }
-        for frame in frames {
-            let (read, bytes) = read_frame(&frame);
-            assert_eq!(bytes, b"before", "{frame:?}");
-            assert!(
-                matches!(
-                    read,
-                    Read::Small(Outcome::Fault(_)) | Read::Large(Outcome::Fault(_))
-                ),
-                "{frame:?}: {read:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn a_segment_of_nobody_is_lost() {
-        let (segment, handle) = crate::payload::to_segment(&[7; 100]).unwrap();
-        let mut frame = vec![Tag::Segment as u8];
-        crate::service::encode(&handle, &mut frame).unwrap();
-        let (read, _) = read_frame(&frame);
-        assert!(matches!(read, Read::Large(Outcome::Segment(it)) if it[..] == [7; 100]));
-        drop(segment);
-        let (read, _) = read_frame(&frame);
-        // Another test's descriptor may have its number now.
-        assert!(!matches!(read, Read::Large(Outcome::Segment(_))), "{read:?}");
     }
 }

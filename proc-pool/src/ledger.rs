@@ -50,6 +50,8 @@ pub(crate) struct Ledger<K> {
     /// Bytes at the front of `payloads` that are of no more use: they are removed many at a time.
     used: usize,
     answered: u64,
+    /// Tasks that were taken back and are still to be told of.
+    recalled: usize,
 }
 
 /// What becomes of a dead worker's tasks.
@@ -61,6 +63,19 @@ pub(crate) struct Settled<K> {
     pub(crate) not_started: Vec<Task<K>>,
 }
 
+impl<K> Sent<K> {
+    /// The task; `frame` is its payload if it is not a large one.
+    fn take(&mut self, frame: &[u8]) -> Task<K> {
+        let large = self.large.take().map(|large| Kept::Large(*large));
+        Task {
+            job: self.job,
+            index: self.index,
+            deaths: self.deaths,
+            payload: large.unwrap_or_else(|| Kept::Frame(frame.to_vec())),
+        }
+    }
+}
+
 impl<K> Default for Ledger<K> {
     fn default() -> Self {
         Self {
@@ -68,6 +83,7 @@ impl<K> Default for Ledger<K> {
             payloads: Vec::new(),
             used: 0,
             answered: 0,
+            recalled: 0,
         }
     }
 }
@@ -115,6 +131,52 @@ impl<K> Ledger<K> {
         self.sent.back().is_some_and(|last| last.deaths > 0)
     }
 
+    /// Tasks that the worker is to run.
+    pub(crate) fn live(&self) -> usize {
+        self.sent.len() - self.recalled
+    }
+
+    /// Whether a task of that job is there.
+    pub(crate) fn has(&self, job: JobKey) -> bool {
+        self.sent.iter().any(|sent| sent.job == job)
+    }
+
+    /// Whether it still has to tell of tasks that were taken back.
+    pub(crate) fn has_recalled(&self) -> bool {
+        self.recalled > 0
+    }
+
+    /// Takes back what the worker has not begun: all but its first `kept` tasks, counted since its start.
+    pub(crate) fn recall(&mut self, kept: u64) -> Vec<Task<K>> {
+        let first = kept.saturating_sub(self.answered).min(self.sent.len() as u64) as usize;
+        let mut start = self.used
+            + self
+                .sent
+                .range(..first)
+                .map(|sent| sent.len as usize)
+                .sum::<usize>();
+        let mut tasks = Vec::with_capacity(self.sent.len() - first);
+        for sent in self.sent.range_mut(first..) {
+            let end = start + sent.len as usize;
+            if sent.job != JobKey::NOBODY {
+                tasks.push(sent.take(&self.payloads[start..end]));
+                sent.job = JobKey::NOBODY;
+            }
+            start = end;
+        }
+        self.recalled += tasks.len();
+        tasks
+    }
+
+    /// The worker says that it did not begin the next one; gives it back unless it is known.
+    pub(crate) fn returned(&mut self) -> Option<Task<K>> {
+        let payload = self.payloads.get(self.used..)?;
+        let sent = self.sent.front_mut()?;
+        let task = (sent.job != JobKey::NOBODY).then(|| sent.take(&payload[..sent.len as usize]));
+        self.answered();
+        task
+    }
+
     /// Whose answer comes next.
     #[inline]
     pub(crate) fn next(&self) -> Option<(JobKey, u64)> {
@@ -132,6 +194,7 @@ impl<K> Ledger<K> {
         let sent = self.sent.pop_front()?;
         self.used += sent.len as usize;
         self.answered += 1;
+        self.recalled -= usize::from(sent.job == JobKey::NOBODY);
         if self.sent.is_empty() {
             self.payloads.clear();
             self.used = 0;
@@ -148,20 +211,19 @@ impl<K> Ledger<K> {
             in_progress: None,
             not_started: Vec::new(),
         };
-        let mut payloads = std::mem::take(&mut self.payloads).into_iter().skip(self.used);
         let mut begun = started > self.answered;
-        for sent in std::mem::take(&mut self.sent) {
-            let bytes = payloads.by_ref().take(sent.len as usize).collect();
-            let task = Task {
-                job: sent.job,
-                index: sent.index,
-                deaths: sent.deaths,
-                payload: sent.large.map_or(Kept::Frame(bytes), |large| Kept::Large(*large)),
-            };
-            match std::mem::take(&mut begun) {
-                true => settled.in_progress = Some(task),
-                false => settled.not_started.push(task),
+        let mut start = self.used;
+        for mut sent in std::mem::take(&mut self.sent) {
+            let end = start + sent.len as usize;
+            let first = std::mem::take(&mut begun);
+            if sent.job != JobKey::NOBODY {
+                let task = sent.take(&self.payloads[start..end]);
+                match first {
+                    true => settled.in_progress = Some(task),
+                    false => settled.not_started.push(task),
+                }
             }
+            start = end;
         }
         *self = Self::default();
         settled
@@ -228,6 +290,44 @@ mod tests {
             ledger.answered();
         }
         assert!(!ledger.ends_with_suspect());
+    }
+
+    #[test]
+    fn what_was_taken_back_is_neither_in_progress_nor_resent() {
+        for answered in 0..4 {
+            for kept in answered..=5 {
+                for started in answered..=5 {
+                    let mut ledger = ledger(5);
+                    for _ in 0..answered {
+                        ledger.answered();
+                    }
+                    let back = ledger.recall(kept);
+                    assert_eq!(back, (kept..5).map(task).collect::<Vec<_>>());
+                    assert_eq!(
+                        (ledger.live() as u64, ledger.has_recalled()),
+                        (kept - answered, kept < 5)
+                    );
+                    assert_eq!(
+                        ledger.recall(answered),
+                        (answered..kept).map(task).collect::<Vec<_>>()
+                    );
+                    let settled = ledger.settle(started);
+                    assert_eq!((settled.in_progress, settled.not_started), (None, vec![]));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_the_worker_gives_back_is_as_it_was_sent() {
+        let mut ledger = ledger(5);
+        assert_eq!(ledger.recall(3), [task(3), task(4)]);
+        for index in 0..3 {
+            assert_eq!(ledger.returned(), Some(task(index)));
+        }
+        assert_eq!(ledger.returned(), None, "known");
+        assert_eq!((ledger.answered(), ledger.answered()), (None, None));
+        assert_eq!((ledger.outstanding(), ledger.has_recalled()), (0, false));
     }
 
     #[test]

@@ -31,6 +31,13 @@ const LOOK: usize = 16;
 pub(crate) type Encode<T> = fn(T, &mut Vec<u8>) -> Result<(), String>;
 pub(crate) type Decode<R> = fn(&[u8]) -> Result<R, String>;
 
+pub(crate) fn decode<R>(decode: Decode<R>, bytes: &[u8]) -> Result<R, Box<Fault>> {
+    // An output that makes its type's decoder panic is that task's error, and no reason to lose the others.
+    panic::catch_unwind(AssertUnwindSafe(|| decode(bytes)))
+        .unwrap_or_else(|payload| Err(format!("decoding panicked: {}", message(&*payload))))
+        .map_err(|reason| Box::new(Fault::Output(reason)))
+}
+
 /// The outputs of a pool's tasks, as they become available: `Ok`, or what happened to that task.
 ///
 /// It takes tasks from its input as workers have room for them. Dropping it forgets the tasks that are still under
@@ -124,8 +131,10 @@ impl<'p, I: Iterator, R> Map<'p, I, R> {
         }
         while let Some(Completion { index, outcome }) = self.take() {
             let (result, bytes) = match outcome {
-                Outcome::Bytes { start, end } => (self.decode(&self.done.bytes[start..end]), end - start),
-                Outcome::Segment(segment) => (self.decode(&segment), segment.len()),
+                Outcome::Bytes { start, end } => {
+                    (decode(self.decode, &self.done.bytes[start..end]), end - start)
+                }
+                Outcome::Segment(segment) => (decode(self.decode, &segment), segment.len()),
                 Outcome::Fault(fault) => (Err(fault), 0),
             };
             let result = result.map_err(|fault| {
@@ -179,6 +188,7 @@ impl<'p, I: Iterator, R> Map<'p, I, R> {
 
     /// Takes what was finished, gives workers new tasks. Never waits but for the input.
     fn tend(&mut self) {
+        self.driver.in_use();
         let mut room;
         let interrupted;
         {
@@ -222,13 +232,6 @@ impl<'p, I: Iterator, R> Map<'p, I, R> {
                 break;
             }
         }
-    }
-
-    fn decode(&self, bytes: &[u8]) -> Result<R, Box<Fault>> {
-        // An output that makes its type's decoder panic is that task's error, and no reason to lose the others.
-        panic::catch_unwind(AssertUnwindSafe(|| (self.decode)(bytes)))
-            .unwrap_or_else(|payload| Err(format!("decoding panicked: {}", message(&*payload))))
-            .map_err(|reason| Box::new(Fault::Output(reason)))
     }
 
     /// Takes up to `room` tasks from the input into the batch.

@@ -9,6 +9,7 @@ use crossbeam_channel::Sender;
 use crate::codec::Codec;
 use crate::driver::Driver;
 use crate::error::{PoolError, WorkerId};
+use crate::handle::Handle;
 use crate::interrupt::{Interrupt, Interrupter, Reactions};
 use crate::keeper::{Keeper, Order};
 use crate::map::{Decode, Encode, Map, Order as MapOrder};
@@ -170,16 +171,29 @@ impl BytePool {
         })
     }
 
-    /// Lets the workers end by themselves, and kills those that have not at `deadline` from now.
+    /// Gives one task to the pool. It waits in this process until a worker has room, whatever others wait for already:
+    /// [`map`](Self::map) takes tasks only as there is room for them.
+    pub fn submit(&self, task: impl AsRef<[u8]>) -> Handle<Vec<u8>> {
+        let put = |bytes: &mut Vec<u8>| {
+            bytes.extend_from_slice(task.as_ref());
+            Ok(())
+        };
+        Handle::submit(&self.driver, put, |bytes| Ok(bytes.to_vec()))
+    }
+
+    /// Waits for the tasks that were submitted, lets the workers end by themselves, and kills those that have not at
+    /// `deadline` from now.
     ///
     /// # Errors
     /// The pool's failure, if it had failed.
     pub fn shutdown(self, deadline: Duration) -> Result<Stats, PoolError> {
         let failure = self.driver.core().failure().cloned();
-        self.driver.core().close();
-        self.driver.wait(Instant::now().checked_add(deadline), |core| {
-            core.all_gone().then_some(())
+        let deadline = Instant::now().checked_add(deadline);
+        self.driver.wait(deadline, |core| {
+            (core.is_idle() || core.failure().is_some()).then_some(())
         });
+        self.driver.core().close();
+        self.driver.wait(deadline, |core| core.all_gone().then_some(()));
         let stats = self.stats();
         match failure {
             Some(error) => Err(error),
@@ -197,6 +211,9 @@ impl Drop for BytePool {
         for thread in self.threads.drain(..) {
             let _ = thread.join();
         }
+        // Handles may outlive it.
+        self.driver.core().fail(PoolError::ShutDown);
+        self.driver.nudge();
     }
 }
 
@@ -267,7 +284,31 @@ impl<T, R> Pool<T, R> {
         Map::new(&self.bytes.driver, tasks, order, self.encode, self.decode)
     }
 
-    /// Lets the workers end by themselves, and kills those that have not at `deadline` from now.
+    /// Gives one task to the pool; [`Handle`] waits for its output, awaits it, or cancels it. The task waits in this
+    /// process until a worker has room, whatever others wait for already: [`map`](Self::map) takes tasks only as there is
+    /// room for them.
+    ///
+    /// ```no_run
+    /// # use proc_pool::{Builder, TaskError};
+    /// # use std::time::Duration;
+    /// # let pool = Builder::new().build_op(|n: u64| n * n)?;
+    /// let square = pool.submit(7);
+    /// match square.wait_timeout(Duration::from_secs(1)) {
+    ///     Ok(square) => println!("{}", square?),
+    ///     Err(slow) => drop(slow.kill()),
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn submit(&self, task: T) -> Handle<R> {
+        Handle::submit(
+            &self.bytes.driver,
+            |bytes| (self.encode)(task, bytes),
+            self.decode,
+        )
+    }
+
+    /// Waits for the tasks that were submitted, lets the workers end by themselves, and kills those that have not at
+    /// `deadline` from now.
     ///
     /// # Errors
     /// The pool's failure, if it had failed.

@@ -89,8 +89,8 @@ pub(crate) struct Map {
     pub(crate) side: Span,
     /// Written by the worker: see [`slot`].
     pub(crate) control: Span,
-    /// Written by the leader.
-    pub(crate) taken: Span,
+    /// Written by the leader: see [`leader`].
+    pub(crate) leader: Span,
     /// The user's.
     pub(crate) slots: Span,
     pub(crate) bytes: usize,
@@ -110,6 +110,15 @@ pub(crate) mod slot {
     pub(crate) const COUNT: usize = 5;
 }
 
+/// The leader's control slots.
+pub(crate) mod leader {
+    /// Large outputs that it has attached.
+    pub(crate) const TAKEN: usize = 0;
+    /// Tasks that it takes back, as its `Giver` says.
+    pub(crate) const RECALLED: usize = 1;
+    pub(crate) const COUNT: usize = 2;
+}
+
 impl Sizes {
     pub(crate) fn map(self) -> Map {
         let mut layout = Layout::new();
@@ -117,14 +126,14 @@ impl Sizes {
         let outcomes = layout.ring(self.ring);
         let side = layout.ring(self.side);
         let control = layout.slots(slot::COUNT);
-        let taken = layout.slots(1);
+        let leader = layout.slots(leader::COUNT);
         let slots = layout.slots(self.slots);
         Map {
             tasks,
             outcomes,
             side,
             control,
-            taken,
+            leader,
             slots,
             bytes: layout.bytes(),
         }
@@ -145,6 +154,8 @@ pub(crate) enum Tag {
     BadTask = 3,
     /// Text: the worker could not encode the output.
     BadOutput = 4,
+    /// Nothing: the task was taken back before it began.
+    Recalled = 5,
 }
 
 impl Tag {
@@ -155,6 +166,7 @@ impl Tag {
             Self::Panicked,
             Self::BadTask,
             Self::BadOutput,
+            Self::Recalled,
         ]
         .into_iter()
         .find(|tag| *tag as u8 == byte)

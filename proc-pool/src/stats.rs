@@ -12,6 +12,9 @@ pub struct Stats {
     pub faulted: u64,
     /// Tasks sent again because the worker that had them died before it started them.
     pub resent: u64,
+    /// Tasks taken back from a worker that had not begun them, because they waited behind one that took long while
+    /// another worker had nothing to do, or behind one that was cancelled.
+    pub recalled: u64,
     /// Tasks sent again after their worker had died of them, or they had run too long.
     pub retried: u64,
     /// Worker processes that ended before the pool did, and were not told to.

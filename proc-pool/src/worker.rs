@@ -1,11 +1,12 @@
 //! The worker process: introduction, then the loop over tasks.
 
-use std::sync::atomic::{Ordering, compiler_fence, fence};
+use std::sync::atomic::{Ordering, fence};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use ipc_channel::IpcError;
 use ipc_channel::ipc::{self, IpcReceiver, IpcSender};
+use shm_buffers::claims::{Begin, Taker};
 use shm_buffers::ring::{Arm, Bell, Consumer, Producer, PushError};
 use shm_buffers::slots::Slots;
 use shm_buffers::{Region, Segment, SegmentHandle};
@@ -15,7 +16,9 @@ use crate::init::Ticket;
 use crate::os;
 use crate::panics::catch_panic;
 use crate::payload::{MAX_INLINE, chain, to_segment};
-use crate::protocol::{Carried, Hello, MAX_REASON, Map, Note, Spin, Tag, ToWorker, VERSION, Welcome, slot};
+use crate::protocol::{
+    Carried, Hello, MAX_REASON, Map, Note, Spin, Tag, ToWorker, VERSION, Welcome, leader, slot,
+};
 use crate::registry::Registry;
 use crate::service::{CallError, Service, WorkerContext, decode, encode};
 use crate::spawn;
@@ -164,7 +167,8 @@ struct Process {
     tasks: Consumer,
     outcomes: Producer,
     control: Slots,
-    taken: Slots,
+    leader: Slots,
+    claims: Taker,
     from_leader: IpcReceiver<ToWorker>,
     to_leader: IpcSender<Note>,
     spin: Spin,
@@ -177,11 +181,17 @@ struct Process {
 
 impl Process {
     fn new(region: &Region, map: Map, bootstrap: Bootstrap) -> Self {
+        let control = Slots::new(region, map.control);
+        let leader = Slots::new(region, map.leader);
         Self {
             tasks: Consumer::new(region, map.tasks),
             outcomes: Producer::new(region, map.outcomes),
-            control: Slots::new(region, map.control),
-            taken: Slots::new(region, map.taken),
+            claims: Taker::new(
+                control.part(slot::STARTED..slot::STARTED + 1),
+                leader.part(leader::RECALLED..leader::RECALLED + 1),
+            ),
+            control,
+            leader,
             from_leader: bootstrap.from_leader,
             to_leader: bootstrap.to_leader,
             spin: bootstrap.welcome.spin,
@@ -209,10 +219,14 @@ impl Process {
                 Err(_) => os::exit_now(ORPHANED),
             }
             self.clock.start(&self.control);
-            self.control.slot(slot::STARTED).add(1);
-            // What the op does must not be moved before that: should it kill us, the leader has to know.
-            compiler_fence(Ordering::SeqCst);
             output.clear();
+            // What the op does stays behind that: should it kill us, the leader knows.
+            if self.claims.begin() == Begin::Recalled {
+                if self.send(Tag::Recalled, &mut output).is_err() {
+                    return;
+                }
+                continue;
+            }
             let tag = call(&mut service, &task, &mut output);
             if self.send(tag, &mut output).is_err() {
                 return;
@@ -267,7 +281,7 @@ impl Process {
     fn hand_over(&mut self) -> Result<(), Ended> {
         self.clock.stop(&self.control);
         loop {
-            if self.taken.slot(0).get() >= self.outputs {
+            if self.leader.slot(leader::TAKEN).get() >= self.outputs {
                 self.output = None;
                 return Ok(());
             }

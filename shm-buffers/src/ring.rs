@@ -30,6 +30,10 @@
 //! that small, and what transport costs is cache lines.)
 //! Positions count words from the beginning of time; the data index is the position modulo the capacity.
 
+mod frame;
+
+use frame::{MAX_LEN, SMALL, SMALL_MARK, frame_words, small_frame, words_of};
+
 use crate::layout::{LINE_WORDS, Layout, Span};
 use crate::region::Region;
 use crate::sync::{AtomicU64, Ordering, fence};
@@ -193,64 +197,6 @@ impl Shared {
             AWAKE => Bell::Silent,
             _ => Bell::Ring,
         }
-    }
-}
-
-/// Bytes of a frame that fit beside its length.
-const SMALL: usize = WORD - 1;
-/// In the highest byte of a small frame's word, where the header of another one has a set highest bit.
-const SMALL_MARK: u8 = 0x40;
-/// So that it has.
-const MAX_LEN: usize = i32::MAX as usize;
-
-fn frame_words(len: usize) -> usize {
-    match len {
-        ..=SMALL => 1,
-        _ => 1 + len.div_ceil(WORD),
-    }
-}
-
-/// The word that a frame of up to [`SMALL`] bytes is.
-#[inline]
-fn small_frame(parts: &[&[u8]], len: usize) -> u64 {
-    let mut word = [0; WORD];
-    let mut end = 0;
-    for part in parts {
-        word[end..end + part.len()].copy_from_slice(part);
-        end += part.len();
-    }
-    word[SMALL] = SMALL_MARK | len as u8;
-    u64::from_le_bytes(word)
-}
-
-/// Gives the bytes of `parts`, one after the other, as words; the last one is padded.
-#[inline]
-fn words_of(parts: &[&[u8]], mut put: impl FnMut(u64)) {
-    // Bytes that fill no word yet, from the lowest on.
-    let mut pending = 0;
-    let mut bits = 0;
-    for part in parts {
-        let (chunks, rest) = part.as_chunks::<WORD>();
-        if bits == 0 {
-            chunks.iter().for_each(|chunk| put(u64::from_ne_bytes(*chunk)));
-        } else {
-            for chunk in chunks {
-                let chunk = u64::from_le_bytes(*chunk);
-                put((pending | chunk << bits).to_le());
-                pending = chunk >> (u64::BITS - bits);
-            }
-        }
-        for &byte in rest {
-            pending |= u64::from(byte) << bits;
-            bits += u8::BITS;
-            if bits == u64::BITS {
-                put(pending.to_le());
-                (pending, bits) = (0, 0);
-            }
-        }
-    }
-    if bits > 0 {
-        put(pending.to_le());
     }
 }
 

@@ -13,8 +13,9 @@ use crate::payload::Payload;
 impl Core {
     pub(super) fn fault(&mut self, job: JobKey, index: u64, fault: Fault) {
         self.stats.faulted += 1;
-        if let Some(job) = self.jobs.get(job) {
-            job.done.fault(index, fault);
+        if let Some(it) = self.jobs.get(job) {
+            it.done.fault(index, fault);
+            self.jobs.came(job);
         }
     }
 
@@ -90,7 +91,7 @@ impl Core {
             return;
         }
         while let Some(task) = self.backlog.pop_front() {
-            if self.jobs.get(task.job).is_none() {
+            if self.jobs.get(task.job).is_none_or(|job| job.withdrawn) {
                 // Nobody waits for it any more. It was counted as submitted: so it has to end.
                 self.stats.faulted += 1;
                 continue;
@@ -156,6 +157,7 @@ impl Core {
         let mut spent = false;
         for member in self.members.iter_mut().flatten().filter(|m| m.ready) {
             let drained = member.lane.drain(&mut self.jobs);
+            self.backlog.extend(member.lane.take_returned());
             if drained > 0 {
                 count += drained;
                 self.supervisor.progress(member.incarnation.worker);

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::Lane;
+use crate::jobs::JobKey;
 use crate::os;
 use crate::protocol::slot;
 
@@ -21,12 +22,15 @@ impl Lane {
     /// What the worker has to do now.
     pub(crate) fn load(&self) -> Load {
         let done = self.ledger.count_answered();
-        let begun = self.control.slot(slot::STARTED).get() > done;
+        let begun = self.claims.begun() > done;
         let since = self.control.slot(slot::SINCE_NS).get();
-        let task = self.ledger.next().filter(|_| begun);
+        let task = self
+            .ledger
+            .next()
+            .filter(|(job, _)| begun && *job != JobKey::NOBODY);
         Load {
             done,
-            waiting: self.ledger.outstanding() - usize::from(task.is_some()),
+            waiting: self.ledger.live() - usize::from(task.is_some()),
             task: task.map(|(_, index)| (index, Duration::from_nanos(os::now_ns().saturating_sub(since)))),
         }
     }

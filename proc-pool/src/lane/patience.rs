@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 use super::Lane;
 use crate::error::KillReason;
 use crate::jobs::JobKey;
-use crate::protocol::slot;
 
 /// How long a worker that has tasks may take to begin with the first of them before it is rung again. It takes
 /// microseconds; but one that damaged its memory may have lost the wish to be woken. Doubles a few times.
@@ -21,7 +20,7 @@ impl Lane {
     /// look again.
     pub(crate) fn rescue(&mut self, now: Instant) -> Option<Duration> {
         let answered = self.ledger.count_answered();
-        let begun = self.control.slot(slot::STARTED).get() > answered;
+        let begun = self.claims.begun() > answered;
         if self.ledger.outstanding() == 0 || begun || self.broken.is_some() {
             self.idle = None;
             return None;
@@ -48,14 +47,16 @@ impl Lane {
     /// The task that has been running for `deadline`, if one has.
     pub(crate) fn overdue(&mut self, deadline: Duration, now: Instant) -> Option<(JobKey, u64)> {
         let answered = self.ledger.count_answered();
-        if self.control.slot(slot::STARTED).get() <= answered {
+        if self.claims.begun() <= answered {
             self.running = None;
             return None;
         }
         match self.running {
             Some((task, since)) if task == answered => {
                 let late = now.saturating_duration_since(since) >= deadline;
-                self.ledger.next().filter(|_| late)
+                self.ledger
+                    .next()
+                    .filter(|(job, _)| late && *job != JobKey::NOBODY)
             }
             _ => {
                 self.running = Some((answered, now));

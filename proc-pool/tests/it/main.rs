@@ -8,6 +8,7 @@ mod codecs;
 mod crash;
 mod deaths;
 mod environment;
+mod handles;
 mod hostile;
 mod idle;
 mod inputs;

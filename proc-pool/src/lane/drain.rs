@@ -1,0 +1,159 @@
+//! A lane's way back: outcomes that are there, and tasks that come back without one.
+
+use shm_buffers::ring::Bell;
+
+use super::Lane;
+use super::read::{Read, read};
+use crate::error::KillReason;
+use crate::jobs::{Completion, Completions, JobKey, Jobs};
+use crate::ledger::{Kept, Settled, Task};
+use crate::payload::Large;
+use crate::protocol::{leader, slot};
+
+/// Why no more of a job's outcomes were taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Run {
+    /// The next one is another job's, or there is none.
+    Over,
+    /// None is there now.
+    Dry,
+}
+
+impl Lane {
+    /// Takes every outcome that is there to its job; gives how many there were.
+    pub(crate) fn drain(&mut self, jobs: &mut Jobs) -> usize {
+        let before = self.ledger.count_answered();
+        let mut count = 0;
+        let mut attached = false;
+        // Who is answered was sent: more answers than tasks are a lie, and left in the ring.
+        while self.broken.is_none()
+            && let Some((key, _)) = self.ledger.next()
+        {
+            let (drained, run) = match jobs.get(key) {
+                Some(job) => self.drain_job(key, &mut job.done, &mut attached),
+                None => {
+                    let mut nobody = Completions::default();
+                    std::mem::swap(&mut nobody.bytes, &mut self.scratch);
+                    let drained = self.drain_job(key, &mut nobody, &mut attached);
+                    nobody.clear();
+                    self.scratch = nobody.bytes;
+                    drained
+                }
+            };
+            if drained > 0 {
+                jobs.came(key);
+                count += drained;
+            }
+            if run == Run::Dry {
+                break;
+            }
+        }
+        let answered = self.ledger.count_answered();
+        if answered > before {
+            self.claims.answered(answered);
+            self.full = false;
+            if self.outcomes.settle() == Bell::Ring || attached {
+                self.ring();
+            }
+            let busy = (
+                self.control.slot(slot::BUSY_NS).get(),
+                self.control.slot(slot::BUSY_TASKS).get(),
+            );
+            self.window.observe(
+                busy.1.saturating_sub(self.busy.1),
+                busy.0.saturating_sub(self.busy.0),
+            );
+            self.busy = busy;
+        }
+        count
+    }
+
+    /// Takes outcomes for as long as they are `key`'s; gives how many tasks were finished.
+    fn drain_job(&mut self, key: JobKey, done: &mut Completions, attached: &mut bool) -> (usize, Run) {
+        let mut count = 0;
+        while let Some((_, index)) = self.ledger.next().filter(|(next, _)| *next == key) {
+            let start = done.bytes.len();
+            let read = match self.outcomes.pop(&mut done.bytes) {
+                Ok(Some(_)) => read(self.worker, &mut done.bytes, start),
+                Ok(None) => return (count, Run::Dry),
+                Err(_) => {
+                    self.broken = Some(KillReason::Corrupt);
+                    return (count, Run::Dry);
+                }
+            };
+            let outcome = match read {
+                Read::Small(outcome) => outcome,
+                Read::Large(outcome) => {
+                    *attached = true;
+                    self.leader.slot(leader::TAKEN).add(1);
+                    outcome
+                }
+                Read::Recalled if self.claims.is_recalled(self.ledger.count_answered() + 1) => {
+                    let returned = self.ledger.returned();
+                    self.forget(returned.as_ref());
+                    self.returned.extend(returned);
+                    continue;
+                }
+                // Its owner is about to end, or lies: both ways this process's end settles it.
+                lost @ (Read::Recalled | Read::Lost) => {
+                    self.answered();
+                    self.broken = Some(match lost {
+                        Read::Lost => KillReason::Disconnected,
+                        _ => KillReason::Corrupt,
+                    });
+                    self.lost.push((key, index));
+                    return (count, Run::Dry);
+                }
+            };
+            self.answered();
+            if key != JobKey::NOBODY {
+                done.list.push(Completion { index, outcome });
+                count += 1;
+            }
+        }
+        (count, Run::Over)
+    }
+
+    #[inline]
+    fn answered(&mut self) {
+        if let Some(large) = self.ledger.answered() {
+            self.large -= large.len();
+        }
+    }
+
+    /// That task is not in the ledger any more.
+    fn forget(&mut self, task: Option<&Task<Large>>) {
+        if let Some(Kept::Large(large)) = task.map(|task| &task.payload) {
+            self.large -= large.len();
+        }
+    }
+
+    /// Takes back every task that the worker has not begun.
+    pub(crate) fn recall(&mut self) -> Vec<Task<Large>> {
+        let answered = self.ledger.count_answered();
+        let kept = self.claims.recall(answered + self.ledger.outstanding() as u64);
+        if kept < answered {
+            // It has told of more than it began.
+            self.broken = Some(KillReason::Corrupt);
+            return Vec::new();
+        }
+        let tasks = self.ledger.recall(kept);
+        for task in &tasks {
+            self.forget(Some(task));
+        }
+        tasks
+    }
+
+    /// Tasks that the worker gave back since.
+    pub(crate) fn take_returned(&mut self) -> Vec<Task<Large>> {
+        std::mem::take(&mut self.returned)
+    }
+
+    /// The worker is dead and everything it had written was drained.
+    pub(crate) fn settle(&mut self) -> (Settled<Large>, Vec<(JobKey, u64)>) {
+        self.large = 0;
+        let mut settled = self.ledger.settle(self.claims.begun());
+        settled.not_started.splice(..0, self.take_returned());
+        (settled, std::mem::take(&mut self.lost))
+    }
+}
