@@ -34,6 +34,16 @@ pub enum Cause {
         /// The exit status.
         code: i32,
     },
+    /// The system killed it for want of memory (Linux).
+    ///
+    /// The kernel does not say so of a process, but it counts such kills for each control group: a death by SIGKILL
+    /// that the pool did not send is taken for one if the count of the leader's group has grown. When it has grown by
+    /// `n`, that is the next `n` such deaths, until a worker is started while no other one is dead: if something else in
+    /// the group was killed at the same moment as a worker by somebody's SIGKILL, it is a mistake.
+    OutOfMemory {
+        /// The control group; `None` when only the whole machine's kills could be counted.
+        cgroup: Option<String>,
+    },
     /// The pool ended it.
     Killed {
         /// Why.
@@ -72,6 +82,10 @@ impl fmt::Display for Cause {
         match self {
             Self::Signal { number, name } => write!(f, "killed by signal {number} ({name})"),
             Self::Exited { code } => write!(f, "exited with status {code}"),
+            Self::OutOfMemory { cgroup: Some(cgroup) } => {
+                write!(f, "killed for want of memory in control group {cgroup}")
+            }
+            Self::OutOfMemory { cgroup: None } => f.write_str("killed for want of memory"),
             Self::Killed { reason } => write!(f, "killed by its pool: {reason}"),
             Self::Unknown => f.write_str("ended for an unknown reason"),
         }

@@ -117,6 +117,7 @@ pub(crate) struct Keeper {
     weigh: Instant,
     /// All processes were asked then whether they have ended.
     asked: Instant,
+    oom: os::OomKills,
 }
 
 impl Keeper {
@@ -152,6 +153,7 @@ impl Keeper {
             watch: None,
             weigh: now,
             asked: now,
+            oom: os::OomKills::new(),
         })
     }
 
@@ -297,6 +299,10 @@ impl Keeper {
         }
         let number = self.numbers.entry(worker).or_default();
         *number += 1;
+        let dead = |process: &Process| process.closed.is_some() || process.ended.is_some();
+        if !self.processes.iter().any(dead) {
+            self.oom.forget();
+        }
         let incarnation = Incarnation {
             worker,
             number: *number,
@@ -443,7 +449,10 @@ impl Keeper {
             // It may have ended by itself just before.
             (Some(reason), Some(status)) if os::is_kill(status) => Cause::Killed { reason },
             (Some(reason), None) => Cause::Killed { reason },
-            (_, Some(status)) => os::cause(status),
+            (_, Some(status)) => {
+                let oom = os::is_kill(status).then(|| self.oom.cause()).flatten();
+                oom.unwrap_or_else(|| os::cause(status))
+            }
             (None, None) => Cause::Unknown,
         };
         let printed = self.reader.as_ref().map(|reader| reader.finish(incarnation));

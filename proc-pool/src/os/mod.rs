@@ -24,6 +24,9 @@ mod console;
 #[cfg(windows)]
 pub(crate) use console::{Handlers, leave_interrupts_to_leader, raise};
 
+mod oom;
+pub(crate) use oom::OomKills;
+
 mod memory;
 pub use memory::Memory;
 pub(crate) use memory::own_memory;

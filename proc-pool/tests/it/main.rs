@@ -25,6 +25,7 @@ mod printed;
 mod programs;
 mod recycling;
 mod resizing;
+mod scarcity;
 mod signals;
 mod snapshots;
 mod soak;
