@@ -59,6 +59,7 @@ impl Default for Builder {
                 ring: 256 << 10,
                 side: 256 << 10,
                 slots: 0,
+                stack: 0,
             },
             backing: Backing::Auto,
             observer: Arc::new(Nobody),
@@ -164,6 +165,22 @@ impl Builder {
     /// Who watches side rings and slots, and what workers print if that is captured (default: nobody).
     pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
         self.observer = observer;
+        self
+    }
+
+    /// Asks a worker for its stack before it is killed because its task ran longer than the
+    /// [`deadline`](Self::deadline) (default: it isn't asked). It is in [`Fault::TimedOut`](crate::Fault): the calls of
+    /// the thread that runs tasks, innermost first, as far as they can be told; 64 at most. Names and lines come
+    /// from this program's debug information, which takes the leader a while to read at the first time.
+    ///
+    /// A worker that doesn't answer within half a second is killed without. On Linux it is asked by the signal `SIGRTMAX - 5`;
+    /// elsewhere it isn't.
+    #[cfg(feature = "stacks")]
+    pub fn stack_on_deadline(mut self) -> Self {
+        #[cfg(target_os = "linux")]
+        {
+            self.sizes.stack = crate::stack::SLOTS;
+        }
         self
     }
 

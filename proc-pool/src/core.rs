@@ -343,12 +343,13 @@ impl Core {
         worker: WorkerId,
         end: &End<'_>,
     ) -> Fault {
-        let LastWords { logs, printed } = end.last.clone();
+        let LastWords { logs, printed, stack } = end.last.clone();
         match self.limits.deadline {
             Some(deadline) if expired == Some(task) => Fault::TimedOut {
                 worker,
                 pid: end.pid,
                 deadline,
+                stack,
                 deaths,
                 last_logs: logs,
                 last_printed: printed,

@@ -289,6 +289,8 @@ pub enum Fault {
         pid: u32,
         /// How long it may run.
         deadline: Duration,
+        /// What it was doing, if that was asked for (`Builder::stack_on_deadline`) and could be told.
+        stack: Option<String>,
         /// How many workers the task has cost, with this one: more than 1 only if it was retried.
         deaths: u32,
         /// The last things it logged, oldest first, as its pool's observer tells.

@@ -2,6 +2,8 @@
 //!
 //! It lives as long as its pool: Linux ends a worker with the *thread* that started it.
 
+mod inquiry;
+
 use std::collections::HashMap;
 use std::panic::{self, AssertUnwindSafe};
 use std::process::ExitStatus;
@@ -13,6 +15,7 @@ use shm_buffers::ring::Consumer;
 use shm_buffers::slots::Slots;
 use shm_buffers::{Backing, Region};
 
+use self::inquiry::Inquiry;
 use crate::core::{End, Incarnation, WEIGH};
 use crate::driver::Driver;
 use crate::entry::Entry;
@@ -76,6 +79,8 @@ struct Process {
     region: Region,
     connected: bool,
     killed: Option<KillReason>,
+    /// For its stack, before it is killed.
+    inquiry: Inquiry,
     /// Its connection closed then.
     closed: Option<Instant>,
     /// It was reaped then, with this status if nobody else had taken it. What it had said before is still to be
@@ -287,6 +292,14 @@ impl Keeper {
         for process in self.processes.iter_mut().filter(|p| which(p)) {
             if process.killed.is_none() {
                 process.killed = Some(reason);
+                if reason == KillReason::Deadline
+                    && process
+                        .inquiry
+                        .begin(process.pid, &process.region, self.plan.sizes)
+                {
+                    // As soon as it has answered.
+                    continue;
+                }
                 // It fails if the process has ended by itself.
                 let _ = process.spawned.child.kill();
             }
@@ -337,6 +350,7 @@ impl Keeper {
             region,
             connected: false,
             killed: None,
+            inquiry: Inquiry::default(),
             closed: None,
             ended: None,
         });
@@ -408,6 +422,9 @@ impl Keeper {
         let mut index = 0;
         while index < self.processes.len() {
             let process = &mut self.processes[index];
+            if process.inquiry.is_over() {
+                let _ = process.spawned.child.kill();
+            }
             if process.ended.is_none() && (all || process.poll() < IDLE_POLL) {
                 match process.spawned.child.try_wait() {
                     Ok(None) => {
@@ -442,6 +459,7 @@ impl Keeper {
             connected,
             spawned,
             region,
+            inquiry,
             ..
         } = process;
         spawned.finish(connected);
@@ -461,6 +479,7 @@ impl Keeper {
         let last = LastWords {
             logs,
             printed: printed.unwrap_or_default(),
+            stack: inquiry.text(),
         };
         let end = End {
             pid,

@@ -63,6 +63,8 @@ mod service;
 mod signals;
 mod snapshot;
 mod spawn;
+#[cfg(all(feature = "stacks", target_os = "linux"))]
+mod stack;
 mod stats;
 mod supervisor;
 mod threads;

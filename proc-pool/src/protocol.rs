@@ -79,6 +79,8 @@ pub(crate) struct Sizes {
     pub(crate) ring: usize,
     pub(crate) side: usize,
     pub(crate) slots: usize,
+    /// For the stack of one that is stuck.
+    pub(crate) stack: usize,
 }
 
 /// Where everything is in that memory.
@@ -93,6 +95,9 @@ pub(crate) struct Map {
     pub(crate) leader: Span,
     /// The user's.
     pub(crate) slots: Span,
+    /// Written by the worker.
+    #[cfg_attr(not(all(feature = "stacks", target_os = "linux")), expect(dead_code))]
+    pub(crate) stack: Span,
     pub(crate) bytes: usize,
 }
 
@@ -128,6 +133,7 @@ impl Sizes {
         let control = layout.slots(slot::COUNT);
         let leader = layout.slots(leader::COUNT);
         let slots = layout.slots(self.slots);
+        let stack = layout.slots(self.stack);
         Map {
             tasks,
             outcomes,
@@ -135,6 +141,7 @@ impl Sizes {
             control,
             leader,
             slots,
+            stack,
             bytes: layout.bytes(),
         }
     }

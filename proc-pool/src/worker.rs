@@ -123,6 +123,11 @@ pub(crate) fn serve<S: Service>(bootstrap: Bootstrap) -> ! {
         Err(e) => give_up(&bootstrap.to_leader, &chain(&e)),
     };
     let map = welcome.sizes.map();
+    #[cfg(all(feature = "stacks", target_os = "linux"))]
+    if welcome.sizes.stack > 0 {
+        // Without it, there will be no answer.
+        let _ = os::stack::answer_into(Slots::new(&region, map.stack));
+    }
     let mut context = WorkerContext {
         worker: welcome.worker,
         workers: welcome.workers as usize,

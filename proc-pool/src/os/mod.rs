@@ -24,6 +24,9 @@ mod console;
 #[cfg(windows)]
 pub(crate) use console::{Handlers, leave_interrupts_to_leader, raise};
 
+#[cfg(all(feature = "stacks", target_os = "linux"))]
+pub(crate) mod stack;
+
 mod oom;
 pub(crate) use oom::OomKills;
 

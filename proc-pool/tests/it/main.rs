@@ -29,6 +29,8 @@ mod scarcity;
 mod signals;
 mod snapshots;
 mod soak;
+#[cfg(all(feature = "stacks", target_os = "linux"))]
+mod stacks;
 mod starts;
 mod stops;
 mod support;

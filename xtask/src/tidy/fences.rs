@@ -34,6 +34,10 @@ pub(super) const FENCES: &[Fence] = &[
         reason: "signal handlers",
     },
     Fence {
+        path: "proc-pool/src/os/stack.rs",
+        reason: "walks the stack in a signal handler",
+    },
+    Fence {
         path: "proc-pool/src/os/unix.rs",
         reason: "dladdr and _exit",
     },
