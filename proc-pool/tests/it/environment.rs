@@ -212,3 +212,197 @@ fn a_leader_with_deadly_sigpipe() {
         assert_eq!(pool.map(0..3).filter(Result::is_ok).count(), 3);
     }
 }
+
+/// A whole process with so many files for everything.
+#[test]
+fn sixty_four_open_files() {
+    if !is_alone() {
+        return Alone::new(&test_name!()).run();
+    }
+    let _watchdog = watchdog(60);
+    let limits = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let few = rustix::process::Rlimit {
+        current: Some(64),
+        maximum: Some(64),
+    };
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, few).expect("less is allowed");
+    assert!(limits.maximum.is_none_or(|maximum| maximum >= 64));
+    // Two workers, deaths, and large payloads.
+    let double = |bytes: Vec<u8>| {
+        if bytes.len() == 7 {
+            std::process::abort()
+        } else {
+            bytes
+        }
+    };
+    let two = pool(2, double);
+    for _ in 0..5 {
+        let tasks = [vec![1; 10], vec![2; 7], vec![3; 100_000], vec![4; 200_000]];
+        assert_eq!(two.map(tasks).filter(Result::is_ok).count(), 3);
+    }
+    drop(two);
+    // More workers than there are files for: a reason is told.
+    let many = Builder::new()
+        .workers(Workers::Count(40))
+        .start_timeout(Duration::from_secs(20));
+    let Err(error) = many.build_op(double) else {
+        panic!("40 workers have less than two files each")
+    };
+    let said = format!("{error:?}");
+    assert!(said.contains("open files") || said.contains("Too many"), "{said}");
+    assert!(!has_children());
+}
+
+/// Neither a home, nor a terminal, nor anything else that is usually there.
+#[test]
+fn next_to_no_environment() {
+    if !is_alone() {
+        let mut alone = Alone::new(&test_name!());
+        for name in ["HOME", "USER", "PATH", "LANG", "SHELL", "TERM"] {
+            alone = alone.env_remove(name);
+        }
+        return alone.run();
+    }
+    let _watchdog = watchdog(60);
+    assert!(std::env::var_os("HOME").is_none());
+    let pool = pool(2, |n: u64| if n == 5 { panic!("as asked") } else { n });
+    assert_eq!(pool.map(0..10).filter(Result::is_ok).count(), 9);
+    pool.shutdown(Duration::from_secs(20)).expect("it did not fail");
+}
+
+/// A session without a terminal, and one that says that its terminal can do nothing.
+#[test]
+fn no_terminal_and_a_dumb_one() {
+    if !is_alone() {
+        Alone::new(&test_name!()).env("TERM", "dumb").run();
+        return Alone::new(&test_name!()).env("IT_NO_TERMINAL", "1").run();
+    }
+    let _watchdog = watchdog(60);
+    if std::env::var_os("IT_NO_TERMINAL").is_some() {
+        // It fails for who leads a group already, and then there is a session without one at most.
+        let _ = rustix::process::setsid();
+        assert!(std::fs::File::open("/dev/tty").is_err());
+    }
+    let pool = pool(2, |n: u64| if n == 5 { std::process::exit(1) } else { n });
+    assert_eq!(pool.map(0..10).filter(Result::is_ok).count(), 9);
+    pool.shutdown(Duration::from_secs(20)).expect("it did not fail");
+}
+
+/// A directory of control groups of this test's own, of one controller, removed at its end; the reason why there is
+/// none.
+struct Group(std::path::PathBuf);
+
+impl Group {
+    fn new(controller: &str) -> Result<Self, String> {
+        let name = format!("proc-pool-test-{}", std::process::id());
+        // Version 1 has a tree for each controller, version 2 has one for all of them.
+        let one = Path::new("/sys/fs/cgroup").join(controller);
+        let tree = if one.is_dir() {
+            one
+        } else {
+            "/sys/fs/cgroup".into()
+        };
+        let group = tree.join(name);
+        std::fs::create_dir(&group).map_err(|e| format!("no group below {}: {e}", tree.display()))?;
+        Ok(Self(group))
+    }
+
+    /// Sets the first of the files that is there.
+    fn set(&self, files: [(&str, String); 2]) -> Result<(), String> {
+        let mut there = files.iter().filter(|(file, _)| self.0.join(file).exists());
+        let (file, value) = there.next().ok_or("its controller is not there")?;
+        std::fs::write(self.0.join(file), value).map_err(|e| format!("{file} can't be set: {e}"))
+    }
+
+    fn procs(&self) -> std::path::PathBuf {
+        self.0.join("cgroup.procs")
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        // The kernel lets go of those that have just ended a moment later.
+        for _ in 0..100 {
+            if std::fs::remove_dir(&self.0).is_ok() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        eprintln!("{} is left", self.0.display());
+    }
+}
+
+/// Puts this process into the group that the environment names, its workers with it.
+fn join_group() {
+    let procs = std::env::var_os(GROUP).expect("it is told");
+    std::fs::write(procs, std::process::id().to_string()).expect("a process may join");
+}
+
+const GROUP: &str = "IT_GROUP";
+
+/// Half a core for leader and workers together: slower, and nothing else.
+#[test]
+fn half_a_core() {
+    if !is_alone() {
+        let group = Group::new("cpu").and_then(|group| {
+            let period = 100_000;
+            group.set([
+                ("cpu.cfs_quota_us", (period / 2).to_string()),
+                ("cpu.max", format!("{} {period}", period / 2)),
+            ])?;
+            Ok(group)
+        });
+        return match group {
+            Ok(group) => Alone::new(&test_name!()).env(GROUP, group.procs()).run(),
+            Err(why) => println!("skipped: {why}"),
+        };
+    }
+    let _watchdog = watchdog(100);
+    join_group();
+    let builder = Builder::new().workers(Workers::Count(3));
+    let op = |n: u64| if n % 100 == 50 { std::process::abort() } else { n };
+    let pool = builder.build_op(op).expect("the pool starts");
+    assert_eq!(pool.map(0..500).filter(Result::is_ok).count(), 495);
+    assert_eq!(pool.map_unordered(0..500).filter(Result::is_err).count(), 5);
+    let stats = pool.shutdown(Duration::from_secs(50)).expect("it did not fail");
+    assert_eq!((stats.submitted, stats.faulted, stats.deaths), (1000, 10, 10));
+}
+
+/// Of all that they may have together, a task takes more: its worker ends of that, and nobody else.
+#[test]
+fn a_memory_limit_of_the_group() {
+    const MODEL: usize = 64 << 20;
+    if !is_alone() {
+        let group = Group::new("memory").and_then(|group| {
+            let limit = (MODEL * 12 / 10).to_string();
+            group.set([("memory.limit_in_bytes", limit.clone()), ("memory.max", limit)])?;
+            Ok(group)
+        });
+        return match group {
+            Ok(group) => Alone::new(&test_name!()).env(GROUP, group.procs()).run(),
+            Err(why) => println!("skipped: {why}"),
+        };
+    }
+    let _watchdog = watchdog(100);
+    let touch = |bytes: usize| {
+        let mut memory = vec![0u8; bytes];
+        memory.iter_mut().step_by(4096).for_each(|byte| *byte = 1);
+        std::hint::black_box(&memory).len()
+    };
+    join_group();
+    let pool = pool(1, touch);
+    // A model's worth, again and again, fits; twice that does not, but the leader is small and stays.
+    let tasks = [1000, MODEL * 3 / 4, 1000, 2 * MODEL, 1000, MODEL * 3 / 4];
+    let results: Vec<_> = pool.map(tasks).collect();
+    for (task, result) in tasks.iter().zip(&results) {
+        match result {
+            Ok(bytes) => assert!(bytes == task && *task < MODEL, "{bytes} of {task}"),
+            Err(error) => {
+                assert_eq!(*task, 2 * MODEL, "{error}");
+                assert!(matches!(error.fault, Fault::WorkerDied { .. }), "{error}");
+                println!("{error}");
+            }
+        }
+    }
+    assert_eq!(results.iter().filter(|result| result.is_err()).count(), 1);
+}

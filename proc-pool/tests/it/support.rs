@@ -89,6 +89,22 @@ macro_rules! test_name {
 }
 pub(crate) use test_name;
 
+/// Processes whose temporary directory this is: a leader and its workers.
+pub(crate) fn processes_within(tmp: &Path) -> Vec<u32> {
+    use std::os::unix::ffi::OsStrExt;
+    let mark = [b"TMPDIR=", tmp.as_os_str().as_bytes()].concat();
+    let processes = std::fs::read_dir("/proc").expect("it is readable").flatten();
+    let of_it = |path: &Path| {
+        let environment = std::fs::read(path.join("environ")).unwrap_or_default();
+        environment.split(|byte| *byte == 0).any(|it| it == mark)
+    };
+    let pid = |path: PathBuf| {
+        let pid = path.file_name()?.to_str()?.parse().ok()?;
+        of_it(&path).then_some(pid)
+    };
+    processes.filter_map(|entry| pid(entry.path())).collect()
+}
+
 const ALONE: &str = "IT_ALONE";
 
 /// Whether this process was started by [`Alone`] for one test.
@@ -121,6 +137,11 @@ impl Alone {
 
     pub(crate) fn env(mut self, name: &str, value: impl AsRef<std::ffi::OsStr>) -> Self {
         self.command.env(name, value);
+        self
+    }
+
+    pub(crate) fn env_remove(mut self, name: &str) -> Self {
+        self.command.env_remove(name);
         self
     }
 
@@ -166,15 +187,8 @@ impl Alone {
     /// Runs it to its end, whatever that is; tells what it left behind, as well: files, and processes of its own.
     pub(crate) fn report(mut self) -> (std::process::Output, Vec<PathBuf>) {
         let output = self.command.output().expect("it can be started");
-        let mark = self.tmp.path().to_str().expect("it is UTF-8");
-        let processes = std::fs::read_dir("/proc").expect("it is readable").flatten();
-        let of_it = |path: &PathBuf| {
-            let environment = std::fs::read(path.join("environ")).unwrap_or_default();
-            environment
-                .split(|byte| *byte == 0)
-                .any(|it| it.ends_with(mark.as_bytes()))
-        };
-        let mut left: Vec<PathBuf> = processes.map(|it| it.path()).filter(of_it).collect();
+        let pids = processes_within(self.tmp.path()).into_iter();
+        let mut left: Vec<PathBuf> = pids.map(|pid| format!("/proc/{pid}").into()).collect();
         left.extend(self.tmp.entries());
         (output, left)
     }
@@ -188,15 +202,14 @@ impl Alone {
 
 /// What a test said in this line, without what the harness says about it: who counts tests would count it twice.
 fn told(line: &str) -> Option<&str> {
-    let harness = ["running ", "test result: ", "ok"];
-    if line.is_empty() || harness.iter().any(|it| line.starts_with(it)) {
-        return None;
-    }
     // It begins on the line of the test's name.
-    match line.split_once(" ... ") {
-        Some((name, line)) if name.starts_with("test ") => Some(line),
-        _ => Some(line),
-    }
+    let line = match line.split_once(" ... ") {
+        Some((name, line)) if name.starts_with("test ") => line,
+        _ => line,
+    };
+    let harness = ["running ", "test result: "];
+    let own = !line.is_empty() && line != "ok" && !harness.iter().any(|it| line.starts_with(it));
+    own.then_some(line)
 }
 
 /// What is in the name space of shared memory, of this project.
