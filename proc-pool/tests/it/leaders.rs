@@ -5,10 +5,13 @@ use std::path::PathBuf;
 use std::process::{Child, ChildStdout};
 
 use proc_pool::{BoxError, Builder, Worker, WorkerContext, Workers};
+use rustix::process::Signal;
+use serde::{Deserialize, Serialize};
 
 use crate::crash::ends_within;
 use crate::support::{
-    Alone, Dir, assert_left_nothing, hang, is_alone, pool, shared_memory, test_name, watchdog,
+    Alone, Dir, assert_left_nothing, hang, is_alone, pool, processes_within, shared_memory, test_name,
+    watchdog,
 };
 
 pub(crate) fn say(what: &str, pids: impl IntoIterator<Item = u32>) {
@@ -163,3 +166,148 @@ pub(crate) fn stop_before_init() {
     say("before", [std::process::id()]);
     crate::support::signal(std::process::id(), rustix::process::Signal::STOP);
 }
+
+/// What a leader is doing when it dies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+enum Doing {
+    /// Workers are started all the time.
+    Spawning,
+    Attaching,
+    Running,
+    Encoding,
+    /// Large tasks go out and large outputs come in.
+    MovingMuch,
+    /// Workers die all the time, and are replaced.
+    Replacing,
+    ShuttingDown,
+}
+
+const DOINGS: [Doing; 7] = [
+    Doing::Spawning,
+    Doing::Attaching,
+    Doing::Running,
+    Doing::Encoding,
+    Doing::MovingMuch,
+    Doing::Replacing,
+    Doing::ShuttingDown,
+];
+
+/// Says so and never ends when it is encoded.
+#[derive(Deserialize)]
+struct Endless(bool, Vec<u8>);
+
+impl Serialize for Endless {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        if self.0 {
+            say("at it", []);
+            spin(3);
+        }
+        (self.0, &self.1).serialize(to)
+    }
+}
+
+struct Busy(Doing);
+
+impl Worker for Busy {
+    type Op = ();
+    type Init = Doing;
+    type Task = Vec<u8>;
+    type Output = Endless;
+
+    fn start(_: &mut WorkerContext, (): (), doing: Doing) -> Result<Self, BoxError> {
+        if doing == Doing::Attaching {
+            say("at it", []);
+            spin(3);
+        }
+        Ok(Self(doing))
+    }
+
+    fn run(&mut self, task: Vec<u8>) -> Endless {
+        match self.0 {
+            Doing::ShuttingDown if task.is_empty() => {}
+            Doing::Running | Doing::ShuttingDown => {
+                say("at it", []);
+                spin(3);
+            }
+            Doing::Replacing => {
+                say("at it", []);
+                std::process::exit(1)
+            }
+            Doing::MovingMuch => say("at it", []),
+            Doing::Spawning | Doing::Attaching | Doing::Encoding => {}
+        }
+        Endless(self.0 == Doing::Encoding, task)
+    }
+}
+
+fn lead(doing: Doing) -> ! {
+    let build = || {
+        Builder::new()
+            .workers(Workers::Count(2))
+            .build::<Busy>((), &doing)
+    };
+    if doing == Doing::Spawning {
+        loop {
+            drop(build().expect("it starts"));
+            say("at it", []);
+        }
+    }
+    let pool = build().expect("it starts");
+    let tasks = std::iter::repeat(vec![1; if doing == Doing::MovingMuch { 3 << 20 } else { 10 }]);
+    if doing == Doing::ShuttingDown {
+        // The first task ends, the other one stays with its worker.
+        let outputs = pool.map_unordered([vec![], vec![1]]);
+        assert!(outputs.take(1).all(|output| output.is_ok()));
+        say("at it", []);
+        let _ = pool.shutdown(std::time::Duration::from_secs(100));
+        unreachable!("the worker never ends")
+    }
+    pool.map_unordered(tasks).for_each(drop);
+    unreachable!("tasks never end")
+}
+
+/// Killed, and aborted, in every phase, at moments that differ a little.
+#[test]
+fn leaders_that_die_doing_anything() {
+    let _watchdog = watchdog(200);
+    if is_alone() {
+        let doing = std::env::var(DOING).expect("a leader is told what to do");
+        let doing = DOINGS.into_iter().find(|it| format!("{it:?}") == doing);
+        lead(doing.expect("one of them"))
+    }
+    for (doing, end) in DOINGS
+        .into_iter()
+        .flat_map(|doing| [Signal::KILL, Signal::ABORT].map(|end| (doing, end)))
+    {
+        // Who never goes on is one of two; of what goes on for ever, it is an earlier or a later one.
+        let moments: &[usize] = match doing {
+            Doing::Spawning | Doing::MovingMuch | Doing::Replacing => &[1, 4],
+            _ => &[2],
+        };
+        for &moment in moments {
+            let leader = Alone::new(&test_name!()).env(DOING, format!("{doing:?}"));
+            let (mut leader, tmp) = leader.start();
+            let mut stdout = BufReader::new(leader.stdout.take().expect("it is piped"));
+            for _ in 0..moment {
+                listen(&mut stdout, "at it");
+            }
+            let shm = shared_memory();
+            crate::support::signal(leader.id(), end);
+            leader.wait().expect("it is ours");
+            let workers = processes_within(tmp.path());
+            assert!(
+                ends_within(&workers, 2000),
+                "{doing:?}, {end:?}: workers outlive their leader"
+            );
+            let left = tmp.entries();
+            // Between the making of a socket's directory and the start of the worker that will remove it, nobody else
+            // can: one is left then, by a leader that starts workers.
+            let starts = matches!(doing, Doing::Spawning | Doing::Replacing);
+            assert!(left.len() <= usize::from(starts), "{doing:?}, {end:?}: {left:?}");
+            assert_left_nothing(&shm);
+        }
+    }
+}
+
+/// One of [`DOINGS`].
+const DOING: &str = "IT_DOING";
