@@ -5,6 +5,7 @@
 //!   [`BytePool`] of [`Service`]s is the same on bytes.
 //! - [`Pool::map`] gives each task's output or its [`TaskError`]: an op that panics, exits or crashes costs its own
 //!   task, and nothing else.
+//! - [`Pool::snapshot`] tells what everybody is doing; [`Interrupt`] and [`Builder::on_interrupt`] end maps early.
 //!
 //! Workers are made by executing the program again, never by `fork`; or another program, which has its ops by name
 //! ([`Registry`]). Tasks and outputs travel through rings in
