@@ -124,7 +124,9 @@ impl Builder {
     }
 
     /// Replaces each worker process that has more than so many bytes of its own, once it has done the tasks that it
-    /// has (default: never). Meanwhile the others go on: of four workers, one is replaced at a time. Linux only.
+    /// has (default: never), as `joblib` does with workers that leak. Meanwhile the others go on: of four workers, one
+    /// is replaced at a time. Linux only: elsewhere the pool is refused with [`PoolError`](crate::PoolError)
+    /// `Unsupported`.
     ///
     /// A process's own memory is what it has allocated and touched; the model that all share does not count. It is
     /// looked at up to five times a second, and only while there are tasks and for a moment after. One that has not
@@ -135,9 +137,10 @@ impl Builder {
     }
 
     /// Kills each worker process that has more than so many bytes of its own (default: none is killed). The task that
-    /// it was running gets the error `WorkerDied`, with [`KillReason::MemoryLimit`](crate::KillReason). Linux only.
+    /// it was running gets the error `WorkerDied`, with [`KillReason::MemoryLimit`](crate::KillReason). Linux only, as
+    /// [`recycle_above`](Self::recycle_above) is.
     ///
-    /// What counts, and when it is looked at, is as with [`recycle_above`](Self::recycle_above): a task may take
+    /// What counts, and when it is looked at, is as there: a task may take
     /// more for a fifth of a second. It keeps one task from taking the machine's memory, not from taking any.
     pub fn memory_limit(mut self, bytes: u64) -> Self {
         self.limits.memory = Some(bytes);

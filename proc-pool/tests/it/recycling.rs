@@ -64,22 +64,25 @@ fn no_process_runs_more_tasks_than_its_lifespan() {
     }
 }
 
-/// The first processes get fewer tasks, so that workers don't come to their end together.
+/// So that workers don't come to their end together, in a pool whose tasks all take the same time.
 #[test]
-fn one_worker_is_there_while_another_one_is_replaced() {
+fn the_first_processes_run_fewer_tasks() {
     let _watchdog = watchdog(60);
-    let pool = builder(2)
-        .recycle_after(100)
-        .build_op(|n: u64| n)
-        .expect("it starts");
-    assert_eq!(pool.map(0..60).filter(Result::is_ok).count(), 60);
-    let mut stats = pool.bytes().stats();
-    // One had 50 of them at most, so that the other one has begun with its 100.
-    while stats.recycled == 0 && stats.spawned > 2 {
-        thread::yield_now();
-        stats = pool.bytes().stats();
+    let pool = builder(3).recycle_after(9);
+    let pool = pool.build_op(|_: u64| std::process::id()).expect("it starts");
+    let first: Vec<u32> = pool.bytes().pids().into_iter().map(|(_, pid)| pid).collect();
+    let mut runs = HashMap::<u32, u64>::new();
+    for pid in pool.map(0..300) {
+        *runs.entry(pid.expect("no task fails")).or_default() += 1;
     }
-    assert!(stats.recycled <= 1, "{stats:?}");
+    for (pid, most) in first.iter().zip([3, 6, 9]) {
+        assert!(runs.get(pid).is_none_or(|&ran| ran <= most), "{runs:?}");
+    }
+    // Later ones run all that they may.
+    assert!(
+        runs.iter().any(|(pid, &ran)| !first.contains(pid) && ran == 9),
+        "{runs:?}"
+    );
 }
 
 #[test]
