@@ -25,6 +25,25 @@ struct Entry {
     large: Option<Box<Large>>,
 }
 
+/// A task that is being written.
+#[derive(Debug)]
+pub(crate) struct Draft<'a> {
+    /// Where it is encoded to, behind what is there.
+    pub(crate) bytes: &'a mut Vec<u8>,
+    large: Option<Result<Box<Large>, String>>,
+}
+
+impl Draft<'_> {
+    /// Writes a task that lies in memory as it is: a large one is copied to where it stays.
+    #[inline]
+    pub(crate) fn put(&mut self, bytes: &[u8]) {
+        match bytes.len() {
+            ..=MAX_INLINE => self.bytes.extend_from_slice(bytes),
+            _ => self.large = Some(Large::new(bytes).map(Box::new)),
+        }
+    }
+}
+
 impl Batch {
     pub(crate) fn len(&self) -> usize {
         self.tasks.len() - self.next
@@ -42,11 +61,12 @@ impl Batch {
         }
     }
 
-    /// Adds task `index`, whose bytes `encode` appends. When that fails, nothing is added.
+    /// Adds task `index`, which `encode` writes. When that fails, nothing is added.
+    #[inline]
     pub(crate) fn push(
         &mut self,
         index: u64,
-        encode: impl FnOnce(&mut Vec<u8>) -> Result<(), String>,
+        encode: impl FnOnce(&mut Draft<'_>) -> Result<(), String>,
     ) -> Result<(), String> {
         if self.is_empty() {
             self.tasks.clear();
@@ -57,10 +77,17 @@ impl Batch {
         // An `encode` that panicked may have left something.
         self.bytes.truncate(start);
         self.bytes.push(Tag::Inline as u8);
-        let large = encode(&mut self.bytes).and_then(|()| match &self.bytes[start + 1..] {
-            small if small.len() <= MAX_INLINE => Ok(None),
-            large => Large::new(large).map(|large| Some(Box::new(large))),
-        });
+        let mut draft = Draft {
+            bytes: &mut self.bytes,
+            large: None,
+        };
+        let written = encode(&mut draft);
+        let mut large = draft.large;
+        if written.is_ok() && large.is_none() && self.bytes.len() - start > MAX_INLINE + 1 {
+            let bytes = &self.bytes[start + 1..];
+            large = Some(Large::new(bytes).map(Box::new));
+        }
+        let large = written.and_then(|()| large.transpose());
         let large = large.inspect_err(|_| self.bytes.truncate(start))?;
         if let Some(large) = &large {
             self.bytes.truncate(start);
@@ -104,9 +131,9 @@ mod tests {
         })
     }
 
-    fn put(bytes: &[u8]) -> impl FnOnce(&mut Vec<u8>) -> Result<(), String> {
-        |into| {
-            into.extend_from_slice(bytes);
+    fn put(bytes: &[u8]) -> impl FnOnce(&mut Draft<'_>) -> Result<(), String> {
+        |draft| {
+            draft.bytes.extend_from_slice(bytes);
             Ok(())
         }
     }
@@ -116,8 +143,8 @@ mod tests {
         let mut batch = Batch::default();
         for round in 0..3u64 {
             assert_eq!(batch.push(round, put(&[1, 2, 3])), Ok(()));
-            let fail = |bytes: &mut Vec<u8>| {
-                bytes.push(9);
+            let fail = |draft: &mut Draft<'_>| {
+                draft.bytes.push(9);
                 Err("no".to_owned())
             };
             assert_eq!(batch.push(7, fail), Err("no".to_owned()));
@@ -134,8 +161,8 @@ mod tests {
     fn an_encoder_that_panics_leaves_no_trace() {
         let mut batch = Batch::default();
         batch.push(0, put(&[1])).unwrap();
-        let panics = |bytes: &mut Vec<u8>| {
-            bytes.extend([7; 100]);
+        let panics = |draft: &mut Draft<'_>| {
+            draft.bytes.extend([7; 100]);
             std::panic::resume_unwind(Box::new(()))
         };
         std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| batch.push(1, panics))).unwrap_err();
@@ -149,7 +176,15 @@ mod tests {
         let mut batch = Batch::default();
         let sizes = [0, 1, MAX_INLINE, MAX_INLINE + 1, 2 * KEEP, 5];
         for (index, size) in (0..).zip(sizes) {
-            batch.push(index, put(&vec![0; size])).unwrap();
+            let bytes = vec![0; size];
+            let as_it_is = |draft: &mut Draft<'_>| {
+                draft.put(&bytes);
+                Ok(())
+            };
+            match index % 2 {
+                0 => batch.push(index, put(&bytes)).unwrap(),
+                _ => batch.push(index, as_it_is).unwrap(),
+            }
         }
         let small = sizes.iter().filter(|size| **size <= MAX_INLINE).count();
         assert_eq!(batch.bytes(), sizes.iter().sum::<usize>() + small);

@@ -36,6 +36,12 @@ pub trait Codec<T>: 'static {
     /// Any error is that of the task: [`Fault::Task`](crate::Fault::Task) or [`Fault::Output`](crate::Fault::Output).
     fn encode(value: &T, into: &mut Vec<u8>) -> Result<(), BoxError>;
 
+    /// `value`'s encoding, if it lies in memory as it is: then nothing needs to be encoded, and a large one is copied
+    /// only once.
+    fn as_bytes(_value: &T) -> Option<&[u8]> {
+        None
+    }
+
     /// Makes a value from exactly these bytes, which lie at any address and may be anything: a worker that went mad may
     /// have written them.
     ///
@@ -68,6 +74,10 @@ impl<T: NoUninit + AnyBitPattern> Codec<T> for Pod {
         Ok(())
     }
 
+    fn as_bytes(value: &T) -> Option<&[u8]> {
+        Some(bytemuck::bytes_of(value))
+    }
+
     fn decode(bytes: &[u8]) -> Result<T, BoxError> {
         match bytes.len() == size_of::<T>() {
             true => Ok(bytemuck::pod_read_unaligned(bytes)),
@@ -86,11 +96,19 @@ impl<T: NoUninit + AnyBitPattern> Codec<Vec<T>> for PodVec {
         Ok(())
     }
 
+    fn as_bytes(value: &Vec<T>) -> Option<&[u8]> {
+        Some(bytemuck::cast_slice(value))
+    }
+
     fn decode(bytes: &[u8]) -> Result<Vec<T>, BoxError> {
         const { assert!(size_of::<T>() > 0, "nothing would tell how many there are") };
         if !bytes.len().is_multiple_of(size_of::<T>()) {
             return Err(LengthError::new::<T>("any number", bytes).into());
         }
+        if let Ok(values) = bytemuck::try_cast_slice(bytes) {
+            return Ok(values.to_vec());
+        }
+        // They lie at an odd address.
         let mut values = bytemuck::zeroed_vec(bytes.len() / size_of::<T>());
         bytemuck::cast_slice_mut::<T, u8>(&mut values).copy_from_slice(bytes);
         Ok(values)
@@ -130,6 +148,9 @@ mod tests {
         C::encode(&value, &mut bytes).expect("it can be encoded");
         assert_eq!(bytes[0], 7);
         assert_eq!(C::decode(&bytes[1..]).expect("it can be decoded"), value);
+        assert!(C::as_bytes(&value).is_none_or(|it| *it == bytes[1..]));
+        bytes.remove(0);
+        assert_eq!(C::decode(&bytes).expect("it can be decoded"), value);
     }
 
     #[test]

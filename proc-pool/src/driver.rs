@@ -171,7 +171,7 @@ impl Driver {
             standby_drives: AtomicBool::new(false),
             stop: AtomicBool::new(false),
             parked: (Mutex::new(()), Condvar::new()),
-            cores: std::thread::available_parallelism().map_or(1, usize::from),
+            cores: crate::workers::cores(),
         })
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use crate::batch::Batch;
+use crate::batch::{Batch, Draft};
 use crate::core::Running;
 use crate::driver::Driver;
 use crate::error::{Fault, TaskError};
@@ -48,7 +48,7 @@ impl<R> fmt::Debug for Handle<R> {
 impl<R> Handle<R> {
     pub(crate) fn submit(
         driver: &Arc<Driver>,
-        encode: impl FnOnce(&mut Vec<u8>) -> Result<(), String>,
+        encode: impl FnOnce(&mut Draft<'_>) -> Result<(), String>,
         decode: fn(&[u8]) -> Result<R, String>,
     ) -> Self {
         let mut batch = Batch::default();

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::panic::{self, AssertUnwindSafe};
 use std::time::{Duration, Instant};
 
-use crate::batch::Batch;
+use crate::batch::{Batch, Draft};
 use crate::driver::Driver;
 use crate::error::{Fault, TaskError};
 use crate::jobs::{Completion, Completions, JobKey, Outcome};
@@ -28,7 +28,7 @@ const PULL: Duration = Duration::from_micros(100);
 /// Tasks pulled between two looks at the clock, at most.
 const LOOK: usize = 16;
 
-pub(crate) type Encode<T> = fn(T, &mut Vec<u8>) -> Result<(), String>;
+pub(crate) type Encode<T> = fn(T, &mut Draft<'_>) -> Result<(), String>;
 pub(crate) type Decode<R> = fn(&[u8]) -> Result<R, String>;
 
 pub(crate) fn decode<R>(decode: Decode<R>, bytes: &[u8]) -> Result<R, Box<Fault>> {
@@ -245,7 +245,7 @@ impl<'p, I: Iterator, R> Map<'p, I, R> {
                 break;
             };
             let index = self.next;
-            let pushed = self.batch.push(index, |bytes| (self.encode)(task, bytes));
+            let pushed = self.batch.push(index, |draft| (self.encode)(task, draft));
             // Now, so that after a panic in what is the user's above, every index is somebody's.
             self.next += 1;
             pulled += 1;

@@ -41,7 +41,7 @@ impl Large {
 /// Copies `bytes` into a segment of their own.
 pub(crate) fn to_segment(bytes: &[u8]) -> Result<(Segment, SegmentHandle), String> {
     let mut segment = SegmentMut::create(&Backing::Auto, bytes.len()).map_err(|e| chain(&e))?;
-    segment.copy_from_slice(bytes);
+    segment.copy_at(0, bytes);
     let segment = segment.freeze().map_err(|e| chain(&e))?;
     let handle = segment.handle().map_err(|e| chain(&e))?;
     Ok((segment, handle))

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 
+use crate::batch::Draft;
 use crate::codec::Codec;
 use crate::driver::Driver;
 use crate::error::{PoolError, WorkerId};
@@ -162,8 +163,8 @@ impl BytePool {
     where
         I: IntoIterator<Item: AsRef<[u8]>>,
     {
-        let put = |task: I::Item, bytes: &mut Vec<u8>| {
-            bytes.extend_from_slice(task.as_ref());
+        let put = |task: I::Item, draft: &mut Draft<'_>| {
+            draft.put(task.as_ref());
             Ok(())
         };
         Map::new(&self.driver, tasks.into_iter(), order, put, |bytes| {
@@ -174,8 +175,8 @@ impl BytePool {
     /// Gives one task to the pool. It waits in this process until a worker has room, whatever others wait for already:
     /// [`map`](Self::map) takes tasks only as there is room for them.
     pub fn submit(&self, task: impl AsRef<[u8]>) -> Handle<Vec<u8>> {
-        let put = |bytes: &mut Vec<u8>| {
-            bytes.extend_from_slice(task.as_ref());
+        let put = |draft: &mut Draft<'_>| {
+            draft.put(task.as_ref());
             Ok(())
         };
         Handle::submit(&self.driver, put, |bytes| Ok(bytes.to_vec()))
@@ -245,7 +246,13 @@ impl<T, R> Pool<T, R> {
     pub(crate) fn new<CT: Codec<T>, CR: Codec<R>>(bytes: BytePool) -> Self {
         Self {
             bytes,
-            encode: |task, bytes| CT::encode(&task, bytes).map_err(|e| e.to_string()),
+            encode: |task, draft| match CT::as_bytes(&task) {
+                Some(bytes) => {
+                    draft.put(bytes);
+                    Ok(())
+                }
+                None => CT::encode(&task, draft.bytes).map_err(|e| e.to_string()),
+            },
             decode: |bytes| CR::decode(bytes).map_err(|e| e.to_string()),
         }
     }
@@ -302,7 +309,7 @@ impl<T, R> Pool<T, R> {
     pub fn submit(&self, task: T) -> Handle<R> {
         Handle::submit(
             &self.bytes.driver,
-            |bytes| (self.encode)(task, bytes),
+            |draft| (self.encode)(task, draft),
             self.decode,
         )
     }
