@@ -5,7 +5,9 @@
 //! somebody driving wait to be told. When nobody has called for a while, the pool's standby thread drives.
 
 use std::collections::HashMap;
+use std::io;
 use std::ops::{Deref, DerefMut};
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::task::Waker;
@@ -344,7 +346,9 @@ impl Driver {
         let nap = deadline.map_or(longest, |at| {
             at.saturating_duration_since(Instant::now()).min(longest)
         });
-        let selected = selector.set.try_select_timeout(nap);
+        // It panics when a worker writes what is no message: the others go on.
+        let selected = panic::catch_unwind(AssertUnwindSafe(|| selector.set.try_select_timeout(nap)))
+            .unwrap_or_else(|_| Err(TrySelectError::IoError(io::Error::other("no message"))));
         self.alarm.rung.store(false, Ordering::SeqCst);
         let mut core = self.core();
         core.sleeping = false;

@@ -174,3 +174,19 @@ fn a_worker_that_scribbles() {
     let after = own();
     assert!(after < before + (64 << 20), "{before} before, {after} after");
 }
+
+/// A message that promises more than comes is told by a panic in `ipc-channel`, which must not be the leader's.
+#[test]
+fn a_message_that_is_none() {
+    let _watchdog = watchdog(60);
+    let pool = crate::support::pool(2, |n: u32| {
+        if n % 7 == 3 {
+            crate::trip::say(1000, &[0; 8]);
+        }
+        n
+    });
+    for _ in 0..3 {
+        assert!(pool.map(0..50).all(|output| output.is_ok()));
+    }
+    assert_eq!(pool.bytes().stats().deaths, 0);
+}

@@ -162,17 +162,20 @@ pub(crate) fn say_anything(seed: u64) {
     let mut random = crate::support::random(seed);
     loop {
         let len = random() as usize % 40;
-        let size = size_of::<usize>();
-        let mut message = Vec::new();
-        message.extend_from_slice(&(2 * size + len).to_ne_bytes());
-        message.extend_from_slice(&len.to_ne_bytes());
         // Small numbers are what notes begin with.
-        message.extend((0..len).map(|_| (random() >> (random() % 64)) as u8));
-        for fd in 3..20 {
-            let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-            // SAFETY: `message` is valid for reads; what is no socket, or nothing at all, is refused.
-            unsafe { libc::send(fd, message.as_ptr().cast(), message.len(), flags) };
-        }
+        let bytes: Vec<u8> = (0..len).map(|_| (random() >> (random() % 64)) as u8).collect();
+        say(len, &bytes);
         std::thread::sleep(std::time::Duration::from_micros(random() % 2000));
+    }
+}
+
+/// Sends these bytes as the first of `len` to whoever listens to this process.
+pub(crate) fn say(len: usize, bytes: &[u8]) {
+    let frame = 2 * size_of::<usize>() + bytes.len();
+    let message = [&frame.to_ne_bytes(), &len.to_ne_bytes(), bytes].concat();
+    for fd in 3..20 {
+        let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+        // SAFETY: `message` is valid for reads; what is no socket, or nothing at all, is refused.
+        unsafe { libc::send(fd, message.as_ptr().cast(), message.len(), flags) };
     }
 }
