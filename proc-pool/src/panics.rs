@@ -63,8 +63,10 @@ pub fn catch_panic<R>(op: impl FnOnce() -> R) -> Result<R, Panic> {
     caught.map_err(|payload| {
         let mut panic = SEEN.with_borrow_mut(Option::take).unwrap_or_default();
         panic.message = bounded(message(&*payload), MAX_MESSAGE);
-        // Dropping a payload may panic, too.
-        std::mem::forget(payload);
+        // Dropping any other payload may panic, too.
+        if !(payload.is::<String>() || payload.is::<&str>()) {
+            std::mem::forget(payload);
+        }
         panic
     })
 }
