@@ -9,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::thread;
 use std::time::Duration;
 
-use proc_pool::{Builder, Cause, Fault, Pool, TaskError, Workers};
+use proc_pool::{Builder, Cancelled, Cause, Fault, Pool, TaskError, Workers};
 use serde::{Deserialize, Serialize};
 
 use crate::crash::Crash;
@@ -133,6 +133,8 @@ enum Step {
     TwoMapsInTurn,
     MapsOfThreads,
     MapOfMap,
+    Submit,
+    Resize,
     KillIdle,
     BeQuiet,
     Shutdown,
@@ -140,7 +142,7 @@ enum Step {
 }
 
 /// Each as often as it is listed.
-const STEPS: [Step; 18] = [
+const STEPS: [Step; 22] = [
     Step::Build,
     Step::Build,
     Step::Map,
@@ -154,6 +156,10 @@ const STEPS: [Step; 18] = [
     Step::TwoMapsInTurn,
     Step::MapsOfThreads,
     Step::MapOfMap,
+    Step::Submit,
+    Step::Submit,
+    Step::Submit,
+    Step::Resize,
     Step::KillIdle,
     Step::BeQuiet,
     Step::BeQuiet,
@@ -291,6 +297,18 @@ impl<R: FnMut() -> u64> World<R> {
                 let other = self.below(self.pools.len());
                 self.map_of_map(place, other, tasks);
             }
+            Step::Submit => {
+                let tasks = self.tasks(hang);
+                let turns = (self.random)();
+                self.pools[place].submit(&tasks, turns);
+            }
+            Step::Resize => {
+                let workers = Workers::Count(1 + self.below(5));
+                self.pools[place]
+                    .pool
+                    .resize(workers)
+                    .expect("the pool did not fail");
+            }
             Step::KillIdle => {
                 let which = self.below(4);
                 self.pools[place].kill(which);
@@ -422,6 +440,39 @@ impl Known {
         for (tasks, results) in lists.iter().zip(results) {
             judge_unordered(tasks, results.into_iter(), &mut self.strays);
         }
+    }
+
+    /// Some are waited for, some cancelled or killed, some given up.
+    fn submit(&mut self, tasks: &[Task], turns: u64) {
+        self.expect(tasks);
+        let mut random = random(turns);
+        // Some of a list are treated alike, so that what is exact can be told to be.
+        let interferes = turns.is_multiple_of(2);
+        let handles: Vec<_> = tasks
+            .iter()
+            .map(|task| (task, self.pool.submit(task.clone())))
+            .collect();
+        for (task, handle) in handles {
+            let cancelled = match random() % 16 {
+                0 if interferes => handle.cancel(),
+                1 if interferes => handle.kill(),
+                2 if interferes => continue,
+                _ => Cancelled::Running,
+            };
+            match (handle.wait(), cancelled) {
+                (Err(error), Cancelled::Withdrawn) => {
+                    assert!(
+                        matches!(error.fault, Fault::Cancelled),
+                        "{task:?} came to {error}"
+                    );
+                }
+                (Ok(output), Cancelled::Withdrawn) => {
+                    panic!("{task:?} was withdrawn, and came to {output:?}")
+                }
+                (result, _) => judge(task, result, &mut self.strays),
+            }
+        }
+        self.dropped |= interferes;
     }
 
     fn kill(&mut self, which: usize) {
