@@ -26,7 +26,7 @@ const SPIN: Duration = Duration::from_micros(50);
 /// Longest sleep: whatever goes wrong with bells is noticed then.
 const NAP: Duration = Duration::from_secs(1);
 /// Longest sleep for several outcomes at once, which should take far less: then the next one will do.
-const SEVERAL: Duration = Duration::from_millis(2);
+const SEVERAL: Duration = Duration::from_millis(10);
 /// A short sleep, when something ought to be there at any moment.
 const GLANCE: Duration = Duration::from_millis(1);
 /// How often in a row something may seem to be there that is not, before that is not believed at once any more.

@@ -320,24 +320,24 @@ impl Keeper {
             worker,
             number: *number,
         };
-        let map = self.plan.sizes.map();
-        let region = Region::create(&self.plan.backing, map.bytes)
-            .map_err(|e| PoolError::os("create a worker's shared memory", e))?;
-        let side = Consumer::new(&region, map.side);
-        let slots = Slots::new(&region, map.slots);
-        quietly(|| self.observer.started(worker, side, slots));
         let to_self = self.to_self.clone();
         let spawned = spawn::spawn(&self.plan.launch, move |introduction| {
             // The keeper may have ended meanwhile, and with it the interest.
             let _ = to_self.send(Order::Introduced(incarnation, introduction));
         });
-        let mut spawned = match spawned {
-            Ok(spawned) => spawned,
+        let mut spawned = spawned?;
+        // While the process starts: it asks for that last.
+        let map = self.plan.sizes.map();
+        let region = match Region::create(&self.plan.backing, map.bytes) {
+            Ok(region) => region,
             Err(e) => {
-                quietly(|| self.observer.ended(worker, &Cause::Unknown));
-                return Err(e);
+                spawned.give_up();
+                return Err(PoolError::os("create a worker's shared memory", e));
             }
         };
+        let side = Consumer::new(&region, map.side);
+        let slots = Slots::new(&region, map.slots);
+        quietly(|| self.observer.started(worker, side, slots));
         if let Some(reader) = &self.reader {
             reader.read(incarnation, &mut spawned.child);
         }

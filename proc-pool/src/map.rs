@@ -26,7 +26,7 @@ const PULL_BYTES: usize = 1 << 20;
 /// How long the input may be asked for tasks before what is there goes to the workers.
 const PULL: Duration = Duration::from_micros(100);
 /// Tasks pulled between two looks at the clock, at most.
-const LOOK: usize = 16;
+const LOOK: usize = 64;
 
 pub(crate) type Encode<T> = fn(T, &mut Draft<'_>) -> Result<(), String>;
 pub(crate) type Decode<R> = fn(&[u8]) -> Result<R, String>;
@@ -258,8 +258,9 @@ impl<'p, I: Iterator, R> Map<'p, I, R> {
                 if elapsed > PULL {
                     break;
                 }
-                // As many again if that is sure to take less than what is left.
-                look += if elapsed < PULL / 4 { pulled.min(LOOK) } else { 1 };
+                // Half of what there is time for, if they go on as they began.
+                let left = (PULL - elapsed).as_nanos() * pulled as u128 / elapsed.as_nanos().max(1);
+                look += (left / 2).clamp(1, LOOK as u128) as usize;
             }
         }
         pulled

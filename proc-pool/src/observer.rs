@@ -10,7 +10,7 @@ use crate::printed::Stream;
 /// of the pool, which does nothing else meanwhile but keep processes: an observer that blocks delays restarts, not
 /// tasks.
 pub trait Observer: Send + Sync {
-    /// A process is about to be started in `worker`'s place. `side` and `slots` are its: fresh memory, that stays
+    /// A process is being started in `worker`'s place. `side` and `slots` are its: fresh memory, that stays
     /// readable after its end.
     fn started(&self, worker: WorkerId, side: Consumer, slots: Slots);
 

@@ -135,6 +135,13 @@ fn server() -> Result<(IpcOneShotServer<Hello>, String), PoolError> {
 }
 
 impl Spawned {
+    /// Ends the process, that nobody knows of yet.
+    pub(crate) fn give_up(mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        self.finish(false);
+    }
+
     /// To be called when the process has ended: ends what was made for its start.
     pub(crate) fn finish(mut self, connected: bool) {
         let Some(accepting) = self.accepting.take() else {

@@ -104,6 +104,8 @@ struct Place {
     state: State,
     /// Failures in a row: starts that failed, and deaths soon after with no task to blame.
     failures: u32,
+    /// How often the pool had got on before the first of them.
+    before: u64,
 }
 
 impl Place {
@@ -111,6 +113,7 @@ impl Place {
         Self {
             state: State::Due(now),
             failures: 0,
+            before: 0,
         }
     }
 
@@ -122,6 +125,8 @@ impl Place {
 
 #[derive(Debug)]
 pub(crate) struct Supervisor {
+    /// How often workers have finished tasks.
+    progress: u64,
     patience: Patience,
     /// Of the workers wanted, and after them of those that were.
     places: Vec<Place>,
@@ -132,6 +137,7 @@ pub(crate) struct Supervisor {
 impl Supervisor {
     pub(crate) fn new(workers: usize, patience: Patience, now: Instant) -> Self {
         Self {
+            progress: 0,
             patience,
             places: vec![Place::new(now); workers],
             wanted: workers,
@@ -194,6 +200,7 @@ impl Supervisor {
     /// The worker finished a task: it works.
     #[inline]
     pub(crate) fn progress(&mut self, worker: WorkerId) {
+        self.progress += 1;
         self.place(worker).failures = 0;
     }
 
@@ -236,7 +243,14 @@ impl Supervisor {
                     self.respawn(worker, now);
                 }
                 State::Ending { .. } => self.respawn(worker, now),
-                State::Ready { .. } => self.failed(worker, format!("died idle: {cause}"), now, &mut actions),
+                State::Ready { .. } => {
+                    // Somebody kills it perhaps. As long as others get on, that is no reason to give everything up.
+                    let place = &mut self.places[worker.0 as usize];
+                    if self.progress > place.before {
+                        place.failures = place.failures.min(self.patience.start_attempts.saturating_sub(2));
+                    }
+                    self.failed(worker, format!("died idle: {cause}"), now, &mut actions);
+                }
                 State::Due(_) | State::Spawning | State::Gone => {}
             },
             Event::Oversized(worker) => {
@@ -332,8 +346,12 @@ impl Supervisor {
     }
 
     fn failed(&mut self, worker: WorkerId, reason: String, now: Instant, actions: &mut Vec<Action>) {
+        let progress = self.progress;
         let place = self.place(worker);
         place.state = State::Gone;
+        if place.failures == 0 {
+            place.before = progress;
+        }
         place.failures += 1;
         let attempts = place.failures;
         if self.stopped || self.is_surplus(worker) {
@@ -476,6 +494,20 @@ mod tests {
     fn fails_to_start(it: &mut Supervisor, worker: WorkerId, now: Instant) -> Vec<Action> {
         it.handle(Event::Spawned(worker), now);
         it.handle(exited(worker, false), now)
+    }
+
+    #[test]
+    fn who_kills_an_idle_worker_does_not_stop_those_who_get_on() {
+        let mut now = Instant::now();
+        let mut it = ready(2, now);
+        for round in 0..10 {
+            it.progress(B);
+            assert_eq!(it.handle(exited(A, false), now), [], "round {round}");
+            now += PATIENCE.backoff * 4;
+            assert_eq!(it.handle(Event::Tick, now), [Action::Spawn(A)]);
+            it.handle(Event::Spawned(A), now);
+            it.handle(Event::Ready(A), now);
+        }
     }
 
     #[test]

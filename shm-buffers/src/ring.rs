@@ -233,6 +233,7 @@ impl Producer {
     }
 
     /// The largest frame that the ring can ever hold, in bytes.
+    #[inline]
     pub fn max_frame(&self) -> usize {
         (self.ring.mask as usize * WORD).min(MAX_LEN)
     }
