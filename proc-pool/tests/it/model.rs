@@ -242,6 +242,8 @@ impl<R: FnMut() -> u64> World<R> {
         let mut builder = Builder::new()
             .workers(Workers::Count(1 + self.below(4)))
             .retries(retries as u32)
+            // Reading the symbols for a stack takes a large part of a deadline on a busy machine.
+            .env("RUST_BACKTRACE", "0")
             .slots(self.below(3))
             .side_ring([0, 1 << 10, 1 << 20][self.below(3)]);
         if deadline {

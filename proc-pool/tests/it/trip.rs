@@ -143,9 +143,9 @@ pub(crate) fn no_space_for_memory(reach: Reach) {
     fail_calls(&[libc::SYS_ftruncate, libc::SYS_fallocate], libc::ENOSPC, reach);
 }
 
-/// Sockets need space, and get none.
+/// Directories for sockets need space, and get none.
 pub(crate) fn no_space_for_sockets(reach: Reach) {
-    fail_calls(&[libc::SYS_mkdirat, libc::SYS_bind], libc::ENOSPC, reach);
+    fail_calls(&[libc::SYS_mkdirat], libc::ENOSPC, reach);
     #[cfg(target_arch = "x86_64")]
     fail_calls(&[libc::SYS_mkdir], libc::ENOSPC, reach);
 }

@@ -47,11 +47,15 @@ pub(super) fn lead() {
         };
         assert_eq!(pool.map((0..20).map(task)).filter(Result::is_err).count(), 1);
     }
-    let baseline = (open_files(), tasks);
+    let mut baseline = (open_files(), tasks);
     for case in cases {
         let began = Instant::now();
         let watchdog = watchdog(150);
         let shm = shared_memory();
+        if (case.phase, case.fault) == (Phase::Connect, Fault::Enospc) {
+            // `ipc-channel` leaves its socket open when it can't have a directory.
+            baseline.0 += 1;
+        }
         let ran = catch_unwind(AssertUnwindSafe(|| {
             let counts = run(case);
             assert_nothing_left(baseline, &shm);
@@ -76,7 +80,15 @@ pub(super) fn lead() {
 
 fn assert_nothing_left((files, tasks): (usize, usize), shm: &[PathBuf]) {
     assert!(!has_children(), "a child is left");
-    assert_eq!(open_files(), files, "open files");
+    let links = || -> Vec<_> {
+        let entries = std::fs::read_dir("/proc/self/fd")
+            .expect("it is readable")
+            .flatten();
+        entries
+            .filter_map(|entry| std::fs::read_link(entry.path()).ok())
+            .collect()
+    };
+    assert_eq!(open_files(), files, "open files: {:?}", links());
     // A thread that was joined may still be listed for a moment.
     let patience = Instant::now() + Duration::from_secs(20);
     while threads() > tasks && Instant::now() < patience {
@@ -105,7 +117,10 @@ fn run(case: Case) -> Counts {
 }
 
 fn builder(case: Case) -> Builder {
-    let builder = Builder::new().workers(Workers::Count(case.workers));
+    // Reading the symbols for a stack takes a large part of a deadline on a busy machine.
+    let builder = Builder::new()
+        .workers(Workers::Count(case.workers))
+        .env("RUST_BACKTRACE", "0");
     match case.fault {
         Fault::Stop => builder.deadline(DEADLINE),
         _ => builder,
@@ -184,6 +199,8 @@ fn at_the_start(case: Case) -> &'static str {
         (_, Fault::Stop) => "not ready in time",
         (Phase::Connect, Fault::Emfile) => "exited with status 70",
         (_, Fault::Emfile) => "Too many open files",
+        // `ipc-channel` tells no more.
+        (Phase::Connect, Fault::Enospc) => "cannot create a socket in the temporary directory",
         (_, Fault::Enospc) => "No space left on device",
     }
 }
@@ -343,7 +360,9 @@ fn struck_at_work(case: Case) -> Counts {
         map(case, &pool, &mut counts, tasks, &check);
         finish(case, pool, &mut counts, 0);
     }
-    let dies = !matches!(fault, Fault::Panic | Fault::Emfile | Fault::Enospc) && !case.starves();
+    let crashes = !matches!(fault, Fault::Panic | Fault::Emfile | Fault::Enospc) && !case.starves();
+    // The next task is where it is struck, which only a single worker is sure to get.
+    let dies = crashes && (phase != Phase::Receive || case.workers == 1);
     assert!(counts.deaths > 0 || !dies, "nobody died");
     let broken = listener.broken.lock().expect("nobody panics");
     assert!(broken.is_empty(), "side rings of the dead: {broken:?}");
