@@ -7,11 +7,13 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use crate::batch::{Batch, Draft};
+use crate::bytes::Encoded;
 use crate::core::Running;
 use crate::driver::Driver;
 use crate::error::{Fault, TaskError};
 use crate::jobs::{Completions, JobKey, Outcome};
 use crate::ledger::Kept;
+use crate::map::{Decode, decode};
 use crate::payload::Payload;
 
 /// What came of cancelling a task.
@@ -34,7 +36,7 @@ pub struct Handle<R> {
     driver: Arc<Driver>,
     job: JobKey,
     index: u64,
-    decode: fn(&[u8]) -> Result<R, String>,
+    decode: Decode<R>,
 }
 
 impl<R> fmt::Debug for Handle<R> {
@@ -49,7 +51,7 @@ impl<R> Handle<R> {
     pub(crate) fn submit(
         driver: &Arc<Driver>,
         encode: impl FnOnce(&mut Draft<'_>) -> Result<(), String>,
-        decode: fn(&[u8]) -> Result<R, String>,
+        decode: Decode<R>,
     ) -> Self {
         let mut batch = Batch::default();
         let payload = batch.push(0, encode).map(|()| match batch.front() {
@@ -122,8 +124,10 @@ impl<R> Handle<R> {
     fn read(&self, done: Option<Completions>) -> Result<R, TaskError> {
         let mut done = done.unwrap_or_default();
         let result = match done.list.drain(..).next().map(|first| first.outcome) {
-            Some(Outcome::Bytes { start, end }) => crate::map::decode(self.decode, &done.bytes[start..end]),
-            Some(Outcome::Segment(segment)) => crate::map::decode(self.decode, &segment),
+            Some(Outcome::Bytes { start, end }) => {
+                decode(self.decode, Encoded::Slice(&done.bytes[start..end]))
+            }
+            Some(Outcome::Segment(segment)) => decode(self.decode, Encoded::Segment(segment)),
             Some(Outcome::Fault(fault)) => Err(fault),
             // It was taken before: a future that is polled after it was ready.
             None => Err(Box::new(Fault::Cancelled)),

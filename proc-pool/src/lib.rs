@@ -35,6 +35,7 @@
 mod awake;
 mod batch;
 mod builder;
+mod bytes;
 mod clock;
 mod codec;
 mod core;
@@ -74,6 +75,7 @@ mod worker;
 mod workers;
 
 pub use builder::Builder;
+pub use bytes::{Bytes, OutputBuf};
 pub use codec::{Codec, Pod, PodVec, Postcard};
 pub use error::{Cause, Fault, KillReason, PoolError, TaskError, WorkerId};
 pub use handle::{Cancelled, Handle};

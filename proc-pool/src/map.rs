@@ -5,6 +5,7 @@ use std::panic::{self, AssertUnwindSafe};
 use std::time::{Duration, Instant};
 
 use crate::batch::{Batch, Draft};
+use crate::bytes::Encoded;
 use crate::driver::Driver;
 use crate::error::{Fault, TaskError};
 use crate::jobs::{Completion, Completions, JobKey, Outcome};
@@ -29,9 +30,10 @@ const PULL: Duration = Duration::from_micros(100);
 const LOOK: usize = 64;
 
 pub(crate) type Encode<T> = fn(T, &mut Draft<'_>) -> Result<(), String>;
-pub(crate) type Decode<R> = fn(&[u8]) -> Result<R, String>;
+pub(crate) type Decode<R> = fn(Encoded<'_>) -> Result<R, String>;
 
-pub(crate) fn decode<R>(decode: Decode<R>, bytes: &[u8]) -> Result<R, Box<Fault>> {
+#[inline]
+pub(crate) fn decode<R>(decode: Decode<R>, bytes: Encoded<'_>) -> Result<R, Box<Fault>> {
     // An output that makes its type's decoder panic is that task's error, and no reason to lose the others.
     panic::catch_unwind(AssertUnwindSafe(|| decode(bytes)))
         .unwrap_or_else(|payload| Err(format!("decoding panicked: {}", message(&*payload))))
@@ -131,10 +133,14 @@ impl<'p, I: Iterator, R> Map<'p, I, R> {
         }
         while let Some(Completion { index, outcome }) = self.take() {
             let (result, bytes) = match outcome {
-                Outcome::Bytes { start, end } => {
-                    (decode(self.decode, &self.done.bytes[start..end]), end - start)
+                Outcome::Bytes { start, end } => (
+                    decode(self.decode, Encoded::Slice(&self.done.bytes[start..end])),
+                    end - start,
+                ),
+                Outcome::Segment(segment) => {
+                    let bytes = segment.len();
+                    (decode(self.decode, Encoded::Segment(segment)), bytes)
                 }
-                Outcome::Segment(segment) => (decode(self.decode, &segment), segment.len()),
                 Outcome::Fault(fault) => (Err(fault), 0),
             };
             let result = result.map_err(|fault| {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Sender;
 
 use crate::batch::Draft;
+use crate::bytes::Bytes;
 use crate::codec::Codec;
 use crate::driver::Driver;
 use crate::error::{PoolError, WorkerId};
@@ -140,7 +141,7 @@ impl BytePool {
 
     /// Runs every task and gives the outputs in the tasks' order. Tasks are taken from `tasks` as there is room for
     /// them: it may be infinite.
-    pub fn map<I>(&self, tasks: I) -> impl Iterator<Item = Result<Vec<u8>, crate::TaskError>>
+    pub fn map<I>(&self, tasks: I) -> impl Iterator<Item = Result<Bytes, crate::TaskError>>
     where
         I: IntoIterator<Item: AsRef<[u8]>>,
     {
@@ -148,18 +149,14 @@ impl BytePool {
     }
 
     /// As [`map`](Self::map), with outputs as they come.
-    pub fn map_unordered<I>(&self, tasks: I) -> impl Iterator<Item = Result<Vec<u8>, crate::TaskError>>
+    pub fn map_unordered<I>(&self, tasks: I) -> impl Iterator<Item = Result<Bytes, crate::TaskError>>
     where
         I: IntoIterator<Item: AsRef<[u8]>>,
     {
         self.bytes_map(tasks, MapOrder::AsCompleted)
     }
 
-    fn bytes_map<I>(
-        &self,
-        tasks: I,
-        order: MapOrder,
-    ) -> impl Iterator<Item = Result<Vec<u8>, crate::TaskError>>
+    fn bytes_map<I>(&self, tasks: I, order: MapOrder) -> impl Iterator<Item = Result<Bytes, crate::TaskError>>
     where
         I: IntoIterator<Item: AsRef<[u8]>>,
     {
@@ -167,19 +164,19 @@ impl BytePool {
             draft.put(task.as_ref());
             Ok(())
         };
-        Map::new(&self.driver, tasks.into_iter(), order, put, |bytes| {
-            Ok(bytes.to_vec())
+        Map::new(&self.driver, tasks.into_iter(), order, put, |output| {
+            Ok(Bytes::from(output))
         })
     }
 
     /// Gives one task to the pool. It waits in this process until a worker has room, whatever others wait for already:
     /// [`map`](Self::map) takes tasks only as there is room for them.
-    pub fn submit(&self, task: impl AsRef<[u8]>) -> Handle<Vec<u8>> {
+    pub fn submit(&self, task: impl AsRef<[u8]>) -> Handle<Bytes> {
         let put = |draft: &mut Draft<'_>| {
             draft.put(task.as_ref());
             Ok(())
         };
-        Handle::submit(&self.driver, put, |bytes| Ok(bytes.to_vec()))
+        Handle::submit(&self.driver, put, |output| Ok(Bytes::from(output)))
     }
 
     /// Waits for the tasks that were submitted, lets the workers end by themselves, and kills those that have not at
@@ -253,7 +250,7 @@ impl<T, R> Pool<T, R> {
                 }
                 None => CT::encode(&task, draft.bytes).map_err(|e| e.to_string()),
             },
-            decode: |bytes| CR::decode(bytes).map_err(|e| e.to_string()),
+            decode: |bytes| CR::decode(&bytes).map_err(|e| e.to_string()),
         }
     }
 

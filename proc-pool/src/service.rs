@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 use shm_buffers::ring;
 use shm_buffers::slots::Slots;
 
+use crate::bytes::OutputBuf;
 use crate::codec::Codec;
 use crate::error::WorkerId;
 
@@ -68,7 +69,7 @@ pub trait Service: Sized + 'static {
     ///
     /// # Errors
     /// When task or output can't be decoded or encoded.
-    fn call(&mut self, task: &[u8], output: &mut Vec<u8>) -> Result<(), CallError>;
+    fn call(&mut self, task: &[u8], output: &mut OutputBuf) -> Result<(), CallError>;
 }
 
 /// A worker of values: made once in each worker process, then called for each task, one after the other. What
@@ -108,9 +109,14 @@ where
         Ok(Self(worker, PhantomData))
     }
 
-    fn call(&mut self, task: &[u8], output: &mut Vec<u8>) -> Result<(), CallError> {
+    fn call(&mut self, task: &[u8], output: &mut OutputBuf) -> Result<(), CallError> {
         let task = CT::decode(task).map_err(|e| CallError::Task(e.to_string()))?;
-        CR::encode(&self.0.run(task), output).map_err(|e| CallError::Output(e.to_string()))
+        let value = self.0.run(task);
+        if let Some(bytes) = CR::as_bytes(&value) {
+            output.put(bytes);
+            return Ok(());
+        }
+        CR::encode(&value, output).map_err(|e| CallError::Output(e.to_string()))
     }
 }
 

@@ -11,11 +11,12 @@ use shm_buffers::ring::{Arm, Bell, Consumer, Producer, PushError};
 use shm_buffers::slots::Slots;
 use shm_buffers::{Region, Segment, SegmentHandle};
 
+use crate::bytes::OutputBuf;
 use crate::clock::Clock;
 use crate::init::Ticket;
 use crate::os;
 use crate::panics::catch_panic;
-use crate::payload::{MAX_INLINE, chain, to_segment};
+use crate::payload::{MAX_INLINE, chain};
 use crate::protocol::{
     Carried, Hello, MAX_REASON, Map, Note, Spin, Tag, ToWorker, VERSION, Welcome, leader, slot,
 };
@@ -208,7 +209,7 @@ impl Process {
 
     fn run(&mut self, mut service: impl Service) {
         let mut task = Vec::new();
-        let mut output = Vec::new();
+        let mut output = OutputBuf::default();
         loop {
             task.clear();
             match self.tasks.pop(&mut task) {
@@ -246,9 +247,11 @@ impl Process {
         }
     }
 
-    fn send(&mut self, mut tag: Tag, output: &mut Vec<u8>) -> Result<(), Ended> {
-        if output.len() > MAX_INLINE && tag == Tag::Inline {
-            let made = to_segment(output).and_then(|(segment, handle)| {
+    fn send(&mut self, mut tag: Tag, output: &mut OutputBuf) -> Result<(), Ended> {
+        if tag == Tag::Inline
+            && let Some(large) = output.take_large()
+        {
+            let made = large.and_then(|(segment, handle)| {
                 output.clear();
                 encode(&handle, output).map_err(|e| e.to_string())?;
                 Ok(segment)
@@ -353,7 +356,7 @@ impl Process {
     }
 }
 
-fn call(service: &mut impl Service, task: &[u8], output: &mut Vec<u8>) -> Tag {
+fn call(service: &mut impl Service, task: &[u8], output: &mut OutputBuf) -> Tag {
     let called = catch_panic(|| match task.split_first() {
         Some((&tag, bytes)) => match Tag::of(tag) {
             Some(Tag::Inline) => service.call(bytes, output),

@@ -1,6 +1,6 @@
 //! What travels: sizes, codecs that fail, memory afterwards.
 
-use proc_pool::{Builder, BytePool, CallError, Fault, Memory, Service, WorkerContext, Workers};
+use proc_pool::{Builder, BytePool, CallError, Fault, Memory, OutputBuf, Service, WorkerContext, Workers};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::support::{pool, watchdog};
@@ -13,7 +13,7 @@ impl Service for Reverse {
         Ok(Self)
     }
 
-    fn call(&mut self, task: &[u8], output: &mut Vec<u8>) -> Result<(), CallError> {
+    fn call(&mut self, task: &[u8], output: &mut OutputBuf) -> Result<(), CallError> {
         match task {
             b"bad task" => return Err(CallError::Task("t".repeat(100_000))),
             b"bad output" => {
@@ -48,7 +48,11 @@ fn every_size_comes_back_whole() {
     let rounds: Vec<usize> = std::iter::repeat_n(sizes, 5).flatten().collect();
     let mut outputs = pool.map(rounds.iter().map(|&size| payload(size)));
     for &size in &rounds {
-        let mut output = outputs.next().expect("one for each").expect("no task fails");
+        let mut output = outputs
+            .next()
+            .expect("one for each")
+            .expect("no task fails")
+            .into_vec();
         output.reverse();
         assert!(output == payload(size), "{size}");
     }
@@ -191,7 +195,7 @@ impl Service for Wide {
         Ok(Self)
     }
 
-    fn call(&mut self, task: &[u8], output: &mut Vec<u8>) -> Result<(), CallError> {
+    fn call(&mut self, task: &[u8], output: &mut OutputBuf) -> Result<(), CallError> {
         if !task.is_empty() {
             crate::support::hear_from(std::str::from_utf8(task).expect("a path"));
         }

@@ -6,8 +6,8 @@ use std::thread;
 use std::time::Duration;
 
 use proc_pool::{
-    BoxError, Builder, CallError, Cause, Fault, KillReason, Observer, Pool, PoolError, Service, TaskError,
-    Worker, WorkerContext, WorkerId, Workers,
+    BoxError, Builder, CallError, Cause, Fault, KillReason, Observer, OutputBuf, Pool, PoolError, Service,
+    TaskError, Worker, WorkerContext, WorkerId, Workers,
 };
 use shm_buffers::ring::Consumer;
 use shm_buffers::slots::Slots;
@@ -266,7 +266,7 @@ impl Service for Holder {
         Ok(Self)
     }
 
-    fn call(&mut self, task: &[u8], output: &mut Vec<u8>) -> Result<(), CallError> {
+    fn call(&mut self, task: &[u8], output: &mut OutputBuf) -> Result<(), CallError> {
         let sum: u64 = task.iter().map(|&byte| u64::from(byte)).sum();
         // Some looks long.
         thread::sleep(Duration::from_secs(1));

@@ -1,7 +1,7 @@
 //! A worker program: its ops are called by name, from `it/programs.rs`.
 
 use proc_pool::{
-    BoxError, Builder, CallError, Pod, PodVec, Registry, Service, Worker, WorkerContext, Workers,
+    BoxError, Builder, CallError, OutputBuf, Pod, PodVec, Registry, Service, Worker, WorkerContext, Workers,
 };
 
 fn main() {
@@ -57,7 +57,7 @@ impl Service for Reverse {
         Ok(Self)
     }
 
-    fn call(&mut self, task: &[u8], output: &mut Vec<u8>) -> Result<(), CallError> {
+    fn call(&mut self, task: &[u8], output: &mut OutputBuf) -> Result<(), CallError> {
         output.extend(task.iter().rev());
         Ok(())
     }
