@@ -13,7 +13,7 @@ use crate::driver::Driver;
 use crate::error::{PoolError, WorkerId};
 use crate::handle::Handle;
 use crate::interrupt::{Interrupt, Interrupter, Reactions};
-use crate::keeper::{Keeper, Order};
+use crate::keeper::{Keeper, Order, Seat};
 use crate::map::{Decode, Encode, Map, Order as MapOrder};
 use crate::os::Memory;
 use crate::signals::Subscription;
@@ -38,7 +38,7 @@ impl BytePool {
     pub(crate) fn start(
         driver: Arc<Driver>,
         keeper: Sender<Order>,
-        keeping: Keeper,
+        (seat, keeping): (Seat, Keeper),
         reactions: Reactions,
     ) -> Result<Self, PoolError> {
         // From here on, dropping it ends what was begun.
@@ -48,17 +48,14 @@ impl BytePool {
             threads: Vec::new(),
             _subscription: reactions.subscribe(&driver)?,
         };
-        pool.thread("proc-pool keeper", move || keeping.run())?;
-        pool.thread("proc-pool standby", move || driver.stand_by())?;
+        pool.threads.push(seat.begin(keeping));
+        let started = thread::Builder::new()
+            .name("proc-pool standby".into())
+            .spawn(move || driver.stand_by());
+        pool.threads
+            .push(started.map_err(PoolError::io("start a thread"))?);
         pool.wait_ready()?;
         Ok(pool)
-    }
-
-    fn thread(&mut self, name: &str, run: impl FnOnce() + Send + 'static) -> Result<(), PoolError> {
-        let started = thread::Builder::new().name(name.to_owned()).spawn(run);
-        self.threads
-            .push(started.map_err(PoolError::io("start a thread"))?);
-        Ok(())
     }
 
     /// How many workers are wanted: those it was built with, or of the last [`resize`](Self::resize).

@@ -86,6 +86,13 @@ fn introduce(
 ) -> Result<(IpcReceiver<ToWorker>, IpcSender<Note>), Box<dyn std::error::Error>> {
     let (to_worker, from_leader) = ipc::channel()?;
     let (liveness, leader_alive) = ipc::channel::<()>()?;
+    to_leader.send(Hello {
+        token: ticket.token,
+        pid: std::process::id(),
+        to_worker,
+        liveness,
+    })?;
+    // While the leader answers.
     thread::Builder::new()
         .name("proc-pool liveness".into())
         .spawn(move || {
@@ -98,12 +105,6 @@ fn introduce(
                 }
             }
         })?;
-    to_leader.send(Hello {
-        token: ticket.token,
-        pid: std::process::id(),
-        to_worker,
-        liveness,
-    })?;
     Ok((from_leader, to_leader.to_opaque().to()))
 }
 

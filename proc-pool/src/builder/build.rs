@@ -15,7 +15,7 @@ use crate::driver::Driver;
 use crate::entry::{Entry, Place};
 use crate::error::PoolError;
 use crate::init;
-use crate::keeper::{Keeper, Plan};
+use crate::keeper::{Keeper, Plan, Seat};
 use crate::launch::Program;
 use crate::os::own_memory;
 use crate::pool::{BytePool, Pool};
@@ -262,6 +262,7 @@ impl Builder {
             |name| std::env::var_os(name),
             &mut launch.environment,
         );
+        let seat = Seat::new()?;
         let supervisor = Supervisor::new(workers, self.patience, Instant::now());
         let (keeper, orders) = crossbeam_channel::unbounded();
         let driver = Arc::new(Driver::new(Core::new(
@@ -278,7 +279,7 @@ impl Builder {
             launch,
         };
         let keeping = Keeper::new(driver.clone(), self.observer, plan, orders, keeper.clone())?;
-        BytePool::start(driver, keeper, keeping, self.reactions)
+        BytePool::start(driver, keeper, (seat, keeping), self.reactions)
     }
 }
 
