@@ -16,6 +16,9 @@ pub enum Error {
     /// Progress can't be shown.
     #[error("cannot show progress")]
     Progress(#[from] progress::StartError),
+    /// The worker processes did not get another filter of their logs.
+    #[error("cannot change the filter of workers' logs")]
+    Filter(#[from] log_bridge::SetFilterError),
     /// The operating system refused.
     #[error("cannot {step}")]
     Os {
@@ -36,7 +39,7 @@ pub enum Error {
     },
     /// The executor can't do what was asked for.
     #[error(
-        "{executor:?} cannot have {what}; leave it out, or use `Executor::Processes` on a model by value"
+        "{executor:?} does not support {what}; leave it out, or use `Executor::Processes` on a model by value"
     )]
     Unsupported {
         /// Which executor.

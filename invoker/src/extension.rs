@@ -25,7 +25,7 @@ use crate::outputs::Outputs;
 /// ```
 pub trait Invoke: Iterator + Sized {
     /// As [`Invoker::map`].
-    fn invoke<M, R>(self, invoker: &Invoker<M, Self::Item, R>) -> Outputs<'_, M, Self::Item, R, Self>
+    fn invoke<M, R>(self, invoker: &Invoker<M, Self::Item, R>) -> Outputs<'_, Self::Item, R, Self>
     where
         M: Serialize + DeserializeOwned + Send + Sync + 'static,
         Self::Item: Serialize + DeserializeOwned + Send + 'static,
@@ -35,10 +35,7 @@ pub trait Invoke: Iterator + Sized {
     }
 
     /// As [`Invoker::map_unordered`].
-    fn invoke_unordered<M, R>(
-        self,
-        invoker: &Invoker<M, Self::Item, R>,
-    ) -> Outputs<'_, M, Self::Item, R, Self>
+    fn invoke_unordered<M, R>(self, invoker: &Invoker<M, Self::Item, R>) -> Outputs<'_, Self::Item, R, Self>
     where
         M: Serialize + DeserializeOwned + Send + Sync + 'static,
         Self::Item: Serialize + DeserializeOwned + Send + 'static,

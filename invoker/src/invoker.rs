@@ -1,15 +1,25 @@
 //! [`Invoker`]: an op on a model, for many tasks.
 
-use proc_pool::{Memory, TaskError, WorkerId};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use log_bridge::Filter;
+use proc_pool::{
+    BoxError, Interrupt, Interrupter, LocalPool, Memory, Snapshot, TaskError, WorkerId, Workers,
+};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::builder::OpBuilder;
 use crate::error::Error;
-use crate::executor::{Ended, Executor, InProcess, Processes, Threads};
+use crate::handle::Handle;
 use crate::journal::Journal;
+use crate::op::WithState;
 use crate::outputs::{Order, Outputs, Run};
+use crate::processes::{Ended, Processes};
 use crate::report::{Logs, MemoryUse, Model, ProcessCounts, Report, Tasks, Times};
+use crate::seed::{Seeded, Seeds};
+use crate::settings::Settings;
 
 /// Runs an op on one model for any number of tasks: `op(&model, task)`.
 ///
@@ -36,22 +46,26 @@ use crate::report::{Logs, MemoryUse, Model, ProcessCounts, Report, Tasks, Times}
 /// }
 /// ```
 pub struct Invoker<M, T, R> {
-    pub(crate) workers: usize,
-    pub(crate) journal: Journal,
-    pub(crate) place: Place<M, T, R>,
+    settings: Settings,
+    journal: Arc<Journal>,
+    place: Place<M, T, R>,
+    /// Tasks that were submitted alone.
+    singles: AtomicU64,
 }
 
 /// Where the ops of an invoker run.
 pub(crate) enum Place<M, T, R> {
     Processes(Processes<M, T, R>),
-    Threads(Threads<M, T, R>),
-    InProcess(InProcess<M, T, R>),
+    Local {
+        model: Arc<M>,
+        pool: LocalPool<Seeded<T>, R>,
+    },
 }
 
 impl<M, T, R> std::fmt::Debug for Invoker<M, T, R> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Invoker")
-            .field("workers", &self.workers)
+            .field("settings", &self.settings)
             .finish_non_exhaustive()
     }
 }
@@ -62,6 +76,15 @@ where
     T: Serialize + DeserializeOwned + Send + 'static,
     R: Serialize + DeserializeOwned + Send + 'static,
 {
+    pub(crate) fn new(settings: Settings, journal: Arc<Journal>, place: Place<M, T, R>) -> Self {
+        Self {
+            settings,
+            journal,
+            place,
+            singles: AtomicU64::new(0),
+        }
+    }
+
     /// Begins with the op: a plain `fn(&M, T) -> R`, or a closure that captures nothing.
     pub fn builder<F>(op: F) -> OpBuilder<F, M, T, R>
     where
@@ -70,28 +93,63 @@ where
         OpBuilder::new(op)
     }
 
+    /// As [`builder`](Self::builder), for an op with a state of its worker's: buffers that are used again, a cache, a
+    /// connection. `state` makes it once in each worker, from the model; both are plain `fn`s or closures that capture
+    /// nothing.
+    ///
+    /// A worker is a process, a thread, or the caller (callers at the same time have a state each). A state lives as long as
+    /// its worker: with processes, the next one begins with a fresh state. After a panic it is as the op left it. So an
+    /// output should not depend on what a state has gone through.
+    ///
+    /// ```
+    /// use invoker::{Executor, Invoker};
+    ///
+    /// let state = |_: &Vec<f64>| Ok(Vec::new());
+    /// let median = |model: &Vec<f64>, sorted: &mut Vec<f64>, most: f64| {
+    ///     sorted.clear(); // and not allocated again
+    ///     sorted.extend(model.iter().filter(|value| **value <= most));
+    ///     sorted.sort_by(f64::total_cmp);
+    ///     sorted.get(sorted.len() / 2).copied()
+    /// };
+    /// let builder = Invoker::builder_with_state(state, median).model(vec![3.0, 1.0, 2.0]);
+    /// let invoker = builder.executor(Executor::Threads).build()?;
+    /// let medians: Vec<Option<f64>> = invoker.map([3.0, 1.0, 0.0]).collect::<Result<_, _>>()?;
+    /// assert_eq!(medians, [Some(2.0), Some(1.0), None]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn builder_with_state<A, F, S>(state: A, op: F) -> OpBuilder<WithState<A, F, S>, M, T, R>
+    where
+        A: Fn(&M) -> Result<S, BoxError> + Copy + Send + Sync + 'static,
+        F: Fn(&M, &mut S, T) -> R + Copy + Send + Sync + 'static,
+        S: Send + 'static,
+    {
+        OpBuilder::new(WithState::new(state, op))
+    }
+
     /// Runs the op for every task and gives the outputs in the tasks' order.
     ///
     /// Tasks are taken from `tasks` as workers have room for them: it may be infinite.
-    pub fn map<I: IntoIterator<Item = T>>(&self, tasks: I) -> Outputs<'_, M, T, R, I::IntoIter> {
+    pub fn map<I: IntoIterator<Item = T>>(&self, tasks: I) -> Outputs<'_, T, R, I::IntoIter> {
         self.run(tasks.into_iter(), Order::Ordered)
     }
 
     /// As [`map`](Self::map), with outputs as they come.
-    pub fn map_unordered<I: IntoIterator<Item = T>>(&self, tasks: I) -> Outputs<'_, M, T, R, I::IntoIter> {
+    pub fn map_unordered<I: IntoIterator<Item = T>>(&self, tasks: I) -> Outputs<'_, T, R, I::IntoIter> {
         self.run(tasks.into_iter(), Order::AsCompleted)
     }
 
-    fn run<I: Iterator<Item = T>>(&self, tasks: I, order: Order) -> Outputs<'_, M, T, R, I> {
+    fn run<I: Iterator<Item = T>>(&self, tasks: I, order: Order) -> Outputs<'_, T, R, I> {
         let hint = tasks.size_hint();
         self.journal.begin(hint.1.filter(|high| *high == hint.0));
-        let run = match &self.place {
-            Place::Processes(processes) => Run::Processes(match order {
-                Order::Ordered => processes.pool.map(tasks),
-                Order::AsCompleted => processes.pool.map_unordered(tasks),
-            }),
-            Place::Threads(threads) => Run::Threads(threads.run(tasks, order)),
-            Place::InProcess(caller) => Run::InProcess(caller.run(tasks)),
+        let tasks = Seeds {
+            root: self.settings.seed.value,
+            tasks: tasks.enumerate(),
+        };
+        let run = match (&self.place, order) {
+            (Place::Processes(it), Order::Ordered) => Run::Processes(it.pool.map(tasks)),
+            (Place::Processes(it), Order::AsCompleted) => Run::Processes(it.pool.map_unordered(tasks)),
+            (Place::Local { pool, .. }, Order::Ordered) => Run::Local(pool.map(tasks)),
+            (Place::Local { pool, .. }, Order::AsCompleted) => Run::Local(pool.map_unordered(tasks)),
         };
         Outputs::new(run, &self.journal)
     }
@@ -105,37 +163,144 @@ where
         self.map_unordered(tasks).for_each(use_output);
     }
 
+    /// Runs the op for one task; [`Handle`] waits for the output, awaits it, or cancels the task. It waits until a worker
+    /// has room, whatever others wait for already: for many tasks there is [`map`](Self::map). With
+    /// [`Executor::InProcess`](crate::Executor) it runs at once, and returns with its output there.
+    ///
+    /// ```
+    /// use invoker::{Executor, Invoker};
+    /// # use std::time::Duration;
+    ///
+    /// let builder = Invoker::builder(|_: &(), n: u64| n * n).model(());
+    /// let invoker = builder.executor(Executor::Threads).build()?;
+    /// let (one, other) = (invoker.submit(2), invoker.submit(3));
+    /// assert_eq!(other.wait()?, 9);
+    /// match one.wait_timeout(Duration::from_secs(60)) {
+    ///     Ok(square) => assert_eq!(square?, 4), // or in an `async fn`: `one.await?`
+    ///     Err(slow) => drop(slow.kill()),
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn submit(&self, task: T) -> Handle<R> {
+        let index = self.singles.fetch_add(1, Ordering::Relaxed);
+        self.journal.begin(Some(1));
+        let task = Seeded::new(self.settings.seed.value, index, task);
+        let handle = match &self.place {
+            Place::Processes(processes) => processes.pool.submit(task),
+            Place::Local { pool, .. } => pool.submit(task),
+        };
+        Handle::new(handle, index, self.journal.clone())
+    }
+
+    /// What interrupts it from any thread, for as long as it exists: runs end early, and tasks that are not run have
+    /// [`Fault::Pool`](crate::Fault) as their error. Only processes can be killed: elsewhere [`Interrupt::Kill`] is as
+    /// [`Interrupt::Cancel`]. For Ctrl-C there is [`on_interrupt`](crate::Builder::on_interrupt).
+    ///
+    /// ```
+    /// use invoker::{Executor, Interrupt, Invoker};
+    ///
+    /// let builder = Invoker::builder(|_: &(), n: u64| n).model(());
+    /// let invoker = builder.executor(Executor::InProcess).build()?;
+    /// let interrupter = invoker.interrupter();
+    /// let mut outputs = invoker.map(0..); // would never end
+    /// assert_eq!(outputs.next().expect("the first")?, 0);
+    /// std::thread::spawn(move || interrupter.interrupt(Interrupt::Finish)).join().expect("no panic");
+    /// assert_eq!(outputs.count(), 0);
+    /// assert_eq!(invoker.finish()?.interrupted, Some("finish"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn interrupter(&self) -> Interrupter {
+        match &self.place {
+            Place::Processes(processes) => processes.pool.bytes().interrupter(),
+            Place::Local { pool, .. } => pool.interrupter(),
+        }
+    }
+
+    /// How it was interrupted, if it was: then runs may have ended before their inputs did, and new ones give nothing.
+    pub fn interrupted(&self) -> Option<Interrupt> {
+        match &self.place {
+            Place::Processes(processes) => processes.pool.bytes().interrupted(),
+            Place::Local { pool, .. } => pool.interrupted(),
+        }
+    }
+
     /// The model; with worker processes a view of the shared one.
     pub fn model(&self) -> &M {
         match &self.place {
             Place::Processes(processes) => &processes.model,
-            Place::Threads(threads) => &threads.model,
-            Place::InProcess(caller) => &caller.model,
+            Place::Local { model, .. } => model,
         }
+    }
+
+    /// What it was built with.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
     }
 
     /// Number of workers.
     pub fn workers(&self) -> usize {
-        self.workers
+        match &self.place {
+            Place::Processes(processes) => processes.pool.bytes().workers(),
+            Place::Local { pool, .. } => pool.workers(),
+        }
+    }
+
+    /// Makes it have more or fewer worker processes, also in the middle of runs. It returns at once; no task is lost or run
+    /// twice.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] unless there are processes; a number of workers that makes no sense.
+    pub fn resize(&self, workers: Workers) -> Result<(), Error> {
+        Ok(self
+            .processes("another number of workers")?
+            .pool
+            .resize(workers)?)
+    }
+
+    /// Sends the worker processes another filter of their logs than they were built with; it is in force within 100 ms.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] unless there are processes; a filter of too many targets.
+    pub fn set_filter(&self, filter: &Filter) -> Result<(), Error> {
+        Ok(self
+            .processes("a filter of workers' logs")?
+            .watch
+            .set_filter(filter)?)
+    }
+
+    fn processes(&self, what: &'static str) -> Result<&Processes<M, T, R>, Error> {
+        match &self.place {
+            Place::Processes(processes) => Ok(processes),
+            Place::Local { .. } => Err(Error::Unsupported {
+                executor: self.settings.executor.value,
+                what,
+            }),
+        }
+    }
+
+    /// What the worker processes are doing now, as a table when printed; `None` unless there are processes.
+    pub fn snapshot(&self) -> Option<Snapshot> {
+        self.processes("").ok().map(|processes| processes.pool.snapshot())
     }
 
     /// Process ids of the worker processes that are there now.
     pub fn pids(&self) -> Vec<(WorkerId, u32)> {
-        match &self.place {
-            Place::Processes(processes) => processes.pool.bytes().pids(),
-            _ => Vec::new(),
-        }
+        let processes = self.processes("").ok();
+        processes.map_or_else(Vec::new, |processes| processes.pool.bytes().pids())
     }
 
-    /// Lets the workers end and tells what everything took. (Dropping an invoker kills them.)
+    /// Waits for the tasks that were submitted, lets the workers end and tells what everything took. (Dropping an
+    /// invoker kills worker processes.)
     ///
     /// # Errors
     /// When the workers had failed.
     pub fn finish(self) -> Result<Report, Error> {
+        let (workers, interrupted) = (self.workers(), self.interrupted());
         let Self {
-            workers,
+            settings,
             journal,
             place,
+            ..
         } = self;
         let (done, failed) = journal.counts();
         let run = journal.elapsed().as_secs_f64();
@@ -146,13 +311,18 @@ where
         };
         let own = Memory::of(std::process::id()).and_then(|memory| memory.proportional);
         let mut report = Report {
-            executor: Executor::InProcess.name(),
+            executor: settings.executor.value.name(),
             workers,
             tasks: Tasks {
                 done,
                 failed,
                 per_second,
             },
+            interrupted: interrupted.map(|how| match how {
+                Interrupt::Finish => "finish",
+                Interrupt::Cancel => "cancel",
+                _ => "kill",
+            }),
             times: Times {
                 share: 0.0,
                 start: 0.0,
@@ -167,15 +337,13 @@ where
             logs: None,
         };
         match place {
-            Place::InProcess(_) => {}
-            Place::Threads(_) => report.executor = Executor::Threads.name(),
+            Place::Local { pool, .. } => pool.shutdown(),
             Place::Processes(processes) => {
-                report.executor = Executor::Processes.name();
                 report.times.share = processes.share.as_secs_f64();
                 report.times.start = processes.start.as_secs_f64();
-                let segment = processes.image.segment();
-                report.model = segment.backing().map(|backing| Model {
-                    bytes: segment.len() as u64,
+                let backing = processes.image.segment().backing();
+                report.model = backing.map(|backing| Model {
+                    bytes: processes.image.bytes(),
                     backing: backing.name(),
                 });
                 if let Some(memory) = &mut report.memory {
@@ -199,7 +367,7 @@ where
             }
         }
         // Last, so that what workers logged to the end stands above the finished bar.
-        journal.close();
+        journal.close(interrupted);
         Ok(report)
     }
 }

@@ -1,15 +1,14 @@
 //! The journal: what was given to callers, and when.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use proc_pool::{Interrupt, TaskError};
 use progress::{Bar, Counters, Outcome, Reporter, Total};
-use std::sync::Arc;
 
 /// Keeps count of runs and outputs, and shows the bar while there is something to show.
 pub(crate) struct Journal {
-    reporter: Option<Arc<Reporter>>,
     bar: Bar,
     done: AtomicU64,
     failed: AtomicU64,
@@ -17,6 +16,7 @@ pub(crate) struct Journal {
 }
 
 struct State {
+    reporter: Option<Arc<Reporter>>,
     /// Tasks announced by all runs; unknown once one run does not know.
     total: Total,
     /// Begin of the first run, end of the last.
@@ -29,6 +29,7 @@ impl Journal {
     pub(crate) fn new(bar: Bar, reporter: Option<Arc<Reporter>>) -> Self {
         let failures = bar.counters();
         let state = State {
+            reporter,
             total: Total::Known(0),
             begun: None,
             rested: None,
@@ -36,7 +37,6 @@ impl Journal {
         };
         let (done, failed) = (AtomicU64::new(0), AtomicU64::new(0));
         Self {
-            reporter,
             bar,
             done,
             failed,
@@ -59,19 +59,29 @@ impl Journal {
         if state.begun.is_none() {
             state.begun = Some(Instant::now());
             // From now on: its rate should not count the time before.
-            if let Some(reporter) = &self.reporter {
+            if let Some(reporter) = &state.reporter {
                 reporter.add(&self.bar);
             }
         }
     }
 
-    pub(crate) fn done(&self) {
-        self.done.fetch_add(1, Ordering::Relaxed);
+    /// An output was given.
+    pub(crate) fn count<R>(&self, output: &Result<R, TaskError>) {
+        match output {
+            Ok(_) => {
+                self.done.fetch_add(1, Ordering::Relaxed);
+            }
+            Err(_) => {
+                self.failed.fetch_add(1, Ordering::Relaxed);
+                self.state().failures.counter(Outcome::Failed).inc();
+            }
+        }
     }
 
-    pub(crate) fn failed(&self) {
-        self.failed.fetch_add(1, Ordering::Relaxed);
-        self.state().failures.counter(Outcome::Failed).inc();
+    /// The output of a task was given that was a run of its own.
+    pub(crate) fn end<R>(&self, output: &Result<R, TaskError>) {
+        self.count(output);
+        self.rest();
     }
 
     /// A run has ended, or was left.
@@ -79,9 +89,15 @@ impl Journal {
         self.state().rested = Some(Instant::now());
     }
 
-    /// Nothing more is to be shown.
-    pub(crate) fn close(&self) {
-        self.bar.finish();
+    /// Nothing more is to be shown: the bar's last state stays, or of an interrupted run nothing.
+    pub(crate) fn close(&self, interrupted: Option<Interrupt>) {
+        match interrupted {
+            None => self.bar.finish(),
+            Some(_) => self.bar.dismiss(),
+        }
+        // Handles may be around for longer.
+        let reporter = self.state().reporter.take();
+        drop(reporter);
     }
 
     pub(crate) fn counts(&self) -> (u64, u64) {

@@ -16,13 +16,17 @@ mod builder;
 mod error;
 mod executor;
 mod extension;
+mod handle;
 mod invoker;
 mod isolated;
 mod journal;
+mod op;
 mod outputs;
+mod processes;
 #[cfg(doctest)]
 mod readme;
 mod report;
+mod seed;
 mod settings;
 mod step;
 mod watch;
@@ -32,13 +36,18 @@ pub use builder::{Builder, OpBuilder};
 pub use error::Error;
 pub use executor::Executor;
 pub use extension::Invoke;
+pub use handle::Handle;
 pub use invoker::Invoker;
 pub use isolated::{IsolatedError, run_isolated};
-pub use log_bridge::Filter;
+pub use log_bridge::{Filter, SetFilterError};
+pub use op::{Op, WithState};
 pub use outputs::Outputs;
-pub use proc_pool::{Cause, Fault, TaskError, WorkerId, Workers, init, init_in_tests};
+pub use proc_pool::{
+    BoxError, Cancelled, Cause, Fault, Interrupt, Interrupter, KillReason, OnInterrupt, PoolError, Redirect,
+    Snapshot, TaskError, Threads, WorkerId, Workers, init, init_in_tests,
+};
 pub use progress::{Render, Reporter, StartError as ProgressError, Total};
 pub use report::{Logs, MemoryUse, Model, ProcessCounts, Report, Tasks, Times};
 pub use settings::{EXECUTOR_VARIABLE, Origin, PROGRESS_VARIABLE, Setting, Settings, WORKERS_VARIABLE};
 pub use shm_buffers::{Backing, BackingKind, Buffer, Image, share};
-pub use step::step;
+pub use step::{step, task_seed};

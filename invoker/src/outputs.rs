@@ -1,9 +1,9 @@
 //! [`Outputs`]: the iterator over what the ops give, whichever executor runs them.
 
-use proc_pool::TaskError;
+use proc_pool::{LocalMap, Map, TaskError};
 
-use crate::executor::{InProcessRun, ThreadsRun};
 use crate::journal::Journal;
+use crate::seed::{Seeded, Seeds};
 
 /// In which order outputs come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,48 +15,45 @@ pub(crate) enum Order {
 /// The outputs of a run, as they become available: `Ok`, or what happened to that task.
 ///
 /// Tasks are taken from the input as there is room for them. Dropping it forgets the tasks under way.
-pub struct Outputs<'a, M, T, R, I: Iterator> {
-    run: Run<'a, M, T, R, I>,
+pub struct Outputs<'a, T, R, I: Iterator<Item = T>> {
+    run: Run<'a, T, R, I>,
     journal: &'a Journal,
 }
 
-pub(crate) enum Run<'a, M, T, R, I: Iterator> {
-    Processes(proc_pool::Map<'a, I, R>),
-    Threads(ThreadsRun<'a, M, T, R, I>),
-    InProcess(InProcessRun<'a, M, T, R, I>),
+pub(crate) enum Run<'a, T, R, I: Iterator<Item = T>> {
+    Processes(Map<'a, Seeds<I>, R>),
+    Local(LocalMap<'a, Seeded<T>, R, Seeds<I>>),
 }
 
-impl<'a, M, T, R, I: Iterator> Outputs<'a, M, T, R, I> {
-    pub(crate) fn new(run: Run<'a, M, T, R, I>, journal: &'a Journal) -> Self {
+impl<'a, T, R, I: Iterator<Item = T>> Outputs<'a, T, R, I> {
+    pub(crate) fn new(run: Run<'a, T, R, I>, journal: &'a Journal) -> Self {
         Self { run, journal }
     }
 }
 
-impl<M, T, R, I: Iterator> std::fmt::Debug for Outputs<'_, M, T, R, I> {
+impl<T, R, I: Iterator<Item = T>> std::fmt::Debug for Outputs<'_, T, R, I> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Outputs").finish_non_exhaustive()
     }
 }
 
-impl<M, T, R, I: Iterator<Item = T>> Iterator for Outputs<'_, M, T, R, I> {
+impl<T: Send + 'static, R: Send + 'static, I: Iterator<Item = T>> Iterator for Outputs<'_, T, R, I> {
     type Item = Result<R, TaskError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         let output = match &mut self.run {
             Run::Processes(run) => run.next(),
-            Run::Threads(run) => run.next(),
-            Run::InProcess(run) => run.next(),
+            Run::Local(run) => run.next(),
         };
         match &output {
-            Some(Ok(_)) => self.journal.done(),
-            Some(Err(_)) => self.journal.failed(),
+            Some(output) => self.journal.count(output),
             None => self.journal.rest(),
         }
         output
     }
 }
 
-impl<M, T, R, I: Iterator> Drop for Outputs<'_, M, T, R, I> {
+impl<T, R, I: Iterator<Item = T>> Drop for Outputs<'_, T, R, I> {
     fn drop(&mut self) {
         self.journal.rest();
     }

@@ -15,6 +15,8 @@ pub struct Report {
     pub workers: usize,
     /// Tasks.
     pub tasks: Tasks,
+    /// How it was interrupted, if it was: `finish`, `cancel` or `kill`.
+    pub interrupted: Option<&'static str>,
     /// Times.
     pub times: Times,
     /// The shared model, with worker processes.
@@ -55,7 +57,7 @@ pub struct Times {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Model {
-    /// Bytes of its image.
+    /// Bytes of its image, and of the buffers that stayed where they had been built.
     pub bytes: u64,
     /// Where it is: `anonymous`, `named` or `file`.
     pub backing: &'static str,
@@ -116,6 +118,9 @@ impl fmt::Display for Report {
             seconds(times.run)
         )?;
         write!(f, " ({:.0}/s)", tasks.per_second)?;
+        if let Some(how) = self.interrupted {
+            write!(f, ", interrupted ({how})")?;
+        }
         if let Some(model) = &self.model {
             write!(
                 f,
@@ -195,6 +200,7 @@ mod tests {
                 failed: 1,
                 per_second: 1342.0,
             },
+            interrupted: Some("cancel"),
             times: Times {
                 share: 0.0042,
                 start: 0.0095,
@@ -221,7 +227,7 @@ mod tests {
             }),
         };
         let expected = "executor  processes, 2 workers
-tasks     670 done, 1 failed in 500.0 ms (1342/s)
+tasks     670 done, 1 failed in 500.0 ms (1342/s), interrupted (cancel)
 shared    7.0 MiB in anonymous memory, moved in 4.2 ms; workers started in 9.5 ms
 memory    PSS: leader 12.0 MiB, workers 3.0 MiB + 1000 B
 processes 3 started, 1 died, 2 tasks resent, 4 retried
@@ -239,6 +245,7 @@ logs      7 delivered, 3 dropped";
                 failed: 0,
                 per_second: 2.0,
             },
+            interrupted: None,
             times: Times {
                 share: 0.0,
                 start: 0.0,

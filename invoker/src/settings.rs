@@ -6,7 +6,7 @@
 use std::fmt;
 use std::num::NonZeroUsize;
 
-use proc_pool::Workers;
+use proc_pool::{OnInterrupt, Workers};
 use progress::Render;
 
 use crate::error::Error;
@@ -53,7 +53,22 @@ pub struct Setting<T> {
     pub origin: Origin,
 }
 
+impl<T> Setting<T> {
+    fn map<R>(&self, f: impl FnOnce(T) -> R) -> Setting<R>
+    where
+        T: Copy,
+    {
+        Setting {
+            value: f(self.value),
+            origin: self.origin,
+        }
+    }
+}
+
 /// The settings that [`build`](crate::Builder::build) would use. Printed, they are a table.
+///
+/// What ops have to bear (that they are killed, or run twice) is said in code alone: no variable sets deadlines or
+/// retries.
 ///
 /// ```
 /// use invoker::{Executor, Invoker, Origin};
@@ -64,7 +79,7 @@ pub struct Setting<T> {
 /// println!("{settings}");
 /// # Ok::<(), invoker::Error>(())
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Settings {
     /// Where ops run.
@@ -73,44 +88,71 @@ pub struct Settings {
     pub workers: Setting<NonZeroUsize>,
     /// How progress is shown, if it is.
     pub progress: Setting<Render>,
+    /// What Ctrl-C does.
+    pub on_interrupt: Setting<OnInterrupt>,
+    /// The root of the tasks' seeds.
+    pub seed: Setting<Option<u64>>,
+    /// What only worker processes have, by the name of the builder's method and as text; empty for other executors.
+    pub processes: Vec<(&'static str, Setting<String>)>,
     /// How many invokers this process is inside of.
     pub level: usize,
 }
 
 impl fmt::Display for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            executor,
-            workers,
-            progress,
-            level,
-        } = self;
-        writeln!(f, "{:<10} {:<12} origin", "setting", "value")?;
-        writeln!(
-            f,
-            "{:<10} {:<12} {}",
-            "executor",
-            executor.value.name(),
-            executor.origin
-        )?;
-        writeln!(f, "{:<10} {:<12} {}", "workers", workers.value, workers.origin)?;
-        writeln!(
-            f,
-            "{:<10} {:<12} {}",
-            "progress",
-            progress.value.to_string(),
-            progress.origin
-        )?;
-        write!(f, "{:<10} {:<12}", "level", level)
+        fn row<T: fmt::Display>(name: &str, setting: &Setting<T>) -> String {
+            let value = setting.value.to_string();
+            format!("{name:<17} {value:<12} {}\n", setting.origin)
+        }
+        writeln!(f, "{:<17} {:<12} origin", "setting", "value")?;
+        f.write_str(&row("executor", &self.executor.map(Executor::name)))?;
+        f.write_str(&row("workers", &self.workers))?;
+        f.write_str(&row("progress", &self.progress))?;
+        f.write_str(&row(
+            "on_interrupt",
+            &self.on_interrupt.map(|it| format!("{it:?}")),
+        ))?;
+        let seed = self
+            .seed
+            .map(|it| it.map_or_else(|| "none".to_owned(), |root| root.to_string()));
+        f.write_str(&row("seed", &seed))?;
+        for (name, setting) in &self.processes {
+            f.write_str(&row(name, setting))?;
+        }
+        write!(f, "{:<17} {:<12}", "level", self.level)
     }
 }
 
 /// What a builder was told.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Choices {
     pub(crate) executor: Option<Executor>,
     pub(crate) workers: Option<Workers>,
+    pub(crate) on_interrupt: Option<OnInterrupt>,
+    pub(crate) seed: Option<u64>,
+    /// Some of [`FOR_PROCESSES`], as text.
+    pub(crate) processes: Vec<(&'static str, String)>,
 }
+
+/// What only worker processes have, and what it is when nobody says anything.
+const FOR_PROCESSES: [(&str, &str); 16] = [
+    ("backing", "Auto"),
+    ("deadline", "none"),
+    ("retries", "0"),
+    ("start_timeout", "60s"),
+    ("recycle_after", "never"),
+    ("recycle_above", "never"),
+    ("memory_limit", "none"),
+    ("threads", "Share"),
+    ("env", "as here"),
+    ("current_dir", "as here"),
+    ("stdout", "Inherit"),
+    ("stderr", "Inherit"),
+    ("logs", "as wanted"),
+    ("log_panics", "no"),
+    ("on_dump", "nobody"),
+    ("stack_on_deadline", "no"),
+];
 
 /// Reads the environment. Injected, so that tests need not change it.
 pub(crate) type Environment<'a> = &'a dyn Fn(&'static str) -> Option<String>;
@@ -120,7 +162,7 @@ pub(crate) fn environment(name: &'static str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-pub(crate) fn resolve(choices: Choices, environment: Environment<'_>) -> Result<Settings, Error> {
+pub(crate) fn resolve(choices: &Choices, environment: Environment<'_>) -> Result<Settings, Error> {
     let level = match environment(LEVEL_VARIABLE) {
         None => 0,
         Some(text) => parse(LEVEL_VARIABLE, &text, "a whole number", |text| text.parse().ok())?,
@@ -172,11 +214,34 @@ pub(crate) fn resolve(choices: Choices, environment: Environment<'_>) -> Result<
     };
     let progress = pick(None, progress, PROGRESS_VARIABLE, Render::default());
     Ok(Settings {
+        processes: for_processes(executor.value, &choices.processes)?,
         executor,
         workers,
         progress,
+        on_interrupt: told(choices.on_interrupt, OnInterrupt::default()),
+        seed: told(choices.seed.map(Some), None),
         level,
     })
+}
+
+fn for_processes(
+    executor: Executor,
+    chosen: &[(&'static str, String)],
+) -> Result<Vec<(&'static str, Setting<String>)>, Error> {
+    if executor != Executor::Processes {
+        return match chosen.first() {
+            Some((what, _)) => Err(Error::Unsupported { executor, what }),
+            None => Ok(Vec::new()),
+        };
+    }
+    let setting = |(name, default): (&'static str, &str)| {
+        let mut values = chosen.iter().filter(|it| it.0 == name).map(|it| &*it.1);
+        let value = values
+            .next()
+            .map(|first| values.fold(first.to_owned(), |all, it| all + ", " + it));
+        (name, told(value, default.to_owned()))
+    };
+    Ok(FOR_PROCESSES.into_iter().map(setting).collect())
 }
 
 /// The caller is the only worker there.
@@ -195,6 +260,11 @@ fn in_process(asked: Option<Workers>) -> Result<Setting<NonZeroUsize>, Error> {
             what: "several workers",
         }),
     }
+}
+
+/// What only code can say.
+fn told<T>(code: Option<T>, default: T) -> Setting<T> {
+    pick(code, None, "", default)
 }
 
 fn pick<T>(code: Option<T>, environment: Option<T>, variable: &'static str, default: T) -> Setting<T> {
@@ -249,7 +319,7 @@ mod tests {
                 .find(|(variable, _)| *variable == name)
                 .map(|(_, value)| (*value).to_owned())
         };
-        resolve(choices, &find)
+        resolve(&choices, &find)
     }
 
     #[test]
@@ -290,6 +360,7 @@ mod tests {
         let choices = Choices {
             executor: Some(Executor::Processes),
             workers: Some(Workers::Count(3)),
+            ..Choices::default()
         };
         let settings = resolved(choices, &environment).expect("nothing is wrong");
         assert_eq!(
@@ -299,9 +370,40 @@ mod tests {
         assert_eq!(settings.executor.origin, Origin::Code);
         let text = settings.to_string();
         assert!(
-            text.contains("executor   processes    code") && text.contains("workers    3"),
+            text.contains("executor          processes    code\nworkers           3 "),
             "{text}"
         );
+    }
+
+    #[test]
+    fn what_only_processes_have_is_told_or_refused() {
+        let choices = |executor| Choices {
+            executor: Some(executor),
+            seed: Some(7),
+            processes: vec![
+                ("retries", "2".into()),
+                ("env", "A".into()),
+                ("env", "no B".into()),
+            ],
+            ..Choices::default()
+        };
+        let settings = resolved(choices(Executor::Processes), &[]).expect("nothing is wrong");
+        let text = settings.to_string();
+        for row in [
+            "seed              7            code",
+            "deadline          none         default",
+            "retries           2            code",
+            "env               A, no B      code",
+        ] {
+            assert!(text.contains(row), "{row}\n{text}");
+        }
+        let refused = resolved(choices(Executor::Threads), &[]);
+        assert!(
+            matches!(refused, Err(Error::Unsupported { what: "retries", .. })),
+            "{refused:?}"
+        );
+        let known = |name| FOR_PROCESSES.iter().any(|it| it.0 == name);
+        assert!(settings.processes.iter().all(|it| known(it.0)) && settings.processes.len() == 16);
     }
 
     #[test]
@@ -333,6 +435,7 @@ mod tests {
             let choices = Choices {
                 executor: Some(Executor::Threads),
                 workers: Some(Workers::Count(1)),
+                ..Choices::default()
             };
             let error = resolved(choices, &[(variable, value)])
                 .expect_err(value)
@@ -348,10 +451,10 @@ mod tests {
     fn the_caller_is_one_worker() {
         let choices = Choices {
             executor: Some(Executor::InProcess),
-            workers: None,
+            ..Choices::default()
         };
         assert_eq!(
-            resolved(choices, &[(WORKERS_VARIABLE, "4")])
+            resolved(choices.clone(), &[(WORKERS_VARIABLE, "4")])
                 .expect("fine")
                 .workers
                 .value

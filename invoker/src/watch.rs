@@ -1,11 +1,12 @@
-//! What the leader hears of its workers: logs to the bridge's collector, counts to the progress bar.
+//! What the leader hears of its worker processes: logs and printed lines to the bridge's collector, counts to the
+//! progress bar.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use log_bridge::{Collector, CollectorHandle, Tally};
-use proc_pool::{Cause, Observer, WorkerId};
+use log_bridge::{Collector, CollectorHandle, Filter, SetFilterError, Source, Stdio, Tally};
+use proc_pool::{Cause, Observer, Stream, WorkerId};
 use progress::Bar;
 use shm_buffers::ring::Consumer;
 use shm_buffers::slots::Slots;
@@ -45,6 +46,10 @@ impl Watch {
         self.sources.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(crate) fn set_filter(&self, filter: &Filter) -> Result<(), SetFilterError> {
+        self.logs.set_filter(filter)
+    }
+
     /// What became of all log records.
     pub(crate) fn tally(&self) -> Tally {
         // What workers have written up to now is worth a moment.
@@ -58,7 +63,7 @@ impl Observer for Watch {
         // It fails only for a ring that is no log ring; ours is.
         let _ = self
             .logs
-            .add(log_bridge::Source::new(worker.0.into()), side, log_slots(&slots));
+            .add(Source::new(worker.0.into()), side, log_slots(&slots));
         let source = self.bar.add_source(progress_slots(&slots));
         if let Some(before) = self.sources().insert(worker, source) {
             before.retire();
@@ -72,5 +77,13 @@ impl Observer for Watch {
         self.logs
             .remove(worker.0.into(), LAST_WORDS)
             .map_or(Vec::new(), |departed| departed.records)
+    }
+
+    fn printed(&self, worker: WorkerId, stream: Stream, line: &str) {
+        let stdio = match stream {
+            Stream::Stdout => Stdio::Stdout,
+            Stream::Stderr => Stdio::Stderr,
+        };
+        self.logs.lines(Source::new(worker.0.into()), stdio).line(line);
     }
 }

@@ -1,6 +1,7 @@
-//! What runs in a worker process: the model attached, logs and progress connected, the op called.
+//! What runs in a worker, process or not: the model, the op, its state; in a process, logs and progress connected.
 
 use std::marker::PhantomData;
+use std::sync::Arc;
 
 use log_bridge::{Filter, WorkerLayer};
 use proc_pool::{BoxError, Worker, WorkerContext};
@@ -10,6 +11,8 @@ use serde::{Deserialize, Serialize};
 use shm_buffers::slots::Slots;
 use shm_buffers::{Image, SegmentHandle};
 
+use crate::op::Op;
+use crate::seed::Seeded;
 use crate::step::Tasks;
 
 /// A worker's slots: the log bridge's, then progress's.
@@ -23,31 +26,58 @@ pub(crate) fn progress_slots(slots: &Slots) -> Slots {
     slots.part(log_bridge::SLOTS..SLOTS)
 }
 
-/// What every worker is made from.
+/// What every worker process is made from.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Init {
     pub(crate) image: SegmentHandle,
     pub(crate) logs: Filter,
+    pub(crate) panics: Panics,
 }
 
-/// A worker process of an [`Invoker`](crate::Invoker): `F` is its op, on a model `M`.
-pub(crate) struct ModelWorker<F, M, T, R> {
-    model: M,
+/// What becomes of panics in worker processes, besides being their task's error.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub(crate) enum Panics {
+    Silent,
+    Logged,
+}
+
+/// A worker of an [`Invoker`](crate::Invoker): `F` is its op, on a model `M`.
+pub(crate) struct ModelWorker<F: Op<M, T, R>, M, T, R> {
+    model: Arc<M>,
     op: F,
+    state: F::State,
     tasks: Tasks,
     types: PhantomData<fn(T) -> R>,
 }
 
+impl<F: Op<M, T, R>, M, T, R> ModelWorker<F, M, T, R> {
+    pub(crate) fn new(model: Arc<M>, op: F, counters: Counters) -> Result<Self, BoxError> {
+        Ok(Self {
+            state: op.start(&model)?,
+            model,
+            op,
+            tasks: Tasks::new(counters),
+            types: PhantomData,
+        })
+    }
+
+    #[inline]
+    pub(crate) fn call(&mut self, Seeded { seed, task }: Seeded<T>) -> R {
+        let Self { model, op, state, .. } = self;
+        self.tasks.run(seed, || op.run(model, state, task))
+    }
+}
+
 impl<F, M, T, R> Worker for ModelWorker<F, M, T, R>
 where
-    F: Fn(&M, T) -> R + Copy + 'static,
+    F: Op<M, T, R>,
     M: DeserializeOwned + 'static,
-    T: Serialize + DeserializeOwned + 'static,
-    R: Serialize + DeserializeOwned + 'static,
+    T: 'static,
+    R: 'static,
 {
     type Op = F;
     type Init = Init;
-    type Task = T;
+    type Task = Seeded<T>;
     type Output = R;
 
     fn start(context: &mut WorkerContext, op: F, init: Init) -> Result<Self, BoxError> {
@@ -55,18 +85,15 @@ where
             let layer = WorkerLayer::builder(side, log_slots(context.slots())).filter(init.logs);
             layer.install()?;
         }
+        if init.panics == Panics::Logged {
+            log_bridge::log_panics();
+        }
         let model = Image::attach(&init.image)?.load()?;
-        let tasks = Tasks::new(Counters::new(progress_slots(context.slots())));
-        Ok(Self {
-            model,
-            op,
-            tasks,
-            types: PhantomData,
-        })
+        let counters = Counters::new(progress_slots(context.slots()));
+        Self::new(Arc::new(model), op, counters)
     }
 
-    fn run(&mut self, task: T) -> R {
-        let Self { model, op, tasks, .. } = self;
-        tasks.run(|| op(model, task))
+    fn run(&mut self, task: Seeded<T>) -> R {
+        self.call(task)
     }
 }

@@ -222,6 +222,10 @@ impl Collector {
         tally
     }
 
+    pub(crate) fn replays_into(&self) -> &Dispatch {
+        &self.dispatch
+    }
+
     pub(crate) fn remove_all(&mut self) {
         while let Some(source) = self.sources.first() {
             self.remove(source.id);

@@ -87,14 +87,30 @@ impl Lines {
     /// # Errors
     /// If reading fails; what was read before was emitted.
     pub fn run(self, pipe: impl Read) -> io::Result<Captured> {
-        let dispatch = self.dispatch.clone();
-        let dispatch = dispatch.unwrap_or_else(|| dispatcher::get_default(Clone::clone));
-        dispatcher::with_default(&dispatch, || self.read(BufReader::new(pipe)))
+        self.as_worker(|| self.read(BufReader::new(pipe)))
     }
 
-    fn read(self, mut pipe: impl BufRead) -> io::Result<Captured> {
-        let id = self.source.id;
-        let _worker = tracing::error_span!(target: "log_bridge", parent: None, "worker", id).entered();
+    /// Emits one line that somebody else has read, as it is: it is not cut.
+    ///
+    /// ```
+    /// use log_bridge::{Lines, Source, Stdio};
+    /// Lines::new(Source::new(3), Stdio::Stderr).line("libfoo: no such device");
+    /// ```
+    pub fn line(&self, line: &str) {
+        self.as_worker(|| self.emit(line));
+    }
+
+    fn as_worker<R>(&self, emit: impl FnOnce() -> R) -> R {
+        let dispatch = self.dispatch.clone();
+        let dispatch = dispatch.unwrap_or_else(|| dispatcher::get_default(Clone::clone));
+        dispatcher::with_default(&dispatch, || {
+            let id = self.source.id;
+            let _worker = tracing::error_span!(target: "log_bridge", parent: None, "worker", id).entered();
+            emit()
+        })
+    }
+
+    fn read(&self, mut pipe: impl BufRead) -> io::Result<Captured> {
         let mut captured = Captured::default();
         let mut line = Vec::new();
         loop {

@@ -9,9 +9,11 @@ use std::time::{Duration, Instant};
 
 use shm_buffers::ring::Consumer;
 use shm_buffers::slots::Slots;
+use tracing_core::Dispatch;
 
 use crate::collector::{AddError, Collector, Departed, Source};
 use crate::filter::Filter;
+use crate::lines::{Lines, Stdio};
 use crate::pushed::{FilterTooLong, Pushable};
 use crate::tally::{SLOTS, Tally};
 
@@ -90,6 +92,7 @@ pub struct CollectorHandle {
     thread: Option<JoinHandle<()>>,
     ended: Mutex<Receiver<()>>,
     tally: Arc<Mutex<Tally>>,
+    dispatch: Dispatch,
 }
 
 impl Collector {
@@ -102,6 +105,7 @@ impl Collector {
         let (commands, received) = channel();
         let (end, ended) = sync_channel(1);
         let tally = Arc::new(Mutex::new(self.tally()));
+        let dispatch = self.replays_into().clone();
         let pump = Pump {
             collector: self,
             tally: tally.clone(),
@@ -116,6 +120,7 @@ impl Collector {
             thread: Some(thread),
             ended: Mutex::new(ended),
             tally,
+            dispatch,
         })
     }
 }
@@ -132,6 +137,11 @@ impl CollectorHandle {
         }
         self.send(Command::Add(source, consumer, slots))
             .ok_or(AddError::Stopped { id })
+    }
+
+    /// What turns lines that `source` prints to `stdio` into events, where the collector's go.
+    pub fn lines(&self, source: Source, stdio: Stdio) -> Lines {
+        Lines::new(source, stdio).dispatch(self.dispatch.clone())
     }
 
     /// As [`Collector::set_filter`]; does not wait.

@@ -13,6 +13,7 @@ use crate::driver::Driver;
 use crate::error::{Fault, TaskError};
 use crate::jobs::{Completions, JobKey, Outcome};
 use crate::ledger::Kept;
+use crate::local::Single;
 use crate::map::{Decode, decode};
 use crate::payload::Payload;
 
@@ -33,6 +34,18 @@ pub enum Cancelled {
 /// It outlives its pool: what was not run then has its error. Dropping it withdraws the task unless that has begun.
 #[must_use = "dropping it withdraws the task"]
 pub struct Handle<R> {
+    index: u64,
+    pending: Pending<R>,
+}
+
+/// Where the output will be.
+enum Pending<R> {
+    Pool(InPool<R>),
+    Local(Arc<Single<R>>),
+}
+
+/// A task of a pool of processes.
+struct InPool<R> {
     driver: Arc<Driver>,
     job: JobKey,
     index: u64,
@@ -60,12 +73,18 @@ impl<R> Handle<R> {
             None => Kept::Frame(Vec::new()),
         });
         let (job, index) = driver.core().submit_one(payload);
-        Self {
+        let pending = Pending::Pool(InPool {
             driver: driver.clone(),
             job,
             index,
             decode,
-        }
+        });
+        Self { index, pending }
+    }
+
+    pub(crate) fn local(index: u64, single: Arc<Single<R>>) -> Self {
+        let pending = Pending::Local(single);
+        Self { index, pending }
     }
 
     /// The task's number among those submitted to its pool, from 0: [`TaskError::task`].
@@ -75,9 +94,10 @@ impl<R> Handle<R> {
 
     /// Whether its output, or its error, is there.
     pub fn is_finished(&self) -> bool {
-        let mut core = self.driver.core();
-        core.pump();
-        core.is_done(self.job)
+        match &self.pending {
+            Pending::Pool(task) => task.is_finished(),
+            Pending::Local(task) => task.is_finished(),
+        }
     }
 
     /// Waits for the output.
@@ -85,8 +105,9 @@ impl<R> Handle<R> {
     /// # Errors
     /// What happened to the task.
     pub fn wait(self) -> Result<R, TaskError> {
-        let done = self.driver.wait(None, |core| core.take_done(self.job));
-        self.read(done)
+        // Without a deadline, there is an output at the end.
+        let output = self.take(None).unwrap_or(Err(Fault::Cancelled));
+        output.map_err(self.error())
     }
 
     /// Waits for the output, for `timeout` at most.
@@ -94,11 +115,23 @@ impl<R> Handle<R> {
     /// # Errors
     /// The handle itself when the time is over; the task goes on.
     pub fn wait_timeout(self, timeout: Duration) -> Result<Result<R, TaskError>, Self> {
-        let deadline = Instant::now().checked_add(timeout);
-        match self.driver.wait(deadline, |core| core.take_done(self.job)) {
-            None if deadline.is_some() => Err(self),
-            done => Ok(self.read(done)),
+        match self.take(Instant::now().checked_add(timeout)) {
+            None => Err(self),
+            Some(output) => Ok(output.map_err(self.error())),
         }
+    }
+
+    /// The output, if it comes before the deadline.
+    fn take(&self, deadline: Option<Instant>) -> Option<Result<R, Fault>> {
+        match &self.pending {
+            Pending::Pool(task) => task.take(deadline),
+            Pending::Local(task) => task.take(deadline),
+        }
+    }
+
+    fn error(&self) -> impl FnOnce(Fault) -> TaskError + use<R> {
+        let task = self.index;
+        move |fault| TaskError { task, fault }
     }
 
     /// Cancels the task if it has not begun. A task that runs goes on.
@@ -106,9 +139,33 @@ impl<R> Handle<R> {
         self.stop(Running::GoesOn)
     }
 
-    /// Cancels the task; if it runs, its worker is killed and replaced. No other task is lost by that.
+    /// Cancels the task; if it runs, its worker is killed and replaced. No other task is lost by that. A thread can't be
+    /// killed: in a [`LocalPool`](crate::LocalPool) it is as [`cancel`](Self::cancel).
     pub fn kill(&self) -> Cancelled {
         self.stop(Running::IsKilled)
+    }
+
+    fn stop(&self, running: Running) -> Cancelled {
+        match &self.pending {
+            Pending::Pool(task) => task.stop(running),
+            Pending::Local(task) => task.withdraw(),
+        }
+    }
+}
+
+impl<R> InPool<R> {
+    fn is_finished(&self) -> bool {
+        let mut core = self.driver.core();
+        core.pump();
+        core.is_done(self.job)
+    }
+
+    fn take(&self, deadline: Option<Instant>) -> Option<Result<R, Fault>> {
+        let done = self.driver.wait(deadline, |core| core.take_done(self.job));
+        match (done, deadline) {
+            (None, Some(_)) => None,
+            (done, _) => Some(self.read(done)),
+        }
     }
 
     fn stop(&self, running: Running) -> Cancelled {
@@ -121,7 +178,7 @@ impl<R> Handle<R> {
         cancelled
     }
 
-    fn read(&self, done: Option<Completions>) -> Result<R, TaskError> {
+    fn read(&self, done: Option<Completions>) -> Result<R, Fault> {
         let mut done = done.unwrap_or_default();
         let result = match done.list.drain(..).next().map(|first| first.outcome) {
             Some(Outcome::Bytes { start, end }) => {
@@ -132,18 +189,10 @@ impl<R> Handle<R> {
             // It was taken before: a future that is polled after it was ready.
             None => Err(Box::new(Fault::Cancelled)),
         };
-        result.map_err(|fault| TaskError {
-            task: self.index,
-            fault: *fault,
-        })
+        result.map_err(|fault| *fault)
     }
-}
 
-impl<R> Future for Handle<R> {
-    type Output = Result<R, TaskError>;
-
-    /// Needs no runtime: the pool's own thread wakes the task.
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+    fn poll(&self, context: &mut Context<'_>) -> Poll<Result<R, Fault>> {
         let done = {
             let mut core = self.driver.core();
             core.pump();
@@ -161,8 +210,29 @@ impl<R> Future for Handle<R> {
     }
 }
 
-impl<R> Drop for Handle<R> {
+impl<R> Drop for InPool<R> {
     fn drop(&mut self) {
         self.driver.core().jobs.remove(self.job);
+    }
+}
+
+impl<R> Future for Handle<R> {
+    type Output = Result<R, TaskError>;
+
+    /// Needs no runtime: the pool's own thread wakes the task.
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let output = match &self.pending {
+            Pending::Pool(task) => task.poll(context),
+            Pending::Local(task) => task.poll(context),
+        };
+        output.map_err(self.error())
+    }
+}
+
+impl<R> Drop for Handle<R> {
+    fn drop(&mut self) {
+        if let Pending::Local(task) = &self.pending {
+            task.withdraw();
+        }
     }
 }

@@ -45,25 +45,51 @@ pub enum OnInterrupt {
 /// program, after ten seconds (containers) at the earliest.
 const GRACE: Duration = Duration::from_secs(5);
 
+/// What a pool does when it is interrupted.
+pub(crate) trait Interruptible: Send + Sync {
+    /// Nothing if it was interrupted as hard before.
+    fn interrupt(&self, how: Interrupt);
+
+    /// How hard it was.
+    fn interrupted(&self) -> Option<Interrupt>;
+}
+
+impl Interruptible for Driver {
+    fn interrupt(&self, how: Interrupt) {
+        self.core().interrupt(how);
+        self.nudge();
+    }
+
+    fn interrupted(&self) -> Option<Interrupt> {
+        self.core().interrupted()
+    }
+}
+
 /// Interrupts a pool, from any thread, for as long as it exists. Cheap to clone.
-#[derive(Debug, Clone)]
-pub struct Interrupter(Weak<Driver>);
+#[derive(Clone)]
+pub struct Interrupter(Weak<dyn Interruptible>);
+
+impl std::fmt::Debug for Interrupter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Interrupter").field(&self.interrupted()).finish()
+    }
+}
 
 impl Interrupter {
-    pub(crate) fn new(driver: &Arc<Driver>) -> Self {
-        Self(Arc::downgrade(driver))
+    pub(crate) fn new(pool: &Arc<impl Interruptible + 'static>) -> Self {
+        let pool: Arc<dyn Interruptible> = pool.clone();
+        Self(Arc::downgrade(&pool))
     }
 
     /// Interrupts the pool. Does nothing when it is gone, or has been interrupted as hard before.
     pub fn interrupt(&self, how: Interrupt) {
-        if let Some(driver) = self.0.upgrade() {
-            driver.core().interrupt(how);
-            driver.nudge();
+        if let Some(pool) = self.0.upgrade() {
+            pool.interrupt(how);
         }
     }
 
     fn interrupted(&self) -> Option<Interrupt> {
-        self.0.upgrade().and_then(|driver| driver.core().interrupted())
+        self.0.upgrade().and_then(|pool| pool.interrupted())
     }
 }
 
@@ -80,22 +106,41 @@ pub(crate) struct Reactions {
 impl Reactions {
     /// Reacts to signals until the subscription is dropped; `None` if there is nothing to react to.
     pub(crate) fn subscribe(self, driver: &Arc<Driver>) -> Result<Option<Subscription>, PoolError> {
-        let first = match self.interrupt {
-            OnInterrupt::Ignore => None,
-            OnInterrupt::Finish => Some(Interrupt::Finish),
-            OnInterrupt::Cancel => Some(Interrupt::Cancel),
+        let dump = self.dump.map(|dump| {
+            let driver = Arc::downgrade(driver);
+            move || {
+                if let Some(driver) = driver.upgrade() {
+                    dump(&Snapshot::of(&driver));
+                }
+            }
+        });
+        self.interrupt.subscribe(Interrupter::new(driver), dump)
+    }
+}
+
+impl OnInterrupt {
+    /// Interrupts `pool` by signals until the subscription is dropped, and calls `dump` when a signal asks for that;
+    /// `None` if there is nothing to react to.
+    pub(crate) fn subscribe(
+        self,
+        pool: Interrupter,
+        dump: Option<impl Fn() + Send + Sync + 'static>,
+    ) -> Result<Option<Subscription>, PoolError> {
+        let first = match self {
+            Self::Ignore => None,
+            Self::Finish => Some(Interrupt::Finish),
+            Self::Cancel => Some(Interrupt::Cancel),
         };
         let mut wanted = Vec::new();
         wanted.extend(first.iter().flat_map(|_| [Signal::Interrupt, Signal::Terminate]));
-        wanted.extend(self.dump.iter().map(|_| Signal::Dump));
+        wanted.extend(dump.iter().map(|_| Signal::Dump));
         if wanted.is_empty() {
             return Ok(None);
         }
-        let pool = Interrupter::new(driver);
         let react = move |signal| match signal {
             Signal::Dump => {
-                if let (Some(dump), Some(driver)) = (&self.dump, pool.0.upgrade()) {
-                    dump(&Snapshot::of(&driver));
+                if let Some(dump) = &dump {
+                    dump();
                 }
                 Answer::Done
             }

@@ -5,6 +5,7 @@
 //!   [`BytePool`] of [`Service`]s is the same on bytes.
 //! - [`Pool::map`] gives each task's output or its [`TaskError`]: an op that panics, exits or crashes costs its own
 //!   task, and nothing else.
+//! - [`LocalPool`] is the same in threads, or in the caller: without isolation.
 //! - [`Pool::snapshot`] tells what everybody is doing; [`Interrupt`] and [`Builder::on_interrupt`] end maps early.
 //!
 //! Workers are made by executing the program again, never by `fork`; or another program, which has its ops by name
@@ -51,6 +52,7 @@ mod lane;
 mod launch;
 mod ledger;
 mod limits;
+mod local;
 mod map;
 mod observer;
 mod op;
@@ -81,6 +83,7 @@ pub use error::{Cause, Fault, KillReason, PoolError, TaskError, WorkerId};
 pub use handle::{Cancelled, Handle};
 pub use init::init;
 pub use interrupt::{Interrupt, Interrupter, OnInterrupt};
+pub use local::{LocalMap, LocalPool};
 pub use map::Map;
 pub use observer::Observer;
 pub use os::Memory;

@@ -33,7 +33,7 @@ fn square(model: &Powers, n: u32) -> (u64, String) {
     (model.squares[n as usize], model.name.clone())
 }
 
-const EXECUTORS: [(Executor, Workers); 4] = [
+pub(crate) const EXECUTORS: [(Executor, Workers); 4] = [
     (Executor::Processes, Workers::Count(1)),
     (Executor::Processes, Workers::Count(3)),
     (Executor::Threads, Workers::Count(3)),
@@ -112,10 +112,10 @@ fn every_backing_shares_the_model() {
 
 /// Collects what a subscriber prints.
 #[derive(Clone, Default)]
-struct Printed(Arc<Mutex<Vec<u8>>>);
+pub(crate) struct Printed(Arc<Mutex<Vec<u8>>>);
 
 impl Printed {
-    fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8(self.0.lock().expect("nobody panicked").clone()).expect("it is text")
     }
 }
@@ -184,7 +184,9 @@ fn logs_arrive_and_a_dead_worker_has_the_last_word() {
     let logs = report.logs.expect("there were processes");
     assert_eq!((logs.emitted, logs.delivered, logs.dropped), (20, 20, 0));
     let processes = report.processes.expect("there were processes");
-    assert_eq!((processes.died, processes.spawned), (1, 3));
+    // The run may be over before the dead one is replaced.
+    assert_eq!(processes.died, 1);
+    assert!((2..=3).contains(&processes.spawned), "{processes:?}");
     let text = printed.text();
     for n in 0..20 {
         let line = format!("request{{n={n}}}: it::executors: about to think half={}", n / 2);

@@ -2,7 +2,14 @@
 
 mod batch_eval;
 mod executors;
+mod handles;
+mod interrupts;
+mod models;
 #[cfg(target_os = "linux")]
 mod screen;
+mod seeds;
+mod states;
+mod stdio;
+mod surroundings;
 
 invoker::init_in_tests!();

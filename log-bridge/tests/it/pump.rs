@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
 use std::time::Duration;
 
-use log_bridge::{AddError, Collector, CollectorHandle, FlushError, RemoveError, Source};
+use log_bridge::{AddError, Collector, CollectorHandle, FlushError, RemoveError, Source, Stdio};
 use shm_buffers::{ring, slots::Slots};
 use tracing::dispatcher::with_default;
 use tracing::{Dispatch, Event, Subscriber};
@@ -46,6 +46,20 @@ fn flush_add_remove_and_stop_do_not_wait_for_the_interval() {
     let departed = handle.remove(3, WATCHDOG).unwrap();
     assert_eq!(departed.tally.total().delivered, 2);
     assert_eq!(handle.stop().total().delivered, 2);
+}
+
+#[test]
+fn printed_lines_go_where_records_go() {
+    let capture = Capture::default();
+    let handle = Collector::new()
+        .dispatch(capture.dispatch())
+        .spawn(NEVER)
+        .unwrap();
+    handle.lines(Source::new(7), Stdio::Stderr).line("no such device");
+    let seen = capture.take();
+    assert_eq!(seen.len(), 1);
+    assert_eq!(seen[0].fields, "[message debug no such device]");
+    assert!(seen[0].metadata.contains(" stderr ") && seen[0].spans[0].ends_with("[id u64 7]"));
 }
 
 #[test]

@@ -16,6 +16,7 @@ mod interrupts;
 mod leaders;
 mod lifecycles;
 mod limits;
+mod local;
 mod matrix;
 mod model;
 mod observers;

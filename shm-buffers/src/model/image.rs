@@ -227,6 +227,16 @@ impl Image {
         &self.segment
     }
 
+    /// Bytes of the model in shared memory: its image, and the buffers that stayed where they had been built.
+    pub fn bytes(&self) -> u64 {
+        // What is no image has nothing elsewhere.
+        let elsewhere = header::read(&self.segment).and_then(|header| {
+            let places = Places::decode(header.outside(), &self.outside)?;
+            Ok(places.bytes())
+        });
+        self.segment.len() as u64 + elsewhere.unwrap_or(0)
+    }
+
     /// Rebuilds the model: its skeleton is decoded, its buffers are views that keep the image alive. Takes time for
     /// the skeleton only.
     ///

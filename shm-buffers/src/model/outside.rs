@@ -78,6 +78,16 @@ impl Places {
         }
     }
 
+    /// Their bytes; each memory once.
+    pub(super) fn bytes(&self) -> u64 {
+        let places: Vec<&Place> = self.0.values().collect();
+        let first = |(i, place): (usize, &&Place)| {
+            let same = |other: &&Place| other.handle == place.handle && other.offset == place.offset;
+            (!places[..i].iter().any(same)).then_some(place.bytes as u64)
+        };
+        places.iter().enumerate().filter_map(first).sum()
+    }
+
     /// Attaches the segment of buffer `name`, unless it is one of `attached` already.
     pub(super) fn find(
         &self,

@@ -193,3 +193,22 @@ fn bytes_from_elsewhere_lead_nowhere_else() -> Result<(), Box<dyn Error>> {
     }
     Ok(())
 }
+
+#[test]
+fn an_image_tells_of_all_its_bytes() -> Result<(), Box<dyn Error>> {
+    const LEN: usize = 100_000;
+    let built = BufferMut::from_fn(&Backing::Auto, LEN, |i| i as u32)?.freeze()?;
+    let heap: Buffer<u32> = (0..LEN as u32).collect();
+    let elsewhere = shm_buffers::share(&(built.clone(), built, &heap), &Backing::Auto)?;
+    let within = shm_buffers::share(&(&heap, &heap), &Backing::Auto)?;
+    let theirs = shm_buffers::Image::attach(&elsewhere.handle()?)?;
+    for (image, buffers) in [(elsewhere, 2), (within, 1), (theirs, 2)] {
+        let bytes = buffers * 4 * LEN as u64;
+        assert!(
+            (bytes..bytes + 4096).contains(&image.bytes()),
+            "{}",
+            image.bytes()
+        );
+    }
+    Ok(())
+}

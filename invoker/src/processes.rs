@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use log_bridge::Filter;
-use proc_pool::{Pool, PoolError, Stats, Workers};
+use proc_pool::{Interrupt, Pool, PoolError, Postcard, Stats, Workers};
 use progress::Bar;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -12,18 +12,23 @@ use shm_buffers::{Backing, Image};
 
 use crate::builder::Source;
 use crate::error::Error;
+use crate::op::Op;
+use crate::seed::{Bare, SeedFirst, Seeded};
 use crate::settings::{LEVEL_VARIABLE, Settings};
 use crate::watch::Watch;
-use crate::worker::{Init, ModelWorker, SLOTS};
+use crate::worker::{Init, ModelWorker, Panics, SLOTS};
 
 /// How long workers may take to end when they are asked to.
 const END: Duration = Duration::from_secs(5);
 
-/// What only processes can do to tasks.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Limits {
-    pub(crate) deadline: Option<Duration>,
-    pub(crate) retries: Option<u32>,
+/// What a builder was told that only processes can do.
+#[derive(Debug)]
+pub(crate) struct Wishes {
+    /// What it was told of them.
+    pub(crate) pool: proc_pool::Builder,
+    pub(crate) backing: Backing,
+    pub(crate) logs: Option<Filter>,
+    pub(crate) panics: Panics,
 }
 
 /// A pool of worker processes that share a model.
@@ -31,7 +36,7 @@ pub(crate) struct Processes<M, T, R> {
     /// A view of the shared one.
     pub(crate) model: M,
     pub(crate) image: Image,
-    pub(crate) pool: Pool<T, R>,
+    pub(crate) pool: Pool<Seeded<T>, R>,
     pub(crate) watch: Arc<Watch>,
     pub(crate) share: Duration,
     pub(crate) start: Duration,
@@ -49,23 +54,15 @@ where
     T: Serialize + DeserializeOwned + 'static,
     R: Serialize + DeserializeOwned + 'static,
 {
-    pub(crate) fn start<F>(
+    pub(crate) fn start<F: Op<M, T, R>>(
         settings: &Settings,
-        model: Source<M>,
+        model: Source<'_, M>,
         op: F,
-        backing: &Backing,
-        logs: Filter,
-        limits: Limits,
+        wishes: Wishes,
         bar: Bar,
-    ) -> Result<Self, Error>
-    where
-        F: Fn(&M, T) -> R + Copy + 'static,
-    {
+    ) -> Result<Self, Error> {
         let begun = Instant::now();
-        let image = match model {
-            Source::Value(model) => shm_buffers::share_move(model, backing)?,
-            Source::Image(image) => image,
-        };
+        let image = model.share(&wishes.backing)?;
         let model = image.load()?;
         let share = begun.elapsed();
         let handle = image.handle().map_err(|source| Error::Os {
@@ -74,20 +71,28 @@ where
         })?;
         let watch = Watch::new(bar)?;
         let begun = Instant::now();
-        let mut builder = proc_pool::Builder::new()
+        let init = Init {
+            image: handle,
+            logs: wishes.logs.unwrap_or_else(Filter::wanted),
+            panics: wishes.panics,
+        };
+        let builder = wishes
+            .pool
             .workers(Workers::Count(settings.workers.value.get()))
+            .on_interrupt(settings.on_interrupt.value)
             .env(LEVEL_VARIABLE, (settings.level + 1).to_string())
             .slots(SLOTS)
             .observer(watch.clone());
-        if let Some(deadline) = limits.deadline {
-            builder = builder.deadline(deadline);
-        }
-        builder = builder.retries(limits.retries.unwrap_or(0));
-        let pool = builder.build::<ModelWorker<F, M, T, R>>(op, &Init { image: handle, logs })?;
+        let pool = match settings.seed.value {
+            None => builder.build_with_codecs::<ModelWorker<F, M, T, R>, _, _>(op, &init, Bare, Postcard),
+            Some(_) => {
+                builder.build_with_codecs::<ModelWorker<F, M, T, R>, _, _>(op, &init, SeedFirst, Postcard)
+            }
+        };
         Ok(Self {
             model,
             image,
-            pool,
+            pool: pool?,
             watch,
             share,
             start: begun.elapsed(),
@@ -96,8 +101,15 @@ where
 
     /// Lets the workers end.
     pub(crate) fn end(self) -> Ended {
+        let killed = self.pool.bytes().interrupted() == Some(Interrupt::Kill);
+        let stats = self.pool.bytes().stats();
+        let ended = match self.pool.shutdown(END) {
+            // As asked for: there is something to tell all the same.
+            Err(PoolError::Interrupted) if killed => Ok(stats),
+            ended => ended,
+        };
         Ended {
-            stats: self.pool.shutdown(END),
+            stats: ended,
             watch: self.watch,
         }
     }

@@ -1,0 +1,117 @@
+//! Seeds of tasks: a number for each that depends on nothing but the root seed and the task's position.
+
+use proc_pool::{BoxError, Codec, Postcard};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// The odd number nearest to 2^64 over the golden ratio: SplitMix64's step.
+const GOLDEN_GAMMA: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// The output with number `index` (from 0) of the generator SplitMix64 that was started with `root`.
+///
+/// Guy L. Steele Jr., Doug Lea, Christine H. Flood: Fast splittable pseudorandom number generators. OOPSLA 2014.
+/// <https://doi.org/10.1145/2660193.2660195>; constants as in Sebastiano Vigna's public domain `splitmix64.c`.
+fn seed(root: u64, index: u64) -> u64 {
+    let mut z = root.wrapping_add(index.wrapping_add(1).wrapping_mul(GOLDEN_GAMMA));
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// A task with its seed, if seeds were asked for.
+pub(crate) struct Seeded<T> {
+    pub(crate) seed: Option<u64>,
+    pub(crate) task: T,
+}
+
+impl<T> Seeded<T> {
+    pub(crate) fn new(root: Option<u64>, index: u64, task: T) -> Self {
+        let seed = root.map(|root| seed(root, index));
+        Self { seed, task }
+    }
+}
+
+/// Gives tasks their seeds.
+pub(crate) struct Seeds<I> {
+    pub(crate) root: Option<u64>,
+    pub(crate) tasks: std::iter::Enumerate<I>,
+}
+
+impl<I: Iterator> Iterator for Seeds<I> {
+    type Item = Seeded<I::Item>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        let (index, task) = self.tasks.next()?;
+        Some(Seeded::new(self.root, index as u64, task))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.tasks.size_hint()
+    }
+}
+
+/// Tasks cross without seeds.
+#[derive(Clone, Copy)]
+pub(crate) struct Bare;
+
+impl<T: Serialize + DeserializeOwned> Codec<Seeded<T>> for Bare {
+    fn encode(seeded: &Seeded<T>, into: &mut Vec<u8>) -> Result<(), BoxError> {
+        Postcard::encode(&seeded.task, into)
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Seeded<T>, BoxError> {
+        let task = Postcard::decode(bytes)?;
+        Ok(Seeded { seed: None, task })
+    }
+}
+
+/// The seed crosses before its task.
+#[derive(Clone, Copy)]
+pub(crate) struct SeedFirst;
+
+impl<T: Serialize + DeserializeOwned> Codec<Seeded<T>> for SeedFirst {
+    fn encode(seeded: &Seeded<T>, into: &mut Vec<u8>) -> Result<(), BoxError> {
+        into.extend_from_slice(&seeded.seed.unwrap_or_default().to_le_bytes());
+        Postcard::encode(&seeded.task, into)
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Seeded<T>, BoxError> {
+        let (seed, task) = bytes.split_first_chunk().ok_or("a task without its seed")?;
+        let (seed, task) = (Some(u64::from_le_bytes(*seed)), Postcard::decode(task)?);
+        Ok(Seeded { seed, task })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The first outputs of `splitmix64.c`, started with 1234567 (as in Rosetta Code's test of it) and with 0.
+    #[test]
+    fn seeds_are_those_of_the_reference() {
+        let reference = [
+            6_457_827_717_110_365_317,
+            3_203_168_211_198_807_973,
+            9_817_491_932_198_370_423,
+            4_593_380_528_125_082_431,
+            16_408_922_859_458_223_821,
+        ];
+        assert!((0..5).map(|index| seed(1_234_567, index)).eq(reference));
+        assert_eq!(seed(0, 0), 0xe220_a839_7b1d_cdaf);
+    }
+
+    #[test]
+    fn without_seeds_nothing_more_crosses() {
+        let bytes = |seed, encode: fn(&Seeded<u8>, &mut Vec<u8>) -> Result<(), BoxError>| {
+            let mut bytes = Vec::new();
+            encode(&Seeded { seed, task: 7 }, &mut bytes).expect("it encodes");
+            bytes
+        };
+        assert_eq!(bytes(None, Bare::encode), [7]);
+        let seeded = bytes(Some(u64::MAX - 1), SeedFirst::encode);
+        let back: Seeded<u8> = SeedFirst::decode(&seeded).expect("it decodes");
+        assert_eq!((back.seed, back.task), (Some(u64::MAX - 1), 7));
+        assert!(<SeedFirst as Codec<Seeded<u8>>>::decode(&seeded[..5]).is_err());
+    }
+}
