@@ -400,7 +400,10 @@ impl Core {
         self.interrupted = Some(how);
         match how {
             Interrupt::Finish => {}
-            Interrupt::Cancel => self.dispatch_backlog(),
+            Interrupt::Cancel => {
+                self.take_all_back();
+                self.dispatch_backlog();
+            }
             Interrupt::Kill => self.fail(PoolError::Interrupted),
         }
     }

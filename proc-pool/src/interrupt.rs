@@ -15,8 +15,7 @@ use crate::snapshot::Snapshot;
 pub enum Interrupt {
     /// Maps take no more tasks from their inputs, and end once they have given what became of those they took.
     Finish,
-    /// As `Finish`; and tasks that are not at a worker get [`PoolError::Interrupted`] as their error. At a worker are
-    /// the one that it runs and those sent ahead: for tasks of a millisecond and more, one or two.
+    /// As `Finish`; and tasks that no worker has begun get [`PoolError::Interrupted`] as their error.
     Cancel,
     /// As `Cancel`; and the workers are killed. Tasks in progress get [`PoolError::Interrupted`], too.
     Kill,

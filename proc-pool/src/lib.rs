@@ -15,6 +15,9 @@
 //! Values cross by serde and postcard, or by another [`Codec`]. Workers get their share of the cores ([`Threads`]), an
 //! environment and a directory as the [`Builder`] says, and what they print can be captured ([`Redirect`]).
 //!
+//! [`Pool::submit`] gives a [`Handle`] to one task: to wait for, to await in any runtime, to cancel. A worker that is slow keeps
+//! nobody waiting: tasks that it has not begun go to another one that has nothing to do.
+//!
 //! This crate knows nothing of models, logs or terminals.
 //!
 //! ```no_run

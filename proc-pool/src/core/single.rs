@@ -101,6 +101,13 @@ impl Core {
         }
     }
 
+    /// Takes every task back that no worker has begun.
+    pub(super) fn take_all_back(&mut self) {
+        let members = self.members.iter_mut().flatten();
+        let back = members.flat_map(|member| member.lane.recall()).collect();
+        self.take_back(back);
+    }
+
     /// Gives tasks that wait behind one that takes long to workers that have nothing to do; gives when to look again.
     pub(crate) fn rebalance(&mut self, now: Instant) -> Option<Duration> {
         let mut members = self.members.iter().flatten();
