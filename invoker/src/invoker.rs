@@ -53,6 +53,12 @@ pub struct Invoker<M, T, R> {
     singles: AtomicU64,
 }
 
+/// How many they are, if that is known.
+fn exactly(tasks: &impl Iterator) -> Option<usize> {
+    let (low, high) = tasks.size_hint();
+    high.filter(|high| *high == low)
+}
+
 /// Where the ops of an invoker run.
 pub(crate) enum Place<M, T, R> {
     Processes(Processes<M, T, R>),
@@ -139,8 +145,7 @@ where
     }
 
     fn run<I: Iterator<Item = T>>(&self, tasks: I, order: Order) -> Outputs<'_, T, R, I> {
-        let hint = tasks.size_hint();
-        self.journal.begin(hint.1.filter(|high| *high == hint.0));
+        self.journal.begin(exactly(&tasks));
         let tasks = Seeds {
             root: self.settings.seed.value,
             tasks: tasks.enumerate(),
@@ -163,6 +168,64 @@ where
         self.map_unordered(tasks).for_each(use_output);
     }
 
+    /// As [`map`](Self::map), for async programs: a `Stream` of the crate `futures-core`.
+    ///
+    /// Eight tasks for each worker are under way at most, and each is handed over by itself, which costs some
+    /// microseconds: for many tiny tasks `map` is faster. With [`Executor::InProcess`](crate::Executor) tasks run where it
+    /// is polled.
+    ///
+    /// ```
+    /// use futures_core::Stream;
+    /// # use std::{future::poll_fn, pin::Pin};
+    ///
+    /// async fn total(invoker: &invoker::Invoker<f64, u32, f64>) -> Result<f64, invoker::TaskError> {
+    ///     let mut total = 0.0;
+    ///     let mut outputs = invoker.stream(0..1000);
+    ///     // With `futures::StreamExt`, `outputs.next()`.
+    ///     while let Some(output) = poll_fn(|cx| Pin::new(&mut outputs).poll_next(cx)).await {
+    ///         total += output?;
+    ///     }
+    ///     Ok(total)
+    /// }
+    /// ```
+    #[cfg(feature = "stream")]
+    pub fn stream<I>(&self, tasks: I) -> proc_pool::OutputStream<impl Iterator<Item = Handle<R>>>
+    where
+        I: IntoIterator<Item = T>,
+    {
+        proc_pool::OutputStream::ordered(self.handles(tasks), self.window())
+    }
+
+    /// As [`stream`](Self::stream), with outputs as they come.
+    #[cfg(feature = "stream")]
+    pub fn stream_unordered<I>(&self, tasks: I) -> proc_pool::OutputStream<impl Iterator<Item = Handle<R>>>
+    where
+        I: IntoIterator<Item = T>,
+    {
+        proc_pool::OutputStream::as_completed(self.handles(tasks), self.window())
+    }
+
+    /// Tasks under way in a stream.
+    #[cfg(feature = "stream")]
+    fn window(&self) -> usize {
+        match self.settings.executor.value {
+            // It runs here and now.
+            crate::Executor::InProcess => 1,
+            _ => 8 * self.workers(),
+        }
+    }
+
+    #[cfg(feature = "stream")]
+    fn handles<I: IntoIterator<Item = T>>(&self, tasks: I) -> impl Iterator<Item = Handle<R>> {
+        let tasks = tasks.into_iter();
+        self.journal.begin(exactly(&tasks));
+        let mut tasks = (0..).zip(tasks);
+        std::iter::from_fn(move || match self.interrupted() {
+            None => tasks.next().map(|(index, task)| self.submit_as(index, task)),
+            Some(_) => None,
+        })
+    }
+
     /// Runs the op for one task; [`Handle`] waits for the output, awaits it, or cancels the task. It waits until a worker
     /// has room, whatever others wait for already: for many tasks there is [`map`](Self::map). With
     /// [`Executor::InProcess`](crate::Executor) it runs at once, and returns with its output there.
@@ -182,8 +245,11 @@ where
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn submit(&self, task: T) -> Handle<R> {
-        let index = self.singles.fetch_add(1, Ordering::Relaxed);
         self.journal.begin(Some(1));
+        self.submit_as(self.singles.fetch_add(1, Ordering::Relaxed), task)
+    }
+
+    pub(crate) fn submit_as(&self, index: u64, task: T) -> Handle<R> {
         let task = Seeded::new(self.settings.seed.value, index, task);
         let handle = match &self.place {
             Place::Processes(processes) => processes.pool.submit(task),

@@ -42,6 +42,8 @@ pub use isolated::{IsolatedError, run_isolated};
 pub use log_bridge::{Filter, SetFilterError};
 pub use op::{Op, WithState};
 pub use outputs::Outputs;
+#[cfg(feature = "stream")]
+pub use proc_pool::OutputStream;
 pub use proc_pool::{
     BoxError, Cancelled, Cause, Fault, Interrupt, Interrupter, KillReason, OnInterrupt, PoolError, Redirect,
     Snapshot, TaskError, Threads, WorkerId, Workers, init, init_in_tests,

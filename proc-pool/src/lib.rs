@@ -73,6 +73,8 @@ mod spawn;
 #[cfg(all(feature = "stacks", target_os = "linux"))]
 mod stack;
 mod stats;
+#[cfg(feature = "stream")]
+mod stream;
 mod supervisor;
 mod threads;
 mod window;
@@ -97,5 +99,7 @@ pub use registry::Registry;
 pub use service::{BoxError, CallError, Service, Worker, WorkerContext};
 pub use snapshot::{Running, Snapshot, WorkerSnapshot, WorkerState};
 pub use stats::Stats;
+#[cfg(feature = "stream")]
+pub use stream::OutputStream;
 pub use threads::Threads;
 pub use workers::{MAX_WORKERS, Workers};

@@ -24,7 +24,7 @@ fn free(n: u64) -> (u64, String) {
 }
 
 /// The smallest executor of futures.
-fn block_on<F: Future>(future: F) -> F::Output {
+pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
     struct Unpark(Thread);
     impl Wake for Unpark {
         fn wake(self: Arc<Self>) {

@@ -10,6 +10,8 @@ mod screen;
 mod seeds;
 mod states;
 mod stdio;
+#[cfg(feature = "stream")]
+mod streams;
 mod surroundings;
 
 invoker::init_in_tests!();
