@@ -14,11 +14,12 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use ipc_channel::TrySelectError;
-use ipc_channel::ipc::{self, IpcReceiverSet, IpcSelectionResult, IpcSender};
+use ipc_channel::ipc::{self, IpcSelectionResult, IpcSender};
 
 use crate::core::{Core, Incarnation};
 use crate::error::PoolError;
 use crate::lane::{Armed, Wake};
+use crate::os;
 use crate::protocol::{Note, Spin};
 
 /// How long a caller looks for outcomes before he sleeps.
@@ -58,7 +59,7 @@ pub(crate) struct Driver {
 }
 
 struct Selector {
-    set: IpcReceiverSet,
+    set: os::ReceiverSet,
     /// Whose doorbell it is; the alarm's own has none.
     bells: HashMap<u64, Incarnation>,
     wake: Wake,
@@ -152,7 +153,7 @@ impl Driver {
         drop(ipc::channel::<Note>().map_err(PoolError::io("create a channel"))?);
         bell.send(Note::Bell)
             .map_err(|e| PoolError::os("send to a channel", e))?;
-        let mut set = IpcReceiverSet::new().map_err(PoolError::io("create a set of channels"))?;
+        let mut set = os::ReceiverSet::new().map_err(PoolError::io("create a set of channels"))?;
         set.add(heard).map_err(PoolError::io("listen to a channel"))?;
         Ok(Self {
             core: Mutex::new(core),

@@ -29,7 +29,16 @@ pub enum Cause {
         /// Its name, such as `SIGSEGV`; the number again where it has none.
         name: String,
     },
-    /// It called `exit`, or returned.
+    /// An exception that nothing handled ended it (Windows).
+    Exception {
+        /// The exception's code, such as `0xC0000005`.
+        code: u32,
+        /// Its name, such as `STATUS_ACCESS_VIOLATION`; the code again where it has none. `abort` is
+        /// `STATUS_STACK_BUFFER_OVERRUN`.
+        name: String,
+    },
+    /// It called `exit`, or returned. On Windows a C library's `abort` is `exit(3)`, and who is ended by another
+    /// process has the status that it chose, often 1.
     Exited {
         /// The exit status.
         code: i32,
@@ -81,6 +90,7 @@ impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Signal { number, name } => write!(f, "killed by signal {number} ({name})"),
+            Self::Exception { code, name } => write!(f, "died of exception {code:#010X} ({name})"),
             Self::Exited { code } => write!(f, "exited with status {code}"),
             Self::OutOfMemory { cgroup: Some(cgroup) } => {
                 write!(f, "killed for want of memory in control group {cgroup}")

@@ -55,6 +55,7 @@ pub(crate) fn spawn(
             command.env(VARIABLE, ticket.to_value());
             command.spawn().map_err(|e| launch.refused(e))
         })
+        .inspect(os::end_with_us)
         .inspect_err(|_| remove(&name))?;
     let mut spawned = Spawned {
         child,
@@ -147,7 +148,7 @@ impl Spawned {
         let Some(accepting) = self.accepting.take() else {
             return;
         };
-        if !connected && Path::new(&self.server).exists() {
+        if !connected && servers::is_open(Path::new(&self.server)) {
             // Connecting and leaving without a word is what makes `accept` fail.
             drop(IpcSender::<Hello>::connect(self.server.clone()));
         }

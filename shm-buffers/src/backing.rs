@@ -20,7 +20,8 @@ pub enum Backing {
     /// and fewer entries in the page tables of every worker. Which pages were got is told by
     /// [`Segment::pages`](crate::Segment::pages); memory is rounded up to whole huge pages. Linux.
     HugePages,
-    /// Shared memory with a random name, through the `shared_memory` crate. Every platform.
+    /// Shared memory with a random name. Every platform: POSIX shared memory through the `shared_memory` crate, or a
+    /// mapping of the paging file that goes with the last process that has it open (Windows).
     Named,
     /// A memory-mapped file in this directory: for models larger than memory.
     File(PathBuf),

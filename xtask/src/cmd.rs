@@ -55,6 +55,14 @@ impl Cmd {
         self
     }
 
+    /// Hides variables of this process's environment from it.
+    pub(crate) fn without(mut self, names: &[&str]) -> Self {
+        for name in names {
+            self.command.env_remove(name);
+        }
+        self
+    }
+
     pub(crate) fn current_dir(mut self, dir: &Path) -> Self {
         self.command.current_dir(dir);
         self
@@ -100,6 +108,13 @@ impl Cmd {
         self.judge(output.status)?;
         String::from_utf8(output.stdout)
             .map_err(|_| Error::failed(format!("`{}` wrote something that is not UTF-8", self.shown)))
+    }
+
+    /// Asks a question: what it answers, if it exists and succeeds; says nothing.
+    pub(crate) fn stdout_quietly(mut self) -> Option<String> {
+        let output = self.command.stderr(Stdio::null()).output().ok()?;
+        output.status.success().then_some(())?;
+        String::from_utf8(output.stdout).ok()
     }
 
     /// Asks a question: says nothing, and tells whether the program exists and succeeded.

@@ -6,6 +6,7 @@
 mod bench;
 mod ci;
 mod cmd;
+mod cross;
 mod faults;
 mod interop;
 mod loom;
@@ -29,6 +30,7 @@ Verbs:
   soak             a kill a second; see `cargo xtask soak --help`
   interop          images and tensors against Python's own readers; see `cargo xtask interop --help`
   loom             the model-checked tests of shm-buffers
+  cross TARGET     other platforms: checked, tested, run; see `cargo xtask cross --help`
   help             this text
 
 Exit status: 0 all well, 1 a check failed, 2 wrong usage or nothing there to run.
@@ -60,6 +62,7 @@ fn dispatch(mut args: lexopt::Parser) -> Result<(), Error> {
         "faults" => faults::main(args),
         "soak" => faults::soak(args),
         "loom" => loom::main(args),
+        "cross" => cross::main(args),
         "help" => {
             print!("{HELP}");
             Ok(())
@@ -95,7 +98,9 @@ mod tests {
 
     #[test]
     fn the_help_names_every_verb() {
-        for verb in ["ci", "tidy", "bench", "faults", "soak", "interop", "loom", "help"] {
+        for verb in [
+            "ci", "tidy", "bench", "faults", "soak", "interop", "loom", "cross", "help",
+        ] {
             assert!(HELP.contains(&format!("\n  {verb}")), "{verb} is not in the help");
         }
     }

@@ -3,6 +3,8 @@
 
 use std::io::{self, PipeReader, PipeWriter, Write};
 use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
 
 use windows_sys::Win32::System::Console::{
     CTRL_BREAK_EVENT, CTRL_C_EVENT, CTRL_CLOSE_EVENT, CTRL_SHUTDOWN_EVENT, SetConsoleCtrlHandler,
@@ -13,6 +15,9 @@ use super::Signal;
 
 /// Exit status of a program that Ctrl-C has ended (`STATUS_CONTROL_C_EXIT`).
 const CONTROL_C_EXIT: i32 = 0xC000_013A_u32 as i32;
+
+/// More than the system leaves a process whose console is closed.
+const LAST_SECONDS: Duration = Duration::from_secs(60);
 
 /// Who is told of what. Handlers run in a thread of their own here: a lock is fine.
 static TOLD: Mutex<Option<(PipeWriter, Vec<Signal>)>> = Mutex::new(None);
@@ -57,10 +62,15 @@ unsafe extern "system" fn on_control(event: u32) -> BOOL {
         CTRL_CLOSE_EVENT | CTRL_SHUTDOWN_EVENT => Signal::Terminate,
         _ => return 0,
     };
-    match &mut *TOLD.lock().unwrap_or_else(PoisonError::into_inner) {
-        Some((pipe, told)) if told.contains(&signal) => BOOL::from(pipe.write_all(&[signal as u8]).is_ok()),
-        _ => 0,
+    let told = match &mut *TOLD.lock().unwrap_or_else(PoisonError::into_inner) {
+        Some((pipe, told)) if told.contains(&signal) => pipe.write_all(&[signal as u8]).is_ok(),
+        _ => false,
+    };
+    if told && signal == Signal::Terminate {
+        // The system ends the process when this returns, and after a few seconds in any case.
+        thread::sleep(LAST_SECONDS);
     }
+    BOOL::from(told)
 }
 
 impl Signal {
@@ -77,8 +87,13 @@ pub(crate) fn raise(_: Signal) {
     std::process::exit(CONTROL_C_EXIT)
 }
 
-/// Lets Ctrl-C, which goes to all processes of the console, be the leader's affair.
+/// Lets Ctrl-C and Ctrl-Break, which go to all processes of the console, be the leader's affair. By a handler that does
+/// nothing: a program that is started from here has them as ever, where it would inherit that Ctrl-C is ignored.
 pub(crate) fn leave_interrupts_to_leader() {
-    // SAFETY: without a handler, it only sets that this process ignores Ctrl-C.
-    unsafe { SetConsoleCtrlHandler(None, 1) };
+    // SAFETY: `do_nothing` has the type of a handler and lives as long as the program.
+    unsafe { SetConsoleCtrlHandler(Some(do_nothing), 1) };
+}
+
+unsafe extern "system" fn do_nothing(event: u32) -> BOOL {
+    BOOL::from(matches!(event, CTRL_C_EVENT | CTRL_BREAK_EVENT))
 }

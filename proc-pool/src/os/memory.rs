@@ -14,12 +14,20 @@ pub struct Memory {
 /// swapped out; nothing that it shares, and no files. `None` when it is gone or the system does not tell.
 ///
 /// The system keeps these numbers: unlike [`Memory::of`], this does not go through all pages.
+#[cfg(windows)]
+pub(crate) fn own_memory(pid: u32) -> Option<u64> {
+    super::windows::memory(pid).map(|(_, private)| private)
+}
+
+/// See above.
+#[cfg(not(windows))]
 pub(crate) fn own_memory(pid: u32) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     Some(kib(&status, "RssAnon:")? + kib(&status, "VmSwap:").unwrap_or(0))
 }
 
 /// A field of the system's, in bytes.
+#[cfg(not(windows))]
 fn kib(text: &str, key: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(key))?;
     let number = line.trim().strip_suffix("kB")?.trim();
@@ -43,6 +51,16 @@ impl Memory {
     }
 
     /// The memory of process `pid` now; `None` when it is gone or the system does not tell.
+    #[cfg(windows)]
+    pub fn of(pid: u32) -> Option<Self> {
+        super::windows::memory(pid).map(|(resident, _)| Self {
+            resident,
+            proportional: None,
+        })
+    }
+
+    /// The memory of process `pid` now; `None` when it is gone or the system does not tell.
+    #[cfg(not(windows))]
     pub fn of(pid: u32) -> Option<Self> {
         let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
         Some(Self {
@@ -52,7 +70,7 @@ impl Memory {
     }
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(all(test, any(target_os = "linux", windows)))]
 mod tests {
     use super::*;
 

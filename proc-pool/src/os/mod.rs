@@ -4,15 +4,17 @@
 mod unix;
 #[cfg(unix)]
 pub(crate) use unix::{
-    MAX_SOCKET_PATH, cause, check_executable, check_writable, die_with, exit_now, ignore_broken_pipes,
-    image_of_program, is_kill, is_no_program, now_ns, pipes, program, same_image, servers, without_sigpipe,
+    MAX_SOCKET_PATH, ReceiverSet, cause, check_executable, check_writable, die_with, end_with_us, exit_now,
+    ignore_broken_pipes, image_of_program, is_kill, is_no_program, now_ns, pipes, program, same_image,
+    servers, without_sigpipe,
 };
 #[cfg(windows)]
 mod windows;
 #[cfg(windows)]
 pub(crate) use windows::{
-    MAX_SOCKET_PATH, cause, check_executable, check_writable, die_with, exit_now, ignore_broken_pipes,
-    image_of_program, is_kill, is_no_program, now_ns, pipes, program, same_image, servers, without_sigpipe,
+    MAX_SOCKET_PATH, ReceiverSet, cause, check_executable, check_writable, die_with, end_with_us, exit_now,
+    ignore_broken_pipes, image_of_program, is_kill, is_no_program, now_ns, pipes, program, same_image,
+    servers, without_sigpipe,
 };
 
 #[cfg(unix)]

@@ -9,7 +9,9 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::ExitStatus;
+use std::process::{Child, ExitStatus};
+
+pub(crate) use ipc_channel::ipc::IpcReceiverSet as ReceiverSet;
 
 use super::Image;
 use crate::error::Cause;
@@ -87,6 +89,9 @@ pub(crate) fn die_with(leader: u32) -> bool {
     }
     rustix::process::getppid().is_some_and(|parent| parent.as_raw_nonzero().get() as u32 == leader)
 }
+
+/// A worker sees to its leader's end itself: [`die_with`].
+pub(crate) fn end_with_us(_child: &Child) {}
 
 /// Nanoseconds of a clock that all processes of the machine read alike, and that nobody sets.
 #[inline]

@@ -1,16 +1,40 @@
 //! Windows.
+#![allow(unsafe_code)]
 
+mod job;
 pub(crate) mod pipes;
+mod receivers;
 pub(crate) mod servers;
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::io;
+use std::os::windows::io::{AsRawHandle, FromRawHandle, OwnedHandle};
 use std::path::Path;
 use std::process::ExitStatus;
+use std::sync::OnceLock;
 use std::time::UNIX_EPOCH;
+
+use windows_sys::Win32::Storage::FileSystem::{BY_HANDLE_FILE_INFORMATION, GetFileInformationByHandle};
+use windows_sys::Win32::System::Diagnostics::Debug::{
+    SEM_FAILCRITICALERRORS, SEM_NOGPFAULTERRORBOX, SetErrorMode,
+};
+use windows_sys::Win32::System::LibraryLoader::{
+    GET_MODULE_HANDLE_EX_FLAG_FROM_ADDRESS, GET_MODULE_HANDLE_EX_FLAG_UNCHANGED_REFCOUNT, GetModuleHandleExW,
+};
+use windows_sys::Win32::System::Performance::{QueryPerformanceCounter, QueryPerformanceFrequency};
+use windows_sys::Win32::System::ProcessStatus::{
+    K32GetProcessMemoryInfo, PROCESS_MEMORY_COUNTERS, PROCESS_MEMORY_COUNTERS_EX,
+};
+use windows_sys::Win32::System::Threading::{
+    GetCurrentProcess, OpenProcess, PROCESS_QUERY_LIMITED_INFORMATION, TerminateProcess,
+};
 
 use super::Image;
 use crate::error::Cause;
+
+pub(crate) use job::end_with_us;
+pub(crate) use receivers::ReceiverSet;
 
 /// What to execute to run this program again.
 pub(crate) fn program() -> io::Result<OsString> {
@@ -37,38 +61,91 @@ pub(crate) fn is_no_program(error: &io::Error) -> bool {
 }
 
 pub(crate) fn image_of_program() -> io::Result<Image> {
-    let meta = std::fs::metadata(program()?)?;
+    let file = File::open(program()?)?;
+    let meta = file.metadata()?;
     let modified = meta
         .modified()?
         .duration_since(UNIX_EPOCH)
         .map_or(0, |d| d.as_nanos());
+    let mut info = BY_HANDLE_FILE_INFORMATION::default();
+    // SAFETY: the handle is open, and `info` valid for writes.
+    if unsafe { GetFileInformationByHandle(file.as_raw_handle(), &raw mut info) } == 0 {
+        return Err(io::Error::last_os_error());
+    }
     Ok(Image {
-        file: (0, 0),
+        file: (
+            u64::from(info.dwVolumeSerialNumber),
+            u64::from(info.nFileIndexHigh) << 32 | u64::from(info.nFileIndexLow),
+        ),
         len: meta.len(),
         modified,
     })
 }
 
-/// Entries come from statically linked code here.
-pub(crate) fn same_image(_one: usize, _other: usize) -> bool {
-    true
+/// Whether two addresses lie in the same loaded module (executable or library).
+pub(crate) fn same_image(one: usize, other: usize) -> bool {
+    let module = |address: usize| {
+        let flags = GET_MODULE_HANDLE_EX_FLAG_FROM_ADDRESS | GET_MODULE_HANDLE_EX_FLAG_UNCHANGED_REFCOUNT;
+        let mut module = std::ptr::null_mut();
+        // SAFETY: with FROM_ADDRESS any address may be asked about; only `module` is written, which is valid for it.
+        let found = unsafe { GetModuleHandleExW(flags, address as *const u16, &raw mut module) };
+        (found != 0).then_some(module)
+    };
+    module(one).is_some_and(|one| Some(one) == module(other))
 }
 
-/// Ends this process.
+/// Ends this process, at once and without any clean-up that could hang.
 pub(crate) fn exit_now(code: i32) -> ! {
-    std::process::exit(code)
+    // SAFETY: it has no preconditions.
+    let own = unsafe { GetCurrentProcess() };
+    // SAFETY: a process may end itself.
+    unsafe { TerminateProcess(own, code.cast_unsigned()) };
+    // Not reached.
+    std::process::abort()
 }
 
-/// The liveness channel ends a worker with its leader.
+/// The leader's job ends a worker with its leader, and the liveness channel does. A worker must end at once when it
+/// crashes: nobody is there to answer a dialog.
 pub(crate) fn die_with(_leader: u32) -> bool {
+    // SAFETY: it has no preconditions.
+    unsafe { SetErrorMode(SEM_FAILCRITICALERRORS | SEM_NOGPFAULTERRORBOX) };
     true
 }
 
-/// Nanoseconds of a clock that all processes of the machine read alike.
+/// Nanoseconds of a clock that all processes of the machine read alike, and that nobody sets.
 pub(crate) fn now_ns() -> u64 {
-    std::time::SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_nanos() as u64)
+    static FREQUENCY: OnceLock<u64> = OnceLock::new();
+    let frequency = *FREQUENCY.get_or_init(|| {
+        let mut frequency = 0;
+        // SAFETY: `frequency` is valid for writes.
+        unsafe { QueryPerformanceFrequency(&raw mut frequency) };
+        frequency.max(1).cast_unsigned()
+    });
+    let mut count = 0;
+    // SAFETY: `count` is valid for writes.
+    unsafe { QueryPerformanceCounter(&raw mut count) };
+    let ns = u128::from(count.cast_unsigned()) * 1_000_000_000 / u128::from(frequency);
+    ns as u64
+}
+
+/// Resident and private (committed) bytes of a process.
+pub(super) fn memory(pid: u32) -> Option<(u64, u64)> {
+    // SAFETY: any number may be asked for.
+    let process = unsafe { OpenProcess(PROCESS_QUERY_LIMITED_INFORMATION, 0, pid) };
+    if process.is_null() {
+        return None;
+    }
+    // SAFETY: a new handle that nobody else closes.
+    let process = unsafe { OwnedHandle::from_raw_handle(process) };
+    let mut counters = PROCESS_MEMORY_COUNTERS_EX::default();
+    let told = (&raw mut counters).cast::<PROCESS_MEMORY_COUNTERS>();
+    let size = size_of_val(&counters) as u32;
+    // SAFETY: the handle is open; `counters`, whose first fields are those of the smaller structure, is valid for
+    // `size` bytes, by which the system tells them apart.
+    match unsafe { K32GetProcessMemoryInfo(process.as_raw_handle(), told, size) } {
+        0 => None,
+        _ => Some((counters.WorkingSetSize as u64, counters.PrivateUsage as u64)),
+    }
 }
 
 /// Channels are named pipes here, without a path.
@@ -88,7 +165,80 @@ pub(crate) fn is_kill(status: ExitStatus) -> bool {
 }
 
 pub(crate) fn cause(status: ExitStatus) -> Cause {
-    status
-        .code()
-        .map_or(Cause::Unknown, |code| Cause::Exited { code })
+    let Some(code) = status.code() else {
+        return Cause::Unknown;
+    };
+    match exception_name(code.cast_unsigned()) {
+        Some(name) => Cause::Exception {
+            code: code.cast_unsigned(),
+            name,
+        },
+        None => Cause::Exited { code },
+    }
+}
+
+/// What an exception is called whose code is a process's status; `None` if that is none.
+///
+/// Who dies of an exception nobody handles has its code as its status. The system's own are of the severities warning
+/// and error, and of the facility 0 or its own; a program may pass any number to `exit`, but does not hit those by
+/// chance: a small negative number is none of them.
+fn exception_name(code: u32) -> Option<String> {
+    let known = [
+        (0x8000_0001, "STATUS_GUARD_PAGE_VIOLATION"),
+        (0x8000_0002, "STATUS_DATATYPE_MISALIGNMENT"),
+        (0x8000_0003, "STATUS_BREAKPOINT"),
+        (0xC000_0005, "STATUS_ACCESS_VIOLATION"),
+        (0xC000_0006, "STATUS_IN_PAGE_ERROR"),
+        (0xC000_0017, "STATUS_NO_MEMORY"),
+        (0xC000_001D, "STATUS_ILLEGAL_INSTRUCTION"),
+        (0xC000_0094, "STATUS_INTEGER_DIVIDE_BY_ZERO"),
+        (0xC000_00FD, "STATUS_STACK_OVERFLOW"),
+        (0xC000_0135, "STATUS_DLL_NOT_FOUND"),
+        (0xC000_0139, "STATUS_ENTRYPOINT_NOT_FOUND"),
+        (0xC000_013A, "STATUS_CONTROL_C_EXIT"),
+        (0xC000_0142, "STATUS_DLL_INIT_FAILED"),
+        (0xC000_0374, "STATUS_HEAP_CORRUPTION"),
+        // What `abort` ends with, too.
+        (0xC000_0409, "STATUS_STACK_BUFFER_OVERRUN"),
+        (0xE06D_7363, "C++ exception"),
+    ];
+    let name = known.iter().find(|(known, _)| *known == code);
+    match name {
+        Some((_, name)) => Some((*name).to_owned()),
+        None if matches!(code >> 28, 0x8 | 0xC) => Some(format!("{code:#010X}")),
+        None => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_is_told_from_an_exception() {
+        assert_eq!(
+            exception_name(0xC000_0005).as_deref(),
+            Some("STATUS_ACCESS_VIOLATION")
+        );
+        assert_eq!(exception_name(0xC000_FFFF).as_deref(), Some("0xC000FFFF"));
+        for code in [0, 1, 3, -1, -127, i32::MAX] {
+            assert_eq!(exception_name(code.cast_unsigned()), None, "{code}");
+        }
+    }
+
+    #[test]
+    fn the_image_of_a_function_is_its_module() {
+        let own = a_status_is_told_from_an_exception as *const () as usize;
+        assert!(same_image(
+            own,
+            the_image_of_a_function_is_its_module as *const () as usize
+        ));
+        assert!(!same_image(own, 1));
+    }
+
+    #[test]
+    fn this_process_has_memory() {
+        let (resident, private) = memory(std::process::id()).expect("this process exists");
+        assert!(resident > 0 && private > 0);
+    }
 }

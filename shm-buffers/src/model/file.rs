@@ -157,7 +157,14 @@ impl Image {
         let written = write_plain(out, &first(BLOCK), bytes);
         written.map_err(failed("write"))?;
         out.sync_all().map_err(failed("write to the disk"))?;
-        file.persist(path).map_err(|e| failed("replace")(e.error))?;
+        // Not `NamedTempFile::persist`: on Windows only `rename` replaces a file that somebody has open or mapped.
+        let finished = file
+            .into_temp_path()
+            .keep()
+            .map_err(|e| failed("keep a file beside")(e.error))?;
+        std::fs::rename(&finished, path)
+            .inspect_err(|_| drop(std::fs::remove_file(&finished)))
+            .map_err(failed("replace"))?;
         // The new name is on the disk when its directory is.
         #[cfg(unix)]
         File::open(dir)

@@ -15,9 +15,9 @@ use crate::error::AttachError;
 /// What tells one state of a file from another: a file that was replaced or rewritten since has another.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct FileIdentity {
-    /// Zero where the platform doesn't tell.
+    /// Windows: the volume.
     device: u64,
-    /// Zero where the platform doesn't tell.
+    /// Windows: the file's index.
     inode: u64,
     len: u64,
     /// Nanoseconds since 1970.
@@ -25,22 +25,23 @@ pub(crate) struct FileIdentity {
 }
 
 impl FileIdentity {
-    fn of(metadata: &Metadata) -> Self {
+    fn of(file: &File, metadata: &Metadata) -> io::Result<Self> {
         #[cfg(unix)]
         let (device, inode) = {
             use std::os::unix::fs::MetadataExt;
+            let _ = file;
             (metadata.dev(), metadata.ino())
         };
-        #[cfg(not(unix))]
-        let (device, inode) = (0, 0);
+        #[cfg(windows)]
+        let (device, inode) = super::windows::file_id(file)?;
         let modified = metadata.modified().ok();
         let modified = modified.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
-        Self {
+        Ok(Self {
             device,
             inode,
             len: metadata.len(),
             modified: modified.map_or(0, |time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)),
-        }
+        })
     }
 }
 
@@ -57,7 +58,7 @@ pub(crate) fn locate(path: &Path) -> io::Result<(Locator, usize)> {
         ));
     }
     let len = usize::try_from(metadata.len()).map_err(|_| io::ErrorKind::FileTooLarge)?;
-    let identity = FileIdentity::of(&metadata);
+    let identity = FileIdentity::of(&file, &metadata)?;
     Ok((Locator::File { path, identity }, len))
 }
 
@@ -66,11 +67,18 @@ pub(super) fn attach(path: &Path, identity: &FileIdentity, len: usize) -> Result
     let what = || format!("file {}", path.display());
     let unreachable = |source| AttachError::Unreachable { what: what(), source };
     let file = open(path).map_err(unreachable)?;
-    let found = FileIdentity::of(&file.metadata().map_err(unreachable)?);
+    let metadata = file.metadata().map_err(unreachable)?;
+    let found = FileIdentity::of(&file, &metadata).map_err(unreachable)?;
     if found != *identity || found.len < len as u64 {
         return Err(AttachError::Replaced { what: what() });
     }
-    let mmap = MmapOptions::new().len(len.max(1)).map_raw_read_only(&file);
+    let mut options = MmapOptions::new();
+    let options = options.len(len.max(1));
+    // Windows maps no empty file.
+    let mmap = match cfg!(windows) && found.len == 0 {
+        true => options.map_anon().map(Into::into),
+        false => options.map_raw_read_only(&file),
+    };
     let mmap = mmap.map_err(|source| AttachError::Map {
         what: what(),
         len,

@@ -10,21 +10,25 @@ pub(crate) struct Mapping {
     start: NonNull<u8>,
     len: usize,
     /// Unmaps when dropped.
+    #[cfg_attr(
+        not(target_os = "linux"),
+        expect(dead_code, reason = "it is there to be dropped")
+    )]
     owner: Owner,
 }
 
 #[cfg_attr(
     not(target_os = "linux"),
-    allow(dead_code, reason = "one of them owns the mapping, none is read")
+    expect(dead_code, reason = "they own the mapping, and are not read")
 )]
 enum Owner {
     Mmap(MmapRaw),
     #[cfg(windows)]
-    Shmem(shared_memory::Shmem),
+    View(super::windows::View),
 }
 
 // SAFETY: `start` and `len` describe memory owned by `owner`, which no thread is tied to: unmapping is allowed
-// from any thread. (`Shmem` is not `Send` only because of its raw pointer.)
+// from any thread.
 unsafe impl Send for Mapping {}
 // SAFETY: as above; shared references give `&[u8]`, `&[AtomicU64]` or plain numbers.
 unsafe impl Sync for Mapping {}
@@ -41,13 +45,11 @@ impl Mapping {
     }
 
     #[cfg(windows)]
-    pub(crate) fn from_shmem(shmem: shared_memory::Shmem, len: usize) -> Self {
-        let len = len.min(shmem.len());
-        let start = NonNull::new(shmem.as_ptr()).unwrap_or(NonNull::dangling());
+    pub(super) fn from_view(view: super::windows::View, len: usize) -> Self {
         Self {
-            start,
+            start: NonNull::new(view.start()).unwrap_or(NonNull::dangling()),
             len,
-            owner: Owner::Shmem(shmem),
+            owner: Owner::View(view),
         }
     }
 

@@ -1,14 +1,38 @@
 //! Admission: whether so much memory can be had at all, asked before any of it is touched.
 //!
 //! Linux lets memory be promised that is not there: the first touch then ends in SIGBUS (a full tmpfs) or an OOM
-//! kill (a cgroup limit). So the numbers are looked at first. Where they can't be read, the answer is yes.
+//! kill (a cgroup limit). So the numbers are looked at first. Windows refuses by itself what it can't keep, but the
+//! numbers make a better error. Where they can't be read, the answer is yes.
 
 use crate::backing::Backing;
 use crate::error::CreateError;
 
-#[cfg(not(target_os = "linux"))]
+#[cfg(not(any(target_os = "linux", windows)))]
 pub(super) fn admit(_backing: &Backing, _len: usize) -> Result<(), CreateError> {
     Ok(())
+}
+
+#[cfg(windows)]
+pub(super) fn admit(backing: &Backing, len: usize) -> Result<(), CreateError> {
+    use super::windows;
+    use crate::backing::BackingKind;
+
+    const MEMORY: &str = "free memory, enlarge the paging file, or use `Backing::File` on a disk with room";
+    const DISK: &str = "free disk space, or choose another directory";
+    let (backing, available, hint) = match backing {
+        Backing::Named => (BackingKind::Named, windows::memory_available(), MEMORY),
+        Backing::File(dir) => (BackingKind::File, windows::disk_available(dir), DISK),
+        Backing::Anonymous | Backing::HugePages | Backing::Auto => return Ok(()),
+    };
+    match available {
+        Some(available) if available < len as u64 => Err(CreateError::NoSpace {
+            needed: len as u64,
+            available,
+            backing,
+            hint,
+        }),
+        _ => Ok(()),
+    }
 }
 
 #[cfg(target_os = "linux")]

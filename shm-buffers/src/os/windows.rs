@@ -1,69 +1,120 @@
-//! Windows: named file mappings through `shared_memory`, and files.
+//! Windows: named file mappings in the paging file, and files.
 #![allow(unsafe_code)]
 
+use std::ffi::c_void;
 use std::fs::File;
 use std::io;
+use std::os::windows::ffi::OsStrExt;
+use std::os::windows::fs::OpenOptionsExt;
+use std::os::windows::io::{AsRawHandle, FromRawHandle, OwnedHandle};
 use std::path::{Path, PathBuf};
+use std::ptr;
 
 use memmap2::MmapOptions;
-use shared_memory::ShmemConf;
+use windows_sys::Win32::Foundation::{
+    ERROR_COMMITMENT_LIMIT, ERROR_DISK_FULL, GENERIC_READ, GENERIC_WRITE, INVALID_HANDLE_VALUE,
+};
+use windows_sys::Win32::Storage::FileSystem::{
+    BY_HANDLE_FILE_INFORMATION, DELETE, FILE_ATTRIBUTE_TEMPORARY, FILE_FLAG_DELETE_ON_CLOSE,
+    GetDiskFreeSpaceExW, GetFileInformationByHandle,
+};
+use windows_sys::Win32::System::Memory::{
+    CreateFileMappingW, FILE_MAP, FILE_MAP_READ, FILE_MAP_WRITE, MEM_RESET, MEMORY_BASIC_INFORMATION,
+    MEMORY_MAPPED_VIEW_ADDRESS, MapViewOfFile, OpenFileMappingW, PAGE_READWRITE, UnmapViewOfFile,
+    VirtualAlloc, VirtualQuery,
+};
+use windows_sys::Win32::System::SystemInformation::{GlobalMemoryStatusEx, MEMORYSTATUSEX};
 
 use super::{Access, Locator, Mapping};
 use crate::backing::{Backing, BackingKind, Pages};
 use crate::error::{AttachError, CreateError};
 
 /// Keeps memory in existence and findable.
+#[derive(Debug)]
 pub(crate) enum Store {
-    /// The mapping object lives as long as somebody has it open; this is the owner's.
-    Named { name: String, _keep: Mapping },
-    /// Deleted when dropped.
-    File(tempfile::NamedTempFile),
+    /// The object goes, and its name with it, when nobody has it open or mapped any more, however that came.
+    Named { name: String, object: OwnedHandle },
+    /// The system deletes it when this handle is closed, also by the process's death.
+    File { path: PathBuf, file: File },
 }
 
-impl std::fmt::Debug for Store {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Store")
-            .field("kind", &self.kind())
-            .finish_non_exhaustive()
+/// What is mapped of a named object; unmapped when dropped.
+pub(super) struct View(MEMORY_MAPPED_VIEW_ADDRESS);
+
+impl View {
+    pub(super) fn start(&self) -> *mut u8 {
+        self.0.Value.cast()
+    }
+}
+
+impl Drop for View {
+    fn drop(&mut self) {
+        // SAFETY: the address came from MapViewOfFile, nobody else unmaps it, and who holds references into it borrows
+        // the `Mapping` that owns this.
+        unsafe { UnmapViewOfFile(self.0) };
     }
 }
 
 pub(super) fn create(backing: &Backing, len: usize) -> Result<(Store, Mapping), CreateError> {
-    match backing {
-        Backing::Named => {
-            let kind = BackingKind::Named;
-            let failed = |step, source| CreateError::Os {
-                step,
-                len,
-                backing: kind,
-                source,
-            };
-            let random = getrandom::u64().map_err(|e| failed("name", io::Error::other(e)))?;
-            let name = format!("shm-buffers-{random:016x}");
-            let made = ShmemConf::new().os_id(&name).size(len).create();
-            let made = made.map_err(|e| failed("create", io::Error::other(e)))?;
-            let store = Store::Named {
-                name,
-                _keep: Mapping::from_shmem(made, len),
-            };
-            let mapping = store.map(len, Access::ReadWrite).map_err(|e| failed("map", e))?;
-            Ok((store, mapping))
+    let store = match backing {
+        Backing::Named => named(len)?,
+        Backing::File(dir) => in_directory(dir, len)?,
+        Backing::Anonymous | Backing::HugePages | Backing::Auto => {
+            return Err(CreateError::Unsupported {
+                backing: BackingKind::Anonymous,
+            });
         }
-        Backing::File(dir) => {
-            let store = in_directory(dir, len)?;
-            let failed = |source| CreateError::Os {
-                step: "map",
-                len,
-                backing: BackingKind::File,
-                source,
-            };
-            let mapping = store.map(len, Access::ReadWrite).map_err(failed)?;
-            Ok((store, mapping))
-        }
-        Backing::Anonymous | Backing::HugePages | Backing::Auto => Err(CreateError::Unsupported {
-            backing: BackingKind::Anonymous,
-        }),
+    };
+    let mapping = store
+        .map(len, Access::ReadWrite)
+        .map_err(|e| failed("map", len, store.kind(), e))?;
+    Ok((store, mapping))
+}
+
+/// Running out of room between the look at the numbers and the creation is the same error.
+fn failed(step: &'static str, len: usize, backing: BackingKind, source: io::Error) -> CreateError {
+    let full = [ERROR_COMMITMENT_LIMIT, ERROR_DISK_FULL];
+    match source.raw_os_error() {
+        Some(code) if full.contains(&code.cast_unsigned()) => CreateError::NoSpace {
+            needed: len as u64,
+            available: 0,
+            backing,
+            hint: "free memory or disk space, or enlarge the paging file",
+        },
+        _ => CreateError::Os {
+            step,
+            len,
+            backing,
+            source,
+        },
     }
+}
+
+/// Memory of the paging file: all of it is promised (committed) here, so that no touch of it fails later.
+fn named(len: usize) -> Result<Store, CreateError> {
+    let kind = BackingKind::Named;
+    let random = getrandom::u64().map_err(|e| failed("name", len, kind, io::Error::other(e)))?;
+    // Of this logon session only. Who is not this user (or an administrator) may not open it: the default for objects.
+    let name = format!("Local\\shm-buffers-{random:016x}");
+    let (high, low) = ((len as u64 >> 32) as u32, len as u32);
+    let wide = wide(name.as_ref());
+    // SAFETY: `wide` ends with a zero and lives during the call; no file and no attributes are allowed to be given.
+    let object = unsafe {
+        CreateFileMappingW(
+            INVALID_HANDLE_VALUE,
+            ptr::null(),
+            PAGE_READWRITE,
+            high,
+            low,
+            wide.as_ptr(),
+        )
+    };
+    if object.is_null() {
+        return Err(failed("create", len, kind, io::Error::last_os_error()));
+    }
+    // SAFETY: a new handle that nobody else closes.
+    let object = unsafe { OwnedHandle::from_raw_handle(object) };
+    Ok(Store::Named { name, object })
 }
 
 fn in_directory(dir: &Path, len: usize) -> Result<Store, CreateError> {
@@ -71,19 +122,30 @@ fn in_directory(dir: &Path, len: usize) -> Result<Store, CreateError> {
         dir: PathBuf::from(dir),
         source,
     };
-    let file = tempfile::Builder::new()
-        .prefix("shm-buffers-")
-        .tempfile_in(dir)
+    let random = getrandom::u64().map_err(|e| directory(io::Error::other(e)))?;
+    let path = dir.join(format!("shm-buffers-{random:016x}"));
+    let file = File::options()
+        .access_mode(GENERIC_READ | GENERIC_WRITE | DELETE)
+        .attributes(FILE_ATTRIBUTE_TEMPORARY)
+        .custom_flags(FILE_FLAG_DELETE_ON_CLOSE)
+        // For the meaning of `create_new`; the access is the one above.
+        .write(true)
+        .create_new(true)
+        .open(&path)
         .map_err(directory)?;
-    file.as_file().set_len(len as u64).map_err(directory)?;
-    Ok(Store::File(file))
+    // The space is allocated: the file is not sparse.
+    file.set_len(len as u64)
+        .map_err(|e| failed("reserve", len, BackingKind::File, e))?;
+    // Whoever attaches may have another working directory.
+    let path = std::path::absolute(path).map_err(directory)?;
+    Ok(Store::File { path, file })
 }
 
 impl Store {
     pub(crate) fn kind(&self) -> BackingKind {
         match self {
             Self::Named { .. } => BackingKind::Named,
-            Self::File(_) => BackingKind::File,
+            Self::File { .. } => BackingKind::File,
         }
     }
 
@@ -93,17 +155,17 @@ impl Store {
 
     pub(crate) fn map(&self, len: usize, access: Access) -> io::Result<Mapping> {
         match self {
-            Self::Named { name, .. } => open_named(name, len),
-            Self::File(file) => map(file.as_file(), len, access),
+            Self::Named { object, .. } => view(object, len, access),
+            Self::File { file, .. } => map(file, len, access),
         }
     }
 
-    /// Files and their mappings are not always coherent here.
+    /// A file's mapping and what is written to it need not agree here.
     pub(crate) fn write_at(&self, _bytes: &[u8], _offset: usize) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    /// Nothing to seal with here.
+    /// There is nothing to seal with here.
     pub(crate) fn seal(&self, _access: Access) -> io::Result<()> {
         Ok(())
     }
@@ -111,7 +173,7 @@ impl Store {
     pub(crate) fn locator(&self) -> io::Result<Locator> {
         Ok(match self {
             Self::Named { name, .. } => Locator::Name(name.clone()),
-            Self::File(file) => Locator::Path(file.path().to_owned()),
+            Self::File { path, .. } => Locator::Path(path.clone()),
         })
     }
 }
@@ -121,9 +183,9 @@ impl Store {
 pub(crate) fn resize(store: &mut Store, mapping: &mut Mapping, len: usize) -> Result<(), CreateError> {
     let backing = match store {
         Store::Named { .. } => Backing::Named,
-        Store::File(file) => Backing::File(file.path().parent().unwrap_or(file.path()).to_owned()),
+        Store::File { path, .. } => Backing::File(path.parent().unwrap_or(path).to_owned()),
     };
-    let (new_store, mut new_mapping) = create(&backing, len.max(1))?;
+    let (new_store, mut new_mapping) = super::create(&backing, len)?;
     let kept = mapping.len().min(new_mapping.len());
     // SAFETY: both are mapped for writing by `create`, and their owner, who lends them exclusively, has handed no
     // locator out.
@@ -131,20 +193,39 @@ pub(crate) fn resize(store: &mut Store, mapping: &mut Mapping, len: usize) -> Re
     // SAFETY: as above.
     let source = unsafe { mapping.bytes() };
     target[..kept].copy_from_slice(&source[..kept]);
-    (*store, *mapping) = (new_store, new_mapping);
+    // The old view before its object.
+    *mapping = new_mapping;
+    *store = new_store;
     Ok(())
 }
 
-fn open_named(name: &str, len: usize) -> io::Result<Mapping> {
-    let shmem = ShmemConf::new()
-        .os_id(name)
-        .size(len)
-        .open()
-        .map_err(io::Error::other)?;
-    if shmem.len() < len {
-        return Err(io::ErrorKind::UnexpectedEof.into());
+/// What a view may be used for. Whoever opens an object for reading only can't map it for writing.
+fn rights(access: Access) -> FILE_MAP {
+    match access {
+        Access::ReadOnly => FILE_MAP_READ,
+        Access::ReadWrite => FILE_MAP_READ | FILE_MAP_WRITE,
     }
-    Ok(Mapping::from_shmem(shmem, len))
+}
+
+/// Maps the object, which must have `len` bytes at least.
+fn view(object: &OwnedHandle, len: usize, access: Access) -> io::Result<Mapping> {
+    // SAFETY: the handle is open; the system chooses a free place, and refuses a length that the object has not.
+    let address = unsafe { MapViewOfFile(object.as_raw_handle(), rights(access), 0, 0, len.max(1)) };
+    if address.Value.is_null() {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(Mapping::from_view(View(address), len))
+}
+
+fn open_named(name: &str, access: Access) -> io::Result<OwnedHandle> {
+    let wide = wide(name.as_ref());
+    // SAFETY: `wide` ends with a zero and lives during the call.
+    let object = unsafe { OpenFileMappingW(rights(access), 0, wide.as_ptr()) };
+    if object.is_null() {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a new handle that nobody else closes.
+    Ok(unsafe { OwnedHandle::from_raw_handle(object) })
 }
 
 fn map(file: &File, len: usize, access: Access) -> io::Result<Mapping> {
@@ -160,8 +241,21 @@ fn map(file: &File, len: usize, access: Access) -> io::Result<Mapping> {
 pub(super) fn attach(locator: &Locator, len: usize, access: Access) -> Result<Mapping, AttachError> {
     let what = || locator.to_string();
     let unreachable = |source| AttachError::Unreachable { what: what(), source };
+    let map_failed = |source| AttachError::Map {
+        what: what(),
+        len,
+        source,
+    };
     match locator {
-        Locator::Name(name) => open_named(name, len).map_err(unreachable),
+        Locator::Name(name) => {
+            let object = open_named(name, access).map_err(unreachable)?;
+            // Once to ask how large it is.
+            let whole = view_of_all(&object, access).map_err(map_failed)?;
+            if whole < len {
+                return Err(AttachError::Replaced { what: what() });
+            }
+            view(&object, len, access).map_err(map_failed)
+        }
         Locator::Path(path) => {
             let write = access == Access::ReadWrite;
             let file = File::options()
@@ -172,11 +266,7 @@ pub(super) fn attach(locator: &Locator, len: usize, access: Access) -> Result<Ma
             if file.metadata().map_err(unreachable)?.len() < len as u64 {
                 return Err(AttachError::Replaced { what: what() });
             }
-            map(&file, len, access).map_err(|source| AttachError::Map {
-                what: what(),
-                len,
-                source,
-            })
+            map(&file, len, access).map_err(map_failed)
         }
         Locator::Descriptor { .. } | Locator::File { .. } => {
             Err(unreachable(io::ErrorKind::Unsupported.into()))
@@ -184,9 +274,93 @@ pub(super) fn attach(locator: &Locator, len: usize, access: Access) -> Result<Ma
     }
 }
 
-/// Pages can't be given back piecemeal here.
-pub(crate) fn release_pages(_bytes: &mut [u8]) {}
+/// Bytes of the object, rounded up to whole pages.
+fn view_of_all(object: &OwnedHandle, access: Access) -> io::Result<usize> {
+    // SAFETY: as in `view`; a length of 0 maps all.
+    let address = unsafe { MapViewOfFile(object.as_raw_handle(), rights(access), 0, 0, 0) };
+    if address.Value.is_null() {
+        return Err(io::Error::last_os_error());
+    }
+    let view = View(address);
+    let mut info = MEMORY_BASIC_INFORMATION::default();
+    // SAFETY: asks about any address, and writes no more than the size of `info` into it.
+    let written = unsafe { VirtualQuery(view.0.Value, &raw mut info, size_of_val(&info)) };
+    match written {
+        0 => Err(io::Error::last_os_error()),
+        _ => Ok(info.RegionSize),
+    }
+}
+
+/// Takes the whole pages inside `bytes` out of memory, without writing them anywhere; they read as anything afterwards.
+pub(crate) fn release_pages(bytes: &mut [u8]) {
+    /// Of every Windows that Rust runs on; a larger page only makes the call fail.
+    const PAGE: usize = 4096;
+    let start = bytes.as_ptr().align_offset(PAGE);
+    let Some(inner) = bytes.get_mut(start..) else {
+        return;
+    };
+    let len = inner.len() / PAGE * PAGE;
+    if len == 0 {
+        return;
+    }
+    // SAFETY: the range is whole pages inside an exclusively borrowed slice, so nobody else has a reference into it.
+    // MEM_RESET leaves it mapped and committed, with its contents or zeros: any bytes are valid u8. Where it fails, with
+    // no effect, pages only stay.
+    let _ = unsafe {
+        VirtualAlloc(
+            inner.as_mut_ptr().cast::<c_void>(),
+            len,
+            MEM_RESET,
+            PAGE_READWRITE,
+        )
+    };
+}
 
 /// Pages are made when they are touched.
 #[cfg(feature = "zstd")]
 pub(crate) fn populate(_bytes: &mut [u8]) {}
+
+/// Bytes that the system can still promise: memory and paging file.
+pub(super) fn memory_available() -> Option<u64> {
+    let mut status = MEMORYSTATUSEX {
+        dwLength: size_of::<MEMORYSTATUSEX>() as u32,
+        ..MEMORYSTATUSEX::default()
+    };
+    // SAFETY: `status` is valid for writes and tells its size.
+    let told = unsafe { GlobalMemoryStatusEx(&raw mut status) };
+    (told != 0).then_some(status.ullAvailPageFile)
+}
+
+/// Bytes that this user may still write to the disk of `dir`.
+pub(super) fn disk_available(dir: &Path) -> Option<u64> {
+    let wide = wide(dir.as_os_str());
+    let mut available = 0;
+    // SAFETY: `wide` ends with a zero and lives during the call; `available` is valid for writes, the others are not asked.
+    let told = unsafe {
+        GetDiskFreeSpaceExW(
+            wide.as_ptr(),
+            &raw mut available,
+            ptr::null_mut(),
+            ptr::null_mut(),
+        )
+    };
+    (told != 0).then_some(available)
+}
+
+/// Volume and number of a file: the same for every handle of it, and no other file's while it is open.
+pub(super) fn file_id(file: &File) -> io::Result<(u64, u64)> {
+    let mut info = BY_HANDLE_FILE_INFORMATION::default();
+    // SAFETY: the handle is open, and `info` valid for writes.
+    match unsafe { GetFileInformationByHandle(file.as_raw_handle(), &raw mut info) } {
+        0 => Err(io::Error::last_os_error()),
+        _ => Ok((
+            u64::from(info.dwVolumeSerialNumber),
+            u64::from(info.nFileIndexHigh) << 32 | u64::from(info.nFileIndexLow),
+        )),
+    }
+}
+
+/// As the system takes text: UTF-16 and a zero.
+fn wide(text: &std::ffi::OsStr) -> Vec<u16> {
+    text.encode_wide().chain([0]).collect()
+}

@@ -20,6 +20,19 @@ pub(crate) fn backings() -> Vec<(Backing, BackingKind)> {
     }
 }
 
+/// Whether this runs under wine, which lacks `gap`: told, for whoever counts what was skipped.
+pub(crate) fn wine_lacks(gap: &str) -> bool {
+    let wine = std::env::var_os("UNDER_WINE").is_some();
+    if wine {
+        println!("not tested under wine: {gap}");
+    }
+    wine
+}
+
+/// Windows refuses (`STATUS_DELETE_PENDING`).
+pub(crate) const NO_DELETE_PENDING: &str =
+    "NtCreateFile opens a file that is marked for deletion as long as somebody has it open";
+
 /// A handle as another process would get it.
 pub(crate) fn through_serde<T: serde::Serialize + serde::de::DeserializeOwned>(value: &T) -> T {
     let bytes = serde_json::to_vec(value).expect("handles serialize");
@@ -52,7 +65,7 @@ fn filled_frozen_attached() -> Result<(), Box<dyn Error>> {
             assert!(theirs.iter().enumerate().all(|(i, &b)| b == (i * 31) as u8));
             let late = Segment::attach(&handle);
             assert!(
-                late.is_err(),
+                late.is_err() || (kind == BackingKind::File && wine_lacks(NO_DELETE_PENDING)),
                 "{backing:?}: attached to {late:?} after its owner dropped it"
             );
         }

@@ -2,6 +2,7 @@
 #![cfg(not(loom))]
 
 mod backings;
+#[cfg(any(target_os = "linux", windows))]
 mod children;
 mod faults;
 mod growing;
@@ -14,3 +15,4 @@ mod tensors;
 #[cfg(feature = "zstd")]
 mod tool;
 mod views;
+mod windows;

@@ -42,6 +42,18 @@ pub(super) const FENCES: &[Fence] = &[
         reason: "dladdr and _exit",
     },
     Fence {
+        path: "proc-pool/src/os/windows.rs",
+        reason: "asks the system about files, modules, clocks and processes, and ends this one",
+    },
+    Fence {
+        path: "proc-pool/src/os/windows/job.rs",
+        reason: "the job that ends workers with their leader",
+    },
+    Fence {
+        path: "proc-pool/src/os/windows/receivers.rs",
+        reason: "declares that a set of channels belongs to no thread",
+    },
+    Fence {
         path: "proc-pool/tests/it/crash.rs",
         reason: "crashes on purpose",
     },
@@ -67,11 +79,15 @@ pub(super) const FENCES: &[Fence] = &[
     },
     Fence {
         path: "shm-buffers/src/os/windows.rs",
-        reason: "copies memory that grows where a mapping has a fixed size",
+        reason: "named mappings, what the system has left, and which file is which",
     },
     Fence {
         path: "shm-buffers/src/segment.rs",
         reason: "sees frozen memory as a slice",
+    },
+    Fence {
+        path: "shm-buffers/tests/it/windows.rs",
+        reason: "writes a model through a stray pointer, to see that it faults",
     },
     Fence {
         path: "shm-buffers/tests/it/faults.rs",

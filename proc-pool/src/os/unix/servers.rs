@@ -41,6 +41,11 @@ impl Mark {
     }
 }
 
+/// Whether somebody could connect to the server.
+pub(crate) fn is_open(socket: &Path) -> bool {
+    socket.exists()
+}
+
 /// Removes the server's socket and directory.
 pub(crate) fn remove_server(socket: &Path) {
     let _ = fs::remove_file(socket);
