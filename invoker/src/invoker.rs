@@ -5,18 +5,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use log_bridge::Filter;
 use proc_pool::{
-    BoxError, Interrupt, Interrupter, LocalPool, Memory, Snapshot, TaskError, WorkerId, Workers,
+    BoxError, Handle, Interrupt, Interrupter, LocalPool, Memory, Snapshot, TaskError, WorkerId, Workers,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::builder::OpBuilder;
 use crate::error::Error;
-use crate::handle::Handle;
 use crate::journal::Journal;
 use crate::op::WithState;
 use crate::outputs::{Order, Outputs, Run};
-use crate::processes::{Ended, Processes};
+use crate::processes::Processes;
 use crate::report::{Logs, MemoryUse, Model, ProcessCounts, Report, Tasks, Times};
 use crate::seed::{Seeded, Seeds};
 use crate::settings::Settings;
@@ -227,7 +226,8 @@ where
     }
 
     /// Runs the op for one task; [`Handle`] waits for the output, awaits it, or cancels the task. It waits until a worker
-    /// has room, whatever others wait for already: for many tasks there is [`map`](Self::map). With
+    /// has room, whatever others wait for already: for many tasks there is [`map`](Self::map). It counts as done or failed
+    /// when its output is taken. With
     /// [`Executor::InProcess`](crate::Executor) it runs at once, and returns with its output there.
     ///
     /// ```
@@ -255,7 +255,8 @@ where
             Place::Processes(processes) => processes.pool.submit(task),
             Place::Local { pool, .. } => pool.submit(task),
         };
-        Handle::new(handle, index, self.journal.clone())
+        let journal = self.journal.clone();
+        handle.numbered(index).inspect(move |output| journal.end(output))
     }
 
     /// What interrupts it from any thread, for as long as it exists: runs end early, and tasks that are not run have
@@ -416,7 +417,7 @@ where
                     let theirs = processes.pool.bytes().memory();
                     memory.workers_pss = theirs.iter().filter_map(|(_, m)| m.proportional).collect();
                 }
-                let Ended { stats, watch } = processes.end();
+                let (stats, watch) = processes.end();
                 let stats = stats?;
                 report.processes = Some(ProcessCounts {
                     spawned: stats.spawned,

@@ -7,7 +7,10 @@
 //! - [`init`] is the first line of `main`.
 //! - The model is any serde type whose big parts are [`Buffer`]s.
 //! - The op is a plain `fn`, or a closure that captures nothing.
-//! - The same op runs in threads or in this process with another [`Executor`].
+//! - The same op runs in threads or in this process with another [`Executor`], with the same outputs and errors.
+//! - Outputs come from [`Invoker::map`], one by one from [`Invoker::submit`], or as a `stream` (feature `stream`).
+//! - Workers can have a state of their own ([`Invoker::builder_with_state`]), and tasks a seed ([`task_seed`]).
+//! - [`Builder`] says what else there is; [`Builder::settings`] tells what it comes to.
 //!
 //! Everything here is put together from crates that can be used alone: `shm_buffers` (memory), `proc_pool`
 //! (processes), `log_bridge` (logs) and `progress`.
@@ -16,7 +19,6 @@ mod builder;
 mod error;
 mod executor;
 mod extension;
-mod handle;
 mod invoker;
 mod isolated;
 mod journal;
@@ -36,7 +38,6 @@ pub use builder::{Builder, OpBuilder};
 pub use error::Error;
 pub use executor::Executor;
 pub use extension::Invoke;
-pub use handle::Handle;
 pub use invoker::Invoker;
 pub use isolated::{IsolatedError, run_isolated};
 pub use log_bridge::{Filter, SetFilterError};
@@ -45,8 +46,8 @@ pub use outputs::Outputs;
 #[cfg(feature = "stream")]
 pub use proc_pool::OutputStream;
 pub use proc_pool::{
-    BoxError, Cancelled, Cause, Fault, Interrupt, Interrupter, KillReason, OnInterrupt, PoolError, Redirect,
-    Snapshot, TaskError, Threads, WorkerId, Workers, init, init_in_tests,
+    BoxError, Cancelled, Cause, Fault, Handle, Interrupt, Interrupter, KillReason, OnInterrupt, PoolError,
+    Redirect, Snapshot, TaskError, Threads, WorkerId, Workers, init, init_in_tests,
 };
 pub use progress::{Render, Reporter, StartError as ProgressError, Total};
 pub use report::{Logs, MemoryUse, Model, ProcessCounts, Report, Tasks, Times};

@@ -42,12 +42,6 @@ pub(crate) struct Processes<M, T, R> {
     pub(crate) start: Duration,
 }
 
-/// What is left when the processes have ended.
-pub(crate) struct Ended {
-    pub(crate) stats: Result<Stats, PoolError>,
-    pub(crate) watch: Arc<Watch>,
-}
-
 impl<M, T, R> Processes<M, T, R>
 where
     M: Serialize + DeserializeOwned + 'static,
@@ -100,7 +94,7 @@ where
     }
 
     /// Lets the workers end.
-    pub(crate) fn end(self) -> Ended {
+    pub(crate) fn end(self) -> (Result<Stats, PoolError>, Arc<Watch>) {
         let killed = self.pool.bytes().interrupted() == Some(Interrupt::Kill);
         let stats = self.pool.bytes().stats();
         let ended = match self.pool.shutdown(END) {
@@ -108,9 +102,6 @@ where
             Err(PoolError::Interrupted) if killed => Ok(stats),
             ended => ended,
         };
-        Ended {
-            stats: ended,
-            watch: self.watch,
-        }
+        (ended, self.watch)
     }
 }

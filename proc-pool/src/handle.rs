@@ -34,9 +34,13 @@ pub enum Cancelled {
 /// It outlives its pool: what was not run then has its error. Dropping it withdraws the task unless that has begun.
 #[must_use = "dropping it withdraws the task"]
 pub struct Handle<R> {
-    index: u64,
+    task: u64,
     pending: Pending<R>,
+    /// Who is told of the output.
+    told: Option<Told<R>>,
 }
+
+type Told<R> = Box<dyn FnOnce(&Result<R, TaskError>) + Send + Sync>;
 
 /// Where the output will be.
 enum Pending<R> {
@@ -55,7 +59,7 @@ struct InPool<R> {
 impl<R> fmt::Debug for Handle<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Handle")
-            .field("task", &self.index)
+            .field("task", &self.task)
             .finish_non_exhaustive()
     }
 }
@@ -79,17 +83,33 @@ impl<R> Handle<R> {
             index,
             decode,
         });
-        Self { index, pending }
+        Self::new(index, pending)
     }
 
     pub(crate) fn local(index: u64, single: Arc<Single<R>>) -> Self {
-        let pending = Pending::Local(single);
-        Self { index, pending }
+        Self::new(index, Pending::Local(single))
+    }
+
+    fn new(task: u64, pending: Pending<R>) -> Self {
+        let told = None;
+        Self { task, pending, told }
     }
 
     /// The task's number among those submitted to its pool, from 0: [`TaskError::task`].
     pub fn task(&self) -> u64 {
-        self.index
+        self.task
+    }
+
+    /// Gives the task another number: of those that somebody else counts.
+    pub fn numbered(mut self, task: u64) -> Self {
+        self.task = task;
+        self
+    }
+
+    /// Has `told` called with the output when that is taken: by who waits for it, or awaits it.
+    pub fn inspect(mut self, told: impl FnOnce(&Result<R, TaskError>) + Send + Sync + 'static) -> Self {
+        self.told = Some(Box::new(told));
+        self
     }
 
     /// Whether its output, or its error, is there.
@@ -104,20 +124,20 @@ impl<R> Handle<R> {
     ///
     /// # Errors
     /// What happened to the task.
-    pub fn wait(self) -> Result<R, TaskError> {
+    pub fn wait(mut self) -> Result<R, TaskError> {
         // Without a deadline, there is an output at the end.
         let output = self.take(None).unwrap_or(Err(Fault::Cancelled));
-        output.map_err(self.error())
+        self.give(output)
     }
 
     /// Waits for the output, for `timeout` at most.
     ///
     /// # Errors
     /// The handle itself when the time is over; the task goes on.
-    pub fn wait_timeout(self, timeout: Duration) -> Result<Result<R, TaskError>, Self> {
+    pub fn wait_timeout(mut self, timeout: Duration) -> Result<Result<R, TaskError>, Self> {
         match self.take(Instant::now().checked_add(timeout)) {
             None => Err(self),
-            Some(output) => Ok(output.map_err(self.error())),
+            Some(output) => Ok(self.give(output)),
         }
     }
 
@@ -129,9 +149,13 @@ impl<R> Handle<R> {
         }
     }
 
-    fn error(&self) -> impl FnOnce(Fault) -> TaskError + use<R> {
-        let task = self.index;
-        move |fault| TaskError { task, fault }
+    fn give(&mut self, output: Result<R, Fault>) -> Result<R, TaskError> {
+        let task = self.task;
+        let output = output.map_err(|fault| TaskError { task, fault });
+        if let Some(told) = self.told.take() {
+            told(&output);
+        }
+        output
     }
 
     /// Cancels the task if it has not begun. A task that runs goes on.
@@ -220,12 +244,12 @@ impl<R> Future for Handle<R> {
     type Output = Result<R, TaskError>;
 
     /// Needs no runtime: the pool's own thread wakes the task.
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let output = match &self.pending {
             Pending::Pool(task) => task.poll(context),
             Pending::Local(task) => task.poll(context),
         };
-        output.map_err(self.error())
+        output.map(|output| self.give(output))
     }
 }
 

@@ -71,6 +71,11 @@ fn outputs_in_order_as_they_come_and_one_by_one() {
         let handle = pool.submit(free(7));
         assert_eq!((handle.task(), handle.wait().unwrap()), (0, 49));
         assert_eq!(pool.submit(free(13)).wait().unwrap_err().task, 1);
+        let (told, heard) = mpsc::channel();
+        let handle = pool.submit(free(13)).numbered(70);
+        let handle = handle.inspect(move |output| told.send(output.is_err()).expect("the test listens"));
+        assert_eq!((handle.task(), handle.wait().unwrap_err().task), (70, 70));
+        assert_eq!(heard.try_recv(), Ok(true));
     }
 }
 
