@@ -18,6 +18,7 @@ use crate::protocol::Sizes;
 use crate::snapshot::Snapshot;
 use crate::supervisor::Patience;
 use crate::threads::Threads;
+use crate::timing::{Timing, tally};
 use crate::workers::Workers;
 
 /// Sets a pool up.
@@ -60,6 +61,7 @@ impl Default for Builder {
                 side: 256 << 10,
                 slots: 0,
                 stack: 0,
+                timing: tally::slots(Timing::default()),
             },
             backing: Backing::Auto,
             observer: Arc::new(Nobody),
@@ -156,6 +158,12 @@ impl Builder {
     /// How many slots each worker has for numbers of its own (default: 0; 2^20 at most).
     pub fn slots(mut self, count: usize) -> Self {
         self.sizes.slots = count;
+        self
+    }
+
+    /// How much workers tell of their time (default: [`Timing::Totals`]), for a [`Chronicle`](crate::Chronicle).
+    pub fn timing(mut self, timing: Timing) -> Self {
+        self.sizes.timing = tally::slots(timing);
         self
     }
 

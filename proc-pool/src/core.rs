@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 use ipc_channel::ipc::IpcReceiver;
+use shm_buffers::slots::Slots;
 
 pub(crate) use single::Running;
 
@@ -29,6 +30,7 @@ use crate::payload::Large;
 use crate::protocol::Note;
 use crate::stats::Stats;
 use crate::supervisor::{self, Action, Event, Supervisor};
+use crate::timing::{Chronicle, Ending};
 
 /// One process in a worker's place: the place, and how many were there before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -90,6 +92,7 @@ pub(crate) struct Core {
     /// Tasks that were submitted alone.
     singles: u64,
     pub(crate) stats: Stats,
+    pub(crate) chronicle: Chronicle,
     /// Somebody sleeps, or is about to, until a worker rings: tasks that are given meanwhile need a bell, too.
     pub(crate) sleeping: bool,
     /// A worker seemed to have something, so that nobody asked it for a bell: who sleeps next must not for long.
@@ -115,6 +118,7 @@ impl Core {
             watched: true,
             singles: 0,
             stats: Stats::default(),
+            chronicle: Chronicle::new(),
             sleeping: false,
             unsure: false,
             arrivals: Vec::new(),
@@ -212,9 +216,10 @@ impl Core {
         self.failure.as_ref()
     }
 
-    /// A process was started.
-    pub(crate) fn spawned(&mut self, incarnation: Incarnation, pid: u32) {
+    /// A process was started, at `begun` as [`now_ns`](crate::os::now_ns) tells; `timing` are its slots for that.
+    pub(crate) fn spawned(&mut self, incarnation: Incarnation, pid: u32, begun: u64, timing: Slots) {
         self.stats.spawned += 1;
+        self.chronicle.spawned(incarnation, pid, begun, timing);
         let birth = Birth {
             incarnation,
             pid: Some(pid),
@@ -320,9 +325,27 @@ impl Core {
                 self.backlog.push_front(task);
             }
         }
+        let surplus = self.supervisor.is_surplus(worker);
         if !self.stopping {
-            self.stats.count_end(told, self.supervisor.is_surplus(worker));
+            self.stats.count_end(told, surplus);
         }
+        let ending = match (self.stopping, told, surplus) {
+            (true, false, _)
+                if matches!(
+                    end.cause,
+                    Cause::Killed {
+                        reason: KillReason::Shutdown
+                    }
+                ) =>
+            {
+                Ending::Finished
+            }
+            (_, false, _) => Ending::Died(end.cause.clone()),
+            (true, true, _) => Ending::Finished,
+            (false, true, false) => Ending::Recycled,
+            (false, true, true) => Ending::Dismissed,
+        };
+        self.chronicle.ended(incarnation, ending);
         if let Some(birth) = self.births.get_mut(&worker) {
             birth.pid = None;
         }

@@ -348,6 +348,7 @@ impl Keeper {
             worker,
             number: *number,
         };
+        let begun = os::now_ns();
         let to_self = self.to_self.clone();
         let spawned = spawn::spawn(&self.plan.launch, move |introduction| {
             // The keeper may have ended meanwhile, and with it the interest.
@@ -370,7 +371,8 @@ impl Keeper {
             reader.read(incarnation, &mut spawned.child);
         }
         let pid = spawned.child.id();
-        self.driver.core().spawned(incarnation, pid);
+        let timing = Slots::new(&region, map.timing);
+        self.driver.core().spawned(incarnation, pid, begun, timing);
         self.processes.push(Process {
             incarnation,
             spawned,

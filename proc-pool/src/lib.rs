@@ -77,6 +77,7 @@ mod stats;
 mod stream;
 mod supervisor;
 mod threads;
+mod timing;
 mod window;
 mod worker;
 mod workers;
@@ -102,4 +103,5 @@ pub use stats::Stats;
 #[cfg(feature = "stream")]
 pub use stream::OutputStream;
 pub use threads::Threads;
+pub use timing::{Chronicle, Ending, Laps, Latency, Life, Sample, Stopwatch, Times, Timing};
 pub use workers::{MAX_WORKERS, Workers};

@@ -19,6 +19,7 @@ use crate::os::Memory;
 use crate::signals::Subscription;
 use crate::snapshot::Snapshot;
 use crate::stats::Stats;
+use crate::timing::Chronicle;
 use crate::workers::Workers;
 
 /// A number of worker processes that turn bytes into bytes.
@@ -116,6 +117,11 @@ impl BytePool {
     /// nothing.
     pub fn interrupted(&self) -> Option<Interrupt> {
         self.driver.core().interrupted()
+    }
+
+    /// What it knows of its processes' times, also when it is gone.
+    pub fn chronicle(&self) -> Chronicle {
+        self.driver.core().chronicle.clone()
     }
 
     /// What its workers are doing now. Costs a look at each, and some files of the system's.

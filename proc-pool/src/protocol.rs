@@ -81,6 +81,8 @@ pub(crate) struct Sizes {
     pub(crate) slots: usize,
     /// For the stack of one that is stuck.
     pub(crate) stack: usize,
+    /// For where its time goes.
+    pub(crate) timing: usize,
 }
 
 /// Where everything is in that memory.
@@ -98,6 +100,8 @@ pub(crate) struct Map {
     /// Written by the worker.
     #[cfg_attr(not(all(feature = "stacks", target_os = "linux")), expect(dead_code))]
     pub(crate) stack: Span,
+    /// Written by the worker, as its [`Tally`](crate::timing::tally::Tally).
+    pub(crate) timing: Span,
     pub(crate) bytes: usize,
 }
 
@@ -134,6 +138,7 @@ impl Sizes {
         let leader = layout.slots(leader::COUNT);
         let slots = layout.slots(self.slots);
         let stack = layout.slots(self.stack);
+        let timing = layout.slots(self.timing);
         Map {
             tasks,
             outcomes,
@@ -142,6 +147,7 @@ impl Sizes {
             leader,
             slots,
             stack,
+            timing,
             bytes: layout.bytes(),
         }
     }

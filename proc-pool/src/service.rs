@@ -11,6 +11,7 @@ use shm_buffers::slots::Slots;
 use crate::bytes::OutputBuf;
 use crate::codec::Codec;
 use crate::error::WorkerId;
+use crate::timing::Laps;
 
 /// An error of any kind, from a worker's start.
 pub type BoxError = Box<dyn Error + Send + Sync>;
@@ -70,6 +71,16 @@ pub trait Service: Sized + 'static {
     /// # Errors
     /// When task or output can't be decoded or encoded.
     fn call(&mut self, task: &[u8], output: &mut OutputBuf) -> Result<(), CallError>;
+
+    /// As [`call`](Self::call), for one of the few tasks that are timed: tells when it has decoded and when it has run
+    /// the task. One that does not tell is running all the time.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call).
+    fn call_timed(&mut self, task: &[u8], output: &mut OutputBuf, laps: &mut Laps) -> Result<(), CallError> {
+        let _ = laps;
+        self.call(task, output)
+    }
 }
 
 /// A worker of values: made once in each worker process, then called for each task, one after the other. What
@@ -111,13 +122,25 @@ where
 
     fn call(&mut self, task: &[u8], output: &mut OutputBuf) -> Result<(), CallError> {
         let task = CT::decode(task).map_err(|e| CallError::Task(e.to_string()))?;
-        let value = self.0.run(task);
-        if let Some(bytes) = CR::as_bytes(&value) {
-            output.put(bytes);
-            return Ok(());
-        }
-        CR::encode(&value, output).map_err(|e| CallError::Output(e.to_string()))
+        put::<_, CR>(&self.0.run(task), output)
     }
+
+    fn call_timed(&mut self, task: &[u8], output: &mut OutputBuf, laps: &mut Laps) -> Result<(), CallError> {
+        let task = CT::decode(task).map_err(|e| CallError::Task(e.to_string()))?;
+        laps.decoded();
+        let value = self.0.run(task);
+        laps.ran();
+        put::<_, CR>(&value, output)
+    }
+}
+
+#[inline]
+fn put<R, CR: Codec<R>>(value: &R, output: &mut OutputBuf) -> Result<(), CallError> {
+    if let Some(bytes) = CR::as_bytes(value) {
+        output.put(bytes);
+        return Ok(());
+    }
+    CR::encode(value, output).map_err(|e| CallError::Output(e.to_string()))
 }
 
 /// The [`Worker`] that a plain function is.

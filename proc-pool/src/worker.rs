@@ -23,6 +23,8 @@ use crate::protocol::{
 use crate::registry::Registry;
 use crate::service::{CallError, Service, WorkerContext, decode, encode};
 use crate::spawn;
+use crate::timing::Laps;
+use crate::timing::tally::Tally;
 
 /// Exit status of a worker that lost its leader, or never found it.
 const ORPHANED: i32 = 70;
@@ -39,10 +41,13 @@ pub(crate) struct Bootstrap {
     welcome: Welcome,
     from_leader: IpcReceiver<ToWorker>,
     to_leader: IpcSender<Note>,
+    /// When this process came to `init`, by [`now_ns`](os::now_ns).
+    born: u64,
 }
 
 /// What `init` does in a worker process that has the ops of `registry` by name.
 pub(crate) fn main(ticket: &Ticket, registry: Option<&Registry>) -> ! {
+    let born = os::now_ns();
     // As in every Rust program, but `init` may run before Rust's own start.
     os::ignore_broken_pipes();
     os::leave_interrupts_to_leader();
@@ -73,6 +78,7 @@ pub(crate) fn main(ticket: &Ticket, registry: Option<&Registry>) -> ! {
                 welcome: *welcome,
                 from_leader,
                 to_leader,
+                born,
             }),
             Err(reason) => give_up(&to_leader, &reason),
         },
@@ -147,10 +153,11 @@ pub(crate) fn serve<S: Service>(bootstrap: Bootstrap) -> ! {
             &format!("panicked at {}: {}", panic.location, panic.message),
         ),
     };
+    let tally = Tally::new(Slots::new(&region, map.timing), bootstrap.born, os::now_ns());
     if bootstrap.to_leader.send(Note::Ready).is_err() {
         os::exit_now(ORPHANED);
     }
-    let mut process = Process::new(&region, map, bootstrap);
+    let mut process = Process::new(&region, map, bootstrap, tally);
     process.run(service);
     // The end of a worker is an ordinary exit, so that `atexit` handlers, profilers and the like get their turn.
     std::process::exit(0)
@@ -187,7 +194,7 @@ struct Process {
 }
 
 impl Process {
-    fn new(region: &Region, map: Map, bootstrap: Bootstrap) -> Self {
+    fn new(region: &Region, map: Map, bootstrap: Bootstrap, tally: Option<Tally>) -> Self {
         let control = Slots::new(region, map.control);
         let leader = Slots::new(region, map.leader);
         Self {
@@ -197,6 +204,7 @@ impl Process {
                 control.part(slot::STARTED..slot::STARTED + 1),
                 leader.part(leader::RECALLED..leader::RECALLED + 1),
             ),
+            clock: Clock::new(control.clone(), tally),
             control,
             leader,
             from_leader: bootstrap.from_leader,
@@ -204,7 +212,6 @@ impl Process {
             spin: bootstrap.welcome.spin,
             output: None,
             outputs: 0,
-            clock: Clock::new(),
         }
     }
 
@@ -216,7 +223,7 @@ impl Process {
             match self.tasks.pop(&mut task) {
                 Ok(Some(_)) => {}
                 Ok(None) => {
-                    self.clock.stop(&self.control);
+                    self.clock.stop();
                     match self.wait_for_task() {
                         Ok(()) => continue,
                         Err(Ended) => return,
@@ -225,7 +232,7 @@ impl Process {
                 // Our own leader's memory is broken: nothing sensible can follow.
                 Err(_) => os::exit_now(ORPHANED),
             }
-            self.clock.start(&self.control);
+            self.clock.start();
             output.clear();
             // What the op does stays behind that: should it kill us, the leader knows.
             if self.claims.begin() == Begin::Recalled {
@@ -234,11 +241,16 @@ impl Process {
                 }
                 continue;
             }
-            let tag = call(&mut service, &task, &mut output);
+            let mut laps = Laps::default();
+            let sampling = self.clock.is_sampling();
+            let tag = call(&mut service, &task, &mut output, sampling.then_some(&mut laps));
             if self.send(tag, &mut output).is_err() {
                 return;
             }
-            self.clock.task_done(&self.control);
+            match sampling {
+                false => self.clock.task_done(),
+                true => self.clock.sample_done(laps),
+            }
             if self.output.is_some() {
                 output.shrink_to(KEEP);
                 if self.hand_over().is_err() {
@@ -288,7 +300,7 @@ impl Process {
 
     /// Waits until the leader has the large output: ours would go with us, should the next task kill us.
     fn hand_over(&mut self) -> Result<(), Ended> {
-        self.clock.stop(&self.control);
+        self.clock.stop();
         loop {
             if self.leader.slot(leader::TAKEN).get() >= self.outputs {
                 self.output = None;
@@ -332,7 +344,12 @@ impl Process {
     fn wait_for_room(&mut self, len: usize) -> Result<(), Ended> {
         match self.outcomes.arm(len) {
             Ok(Arm::Ready) => Ok(()),
-            Ok(Arm::Sleep | Arm::BellComing) => self.hear(),
+            Ok(Arm::Sleep | Arm::BellComing) => {
+                let begun = os::now_ns();
+                self.hear()?;
+                self.clock.excuse(begun);
+                Ok(())
+            }
             Err(_) => os::exit_now(ORPHANED),
         }
     }
@@ -357,14 +374,18 @@ impl Process {
     }
 }
 
-fn call(service: &mut impl Service, task: &[u8], output: &mut OutputBuf) -> Tag {
+fn call(service: &mut impl Service, task: &[u8], output: &mut OutputBuf, laps: Option<&mut Laps>) -> Tag {
+    let serve = |bytes: &[u8], output: &mut OutputBuf| match laps {
+        None => service.call(bytes, output),
+        Some(laps) => service.call_timed(bytes, output, laps),
+    };
     let called = catch_panic(|| match task.split_first() {
         Some((&tag, bytes)) => match Tag::of(tag) {
-            Some(Tag::Inline) => service.call(bytes, output),
+            Some(Tag::Inline) => serve(bytes, output),
             Some(Tag::Segment) => {
                 let handle: SegmentHandle = decode(bytes).map_err(|e| CallError::Task(e.to_string()))?;
                 let segment = Segment::attach(&handle).map_err(|e| CallError::Task(chain(&e)))?;
-                service.call(&segment, output)
+                serve(&segment, output)
             }
             _ => Err(CallError::Task(format!("unknown tag {tag}"))),
         },

@@ -38,6 +38,7 @@ mod support;
 mod surroundings;
 mod suspects;
 mod sweeps;
+mod timing;
 mod trip;
 
 proc_pool::init_in_tests!();
