@@ -5,10 +5,10 @@ use std::fmt::Debug;
 use std::marker::PhantomData;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use log_bridge::Filter;
-use proc_pool::{LocalPool, OnInterrupt, Redirect, Snapshot, Threads, Workers};
+use proc_pool::{LocalPool, OnInterrupt, Redirect, Snapshot, Threads, Timing, Workers};
 use progress::{Bar, Reporter, Total};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -20,6 +20,7 @@ use crate::invoker::{Invoker, Place};
 use crate::journal::Journal;
 use crate::op::Op;
 use crate::processes::{Processes, Wishes};
+use crate::report::Since;
 use crate::settings::{self, Choices, Settings};
 use crate::worker::{ModelWorker, Panics};
 
@@ -77,6 +78,7 @@ impl<F, M, T, R> OpBuilder<F, M, T, R> {
                 panics: Panics::Silent,
             },
             progress: None,
+            trace: None,
             types: PhantomData,
         }
     }
@@ -117,6 +119,7 @@ pub struct Builder<'m, F, M, T, R> {
     choices: Choices,
     wishes: Wishes,
     progress: Option<(String, Option<Arc<Reporter>>)>,
+    trace: Option<PathBuf>,
     types: PhantomData<fn(T) -> R>,
 }
 
@@ -340,6 +343,19 @@ where
         self.pool(tell)
     }
 
+    /// Writes the run's timeline to this file when the invoker is [finished](Invoker::finish), with samples of each worker
+    /// process's tasks: see [`Report::write_trace`](crate::Report::write_trace).
+    pub fn trace(mut self, path: impl Into<PathBuf>) -> Self {
+        self.trace = Some(path.into());
+        self.pool(|pool| pool.timing(Timing::Samples))
+    }
+
+    /// How much worker processes measure for the report (default: [`Timing::Totals`], which costs them less than
+    /// a thousandth). Without it, there are no latencies and no times of workers. For processes.
+    pub fn timing(self, timing: Timing) -> Self {
+        self.tell("timing", timing, |pool| pool.timing(timing))
+    }
+
     /// What [`build`](Self::build) would use, and why.
     ///
     /// # Errors
@@ -361,12 +377,14 @@ where
     /// # Errors
     /// When there is no room for the model, or workers can't start.
     pub fn build(self) -> Result<Invoker<M, T, R>, Error> {
+        let begun = Instant::now();
         let settings = self.settings()?;
         let Self {
             op,
             model,
             wishes,
             progress,
+            trace,
             ..
         } = self;
         let (label, reporter) = match progress {
@@ -401,6 +419,11 @@ where
             }
         };
         let journal = Arc::new(Journal::new(bar, reporter));
-        Ok(Invoker::new(settings, journal, place))
+        let since = Since {
+            begun,
+            chronicle: place.chronicle(),
+            trace,
+        };
+        Ok(Invoker::new(settings, journal, place, since))
     }
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use log_bridge::Filter;
 use proc_pool::{
-    BoxError, Handle, Interrupt, Interrupter, LocalPool, Memory, Snapshot, TaskError, WorkerId, Workers,
+    BoxError, Chronicle, Handle, Interrupt, Interrupter, LocalPool, Snapshot, TaskError, WorkerId, Workers,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -16,7 +16,7 @@ use crate::journal::Journal;
 use crate::op::WithState;
 use crate::outputs::{Order, Outputs, Run};
 use crate::processes::Processes;
-use crate::report::{Logs, MemoryUse, Model, ProcessCounts, Report, Tasks, Times};
+use crate::report::Since;
 use crate::seed::{Seeded, Seeds};
 use crate::settings::Settings;
 
@@ -45,11 +45,12 @@ use crate::settings::Settings;
 /// }
 /// ```
 pub struct Invoker<M, T, R> {
-    settings: Settings,
-    journal: Arc<Journal>,
-    place: Place<M, T, R>,
+    pub(crate) settings: Settings,
+    pub(crate) journal: Arc<Journal>,
+    pub(crate) place: Place<M, T, R>,
     /// Tasks that were submitted alone.
     singles: AtomicU64,
+    pub(crate) since: Since,
 }
 
 /// How many they are, if that is known.
@@ -67,6 +68,15 @@ pub(crate) enum Place<M, T, R> {
     },
 }
 
+impl<M, T: Send + 'static, R: Send + 'static> Place<M, T, R> {
+    pub(crate) fn chronicle(&self) -> Chronicle {
+        match self {
+            Self::Processes(processes) => processes.pool.bytes().chronicle(),
+            Self::Local { pool, .. } => pool.chronicle(),
+        }
+    }
+}
+
 impl<M, T, R> std::fmt::Debug for Invoker<M, T, R> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Invoker")
@@ -81,12 +91,18 @@ where
     T: Serialize + DeserializeOwned + Send + 'static,
     R: Serialize + DeserializeOwned + Send + 'static,
 {
-    pub(crate) fn new(settings: Settings, journal: Arc<Journal>, place: Place<M, T, R>) -> Self {
+    pub(crate) fn new(
+        settings: Settings,
+        journal: Arc<Journal>,
+        place: Place<M, T, R>,
+        since: Since,
+    ) -> Self {
         Self {
             settings,
             journal,
             place,
             singles: AtomicU64::new(0),
+            since,
         }
     }
 
@@ -354,87 +370,5 @@ where
     pub fn pids(&self) -> Vec<(WorkerId, u32)> {
         let processes = self.processes("").ok();
         processes.map_or_else(Vec::new, |processes| processes.pool.bytes().pids())
-    }
-
-    /// Waits for the tasks that were submitted, lets the workers end and tells what everything took. (Dropping an
-    /// invoker kills worker processes.)
-    ///
-    /// # Errors
-    /// When the workers had failed.
-    pub fn finish(self) -> Result<Report, Error> {
-        let (workers, interrupted) = (self.workers(), self.interrupted());
-        let Self {
-            settings,
-            journal,
-            place,
-            ..
-        } = self;
-        let (done, failed) = journal.counts();
-        let run = journal.elapsed().as_secs_f64();
-        let per_second = if run > 0.0 {
-            (done + failed) as f64 / run
-        } else {
-            0.0
-        };
-        let own = Memory::of(std::process::id()).and_then(|memory| memory.proportional);
-        let mut report = Report {
-            executor: settings.executor.value.name(),
-            workers,
-            tasks: Tasks {
-                done,
-                failed,
-                per_second,
-            },
-            interrupted: interrupted.map(|how| match how {
-                Interrupt::Finish => "finish",
-                Interrupt::Cancel => "cancel",
-                _ => "kill",
-            }),
-            times: Times {
-                share: 0.0,
-                start: 0.0,
-                run,
-            },
-            model: None,
-            memory: own.map(|leader_pss| MemoryUse {
-                leader_pss,
-                workers_pss: Vec::new(),
-            }),
-            processes: None,
-            logs: None,
-        };
-        match place {
-            Place::Local { pool, .. } => pool.shutdown(),
-            Place::Processes(processes) => {
-                report.times.share = processes.share.as_secs_f64();
-                report.times.start = processes.start.as_secs_f64();
-                let backing = processes.image.segment().backing();
-                report.model = backing.map(|backing| Model {
-                    bytes: processes.image.bytes(),
-                    backing: backing.name(),
-                });
-                if let Some(memory) = &mut report.memory {
-                    let theirs = processes.pool.bytes().memory();
-                    memory.workers_pss = theirs.iter().filter_map(|(_, m)| m.proportional).collect();
-                }
-                let (stats, watch) = processes.end();
-                let stats = stats?;
-                report.processes = Some(ProcessCounts {
-                    spawned: stats.spawned,
-                    died: stats.deaths,
-                    resent: stats.resent,
-                    retried: stats.retried,
-                });
-                let logs = watch.tally().total();
-                report.logs = Some(Logs {
-                    emitted: logs.emitted,
-                    delivered: logs.delivered,
-                    dropped: logs.dropped,
-                });
-            }
-        }
-        // Last, so that what workers logged to the end stands above the finished bar.
-        journal.close(interrupted);
-        Ok(report)
     }
 }

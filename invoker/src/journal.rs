@@ -107,6 +107,11 @@ impl Journal {
         )
     }
 
+    /// When the first run began.
+    pub(crate) fn begun(&self) -> Option<Instant> {
+        self.state().begun
+    }
+
     /// From the first run's begin to the last one's end.
     pub(crate) fn elapsed(&self) -> Duration {
         let state = self.state();

@@ -47,10 +47,10 @@ pub use outputs::Outputs;
 pub use proc_pool::OutputStream;
 pub use proc_pool::{
     BoxError, Cancelled, Cause, Fault, Handle, Interrupt, Interrupter, KillReason, OnInterrupt, PoolError,
-    Redirect, Snapshot, TaskError, Threads, WorkerId, Workers, init, init_in_tests,
+    Redirect, Snapshot, TaskError, Threads, Timing, WorkerId, Workers, init, init_in_tests,
 };
 pub use progress::{Render, Reporter, StartError as ProgressError, Total};
-pub use report::{Logs, MemoryUse, Model, ProcessCounts, Report, Tasks, Times};
+pub use report::{Latency, Logs, MemoryUse, Model, ProcessCounts, Report, Tasks, Times, WorkerTimes};
 pub use settings::{EXECUTOR_VARIABLE, Origin, PROGRESS_VARIABLE, Setting, Settings, WORKERS_VARIABLE};
 pub use shm_buffers::{Backing, BackingKind, Buffer, Image, share};
 pub use step::{step, task_seed};

@@ -1,11 +1,32 @@
 //! [`Report`]: what a run took.
 
-use std::fmt;
-use std::time::Duration;
+mod collect;
+mod text;
+mod timeline;
+
+pub(crate) use collect::Since;
+pub(crate) use timeline::Timeline;
+
+use std::io;
+use std::path::Path;
 
 use serde::Serialize;
 
-/// What an invoker did and what it took: text by `Display`, anything else by serde.
+/// What an invoker did and what it took: text by `Display`, JSON by [`to_json`](Self::to_json), anything else by serde.
+///
+/// ```
+/// use invoker::{Executor, Invoker};
+///
+/// let invoker = Invoker::builder(|scale: &f64, n: u32| scale * f64::from(n)).model(2.0);
+/// let invoker = invoker.executor(Executor::InProcess).build()?;
+/// let sum: f64 = invoker.map(0..1000).filter_map(Result::ok).sum();
+/// println!("{sum}\n{}", invoker.report()); // while it runs
+/// let report = invoker.finish()?; // at the end
+/// assert_eq!(report.tasks.done, 1000);
+/// assert!(report.latency.is_some_and(|latency| latency.p50 <= latency.max));
+/// println!("{}", report.to_json());
+/// # Ok::<(), invoker::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Report {
@@ -19,6 +40,10 @@ pub struct Report {
     pub interrupted: Option<&'static str>,
     /// Times.
     pub times: Times,
+    /// How long single tasks took in their workers; `None` before the first.
+    pub latency: Option<Latency>,
+    /// Where each worker's time went.
+    pub split: Vec<WorkerTimes>,
     /// The shared model, with worker processes.
     pub model: Option<Model>,
     /// Memory, where the system tells.
@@ -27,6 +52,30 @@ pub struct Report {
     pub processes: Option<ProcessCounts>,
     /// Log events of worker processes.
     pub logs: Option<Logs>,
+    #[serde(skip)]
+    timeline: Timeline,
+}
+
+impl Report {
+    /// As one JSON object: the fields' names, times in seconds, memory in bytes.
+    pub fn to_json(&self) -> String {
+        // Its types are numbers, texts and lists of them.
+        serde_json::to_string(self).unwrap_or_else(|e| unreachable!("a report is JSON: {e}"))
+    }
+
+    /// Writes the run's timeline to a file for `chrome://tracing` or <https://ui.perfetto.dev>: a track for each worker with
+    /// its processes' starts, lives and ends (killed, died, recycled, with the cause), and, if
+    /// [`trace`](crate::Builder::trace) was asked for, up to 512 tasks of each process, spread over its life. It tells of
+    /// the last 1024 processes at most, so that it is never large.
+    ///
+    /// It is the JSON array format of Chrome's
+    /// [Trace Event Format](https://docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsChNAySU).
+    ///
+    /// # Errors
+    /// When the file can't be written.
+    pub fn write_trace(&self, path: impl AsRef<Path>) -> io::Result<()> {
+        self.timeline.write(path.as_ref())
+    }
 }
 
 /// Numbers of tasks.
@@ -51,6 +100,58 @@ pub struct Times {
     pub start: f64,
     /// From the first run's begin to the last one's end.
     pub run: f64,
+    /// From the call of [`build`](crate::Builder::build) to the report.
+    pub total: f64,
+}
+
+/// How long single tasks took in their workers, in seconds: decoding, running, encoding.
+///
+/// Workers read the clock about every 20 µs. Tasks that take longer count each by itself, shorter ones with the mean of those
+/// between two readings. Quantiles are within 6 %.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Latency {
+    /// The median.
+    pub p50: f64,
+    /// What 90 % of the tasks did not exceed.
+    pub p90: f64,
+    /// What 99 % did not exceed.
+    pub p99: f64,
+    /// What none exceeded.
+    pub max: f64,
+    /// Tasks that were timed: all that workers answered.
+    pub tasks: u64,
+}
+
+/// Where the time of one worker went, in seconds, all processes that were in its place together.
+///
+/// `wait`, `blocked`, `decode`, `run` and `encode` add up to the time that it was ready. How the last three divide is known
+/// from [`sampled`](Self::sampled) tasks.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct WorkerTimes {
+    /// Its place.
+    pub worker: u32,
+    /// Processes that were in its place; with [`Executor::InProcess`](crate::Executor::InProcess), callers at the same time.
+    pub processes: u64,
+    /// Starting its processes, up to their [`init`](crate::init()).
+    pub start: f64,
+    /// From there to being ready: attaching the model.
+    pub attach: f64,
+    /// Without a task.
+    pub wait: f64,
+    /// With outputs that the leader had no room for.
+    pub blocked: f64,
+    /// Decoding tasks; nothing where they are not encoded.
+    pub decode: f64,
+    /// In the op.
+    pub run: f64,
+    /// Encoding outputs.
+    pub encode: f64,
+    /// Tasks.
+    pub tasks: u64,
+    /// Tasks whose decoding, running and encoding were timed: one about every 200 µs, and each that takes longer.
+    pub sampled: u64,
 }
 
 /// The one copy of the model.
@@ -63,7 +164,10 @@ pub struct Model {
     pub backing: &'static str,
 }
 
-/// Memory in bytes at the end of the run. Proportional set size: a page shared by n processes counts 1/n in each.
+/// Memory in bytes at the time of the report, which is before the workers end.
+///
+/// Proportional set size (PSS): a page shared by n processes counts 1/n in each, so that the sum counts the one copy of the
+/// model once. Resident set size (RSS) counts it in every process that has touched it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct MemoryUse {
@@ -71,6 +175,14 @@ pub struct MemoryUse {
     pub leader_pss: u64,
     /// Each worker's.
     pub workers_pss: Vec<u64>,
+    /// Of leader and workers together.
+    pub total_pss: u64,
+    /// The leader's resident set.
+    pub leader_rss: u64,
+    /// The largest that it has been.
+    pub leader_peak_rss: u64,
+    /// Each worker's resident set.
+    pub workers_rss: Vec<u64>,
 }
 
 /// Counts of worker processes.
@@ -81,10 +193,16 @@ pub struct ProcessCounts {
     pub spawned: u64,
     /// Ended before they should.
     pub died: u64,
+    /// Started in place of one that had ended.
+    pub restarts: u64,
+    /// Told to end and replaced, because they had run many tasks, or grown.
+    pub recycled: u64,
     /// Tasks sent to another worker because theirs died before it started them.
     pub resent: u64,
     /// Tasks run again after they had cost a worker.
     pub retried: u64,
+    /// Tasks taken back from a worker that had not begun them, because they waited behind a slow one.
+    pub recalled: u64,
 }
 
 /// Log events of worker processes; emitted = delivered + dropped.
@@ -97,166 +215,4 @@ pub struct Logs {
     pub delivered: u64,
     /// Lost because a worker's ring was full.
     pub dropped: u64,
-}
-
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            executor,
-            workers,
-            tasks,
-            times,
-            ..
-        } = self;
-        let plural = if *workers == 1 { "" } else { "s" };
-        writeln!(f, "executor  {executor}, {workers} worker{plural}")?;
-        write!(
-            f,
-            "tasks     {} done, {} failed in {}",
-            tasks.done,
-            tasks.failed,
-            seconds(times.run)
-        )?;
-        write!(f, " ({:.0}/s)", tasks.per_second)?;
-        if let Some(how) = self.interrupted {
-            write!(f, ", interrupted ({how})")?;
-        }
-        if let Some(model) = &self.model {
-            write!(
-                f,
-                "\nshared    {} in {} memory",
-                bytes(model.bytes),
-                model.backing
-            )?;
-            write!(
-                f,
-                ", moved in {}; workers started in {}",
-                seconds(times.share),
-                seconds(times.start)
-            )?;
-        }
-        if let Some(memory) = &self.memory {
-            write!(f, "\nmemory    PSS: leader {}", bytes(memory.leader_pss))?;
-            if !memory.workers_pss.is_empty() {
-                let each: Vec<String> = memory.workers_pss.iter().map(|pss| bytes(*pss)).collect();
-                write!(f, ", workers {}", each.join(" + "))?;
-            }
-        }
-        if let Some(ProcessCounts {
-            spawned,
-            died,
-            resent,
-            retried,
-        }) = &self.processes
-        {
-            write!(
-                f,
-                "\nprocesses {spawned} started, {died} died, {resent} tasks resent, {retried} retried"
-            )?;
-        }
-        if let Some(Logs {
-            delivered, dropped, ..
-        }) = &self.logs
-        {
-            write!(f, "\nlogs      {delivered} delivered, {dropped} dropped")?;
-        }
-        Ok(())
-    }
-}
-
-fn seconds(seconds: f64) -> String {
-    match Duration::try_from_secs_f64(seconds) {
-        Ok(time) if time < Duration::from_secs(1) => format!("{:.1} ms", seconds * 1e3),
-        _ => format!("{seconds:.2} s"),
-    }
-}
-
-fn bytes(n: u64) -> String {
-    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
-    let mut value = n as f64;
-    let mut unit = 0;
-    while value >= 1024.0 && unit + 1 < UNITS.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    if unit == 0 {
-        format!("{n} B")
-    } else {
-        format!("{value:.1} {}", UNITS[unit])
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_text_tells_it_all() {
-        let report = Report {
-            executor: "processes",
-            workers: 2,
-            tasks: Tasks {
-                done: 670,
-                failed: 1,
-                per_second: 1342.0,
-            },
-            interrupted: Some("cancel"),
-            times: Times {
-                share: 0.0042,
-                start: 0.0095,
-                run: 0.5,
-            },
-            model: Some(Model {
-                bytes: 7 << 20,
-                backing: "anonymous",
-            }),
-            memory: Some(MemoryUse {
-                leader_pss: 12 << 20,
-                workers_pss: vec![3 << 20, 1000],
-            }),
-            processes: Some(ProcessCounts {
-                spawned: 3,
-                died: 1,
-                resent: 2,
-                retried: 4,
-            }),
-            logs: Some(Logs {
-                emitted: 10,
-                delivered: 7,
-                dropped: 3,
-            }),
-        };
-        let expected = "executor  processes, 2 workers
-tasks     670 done, 1 failed in 500.0 ms (1342/s), interrupted (cancel)
-shared    7.0 MiB in anonymous memory, moved in 4.2 ms; workers started in 9.5 ms
-memory    PSS: leader 12.0 MiB, workers 3.0 MiB + 1000 B
-processes 3 started, 1 died, 2 tasks resent, 4 retried
-logs      7 delivered, 3 dropped";
-        assert_eq!(report.to_string(), expected);
-    }
-
-    #[test]
-    fn what_there_was_not_is_not_told() {
-        let report = Report {
-            executor: "in-process",
-            workers: 1,
-            tasks: Tasks {
-                done: 3,
-                failed: 0,
-                per_second: 2.0,
-            },
-            interrupted: None,
-            times: Times {
-                share: 0.0,
-                start: 0.0,
-                run: 1.5,
-            },
-            model: None,
-            memory: None,
-            processes: None,
-            logs: None,
-        };
-        let expected = "executor  in-process, 1 worker\ntasks     3 done, 0 failed in 1.50 s (2/s)";
-        assert_eq!(report.to_string(), expected);
-    }
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::{Receiver, Sender, TryRecvError};
 
 pub use map::LocalMap;
 pub(crate) use single::Single;
@@ -20,6 +20,7 @@ use crate::panics::{Panic, catch_panic};
 use crate::payload::chain;
 use crate::service::BoxError;
 use crate::signals::Subscription;
+use crate::timing::{Chronicle, Stopwatch};
 use crate::workers::Workers;
 
 /// The interface of a [`Pool`](crate::Pool) without its processes: the same outputs, the same errors of tasks, the same
@@ -45,6 +46,7 @@ pub struct LocalPool<T, R> {
     hands: Hands<T, R>,
     /// Tasks that were submitted alone.
     singles: AtomicU64,
+    chronicle: Chronicle,
     /// To signals.
     _subscription: Option<Subscription>,
 }
@@ -61,7 +63,7 @@ enum Hands<T, R> {
     /// Each caller with a worker of those that nobody uses, or a new one.
     Caller {
         start: Start<T, R>,
-        idle: Mutex<Vec<Work<T, R>>>,
+        idle: Mutex<Vec<(Work<T, R>, Stopwatch)>>,
     },
 }
 
@@ -206,10 +208,12 @@ impl<T: Send + 'static, R: Send + 'static> LocalPool<T, R> {
         });
         let start = Arc::new(start);
         let (told, started) = crossbeam_channel::unbounded();
+        let chronicle = Chronicle::new();
         let mut threads = Vec::new();
         for index in 0..workers.resolve()?.get() {
             let (start, shared, told) = (start.clone(), shared.clone(), told.clone());
             let worker = WorkerId(index as u32);
+            let chronicle = chronicle.clone();
             let run = move || {
                 let work = begin(worker, &*start);
                 let (mut work, told_so) = match work {
@@ -217,13 +221,21 @@ impl<T: Send + 'static, R: Send + 'static> LocalPool<T, R> {
                     Err(error) => return drop(told.send(Err(error))),
                 };
                 drop((told, told_so));
-                for Job { index, task, reply } in &shared.waiting {
+                let mut watch = chronicle.stopwatch(worker);
+                let next = |watch: &mut Stopwatch| match shared.waiting.try_recv() {
+                    Err(TryRecvError::Empty) => {
+                        watch.rest();
+                        shared.waiting.recv().ok()
+                    }
+                    job => job.ok(),
+                };
+                while let Some(Job { index, task, reply }) = next(&mut watch) {
                     if reply.begin() {
                         let output = match shared.interrupted() {
                             Some(Interrupt::Cancel | Interrupt::Kill) => {
                                 Err(Fault::Pool(PoolError::Interrupted))
                             }
-                            _ => call(worker, &mut work, task),
+                            _ => watch.measure(|| call(worker, &mut work, task)),
                         };
                         reply.give(index, output);
                     }
@@ -242,6 +254,7 @@ impl<T: Send + 'static, R: Send + 'static> LocalPool<T, R> {
                 threads,
             },
             singles: AtomicU64::new(0),
+            chronicle,
         };
         started.iter().collect::<Result<(), _>>()?;
         Ok(pool)
@@ -261,7 +274,8 @@ impl<T: Send + 'static, R: Send + 'static> LocalPool<T, R> {
     {
         let start: Start<T, R> =
             Box::new(move || begin(WorkerId(0), &start).map(|work| Box::new(work) as Work<T, R>));
-        let idle = Mutex::new(vec![start()?]);
+        let chronicle = Chronicle::new();
+        let idle = Mutex::new(vec![(start()?, chronicle.stopwatch(WorkerId(0)))]);
         let shared = Arc::new(Shared {
             interrupted: AtomicU8::new(0),
             waiting: crossbeam_channel::never(),
@@ -271,6 +285,7 @@ impl<T: Send + 'static, R: Send + 'static> LocalPool<T, R> {
             shared,
             hands: Hands::Caller { start, idle },
             singles: AtomicU64::new(0),
+            chronicle,
         })
     }
 
@@ -320,12 +335,16 @@ impl<T: Send + 'static, R: Send + 'static> LocalPool<T, R> {
         let idle = || idle.lock().unwrap_or_else(PoisonError::into_inner);
         // Not locked while it is made or runs.
         let free = idle().pop();
-        let mut work = match free {
-            Some(work) => work,
-            None => start().map_err(Fault::Pool)?,
+        let (mut work, mut watch) = match free {
+            Some(free) => free,
+            None => {
+                let work = start().map_err(Fault::Pool)?;
+                (work, self.chronicle.stopwatch(WorkerId(0)))
+            }
         };
-        let output = call(WorkerId(0), &mut work, task);
-        idle().push(work);
+        let output = watch.measure(|| call(WorkerId(0), &mut work, task));
+        watch.rest();
+        idle().push((work, watch));
         output
     }
 
@@ -333,6 +352,11 @@ impl<T: Send + 'static, R: Send + 'static> LocalPool<T, R> {
     /// [`Interrupt::Kill`] is as [`Interrupt::Cancel`].
     pub fn interrupter(&self) -> Interrupter {
         Interrupter::new(&self.shared)
+    }
+
+    /// What it knows of its workers' times, as [`BytePool::chronicle`](crate::BytePool::chronicle); also when it is gone.
+    pub fn chronicle(&self) -> Chronicle {
+        self.chronicle.clone()
     }
 
     /// How it was interrupted, if it was.

@@ -5,6 +5,7 @@ mod executors;
 mod handles;
 mod interrupts;
 mod models;
+mod reports;
 #[cfg(target_os = "linux")]
 mod screen;
 mod seeds;

@@ -50,6 +50,13 @@ impl Memory {
         }
     }
 
+    /// The most that process `pid` has had resident at once, in bytes, shared pages in full; `None` when it is gone or the
+    /// system does not tell (it is Linux's).
+    pub fn peak_of(pid: u32) -> Option<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        kib(&status, "VmHWM:")
+    }
+
     /// The memory of process `pid` now; `None` when it is gone or the system does not tell.
     #[cfg(windows)]
     pub fn of(pid: u32) -> Option<Self> {
@@ -78,5 +85,8 @@ mod tests {
     fn nobody_has_no_memory() {
         assert!(own_memory(std::process::id()) > Some(0));
         assert_eq!(own_memory(u32::MAX), None);
+        let now = Memory::of(std::process::id()).map(|memory| memory.resident);
+        assert!(Memory::peak_of(std::process::id()) > now.map(|bytes| bytes / 2));
+        assert_eq!(Memory::peak_of(u32::MAX), None);
     }
 }

@@ -226,16 +226,13 @@ pub struct Stopwatch {
 }
 
 impl Stopwatch {
-    /// A task begins.
+    /// Runs a task.
     #[inline]
-    pub fn begin(&mut self) {
+    pub fn measure<R>(&mut self, run: impl FnOnce() -> R) -> R {
         self.clock.start();
-    }
-
-    /// It has ended.
-    #[inline]
-    pub fn done(&mut self) {
+        let output = run();
         self.clock.task_done();
+        output
     }
 
     /// There is no task now.
