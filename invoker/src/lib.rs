@@ -16,6 +16,7 @@
 //! (processes), `log_bridge` (logs) and `progress`.
 
 mod builder;
+mod doctor;
 mod error;
 mod executor;
 mod extension;
@@ -35,6 +36,7 @@ mod watch;
 mod worker;
 
 pub use builder::{Builder, OpBuilder};
+pub use doctor::{Advice, Diagnosis, Finding, Verdict, doctor};
 pub use error::Error;
 pub use executor::Executor;
 pub use extension::Invoke;

@@ -5,6 +5,7 @@ mod text;
 mod timeline;
 
 pub(crate) use collect::Since;
+pub(crate) use text::bytes;
 pub(crate) use timeline::Timeline;
 
 use std::io;

@@ -244,6 +244,21 @@ fn for_processes(
     Ok(FOR_PROCESSES.into_iter().map(setting).collect())
 }
 
+/// The variables that are set, or what is wrong with them.
+pub(crate) fn variables(environment: Environment<'_>) -> Result<Vec<(&'static str, String)>, String> {
+    let names = [
+        EXECUTOR_VARIABLE,
+        WORKERS_VARIABLE,
+        PROGRESS_VARIABLE,
+        LEVEL_VARIABLE,
+    ];
+    resolve(&Choices::default(), environment).map_err(|e| e.in_full())?;
+    let set = names
+        .into_iter()
+        .filter_map(|name| Some((name, environment(name)?)));
+    Ok(set.collect())
+}
+
 /// The caller is the only worker there.
 fn in_process(asked: Option<Workers>) -> Result<Setting<NonZeroUsize>, Error> {
     match asked {

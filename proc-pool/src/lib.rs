@@ -76,6 +76,7 @@ mod stats;
 #[cfg(feature = "stream")]
 mod stream;
 mod supervisor;
+mod surroundings;
 mod threads;
 mod timing;
 mod window;
@@ -102,6 +103,7 @@ pub use snapshot::{Running, Snapshot, WorkerSnapshot, WorkerState};
 pub use stats::Stats;
 #[cfg(feature = "stream")]
 pub use stream::OutputStream;
+pub use surroundings::{FILES_PER_WORKER, Surroundings};
 pub use threads::Threads;
 pub use timing::{Chronicle, Ending, Laps, Latency, Life, Sample, Stopwatch, Times, Timing};
 pub use workers::{MAX_WORKERS, Workers};

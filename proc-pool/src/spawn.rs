@@ -103,26 +103,10 @@ const SOCKET: usize = 18;
 /// A server for one process to connect to, and its name.
 fn server() -> Result<(IpcOneShotServer<Hello>, String), PoolError> {
     let dir = std::env::temp_dir();
-    let refuse = |reason: io::Error| PoolError::TempDir {
-        dir: dir.clone(),
-        source: std::sync::Arc::new(reason),
-    };
-    let bytes = match dir.to_str() {
-        Some(dir) => dir.len(),
-        None => return Err(refuse(io::Error::other("its path is not UTF-8"))),
-    };
-    // A longer path would be cut off without a word.
-    if let Some(max) = os::MAX_SOCKET_PATH
-        && bytes + SOCKET > max
-    {
-        let most = max - SOCKET;
-        let reason = format!("its path has {bytes} bytes, a socket's directory {most} at most");
-        return Err(refuse(io::Error::other(reason)));
-    }
+    let refuse = |reason| refused(&dir, reason);
+    check_temp_dir(&dir).map_err(refuse)?;
     // It would leave its directory behind if no more files may be opened, and panic if there can be none.
     drop(ipc::channel::<()>().map_err(PoolError::io("open a socket"))?);
-    // Making the server would then leave a file open.
-    os::check_writable(&dir).map_err(refuse)?;
     let made = panic::catch_unwind(IpcOneShotServer::<Hello>::new);
     let (server, name) = made
         .unwrap_or_else(|_| Err(io::Error::other("it went away")))
@@ -133,6 +117,31 @@ fn server() -> Result<(IpcOneShotServer<Hello>, String), PoolError> {
         ))));
     }
     Ok((server, name))
+}
+
+fn refused(dir: &Path, reason: io::Error) -> PoolError {
+    PoolError::TempDir {
+        dir: dir.to_owned(),
+        source: std::sync::Arc::new(reason),
+    }
+}
+
+/// Whether sockets can be made in that directory.
+pub(crate) fn check_temp_dir(dir: &Path) -> io::Result<()> {
+    let bytes = match dir.to_str() {
+        Some(dir) => dir.len(),
+        None => return Err(io::Error::other("its path is not UTF-8")),
+    };
+    // A longer path would be cut off without a word.
+    if let Some(max) = os::MAX_SOCKET_PATH
+        && bytes + SOCKET > max
+    {
+        let most = max - SOCKET;
+        let reason = format!("its path has {bytes} bytes, a socket's directory {most} at most");
+        return Err(io::Error::other(reason));
+    }
+    // Making a server would then leave a file open.
+    os::check_writable(dir)
 }
 
 impl Spawned {

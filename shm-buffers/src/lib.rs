@@ -32,6 +32,8 @@ mod os;
 mod region;
 pub mod ring;
 #[cfg(not(loom))]
+mod room;
+#[cfg(not(loom))]
 mod segment;
 pub mod slots;
 mod sync;
@@ -56,6 +58,8 @@ pub use model::{Image, LoadSharedError, OpenError, SaveError, SaveOptions, Verif
 pub use region::Region;
 #[cfg(not(loom))]
 pub use region::RegionHandle;
+#[cfg(not(loom))]
+pub use room::Room;
 #[cfg(not(loom))]
 pub use segment::{Segment, SegmentHandle, SegmentMut};
 #[cfg(not(loom))]

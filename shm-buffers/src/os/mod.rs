@@ -23,6 +23,7 @@ pub(crate) use file_image::{FileIdentity, locate, read_exact_at};
 pub(crate) use imp::populate;
 pub(crate) use imp::{Store, release_pages, resize};
 pub(crate) use mapping::Mapping;
+pub(crate) use space::room;
 
 use serde::{Deserialize, Serialize};
 

@@ -6,6 +6,8 @@
 
 use crate::backing::Backing;
 use crate::error::CreateError;
+#[cfg(not(target_os = "linux"))]
+use crate::room::Room;
 
 #[cfg(not(any(target_os = "linux", windows)))]
 pub(super) fn admit(_backing: &Backing, _len: usize) -> Result<(), CreateError> {
@@ -34,6 +36,14 @@ pub(super) fn admit(backing: &Backing, len: usize) -> Result<(), CreateError> {
         _ => Ok(()),
     }
 }
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn room() -> Room {
+    Room::default()
+}
+
+#[cfg(target_os = "linux")]
+pub(crate) use linux::room;
 
 #[cfg(target_os = "linux")]
 pub(super) fn admit(backing: &Backing, len: usize) -> Result<(), CreateError> {
@@ -89,12 +99,36 @@ mod linux {
     use std::fs;
     use std::path::{Path, PathBuf};
 
+    use crate::room::Room;
+
+    pub(crate) fn room() -> Room {
+        let info = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+        let memory = meminfo(&info, "MemTotal:");
+        let shm = rustix::fs::statvfs("/dev/shm").ok();
+        let shm = shm.map(|stat| [stat.f_blocks, stat.f_bavail].map(|n| n.saturating_mul(stat.f_frsize)));
+        let pages = info.lines().find_map(|line| line.strip_prefix("HugePages_Free:"));
+        let pages = pages.and_then(|n| n.trim().parse::<u64>().ok());
+        let limit = cgroups().into_iter().map(|(limit, _)| limit).min();
+        Room {
+            memory,
+            available: memory_available(),
+            // Without one, version 1 tells of more than any machine has.
+            limit: limit.filter(|limit| memory.is_none_or(|memory| *limit < memory)),
+            shm: shm.map(|[size, _]| size),
+            shm_free: shm.map(|[_, free]| free),
+            huge_free: pages
+                .zip(meminfo(&info, "Hugepagesize:"))
+                .map(|(pages, bytes)| pages.saturating_mul(bytes)),
+        }
+    }
+
     /// Bytes that can still be allocated: the least of what the machine has available (`MemAvailable` of
     /// proc(5), and free swap) and what each enclosing cgroup's limit leaves.
     pub(super) fn memory_available() -> Option<u64> {
         let info = fs::read_to_string("/proc/meminfo").ok()?;
         let machine = meminfo(&info, "MemAvailable:")? + meminfo(&info, "SwapFree:").unwrap_or(0);
-        Some(cgroup_available().map_or(machine, |cgroup| cgroup.min(machine)))
+        let left = cgroups().into_iter().map(|(_, left)| left).min();
+        Some(left.map_or(machine, |cgroup| cgroup.min(machine)))
     }
 
     pub(super) fn filesystem_available(dir: &Path) -> Option<u64> {
@@ -112,10 +146,10 @@ mod linux {
             .map(|kib| kib * 1024)
     }
 
-    /// What the limits of this process's cgroup and its ancestors leave (cgroups(7), both versions).
-    fn cgroup_available() -> Option<u64> {
-        let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
-        let mut least = None;
+    /// The limits of this process's cgroup and its ancestors, and what each leaves (cgroups(7), both versions).
+    fn cgroups() -> Vec<(u64, u64)> {
+        let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        let mut found = Vec::new();
         for line in groups.lines() {
             let mut parts = line.splitn(3, ':');
             let (Some(_), Some(controllers), Some(path)) = (parts.next(), parts.next(), parts.next()) else {
@@ -135,16 +169,14 @@ mod linux {
             let mut dir = PathBuf::from(root);
             dir.push(path.trim_start_matches('/'));
             while dir.starts_with(root) {
-                if let Some(left) = headroom(&dir, limit, usage) {
-                    least = Some(least.map_or(left, |least: u64| least.min(left)));
-                }
+                found.extend(headroom(&dir, limit, usage));
                 dir.pop();
             }
         }
-        least
+        found
     }
 
-    fn headroom(dir: &Path, limit: &str, usage: &str) -> Option<u64> {
+    fn headroom(dir: &Path, limit: &str, usage: &str) -> Option<(u64, u64)> {
         let number = |name: &str| {
             fs::read_to_string(dir.join(name))
                 .ok()?
@@ -161,7 +193,7 @@ mod linux {
             .find_map(|line| line.strip_prefix("inactive_file "))
             .and_then(|n| n.trim().parse::<u64>().ok())
             .unwrap_or(0);
-        Some(limit.saturating_sub(usage.saturating_sub(cache)))
+        Some((limit, limit.saturating_sub(usage.saturating_sub(cache))))
     }
 
     #[cfg(test)]
