@@ -38,8 +38,8 @@ pub struct Surroundings {
     pub initialized: bool,
 }
 
-/// Files that a pool's process has open for each worker, about.
-pub const FILES_PER_WORKER: u64 = 8;
+/// Files that a pool's process has open for each worker: four, and one while the worker starts.
+pub const FILES_PER_WORKER: u64 = 5;
 
 impl Surroundings {
     /// What is there now.

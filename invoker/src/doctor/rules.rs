@@ -337,10 +337,10 @@ mod tests {
             facts.around.temp_dir_problem = Some("its path has 200 bytes".into());
         });
         finds("open-files", Limited, "ulimit -n", |facts| {
-            facts.around.open_files = Some(64)
+            facts.around.open_files = Some(40)
         });
         finds("open-files", Broken, "room for about 2 workers", |facts| {
-            facts.around.open_files = Some(32);
+            facts.around.open_files = Some(24);
         });
         finds("processes", Limited, "pids-limit", |facts| {
             facts.around.processes = Some(50)
