@@ -135,7 +135,7 @@ pub(crate) struct Choices {
 }
 
 /// What only worker processes have, and what it is when nobody says anything.
-const FOR_PROCESSES: [(&str, &str); 16] = [
+const FOR_PROCESSES: [(&str, &str); 17] = [
     ("backing", "Auto"),
     ("deadline", "none"),
     ("retries", "0"),
@@ -152,6 +152,7 @@ const FOR_PROCESSES: [(&str, &str); 16] = [
     ("log_panics", "no"),
     ("on_dump", "nobody"),
     ("stack_on_deadline", "no"),
+    ("timing", "Totals"),
 ];
 
 /// Reads the environment. Injected, so that tests need not change it.
