@@ -3,6 +3,7 @@
 //! It lives as long as its pool: Linux ends a worker with the *thread* that started it.
 
 mod inquiry;
+mod process;
 
 use std::collections::HashMap;
 use std::panic::{self, AssertUnwindSafe};
@@ -17,6 +18,7 @@ use shm_buffers::slots::Slots;
 use shm_buffers::{Backing, Region};
 
 use self::inquiry::Inquiry;
+use self::process::{IDLE_POLL, Process};
 use crate::core::{End, Incarnation, WEIGH};
 use crate::driver::Driver;
 use crate::entry::Entry;
@@ -28,15 +30,9 @@ use crate::os;
 use crate::payload::{MAX_INLINE, chain, to_segment};
 use crate::printed::Reader;
 use crate::protocol::{Carried, Sizes, ToWorker, Welcome};
-use crate::spawn::{self, Introduction, Spawned};
+use crate::spawn::{self, Introduction};
 use crate::supervisor::Event;
 
-/// While a process that has not connected may die unheard.
-const STARTING_POLL: Duration = Duration::from_millis(5);
-/// While a process whose connection closed has not ended yet.
-const ENDING_POLL: Duration = Duration::from_millis(1);
-/// A process may die with its connection held open by a child of its own.
-const IDLE_POLL: Duration = Duration::from_secs(1);
 /// How long a process may live without its connection, or its connection without it.
 const GRACE: Duration = Duration::from_secs(1);
 /// How long the keeper may take over its work, before it seems that it was stopped meanwhile.
@@ -71,35 +67,6 @@ pub(crate) struct Plan {
     pub(crate) init: Vec<u8>,
     pub(crate) backing: Backing,
     pub(crate) launch: Launch,
-}
-
-struct Process {
-    incarnation: Incarnation,
-    spawned: Spawned,
-    pid: u32,
-    region: Region,
-    connected: bool,
-    killed: Option<KillReason>,
-    /// For its stack, before it is killed.
-    inquiry: Inquiry,
-    /// Its connection closed then.
-    closed: Option<Instant>,
-    /// It was reaped then, with this status if nobody else had taken it. What it had said before is still to be
-    /// heard, until its connection closes.
-    ended: Option<(Instant, Option<ExitStatus>)>,
-}
-
-impl Process {
-    /// How often to ask whether it has ended.
-    fn poll(&self) -> Duration {
-        match self {
-            Self { closed: Some(_), .. } | Self { killed: Some(_), .. } | Self { ended: Some(_), .. } => {
-                ENDING_POLL
-            }
-            Self { connected: false, .. } => STARTING_POLL,
-            _ => IDLE_POLL,
-        }
-    }
 }
 
 pub(crate) struct Keeper {
