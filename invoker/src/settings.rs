@@ -419,7 +419,7 @@ mod tests {
             "{refused:?}"
         );
         let known = |name| FOR_PROCESSES.iter().any(|it| it.0 == name);
-        assert!(settings.processes.iter().all(|it| known(it.0)) && settings.processes.len() == 16);
+        assert!(settings.processes.iter().all(|it| known(it.0)) && settings.processes.len() == 17);
     }
 
     #[test]
