@@ -134,3 +134,49 @@ fn what_takes_processes_is_refused_without() {
         assert!(matches!(filtered, Err(Error::Unsupported { .. })));
     }
 }
+
+#[cfg(all(feature = "stacks", target_os = "linux"))]
+#[test]
+fn a_hung_op_tells_where_it_hung() {
+    #[inline(never)]
+    fn stuck_here() -> u32 {
+        loop {
+            std::thread::park();
+        }
+    }
+    let builder = Invoker::builder(|_: &(), _: u32| stuck_here()).model(());
+    let builder = builder.executor(Executor::Processes).workers(Workers::Count(1));
+    let builder = builder.deadline(Duration::from_millis(200)).stack_on_deadline();
+    let error = builder
+        .build()
+        .expect("it builds")
+        .submit(1)
+        .wait()
+        .expect_err("it hangs");
+    match error.fault {
+        Fault::TimedOut {
+            stack: Some(stack), ..
+        } => assert!(stack.contains("stuck_here"), "{stack}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The signal is for the whole process: it takes one of its own.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_process_that_is_asked_tells_what_its_workers_do() {
+    use rustix::process::{Signal, getpid, kill_process};
+
+    fn leader(_: ()) -> String {
+        let (told, heard) = std::sync::mpsc::channel();
+        let builder = Invoker::builder(pid).model(()).executor(Executor::Processes);
+        let builder = builder.workers(Workers::Count(2)).on_dump(move |snapshot| {
+            told.send(snapshot.to_string()).expect("the leader listens");
+        });
+        let _invoker = builder.build().expect("it builds");
+        kill_process(getpid(), Signal::USR1).expect("it is ours");
+        heard.recv_timeout(Duration::from_secs(60)).expect("it is told")
+    }
+    let table = invoker::run_isolated(leader, ()).expect("it survives");
+    assert_eq!(table.matches("idle").count(), 2, "{table}");
+}
