@@ -1,6 +1,7 @@
 //! The facade with real processes, and the main job as its users run it.
 
 mod batch_eval;
+mod determinism;
 mod executors;
 mod handles;
 mod interrupts;
