@@ -108,9 +108,7 @@ fn server() -> Result<(IpcOneShotServer<Hello>, String), PoolError> {
     // It would leave its directory behind if no more files may be opened, and panic if there can be none.
     drop(ipc::channel::<()>().map_err(PoolError::io("open a socket"))?);
     let made = panic::catch_unwind(IpcOneShotServer::<Hello>::new);
-    let (server, name) = made
-        .unwrap_or_else(|_| Err(io::Error::other("it went away")))
-        .map_err(refuse)?;
+    let (server, name) = made.unwrap_or_else(|_| Err(reason(&dir))).map_err(refuse)?;
     if os::MAX_SOCKET_PATH.is_some_and(|max| name.len() > max) {
         return Err(refuse(io::Error::other(format!(
             "the socket's path {name} is too long"
@@ -142,6 +140,16 @@ pub(crate) fn check_temp_dir(dir: &Path) -> io::Result<()> {
     }
     // Making a server would then leave a file open.
     os::check_writable(dir)
+}
+
+/// Why no directory could be made there; asked when none was, because asking takes as long as making one.
+fn reason(dir: &Path) -> io::Error {
+    let tried = token().and_then(|token| {
+        let probe = dir.join(format!(".tmp{token:x}"));
+        std::fs::create_dir(&probe)?;
+        std::fs::remove_dir(probe)
+    });
+    tried.err().unwrap_or_else(|| io::Error::other("it went away"))
 }
 
 impl Spawned {
