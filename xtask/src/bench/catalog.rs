@@ -27,7 +27,6 @@ pub(super) enum Target {
     /// A `[[bench]]` with `harness = false`.
     Bench(&'static str),
     /// An example, run in release.
-    #[cfg_attr(not(test), expect(dead_code, reason = "every benchmark yet is a `[[bench]]`"))]
     Example(&'static str),
 }
 
@@ -76,6 +75,11 @@ pub(super) const AREAS: &[Area] = &[
     Area {
         name: "invoker",
         about: "the main job, against its peers",
-        scenarios: &[],
+        scenarios: &[Scenario {
+            name: "batch",
+            about: "recommendations for every user, against the same op on threads and in a rayon loop",
+            package: "invoker",
+            target: Target::Example("batch_bench"),
+        }],
     },
 ];
