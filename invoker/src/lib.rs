@@ -12,6 +12,9 @@
 //! - Workers can have a state of their own ([`Invoker::builder_with_state`]), and tasks a seed ([`task_seed`]).
 //! - [`Builder`] says what else there is; [`Builder::settings`] tells what it comes to.
 //!
+//! The [guide] tells how, chapter by chapter: processes or threads, models, memory, failures, logs, progress, containers,
+//! tests, and how to come from other crates or from Python.
+//!
 //! Everything here is put together from crates that can be used alone: `shm_buffers` (memory), `proc_pool`
 //! (processes), `log_bridge` (logs) and `progress`.
 
@@ -20,6 +23,8 @@ mod doctor;
 mod error;
 mod executor;
 mod extension;
+#[cfg(any(doc, doctest))]
+pub mod guide;
 mod invoker;
 mod isolated;
 mod journal;

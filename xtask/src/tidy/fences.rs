@@ -14,6 +14,10 @@ pub(super) struct Fence {
 /// Every file with `unsafe` in it, submodules and tests too.
 pub(super) const FENCES: &[Fence] = &[
     Fence {
+        path: "invoker/examples/crashing_c.rs",
+        reason: "crashes on purpose, in C",
+    },
+    Fence {
         path: "proc-pool/src/entry.rs",
         reason: "turns a distance within the image back into a function",
     },

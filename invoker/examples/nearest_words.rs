@@ -1,0 +1,97 @@
+//! Nearest neighbours over word vectors: an array that NumPy could have saved, mapped once, searched by worker processes.
+//!
+//! `cargo run --release -p invoker --example nearest_words`
+
+use std::fs;
+
+use invoker::{Buffer, Invoker};
+use serde::{Deserialize, Serialize};
+use shm_buffers::{BackingKind, Segment, open_npy};
+
+type Failure = Box<dyn std::error::Error>;
+
+/// Words that are near each other stand together.
+const WORDS: [&str; 9] = [
+    "cat", "dog", "horse", "red", "green", "blue", "run", "walk", "swim",
+];
+const AXES: usize = 4;
+const MOST: usize = 2;
+
+#[derive(Serialize, Deserialize)]
+struct Embedding {
+    words: Vec<String>,
+    /// Row by row, each of length 1.
+    vectors: Buffer<f32>,
+}
+
+impl Embedding {
+    fn vector(&self, word: usize) -> &[f32] {
+        &self.vectors[word * AXES..][..AXES]
+    }
+}
+
+/// The words nearest to one, best first, by the cosine of the angle between them.
+fn nearest(model: &Embedding, word: usize) -> Vec<(usize, f32)> {
+    let query = model.vector(word);
+    let others = (0..model.words.len()).filter(|other| *other != word);
+    let mut scored: Vec<(usize, f32)> = others
+        .map(|other| {
+            let products = query.iter().zip(model.vector(other)).map(|(a, b)| a * b);
+            (other, products.sum())
+        })
+        .collect();
+    scored.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+    scored.truncate(MOST);
+    scored
+}
+
+/// What `numpy.save` writes for a float32 array of `rows` rows (<https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html>).
+fn npy(rows: usize, values: &[f32]) -> Vec<u8> {
+    let dict = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {AXES}), }}");
+    let mut file = b"\x93NUMPY\x01\x00\x76\x00".to_vec();
+    file.extend_from_slice(format!("{dict:<117}\n").as_bytes());
+    file.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+    file
+}
+
+/// Three groups of words: each has an axis of its own, and leans a little to the fourth.
+fn vectors() -> Vec<f32> {
+    let rows = (0..WORDS.len()).flat_map(|word| {
+        let mut row = [0.0; AXES];
+        let lean = 0.1 * (word % 3) as f32;
+        row[word / 3] = (1.0 - lean * lean).sqrt();
+        row[AXES - 1] = lean;
+        row
+    });
+    rows.collect()
+}
+
+fn main() -> Result<(), Failure> {
+    invoker::init();
+    let dir = tempfile::tempdir()?;
+    let path = dir.path().join("vectors.npy");
+    fs::write(&path, npy(WORDS.len(), &vectors()))?;
+
+    // Mapped, not read: the workers map the same file, and nothing is copied.
+    let tensor = open_npy(&path)?;
+    assert_eq!(tensor.shape(), [WORDS.len(), AXES]);
+    let model = Embedding {
+        words: WORDS.map(str::to_owned).to_vec(),
+        vectors: tensor.buffer()?,
+    };
+    let invoker = Invoker::builder(nearest).model(model).build()?;
+    let shared = invoker.model().vectors.segment().and_then(Segment::backing);
+    assert_eq!(shared, Some(BackingKind::File), "a copy was made");
+    for (word, found) in invoker.map(0..WORDS.len()).enumerate() {
+        let found = found?;
+        let shown: Vec<String> = found
+            .iter()
+            .map(|(other, cosine)| format!("{} {cosine:.3}", WORDS[*other]))
+            .collect();
+        println!("{:6} {}", WORDS[word], shown.join(", "));
+        // It is a test, too: neighbours are of the word's own group.
+        assert!(found.iter().all(|(other, _)| other / 3 == word / 3), "{found:?}");
+    }
+    println!("\n{}", invoker.finish()?);
+    Ok(())
+}
