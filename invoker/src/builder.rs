@@ -22,6 +22,7 @@ use crate::op::Op;
 use crate::processes::{Processes, Wishes};
 use crate::report::Since;
 use crate::settings::{self, Choices, Settings};
+use crate::verify::Another;
 use crate::worker::{ModelWorker, Panics};
 
 /// An op that still needs its model. Made by [`Invoker::builder`](crate::Invoker::builder).
@@ -396,24 +397,37 @@ where
             }
         };
         let bar = Bar::new(label, Total::Known(0));
+        let another;
         let place = match settings.executor.value {
             Executor::Processes => {
-                Place::Processes(Processes::start(&settings, model, op, wishes, bar.clone())?)
+                let mut processes = Processes::start(&settings, model, op, wishes, bar.clone())?;
+                another = processes.another.take();
+                Place::Processes(processes)
             }
             executor => {
                 let model = Arc::new(model.load()?);
-                let (theirs, bar) = (model.clone(), bar.clone());
-                let start = move |_| {
-                    let mut worker = ModelWorker::new(theirs.clone(), op, bar.counters())?;
-                    Ok(move |task| worker.call(task))
+                let worker = |bar: Bar| {
+                    let model = model.clone();
+                    move |_| {
+                        let mut worker = ModelWorker::new(model.clone(), op, bar.counters())?;
+                        Ok(move |task| worker.call(task))
+                    }
                 };
+                let start = worker(bar.clone());
+                let other = worker(Bar::new("", Total::Unknown));
                 let reaction = settings.on_interrupt.value;
                 let pool = match executor {
                     Executor::Threads => {
                         let workers = Workers::Count(settings.workers.value.get());
+                        let one = Workers::Count(1);
+                        let start_other = move || LocalPool::threads(one, OnInterrupt::Ignore, other.clone());
+                        another = Some(Another::Thread(Box::new(start_other)));
                         LocalPool::threads(workers, reaction, start)?
                     }
-                    _ => LocalPool::caller(reaction, start)?,
+                    _ => {
+                        another = None;
+                        LocalPool::caller(reaction, start)?
+                    }
                 };
                 Place::Local { model, pool }
             }
@@ -424,6 +438,6 @@ where
             chronicle: place.chronicle(),
             trace,
         };
-        Ok(Invoker::new(settings, journal, place, since))
+        Ok(Invoker::new(settings, journal, place, since, another))
     }
 }

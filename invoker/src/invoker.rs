@@ -19,6 +19,7 @@ use crate::processes::Processes;
 use crate::report::Since;
 use crate::seed::{Seeded, Seeds};
 use crate::settings::Settings;
+use crate::verify::Another;
 
 /// Runs an op on one model for any number of tasks: `op(&model, task)`.
 ///
@@ -51,6 +52,7 @@ pub struct Invoker<M, T, R> {
     /// Tasks that were submitted alone.
     singles: AtomicU64,
     pub(crate) since: Since,
+    pub(crate) another: Option<Another<T, R>>,
 }
 
 /// How many they are, if that is known.
@@ -96,6 +98,7 @@ where
         journal: Arc<Journal>,
         place: Place<M, T, R>,
         since: Since,
+        another: Option<Another<T, R>>,
     ) -> Self {
         Self {
             settings,
@@ -103,6 +106,7 @@ where
             place,
             singles: AtomicU64::new(0),
             since,
+            another,
         }
     }
 

@@ -37,6 +37,7 @@ mod report;
 mod seed;
 mod settings;
 mod step;
+mod verify;
 mod watch;
 mod worker;
 
@@ -61,3 +62,4 @@ pub use report::{Latency, Logs, MemoryUse, Model, ProcessCounts, Report, Tasks, 
 pub use settings::{EXECUTOR_VARIABLE, Origin, PROGRESS_VARIABLE, Setting, Settings, WORKERS_VARIABLE};
 pub use shm_buffers::{Backing, BackingKind, Buffer, Image, share};
 pub use step::{step, task_seed};
+pub use verify::Verification;

@@ -15,6 +15,7 @@ use crate::error::Error;
 use crate::op::Op;
 use crate::seed::{Bare, SeedFirst, Seeded};
 use crate::settings::{LEVEL_VARIABLE, Settings};
+use crate::verify::Another;
 use crate::watch::Watch;
 use crate::worker::{Init, ModelWorker, Panics, SLOTS};
 
@@ -40,6 +41,8 @@ pub(crate) struct Processes<M, T, R> {
     pub(crate) watch: Arc<Watch>,
     pub(crate) share: Duration,
     pub(crate) start: Duration,
+    /// Taken by the invoker.
+    pub(crate) another: Option<Another<T, R>>,
 }
 
 impl<M, T, R> Processes<M, T, R>
@@ -70,19 +73,20 @@ where
             logs: wishes.logs.unwrap_or_else(Filter::wanted),
             panics: wishes.panics,
         };
-        let builder = wishes
-            .pool
+        let seeded = settings.seed.value.is_some();
+        let build = move |builder: proc_pool::Builder, init: &Init| match seeded {
+            false => builder.build_with_codecs::<ModelWorker<F, M, T, R>, _, _>(op, init, Bare, Postcard),
+            true => builder.build_with_codecs::<ModelWorker<F, M, T, R>, _, _>(op, init, SeedFirst, Postcard),
+        };
+        let level = (settings.level + 1).to_string();
+        let builder = wishes.pool.env(LEVEL_VARIABLE, level).slots(SLOTS);
+        let another = builder.clone().workers(Workers::Count(1));
+        let builder = builder
             .workers(Workers::Count(settings.workers.value.get()))
             .on_interrupt(settings.on_interrupt.value)
-            .env(LEVEL_VARIABLE, (settings.level + 1).to_string())
-            .slots(SLOTS)
             .observer(watch.clone());
-        let pool = match settings.seed.value {
-            None => builder.build_with_codecs::<ModelWorker<F, M, T, R>, _, _>(op, &init, Bare, Postcard),
-            Some(_) => {
-                builder.build_with_codecs::<ModelWorker<F, M, T, R>, _, _>(op, &init, SeedFirst, Postcard)
-            }
-        };
+        let pool = build(builder, &init);
+        let another = Another::Process(Box::new(move || build(another.clone(), &init)));
         Ok(Self {
             model,
             image,
@@ -90,6 +94,7 @@ where
             watch,
             share,
             start: begun.elapsed(),
+            another: Some(another),
         })
     }
 

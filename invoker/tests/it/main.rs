@@ -15,5 +15,6 @@ mod stdio;
 #[cfg(feature = "stream")]
 mod streams;
 mod surroundings;
+mod verify;
 
 invoker::init_in_tests!();
