@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::cmd::{Cmd, Tally};
 use crate::outcome::{Done, Error};
-use crate::workspace::Workspace;
+use crate::workspace::{Publish, Workspace};
 use crate::{faults, loom, small_shm, tidy};
 
 const USAGE: &str = "\
@@ -73,6 +73,11 @@ const STEPS: &[Step] = &[
         name: "msrv",
         about: "the oldest supported compiler, if installed",
         run: msrv,
+    },
+    Step {
+        name: "package",
+        about: "each published crate can be packaged, with those of ours that it depends on",
+        run: package,
     },
     Step {
         name: "deny",
@@ -280,6 +285,23 @@ fn installed_toolchain(listed: &str, version: &str) -> Option<String> {
             .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '-']))
     };
     names.into_iter().find(of_version).map(str::to_owned)
+}
+
+/// What `cargo publish` would send, in the order of their dependencies; not compiled once more.
+fn package(workspace: &Workspace, _: &mut Tally) -> Result<Done, Error> {
+    let mut cmd = Cmd::cargo().args([
+        "package",
+        "--workspace",
+        "--no-verify",
+        "--allow-dirty",
+        "--quiet",
+    ]);
+    for member in &workspace.members {
+        if member.publish == Publish::No {
+            cmd = cmd.args(["--exclude", &member.name]);
+        }
+    }
+    passed(cmd.run())
 }
 
 /// Advisories are left to a scheduled run: they change without the code, and need a database from the network.

@@ -7,6 +7,7 @@ mod arrows;
 mod fences;
 mod layout;
 mod source;
+mod trees;
 mod words;
 
 use std::fmt;
@@ -72,6 +73,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<(), Error> {
     problems.extend(layout::check_manifests(&member_manifests(workspace), &files));
     problems.extend(layout::check_library_roots(&library_roots(workspace), &files));
     problems.extend(fences::check(&files, fences::FENCES));
+    problems.extend(trees::check(&trees::all(workspace)?));
     problems.sort_by(|a, b| (&a.path, a.line).cmp(&(&b.path, b.line)));
     for problem in &problems {
         println!("{problem}");

@@ -5,7 +5,7 @@ use crate::workspace::{Publish, Workspace};
 
 /// Every published crate with those of ours it may depend on, in any `[dependencies]` table. Unpublished packages (tests,
 /// benchmarks) may know all of these, and nobody may know them.
-const ARROWS: &[(&str, &[&str])] = &[
+pub(super) const ARROWS: &[(&str, &[&str])] = &[
     ("shm-buffers", &[]),
     ("proc-pool", &["shm-buffers"]),
     ("log-bridge", &["shm-buffers"]),
