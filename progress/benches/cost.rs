@@ -6,6 +6,7 @@
 //! times a second, less that of one that shows none.
 
 use std::fmt;
+use std::fs::OpenOptions;
 use std::hint::black_box;
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -15,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, TermLike};
 use progress::{Bar, Counters, Outcome, Render, Reporter, Total};
+use serde_json::{Value, json};
 
 /// `inc` over load and store.
 const INC: f64 = 3.0;
@@ -28,9 +30,11 @@ fn main() -> ExitCode {
     for row in &counting {
         println!("{row}");
     }
-    let of = |name: &str| {
-        let row = counting.iter().find(|row| row.name == name);
-        row.map_or(f64::NAN, |row| row.nanos / counting[0].nanos)
+    let of = |name: &str| counting.iter().find(|row| row.name == name);
+    let inc_over = |name: &str| {
+        let (inc, other) = (of(INC_NAME)?, of(name)?);
+        let mut ratios: Vec<f64> = inc.rounds.iter().zip(&other.rounds).map(|(a, b)| a / b).collect();
+        Some(median_and_spread(&mut ratios))
     };
     let drawing = drawing(if quick {
         Duration::from_secs(1)
@@ -39,7 +43,13 @@ fn main() -> ExitCode {
     });
     println!("\n{:44} {:>10} {:>10}  verdict", "", "target", "measured");
     let mut verdict = ExitCode::SUCCESS;
-    let mut judge = |what: &str, target: f64, measured: Option<f64>, unit: &str| {
+    let mut judge = |what: &str, target: f64, measured: Option<(f64, [f64; 2])>, unit: &str| {
+        record(&json!({
+            "table": "Progress", "row": what, "ratio": measured.map(|(median, _)| median),
+            "spread": measured.map(|(_, spread)| spread), "target": format!("<= {target}{}", unit.trim_matches('x')),
+            "met": measured.map(|(median, _)| median <= target),
+        }));
+        let measured = measured.map(|(median, _)| median);
         let (shown, word) = match measured {
             None => ("-".to_owned(), "not measured here"),
             Some(value) if value <= target => (format!("{value:.2}{unit}"), "met"),
@@ -53,20 +63,20 @@ fn main() -> ExitCode {
             format!("<= {target}{unit}")
         );
     };
-    judge("inc, of a load and a store", INC, Some(of(INC_NAME)), "x");
+    judge("inc, of a load and a store", INC, inc_over("load and store"), "x");
     judge(
         "inc, of an atomic addition",
         1.0,
-        Some(of(INC_NAME) / of("atomic addition")),
+        inc_over("atomic addition"),
         "x",
     );
     judge(
         "inc, of indicatif's, hidden",
         1.0,
-        Some(of(INC_NAME) / of("indicatif inc, hidden")),
+        inc_over("indicatif inc, hidden"),
         "x",
     );
-    let share = drawing.map(|drawing| drawing.share);
+    let share = drawing.map(|drawing| (drawing.share, [drawing.share; 2]));
     judge("drawing 100 bars, of one core", DRAWING, share, " %");
     if let Some(drawing) = drawing {
         println!("\n{drawing}");
@@ -85,6 +95,22 @@ struct Cost {
     name: &'static str,
     nanos: f64,
     floor: f64,
+    rounds: Vec<f64>,
+}
+
+/// Sorts the rounds.
+fn median_and_spread(rounds: &mut [f64]) -> (f64, [f64; 2]) {
+    rounds.sort_by(f64::total_cmp);
+    (rounds[rounds.len() / 2], [rounds[0], rounds[rounds.len() - 1]])
+}
+
+/// Appends a row or a point of a plot to the file that `cargo xtask bench --out` names.
+fn record(line: &Value) {
+    if let Some(path) = std::env::var_os("BENCH_ROWS") {
+        let file = OpenOptions::new().append(true).create(true).open(path);
+        file.and_then(|mut file| writeln!(file, "{line}"))
+            .expect("the file of rows can be written");
+    }
 }
 
 impl fmt::Display for Cost {
@@ -151,18 +177,19 @@ fn counting(rounds: usize) -> Vec<Cost> {
         }
     }
     let medians: Vec<f64> = nanos
-        .iter_mut()
-        .map(|nanos| {
-            nanos.sort_by(f64::total_cmp);
-            nanos[nanos.len() / 2]
-        })
+        .iter()
+        .map(|nanos| median_and_spread(&mut nanos.clone()).0)
         .collect();
-    let named = measure.iter().map(|(name, _)| *name).zip(&medians);
+    let named = measure
+        .iter()
+        .map(|(name, _)| *name)
+        .zip(medians.iter().zip(nanos));
     named
-        .map(|(name, nanos)| Cost {
+        .map(|(name, (nanos, rounds))| Cost {
             name,
             nanos: *nanos,
             floor: medians[0],
+            rounds,
         })
         .collect()
 }

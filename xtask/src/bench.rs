@@ -3,37 +3,103 @@
 //! A benchmark is a target of a package (`catalog` lists them), so this tool stays independent of what is measured.
 //! Where nothing is registered it says so and fails: a bench that measures nothing must not look like one that passed.
 
+mod baseline;
 mod catalog;
+mod machine;
 mod options;
+mod plot;
+mod report;
+mod rows;
+
+use std::fs;
 
 use catalog::{Area, Scenario, Target};
-use options::{Options, Request};
+use options::{Effort, Options, Request};
+use rows::Run;
 
 use crate::cmd::Cmd;
 use crate::outcome::Error;
+use crate::workspace::Workspace;
 
 const USAGE: &str = "\
-Usage: cargo xtask bench [AREA...] [--quick] [--bytes N] [--list]
+Usage: cargo xtask bench [AREA...] [--quick] [--bytes N] [--out DIR] [--baseline FILE] [--list]
 
 Runs the benchmarks of the areas, or of all of them.
 
-  --quick    a smoke run: does it work, not how fast is it
-  --bytes N  size of the model, where one is shared (64MiB, 1GiB ... or plain bytes)
-  --list     what is registered
+  --quick          a smoke run: does it work, not how fast is it
+  --bytes N        size of the model, where one is shared (64MiB, 1GiB ... or plain bytes)
+  --out DIR        also writes bench.json, and bench.md with tables and plots
+  --baseline FILE  compares with the bench.json of another run; a regression is exit status 1
+  --list           what is registered
 ";
 
 pub(crate) fn main(args: lexopt::Parser) -> Result<(), Error> {
     match options::parse(args)? {
         Request::Help => print!("{USAGE}"),
         Request::List => print!("{}", list(catalog::AREAS)),
-        Request::Run { areas, options } => {
-            for scenario in select(catalog::AREAS, &areas)? {
-                println!("\n== {}: {}", scenario.name, scenario.about);
-                command(scenario, &options).run()?;
-            }
-        }
+        Request::Run(request) => run(&request)?,
     }
     Ok(())
+}
+
+fn run(request: &options::Run) -> Result<(), Error> {
+    // Before anything is measured: it takes minutes.
+    let baseline = request.baseline.as_deref().map(Run::load).transpose()?;
+    let scenarios = select(catalog::AREAS, &request.areas)?;
+    let rows = Workspace::load()?.target.join("bench-rows.jsonl");
+    let _ = fs::remove_file(&rows);
+    let mut run = Run {
+        machine: machine::describe(&settings(request)),
+        ..Run::default()
+    };
+    for scenario in scenarios {
+        println!("\n== {}: {}", scenario.name, scenario.about);
+        command(scenario, &request.options).env(rows::ROWS, &rows).run()?;
+    }
+    // None, if nobody had a row to tell.
+    run.add_lines(&fs::read_to_string(&rows).unwrap_or_default())?;
+    let load = machine::load().map(|load| ("load at the end".to_owned(), load));
+    run.machine.extend(load);
+    if let Some(dir) = &request.out {
+        report::write(&run, dir)?;
+    }
+    match baseline {
+        Some(baseline) => against(&baseline, &run),
+        None => Ok(()),
+    }
+}
+
+/// Tells what changed; a regression is an error.
+fn against(baseline: &Run, run: &Run) -> Result<(), Error> {
+    let changes = baseline::compare(baseline, run);
+    println!(
+        "\nagainst the baseline, {} rows changed beyond noise",
+        changes.len()
+    );
+    for change in &changes {
+        println!("  {change}");
+    }
+    match changes.iter().filter(|change| change.is_regression()).count() {
+        0 => Ok(()),
+        worse => Err(Error::failed(format!(
+            "{worse} rows are worse than in the baseline"
+        ))),
+    }
+}
+
+fn settings(request: &options::Run) -> String {
+    let areas = match request.areas.as_slice() {
+        [] => "all areas".to_owned(),
+        areas => areas.join(", "),
+    };
+    let effort = match request.options.effort {
+        Effort::Full => "full",
+        Effort::Quick => "quick",
+    };
+    match request.options.bytes {
+        Some(bytes) => format!("{areas}, {effort}, models of {} MiB", bytes >> 20),
+        None => format!("{areas}, {effort}"),
+    }
 }
 
 fn list(areas: &[Area]) -> String {

@@ -10,7 +10,7 @@ use tracing_subscriber::layer::SubscriberExt;
 
 use crate::Effort;
 use crate::process::{self, Bridge, GO, READY};
-use crate::table::Table;
+use crate::table::{Ratio, Table};
 
 const RING: usize = 8 << 20;
 /// That of a worker whose leader never drains it: full at once.
@@ -40,68 +40,77 @@ pub(crate) fn measure(effort: Effort, table: &mut Table) {
             alone("replay", effort.events),
         ]);
     }
-    let [
-        disabled,
-        filtered,
-        target_fmt,
-        target,
-        fmt,
-        delivered,
-        overload,
-        batch,
-        fmt_span,
-        span,
-        direct,
-        direct_span,
-        replay,
-    ] = std::array::from_fn(|case| median(rounds.iter().map(|round| round[case])));
-    let against = |ours: f64, theirs: f64| format!("{ours:.0} against {theirs:.0} ns");
+    let nanos = |case: Case| median(rounds.iter().map(|round| round[case as usize]));
+    let over = |above: Case, below: Case| {
+        Ratio::of(
+            rounds
+                .iter()
+                .map(|round| round[above as usize] / round[below as usize]),
+        )
+    };
+    let against = |ours: Case, theirs: Case| format!("{:.0} against {:.0} ns", nanos(ours), nanos(theirs));
+    let fine = |ours: Case, theirs: Case| format!("{:.2} against {:.2} ns", nanos(ours), nanos(theirs));
     table.at_most(
         "disabled by the leader's filter / by fmt's own",
         1.2,
-        filtered / disabled,
-        format!("{filtered:.2} against {disabled:.2} ns"),
+        over(Case::Filtered, Case::Disabled),
+        fine(Case::Filtered, Case::Disabled),
     );
     table.at_most(
         "the same, by a directive for another target",
         1.2,
-        target / target_fmt,
-        format!("{target:.2} against {target_fmt:.2} ns"),
+        over(Case::Target, Case::TargetFmt),
+        fine(Case::Target, Case::TargetFmt),
     );
-    table.at_most(
-        "delivered / fmt into tracing-appender",
-        0.5,
-        delivered / fmt,
-        against(delivered, fmt),
-    );
-    table.at_most(
-        "overload, dropped / same",
-        0.2,
-        overload / fmt,
-        against(overload, fmt),
-    );
-    table.at_most(
-        "overload, collapsed / same",
-        0.2,
-        batch / fmt,
-        against(batch, fmt),
-    );
+    for (what, most, case) in [
+        ("delivered / fmt into tracing-appender", 0.5, Case::Delivered),
+        ("overload, dropped / same", 0.2, Case::Overload),
+        ("overload, collapsed / same", 0.2, Case::Batch),
+    ] {
+        table.at_most(what, most, over(case, Case::Fmt), against(case, Case::Fmt));
+    }
     table.info(
         "delivered in a span / fmt in a span",
-        span / fmt_span,
-        against(span, fmt_span),
+        over(Case::Span, Case::FmtSpan),
+        against(Case::Span, Case::FmtSpan),
     );
     table.at_least(
         "rate of replay / of emission into the same subscriber",
         0.5,
-        direct / replay,
-        against(replay, direct),
+        over(Case::Direct, Case::Replay),
+        against(Case::Replay, Case::Direct),
     );
     table.info(
         "the same, emitted in a span like that of the worker",
-        direct_span / replay,
-        against(replay, direct_span),
+        over(Case::DirectSpan, Case::Replay),
+        against(Case::Replay, Case::DirectSpan),
     );
+    for (name, case) in [
+        ("disabled", Case::Filtered),
+        ("dropped", Case::Overload),
+        ("delivered", Case::Delivered),
+        ("fmt, tracing-appender", Case::Fmt),
+    ] {
+        table.bar(name, nanos(case));
+    }
+}
+
+/// Where a round keeps what a case took.
+#[derive(Clone, Copy)]
+enum Case {
+    Disabled,
+    Filtered,
+    TargetFmt,
+    Target,
+    Fmt,
+    Delivered,
+    Overload,
+    Batch,
+    FmtSpan,
+    Span,
+    Direct,
+    DirectSpan,
+    Replay,
 }
 
 /// A worker whose leader drains all the time.

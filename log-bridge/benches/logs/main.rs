@@ -30,7 +30,7 @@ fn main() {
     // `--bytes`, which other benchmarks understand, means nothing here.
     let effort = match std::env::args().any(|arg| arg == "--quick") {
         true => Effort {
-            rounds: 1,
+            rounds: 3,
             events: 20_000,
             flood: 50_000,
         },

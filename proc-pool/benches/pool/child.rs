@@ -3,7 +3,7 @@
 use std::io::{ErrorKind, Read, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
-use crate::{Failure, os, peers, pipes, rings, waking};
+use crate::{Failure, os, peers, pipes, rings, side, waking};
 
 /// The argument before a part.
 pub(crate) const PART: &str = "--part";
@@ -19,6 +19,7 @@ pub(crate) fn play(part: &[String]) -> Result<(), Failure> {
         ["batches"] => answer(|batch: &mut [u8; pipes::BATCH_BYTES]| pipes::answer_batch(batch)),
         ["rings"] => rings::worker(),
         ["ipc", server] => peers::ipc_worker(server),
+        ["side", model] => side::tell(model.parse()?),
         ["steady", case, tasks] => waking::steady(case, tasks.parse()?),
         _ => Err(format!("no such part: {part:?}").into()),
     }

@@ -107,7 +107,7 @@ pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<(), Failure
         report.row(
             name,
             span(ours.median()),
-            format!("two memcpys {}", span(floor.median())),
+            ("two memcpys", span(floor.median())),
             &floor.over(ours),
             target,
         );

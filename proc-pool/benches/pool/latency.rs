@@ -104,7 +104,7 @@ fn at(
             report.row(
                 &format!("{name}, {pause_name}, {workers}"),
                 told(index),
-                format!("bare pipes {}", told(0)),
+                ("bare pipes", told(0)),
                 &medians[index].over(&medians[0]),
                 target,
             );

@@ -16,6 +16,7 @@
 //! On a machine that does other things as well, the ratios mean little, and some flatter: three processes get more of a
 //! busy machine than two threads do. So the report says how busy it is.
 
+mod allocations;
 mod child;
 mod large;
 mod latency;
@@ -26,6 +27,7 @@ mod pipes;
 mod report;
 mod rings;
 mod rounds;
+mod side;
 mod start;
 mod tables;
 mod waking;
@@ -78,6 +80,7 @@ const SCENARIOS: &[(&str, Measure)] = &[
     ("start", start::measure),
     ("large", large::measure),
     ("waking", waking::measure),
+    ("allocations", allocations::measure),
     ("tables", tables::measure),
 ];
 

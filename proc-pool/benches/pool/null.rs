@@ -64,7 +64,7 @@ pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<(), Failure
             report.row(
                 contender.name,
                 rate(ours.median()),
-                format!("{} {}", peer.name, rate(other.median())),
+                (peer.name, rate(other.median())),
                 &ours.over(other),
                 target,
             );

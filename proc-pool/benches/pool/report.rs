@@ -1,6 +1,10 @@
 //! The table: one row a measure, with what it is compared with, the ratio, the target and a verdict.
 
 use std::fmt::Display;
+use std::fs::OpenOptions;
+use std::io::Write;
+
+use serde_json::{Value, json};
 
 use crate::rounds::Samples;
 
@@ -18,6 +22,7 @@ pub(crate) enum Target {
 pub(crate) struct Report {
     met: usize,
     missed: usize,
+    heading: String,
 }
 
 impl Report {
@@ -27,8 +32,9 @@ impl Report {
         Self::default()
     }
 
-    pub(crate) fn heading(&self, text: &str) {
+    pub(crate) fn heading(&mut self, text: &str) {
         println!("\n{text}");
+        text.clone_into(&mut self.heading);
     }
 
     /// A ratio, its rounds' median judged.
@@ -36,22 +42,34 @@ impl Report {
         &mut self,
         name: &str,
         measured: impl Display,
-        against: impl Display,
+        (peer, floor): (&str, impl Display),
         ratio: &Samples,
         target: Target,
     ) {
         let median = ratio.median();
         let (low, high) = ratio.spread();
-        let verdict = match target {
-            Target::AtLeast(limit) => self.judge(median >= limit, format_args!(">= {limit}")),
-            Target::AtMost(limit) => self.judge(median <= limit, format_args!("<= {limit}")),
-            Target::None => String::new(),
+        let judged = match target {
+            Target::AtLeast(limit) => Some((format!(">= {limit}"), median >= limit)),
+            Target::AtMost(limit) => Some((format!("<= {limit}"), median <= limit)),
+            Target::None => None,
         };
+        record(&json!({
+            "table": self.heading, "row": name, "measured": measured.to_string(),
+            "peer": peer, "floor": floor.to_string(), "ratio": median, "spread": [low, high],
+            "target": judged.as_ref().map(|(target, _)| target), "met": judged.as_ref().map(|(_, met)| met),
+        }));
+        let verdict = judged.map_or(String::new(), |(target, met)| self.judge(met, target));
+        let against = format!("{peer} {floor}");
         let spread = format!("[{} .. {}]", short(low), short(high));
         println!(
             "  {name:<40} {measured:>22}  vs {against:<34} {:>7}x {spread:<18} {verdict}",
             short(median)
         );
+    }
+
+    /// A point of a plot that the report draws.
+    pub(crate) fn point(&self, series: &str, unit: &str, x: usize, y: &Samples) {
+        record(&json!({"plot": self.heading, "series": series, "unit": unit, "x": x, "y": y.median()}));
     }
 
     pub(crate) fn line(&self, text: impl Display) {
@@ -72,6 +90,15 @@ impl Report {
 
     pub(crate) fn close(self) {
         println!("\n{} targets met, {} missed{}", self.met, self.missed, others());
+    }
+}
+
+/// Appends a row or a point of a plot to the file that `cargo xtask bench --out` names.
+fn record(line: &Value) {
+    if let Some(path) = std::env::var_os("BENCH_ROWS") {
+        let file = OpenOptions::new().append(true).create(true).open(path);
+        file.and_then(|mut file| writeln!(file, "{line}"))
+            .expect("the file of rows can be written");
     }
 }
 

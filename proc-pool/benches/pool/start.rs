@@ -40,7 +40,7 @@ fn one(name: &str, effort: Effort, report: &mut Report) -> Result<(), Failure> {
     report.row(
         name,
         span(pools.median()),
-        format!("processes {}", span(processes.median())),
+        ("processes", span(processes.median())),
         &pools.over(&processes),
         Target::AtMost(1.5),
     );

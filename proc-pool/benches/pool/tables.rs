@@ -38,6 +38,8 @@ pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<(), Failure
         let row = row(effort, &pids, |tasks| {
             null::sum(pool.map_unordered(0..tasks)).map(drop)
         })?;
+        report.point("tasks", "tasks/s over workers", workers, &row.per_second);
+        report.point("leader", "ns/task over workers", workers, &row.leader);
         report.line(format_args!(
             "{workers:>8} workers  {}",
             row.told(size_of::<u64>())
@@ -59,6 +61,7 @@ pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<(), Failure
             }
             Ok(())
         })?;
+        report.point("tasks", "tasks/s over bytes", size, &row.per_second);
         report.line(format_args!("{size:>8} bytes    {}", row.told(size)));
     }
     Ok(())

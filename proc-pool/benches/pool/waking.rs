@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::report::{Report, rate};
+use crate::report::{Report, Target, rate};
 use crate::rounds::Samples;
 use crate::{Effort, Failure, WORKERS, child, null, os::Usage, work};
 
@@ -48,13 +48,29 @@ pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<(), Failure
         let calls = [Tracer::Perf, Tracer::Strace].into_iter().find_map(|tracer| {
             let [few, many] = [most / 10, most].map(|tasks| calls(tracer, case, tasks));
             let per_thousand = (many? as f64 - few? as f64) * 1000.0 / (most - most / 10) as f64;
-            Some(format!("{per_thousand:9.2} system calls ({tracer:?})"))
+            Some((per_thousand, tracer))
         });
+        if let ("null", Some((per_thousand, tracer))) = (case, calls) {
+            let mut counts = Samples::new();
+            counts.push(per_thousand);
+            let measured = format!("{per_thousand:.2}");
+            let peer = ("allowed", format!("10, counted by {tracer:?}"));
+            report.row(
+                "system calls for 1,000 null ops",
+                measured,
+                peer,
+                &counts,
+                Target::AtMost(10.0),
+            );
+        }
         report.line(format_args!(
             "{name:<34} {:9.3} sleeps of the leader, {:9.3} of the workers, {}, at {}",
             leader.median(),
             workers.median(),
-            calls.unwrap_or_else(|| "system calls not counted: neither perf nor strace works here".into()),
+            calls.map_or_else(
+                || "system calls not counted: neither perf nor strace works here".to_owned(),
+                |(count, tracer)| format!("{count:9.2} system calls ({tracer:?})"),
+            ),
             rate(speed.median()),
         ));
     }

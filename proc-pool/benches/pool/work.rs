@@ -70,10 +70,9 @@ pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<(), Failure
             report.row(
                 &format!("{micros} µs, {}", contender.name),
                 rate(ours.median()),
-                format!(
-                    "rayon {} {}",
-                    contenders[better].name,
-                    rate(rates[better].median())
+                (
+                    "rayon",
+                    format!("{} {}", contenders[better].name, rate(rates[better].median())),
                 ),
                 &ours.over(&rates[better]),
                 Target::AtLeast(target),

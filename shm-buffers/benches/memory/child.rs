@@ -19,7 +19,7 @@ pub(crate) fn serve() -> Result<bool, Failure> {
         ["move", bytes, arrays] => moving::serve(bytes.parse()?, arrays.parse()?)?,
         #[cfg(feature = "zstd")]
         ["load", ref path @ ..] => crate::loading::serve(path.join(" ").as_ref())?,
-        ["leader", bytes] => residence::serve(bytes.parse()?)?,
+        ["leader", bytes, workers] => residence::serve(bytes.parse()?, workers.parse()?)?,
         ["worker"] => worker()?,
         _ => return Err(format!("no such part: {part}").into()),
     }

@@ -12,7 +12,7 @@ use zstd::zstd_safe;
 
 use crate::child::{Talker, kib};
 use crate::model::{Model, best, timed};
-use crate::report::{Report, Target, mib, speed};
+use crate::report::{Ratio, Report, Target, mib, speed};
 use crate::{Failure, Size};
 
 pub(crate) fn measure(size: Size, report: &mut Report) -> Result<(), Failure> {
@@ -51,16 +51,18 @@ pub(crate) fn measure(size: Size, report: &mut Report) -> Result<(), Failure> {
         drop(image?);
         loads.push(time);
     }
-    let [time, heap, segment] = [loads, heaps, segments].map(best);
-    for (floor, name, target) in [
-        (heap, "zstd to heap", Target::AtLeast(0.8)),
-        (segment, "zstd to segment", Target::None),
+    let time = best(loads.iter().copied());
+    for (floors, name, target) in [
+        (heaps, "zstd to heap", Target::AtLeast(0.8)),
+        (segments, "zstd to segment", Target::None),
     ] {
+        let ratio = Ratio::of_best(&floors, &loads);
+        let floor = best(floors);
         report.row(
             "load_shared, compressed",
             speed(plain, time),
-            format!("{name} {}", speed(plain, floor)),
-            floor / time,
+            (name, speed(plain, floor)),
+            ratio,
             target,
         );
     }
@@ -74,7 +76,7 @@ pub(crate) fn measure(size: Size, report: &mut Report) -> Result<(), Failure> {
     report.row(
         "load_shared, compressed: peak beside segment",
         mib(beside),
-        format!("limit {}", mib(limit)),
+        ("limit", mib(limit)),
         beside as f64 / limit as f64,
         Target::AtMost(1.0),
     );

@@ -51,6 +51,6 @@ pub(crate) fn median(mut times: Vec<f64>) -> f64 {
 }
 
 /// What it takes when nobody else is in the way.
-pub(crate) fn best(times: Vec<f64>) -> f64 {
+pub(crate) fn best(times: impl IntoIterator<Item = f64>) -> f64 {
     times.into_iter().fold(f64::INFINITY, f64::min)
 }

@@ -27,7 +27,7 @@ pub(crate) fn measure(size: Size, report: &mut Report) -> Result<(), Failure> {
         report.row(
             &name,
             mib(peak),
-            format!("model {}", mib(size.bytes as u64)),
+            ("model", mib(size.bytes as u64)),
             peak as f64 / size.bytes as f64,
             limit,
         );

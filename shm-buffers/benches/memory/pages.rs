@@ -3,7 +3,7 @@
 use shm_buffers::{Backing, Pages, Segment, SegmentMut};
 
 use crate::model::{best, timed};
-use crate::report::{Report, Target, speed};
+use crate::report::{Ratio, Report, Target, speed};
 use crate::{Failure, Size};
 
 pub(crate) fn measure(size: Size, report: &mut Report) -> Result<(), Failure> {
@@ -27,20 +27,22 @@ pub(crate) fn measure(size: Size, report: &mut Report) -> Result<(), Failure> {
             reads[index].push(time);
         }
     }
+    let ratio = Ratio::of_best(&fills[0], &fills[1]);
     let [floor, time] = fills.map(best);
     report.row(
         &format!("fill {pages} pages"),
         speed(size.bytes, time),
-        format!("ordinary {}", speed(size.bytes, floor)),
-        floor / time,
+        ("ordinary", speed(size.bytes, floor)),
+        ratio,
         Target::None,
     );
+    let ratio = Ratio::of_best(&reads[0], &reads[1]);
     let [floor, time] = reads.map(best);
     report.row(
         &format!("attached, scattered reads, {pages} pages"),
         format!("{:.1} ns", time * 1e9 / READS as f64),
-        format!("ordinary {:.1} ns", floor * 1e9 / READS as f64),
-        floor / time,
+        ("ordinary", format!("{:.1} ns", floor * 1e9 / READS as f64)),
+        ratio,
         Target::None,
     );
     Ok(())

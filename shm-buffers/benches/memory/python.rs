@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::report::{Report, Target, speed};
+use crate::report::{Ratio, Report, Target, speed};
 use crate::{Failure, Size};
 use shm_buffers::{Backing, share};
 
@@ -57,12 +57,12 @@ pub(crate) fn measure(size: Size, report: &mut Report) -> Result<(), Failure> {
         drop(image?);
         times.push(time);
     }
-    let time = best(times);
+    let time = best(times.iter().copied());
     report.row(
         name,
         speed(size.bytes, time),
-        format!("pickle {}", speed(size.bytes, floor)),
-        floor / time,
+        ("pickle", speed(size.bytes, floor)),
+        Ratio::of_best(&[floor], &times),
         Target::None,
     );
     Ok(())

@@ -1,6 +1,12 @@
 //! The table: one row a measure, with its floor, the ratio, the target and a verdict.
 
 use std::fmt::Display;
+use std::fs::OpenOptions;
+use std::io::Write;
+
+use serde_json::{Value, json};
+
+use crate::model::best;
 
 /// What is promised of a ratio.
 #[derive(Debug, Clone, Copy)]
@@ -9,6 +15,33 @@ pub(crate) enum Target {
     AtMost(f64),
     /// Told for orientation.
     None,
+}
+
+/// What is judged, and between what it lay in the rounds.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ratio {
+    value: f64,
+    spread: [f64; 2],
+}
+
+impl Ratio {
+    /// Of the best of two that took turns; the spread is that of the rounds.
+    pub(crate) fn of_best(above: &[f64], below: &[f64]) -> Self {
+        let rounds = above.iter().zip(below).map(|(above, below)| above / below);
+        let value = best(above.iter().copied()) / best(below.iter().copied());
+        let spread = rounds.fold([value; 2], |[low, high], ratio| [low.min(ratio), high.max(ratio)]);
+        Self { value, spread }
+    }
+}
+
+/// Of what is the same each time, such as memory.
+impl From<f64> for Ratio {
+    fn from(value: f64) -> Self {
+        Self {
+            value,
+            spread: [value; 2],
+        }
+    }
 }
 
 /// Prints rows as they come, and counts what was missed.
@@ -33,16 +66,29 @@ impl Report {
         &mut self,
         name: &str,
         measured: impl Display,
-        floor: impl Display,
-        ratio: f64,
+        (peer, floor): (&str, impl Display),
+        ratio: impl Into<Ratio>,
         target: Target,
     ) {
-        let verdict = match target {
-            Target::AtLeast(limit) => self.judge(ratio >= limit, format_args!(">= {limit}")),
-            Target::AtMost(limit) => self.judge(ratio <= limit, format_args!("<= {limit}")),
-            Target::None => String::new(),
+        let Ratio { value, spread } = ratio.into();
+        let judged = match target {
+            Target::AtLeast(limit) => Some((format!(">= {limit}"), value >= limit)),
+            Target::AtMost(limit) => Some((format!("<= {limit}"), value <= limit)),
+            Target::None => None,
         };
-        println!("{name:<44} {measured:>14} {floor:>26} {ratio:>7.3}x  {verdict}");
+        record(&json!({
+            "table": "A model in shared memory", "row": name, "measured": measured.to_string(),
+            "peer": peer, "floor": floor.to_string(), "ratio": value, "spread": spread,
+            "target": judged.as_ref().map(|(target, _)| target), "met": judged.as_ref().map(|(_, met)| met),
+        }));
+        let verdict = judged.map_or(String::new(), |(target, met)| self.judge(met, target));
+        let against = format!("{peer} {floor}");
+        println!("{name:<44} {measured:>14} {against:>26} {value:>7.3}x  {verdict}");
+    }
+
+    /// A point of a plot that the report draws.
+    pub(crate) fn point(&self, plot: &str, series: &str, unit: &str, x: usize, y: f64) {
+        record(&json!({"plot": plot, "series": series, "unit": unit, "x": x, "y": y}));
     }
 
     pub(crate) fn skipped(&mut self, name: &str, why: impl Display) {
@@ -64,6 +110,15 @@ impl Report {
 
     pub(crate) fn close(self) {
         println!("\n{} targets met, {} missed", self.met, self.missed);
+    }
+}
+
+/// Appends a row or a point of a plot to the file that `cargo xtask bench --out` names.
+fn record(line: &Value) {
+    if let Some(path) = std::env::var_os("BENCH_ROWS") {
+        let file = OpenOptions::new().append(true).create(true).open(path);
+        file.and_then(|mut file| writeln!(file, "{line}"))
+            .expect("the file of rows can be written");
     }
 }
 

@@ -5,7 +5,7 @@ use std::thread;
 use shm_buffers::{Backing, BufferMut, SegmentMut, share};
 
 use crate::model::{Model, best, timed};
-use crate::report::{Report, Target, speed};
+use crate::report::{Ratio, Report, Target, speed};
 use crate::{Failure, Size};
 
 pub(crate) fn measure(size: Size, report: &mut Report) -> Result<(), Failure> {
@@ -27,12 +27,13 @@ pub(crate) fn measure(size: Size, report: &mut Report) -> Result<(), Failure> {
             floors.push(floor);
             shares.push(time);
         }
+        let ratio = Ratio::of_best(&floors, &shares);
         let (floor, time) = (best(floors), best(shares));
         report.row(
             &format!("share, 8 arrays, {} memory", name(&backing)),
             speed(bytes, time),
-            format!("memcpy {}", speed(bytes, floor)),
-            floor / time,
+            ("memcpy", speed(bytes, floor)),
+            ratio,
             target,
         );
     }
@@ -86,12 +87,13 @@ fn building(size: Size, report: &mut Report) -> Result<(), Failure> {
         drop(image?);
         copied.push(time);
     }
+    let ratio = Ratio::of_best(&copied, &in_place);
     let (time, floor) = (best(in_place), best(copied));
     report.row(
         &format!("build with BufferMut and share ({bytes} B copied)"),
         speed(size.bytes, time),
-        format!("Vec, move {}", speed(size.bytes, floor)),
-        floor / time,
+        ("Vec, move", speed(size.bytes, floor)),
+        ratio,
         Target::None,
     );
     Ok(())

@@ -1,5 +1,7 @@
 //! The command line of `bench`, and what of it is handed on to a benchmark.
 
+use std::path::PathBuf;
+
 use lexopt::prelude::*;
 
 use crate::outcome::Error;
@@ -26,7 +28,18 @@ pub(super) struct Options {
 pub(super) enum Request {
     Help,
     List,
-    Run { areas: Vec<String>, options: Options },
+    Run(Run),
+}
+
+/// What is measured, and what becomes of it.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Run {
+    pub(super) areas: Vec<String>,
+    pub(super) options: Options,
+    /// Where the report goes.
+    pub(super) out: Option<PathBuf>,
+    /// The run to compare with.
+    pub(super) baseline: Option<PathBuf>,
 }
 
 impl Options {
@@ -44,19 +57,21 @@ impl Options {
 }
 
 pub(super) fn parse(mut args: lexopt::Parser) -> Result<Request, Error> {
-    let mut areas = Vec::new();
-    let mut options = Options::default();
+    let mut run = Run::default();
+    let options = &mut run.options;
     while let Some(arg) = args.next()? {
         match arg {
             Short('h') | Long("help") => return Ok(Request::Help),
             Long("list") => return Ok(Request::List),
             Long("quick") => options.effort = Effort::Quick,
             Long("bytes") => options.bytes = Some(parse_bytes(&args.value()?.string()?)?),
-            Value(area) => areas.push(area.string()?),
+            Long("out") => run.out = Some(args.value()?.into()),
+            Long("baseline") => run.baseline = Some(args.value()?.into()),
+            Value(area) => run.areas.push(area.string()?),
             other => return Err(other.unexpected().into()),
         }
     }
-    Ok(Request::Run { areas, options })
+    Ok(Request::Run(run))
 }
 
 fn parse_bytes(text: &str) -> Result<u64, Error> {
@@ -90,12 +105,23 @@ mod tests {
 
     #[test]
     fn options_reach_the_benchmark() {
-        let Ok(Request::Run { areas, options }) = parsed(&["shm", "--quick", "--bytes", "64MiB", "pool"])
-        else {
+        let args = [
+            "shm",
+            "--quick",
+            "--bytes",
+            "64MiB",
+            "pool",
+            "--out",
+            "d",
+            "--baseline",
+            "b.json",
+        ];
+        let Ok(Request::Run(run)) = parsed(&args) else {
             panic!("not a run");
         };
-        assert_eq!(areas, ["shm", "pool"]);
-        assert_eq!(options.to_args(), ["--quick", "--bytes", "67108864"]);
+        assert_eq!(run.areas, ["shm", "pool"]);
+        assert_eq!((run.out, run.baseline), (Some("d".into()), Some("b.json".into())));
+        assert_eq!(run.options.to_args(), ["--quick", "--bytes", "67108864"]);
         assert_eq!(Options::default().to_args(), [""; 0]);
         assert_eq!(parsed(&["--list"]).expect("list"), Request::List);
     }

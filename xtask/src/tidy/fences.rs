@@ -18,6 +18,10 @@ pub(super) const FENCES: &[Fence] = &[
         reason: "crashes on purpose, in C",
     },
     Fence {
+        path: "proc-pool/benches/pool/allocations.rs",
+        reason: "counts what the allocator is asked for",
+    },
+    Fence {
         path: "proc-pool/src/entry.rs",
         reason: "turns a distance within the image back into a function",
     },
