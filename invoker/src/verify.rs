@@ -40,10 +40,12 @@ impl fmt::Display for Verification {
     }
 }
 
+type Start<P> = Box<dyn Fn() -> Result<P, PoolError> + Send + Sync>;
+
 /// Makes another worker of the same op and model.
 pub(crate) enum Another<T, R> {
-    Process(Box<dyn Fn() -> Result<Pool<Seeded<T>, R>, PoolError> + Send + Sync>),
-    Thread(Box<dyn Fn() -> Result<LocalPool<Seeded<T>, R>, PoolError> + Send + Sync>),
+    Process(Start<Pool<Seeded<T>, R>>),
+    Thread(Start<LocalPool<Seeded<T>, R>>),
 }
 
 impl<M, T, R> Invoker<M, T, R>

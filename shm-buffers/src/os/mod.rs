@@ -93,7 +93,7 @@ pub(crate) fn create(backing: &Backing, len: usize) -> Result<(Store, Mapping), 
     };
     let mut first = None;
     for candidate in candidates {
-        match space::admit(candidate, len).and_then(|()| imp::create(candidate, len)) {
+        match space::admit_new(candidate, len).and_then(|()| imp::create(candidate, len)) {
             Ok(made) => return Ok(made),
             // Tell what hinders the best one, unless it does not exist here at all.
             Err(error) => match first {

@@ -6,6 +6,18 @@
 
 use crate::backing::Backing;
 use crate::error::CreateError;
+
+/// A new segment of so little is not asked for: a dozen files are read for the answer, and who has no room for it ends at
+/// the next page of his stack. (One that grows is asked for each time: little and little make much.)
+const LITTLE: usize = 1 << 20;
+
+/// [`admit`] for a new segment.
+pub(super) fn admit_new(backing: &Backing, len: usize) -> Result<(), CreateError> {
+    match *backing == Backing::Anonymous && len <= LITTLE {
+        true => Ok(()),
+        false => admit(backing, len),
+    }
+}
 #[cfg(not(target_os = "linux"))]
 use crate::room::Room;
 
@@ -53,10 +65,6 @@ pub(super) fn admit(backing: &Backing, len: usize) -> Result<(), CreateError> {
         "free memory, raise the container's limit, or use `Backing::File` on a disk with room";
     const SHM: &str = "enlarge /dev/shm, or use `Backing::Anonymous` or `Backing::File`";
     const DISK: &str = "free disk space, or choose another directory";
-    // A dozen files are read for the answer, and who has no room for so little ends at the next stack or heap page.
-    if len <= LITTLE && *backing == Backing::Anonymous {
-        return Ok(());
-    }
     let memory = || linux::memory_available().map(|available| available.saturating_sub(besides(len)));
     let (backing, available, hint) = match backing {
         Backing::Anonymous => (BackingKind::Anonymous, memory(), MEMORY),
@@ -81,10 +89,6 @@ pub(super) fn admit(backing: &Backing, len: usize) -> Result<(), CreateError> {
         _ => Ok(()),
     }
 }
-
-/// So much is not asked for.
-#[cfg(target_os = "linux")]
-const LITTLE: usize = 1 << 20;
 
 /// What `len` bytes take besides: an entry of 8 bytes in a page table for each page, in the mapping that fills them and
 /// in the one that reads them; and whoever makes them goes on living. Without it, what just fits is killed.
