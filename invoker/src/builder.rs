@@ -351,8 +351,9 @@ where
         self.pool(|pool| pool.timing(Timing::Samples))
     }
 
-    /// How much worker processes measure for the report (default: [`Timing::Totals`], which costs them less than
-    /// a thousandth). Without it, there are no latencies and no times of workers. For processes.
+    /// How much worker processes measure for the report (default: [`Timing::Totals`], whose cost `cargo xtask bench
+    /// invoker` measures: on the main job it is less than the noise). Without it, there are no latencies and no times of
+    /// workers. For processes.
     pub fn timing(self, timing: Timing) -> Self {
         self.tell("timing", timing, |pool| pool.timing(timing))
     }
