@@ -44,6 +44,9 @@ pub(crate) enum ToWorker {
     Welcome(Box<Welcome>),
     /// There is something for the worker to look at.
     Bell,
+    /// Nothing comes any more. The channel's closing says so as well, but not on Windows, where `ipc-channel` keeps a
+    /// handle of every channel that was handed over.
+    End,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

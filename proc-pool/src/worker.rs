@@ -358,6 +358,7 @@ impl Process {
     fn hear(&mut self) -> Result<(), Ended> {
         loop {
             match self.from_leader.recv() {
+                Ok(ToWorker::End) => return Err(Ended),
                 Ok(_) => {
                     self.control.slot(slot::BELLS).add(1);
                     // With the fence in the leader's `ring`: either we see what it did, or it sees that this bell

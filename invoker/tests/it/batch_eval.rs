@@ -8,6 +8,10 @@ use std::sync::OnceLock;
 pub(crate) fn program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| {
+        // Where it was built for another system, there is no cargo.
+        if let Some(path) = std::env::var_os("IT_BATCH_EVAL") {
+            return path.into();
+        }
         let mut build = Command::new(env!("CARGO"));
         build.args([
             "build",
@@ -156,6 +160,7 @@ fn the_report_tells_what_the_run_took() {
     assert_eq!(run_report["logs"]["dropped"], 0);
     let plain = run(dir.path(), &ratings, &["--workers", "2"]).output;
     let plain = text(&plain.stdout);
+    assert!(plain.contains("PSS") || !cfg!(target_os = "linux"), "{plain}");
     for word in [
         "nDCG@10",
         "recall@10",
@@ -163,7 +168,6 @@ fn the_report_tells_what_the_run_took() {
         "RMSE",
         "users/s",
         "2 workers",
-        "PSS",
         "delivered",
     ] {
         assert!(plain.contains(word), "{word} is missing\n{plain}");
@@ -171,7 +175,6 @@ fn the_report_tells_what_the_run_took() {
 }
 
 #[test]
-#[cfg(unix)]
 fn a_crashing_user_costs_nobody_else() {
     let dir = tempfile::tempdir().expect("there is a temporary directory");
     let ratings = ratings(dir.path());
@@ -183,7 +186,11 @@ fn a_crashing_user_costs_nobody_else() {
         .lines()
         .find(|line| line.contains("user 15"))
         .unwrap_or_else(|| panic!("{error}"));
-    assert!(line.contains("worker ") && line.contains("SIGABRT"), "{line}");
+    let abort = match cfg!(windows) {
+        true => "STATUS_STACK_BUFFER_OVERRUN",
+        false => "SIGABRT",
+    };
+    assert!(line.contains("worker ") && line.contains(abort), "{line}");
     let others: String = whole
         .split_inclusive('\n')
         .filter(|line| !line.starts_with("15,"))

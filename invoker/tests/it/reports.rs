@@ -103,7 +103,7 @@ fn a_trace_shows_lives_deaths_and_tasks() {
     assert!(
         of("died")[0]["args"]["cause"]
             .as_str()
-            .is_some_and(|cause| cause.contains("SIGABRT"))
+            .is_some_and(|cause| cause.contains("SIGABRT") || cause.contains("STATUS_STACK_BUFFER_OVERRUN"))
     );
     let end = report.times.total * 1e6;
     for event in &events {

@@ -1,6 +1,8 @@
 //! How many tasks a lane's worker may have, and its end after them.
 
 use super::Lane;
+use crate::os;
+use crate::protocol::ToWorker;
 
 impl Lane {
     /// Lets it have no more than `tasks` from now on.
@@ -25,6 +27,9 @@ impl Lane {
 
     /// Tells the worker to end once it has nothing to do.
     pub(crate) fn close(&mut self) {
-        self.to_worker = None;
+        if let Some(to_worker) = self.to_worker.take() {
+            // It fails if the worker has died.
+            let _ = os::without_sigpipe(|| to_worker.send(ToWorker::End));
+        }
     }
 }

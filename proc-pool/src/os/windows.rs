@@ -239,6 +239,7 @@ mod tests {
     #[test]
     fn this_process_has_memory() {
         let (resident, private) = memory(std::process::id()).expect("this process exists");
-        assert!(resident > 0 && private > 0);
+        // Wine tells no private bytes (`K32GetProcessMemoryInfo`).
+        assert!(resident > 0 && (private > 0 || std::env::var_os("UNDER_WINE").is_some()));
     }
 }

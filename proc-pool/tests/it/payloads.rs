@@ -65,6 +65,7 @@ fn every_size_comes_back_whole() {
 }
 
 /// Frames of 32 KiB fill the ring long before the window of tasks is used up: who waits for room must sleep.
+#[cfg(target_os = "linux")]
 #[test]
 fn a_full_ring_is_waited_for_without_burning_a_core() {
     let _watchdog = watchdog(60);
@@ -103,7 +104,11 @@ fn megabytes_there_and_back_and_no_memory_kept() {
         b"ba"
     );
     let after = worker_memory(&pool);
-    assert!(after < before + (16 << 20), "{before} before, {after} after");
+    assert!(
+        after < before + (16 << 20)
+            || crate::support::wine_lacks("HeapReAlloc keeps the pages of a block that shrinks"),
+        "{before} before, {after} after"
+    );
 }
 
 fn worker_memory(pool: &BytePool) -> u64 {
@@ -188,8 +193,10 @@ fn outputs_that_cannot_be_encoded_or_decoded() {
 }
 
 /// A large output for each task, once the ear answers that the task names.
+#[cfg(target_os = "linux")]
 struct Wide;
 
+#[cfg(target_os = "linux")]
 impl Service for Wide {
     fn start(_: &mut WorkerContext, _: &[u8]) -> Result<Self, proc_pool::BoxError> {
         Ok(Self)
@@ -205,6 +212,7 @@ impl Service for Wide {
 }
 
 /// An ordered map that waits for one task does not collect all the others' outputs meanwhile.
+#[cfg(target_os = "linux")]
 #[test]
 fn large_outputs_are_not_hoarded_behind_a_slow_one() {
     let _watchdog = watchdog(100);

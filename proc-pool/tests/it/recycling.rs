@@ -13,7 +13,7 @@ use shm_buffers::ring::Consumer;
 use shm_buffers::slots::Slots;
 
 use crate::crash::ends_within;
-use crate::support::{Dir, hang, watchdog};
+use crate::support::{Dir, NO_PRIVATE_BYTES, hang, watchdog, wine_lacks};
 
 const PATIENCE: Duration = Duration::from_secs(50);
 
@@ -202,6 +202,9 @@ fn leak(bytes: usize) {
 
 #[test]
 fn leaking_workers_are_replaced() {
+    if wine_lacks(NO_PRIVATE_BYTES) {
+        return;
+    }
     let _watchdog = watchdog(60);
     for workers in [1, 2] {
         let pool = builder(workers).recycle_above(32 << 20);
@@ -230,6 +233,9 @@ fn leaking_workers_are_replaced() {
 
 #[test]
 fn a_task_beyond_the_memory_limit_costs_itself_only() {
+    if wine_lacks(NO_PRIVATE_BYTES) {
+        return;
+    }
     let _watchdog = watchdog(60);
     let pool = builder(2).memory_limit(64 << 20);
     let op = |n: u64| {
@@ -277,6 +283,9 @@ impl Service for Holder {
 
 #[test]
 fn what_is_shared_does_not_count() {
+    if wine_lacks(NO_PRIVATE_BYTES) {
+        return;
+    }
     const SIZE: usize = 128 << 20;
     let _watchdog = watchdog(60);
     let pool = builder(1).memory_limit(64 << 20).recycle_above(32 << 20);

@@ -11,7 +11,7 @@ use proc_pool::{Builder, Cause, MAX_WORKERS, Observer, Pool, PoolError, WorkerId
 use shm_buffers::ring::Consumer;
 use shm_buffers::slots::Slots;
 
-use crate::support::{Alone, Ear, hear_from, is_alone, pool, test_name, threads, watchdog};
+use crate::support::{Ear, hear_from, pool, watchdog};
 
 fn ids<T, R>(pool: &Pool<T, R>) -> Vec<u32>
 where
@@ -103,7 +103,8 @@ fn resized_again_and_again_no_task_is_lost_or_run_twice() {
                 done.store(true, Ordering::SeqCst);
                 resizes = resizing.join().expect("no panics");
             });
-            assert!(resizes > 1);
+            // Elsewhere a process may take longer to start than all tasks.
+            assert!(resizes > 1 || !cfg!(target_os = "linux"));
         }
         let stats = pool.shutdown(Duration::from_secs(50)).expect("it did not fail");
         assert_eq!(stats.submitted, stats.answered + stats.faulted, "{stats:?}");
@@ -188,8 +189,10 @@ fn a_number_that_makes_no_sense_changes_nothing() {
 }
 
 /// With many more workers than cores, the leader has as many threads as with one.
+#[cfg(target_os = "linux")]
 #[test]
 fn a_large_pool_takes_no_more_threads() {
+    use crate::support::{Alone, is_alone, test_name, threads};
     if !is_alone() {
         return Alone::new(&test_name!()).run();
     }

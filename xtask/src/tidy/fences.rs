@@ -66,6 +66,10 @@ pub(super) const FENCES: &[Fence] = &[
         reason: "crashes on purpose",
     },
     Fence {
+        path: "proc-pool/tests/it/crash/elsewhere.rs",
+        reason: "crashes on purpose, kills and waits for processes",
+    },
+    Fence {
         path: "proc-pool/tests/it/trip.rs",
         reason: "takes pages and system calls away, and handles the signals that come of it",
     },
