@@ -138,3 +138,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     );
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    proc_pool::init_in_tests!();
+
+    #[test]
+    fn it_runs() {
+        super::main().expect("it runs");
+    }
+}

@@ -58,3 +58,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    invoker::init_in_tests!();
+
+    #[test]
+    fn it_runs() {
+        super::main().expect("it runs");
+    }
+}

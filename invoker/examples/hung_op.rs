@@ -43,3 +43,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     assert_eq!(most, (261, 6171));
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    invoker::init_in_tests!();
+
+    #[test]
+    fn it_runs() {
+        super::main().expect("it runs");
+    }
+}

@@ -93,3 +93,13 @@ fn main() -> Result<(), Failure> {
     println!("\n{}", invoker.finish()?);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    invoker::init_in_tests!();
+
+    #[test]
+    fn it_runs() {
+        super::main().expect("it runs");
+    }
+}

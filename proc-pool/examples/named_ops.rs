@@ -35,3 +35,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     assert_eq!(words, ["HELLO", "WORKER"]);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn it_runs() {
+        super::main().expect("it runs");
+    }
+}

@@ -27,3 +27,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     assert_eq!(sum, (0..100).filter(|n| *n != 13).map(|n| n * n).sum::<u64>());
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    proc_pool::init_in_tests!();
+
+    #[test]
+    fn it_runs() {
+        super::main().expect("it runs");
+    }
+}
