@@ -7,6 +7,7 @@ mod baseline;
 mod catalog;
 mod machine;
 mod options;
+mod peers;
 mod plot;
 mod report;
 mod rows;
@@ -24,7 +25,8 @@ use crate::workspace::Workspace;
 const USAGE: &str = "\
 Usage: cargo xtask bench [AREA...] [--quick] [--bytes N] [--out DIR] [--baseline FILE] [--list]
 
-Runs the benchmarks of the areas, or of all of them.
+Runs the benchmarks of the areas, or of all of them; `peers` (pools of Python, in an environment that it makes) only if
+asked for.
 
   --quick          a smoke run: does it work, not how fast is it
   --bytes N        size of the model, where one is shared (64MiB, 1GiB ... or plain bytes)
@@ -42,10 +44,24 @@ pub(crate) fn main(args: lexopt::Parser) -> Result<(), Error> {
     Ok(())
 }
 
+/// The area that is not of this workspace.
+const PEERS: &str = "peers";
+
 fn run(request: &options::Run) -> Result<(), Error> {
     // Before anything is measured: it takes minutes.
     let baseline = request.baseline.as_deref().map(Run::load).transpose()?;
-    let scenarios = select(catalog::AREAS, &request.areas)?;
+    // Not one of all areas: it downloads, and takes its time.
+    let areas: Vec<String> = request
+        .areas
+        .iter()
+        .filter(|area| *area != PEERS)
+        .cloned()
+        .collect();
+    let with_peers = areas.len() < request.areas.len();
+    let scenarios = match with_peers && areas.is_empty() {
+        true => Vec::new(),
+        false => select(catalog::AREAS, &areas)?,
+    };
     let rows = Workspace::load()?.target.join("bench-rows.jsonl");
     let _ = fs::remove_file(&rows);
     let mut run = Run {
@@ -58,6 +74,10 @@ fn run(request: &options::Run) -> Result<(), Error> {
     }
     // None, if nobody had a row to tell.
     run.add_lines(&fs::read_to_string(&rows).unwrap_or_default())?;
+    if with_peers {
+        println!("\n== peers: pools of Python with the same tasks");
+        peers::measure(&request.options, &mut run)?;
+    }
     let load = machine::load().map(|load| ("load at the end".to_owned(), load));
     run.machine.extend(load);
     if let Some(dir) = &request.out {
