@@ -19,7 +19,7 @@ pub(crate) fn play(part: &[String]) -> Result<(), Failure> {
         ["batches"] => answer(|batch: &mut [u8; pipes::BATCH_BYTES]| pipes::answer_batch(batch)),
         ["rings"] => rings::worker(),
         ["ipc", server] => peers::ipc_worker(server),
-        ["side", model] => side::tell(model.parse()?),
+        ["side", model, users] => side::tell(model.parse()?, users.parse()?),
         ["steady", case, tasks] => waking::steady(case, tasks.parse()?),
         _ => Err(format!("no such part: {part:?}").into()),
     }

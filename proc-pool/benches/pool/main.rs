@@ -18,6 +18,7 @@
 
 mod allocations;
 mod child;
+mod factors;
 mod large;
 mod latency;
 mod null;

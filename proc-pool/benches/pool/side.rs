@@ -1,18 +1,21 @@
 //! This pool's side of `cargo xtask bench peers`: the same tasks that pools of Python get, told as one line of JSON.
 
+use std::path::Path;
 use std::process;
 use std::time::{Duration, Instant};
 
-use proc_pool::{BoxError, Builder, CallError, OutputBuf, Service, WorkerContext, Workers};
+use proc_pool::{BoxError, Builder, Worker, WorkerContext, Workers};
+use serde::{Deserialize, Serialize};
 use serde_json::json;
-use shm_buffers::{Backing, Segment, SegmentHandle, SegmentMut};
+use shm_buffers::{Backing, Buffer, Image, SegmentHandle, share_move};
 
-use crate::{Failure, WORKERS, null};
+use crate::{Failure, WORKERS, factors, null};
 
 /// How long null ops are measured.
 const LONG: Duration = Duration::from_millis(300);
 
-pub(crate) fn tell(model: usize) -> Result<(), Failure> {
+/// Of a model of so many bytes, and recommendations for so many users.
+pub(crate) fn tell(model: usize, users: u32) -> Result<(), Failure> {
     let begun = Instant::now();
     let pool = null::pool(WORKERS)?;
     null::sum(pool.map_unordered(0..2))?;
@@ -21,12 +24,15 @@ pub(crate) fn tell(model: usize) -> Result<(), Failure> {
     let single = rate(|tasks| (0..tasks).try_fold(0, |sum, task| Ok(sum + null::sum(pool.map([task]))?)))?;
     drop(pool);
     let (killed, killed_seconds) = killed()?;
-    let [share, pss, peak] = share(model)?;
+    let (share, memory) = share(model)?;
+    let top = factors::tell(users)?;
     println!(
         "{}",
         json!({
             "start": start, "batched": batched, "single": single, "killed": killed,
-            "killed_seconds": killed_seconds, "share": share, "pss": pss, "peak": peak,
+            "killed_seconds": killed_seconds, "share": share, "pss": memory.map(|(pss, _)| pss),
+            "peak": memory.map(|(_, peak)| peak), "bare": top.bare, "top": top.pool,
+            "checksum": top.checksum.to_string(),
         })
     );
     Ok(())
@@ -68,23 +74,30 @@ fn killed() -> Result<(String, f64), Failure> {
     ))
 }
 
+#[derive(Serialize, Deserialize)]
+struct Model {
+    bytes: Buffer<u8>,
+}
+
 /// A worker that has read the whole model when it is ready.
 struct Reader {
     /// Mapped as long as the worker lives.
-    _model: Segment,
+    _model: Model,
 }
 
-impl Service for Reader {
-    fn start(_: &mut WorkerContext, handle: &[u8]) -> Result<Self, BoxError> {
-        let handle: SegmentHandle = serde_json::from_slice(handle)?;
-        let model = Segment::attach(&handle)?;
-        std::hint::black_box(read(&model));
+impl Worker for Reader {
+    type Op = ();
+    type Init = SegmentHandle;
+    type Task = ();
+    type Output = ();
+
+    fn start(_: &mut WorkerContext, (): (), handle: SegmentHandle) -> Result<Self, BoxError> {
+        let model: Model = Image::attach(&handle)?.load()?;
+        std::hint::black_box(read(&model.bytes));
         Ok(Self { _model: model })
     }
 
-    fn call(&mut self, _: &[u8], _: &mut OutputBuf) -> Result<(), CallError> {
-        Ok(())
-    }
+    fn run(&mut self, (): ()) {}
 }
 
 /// A byte of every page.
@@ -92,25 +105,27 @@ fn read(model: &[u8]) -> u64 {
     model.iter().step_by(4096).map(|byte| u64::from(*byte)).sum()
 }
 
-/// Seconds until both workers have read a model that lies on the leader's heap; then everybody's memory and its peaks.
-fn share(bytes: usize) -> Result<[f64; 3], Failure> {
-    let model = vec![1_u8; bytes];
+/// Seconds until both workers have read a model that lies on the leader's heap; then everybody's memory and its peaks,
+/// where the system tells them.
+fn share(bytes: usize) -> Result<(f64, Option<(f64, f64)>), Failure> {
+    let bytes = vec![1_u8; bytes].into();
     let begun = Instant::now();
-    let mut segment = SegmentMut::create(&Backing::Auto, bytes)?;
-    segment.copy_at(0, &model);
-    drop(model);
-    let segment = segment.freeze()?;
+    let image = share_move(Model { bytes }, &Backing::Auto)?;
     let pool = Builder::new()
         .workers(Workers::Count(WORKERS))
-        .build_bytes::<Reader>(serde_json::to_vec(&segment.handle()?)?)?;
+        .build::<Reader>((), &image.handle()?)?;
+    pool.bytes().wait_ready()?;
     let seconds = begun.elapsed().as_secs_f64();
-    let pids = pool.pids().into_iter().map(|(_, pid)| pid);
+    if !Path::new("/proc/self/smaps_rollup").exists() {
+        return Ok((seconds, None));
+    }
+    let pids = pool.bytes().pids().into_iter().map(|(_, pid)| pid);
     let (mut pss, mut peak) = (0.0, 0.0);
     for pid in pids.chain([process::id()]) {
         pss += kib(&format!("/proc/{pid}/smaps_rollup"), "Pss:")?;
         peak += kib(&format!("/proc/{pid}/status"), "VmHWM:")?;
     }
-    Ok([seconds, pss * 1024.0, peak * 1024.0])
+    Ok((seconds, Some((pss * 1024.0, peak * 1024.0))))
 }
 
 fn kib(path: &str, key: &str) -> Result<f64, Failure> {

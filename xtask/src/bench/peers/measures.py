@@ -1,0 +1,195 @@
+"""The measures: each takes a pool's class, and tells what it finds as soon as it is known."""
+
+import json
+import logging
+import os
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import numpy
+
+import tasks
+
+LONG = 0.3
+BATCHES = (64, 512, 4096)
+# Seconds after which a pool that does nothing has given up.
+GIVE_UP = 20
+# Seconds that a pool has to close after that.
+CLOSE = 10
+# Seconds without another log record after which there are no more.
+QUIET = 3
+# What pools print themselves goes elsewhere.
+OUTPUT = os.fdopen(os.dup(1), "w")
+
+
+def tell(**told):
+    print(json.dumps(told), file=OUTPUT, flush=True)
+
+
+def null(peer, _):
+    begun = time.perf_counter()
+    with peer(tasks.null) as pool:
+        assert sum(pool.run(range(2), 1)) == 1
+        tell(start=time.perf_counter() - begun)
+        tell(batched=max(rate(pool, batch) for batch in BATCHES))
+        tell(single=rate(pool, 1))
+
+
+def rate(pool, batch):
+    count = 64
+    while True:
+        begun = time.perf_counter()
+        total = sum(pool.run(range(count), batch))
+        seconds = time.perf_counter() - begun
+        assert total == count * (count - 1) // 2, total
+        if seconds >= LONG:
+            return count / seconds
+        count *= 2
+
+
+def share(peer, size):
+    # Only the pool keeps the model, and only if it has to.
+    pool = peer(tasks.touched, numpy.ones(size, dtype=numpy.uint8))
+    with tempfile.TemporaryDirectory() as meeting:
+        found = {}
+        begun = time.perf_counter()
+        with pool:
+            found["sharing"] = peer.sharing
+            # The workers wait to be measured: some pools end theirs as soon as there are no more tasks.
+            watch = threading.Thread(target=look, args=(meeting, begun, found))
+            watch.start()
+            totals = list(pool.everywhere([meeting] * tasks.WORKERS))
+            watch.join()
+    assert totals == [size // 4096] * tasks.WORKERS, totals
+    tell(**found)
+
+
+def look(meeting, begun, found):
+    """Waits for the workers, measures everybody's memory, and lets them go."""
+    while len(os.listdir(meeting)) < tasks.WORKERS:
+        time.sleep(0.001)
+    found["share"] = time.perf_counter() - begun
+    if os.path.exists("/proc/self/smaps_rollup"):
+        sums = [memory(pid) for pid in family()]
+        found["pss"], found["peak"] = (sum(kind) for kind in zip(*sums))
+    Path(meeting, tasks.DONE).touch()
+
+
+def family():
+    """This process, its descendants, and whoever was orphaned by them, which are the guard's."""
+    parents = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                # After the name, which may contain anything: state, parent.
+                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            except OSError:
+                continue
+    found, fresh = set(), {os.getppid()}
+    while fresh:
+        fresh = {pid for pid, parent in parents.items() if parent in fresh}
+        found |= fresh
+    return found
+
+
+def memory(pid):
+    def kib(path, key):
+        for line in Path(f"/proc/{pid}/{path}").read_text().splitlines():
+            if line.startswith(key):
+                return int(line.split()[1]) * 1024
+        return 0
+
+    try:
+        return kib("smaps_rollup", "Pss:"), kib("status", "VmHWM:")
+    except OSError:
+        return 0, 0
+
+
+def top(peer, users):
+    model = tasks.factors(users)
+    tell(bare=bare(model, users))
+    with peer(tasks.top, model) as pool:
+        # Workers that have started, and read all.
+        list(pool.run(range(64), 1))
+        begun = time.perf_counter()
+        outputs = list(pool.run(range(users), 64))
+        tell(top=users / (time.perf_counter() - begun))
+    assert len(outputs) == users
+    tell(checksum=str(tasks.checksum(model, outputs)))
+
+
+def bare(model, users):
+    """Ops a second of this process alone."""
+    user, begun = 0, time.perf_counter()
+    while True:
+        tasks.top(model, user % users)
+        user += 1
+        seconds = time.perf_counter() - begun
+        if seconds >= 2 * LONG:
+            return user / seconds
+
+
+class Sink(logging.Handler):
+    """Formats records, and writes them nowhere."""
+
+    count = 0
+
+    def emit(self, record):
+        self.format(record)
+        self.count += 1
+
+
+def logs(peer, records):
+    emitted = tasks.WORKERS * records
+    with tempfile.TemporaryDirectory() as meeting, peer(tasks.flood, sink=Sink()) as pool:
+        begun = time.perf_counter()
+        slower = max(pool.everywhere([(meeting, records)] * tasks.WORKERS))
+        count, last = 0, time.perf_counter()
+        while count < emitted and time.perf_counter() < last + QUIET:
+            now = pool.delivered()
+            if now > count:
+                count, last = now, time.perf_counter()
+            time.sleep(0.01)
+        tell(logged=slower, arrived=last - begun, delivered=count, emitted=emitted)
+    # Where a listener is left, it is no matter.
+    os._exit(0)
+
+
+def killed(peer, _):
+    outputs = errors = 0
+
+    def told(said, seconds):
+        failed = f", {errors} error(s)" if errors else ""
+        tell(killed=f"{outputs} outputs{failed}, {said}", killed_seconds=seconds)
+
+    def given_up():
+        told(f"hangs (given up after {GIVE_UP} s)", GIVE_UP)
+        os._exit(0)
+
+    alarm = threading.Timer(GIVE_UP, given_up)
+    with peer(tasks.deadly) as pool:
+        alarm.start()
+        begun, said = time.perf_counter(), ""
+        try:
+            for output in pool.each(range(1000)):
+                if isinstance(output, BaseException):
+                    errors, said = errors + 1, type(output).__name__
+                else:
+                    outputs += 1
+        except BaseException as error:
+            said = type(error).__name__
+        seconds = time.perf_counter() - begun
+        # With the next tasks, if that takes no longer than it may.
+        try:
+            goes_on = sum(pool.run(range(2), 1)) == 1
+        except BaseException:
+            goes_on = False
+        alarm.cancel()
+        told(f"{said}; {'goes on' if goes_on else 'the pool is broken'}", seconds)
+        # Some never end after that.
+        alarm = threading.Timer(CLOSE, os._exit, [0])
+        alarm.daemon = True
+        alarm.start()
+    tell(closed=True)

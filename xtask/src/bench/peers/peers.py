@@ -1,0 +1,27 @@
+"""One pool of Python with 2 workers, and one measure: what comes out is told as lines of JSON.
+
+peers.py NAME MEASURE NUMBER, under guard.py; each measure has a process of its own, so that nobody inherits another
+one's memory, or its ruins. NUMBER is the size of the model, users or log records.
+"""
+
+import sys
+
+import clusters
+import local
+import measures
+
+PEERS = {
+    "ProcessPoolExecutor, fork": local.Fork,
+    "ProcessPoolExecutor, spawn": local.Spawn,
+    "joblib": local.Joblib,
+    "mpire": local.Mpire,
+    "ray": clusters.Ray,
+    "dask.distributed": clusters.Dask,
+    "ipyparallel": clusters.Ipyparallel,
+    "torch.multiprocessing": local.Torch,
+    "parinvoke": local.Parinvoke,
+}
+
+if __name__ == "__main__":
+    name, measure, number = sys.argv[1:]
+    getattr(measures, measure)(PEERS[name], int(number))

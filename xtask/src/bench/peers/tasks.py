@@ -1,0 +1,88 @@
+"""What the workers of every pool are given to do: ops of a model and a task."""
+
+import logging
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import numpy
+
+WORKERS = 2
+ITEMS, FACTORS, TOP = 20_000, 64, 10
+LOGGER = "flood"
+DONE = "done"
+
+
+def null(_, task):
+    return task
+
+
+def deadly(_, task):
+    """Kills its worker."""
+    if task == 500:
+        if sys.platform == "win32":
+            os._exit(9)
+        os.kill(os.getpid(), signal.SIGKILL)
+    return task
+
+
+def meet(meeting):
+    """Waits until every worker is here, so that each has one of the tasks."""
+    Path(meeting, str(os.getpid())).touch()
+    while len(os.listdir(meeting)) < WORKERS:
+        time.sleep(0.001)
+
+
+def touched(model, meeting):
+    """Reads a byte of every page, and waits until the memory of all has been measured."""
+    total = int(model[::4096].sum(dtype=numpy.int64))
+    Path(meeting, str(os.getpid())).touch()
+    while not Path(meeting, DONE).exists():
+        time.sleep(0.001)
+    return total
+
+
+def flood(_, task):
+    """Writes records; tells the seconds that it took."""
+    meeting, records = task
+    log = logging.getLogger(LOGGER)
+    log.setLevel(logging.INFO)
+    meet(meeting)
+    begun = time.perf_counter()
+    for number in range(records):
+        log.info("record %d of %d", number, records)
+    return time.perf_counter() - begun
+
+
+def factors(users):
+    """The factors of all items, then those of the users.
+
+    Multiples of 1/512 below 1, so that every sum of 64 products is exact in 32 bits, in whatever order it is made: all
+    implementations find the same scores. The numbers are splitmix64 of the index.
+    """
+    state = (numpy.arange((ITEMS + users) * FACTORS, dtype=numpy.uint64) + 1) * numpy.uint64(0x9E3779B97F4A7C15)
+    state = (state ^ (state >> numpy.uint64(30))) * numpy.uint64(0xBF58476D1CE4E5B9)
+    state = (state ^ (state >> numpy.uint64(27))) * numpy.uint64(0x94D049BB133111EB)
+    state ^= state >> numpy.uint64(31)
+    values = (state >> numpy.uint64(54)).astype(numpy.float32) / numpy.float32(512) - numpy.float32(1)
+    return values.reshape(-1, FACTORS)
+
+
+def top(model, user):
+    """The best items of a user, best first, and their scores."""
+    scores = model[:ITEMS] @ model[ITEMS + user]
+    best = numpy.argpartition(scores, -TOP)[-TOP:]
+    best = best[numpy.argsort(-scores[best])]
+    return best, scores[best]
+
+
+def checksum(model, outputs):
+    """Of the scores and their order: ties have the same one, whichever item comes first. The items are looked up."""
+    total = 0
+    for user, (best, scores) in enumerate(outputs):
+        assert (model[best] @ model[ITEMS + user] == scores).all(), "a score is not its item's"
+        whole = (scores.astype(numpy.float64) * (1 << 18)).astype(numpy.int64)
+        total += int((whole * numpy.arange(1, TOP + 1)).sum())
+    return total
