@@ -4,8 +4,13 @@
 //! kill (a cgroup limit). So the numbers are looked at first. Windows refuses by itself what it can't keep, but the
 //! numbers make a better error. Where they can't be read, the answer is yes.
 
-use crate::backing::Backing;
+#[cfg(unix)]
+use std::path::Path;
+
+use crate::backing::{Backing, BackingKind};
 use crate::error::CreateError;
+#[cfg(not(target_os = "linux"))]
+use crate::room::Room;
 
 /// A new segment of so little is not asked for: a dozen files are read for the answer, and who has no room for it ends at
 /// the next page of his stack. (One that grows is asked for each time: little and little make much.)
@@ -18,26 +23,17 @@ pub(super) fn admit_new(backing: &Backing, len: usize) -> Result<(), CreateError
         false => admit(backing, len),
     }
 }
-#[cfg(not(target_os = "linux"))]
-use crate::room::Room;
 
-#[cfg(not(any(target_os = "linux", windows)))]
-pub(super) fn admit(_backing: &Backing, _len: usize) -> Result<(), CreateError> {
-    Ok(())
-}
+/// What a disk that is too small leaves to do.
+const DISK: &str = "free disk space, or choose another directory";
 
-#[cfg(windows)]
-pub(super) fn admit(backing: &Backing, len: usize) -> Result<(), CreateError> {
-    use super::windows;
-    use crate::backing::BackingKind;
-
-    const MEMORY: &str = "free memory, enlarge the paging file, or use `Backing::File` on a disk with room";
-    const DISK: &str = "free disk space, or choose another directory";
-    let (backing, available, hint) = match backing {
-        Backing::Named => (BackingKind::Named, windows::memory_available(), MEMORY),
-        Backing::File(dir) => (BackingKind::File, windows::disk_available(dir), DISK),
-        Backing::Anonymous | Backing::HugePages | Backing::Auto => return Ok(()),
-    };
+/// Refuses `len` bytes where fewer are known to be there.
+fn compare(
+    backing: BackingKind,
+    len: usize,
+    available: Option<u64>,
+    hint: &'static str,
+) -> Result<(), CreateError> {
     match available {
         Some(available) if available < len as u64 => Err(CreateError::NoSpace {
             needed: len as u64,
@@ -47,6 +43,37 @@ pub(super) fn admit(backing: &Backing, len: usize) -> Result<(), CreateError> {
         }),
         _ => Ok(()),
     }
+}
+
+#[cfg(unix)]
+fn disk_available(dir: &Path) -> Option<u64> {
+    let stat = rustix::fs::statvfs(dir).ok()?;
+    Some(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
+/// What of the memory is free says little where pages are compressed and swapped out to make room (macOS). Shared memory
+/// beyond all of it is none.
+#[cfg(not(any(target_os = "linux", windows)))]
+pub(super) fn admit(backing: &Backing, len: usize) -> Result<(), CreateError> {
+    const MEMORY: &str = "that is all the memory there is; use `Backing::File` on a disk with room";
+    match backing {
+        Backing::Named => compare(BackingKind::Named, len, super::unix::memory(), MEMORY),
+        Backing::File(dir) => compare(BackingKind::File, len, disk_available(dir), DISK),
+        Backing::Anonymous | Backing::HugePages | Backing::Auto => Ok(()),
+    }
+}
+
+#[cfg(windows)]
+pub(super) fn admit(backing: &Backing, len: usize) -> Result<(), CreateError> {
+    use super::windows;
+
+    const MEMORY: &str = "free memory, enlarge the paging file, or use `Backing::File` on a disk with room";
+    let (backing, available, hint) = match backing {
+        Backing::Named => (BackingKind::Named, windows::memory_available(), MEMORY),
+        Backing::File(dir) => (BackingKind::File, windows::disk_available(dir), DISK),
+        Backing::Anonymous | Backing::HugePages | Backing::Auto => return Ok(()),
+    };
+    compare(backing, len, available, hint)
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -59,35 +86,24 @@ pub(crate) use linux::room;
 
 #[cfg(target_os = "linux")]
 pub(super) fn admit(backing: &Backing, len: usize) -> Result<(), CreateError> {
-    use crate::backing::BackingKind;
-
     const MEMORY: &str =
         "free memory, raise the container's limit, or use `Backing::File` on a disk with room";
     const SHM: &str = "enlarge /dev/shm, or use `Backing::Anonymous` or `Backing::File`";
-    const DISK: &str = "free disk space, or choose another directory";
     let memory = || linux::memory_available().map(|available| available.saturating_sub(besides(len)));
     let (backing, available, hint) = match backing {
         Backing::Anonymous => (BackingKind::Anonymous, memory(), MEMORY),
         Backing::Named => {
-            let shm = linux::filesystem_available(std::path::Path::new("/dev/shm"));
+            let shm = disk_available(Path::new("/dev/shm"));
             match (shm, memory()) {
                 (Some(shm), Some(memory)) if memory < shm => (BackingKind::Named, Some(memory), MEMORY),
                 (shm, _) => (BackingKind::Named, shm, SHM),
             }
         }
-        Backing::File(dir) => (BackingKind::File, linux::filesystem_available(dir), DISK),
+        Backing::File(dir) => (BackingKind::File, disk_available(dir), DISK),
         // Huge pages that were reserved are in none of these numbers: it asks again where there are none.
         Backing::HugePages | Backing::Auto => return Ok(()),
     };
-    match available {
-        Some(available) if available < len as u64 => Err(CreateError::NoSpace {
-            needed: len as u64,
-            available,
-            backing,
-            hint,
-        }),
-        _ => Ok(()),
-    }
+    compare(backing, len, available, hint)
 }
 
 /// What `len` bytes take besides: an entry of 8 bytes in a page table for each page, in the mapping that fills them and
@@ -133,11 +149,6 @@ mod linux {
         let machine = meminfo(&info, "MemAvailable:")? + meminfo(&info, "SwapFree:").unwrap_or(0);
         let left = cgroups().into_iter().map(|(_, left)| left).min();
         Some(left.map_or(machine, |cgroup| cgroup.min(machine)))
-    }
-
-    pub(super) fn filesystem_available(dir: &Path) -> Option<u64> {
-        let stat = rustix::fs::statvfs(dir).ok()?;
-        Some(stat.f_bavail.saturating_mul(stat.f_frsize))
     }
 
     fn meminfo(info: &str, key: &str) -> Option<u64> {

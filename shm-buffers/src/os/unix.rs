@@ -8,16 +8,15 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use memmap2::{MmapOptions, MmapRaw};
-use rustix::fs::{FallocateFlags, Mode, OFlags};
-use shared_memory::ShmemConf;
+use rustix::fs::{Mode, OFlags};
 
-use super::sweep::{self, NAME_PREFIX};
 use super::{Access, Locator, Mapping, space};
 use crate::backing::{Backing, BackingKind, Pages};
 use crate::error::{AttachError, CreateError};
 
 #[cfg(target_os = "linux")]
 mod huge;
+mod named;
 
 /// Keeps memory in existence and findable.
 #[derive(Debug)]
@@ -27,6 +26,9 @@ pub(crate) struct Store {
     file: File,
     /// Removed from its name space when this is dropped.
     name: Option<Name>,
+    /// Until after the name is gone.
+    #[cfg(not(target_os = "linux"))]
+    _mark: Option<super::sweep::Mark>,
 }
 
 #[derive(Debug)]
@@ -56,7 +58,7 @@ pub(super) fn create(backing: &Backing, len: usize) -> Result<(Store, Mapping), 
         Backing::HugePages => return huge::create(len),
         #[cfg(not(target_os = "linux"))]
         Backing::HugePages => anonymous(len)?,
-        Backing::Named => named(len)?,
+        Backing::Named => named::create(len)?,
         Backing::File(dir) => in_directory(dir, len)?,
         Backing::Auto => {
             return Err(CreateError::Unsupported {
@@ -111,47 +113,6 @@ fn anonymous(_len: usize) -> Result<Store, CreateError> {
     })
 }
 
-fn named(len: usize) -> Result<Store, CreateError> {
-    let kind = BackingKind::Named;
-    sweep::sweep();
-    let name = format!(
-        "/{NAME_PREFIX}{:016x}",
-        random().map_err(|e| failed("name", len, kind, e))?
-    );
-    let shmem = ShmemConf::new()
-        .os_id(&name)
-        .size(len)
-        .create()
-        .map_err(|e| failed("create", len, kind, io::Error::other(e)))?;
-    // From here on the name is ours to remove: `Shmem` keeps a writable mapping for as long as it lives, and
-    // that must end when the segment is frozen.
-    let fd = open_shm(&name, Access::ReadWrite).map_err(|e| failed("open", len, kind, e))?;
-    let mut shmem = shmem;
-    let name = Name::Shm(name);
-    shmem.set_owner(false);
-    drop(shmem);
-    let file = File::from(fd);
-    // Held by the owner alone: who gets it exclusively has found a dead owner's segment. See `sweep`.
-    #[cfg(target_os = "linux")]
-    rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockShared)
-        .map_err(|e| failed("lock", len, kind, e.into()))?;
-    reserve(&file, 0, len, kind)?;
-    Ok(Store {
-        kind,
-        pages: Pages::Ordinary,
-        file,
-        name: Some(name),
-    })
-}
-
-fn open_shm(name: &str, access: Access) -> io::Result<OwnedFd> {
-    let flags = match access {
-        Access::ReadOnly => rustix::shm::OFlags::RDONLY,
-        Access::ReadWrite => rustix::shm::OFlags::RDWR,
-    };
-    Ok(rustix::shm::open(name, flags, Mode::empty())?)
-}
-
 fn in_directory(dir: &Path, len: usize) -> Result<Store, CreateError> {
     let directory = |source| CreateError::Directory {
         dir: dir.to_owned(),
@@ -162,10 +123,13 @@ fn in_directory(dir: &Path, len: usize) -> Result<Store, CreateError> {
     let (file, name) = (tempfile::tempfile_in(dir).map_err(directory)?, None);
     #[cfg(not(target_os = "linux"))]
     let (file, name) = {
+        super::sweep::sweep(dir);
         let file = tempfile::Builder::new()
-            .prefix(NAME_PREFIX)
+            .prefix(super::sweep::NAME_PREFIX)
             .tempfile_in(dir)
             .map_err(directory)?;
+        // Where a file system can't lock, nobody finds that this one is not locked.
+        let _ = rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockShared);
         let (file, path) = file.keep().map_err(|e| directory(e.error))?;
         (file, Some(Name::Path(path)))
     };
@@ -175,26 +139,32 @@ fn in_directory(dir: &Path, len: usize) -> Result<Store, CreateError> {
         pages: Pages::Ordinary,
         file,
         name,
+        #[cfg(not(target_os = "linux"))]
+        _mark: None,
     })
 }
 
 /// Makes the file `len` bytes long and sure that touching its pages from `start` on can't fail later.
 fn reserve(file: &File, start: usize, len: usize, kind: BackingKind) -> Result<(), CreateError> {
-    file.set_len(len as u64)
-        .map_err(|e| failed("size", len, kind, e))?;
+    let size = || file.set_len(len as u64).map_err(|e| failed("size", len, kind, e));
     let more = len.saturating_sub(start) as u64;
     if more == 0 {
-        return Ok(());
+        return size();
     }
+    // macOS allocates behind the end of a file: it must not have its size yet.
     #[cfg(any(target_os = "linux", target_os = "macos"))]
-    let reserved = rustix::fs::fallocate(file, FallocateFlags::empty(), start as u64, more);
+    let reserved = rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), start as u64, more);
     #[cfg(not(any(target_os = "linux", target_os = "macos")))]
     let reserved = Err(rustix::io::Errno::OPNOTSUPP);
     match reserved {
-        Ok(()) => Ok(()),
+        Ok(()) => size(),
         Err(rustix::io::Errno::NOSPC | rustix::io::Errno::DQUOT) => Err(full(file, len, kind)),
         // File systems that can't (network ones mostly): written zeros are reserved space.
         Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) if kind == BackingKind::File => {
+            // Not by trying: until that failed, everybody's disk would be full.
+            if left(file).is_some_and(|left| left < more) {
+                return Err(full(file, len, kind));
+            }
             let zeros = vec![0; 1 << 20];
             let mut at = start;
             while at < len {
@@ -206,11 +176,7 @@ fn reserve(file: &File, start: usize, len: usize, kind: BackingKind) -> Result<(
                     })?;
                 at += n;
             }
-            Ok(())
-        }
-        // Shared memory outside Linux: nothing to reserve with.
-        Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::INVAL) if cfg!(not(target_os = "linux")) => {
-            Ok(())
+            size()
         }
         Err(e) => Err(failed("reserve", len, kind, e.into())),
     }
@@ -218,13 +184,18 @@ fn reserve(file: &File, start: usize, len: usize, kind: BackingKind) -> Result<(
 
 /// The file system of `file` has no room for `len` bytes of it.
 fn full(file: &File, len: usize, kind: BackingKind) -> CreateError {
-    let available = rustix::fs::fstatvfs(file).map_or(0, |s| s.f_bavail.saturating_mul(s.f_frsize));
     CreateError::NoSpace {
         needed: len as u64,
-        available,
+        available: left(file).unwrap_or(0),
         backing: kind,
         hint: "free some, or choose another backing",
     }
+}
+
+/// Bytes that the file system of `file` has left.
+fn left(file: &File) -> Option<u64> {
+    let stat = rustix::fs::fstatvfs(file).ok()?;
+    Some(stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
 /// Changes the length of memory that only this process knows: what is new is zeroed and reserved as at creation, what
@@ -233,6 +204,10 @@ pub(crate) fn resize(store: &mut Store, mapping: &mut Mapping, len: usize) -> Re
     let failed = |step, source| failed(step, len, store.kind, source);
     let new = store.whole_pages(len.max(1)).map_err(|e| failed("measure", e))?;
     let old = mapping.len();
+    // Shared memory has one size on macOS.
+    if store.kind == BackingKind::Named && !cfg!(target_os = "linux") {
+        return replace(store, mapping, new);
+    }
     if new > old {
         match store.kind {
             BackingKind::Anonymous if store.pages == Pages::Reserved => {
@@ -265,8 +240,28 @@ pub(crate) fn resize(store: &mut Store, mapping: &mut Mapping, len: usize) -> Re
     Ok(())
 }
 
-fn random() -> io::Result<u64> {
-    getrandom::u64().map_err(io::Error::other)
+/// Bytes of the machine's memory.
+#[cfg(not(target_os = "linux"))]
+pub(super) fn memory() -> Option<u64> {
+    // SAFETY: it has no preconditions.
+    let pages = unsafe { libc::sysconf(libc::_SC_PHYS_PAGES) };
+    u64::try_from(pages)
+        .ok()?
+        .checked_mul(rustix::param::page_size() as u64)
+}
+
+/// Copies named memory to another of `len` bytes, which takes its place.
+fn replace(store: &mut Store, mapping: &mut Mapping, len: usize) -> Result<(), CreateError> {
+    let (new_store, mut new_mapping) = super::create(&Backing::Named, len)?;
+    let kept = mapping.len().min(new_mapping.len());
+    // SAFETY: it is mapped for writing by `create`, and nobody else knows it yet.
+    let target = unsafe { new_mapping.bytes_mut() };
+    // SAFETY: its owner, who lends it exclusively, has handed no locator out.
+    let source = unsafe { mapping.bytes() };
+    target[..kept].copy_from_slice(&source[..kept]);
+    *mapping = new_mapping;
+    *store = new_store;
+    Ok(())
 }
 
 impl Store {
@@ -370,7 +365,7 @@ pub(super) fn attach(locator: &Locator, len: usize, access: Access) -> Result<Ma
             rustix::fs::open(format!("/proc/{pid}/fd/{fd}"), flags, Mode::empty())
                 .map_err(|e| unreachable(e.into()))?
         }
-        Locator::Name(name) => open_shm(name, access).map_err(unreachable)?,
+        Locator::Name(name) => named::open(name, access).map_err(unreachable)?,
         Locator::Path(path) | Locator::File { path, .. } => {
             rustix::fs::open(path, flags, Mode::empty()).map_err(|e| unreachable(e.into()))?
         }
@@ -432,11 +427,6 @@ fn is_sealed(file: impl AsFd, access: Access) -> bool {
     rustix::fs::fcntl_get_seals(file).is_ok_and(|seals| seals.contains(needed))
 }
 
-#[cfg(target_os = "linux")]
-const RELEASE: rustix::mm::Advice = rustix::mm::Advice::LinuxDontNeed;
-#[cfg(not(target_os = "linux"))]
-const RELEASE: rustix::mm::Advice = rustix::mm::Advice::DontNeed;
-
 /// Has the system make the pages of `bytes` at once instead of one by one when each is touched. Only a hint.
 #[cfg(feature = "zstd")]
 pub(crate) fn populate(bytes: &mut [u8]) {
@@ -468,8 +458,13 @@ pub(crate) fn release_pages(bytes: &mut [u8]) {
     if len == 0 {
         return;
     }
+    // Elsewhere DONTNEED keeps what is in the pages, and so has to write them somewhere.
+    let advice = match cfg!(target_os = "linux") {
+        true => libc::MADV_DONTNEED,
+        false => libc::MADV_FREE,
+    };
     // SAFETY: the range is whole pages inside an exclusively borrowed slice, so nobody else has a reference into
-    // it. DONTNEED leaves it mapped, with zeros or older contents: any bytes are valid u8. It fails, with no
+    // it. Either advice leaves it mapped, with zeros or older contents: any bytes are valid u8. It fails, with no
     // effect, on memory that can't be released (locked pages), which is why the result doesn't matter.
-    let _ = unsafe { rustix::mm::madvise(inner.as_mut_ptr().cast(), len, RELEASE) };
+    let _ = unsafe { libc::madvise(inner.as_mut_ptr().cast(), len, advice) };
 }
