@@ -189,9 +189,11 @@ impl Builder {
     #[cfg(feature = "stacks")]
     pub fn stack_on_deadline(mut self) -> Self {
         #[cfg(target_os = "linux")]
-        {
-            self.sizes.stack = crate::stack::SLOTS;
-        }
+        use crate::stack::SLOTS;
+        #[cfg(not(target_os = "linux"))]
+        const SLOTS: usize = 0;
+
+        self.sizes.stack = SLOTS;
         self
     }
 

@@ -109,7 +109,7 @@ fn server() -> Result<(IpcOneShotServer<Hello>, String), PoolError> {
     drop(ipc::channel::<()>().map_err(PoolError::io("open a socket"))?);
     let made = panic::catch_unwind(IpcOneShotServer::<Hello>::new);
     let (server, name) = made.unwrap_or_else(|_| Err(reason(&dir))).map_err(refuse)?;
-    if os::MAX_SOCKET_PATH.is_some_and(|max| name.len() > max) {
+    if servers::MAX_SOCKET_PATH.is_some_and(|max| name.len() > max) {
         return Err(refuse(io::Error::other(format!(
             "the socket's path {name} is too long"
         ))));
@@ -124,16 +124,17 @@ fn refused(dir: &Path, reason: io::Error) -> PoolError {
     }
 }
 
-/// Whether sockets can be made in that directory.
+/// Whether sockets can be made in that directory, if servers are sockets.
 pub(crate) fn check_temp_dir(dir: &Path) -> io::Result<()> {
+    let Some(max) = servers::MAX_SOCKET_PATH else {
+        return Ok(());
+    };
     let bytes = match dir.to_str() {
         Some(dir) => dir.len(),
         None => return Err(io::Error::other("its path is not UTF-8")),
     };
     // A longer path would be cut off without a word.
-    if let Some(max) = os::MAX_SOCKET_PATH
-        && bytes + SOCKET > max
-    {
+    if bytes + SOCKET > max {
         let most = max - SOCKET;
         let reason = format!("its path has {bytes} bytes, a socket's directory {most} at most");
         return Err(io::Error::other(reason));
@@ -166,8 +167,11 @@ impl Spawned {
             return;
         };
         if !connected && servers::is_open(Path::new(&self.server)) {
-            // Connecting and leaving without a word is what makes `accept` fail.
-            drop(IpcSender::<Hello>::connect(self.server.clone()));
+            // Something else than a greeting makes `accept` fail. Connecting and leaving without a word does so, too, but
+            // not where the system itself keeps a way to the server (Mach ports).
+            if let Ok(server) = IpcSender::<u8>::connect(self.server.clone()) {
+                let _ = os::without_sigpipe(|| server.send(0));
+            }
         }
         let began = Instant::now();
         while !accepting.is_finished() && began.elapsed() < ACCEPTING {

@@ -4,18 +4,26 @@
 mod unix;
 #[cfg(unix)]
 pub(crate) use unix::{
-    MAX_SOCKET_PATH, ReceiverSet, cause, check_executable, check_writable, die_with, end_with_us, exit_now,
+    ReceiverSet, cause, check_executable, check_writable, die_with, end_with_us, exit_now,
     ignore_broken_pipes, image_of_program, is_kill, is_no_program, now_ns, pipes, program, same_image,
-    servers, without_sigpipe,
+    without_sigpipe,
 };
 #[cfg(windows)]
 mod windows;
 #[cfg(windows)]
 pub(crate) use windows::{
-    MAX_SOCKET_PATH, ReceiverSet, cause, check_executable, check_writable, die_with, end_with_us, exit_now,
+    ReceiverSet, cause, check_executable, check_writable, die_with, end_with_us, exit_now,
     ignore_broken_pipes, image_of_program, is_kill, is_no_program, now_ns, pipes, program, same_image,
-    servers, without_sigpipe,
+    without_sigpipe,
 };
+
+/// How a worker finds its leader: one-shot servers of `ipc-channel`.
+#[cfg(any(windows, target_os = "macos"))]
+#[path = "names.rs"]
+pub(crate) mod servers;
+#[cfg(not(any(windows, target_os = "macos")))]
+#[path = "sockets.rs"]
+pub(crate) mod servers;
 
 #[cfg(unix)]
 mod signals;

@@ -1,4 +1,4 @@
-//! Directories of one-shot servers: whose they are, and what becomes of those of leaders that died.
+//! One-shot servers that are sockets, each in a directory of its own: whose they are, and what becomes of those of leaders that died.
 //!
 //! A worker that connects removes its server's directory. What is left is that of a leader and a worker which both
 //! died before that: the next leader removes it.
@@ -13,6 +13,12 @@ use rustix::io::Errno;
 
 /// The file beside a server's socket that its leader has locked.
 const MARK: &str = "proc-pool";
+
+/// Longest path of a socket, in bytes.
+pub(crate) const MAX_SOCKET_PATH: Option<usize> = {
+    let unused = std::mem::offset_of!(libc::sockaddr_un, sun_path);
+    Some(size_of::<libc::sockaddr_un>() - unused - 1)
+};
 
 /// Says that the server's leader lives, while it is held.
 #[derive(Debug)]

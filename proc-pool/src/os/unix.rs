@@ -2,7 +2,6 @@
 #![allow(unsafe_code)]
 
 pub(crate) mod pipes;
-pub(crate) mod servers;
 
 use std::ffi::OsString;
 use std::io;
@@ -99,12 +98,6 @@ pub(crate) fn now_ns() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
-
-/// Longest path of a socket, in bytes.
-pub(crate) const MAX_SOCKET_PATH: Option<usize> = {
-    let unused = std::mem::offset_of!(libc::sockaddr_un, sun_path);
-    Some(size_of::<libc::sockaddr_un>() - unused - 1)
-};
 
 /// Lets writing to a closed pipe or socket be an error of the call, not the process's end.
 pub(crate) fn ignore_broken_pipes() {

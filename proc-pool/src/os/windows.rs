@@ -4,7 +4,6 @@
 mod job;
 pub(crate) mod pipes;
 mod receivers;
-pub(crate) mod servers;
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -147,9 +146,6 @@ pub(super) fn memory(pid: u32) -> Option<(u64, u64)> {
         _ => Some((counters.WorkingSetSize as u64, counters.PrivateUsage as u64)),
     }
 }
-
-/// Channels are named pipes here, without a path.
-pub(crate) const MAX_SOCKET_PATH: Option<usize> = None;
 
 /// There are no such signals here.
 pub(crate) fn ignore_broken_pipes() {}
