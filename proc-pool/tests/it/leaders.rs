@@ -96,6 +96,26 @@ fn a_leader_killed_while_workers_compute() {
     kill(leader, &workers, &tmp);
 }
 
+/// What other systems have: no signal comes with the leader's end, so that the channel's closing must do.
+#[test]
+fn a_leader_is_missed_without_a_signal_too() {
+    let _watchdog = watchdog(60);
+    if is_alone() {
+        let pool = pool(2, |(): ()| {
+            rustix::process::set_parent_process_death_signal(None).expect("it is Linux");
+            say("deaf", [std::process::id()]);
+            spin(5)
+        });
+        assert_eq!(pool.map([(); 2]).count(), 2);
+        unreachable!("the ops never end")
+    }
+    let (mut leader, tmp) = Alone::new(&test_name!()).start();
+    let mut stdout = BufReader::new(leader.stdout.take().expect("it is piped"));
+    let workers: Vec<u32> = (0..2).flat_map(|_| listen(&mut stdout, "deaf")).collect();
+    assert_eq!(workers.len(), 2);
+    kill(leader, &workers, &tmp);
+}
+
 fn spin(mut n: u64) -> u64 {
     loop {
         n = std::hint::black_box(n.wrapping_mul(3));
