@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use invoker::{Executor, Fault, Interrupt, Invoker, OnInterrupt, PoolError, Render, Reporter, Workers};
+use invoker::{Executor, Fault, Interrupt, Invoker, PoolError, Render, Reporter, Workers};
 
 use crate::executors::EXECUTORS;
 
@@ -139,7 +139,7 @@ fn the_first_ctrl_c_finishes_and_the_report_says_so() {
         let executor = Executor::of_name(&executor).expect("it is one");
         let builder = Invoker::builder(square).model(()).executor(executor);
         let invoker = builder
-            .on_interrupt(OnInterrupt::Finish)
+            .on_interrupt(invoker::OnInterrupt::Finish)
             .build()
             .expect("it builds");
         let mut outputs = invoker.map(0..);

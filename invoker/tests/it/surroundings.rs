@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use invoker::{Backing, Error, Executor, Fault, Filter, Invoker, Redirect, Threads, Workers};
+use invoker::{Backing, Error, Executor, Filter, Invoker, Redirect, Threads, Workers};
 
 use crate::executors::EXECUTORS;
 
@@ -91,7 +91,7 @@ fn a_task_that_takes_too_much_memory_fails_alone() {
         reason: invoker::KillReason::MemoryLimit,
     };
     assert!(
-        matches!(&error.fault, Fault::WorkerDied { cause, .. } if *cause == reason),
+        matches!(&error.fault, invoker::Fault::WorkerDied { cause, .. } if *cause == reason),
         "{error}"
     );
 }
@@ -156,7 +156,7 @@ fn a_hung_op_tells_where_it_hung() {
         .wait()
         .expect_err("it hangs");
     match error.fault {
-        Fault::TimedOut {
+        invoker::Fault::TimedOut {
             stack: Some(stack), ..
         } => assert!(stack.contains("stuck_here"), "{stack}"),
         other => panic!("{other:?}"),
