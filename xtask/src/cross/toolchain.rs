@@ -4,7 +4,7 @@ use std::env;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use super::{Target, wine};
+use super::{Target, qemu, script, wine};
 use crate::cmd::Cmd;
 use crate::outcome::Error;
 
@@ -43,14 +43,38 @@ impl Toolchain {
             )));
         }
         std::fs::create_dir_all(dir).map_err(|e| Error::failed(format!("{}: {e}", dir.display())))?;
-        if target == Target::Windows && needs_to_run {
-            wine::prepare(dir)?;
+        match target {
+            Target::Windows if needs_to_run => wine::prepare(dir)?,
+            Target::Arm if needs_to_run => qemu::prepare(dir)?,
+            Target::Msvc | Target::Mac => script(&stand_in(dir), STAND_IN)?,
+            Target::Windows | Target::Arm => {}
         }
         Ok(Self {
             target,
             std,
             dir: dir.to_owned(),
         })
+    }
+
+    /// What its programs are made and run with, and what of it is not the real thing.
+    pub(super) fn describe(&self) -> String {
+        let std = match self.std {
+            Std::Installed => "standard library: the compiler's own",
+            Std::Built => "standard library: built from Debian's sources by Debian's compiler",
+        };
+        let rest = match self.target {
+            Target::Windows => "C compiler and linker: mingw-w64; programs run under wine",
+            Target::Arm => {
+                "C compiler and linker: gcc; programs run under qemu-user, with this machine's kernel. On x86-64 every \
+                 access to memory is ordered as there: what is missing in the code's own orderings does not show \
+                 (`cargo xtask loom` looks for that)"
+            }
+            Target::Msvc | Target::Mac => {
+                "C compiler, archiver: a stand-in, whose output is empty. Rust code is checked, C code (zstd) is not; \
+                 nothing is linked, nothing runs"
+            }
+        };
+        format!("{}\n  {std}\n  {rest}", self.target.triple())
     }
 
     /// Cargo with `verb` for the target.
@@ -93,12 +117,11 @@ impl Toolchain {
                 let gcc = "aarch64-linux-gnu-gcc";
                 cmd.env(&linker, gcc)
                     .env(&format!("CC_{lower}"), gcc)
-                    .env(&runner, QEMU.join(" "))
+                    .env(&runner, qemu::runner(&self.dir))
             }
-            // Nothing is linked: what C compilers would make is not looked at.
-            Target::Msvc | Target::Mac => cmd
-                .env(&format!("CC_{lower}"), "true")
-                .env(&format!("AR_{lower}"), "true"),
+            Target::Msvc | Target::Mac => ["CC", "CXX", "AR"].iter().fold(cmd, |cmd, tool| {
+                cmd.env(&format!("{tool}_{lower}"), stand_in(&self.dir))
+            }),
         }
     }
 
@@ -106,7 +129,7 @@ impl Toolchain {
     pub(super) fn program(&self, path: &Path) -> Cmd {
         match self.target {
             Target::Windows => self.in_prefix(Cmd::new(wine::PROGRAM).args([path])),
-            _ => Cmd::new(path).under(&QEMU),
+            _ => Cmd::new(qemu::runner(&self.dir)).args([path]),
         }
     }
 
@@ -117,6 +140,15 @@ impl Toolchain {
     /// Where cargo puts what it has built.
     pub(super) fn built(&self) -> PathBuf {
         self.dir.join(self.target.triple()).join("debug")
+    }
+
+    /// An example that was built.
+    pub(super) fn example(&self, name: &str) -> PathBuf {
+        let suffix = match self.target {
+            Target::Windows | Target::Msvc => ".exe",
+            Target::Mac | Target::Arm => "",
+        };
+        self.built().join("examples").join(format!("{name}{suffix}"))
     }
 
     /// An empty directory.
@@ -132,7 +164,22 @@ impl Toolchain {
     }
 }
 
-const QEMU: [&str; 3] = ["qemu-aarch64", "-L", "/usr/aarch64-linux-gnu"];
+/// Stands in for C compilers and archivers, in each of their languages. Some build scripts copy what these have made.
+const STAND_IN: &str = r#"#!/bin/sh
+for arg in "$@"; do
+    case $arg in
+        -out:*) : > "${arg#-out:}" ;;
+        -Fo*) : > "${arg#-Fo}" ;;
+        *.a) : > "$arg" ;;
+        *) [ "$before" != -o ] || : > "$arg" ;;
+    esac
+    before=$arg
+done
+"#;
+
+fn stand_in(dir: &Path) -> PathBuf {
+    dir.join("stand-in")
+}
 
 /// Whether the compiler that runs this tool has the target's standard library.
 fn is_installed(target: Target) -> Result<bool, Error> {
