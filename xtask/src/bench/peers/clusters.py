@@ -151,7 +151,11 @@ class Ipyparallel(Pool):
     def __enter__(self):
         import ipyparallel
 
-        self.cluster = ipyparallel.Cluster(n=tasks.WORKERS, log_level=logging.CRITICAL)
+        # Without a limit an engine gets tasks before it is free, which is faster; all of them are lost with it.
+        limit = 1 if self.op is tasks.deadly else 0
+        self.cluster = ipyparallel.Cluster(
+            n=tasks.WORKERS, log_level=logging.CRITICAL, controller_args=[f"--TaskScheduler.hwm={limit}"]
+        )
         self.client = self.cluster.start_and_connect_sync(activate=False)
         self.client.wait_for_engines(tasks.WORKERS)
         self.engines = self.client[:]
