@@ -97,6 +97,10 @@ def many(chunk, op=None, model=None):
     return Outputs([op(model, task) for task in chunk])
 
 
+def align(key, dask_worker):
+    dask_worker.data[key] = pool.aligned(dask_worker.data[key])
+
+
 class Dask(Pool):
     """Futures, with the model scattered to both workers; batches by hand, as advised."""
 
@@ -112,6 +116,7 @@ class Dask(Pool):
         self.client = distributed.Client(self.cluster)
         if self.model is not None:
             self.model = self.client.scatter(self.model, broadcast=True, direct=True)
+            self.client.run(align, self.model.key)
         if self.sink:
             log = logging.getLogger(tasks.LOGGER)
             log.setLevel(logging.INFO)

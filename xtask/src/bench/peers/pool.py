@@ -3,6 +3,8 @@
 import logging
 import logging.handlers
 
+import numpy
+
 import tasks
 
 # Of a worker.
@@ -12,9 +14,14 @@ OP = MODEL = None
 def prepare(op, model, queue=None):
     """Keeps what all tasks of a worker need."""
     global OP, MODEL
-    OP, MODEL = op, model
+    OP, MODEL = op, aligned(model)
     if queue is not None:
         to_queue(queue)
+
+
+def aligned(model):
+    """What arrives within a message may lie anywhere; NumPy would copy it for every product."""
+    return None if model is None else numpy.require(model, requirements="A")
 
 
 def to_queue(queue):
