@@ -55,7 +55,8 @@ impl Environments {
     pub(super) fn python(&self, peer: &Peer) -> Result<PathBuf, String> {
         let venv = self.dir.join(match peer.home {
             Home::Everybody => "venv",
-            Home::Torch => "torch",
+            // Not a name that Python could import: scripts lie beside it.
+            Home::Torch => "venv-torch",
         });
         let python = interpreter(&venv);
         if !Cmd::new(&python).args(["--version"]).succeeds() {
