@@ -66,6 +66,16 @@ enum Place {
 }
 
 impl Bytes {
+    /// Some of many.
+    pub(crate) fn copied(bytes: &[u8]) -> Self {
+        Self(Place::Heap(bytes.to_vec()))
+    }
+
+    /// That stay where they are.
+    pub(crate) fn kept(segment: Segment) -> Self {
+        Self(Place::Segment(segment))
+    }
+
     /// As a `Vec`; copies a large output.
     pub fn into_vec(self) -> Vec<u8> {
         match self.0 {
@@ -113,34 +123,6 @@ impl<T: AsRef<[u8]> + ?Sized> PartialEq<T> for Bytes {
     }
 }
 
-/// An output as it came, to be decoded.
-#[derive(Debug)]
-pub(crate) enum Encoded<'a> {
-    Slice(&'a [u8]),
-    Segment(Segment),
-}
-
-impl Deref for Encoded<'_> {
-    type Target = [u8];
-
-    #[inline]
-    fn deref(&self) -> &[u8] {
-        match self {
-            Self::Slice(bytes) => bytes,
-            Self::Segment(segment) => segment,
-        }
-    }
-}
-
-impl From<Encoded<'_>> for Bytes {
-    fn from(encoded: Encoded<'_>) -> Self {
-        Self(match encoded {
-            Encoded::Slice(bytes) => Place::Heap(bytes.to_vec()),
-            Encoded::Segment(segment) => Place::Segment(segment),
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -158,7 +140,7 @@ mod tests {
                 Some(large) => {
                     let (segment, _) = large.expect("there is room");
                     assert!(len > MAX_INLINE && segment[..] == bytes[..] && output.is_empty());
-                    let read = Bytes::from(Encoded::Segment(segment));
+                    let read = Bytes::kept(segment);
                     assert_eq!(read, bytes);
                     assert_eq!(format!("{read:?}"), format!("Bytes({len} of them)"));
                     assert_eq!(read.into_vec(), bytes);

@@ -198,11 +198,14 @@ impl Driver {
 
     /// The core, when everything that workers have said was heard.
     pub(crate) fn fresh_core(&self) -> Held<'_> {
-        if self.core().pump() > 0 {
-            // Somebody may sleep until what was just taken comes.
+        let mut core = self.core();
+        // Somebody may sleep until what was just taken comes; who comes to wait later looks first.
+        if core.pump() > 0 && self.callers.load(Ordering::SeqCst) > 0 {
+            drop(core);
             self.nudge();
+            core = self.core();
         }
-        self.core()
+        core
     }
 
     /// Something changed that waiting callers, or who drives, must look at.

@@ -7,14 +7,13 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use crate::batch::{Batch, Draft};
-use crate::bytes::Encoded;
 use crate::core::Running;
+use crate::decode::Decode;
 use crate::driver::Driver;
 use crate::error::{Fault, TaskError};
-use crate::jobs::{Completions, JobKey, Outcome};
+use crate::jobs::{Completions, JobKey};
 use crate::ledger::Kept;
 use crate::local::Single;
-use crate::map::{Decode, decode};
 use crate::payload::Payload;
 
 /// What came of cancelling a task.
@@ -179,9 +178,7 @@ impl<R> Handle<R> {
 
 impl<R> InPool<R> {
     fn is_finished(&self) -> bool {
-        let mut core = self.driver.core();
-        core.pump();
-        core.is_done(self.job)
+        self.driver.fresh_core().is_done(self.job)
     }
 
     fn take(&self, deadline: Option<Instant>) -> Option<Result<R, Fault>> {
@@ -193,11 +190,7 @@ impl<R> InPool<R> {
     }
 
     fn stop(&self, running: Running) -> Cancelled {
-        let cancelled = {
-            let mut core = self.driver.core();
-            core.pump();
-            core.cancel(self.job, self.index, running)
-        };
+        let cancelled = self.driver.fresh_core().cancel(self.job, self.index, running);
         self.driver.nudge();
         cancelled
     }
@@ -205,11 +198,7 @@ impl<R> InPool<R> {
     fn read(&self, done: Option<Completions>) -> Result<R, Fault> {
         let mut done = done.unwrap_or_default();
         let result = match done.list.drain(..).next().map(|first| first.outcome) {
-            Some(Outcome::Bytes { start, end }) => {
-                decode(self.decode, Encoded::Slice(&done.bytes[start..end]))
-            }
-            Some(Outcome::Segment(segment)) => decode(self.decode, Encoded::Segment(segment)),
-            Some(Outcome::Fault(fault)) => Err(fault),
+            Some(outcome) => self.decode.outcome(outcome, &done.bytes).0,
             // It was taken before: a future that is polled after it was ready.
             None => Err(Box::new(Fault::Cancelled)),
         };
@@ -218,8 +207,7 @@ impl<R> InPool<R> {
 
     fn poll(&self, context: &mut Context<'_>) -> Poll<Result<R, Fault>> {
         let done = {
-            let mut core = self.driver.core();
-            core.pump();
+            let mut core = self.driver.fresh_core();
             let done = core.take_done(self.job);
             if done.is_none() {
                 core.wake_when_done(self.job, context.waker());

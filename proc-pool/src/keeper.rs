@@ -377,8 +377,8 @@ impl Keeper {
                 init,
                 spin: self.driver.worker_spin(workers),
             };
-            os::without_sigpipe(|| hello.to_worker.send(ToWorker::Welcome(Box::new(welcome))))
-                .map_err(|e| e.to_string())?;
+            let welcome = ToWorker::Welcome(Box::new(welcome));
+            os::without_sigpipe(|| welcome.send(&hello.to_worker)).map_err(|e| e.to_string())?;
             Ok((notes, hello))
         });
         let mut core = self.driver.core();

@@ -10,7 +10,7 @@ mod stall;
 use std::sync::atomic::{Ordering, fence};
 use std::time::Instant;
 
-use ipc_channel::ipc::IpcSender;
+use ipc_channel::ipc::{IpcBytesSender, IpcSender};
 use shm_buffers::Region;
 use shm_buffers::claims::Giver;
 use shm_buffers::ring::{Arm, Bell, Consumer, Producer, PushError};
@@ -39,7 +39,7 @@ pub(crate) struct Lane {
     leader: Slots,
     claims: Giver,
     /// `None` once the worker was told to end.
-    to_worker: Option<IpcSender<ToWorker>>,
+    to_worker: Option<IpcBytesSender>,
     /// Its closing tells the worker of our end, whatever the worker is doing.
     _liveness: IpcSender<()>,
     ledger: Ledger<Large>,
@@ -115,7 +115,7 @@ impl Lane {
         worker: WorkerId,
         region: &Region,
         map: Map,
-        to_worker: IpcSender<ToWorker>,
+        to_worker: IpcBytesSender,
         liveness: IpcSender<()>,
     ) -> Self {
         let control = Slots::new(region, map.control);
@@ -249,7 +249,7 @@ impl Lane {
         {
             self.bells += 1;
             // It fails if the worker has died; its end is told by other means.
-            let _ = os::without_sigpipe(|| to_worker.send(ToWorker::Bell));
+            let _ = os::without_sigpipe(|| ToWorker::Bell.send(to_worker));
         }
     }
 

@@ -43,6 +43,7 @@ mod bytes;
 mod clock;
 mod codec;
 mod core;
+mod decode;
 mod driver;
 mod entry;
 mod error;

@@ -1,15 +1,13 @@
 //! [`Map`]: the iterator over the outputs of a pool.
 
 use std::collections::VecDeque;
-use std::panic::{self, AssertUnwindSafe};
 use std::time::{Duration, Instant};
 
 use crate::batch::{Batch, Draft};
-use crate::bytes::Encoded;
+use crate::decode::Decode;
 use crate::driver::Driver;
 use crate::error::{Fault, TaskError};
 use crate::jobs::{Completion, Completions, JobKey, Outcome};
-use crate::panics::message;
 
 /// In which order outputs are given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,15 +28,6 @@ const PULL: Duration = Duration::from_micros(100);
 const LOOK: usize = 64;
 
 pub(crate) type Encode<T> = fn(T, &mut Draft<'_>) -> Result<(), String>;
-pub(crate) type Decode<R> = fn(Encoded<'_>) -> Result<R, String>;
-
-#[inline]
-pub(crate) fn decode<R>(decode: Decode<R>, bytes: Encoded<'_>) -> Result<R, Box<Fault>> {
-    // An output that makes its type's decoder panic is that task's error, and no reason to lose the others.
-    panic::catch_unwind(AssertUnwindSafe(|| decode(bytes)))
-        .unwrap_or_else(|payload| Err(format!("decoding panicked: {}", message(&*payload))))
-        .map_err(|reason| Box::new(Fault::Output(reason)))
-}
 
 /// The outputs of a pool's tasks, as they become available: `Ok`, or what happened to that task.
 ///
@@ -132,17 +121,7 @@ impl<'p, I: Iterator, R> Map<'p, I, R> {
             return Some(early.result.map_err(|error| *error));
         }
         while let Some(Completion { index, outcome }) = self.take() {
-            let (result, bytes) = match outcome {
-                Outcome::Bytes { start, end } => (
-                    decode(self.decode, Encoded::Slice(&self.done.bytes[start..end])),
-                    end - start,
-                ),
-                Outcome::Segment(segment) => {
-                    let bytes = segment.len();
-                    (decode(self.decode, Encoded::Segment(segment)), bytes)
-                }
-                Outcome::Fault(fault) => (Err(fault), 0),
-            };
+            let (result, bytes) = self.decode.outcome(outcome, &self.done.bytes);
             let result = result.map_err(|fault| {
                 let (task, fault) = (index, *fault);
                 TaskError { task, fault }
@@ -198,8 +177,7 @@ impl<'p, I: Iterator, R> Map<'p, I, R> {
         let mut room;
         let interrupted;
         {
-            let mut core = self.driver.core();
-            core.pump();
+            let mut core = self.driver.fresh_core();
             if self.seen == self.done.list.len()
                 && let Some(job) = core.jobs.get(self.job)
             {
@@ -225,11 +203,10 @@ impl<'p, I: Iterator, R> Map<'p, I, R> {
             if self.batch.is_empty() {
                 break;
             }
-            let mut core = self.driver.core();
-            core.submit(self.job, &mut self.batch);
+            self.driver.core().submit(self.job, &mut self.batch);
             room = room.saturating_sub(pulled);
             // Not all at once: outputs may be waiting.
-            core.pump();
+            let mut core = self.driver.fresh_core();
             let done = core
                 .jobs
                 .get(self.job)

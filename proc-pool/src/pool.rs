@@ -9,12 +9,13 @@ use crossbeam_channel::Sender;
 use crate::batch::Draft;
 use crate::bytes::Bytes;
 use crate::codec::Codec;
+use crate::decode::Decode;
 use crate::driver::Driver;
 use crate::error::{PoolError, WorkerId};
 use crate::handle::Handle;
 use crate::interrupt::{Interrupt, Interrupter, Reactions};
 use crate::keeper::{Keeper, Order, Seat};
-use crate::map::{Decode, Encode, Map, Order as MapOrder};
+use crate::map::{Encode, Map, Order as MapOrder};
 use crate::os::Memory;
 use crate::signals::Subscription;
 use crate::snapshot::Snapshot;
@@ -167,9 +168,7 @@ impl BytePool {
             draft.put(task.as_ref());
             Ok(())
         };
-        Map::new(&self.driver, tasks.into_iter(), order, put, |output| {
-            Ok(Bytes::from(output))
-        })
+        Map::new(&self.driver, tasks.into_iter(), order, put, Decode::BYTES)
     }
 
     /// Gives one task to the pool. It waits in this process until a worker has room, whatever others wait for already:
@@ -179,7 +178,7 @@ impl BytePool {
             draft.put(task.as_ref());
             Ok(())
         };
-        Handle::submit(&self.driver, put, |output| Ok(Bytes::from(output)))
+        Handle::submit(&self.driver, put, Decode::BYTES)
     }
 
     /// Waits for the tasks that were submitted, lets the workers end by themselves, and kills those that have not at
@@ -253,7 +252,7 @@ impl<T, R> Pool<T, R> {
                 }
                 None => CT::encode(&task, draft.bytes).map_err(|e| e.to_string()),
             },
-            decode: |bytes| CR::decode(&bytes).map_err(|e| e.to_string()),
+            decode: Decode::by::<CR>(),
         }
     }
 

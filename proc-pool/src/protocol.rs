@@ -3,12 +3,16 @@
 //! Over `ipc-channel`, one channel a direction: the introduction ([`Hello`], [`Welcome`]), then one-byte notes.
 //! Over the rings: tasks and outcomes, as a tag byte and a payload.
 
-use ipc_channel::ipc::IpcSender;
+use std::io;
+
+use ipc_channel::IpcError;
+use ipc_channel::ipc::{IpcBytesReceiver, IpcBytesSender, IpcSender};
 use serde::{Deserialize, Serialize};
 use shm_buffers::{Layout, RegionHandle, SegmentHandle, Span};
 
 use crate::entry::Entry;
 use crate::error::WorkerId;
+use crate::service::{decode, encode};
 
 /// What leader and worker must have in common: a worker program may have been built at another time. What tells
 /// that they have not is the same in all versions: the ticket, [`Hello`], and the order of [`Note`]'s variants.
@@ -19,7 +23,8 @@ pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 pub(crate) struct Hello {
     pub(crate) token: u128,
     pub(crate) pid: u32,
-    pub(crate) to_worker: IpcSender<ToWorker>,
+    /// For [`ToWorker`]s.
+    pub(crate) to_worker: IpcBytesSender,
     /// Nothing is ever sent here: that it closes tells of the leader's end.
     pub(crate) liveness: IpcSender<()>,
 }
@@ -47,6 +52,30 @@ pub(crate) enum ToWorker {
     /// Nothing comes any more. The channel's closing says so as well, but not on Windows, where `ipc-channel` keeps a
     /// handle of every channel that was handed over.
     End,
+}
+
+impl ToWorker {
+    /// Sends it; what is no [`Welcome`] without asking for memory.
+    pub(crate) fn send(&self, channel: &IpcBytesSender) -> io::Result<()> {
+        match self {
+            Self::Welcome(_) => {
+                let mut bytes = Vec::new();
+                encode(self, &mut bytes).map_err(io::Error::other)?;
+                channel.send(&bytes)
+            }
+            Self::Bell | Self::End => {
+                let mut bytes = [0; 1];
+                let bytes = postcard::to_slice(self, &mut bytes).map_err(io::Error::other)?;
+                channel.send(bytes)
+            }
+        }
+    }
+
+    /// Waits for the next one.
+    pub(crate) fn receive(channel: &IpcBytesReceiver) -> Result<Self, IpcError> {
+        let bytes = channel.recv()?;
+        decode(&bytes).map_err(|e| IpcError::Io(io::Error::other(e)))
+    }
 }
 
 #[derive(Debug, Serialize, Deserialize)]

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ipc_channel::IpcError;
-use ipc_channel::ipc::{self, IpcReceiver, IpcSender};
+use ipc_channel::ipc::{self, IpcBytesReceiver, IpcSender};
 use shm_buffers::claims::{Begin, Taker};
 use shm_buffers::ring::{Arm, Bell, Consumer, Producer, PushError};
 use shm_buffers::slots::Slots;
@@ -39,7 +39,7 @@ const KEEP: usize = 1 << 20;
 /// A worker that knows its leader, for the entry point.
 pub(crate) struct Bootstrap {
     welcome: Welcome,
-    from_leader: IpcReceiver<ToWorker>,
+    from_leader: IpcBytesReceiver,
     to_leader: IpcSender<Note>,
     /// When this process came to `init`, by [`now_ns`](os::now_ns).
     born: u64,
@@ -66,13 +66,13 @@ pub(crate) fn main(ticket: &Ticket, registry: Option<&Registry>) -> ! {
     };
     if ticket.version != VERSION {
         // Whatever it says, after that it listens.
-        let _ = from_leader.recv();
+        let _ = ToWorker::receive(&from_leader);
         let leaders = &ticket.version;
         let reason =
             format!("has proc-pool {VERSION} and its leader {leaders}; build both with the same version");
         give_up(&to_leader, &reason);
     }
-    match from_leader.recv() {
+    match ToWorker::receive(&from_leader) {
         Ok(ToWorker::Welcome(welcome)) => match welcome.entry.resolve(registry) {
             Ok(entry) => entry(Bootstrap {
                 welcome: *welcome,
@@ -89,8 +89,8 @@ pub(crate) fn main(ticket: &Ticket, registry: Option<&Registry>) -> ! {
 fn introduce(
     ticket: &Ticket,
     to_leader: IpcSender<Hello>,
-) -> Result<(IpcReceiver<ToWorker>, IpcSender<Note>), Box<dyn std::error::Error>> {
-    let (to_worker, from_leader) = ipc::channel()?;
+) -> Result<(IpcBytesReceiver, IpcSender<Note>), Box<dyn std::error::Error>> {
+    let (to_worker, from_leader) = ipc::bytes_channel()?;
     let (liveness, leader_alive) = ipc::channel::<()>()?;
     to_leader.send(Hello {
         token: ticket.token,
@@ -183,7 +183,7 @@ struct Process {
     control: Slots,
     leader: Slots,
     claims: Taker,
-    from_leader: IpcReceiver<ToWorker>,
+    from_leader: IpcBytesReceiver,
     to_leader: IpcSender<Note>,
     spin: Spin,
     /// A large output that the leader may not have attached yet.
@@ -357,7 +357,7 @@ impl Process {
     /// Sleeps until the leader rings. It may ring for another reason than the one waited for.
     fn hear(&mut self) -> Result<(), Ended> {
         loop {
-            match self.from_leader.recv() {
+            match ToWorker::receive(&self.from_leader) {
                 Ok(ToWorker::End) => return Err(Ended),
                 Ok(_) => {
                     self.control.slot(slot::BELLS).add(1);

@@ -398,10 +398,13 @@ impl Consumer {
         let len = if header >> 63 == 0 {
             let word = header.to_le_bytes();
             let len = usize::from(word[SMALL] ^ SMALL_MARK);
-            let Some(payload) = word[..SMALL].get(..len) else {
+            if len > SMALL {
                 return Err(self.broken("frame header", header));
-            };
-            out.extend_from_slice(payload);
+            }
+            // All of it: that many bytes are one store, and a number that is not known would be a call.
+            let end = out.len() + len;
+            out.extend_from_slice(&word);
+            out.truncate(end);
             self.head += 1;
             len
         } else {

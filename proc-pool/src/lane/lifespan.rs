@@ -29,7 +29,7 @@ impl Lane {
     pub(crate) fn close(&mut self) {
         if let Some(to_worker) = self.to_worker.take() {
             // It fails if the worker has died.
-            let _ = os::without_sigpipe(|| to_worker.send(ToWorker::End));
+            let _ = os::without_sigpipe(|| ToWorker::End.send(&to_worker));
         }
     }
 }
