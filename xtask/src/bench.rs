@@ -5,20 +5,24 @@
 
 mod baseline;
 mod catalog;
+mod criterion;
 mod machine;
 mod options;
 mod peers;
 mod plot;
+mod programs;
 mod report;
 mod rows;
 
 use std::fs;
+use std::path::Path;
+use std::time::Instant;
 
 use catalog::{Area, Scenario, Target};
-use options::{Effort, Options, Request};
+use options::{Effort, Request};
+use programs::Programs;
 use rows::Run;
 
-use crate::cmd::Cmd;
 use crate::outcome::Error;
 use crate::workspace::Workspace;
 
@@ -62,18 +66,24 @@ fn run(request: &options::Run) -> Result<(), Error> {
         true => Vec::new(),
         false => select(catalog::AREAS, &areas)?,
     };
-    let rows = Workspace::load()?.target.join("bench-rows.jsonl");
+    let workspace = Workspace::load()?;
+    let rows = workspace.target.join("bench-rows.jsonl");
     let _ = fs::remove_file(&rows);
     let mut run = Run {
         machine: machine::describe(&settings(request)),
         ..Run::default()
     };
-    for scenario in scenarios {
-        println!("\n== {}: {}", scenario.name, scenario.about);
-        command(scenario, &request.options).env(rows::ROWS, &rows).run()?;
+    if !scenarios.is_empty() {
+        let programs = Programs::build(&scenarios)?;
+        let begun = Instant::now();
+        for scenario in scenarios {
+            println!("\n== {}: {}", scenario.name, scenario.about);
+            let command = programs.command(scenario, &request.options, &workspace)?;
+            command.env(rows::ROWS, &rows).run()?;
+            run.add_lines(&told(scenario, &rows, &workspace)?)?;
+        }
+        println!("\nmeasured in {:.0} s", begun.elapsed().as_secs_f64());
     }
-    // None, if nobody had a row to tell.
-    run.add_lines(&fs::read_to_string(&rows).unwrap_or_default())?;
     if with_peers {
         println!("\n== peers: pools of Python with the same tasks");
         peers::measure(&request.options, &mut run)?;
@@ -87,6 +97,20 @@ fn run(request: &options::Run) -> Result<(), Error> {
         Some(baseline) => against(&baseline, &run),
         None => Ok(()),
     }
+}
+
+/// The lines that a scenario has to tell.
+fn told(scenario: &Scenario, rows: &Path, workspace: &Workspace) -> Result<String, Error> {
+    // None, if it told nothing.
+    let mut lines = fs::read_to_string(rows).unwrap_or_default();
+    let _ = fs::remove_file(rows);
+    if let Target::Criterion(_, table, comparisons) = scenario.target {
+        let home = programs::criterion_home(&workspace.target);
+        for row in criterion::rows(&home, table, comparisons)? {
+            lines += &format!("{row}\n");
+        }
+    }
+    Ok(lines)
 }
 
 /// Tells what changed; a regression is an error.
@@ -162,18 +186,6 @@ fn select<'a>(areas: &'a [Area], names: &[String]) -> Result<Vec<&'a Scenario>, 
     Ok(selected)
 }
 
-fn command(scenario: &Scenario, options: &Options) -> Cmd {
-    let package = ["-p", scenario.package];
-    let cargo = match scenario.target {
-        Target::Bench(name) => Cmd::cargo().args(["bench"]).args(package).args(["--bench", name]),
-        Target::Example(name) => Cmd::cargo()
-            .args(["run", "--release"])
-            .args(package)
-            .args(["--example", name]),
-    };
-    cargo.args(["--"]).args(options.to_args())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -222,22 +234,6 @@ mod tests {
             );
         }
         assert!(matches!(select(&[], &[]), Err(Error::Usage(_))));
-    }
-
-    #[test]
-    fn benchmarks_run_in_release_with_their_options() {
-        let options = Options {
-            bytes: Some(64),
-            ..Options::default()
-        };
-        let shown = "cargo bench -p shm-buffers --bench copy -- --bytes 64";
-        assert_eq!(command(&COPY, &options).shown(), shown);
-        let example = Scenario {
-            target: Target::Example("eval"),
-            ..COPY
-        };
-        let shown = "cargo run --release -p shm-buffers --example eval --";
-        assert_eq!(command(&example, &Options::default()).shown(), shown);
     }
 
     #[test]

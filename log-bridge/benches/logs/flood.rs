@@ -28,12 +28,17 @@ pub(crate) fn measure(effort: Effort, table: &mut Table) {
     let (appender, channel) = (alone("flood-appender"), alone("flood-channel"));
     let fastest = appender.min(channel);
     let before = start_of_resident();
-    for (case, what) in [
+    for (case, what, sum) in [
         (
             "flood-bridge",
             "flood of 2 workers, dropped / fastest lossy logger",
+            "  then emitted = delivered + dropped, per level",
         ),
-        ("flood-batch", "flood of 2 workers, collapsed / same"),
+        (
+            "flood-batch",
+            "flood of 2 workers, collapsed / same",
+            "  then emitted = delivered + collapsed, per level",
+        ),
     ] {
         let floods: Vec<_> = (0..rounds).map(|_| flood(case, effort.flood)).collect();
         let nanos = floods
@@ -45,11 +50,7 @@ pub(crate) fn measure(effort: Effort, table: &mut Table) {
         let ratio = Ratio::of(floods.iter().map(|(nanos, _)| nanos / fastest));
         table.at_most(what, 1.1, ratio, detail);
         let (_, tally) = &floods[0];
-        table.holds(
-            "  emitted = delivered + dropped, per level",
-            adds_up(tally, effort.flood),
-            tally.to_string(),
-        );
+        table.holds(sum, adds_up(tally, effort.flood), tally.to_string());
     }
     if let (Some(before), Some(after)) = (before, resident()) {
         let grown = after.saturating_sub(before);

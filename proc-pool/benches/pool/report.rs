@@ -72,8 +72,10 @@ impl Report {
         record(&json!({"plot": self.heading, "series": series, "unit": unit, "x": x, "y": y.median()}));
     }
 
-    pub(crate) fn line(&self, text: impl Display) {
-        println!("  {text}");
+    /// Something without a floor or a peer.
+    pub(crate) fn info(&self, name: &str, measured: impl Display) {
+        record(&json!({"table": self.heading, "row": name, "measured": measured.to_string()}));
+        println!("  {name:<40} {measured}");
     }
 
     pub(crate) fn skipped(&self, name: &str, why: impl Display) {

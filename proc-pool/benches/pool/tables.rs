@@ -40,10 +40,7 @@ pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<(), Failure
         })?;
         report.point("tasks", "tasks/s over workers", workers, &row.per_second);
         report.point("leader", "ns/task over workers", workers, &row.leader);
-        report.line(format_args!(
-            "{workers:>8} workers  {}",
-            row.told(size_of::<u64>())
-        ));
+        report.info(&format!("{workers} workers"), row.told(size_of::<u64>()));
     }
     report.heading("Bytes there and back over their number, unordered, 2 workers (MB/s: one way)");
     let pool = Builder::new()
@@ -62,7 +59,7 @@ pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<(), Failure
             Ok(())
         })?;
         report.point("tasks", "tasks/s over bytes", size, &row.per_second);
-        report.line(format_args!("{size:>8} bytes    {}", row.told(size)));
+        report.info(&format!("{size} bytes"), row.told(size));
     }
     Ok(())
 }
@@ -80,7 +77,7 @@ impl Row {
     fn told(&self, bytes: usize) -> String {
         let per_second = self.per_second.median();
         format!(
-            "{:>12} {:>10.1} MB/s {:>10.0} ns/task leader {:>10.0} ns/task workers {:>10.2} sleeps/1000",
+            "{}, {:.1} MB/s, {:.0} ns/task leader, {:.0} ns/task workers, {:.2} sleeps/1000",
             rate(per_second),
             per_second * bytes as f64 / 1e6,
             self.leader.median(),

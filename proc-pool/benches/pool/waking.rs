@@ -63,16 +63,15 @@ pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<(), Failure
                 Target::AtMost(10.0),
             );
         }
-        report.line(format_args!(
-            "{name:<34} {:9.3} sleeps of the leader, {:9.3} of the workers, {}, at {}",
-            leader.median(),
-            workers.median(),
-            calls.map_or_else(
-                || "system calls not counted: neither perf nor strace works here".to_owned(),
-                |(count, tracer)| format!("{count:9.2} system calls ({tracer:?})"),
-            ),
-            rate(speed.median()),
-        ));
+        let calls = calls.map_or_else(
+            || "system calls not counted: neither perf nor strace works here".to_owned(),
+            |(count, tracer)| format!("{count:.2} system calls ({tracer:?})"),
+        );
+        let (leader, workers) = (leader.median(), workers.median());
+        let rate = rate(speed.median());
+        let measured =
+            format!("{leader:.3} sleeps of the leader, {workers:.3} of the workers, {calls}, at {rate}");
+        report.info(name, measured);
     }
     Ok(())
 }

@@ -1,7 +1,8 @@
 //! Which benchmarks there are, by area.
 //!
-//! To add one, write it as a benchmark with `harness = false`, or as an example, that takes `--quick` and `--bytes N`
-//! and measures against a floor or a peer in the same run; then give it a line here.
+//! What runs in one process is measured by criterion: write it as a benchmark, and its comparisons here. What spans
+//! processes is a benchmark with `harness = false`, or an example, that takes `--quick` and `--bytes N`, measures against a
+//! floor or a peer in the same run, and tells its rows itself (`rows`); it needs a line here.
 
 /// What one crate, or one question, is measured by.
 #[derive(Debug)]
@@ -28,6 +29,27 @@ pub(super) enum Target {
     Bench(&'static str),
     /// An example, run in release.
     Example(&'static str),
+    /// A `[[bench]]` of criterion's, and the table that is made of what it finds.
+    Criterion(&'static str, &'static str, &'static [Comparison]),
+}
+
+impl Target {
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Self::Bench(name) | Self::Example(name) | Self::Criterion(name, ..) => name,
+        }
+    }
+}
+
+/// Two of criterion's benchmarks, by its names for them.
+#[derive(Debug)]
+pub(super) struct Comparison {
+    pub(super) row: &'static str,
+    pub(super) measured: &'static str,
+    /// The floor or the peer.
+    pub(super) against: &'static str,
+    /// The first's time over the second's is to be at most that.
+    pub(super) at_most: Option<f64>,
 }
 
 /// The areas, from the ground floor up.
@@ -35,12 +57,20 @@ pub(super) const AREAS: &[Area] = &[
     Area {
         name: "shm",
         about: "sharing and attaching a model",
-        scenarios: &[Scenario {
-            name: "memory",
-            about: "share, move and attach a model, and what it occupies, against memcpy and the model's size",
-            package: "shm-buffers",
-            target: Target::Bench("memory"),
-        }],
+        scenarios: &[
+            Scenario {
+                name: "memory",
+                about: "share, move and attach a model, and what it occupies, against memcpy and the model's size",
+                package: "shm-buffers",
+                target: Target::Bench("memory"),
+            },
+            Scenario {
+                name: "rings",
+                about: "a frame through a ring, and a count in a slot, against copying and relaxed atomics",
+                package: "shm-buffers",
+                target: Target::Criterion("rings", "Rings and slots, within one process", RINGS),
+            },
+        ],
     },
     Area {
         name: "pool",
@@ -65,12 +95,20 @@ pub(super) const AREAS: &[Area] = &[
     Area {
         name: "progress",
         about: "the cost of a tick",
-        scenarios: &[Scenario {
-            name: "cost",
-            about: "counting, against a bare load and store, and drawing 100 bars",
-            package: "progress",
-            target: Target::Bench("cost"),
-        }],
+        scenarios: &[
+            Scenario {
+                name: "count",
+                about: "counting, against a bare load and store, an atomic addition, and indicatif",
+                package: "progress",
+                target: Target::Criterion("count", "Progress", COUNT),
+            },
+            Scenario {
+                name: "drawing",
+                about: "the processor time of drawing 100 bars",
+                package: "progress",
+                target: Target::Bench("drawing"),
+            },
+        ],
     },
     Area {
         name: "invoker",
@@ -83,3 +121,46 @@ pub(super) const AREAS: &[Area] = &[
         }],
     },
 ];
+
+const RINGS: &[Comparison] = &[
+    against("frame of 7 bytes", "frame/ring/7", "frame/memcpy/7"),
+    against("frame of 7 bytes", "frame/ring/7", "frame/crossbeam/7"),
+    against("frame of 64 bytes", "frame/ring/64", "frame/memcpy/64"),
+    against("frame of 64 bytes", "frame/ring/64", "frame/crossbeam/64"),
+    against("frame of 4 KiB", "frame/ring/4096", "frame/memcpy/4096"),
+    against("frame of 4 KiB", "frame/ring/4096", "frame/crossbeam/4096"),
+    against("count in a slot", "count/slot", "count/load and store"),
+    against("count in a slot", "count/slot", "count/relaxed addition"),
+];
+
+const COUNT: &[Comparison] = &[
+    Comparison {
+        at_most: Some(3.0),
+        ..against("inc", "inc/counter", "inc/load and store")
+    },
+    Comparison {
+        at_most: Some(1.0),
+        ..against("inc", "inc/counter", "inc/relaxed addition")
+    },
+    Comparison {
+        at_most: Some(1.0),
+        ..against("inc", "inc/counter", "inc/indicatif hidden")
+    },
+    against("inc", "inc/counter", "inc/indicatif drawn"),
+    against(
+        "inc, the counter looked up each time",
+        "inc/counter looked up",
+        "inc/load and store",
+    ),
+    against("step within a task", "inc/step", "inc/load and store"),
+];
+
+/// Told for orientation.
+const fn against(row: &'static str, measured: &'static str, against: &'static str) -> Comparison {
+    Comparison {
+        row,
+        measured,
+        against,
+        at_most: None,
+    }
+}

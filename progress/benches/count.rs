@@ -1,0 +1,92 @@
+//! What counting costs the worker, measured by criterion.
+//!
+//! `cargo xtask bench progress`, or `cargo bench -p progress --bench count`. Counting is compared with the least that it can
+//! be, a relaxed load and a relaxed store in a slot that one thread owns, and with what others do: an atomic addition, and
+//! indicatif's own `inc`, hidden and drawn.
+
+use std::hint::black_box;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use criterion::Criterion;
+use indicatif::{ProgressBar, ProgressDrawTarget, TermLike};
+use progress::{Counters, Outcome, Total};
+
+fn counting(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("inc");
+    let slot = AtomicU64::new(0);
+    group.bench_function("load and store", |bencher| {
+        bencher.iter(|| {
+            let slot = black_box(&slot);
+            slot.store(slot.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+        });
+    });
+    let counters = Counters::in_process();
+    let done = counters.counter(Outcome::Done);
+    group.bench_function("counter", |bencher| bencher.iter(|| black_box(done).inc()));
+    group.bench_function("counter looked up", |bencher| {
+        bencher.iter(|| black_box(&counters).counter(Outcome::Done).inc());
+    });
+    let steps = Counters::in_process();
+    let mut step = 0;
+    group.bench_function("step", |bencher| {
+        bencher.iter(|| {
+            step += 1;
+            black_box(&steps).step(step, Total::Known(1 << 40));
+        });
+    });
+    let shared = AtomicU64::new(0);
+    group.bench_function("relaxed addition", |bencher| {
+        bencher.iter(|| black_box(&shared).fetch_add(1, Ordering::Relaxed));
+    });
+    let hidden = ProgressBar::with_draw_target(Some(u64::MAX), ProgressDrawTarget::hidden());
+    group.bench_function("indicatif hidden", |bencher| {
+        bencher.iter(|| black_box(&hidden).inc(1))
+    });
+    let target = ProgressDrawTarget::term_like_with_hz(Box::new(Nowhere), 20);
+    let drawn = ProgressBar::with_draw_target(Some(u64::MAX), target);
+    group.bench_function("indicatif drawn", |bencher| {
+        bencher.iter(|| black_box(&drawn).inc(1))
+    });
+    group.finish();
+}
+
+fn main() {
+    let mut criterion = Criterion::default().configure_from_args();
+    counting(&mut criterion);
+    criterion.final_summary();
+}
+
+/// A terminal that forgets.
+#[derive(Debug)]
+struct Nowhere;
+
+impl TermLike for Nowhere {
+    fn width(&self) -> u16 {
+        120
+    }
+    fn move_cursor_up(&self, _: usize) -> io::Result<()> {
+        Ok(())
+    }
+    fn move_cursor_down(&self, _: usize) -> io::Result<()> {
+        Ok(())
+    }
+    fn move_cursor_right(&self, _: usize) -> io::Result<()> {
+        Ok(())
+    }
+    fn move_cursor_left(&self, _: usize) -> io::Result<()> {
+        Ok(())
+    }
+    fn write_line(&self, _: &str) -> io::Result<()> {
+        Ok(())
+    }
+    fn write_str(&self, _: &str) -> io::Result<()> {
+        Ok(())
+    }
+    fn clear_line(&self) -> io::Result<()> {
+        Ok(())
+    }
+    fn flush(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
