@@ -24,6 +24,15 @@ struct Leader {
 
 impl Leader {
     fn start(test: &str, terminal: &str) -> Self {
+        // What is ignored stays ignored in who is started, and these leaders would wait for it in vain.
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+        let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+        assert_eq!(
+            ignored.unwrap_or(0) >> (Signal::INT.as_raw() - 1) & 1,
+            0,
+            "these tests were started with SIGINT ignored, as by a script in the background: start them by `env --default-signal`"
+        );
         let ear = Ear::new();
         let leader = Alone::new(test).env(EAR, &ear.path).env(TERMINAL, terminal);
         let (child, tmp) = leader.start();
