@@ -5,7 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::io::{self, Read, Write};
 use std::ops::AddAssign;
 use std::path::Path;
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -98,6 +98,19 @@ impl Cmd {
         self.judge(status)
     }
 
+    /// Runs it with this process's own input and output; how it ends is the caller's to judge.
+    pub(crate) fn status(mut self) -> Result<ExitStatus, Error> {
+        self.echo();
+        self.command.status().map_err(|error| self.not_started(&error))
+    }
+
+    /// Starts it; its standard error is to be read, and its standard output is not shown.
+    pub(crate) fn start_to_read_stderr(mut self) -> Result<Child, Error> {
+        self.echo();
+        self.command.stdout(Stdio::null()).stderr(Stdio::piped());
+        self.command.spawn().map_err(|error| self.not_started(&error))
+    }
+
     /// Runs it and gives back what it wrote to standard output, which is not shown.
     pub(crate) fn stdout(mut self) -> Result<String, Error> {
         let output = self
@@ -129,8 +142,13 @@ impl Cmd {
     /// Runs it as a test runner: shows its output as it comes, and adds what libtest counted to `tally`, also when it
     /// fails.
     pub(crate) fn run_tests(self, tally: &mut Tally) -> Result<(), Error> {
+        self.run_tests_to(&mut io::stdout(), tally)
+    }
+
+    /// As [`run_tests`](Self::run_tests), and shows the output to `shown` instead.
+    pub(crate) fn run_tests_to(self, shown: &mut dyn Write, tally: &mut Tally) -> Result<(), Error> {
         self.echo();
-        self.run_tests_showing(&mut io::stdout(), LEAK_GRACE, tally)
+        self.run_tests_showing(shown, LEAK_GRACE, tally)
     }
 
     fn run_tests_showing(

@@ -1,7 +1,9 @@
 //! `cargo xtask cross`: other platforms, compiled and (where something here can run them) tested.
 
 mod qemu;
+mod skips;
 mod toolchain;
+mod windows;
 mod wine;
 
 use std::env;
@@ -84,6 +86,9 @@ pub(crate) fn main(args: lexopt::Parser) -> Result<(), Error> {
     println!("{}", toolchain.describe());
     match task {
         Task::Check => check(&toolchain),
+        Task::Test { package, args } if target == Target::Windows => {
+            windows::test(&toolchain, &workspace, package.as_deref(), &args)
+        }
         Task::Test { package, args } => {
             let mut tally = Tally::default();
             let result = test(

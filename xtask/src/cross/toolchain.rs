@@ -137,6 +137,11 @@ impl Toolchain {
         wine::in_prefix(cmd, &self.dir)
     }
 
+    /// Where all output goes.
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// Where cargo puts what it has built.
     pub(super) fn built(&self) -> PathBuf {
         self.dir.join(self.target.triple()).join("debug")

@@ -1,5 +1,6 @@
 //! A place of its own for programs that run under wine.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -67,4 +68,28 @@ pub(super) fn prepare(dir: &Path) -> Result<(), Error> {
             .run()?;
     }
     Ok(())
+}
+
+/// Ends whatever runs in the prefix below `dir`, wine's own services as well.
+pub(super) fn end(dir: &Path) -> Result<(), Error> {
+    in_prefix(Cmd::new(SERVER).args(["-k"]), dir).run()
+}
+
+/// Processes in the prefix below `dir` that were started from a file below `program`, or from it.
+pub(super) fn processes(dir: &Path, program: &OsStr) -> Vec<u32> {
+    let mark = format!("WINEPREFIX={}", prefix(dir).display());
+    // In the form that Windows gives to paths.
+    let program = program.to_string_lossy().replace('/', r"\");
+    let has = |file: &Path, what: &str| {
+        let text = fs::read(file).unwrap_or_default();
+        text.split(|byte| *byte == 0)
+            .any(|part| String::from_utf8_lossy(part).replace('/', r"\").contains(what))
+    };
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let ours = processes.filter(|process| {
+        let path = process.path();
+        has(&path.join("environ"), &mark.replace('/', r"\")) && has(&path.join("cmdline"), &program)
+    });
+    ours.filter_map(|process| process.file_name().to_str()?.parse().ok())
+        .collect()
 }
