@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use proc_pool::Fault;
 
-use crate::support::pool;
+use crate::support::{pool, watchdog};
 
 #[test]
 fn ordered_outputs_are_in_order() {
@@ -62,4 +62,19 @@ fn a_dead_worker_costs_its_task_only() {
         }
     }
     assert_eq!(failed, (0..10).map(|k| k * 100 + 50).collect::<Vec<_>>());
+}
+
+/// Each call is from a thread of its own, which may be the one that listens to the workers, and ends.
+#[test]
+fn callers_come_and_go_and_workers_stay() {
+    let _watchdog = watchdog(60);
+    let pool = pool(2, |n: u64| n + 1);
+    for _ in 0..10 {
+        std::thread::scope(|scope| {
+            let sum = scope.spawn(|| pool.map(0..100).map(|n| n.expect("no task fails")).sum::<u64>());
+            assert_eq!(sum.join().expect("no panic"), 5050);
+        });
+    }
+    let stats = pool.shutdown(Duration::from_secs(10)).expect("it did not fail");
+    assert_eq!((stats.spawned, stats.deaths), (2, 0), "{stats:?}");
 }

@@ -58,10 +58,6 @@ pub(super) const FENCES: &[Fence] = &[
         reason: "the job that ends workers with their leader",
     },
     Fence {
-        path: "proc-pool/src/os/windows/receivers.rs",
-        reason: "declares that a set of channels belongs to no thread",
-    },
-    Fence {
         path: "proc-pool/tests/it/crash.rs",
         reason: "crashes on purpose",
     },
