@@ -97,3 +97,49 @@ pub(crate) fn leave_interrupts_to_leader() {
 unsafe extern "system" fn do_nothing(event: u32) -> BOOL {
     BOOL::from(matches!(event, CTRL_C_EVENT | CTRL_BREAK_EVENT))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use super::*;
+
+    /// What the system does is tested in `tests/it`; here, also what some systems can't do.
+    #[test]
+    fn each_event_is_told_to_who_wants_it() {
+        let (mut handlers, mut heard) = Handlers::new().expect("there is a pipe");
+        // SAFETY: it takes any number.
+        let tell = |event| unsafe { on_control(event) };
+        let events = [
+            (CTRL_C_EVENT, Signal::Interrupt),
+            (CTRL_BREAK_EVENT, Signal::Dump),
+        ];
+        for (event, _) in events {
+            assert_eq!(tell(event), 0, "nobody wants it");
+        }
+        for (event, signal) in events {
+            handlers.install(&[signal]).expect("it does not fail");
+            let untold = events.into_iter().filter(|(other, _)| *other != event);
+            assert!(untold.into_iter().all(|(other, _)| tell(other) == 0));
+            assert_eq!(tell(event), 1);
+            let mut byte = [0];
+            heard.read_exact(&mut byte).expect("it was told");
+            assert_eq!(Signal::of(byte[0]), Some(signal));
+        }
+        handlers.install(&[Signal::Terminate]).expect("it does not fail");
+        // It does not come back: the process would end with it.
+        for event in [CTRL_CLOSE_EVENT, CTRL_SHUTDOWN_EVENT] {
+            thread::spawn(move || tell(event));
+            let mut byte = [0];
+            heard.read_exact(&mut byte).expect("it was told");
+            assert_eq!(Signal::of(byte[0]), Some(Signal::Terminate));
+        }
+        drop(handlers);
+        assert_eq!(
+            heard.read(&mut [0]).expect("it is open"),
+            0,
+            "its other end is closed"
+        );
+        assert_eq!(tell(CTRL_C_EVENT), 0);
+    }
+}

@@ -16,7 +16,7 @@ pub struct Memory {
 /// The system keeps these numbers: unlike [`Memory::of`], this does not go through all pages.
 #[cfg(windows)]
 pub(crate) fn own_memory(pid: u32) -> Option<u64> {
-    super::windows::memory(pid).map(|(_, private)| private)
+    super::windows::memory(pid).map(|usage| usage.private)
 }
 
 /// See above.
@@ -27,6 +27,7 @@ pub(crate) fn own_memory(pid: u32) -> Option<u64> {
 }
 
 /// A field of Linux's, in bytes.
+#[cfg(not(windows))]
 fn kib(text: &str, key: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(key))?;
     let number = line.trim().strip_suffix("kB")?.trim();
@@ -50,7 +51,14 @@ impl Memory {
     }
 
     /// The most that process `pid` has had resident at once, in bytes, shared pages in full; `None` when it is gone or the
-    /// system does not tell (it is Linux's).
+    /// system does not tell (Linux and Windows do).
+    #[cfg(windows)]
+    pub fn peak_of(pid: u32) -> Option<u64> {
+        super::windows::memory(pid).map(|usage| usage.peak)
+    }
+
+    /// See above.
+    #[cfg(not(windows))]
     pub fn peak_of(pid: u32) -> Option<u64> {
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
         kib(&status, "VmHWM:")
@@ -59,8 +67,8 @@ impl Memory {
     /// The memory of process `pid` now; `None` when it is gone or the system does not tell.
     #[cfg(windows)]
     pub fn of(pid: u32) -> Option<Self> {
-        super::windows::memory(pid).map(|(resident, _)| Self {
-            resident,
+        super::windows::memory(pid).map(|usage| Self {
+            resident: usage.resident,
             proportional: None,
         })
     }

@@ -98,6 +98,7 @@ impl Image {
     /// Image::open(&path)?.verify()?;
     /// # Ok(()) }
     /// ```
+    #[cfg_attr(not(any(unix, feature = "zstd")), expect(unused_variables))]
     pub fn save_with(&self, path: impl AsRef<Path>, options: &SaveOptions) -> Result<(), SaveError> {
         let path = path.as_ref();
         let failed = |step| {
