@@ -6,7 +6,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::Duration;
 
-use invoker::{Cancelled, Executor, Fault, Invoker, PoolError, Workers};
+use invoker::{Cancelled, Cause, Executor, Fault, Invoker, KillReason, PoolError, Workers};
 
 use crate::executors::EXECUTORS;
 
@@ -143,8 +143,17 @@ fn handles_outlive_their_invoker() {
             let (n, output) = (handle.task(), handle.wait());
             match output {
                 Ok(square) => assert_eq!(square, n * n),
+                // The one that was running, or the others.
                 Err(error) => assert!(
-                    matches!(error.fault, Fault::Pool(PoolError::ShutDown)),
+                    matches!(
+                        error.fault,
+                        Fault::WorkerDied {
+                            cause: Cause::Killed {
+                                reason: KillReason::Shutdown
+                            },
+                            ..
+                        } | Fault::Pool(PoolError::ShutDown)
+                    ),
                     "{executor:?}: {error}"
                 ),
             }

@@ -1,6 +1,7 @@
 //! Ways to die, and worse: the fenced home of what no safe program does.
 #![allow(unsafe_code)]
 
+use proc_pool::Cause;
 use serde::{Deserialize, Serialize};
 
 use crate::support;
@@ -50,6 +51,24 @@ impl Drop for Bomb {
 }
 
 impl Crash {
+    /// What a worker is said to have died of; `None` if it lives on.
+    pub(crate) fn cause(self) -> Option<Cause> {
+        let (number, name) = match self {
+            Self::Panic | Self::PanicWithANumber | Self::PanicWithABomb => return None,
+            Self::Exit0 => return Some(Cause::Exited { code: 0 }),
+            Self::Exit3 => return Some(Cause::Exited { code: 3 }),
+            Self::Abort | Self::AllocationFailure => (6, "SIGABRT"),
+            Self::Segfault => (11, "SIGSEGV"),
+            Self::KillSelf
+            | Self::KilledFromOutside
+            | Self::StoppedThenKilled
+            | Self::StopSelf
+            | Self::DieSlowly => (9, "SIGKILL"),
+        };
+        let name = name.to_owned();
+        Some(Cause::Signal { number, name })
+    }
+
     /// Does it; `socket` is where those that want to be killed tell their pid.
     pub(crate) fn suffer(self, socket: &str) -> ! {
         match self {

@@ -4,13 +4,12 @@ use std::collections::BTreeSet;
 use std::thread;
 use std::time::Duration;
 
-use proc_pool::{Cause, Fault, Pool, TaskError};
-use rustix::process::Signal;
+use proc_pool::{Fault, Pool, TaskError};
 use serde::{Deserialize, Serialize};
 
 use crate::crash::{CRASHES, Crash, ends_within};
 use crate::support::{
-    Alone, Ear, has_children, is_alone, open_files, pool, signal, test_name, threads, watchdog,
+    Alone, Ear, has_children, is_alone, kill, open_files, pool, test_name, threads, watchdog,
 };
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -27,51 +26,35 @@ fn op(task: Task) -> u64 {
 }
 
 fn check(error: &TaskError, crash: Crash) {
-    let expect = match crash {
-        Crash::Panic | Crash::PanicWithANumber | Crash::PanicWithABomb => {
-            let Fault::Panicked { message, .. } = &error.fault else {
-                panic!("{crash:?}: {error}")
-            };
-            let expected = match crash {
-                Crash::Panic => "as asked",
-                _ => "a value that is no string",
-            };
-            assert_eq!(message, expected);
-            return;
-        }
-        Crash::Exit0 => Cause::Exited { code: 0 },
-        Crash::Exit3 => Cause::Exited { code: 3 },
-        Crash::Abort | Crash::AllocationFailure => signalled(6, "SIGABRT"),
-        Crash::Segfault => signalled(11, "SIGSEGV"),
-        Crash::KillSelf
-        | Crash::KilledFromOutside
-        | Crash::StoppedThenKilled
-        | Crash::StopSelf
-        | Crash::DieSlowly => signalled(9, "SIGKILL"),
+    let Some(expected) = crash.cause() else {
+        let Fault::Panicked { message, .. } = &error.fault else {
+            panic!("{crash:?}: {error}")
+        };
+        let expected = match crash {
+            Crash::Panic => "as asked",
+            _ => "a value that is no string",
+        };
+        return assert_eq!(message, expected);
     };
     let Fault::WorkerDied { cause, .. } = &error.fault else {
         panic!("{crash:?}: {error}")
     };
-    assert_eq!(*cause, expect);
-}
-
-fn signalled(number: i32, name: &str) -> Cause {
-    let name = name.to_owned();
-    Cause::Signal { number, name }
+    assert_eq!(*cause, expected);
 }
 
 /// Kills whoever asks for it.
 fn executioner(ear: &Ear, crash: Crash) {
-    if matches!(crash, Crash::KilledFromOutside | Crash::StoppedThenKilled) {
+    if crash == Crash::KilledFromOutside {
+        kill(ear.hear());
+    }
+    #[cfg(target_os = "linux")]
+    if crash == Crash::StoppedThenKilled {
         let pid = ear.hear();
-        if crash == Crash::StoppedThenKilled {
-            signal(pid, Signal::STOP);
-            let stat = format!("/proc/{pid}/stat");
-            while !std::fs::read_to_string(&stat).is_ok_and(|stat| stat.contains(") T ")) {
-                thread::yield_now();
-            }
+        crate::support::signal(pid, rustix::process::Signal::STOP);
+        while !crate::support::is_stopped(pid) {
+            thread::yield_now();
         }
-        signal(pid, Signal::KILL);
+        kill(pid);
     }
 }
 
@@ -186,7 +169,7 @@ fn workers_killed_idle_are_replaced() {
         let pool = pool(workers, |n: u64| n + 1);
         let pids: Vec<u32> = pool.bytes().pids().into_iter().map(|(_, pid)| pid).collect();
         assert_eq!(pids.len(), workers);
-        pids.iter().for_each(|&pid| signal(pid, Signal::KILL));
+        pids.iter().for_each(|&pid| kill(pid));
         let outputs: Vec<u64> = pool
             .map(0..100)
             .map(|r| r.expect("no task was running"))
@@ -227,6 +210,7 @@ fn a_large_output_survives_the_next_tasks_crash() {
 }
 
 /// A child that the op leaves behind holds the worker's connection open.
+#[cfg(target_os = "linux")]
 #[test]
 fn a_death_is_noticed_although_the_connection_stays_open() {
     let _watchdog = watchdog(60);
@@ -244,7 +228,7 @@ fn a_death_is_noticed_although_the_connection_stays_open() {
         matches!(
             fault,
             Fault::WorkerDied {
-                cause: Cause::Exited { code: 7 },
+                cause: proc_pool::Cause::Exited { code: 7 },
                 ..
             }
         ),
@@ -253,6 +237,7 @@ fn a_death_is_noticed_although_the_connection_stays_open() {
 }
 
 /// A large output goes with its worker, which loses its files before it has ended: it is not to be taken for a liar.
+#[cfg(target_os = "linux")]
 #[test]
 fn who_is_about_to_die_is_not_killed_for_its_lost_output() {
     let _watchdog = watchdog(60);

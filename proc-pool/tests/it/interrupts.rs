@@ -115,6 +115,7 @@ fn kill_ends_every_wait_at_once() {
 }
 
 /// Workers leave Ctrl-C to their leader; what they start has it as ever.
+#[cfg(unix)]
 #[test]
 fn workers_are_spared_a_ctrl_c_and_their_programs_are_not() {
     use std::os::unix::process::ExitStatusExt;

@@ -107,15 +107,12 @@ fn judge(task: &Task, result: Result<Output, TaskError>, strays: &mut u64) {
     let fits = match (&fault, task.deed) {
         (Fault::Panicked { message, .. }, Deed::Panic) => *message == format!("number {}", task.number),
         (Fault::WorkerDied { cause, .. }, Deed::Exit) => *cause == Cause::Exited { code: 5 },
-        (Fault::WorkerDied { cause, .. }, Deed::Kill) => matches!(cause, Cause::Signal { number: 9, .. }),
+        (Fault::WorkerDied { cause, .. }, Deed::Kill) => Some(cause) == Crash::KillSelf.cause().as_ref(),
         (Fault::TimedOut { deadline, .. }, Deed::Hang) => *deadline == DEADLINE,
         _ => false,
     };
-    let by_signal = Cause::Signal {
-        number: 9,
-        name: "SIGKILL".to_owned(),
-    };
-    let stray = matches!(&fault, Fault::WorkerDied { cause, .. } if *cause == by_signal);
+    let from_outside = Crash::KilledFromOutside.cause();
+    let stray = matches!(&fault, Fault::WorkerDied { cause, .. } if Some(cause) == from_outside.as_ref());
     if !fits && stray && *strays > 0 {
         *strays -= 1;
     } else {
@@ -560,7 +557,10 @@ fn sequences() {
         tasks: 0,
         counts: BTreeMap::new(),
     };
-    let own = threads() + 1;
+    let own = {
+        let _watchdog = watchdog(120);
+        threads()
+    };
     let mut files = None;
     let mut last: VecDeque<String> = VecDeque::new();
     for number in 0..steps {

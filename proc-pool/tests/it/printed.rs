@@ -2,18 +2,14 @@
 
 use std::collections::HashMap;
 use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
-use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use proc_pool::{Builder, Cause, Fault, Observer, PoolError, Redirect, Stream, WorkerId, Workers};
+use proc_pool::{Builder, Cause, Fault, Observer, Redirect, Stream, WorkerId, Workers};
 use shm_buffers::ring::Consumer;
 use shm_buffers::slots::Slots;
 
-use crate::support::{
-    Alone, Dir, hang, has_children, is_alone, open_files, test_name, threads, try_kill, watchdog,
-};
+use crate::support::{Alone, hang, has_children, is_alone, open_files, test_name, threads, watchdog};
 
 type Lines = Vec<(Stream, String)>;
 
@@ -140,32 +136,6 @@ fn floods() {
     assert_eq!(lines[50_001].1, "end");
 }
 
-/// The pipe of a worker that has ended is held open by a child of its own.
-#[test]
-fn a_child_that_holds_the_pipe() {
-    if !is_alone() {
-        return Alone::new(&test_name!()).run();
-    }
-    let _watchdog = watchdog(60);
-    let (files, before) = (open_files(), threads());
-    let listener = Arc::new(Listener::default());
-    let pool = captured(&listener).build_op(|(): ()| -> () {
-        let mut child = Command::new("sleep");
-        let child = child.arg("1000").stdin(Stdio::null()).spawn();
-        println!("{}", child.expect("it starts").id());
-        std::process::exit(3)
-    });
-    let pool = pool.expect("it starts");
-    let error = pool.map([()]).next().expect("one").expect_err("it exits");
-    let Fault::WorkerDied { last_printed, .. } = error.fault else {
-        panic!("{error}")
-    };
-    let child = last_printed[0].parse().expect("a pid");
-    drop(pool);
-    assert_eq!((open_files(), threads()), (files, before));
-    assert!(try_kill(child), "it lived longer than the pool");
-}
-
 /// An observer that never comes back has the lines, not the pool.
 #[test]
 fn an_observer_that_hangs() {
@@ -190,46 +160,85 @@ fn an_observer_that_hangs() {
     assert!(!has_children());
 }
 
-/// Where a stream of this process leads to.
-fn target(fd: u32) -> String {
-    let target = std::fs::read_link(format!("/proc/self/fd/{fd}"));
-    target.expect("it is open").display().to_string()
-}
+/// With programs and files of Linux's.
+#[cfg(target_os = "linux")]
+mod linux {
+    use std::os::unix::fs::PermissionsExt;
+    use std::process::{Command, Stdio};
+    use std::sync::Arc;
 
-#[test]
-fn nowhere_or_where_the_leader_prints() {
-    let _watchdog = watchdog(60);
-    let builder = Builder::new().workers(Workers::Count(1));
-    let targets = |builder: Builder| {
-        let pool = builder
-            .build_op(|(): ()| (target(1), target(2)))
-            .expect("it starts");
-        pool.map([()]).next().expect("one").expect("no task fails")
-    };
-    assert_eq!(targets(builder.clone()), (target(1), target(2)));
-    let null = "/dev/null".to_owned();
-    assert_eq!(
-        targets(builder.clone().stdout(Redirect::Null)),
-        (null.clone(), target(2))
-    );
-    assert_eq!(targets(builder.stderr(Redirect::Null)), (target(1), null));
-}
+    use proc_pool::{Builder, Cause, Fault, PoolError, Redirect, Stream, Workers};
 
-/// What keeps a program from starting is often told on its standard error only.
-#[test]
-fn last_words_of_who_never_started() {
-    let _watchdog = watchdog(60);
-    let dir = Dir::new();
-    let path = dir.path().join("program");
-    std::fs::write(&path, "#!/bin/sh\necho no such library >&2\nexit 127\n").expect("it can be written");
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)).expect("it is ours");
-    let listener = Arc::new(Listener::default());
-    let pool = captured(&listener).build_named::<u64, u64, _>(&path, "square", &());
-    assert!(matches!(pool, Err(PoolError::Start { .. })), "{pool:?}");
-    let ended = listener.ended();
-    assert_eq!(ended.len(), 3);
-    for (cause, lines) in ended {
-        assert_eq!(cause, Cause::Exited { code: 127 });
-        assert_eq!(lines, [(Stream::Stderr, "no such library".to_owned())]);
+    use super::{Listener, captured};
+    use crate::support::{Alone, Dir, is_alone, open_files, test_name, threads, try_kill, watchdog};
+
+    /// The pipe of a worker that has ended is held open by a child of its own.
+    #[test]
+    fn a_child_that_holds_the_pipe() {
+        if !is_alone() {
+            return Alone::new(&test_name!()).run();
+        }
+        let _watchdog = watchdog(60);
+        let (files, before) = (open_files(), threads());
+        let listener = Arc::new(Listener::default());
+        let pool = captured(&listener).build_op(|(): ()| -> () {
+            let mut child = Command::new("sleep");
+            let child = child.arg("1000").stdin(Stdio::null()).spawn();
+            println!("{}", child.expect("it starts").id());
+            std::process::exit(3)
+        });
+        let pool = pool.expect("it starts");
+        let error = pool.map([()]).next().expect("one").expect_err("it exits");
+        let Fault::WorkerDied { last_printed, .. } = error.fault else {
+            panic!("{error}")
+        };
+        let child = last_printed[0].parse().expect("a pid");
+        drop(pool);
+        assert_eq!((open_files(), threads()), (files, before));
+        assert!(try_kill(child), "it lived longer than the pool");
+    }
+
+    /// Where a stream of this process leads to.
+    fn target(fd: u32) -> String {
+        let target = std::fs::read_link(format!("/proc/self/fd/{fd}"));
+        target.expect("it is open").display().to_string()
+    }
+
+    #[test]
+    fn nowhere_or_where_the_leader_prints() {
+        let _watchdog = watchdog(60);
+        let builder = Builder::new().workers(Workers::Count(1));
+        let targets = |builder: Builder| {
+            let pool = builder
+                .build_op(|(): ()| (target(1), target(2)))
+                .expect("it starts");
+            pool.map([()]).next().expect("one").expect("no task fails")
+        };
+        assert_eq!(targets(builder.clone()), (target(1), target(2)));
+        let null = "/dev/null".to_owned();
+        assert_eq!(
+            targets(builder.clone().stdout(Redirect::Null)),
+            (null.clone(), target(2))
+        );
+        assert_eq!(targets(builder.stderr(Redirect::Null)), (target(1), null));
+    }
+
+    /// What keeps a program from starting is often told on its standard error only.
+    #[test]
+    fn last_words_of_who_never_started() {
+        let _watchdog = watchdog(60);
+        let dir = Dir::new();
+        let path = dir.path().join("program");
+        std::fs::write(&path, "#!/bin/sh\necho no such library >&2\nexit 127\n").expect("it can be written");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)).expect("it is ours");
+        let listener = Arc::new(Listener::default());
+        let pool = captured(&listener).build_named::<u64, u64, _>(&path, "square", &());
+        assert!(matches!(pool, Err(PoolError::Start { .. })), "{pool:?}");
+        let ended = listener.ended();
+        assert_eq!(ended.len(), 3);
+        for (cause, lines) in ended {
+            assert_eq!(cause, Cause::Exited { code: 127 });
+            assert_eq!(lines, [(Stream::Stderr, "no such library".to_owned())]);
+        }
     }
 }

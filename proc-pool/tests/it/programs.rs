@@ -1,7 +1,6 @@
 //! Workers that are another program than their leader.
 
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -9,7 +8,7 @@ use proc_pool::{Builder, Cause, Fault, Pod, PodVec, Pool, PoolError, Workers};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::support::{Alone, Dir, has_children, is_alone, signal, test_name, watchdog};
+use crate::support::{Alone, Dir, has_children, is_alone, kill, test_name, watchdog};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_proc-pool-test-worker");
 
@@ -78,7 +77,7 @@ fn their_deaths() {
         assert_eq!(cause, Cause::Exited { code });
     }
     for (_, pid) in pool.bytes().pids() {
-        signal(pid, rustix::process::Signal::KILL);
+        kill(pid);
     }
     assert!(pool.map([7]).next().expect("one").is_err());
 }
@@ -123,6 +122,7 @@ fn reasons_are_told() {
 }
 
 /// Built with another version of this crate.
+#[cfg(unix)]
 #[test]
 fn another_version() {
     let _watchdog = watchdog(60);
@@ -139,11 +139,16 @@ fn another_version() {
     );
 }
 
-fn write(dir: &Dir, name: &str, text: &str, mode: u32) -> std::path::PathBuf {
+/// The mode is Unix's.
+fn write(dir: &Dir, name: &str, text: &str, #[cfg_attr(windows, expect(unused))] mode: u32) -> PathBuf {
     let path = dir.path().join(name);
     std::fs::write(&path, text).expect("it can be written");
-    let permissions = std::fs::Permissions::from_mode(mode);
-    std::fs::set_permissions(&path, permissions).expect("it is ours");
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let permissions = std::fs::Permissions::from_mode(mode);
+        std::fs::set_permissions(&path, permissions).expect("it is ours");
+    }
     path
 }
 
@@ -167,8 +172,11 @@ fn programs_that_are_none() {
         assert!(began.elapsed() < Duration::from_secs(30));
     }
     // One that can be executed and knows nothing of pools.
-    let reason = reason(pool::<u64, u64, _>("/bin/true", "square", &()));
-    assert!(reason.contains("exited with status 0"), "{reason}");
+    #[cfg(unix)]
+    {
+        let reason = reason(pool::<u64, u64, _>("/bin/true", "square", &()));
+        assert!(reason.contains("exited with status 0"), "{reason}");
+    }
 }
 
 /// A path is relative to the leader's directory, whatever the workers'.

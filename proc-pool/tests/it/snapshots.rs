@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use proc_pool::{Snapshot, WorkerId, WorkerState};
 
-use crate::support::{Ear, hear_from, pool, signal, watchdog};
+use crate::support::{Ear, hear_from, kill, pool, watchdog};
 
 fn wait_for_answer(path: String) {
     if !path.is_empty() {
@@ -57,7 +57,7 @@ fn who_is_busy_with_what_and_who_was_replaced() {
         let later = pool.snapshot().workers[worker.worker.0 as usize].task.unwrap();
         assert!(later.task == 3 && later.age > first.age, "{first:?} {later:?}");
         // It dies of the task and is replaced.
-        signal(worker.pid.unwrap(), rustix::process::Signal::KILL);
+        kill(worker.pid.unwrap());
         let after =
             until(&|it| it.stats.deaths == 1 && it.workers.iter().all(|w| w.state == WorkerState::Idle));
         let replaced = &after.workers[worker.worker.0 as usize];

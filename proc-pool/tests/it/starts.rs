@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use proc_pool::{BoxError, Builder, PoolError, Worker, WorkerContext, WorkerId, Workers};
 use serde::{Deserialize, Serialize};
 
-use crate::support::{Alone, has_children, is_alone, open_files, test_name, watchdog};
+use crate::support::{Alone, has_children, is_alone, kill, open_files, test_name, watchdog};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 enum Start {
@@ -88,7 +88,13 @@ fn reasons_are_told() {
         (Start::LongErr, "failed to start: ü"),
         (Start::Panic, "start panics"),
         (Start::Exit, "exited with status 4"),
-        (Start::Abort, "SIGABRT"),
+        (
+            Start::Abort,
+            match cfg!(windows) {
+                true => "STATUS_STACK_BUFFER_OVERRUN",
+                false => "SIGABRT",
+            },
+        ),
         (Start::Hang, "not ready in time"),
         (Start::OneErr, "the second can't"),
         (Start::DieSoon, "exited with status 5"),
@@ -108,6 +114,7 @@ fn reasons_are_told() {
     }
 }
 
+#[cfg(target_os = "linux")]
 #[test]
 fn a_worker_that_exits_before_init() {
     if !is_alone() {
@@ -176,7 +183,7 @@ fn a_large_initial_value_arrives() {
         assert_eq!(pool.map([()]).next().expect("one").expect("no task fails"), len);
         // A later worker gets it as well.
         for (_, pid) in pool.bytes().pids() {
-            crate::support::signal(pid, rustix::process::Signal::KILL);
+            kill(pid);
         }
         assert_eq!(
             pool.map([()]).next().expect("one").expect("no task was running"),

@@ -1,25 +1,16 @@
 //! What the tests have in common, Linux.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
 use std::thread;
 use std::time::Duration;
 
+mod alone;
 mod everywhere;
-pub(crate) use everywhere::{Dir, NO_PRIVATE_BYTES, hang, pool, watchdog, wine_lacks};
-
-/// The test that this is used in, as the harness names it.
-macro_rules! test_name {
-    () => {{
-        fn here() {}
-        let name = std::any::type_name_of_val(&here);
-        let name = name.strip_suffix("::here").unwrap_or(name);
-        name.split_once("::").map_or(name, |(_, name)| name).to_owned()
-    }};
-}
-pub(crate) use test_name;
+pub(crate) use alone::{Alone, is_alone, test_name};
+pub(crate) use everywhere::{Dir, NO_PRIVATE_BYTES, hang, pool, random, watchdog, wine_lacks};
 
 /// Processes whose temporary directory this is: a leader and its workers.
 pub(crate) fn processes_within(tmp: &Path) -> Vec<u32> {
@@ -37,111 +28,9 @@ pub(crate) fn processes_within(tmp: &Path) -> Vec<u32> {
     processes.filter_map(|entry| pid(entry.path())).collect()
 }
 
-const ALONE: &str = "IT_ALONE";
-
-/// Whether this process was started by [`Alone`] for one test.
-pub(crate) fn is_alone() -> bool {
-    std::env::var_os(ALONE).is_some()
-}
-
-/// Runs one test again in a process of its own, where nothing else opens files, has children or changes limits.
-pub(crate) struct Alone {
-    command: Command,
-    tmp: Dir,
-}
-
-impl Alone {
-    pub(crate) fn new(test: &str) -> Self {
-        Self::with_program(test, &std::env::current_exe().expect("it has a path"))
-    }
-
-    pub(crate) fn with_program(test: &str, program: &Path) -> Self {
-        let tmp = Dir::new();
-        let mut command = Command::new(program);
-        command
-            .args([test, "--exact", "--nocapture", "--test-threads=1"])
-            .env(ALONE, "1")
-            .env("TMPDIR", tmp.path())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped());
-        Self { command, tmp }
-    }
-
-    pub(crate) fn env(mut self, name: &str, value: impl AsRef<std::ffi::OsStr>) -> Self {
-        self.command.env(name, value);
-        self
-    }
-
-    pub(crate) fn env_remove(mut self, name: &str) -> Self {
-        self.command.env_remove(name);
-        self
-    }
-
-    /// Runs it to its end; it must succeed and leave nothing behind.
-    pub(crate) fn run(mut self) {
-        let shm = shared_memory();
-        let output = self
-            .command
-            .stderr(Stdio::piped())
-            .output()
-            .expect("it can be started");
-        assert!(
-            output.status.success(),
-            "{}\n{}{}",
-            output.status,
-            String::from_utf8_lossy(&output.stdout),
-            String::from_utf8_lossy(&output.stderr)
-        );
-        let ran = String::from_utf8_lossy(&output.stdout).contains("1 passed");
-        assert!(ran, "no such test: {:?}", self.command);
-        let said = String::from_utf8_lossy(&output.stdout);
-        said.lines().filter_map(told).for_each(|line| println!("{line}"));
-        assert_eq!(self.tmp.entries(), Vec::<PathBuf>::new());
-        assert_left_nothing(&shm);
-    }
-
-    /// As [`run`](Self::run), and shows what it prints as it comes.
-    pub(crate) fn run_aloud(mut self) {
-        let shm = shared_memory();
-        let mut child = self.command.spawn().expect("it can be started");
-        let said = BufReader::new(child.stdout.take().expect("it is piped"));
-        for line in said.lines() {
-            if let Some(line) = told(&line.expect("it is UTF-8")) {
-                println!("{line}");
-            }
-        }
-        let status = child.wait().expect("it is ours");
-        assert!(status.success(), "{status}");
-        assert_eq!(self.tmp.entries(), Vec::<PathBuf>::new());
-        assert_left_nothing(&shm);
-    }
-
-    /// Runs it to its end, whatever that is; tells what it left behind, as well: files, and processes of its own.
-    pub(crate) fn report(mut self) -> (std::process::Output, Vec<PathBuf>) {
-        let output = self.command.output().expect("it can be started");
-        let pids = processes_within(self.tmp.path()).into_iter();
-        let mut left: Vec<PathBuf> = pids.map(|pid| format!("/proc/{pid}").into()).collect();
-        left.extend(self.tmp.entries());
-        (output, left)
-    }
-
-    /// Starts it, to be killed: what it prints can be read.
-    pub(crate) fn start(mut self) -> (Child, Dir) {
-        let child = self.command.spawn().expect("it can be started");
-        (child, self.tmp)
-    }
-}
-
-/// What a test said in this line, without what the harness says about it: who counts tests would count it twice.
-fn told(line: &str) -> Option<&str> {
-    // It begins on the line of the test's name.
-    let line = match line.split_once(" ... ") {
-        Some((name, line)) if name.starts_with("test ") => line,
-        _ => line,
-    };
-    let harness = ["running ", "test result: "];
-    let own = !line.is_empty() && line != "ok" && !harness.iter().any(|it| line.starts_with(it));
-    own.then_some(line)
+/// What a leader, who may be dead, has left running.
+pub(crate) fn processes_of(_: &Child, tmp: &Dir) -> Vec<u32> {
+    processes_within(tmp.path())
 }
 
 /// What is in the name space of shared memory, of this project.
@@ -280,23 +169,15 @@ pub(crate) fn wait_until_all_sleep(pids: &[u32]) {
     }
 }
 
+/// Kills a process.
+pub(crate) fn kill(pid: u32) {
+    signal(pid, rustix::process::Signal::KILL);
+}
+
 /// Kills a process that may have ended already.
 pub(crate) fn try_kill(pid: u32) -> bool {
     let pid = rustix::process::Pid::from_raw(pid as i32).expect("no pid is 0");
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).is_ok()
-}
-
-/// Numbers that look random, always the same for the same seed.
-pub(crate) fn random(seed: u64) -> impl FnMut() -> u64 {
-    let mut state = seed;
-    // SplitMix64.
-    move || {
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
 }
 
 /// Whether a process is stopped.

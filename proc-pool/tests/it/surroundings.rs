@@ -60,7 +60,11 @@ fn a_directory_of_their_own() {
     let _watchdog = watchdog(60);
     let here = || std::env::current_dir().expect("it exists");
     let dir = Dir::new();
-    let path = std::fs::canonicalize(dir.path()).expect("it exists");
+    let mut path = dir.path().to_owned();
+    if cfg!(unix) {
+        // The one that it really is: it may be found through a link.
+        path = std::fs::canonicalize(path).expect("it exists");
+    }
     for (builder, expected) in [(one(), here()), (one().current_dir(&path), path.clone())] {
         let pool = builder.build_op(|(): ()| std::env::current_dir().ok());
         let found: Option<PathBuf> = pool

@@ -4,9 +4,8 @@ use std::thread;
 use std::time::Duration;
 
 use proc_pool::{BoxError, Builder, Fault, PoolError, TaskError, Worker, WorkerContext, Workers};
-use rustix::process::Signal;
 
-use crate::support::{Dir, Ear, hang, signal, tell, watchdog};
+use crate::support::{Dir, Ear, hang, kill, tell, watchdog};
 
 /// What had been sent behind it is run elsewhere after the first death; after that, nothing is sent behind it.
 #[test]
@@ -26,12 +25,12 @@ fn a_task_that_cost_a_worker_is_run_again_with_nobody_behind_it() {
     thread::scope(|scope| {
         let failed =
             scope.spawn(|| -> Vec<TaskError> { pool.map_unordered(tasks).filter_map(Result::err).collect() });
-        signal(ear.hear(), Signal::KILL);
+        kill(ear.hear());
         let mut pids = vec![ear.hear()];
         let before = pool.bytes().stats();
         assert_eq!((before.deaths, before.retried), (1, 1));
         for deaths in 2..=3 {
-            signal(pids[pids.len() - 1], Signal::KILL);
+            kill(pids[pids.len() - 1]);
             pids.push(ear.hear());
             let now = pool.bytes().stats();
             assert_eq!(
@@ -40,7 +39,7 @@ fn a_task_that_cost_a_worker_is_run_again_with_nobody_behind_it() {
                 "others were behind it"
             );
         }
-        signal(pids[2], Signal::KILL);
+        kill(pids[2]);
         let failed = failed.join().expect("no panics");
         let [error] = &failed[..] else {
             panic!("{failed:?}")

@@ -2,10 +2,44 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::Child;
 
+#[path = "alone.rs"]
+mod alone;
 #[path = "everywhere.rs"]
 mod everywhere;
-pub(crate) use everywhere::{Dir, NO_PRIVATE_BYTES, hang, pool, watchdog, wine_lacks};
+pub(crate) use crate::crash::{has_children, kill as try_kill};
+pub(crate) use alone::{Alone, is_alone, test_name};
+pub(crate) use everywhere::{Dir, NO_PRIVATE_BYTES, hang, pool, random, watchdog, wine_lacks};
+
+/// Kills a process.
+pub(crate) fn kill(pid: u32) {
+    assert!(try_kill(pid), "it lives");
+}
+
+/// What a leader, who may be dead, has left running.
+pub(crate) fn processes_of(leader: &Child, _: &Dir) -> Vec<u32> {
+    crate::crash::children(leader.id())
+}
+
+/// Nobody can list it here.
+pub(crate) fn shared_memory() -> Vec<PathBuf> {
+    Vec::new()
+}
+
+/// See [`shared_memory`].
+pub(crate) fn assert_left_nothing(_: &[PathBuf]) {}
+
+/// Open files of this process: not compared here, where `ipc-channel` keeps some on Windows (see docs/PLATFORMS.md).
+pub(crate) fn open_files() -> Option<usize> {
+    None
+}
+
+/// Threads of this process: not told here.
+pub(crate) fn threads() -> Option<usize> {
+    None
+}
 
 /// Where tests hear of pids.
 pub(crate) struct Ear {

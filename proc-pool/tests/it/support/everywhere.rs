@@ -56,6 +56,19 @@ pub(crate) fn watchdog(seconds: u64) -> Watchdog {
     Watchdog(alive)
 }
 
+/// Numbers that look random, always the same for the same seed.
+pub(crate) fn random(seed: u64) -> impl FnMut() -> u64 {
+    let mut state = seed;
+    // SplitMix64.
+    move || {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+}
+
 /// A directory of the test's own, removed at its end.
 pub(crate) struct Dir(PathBuf);
 
