@@ -35,10 +35,11 @@ pub(super) fn test(
     package: Option<&str>,
     args: &[String],
 ) -> Result<(), Error> {
-    // Tests that need the example can't ask cargo for it from within.
+    // Tests that need these can't ask cargo for them from within.
     toolchain
         .cargo("build")
-        .args(["-p", "invoker", "--example", "batch_eval"])
+        .args(["-p", "invoker", "-p", "proc-pool"])
+        .args(["--example", "batch_eval", "--example", "named_ops_worker"])
         .run()?;
     let example = toolchain.built().join("examples").join("batch_eval.exe");
     let members = workspace.members.iter().filter(|member| member.lib.is_some());
@@ -57,8 +58,7 @@ pub(super) fn test(
             shown.push((what, show(&programs)));
         }
     }
-    let left = wine::processes(toolchain.dir(), toolchain.built().as_os_str());
-    wine::end(toolchain.dir())?;
+    let left = wine::end(toolchain.dir(), toolchain.built().as_os_str())?;
     report(&suites, &shown);
     let failed: Vec<&str> = suites
         .iter()

@@ -70,9 +70,21 @@ pub(super) fn prepare(dir: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// Ends whatever runs in the prefix below `dir`, wine's own services as well.
-pub(super) fn end(dir: &Path) -> Result<(), Error> {
-    in_prefix(Cmd::new(SERVER).args(["-k"]), dir).run()
+/// Ends whatever runs in the prefix below `dir`, wine's own services as well; gives the processes that were still there
+/// and had been started from below `programs`.
+///
+/// Who is killed while he starts a process may leave one of Unix's behind that has not become one of Windows's: a
+/// fork that waits for itself, and that nobody else knows of. Those are ended, too, and don't count.
+pub(super) fn end(dir: &Path, programs: &OsStr) -> Result<Vec<u32>, Error> {
+    let mut left = processes(dir, programs);
+    in_prefix(Cmd::new(SERVER).args(["-k"]), dir).run()?;
+    in_prefix(Cmd::new(SERVER).args(["-w"]), dir).run()?;
+    let unknown = processes(dir, programs);
+    for pid in &unknown {
+        Cmd::new("kill").args(["-KILL", &pid.to_string()]).run()?;
+    }
+    left.retain(|pid| !unknown.contains(pid));
+    Ok(left)
 }
 
 /// Processes in the prefix below `dir` that were started from a file below `program`, or from it.
