@@ -187,7 +187,6 @@ impl Builder {
     /// A worker that doesn't answer within half a second is killed without. On Linux it is asked by the signal `SIGRTMAX - 5`;
     /// elsewhere it isn't.
     #[cfg(feature = "stacks")]
-    #[cfg_attr(not(target_os = "linux"), expect(unused_mut))]
     pub fn stack_on_deadline(mut self) -> Self {
         #[cfg(target_os = "linux")]
         use crate::stack::SLOTS;

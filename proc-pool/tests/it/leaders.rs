@@ -91,6 +91,7 @@ fn a_leader_killed_while_workers_compute() {
 }
 
 /// What other systems have: no signal comes with the leader's end, so that the channel's closing must do.
+#[cfg(target_os = "linux")]
 #[test]
 fn a_leader_is_missed_without_a_signal_too() {
     let _watchdog = watchdog(60);

@@ -97,6 +97,15 @@ impl ReceiverSet {
     }
 }
 
+/// It panics when a peer writes what is no message: the others go on.
+fn select(set: &mut IpcReceiverSet) -> Heard {
+    panic::catch_unwind(AssertUnwindSafe(|| set.select()))
+        .unwrap_or_else(|_| Err(io::Error::other("no message")))
+}
+
+/// The number of the bell's channel, which nobody is told.
+const BELL: u64 = u64::MAX;
+
 /// What the thread has.
 struct Listener {
     tell: Sender<Heard>,
@@ -113,10 +122,9 @@ impl Listener {
             return;
         };
         let Ok(bell) = set.add(woken) else { return };
+        self.keys.insert(bell, BELL);
         loop {
-            // It panics when a peer writes what is no message: the others go on.
-            let selected = panic::catch_unwind(AssertUnwindSafe(|| set.select()))
-                .unwrap_or_else(|_| Err(io::Error::other("no message")));
+            let selected = select(&mut set);
             let mut heard = selected.map(|results| self.translated(results, bell));
             match self.admit(&mut set) {
                 Ok(refused) => {
@@ -124,11 +132,29 @@ impl Listener {
                         heard.extend(refused.into_iter().map(IpcSelectionResult::ChannelClosed));
                     }
                 }
-                Err(Ended) => return,
+                Err(Ended) => return self.end(set),
             }
             let nothing = heard.as_ref().is_ok_and(Vec::is_empty);
             if !nothing && self.tell.send(heard).is_err() {
-                return;
+                return self.end(set);
+            }
+        }
+    }
+
+    /// Waits until all channels are closed: dropping a set with open ones, `ipc-channel` cancels their reads, and
+    /// aborts the process when the system tells of one twice. The workers have ended, or do soon.
+    fn end(mut self, mut set: IpcReceiverSet) {
+        while !self.keys.is_empty() {
+            match select(&mut set) {
+                Ok(results) => {
+                    for result in results {
+                        if let IpcSelectionResult::ChannelClosed(id) = result {
+                            self.keys.remove(&id);
+                        }
+                    }
+                }
+                // It may not know all its channels any more: they are left to the process's end.
+                Err(_) => return std::mem::forget(set),
             }
         }
     }
@@ -146,7 +172,7 @@ impl Listener {
                 Some(IpcSelectionResult::MessageReceived(*key, message))
             }
             IpcSelectionResult::ChannelClosed(id) => {
-                let key = self.keys.remove(&id)?;
+                let key = self.keys.remove(&id).filter(|key| *key != BELL)?;
                 Some(IpcSelectionResult::ChannelClosed(key))
             }
         };
