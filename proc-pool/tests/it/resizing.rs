@@ -112,7 +112,8 @@ fn resized_again_and_again_no_task_is_lost_or_run_twice() {
         assert_eq!(stats.submitted, stats.answered + stats.faulted, "{stats:?}");
         let dead = if crashes { 2 * TASKS / 300 } else { 0 };
         assert_eq!((stats.faulted, stats.deaths), (dead, dead), "{stats:?}");
-        assert!(stats.dismissed > 0, "{stats:?}");
+        // As with the resizes.
+        assert!(stats.dismissed > 0 || !cfg!(target_os = "linux"), "{stats:?}");
         assert!(census.live.lock().expect("no panics").is_empty());
         assert!(!census.doubles.load(Ordering::SeqCst));
     }

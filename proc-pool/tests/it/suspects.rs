@@ -61,7 +61,8 @@ fn a_task_that_cost_a_worker_is_run_again_with_nobody_behind_it() {
 #[test]
 fn a_pool_whose_every_task_crashes_goes_on() {
     const TASKS: u64 = 60;
-    let _watchdog = watchdog(60);
+    // 180 processes, one after another where two cores are busy.
+    let _watchdog = watchdog(600);
     for retries in [0, 1] {
         let builder = Builder::new().workers(Workers::Count(2)).retries(retries);
         let pool = builder
