@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -64,10 +64,11 @@ fn resized_again_and_again_no_task_is_lost_or_run_twice() {
         let pool = builder.observer(census.clone()).build_op(op).expect("it starts");
         for ordered in [true, false] {
             let done = AtomicBool::new(false);
-            let mut resizes = 0;
+            // Takes what is sent only while somebody waits for it.
+            let (resized, next_resize) = mpsc::sync_channel(0);
             thread::scope(|scope| {
                 let resizing = scope.spawn(|| {
-                    let mut resizes = 0;
+                    let resized = resized;
                     for workers in [4, 1, 3, 2, 5, 1].into_iter().cycle() {
                         pool.resize(Workers::Count(workers)).expect("it does not fail");
                         assert_eq!(pool.bytes().workers(), workers);
@@ -75,17 +76,17 @@ fn resized_again_and_again_no_task_is_lost_or_run_twice() {
                         if lifespan == u64::MAX {
                             pool.bytes().wait_ready().expect("it does not fail");
                         }
-                        resizes += 1;
+                        // Mostly nobody waits.
+                        let _ = resized.try_send(());
                         if done.load(Ordering::SeqCst) {
                             break;
                         }
                     }
-                    resizes
                 });
-                // It goes on until there were some resizes, which take turns with the tasks.
-                let tasks = (0..TASKS).inspect(|n| {
-                    if n % 100 == 0 {
-                        thread::sleep(Duration::from_millis(5));
+                // However slowly processes start, there is a resize every few tasks.
+                let tasks = (0..TASKS).inspect(move |n| {
+                    if n % 250 == 0 {
+                        next_resize.recv().expect("it resizes until all tasks are done");
                     }
                 });
                 let tasks = tasks.map(|n| (n, crashes));
@@ -103,16 +104,14 @@ fn resized_again_and_again_no_task_is_lost_or_run_twice() {
                 }
                 assert_eq!(seen.len() as u64, TASKS);
                 done.store(true, Ordering::SeqCst);
-                resizes = resizing.join().expect("no panics");
+                resizing.join().expect("no panics");
             });
-            // Elsewhere a process may take longer to start than all tasks.
-            assert!(resizes > 1 || !cfg!(target_os = "linux"));
         }
         let stats = pool.shutdown(Duration::from_secs(50)).expect("it did not fail");
         assert_eq!(stats.submitted, stats.answered + stats.faulted, "{stats:?}");
         let dead = if crashes { 2 * TASKS / 300 } else { 0 };
         assert_eq!((stats.faulted, stats.deaths), (dead, dead), "{stats:?}");
-        // As with the resizes.
+        // One who is wanted again before he has ended is not counted: elsewhere that may be all of them.
         assert!(stats.dismissed > 0 || !cfg!(target_os = "linux"), "{stats:?}");
         assert!(census.live.lock().expect("no panics").is_empty());
         assert!(!census.doubles.load(Ordering::SeqCst));
