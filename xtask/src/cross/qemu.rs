@@ -10,6 +10,8 @@ use crate::outcome::Error;
 /// own (Linux 6.7), the machine's are left as they are.
 const RUNNER: &str = r#"#!/bin/sh
 export QEMU_LD_PREFIX=/usr/aarch64-linux-gnu
+# Workers die on purpose; each would leave an image of the emulator behind.
+ulimit -c 0
 if [ "$1" = --inside ]; then
     shift
     mount -t binfmt_misc none /proc/sys/fs/binfmt_misc || exit
