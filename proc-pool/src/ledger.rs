@@ -190,7 +190,7 @@ impl<K> Ledger<K> {
 
     /// That answer came; gives the memory that its large payload had.
     #[inline]
-    pub(crate) fn answered(&mut self) -> Option<K> {
+    pub(crate) fn answered(&mut self) -> Option<Box<K>> {
         let sent = self.sent.pop_front()?;
         self.used += sent.len as usize;
         self.answered += 1;
@@ -202,7 +202,7 @@ impl<K> Ledger<K> {
             self.payloads.drain(..self.used);
             self.used = 0;
         }
-        sent.large.map(|large| *large)
+        sent.large
     }
 
     /// The worker is gone; it said that it had started `started` tasks.

@@ -138,9 +138,21 @@ impl Shared {
         }
     }
 
+    /// All words of the ring: whoever needs several of them asks once.
+    #[inline]
+    fn words(&self) -> &[AtomicU64] {
+        self.region.span(self.span)
+    }
+
     #[inline]
     fn word(&self, index: usize) -> &AtomicU64 {
-        &self.region.span(self.span)[index]
+        &self.words()[index]
+    }
+
+    /// Where the word of data at `position` is among them.
+    #[inline]
+    fn index(&self, position: u64) -> usize {
+        DATA + (position & self.mask) as usize
     }
 
     #[inline]
@@ -282,7 +294,9 @@ impl Producer {
             }
         }
         if len <= SMALL {
-            self.ring.data(self.tail, 1).0[0].store(small_frame(parts, len), Ordering::Relaxed);
+            self.ring
+                .word(self.ring.index(self.tail))
+                .store(small_frame(parts, len), Ordering::Relaxed);
         } else {
             let (first, second) = self.ring.data(self.tail, words);
             let mut target = first.iter().chain(second);
@@ -394,8 +408,9 @@ impl Consumer {
         if self.head == self.tail && !self.look()? {
             return Ok(None);
         }
-        let header = self.ring.data(self.head, 1).0[0].load(Ordering::Relaxed);
-        let len = if header >> 63 == 0 {
+        let words = self.ring.words();
+        let header = words[self.ring.index(self.head)].load(Ordering::Relaxed);
+        if header >> 63 == 0 {
             let word = header.to_le_bytes();
             let len = usize::from(word[SMALL] ^ SMALL_MARK);
             if len > SMALL {
@@ -406,10 +421,11 @@ impl Consumer {
             out.extend_from_slice(&word);
             out.truncate(end);
             self.head += 1;
-            len
-        } else {
-            self.pop_words(header, out)?
-        };
+            self.frames += 1;
+            words[HEAD].store(self.head, Ordering::Release);
+            return Ok(Some(len));
+        }
+        let len = self.pop_words(header, out)?;
         self.frames += 1;
         self.ring.word(HEAD).store(self.head, Ordering::Release);
         Ok(Some(len))
