@@ -89,8 +89,14 @@ fn build_command(scenarios: &[&Scenario]) -> Cmd {
             }
         }
     }
+    // Not `cargo bench --no-run`, which makes tests of examples.
     Cmd::cargo()
-        .args(["bench", "--no-run", "--message-format", "json-render-diagnostics"])
+        .args([
+            "build",
+            "--release",
+            "--message-format",
+            "json-render-diagnostics",
+        ])
         .args(args.into_iter().flatten())
 }
 
