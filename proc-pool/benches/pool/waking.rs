@@ -46,26 +46,26 @@ pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<(), Failure
             speed.push(most as f64 / seconds);
         }
         let calls = [Tracer::Perf, Tracer::Strace].into_iter().find_map(|tracer| {
-            let [few, many] = [most / 10, most].map(|tasks| calls(tracer, case, tasks));
-            let per_thousand = (many? as f64 - few? as f64) * 1000.0 / (most - most / 10) as f64;
-            Some((per_thousand, tracer))
-        });
-        if let ("null", Some((per_thousand, tracer))) = (case, calls) {
             let mut counts = Samples::new();
-            counts.push(per_thousand);
-            let measured = format!("{per_thousand:.2}");
-            let peer = ("allowed", format!("10, counted by {tracer:?}"));
+            for _ in 0..effort.rounds.min(3) {
+                let few = calls(tracer, case, most / 10)? as f64;
+                let many = calls(tracer, case, most)? as f64;
+                counts.push((many - few) * 1000.0 / (most - most / 10) as f64);
+            }
+            Some((counts, tracer))
+        });
+        if let ("null", Some((counts, tracer))) = (case, &calls) {
             report.row(
                 "system calls for 1,000 null ops",
-                measured,
-                peer,
-                &counts,
+                format!("{:.2}", counts.median()),
+                ("allowed", format!("10, counted by {tracer:?}")),
+                counts,
                 Target::AtMost(10.0),
             );
         }
         let calls = calls.map_or_else(
             || "system calls not counted: neither perf nor strace works here".to_owned(),
-            |(count, tracer)| format!("{count:.2} system calls ({tracer:?})"),
+            |(counts, tracer)| format!("{:.2} system calls ({tracer:?})", counts.median()),
         );
         let (leader, workers) = (leader.median(), workers.median());
         let rate = rate(speed.median());
