@@ -1,5 +1,6 @@
 //! `cargo xtask cross`: other platforms, compiled and (where something here can run them) tested.
 
+mod arm;
 mod qemu;
 mod skips;
 mod toolchain;
@@ -7,9 +8,9 @@ mod windows;
 mod wine;
 
 use std::env;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use crate::cmd::{Cmd, Tally};
+use crate::cmd::Cmd;
 use crate::outcome::Error;
 use crate::workspace::Workspace;
 
@@ -89,22 +90,7 @@ pub(crate) fn main(args: lexopt::Parser) -> Result<(), Error> {
         Task::Test { package, args } if target == Target::Windows => {
             windows::test(&toolchain, &workspace, package.as_deref(), &args)
         }
-        Task::Test { package, args } => {
-            let mut tally = Tally::default();
-            let result = test(
-                target,
-                &toolchain,
-                &workspace,
-                package.as_deref(),
-                &args,
-                &mut tally,
-            );
-            println!(
-                "\n{} passed, {} failed, {} skipped",
-                tally.passed, tally.failed, tally.ignored
-            );
-            result
-        }
+        Task::Test { package, args } => arm::test(&toolchain, &workspace, package.as_deref(), &args),
         Task::Run(args) => toolchain.cargo("run").args(args).run(),
     }
 }
@@ -160,163 +146,31 @@ fn check(toolchain: &Toolchain) -> Result<(), Error> {
     Ok(())
 }
 
-fn test(
-    target: Target,
-    toolchain: &Toolchain,
-    workspace: &Workspace,
-    package: Option<&str>,
-    args: &[String],
-    tally: &mut Tally,
-) -> Result<(), Error> {
-    // Tests that need the example can't ask cargo for it from within.
-    toolchain
-        .cargo("build")
-        .args(["-p", "invoker", "--example", "batch_eval"])
-        .run()?;
-    let example = toolchain.example("batch_eval");
-    let mut failed = Vec::new();
-    let spawns = target != Target::Arm || qemu::can_spawn();
-    if !spawns {
-        println!("not tested: pools and `batch_eval`: {NO_PROCESSES}");
-    }
-    let members = workspace.members.iter().filter(|member| member.lib.is_some());
-    for member in members.filter(|member| package.is_none_or(|name| name == member.name)) {
-        let Some(tests) = tests_of(target, &member.name, spawns) else {
-            continue;
-        };
-        let suite = toolchain
-            .cargo("test")
-            .args([
-                "-p",
-                &member.name,
-                "--all-features",
-                "--lib",
-                "--bins",
-                "--tests",
-                "--no-fail-fast",
-                "--",
-            ])
-            .args(args)
-            .args(tests)
-            .env("IT_BATCH_EVAL", &example);
-        if let Err(error) = suite.run_tests(tally) {
-            eprintln!("failed: {error}");
-            failed.push(member.name.as_str());
-        }
-    }
-    if package.is_none() && args.is_empty() && spawns {
-        let mut show = |name, shown: Result<(), Error>| match shown {
-            Ok(()) => tally.passed += 1,
-            Err(error) => {
-                eprintln!("failed: {error}");
-                tally.failed += 1;
-                failed.push(name);
-            }
-        };
-        show(
-            "recommendations",
-            same_recommendations(target, toolchain, workspace, &example),
-        );
-    }
-    match failed.as_slice() {
-        [] => Ok(()),
-        names => Err(Error::failed(format!("failed: {}", names.join(", ")))),
-    }
-}
-
-const NO_PROCESSES: &str = "a program under qemu-user can start another only where binfmt_misc knows of it: \
-                            since Linux 6.7 in a namespace made for it, else with the package qemu-user-binfmt";
-
-/// The tests of a crate that are run on a platform: those with one of these words in their names, or all; `None` for none.
-/// An emulator takes seconds to start a process, and minutes for each test that goes through all bits of an image.
-fn tests_of(target: Target, package: &str, spawns: bool) -> Option<&'static [&'static str]> {
-    match (target, package) {
-        (Target::Arm, "shm-buffers") => Some(&["ring::", "rings::", "slots::", "claims::", "backings::"]),
-        (Target::Arm, "proc-pool") if spawns => Some(&["basics::"]),
-        (Target::Arm, _) => None,
-        _ => Some(&[]),
-    }
-}
-
 /// Makes an executable file of `text`.
 fn script(path: &Path, text: &str) -> Result<(), Error> {
     std::fs::write(path, text).map_err(|e| Error::failed(format!("{}: {e}", path.display())))?;
     Cmd::new("chmod").args(["+x"]).args([path]).stdout().map(drop)
 }
 
-/// The evaluation writes the same bytes here and there, also when a worker dies on the way.
-fn same_recommendations(
-    target: Target,
-    toolchain: &Toolchain,
-    workspace: &Workspace,
-    example: &Path,
-) -> Result<(), Error> {
+/// Builds the evaluation for this machine, which is to give the same as elsewhere.
+fn evaluation_here(workspace: &Workspace) -> Result<PathBuf, Error> {
     Cmd::cargo()
         .args(["build", "-p", "invoker", "--example", "batch_eval"])
         .run()?;
-    let ours = workspace
-        .target
-        .join("debug/examples")
-        .join(format!("batch_eval{}", env::consts::EXE_SUFFIX));
-    let dir = toolchain.scratch("recommendations")?;
-    let read = |name: &str| {
-        std::fs::read_to_string(dir.join(name)).map_err(|e| Error::failed(format!("{name}: {e}")))
-    };
-    let mut common = vec!["--workers", "2", "--log", "error", "--progress", "none"];
-    if target == Target::Arm {
-        few_ratings(workspace, &dir.join("few.csv"))?;
-        common.extend(["--ratings", "few.csv"]);
-    }
-    let common = common.as_slice();
-    Cmd::new(ours)
-        .args(common)
-        .args(["--recs", "ours.csv"])
-        .current_dir(&dir)
-        .run()?;
-    toolchain
-        .program(example)
-        .args(common)
-        .args(["--recs", "theirs.csv"])
-        .current_dir(&dir)
-        .run()?;
-    let whole = read("ours.csv")?;
-    if whole.is_empty() || whole != read("theirs.csv")? {
-        return Err(Error::failed(format!(
-            "ours.csv and theirs.csv in {} differ",
-            dir.display()
-        )));
-    }
-    // Its exit status says that one user has no list.
-    let crashed = toolchain
-        .program(example)
-        .args(common)
-        .args(["--recs", "crashed.csv", "--crash-user", "15"])
-        .current_dir(&dir)
-        .run();
+    let name = format!("batch_eval{}", env::consts::EXE_SUFFIX);
+    Ok(workspace.target.join("debug/examples").join(name))
+}
+
+/// How many bytes of the recommendations are left after a crash at user 15, which is to cost that user's alone.
+fn survivors(whole: &str, left: &str) -> Result<usize, Error> {
     let others: String = whole
         .split_inclusive('\n')
         .filter(|line| !line.starts_with("15,"))
         .collect();
-    if crashed.is_ok() || others == whole || read("crashed.csv")? != others {
-        return Err(Error::failed("a crash at user 15 did not cost user 15 alone"));
+    match others != whole && left == others {
+        true => Ok(others.len()),
+        false => Err(Error::failed("a crash at user 15 did not cost user 15 alone")),
     }
-    println!("recommendations: {} bytes, the same here and there", whole.len());
-    Ok(())
-}
-
-/// Writes those of the built-in ratings that are of the first 20 users: all of them take an emulator minutes.
-fn few_ratings(workspace: &Workspace, to: &Path) -> Result<(), Error> {
-    let from = workspace
-        .root
-        .join("invoker/examples/batch_eval/data/ml-latest-small-2016/ratings.csv");
-    let failed = |path: &Path, e| Error::failed(format!("{}: {e}", path.display()));
-    let all = std::fs::read_to_string(&from).map_err(|e| failed(&from, e))?;
-    let few = |line: &&str| {
-        let user = line.split(',').next().unwrap_or_default();
-        user.parse::<u32>().map_or(true, |user| user <= 20)
-    };
-    let few: String = all.split_inclusive('\n').filter(few).collect();
-    std::fs::write(to, few).map_err(|e| failed(to, e))
 }
 
 #[cfg(test)]
@@ -346,5 +200,19 @@ mod tests {
         ] {
             assert!(parsed(wrong).is_err(), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn a_crash_costs_one_user_no_more_and_no_less() {
+        let whole = "user,item\n14,1\n15,2\n15,3\n150,4\n";
+        let expected = "user,item\n14,1\n150,4\n";
+        assert_eq!(
+            survivors(whole, expected).expect("as it should be"),
+            expected.len()
+        );
+        for wrong in ["", whole, "user,item\n14,1\n"] {
+            assert!(survivors(whole, wrong).is_err(), "{wrong:?}");
+        }
+        assert!(survivors(expected, expected).is_err(), "there was no such user");
     }
 }
