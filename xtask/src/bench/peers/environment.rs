@@ -65,17 +65,18 @@ impl Environments {
                 return Err("no python3 that can make virtual environments".to_owned());
             }
         }
+        let pins = self.script("pins.txt");
         if peer.home == Home::Torch && TORCH_IS_HUGE {
             // Whoever wants it measured brings it: any build will do.
             let there = Cmd::new(&python).args(["-c", "import numpy, torch"]).succeeds();
             return there.then_some(python.clone()).ok_or_else(|| {
                 format!(
-                    "on this platform it takes 2.5 GB, for GPUs; measured if `{} -m pip install torch numpy` was done",
-                    python.display()
+                    "on this platform it takes 2.5 GB, for GPUs; measured if `{} -m pip install --constraint {} torch numpy` was done",
+                    python.display(),
+                    pins.display()
                 )
             });
         }
-        let pins = self.script("pins.txt");
         if installed(&python, &pins, peer.packages) {
             Ok(python)
         } else {
