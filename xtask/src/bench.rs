@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: runs the registered benchmarks, in release, one after the other.
+//! `cargo xtask bench`: runs the registered benchmarks, in release, one after the other, in passes over all of them.
 //!
 //! A benchmark is a target of a package (`catalog` lists them), so this tool stays independent of what is measured.
 //! Where nothing is registered it says so and fails: a bench that measures nothing must not look like one that passed.
@@ -8,6 +8,7 @@ mod catalog;
 mod criterion;
 mod machine;
 mod options;
+mod passes;
 mod peers;
 mod plot;
 mod programs;
@@ -15,7 +16,6 @@ mod report;
 mod rows;
 
 use std::fs;
-use std::path::Path;
 use std::time::Instant;
 
 use catalog::{Area, Scenario, Target};
@@ -32,7 +32,7 @@ Usage: cargo xtask bench [AREA...] [--quick] [--bytes N] [--out DIR] [--baseline
 Runs the benchmarks of the areas, or of all of them; `peers` (pools of Python, in an environment that it makes) only if
 asked for.
 
-  --quick          a smoke run: does it work, not how fast is it
+  --quick          a smoke run of one pass: does it work, not how fast is it
   --bytes N        size of the model, where one is shared (64MiB, 1GiB ... or plain bytes)
   --out DIR        also writes bench.json, and bench.md with tables and plots
   --baseline FILE  compares with the bench.json of another run; a regression is exit status 1
@@ -67,8 +67,6 @@ fn run(request: &options::Run) -> Result<(), Error> {
         false => select(catalog::AREAS, &areas)?,
     };
     let workspace = Workspace::load()?;
-    let rows = workspace.target.join("bench-rows.jsonl");
-    let _ = fs::remove_file(&rows);
     let mut run = Run {
         machine: machine::describe(&settings(request)),
         ..Run::default()
@@ -76,12 +74,16 @@ fn run(request: &options::Run) -> Result<(), Error> {
     if !scenarios.is_empty() {
         let programs = Programs::build(&scenarios)?;
         let begun = Instant::now();
-        for scenario in scenarios {
-            println!("\n== {}: {}", scenario.name, scenario.about);
-            let command = programs.command(scenario, &request.options, &workspace)?;
-            command.env(rows::ROWS, &rows).run()?;
-            run.add_lines(&told(scenario, &rows, &workspace)?)?;
+        let count = passes::count(request.options.effort);
+        let mut all = Vec::new();
+        for number in 1..=count {
+            println!("\n== pass {number} of {count}");
+            all.push(pass(&scenarios, &programs, &request.options, &workspace)?);
         }
+        run = Run {
+            machine: run.machine,
+            ..passes::merge(&all)
+        };
         println!("\nmeasured in {:.0} s", begun.elapsed().as_secs_f64());
     }
     if with_peers {
@@ -99,13 +101,38 @@ fn run(request: &options::Run) -> Result<(), Error> {
     }
 }
 
+/// All scenarios, once.
+fn pass(
+    scenarios: &[&Scenario],
+    programs: &Programs,
+    options: &options::Options,
+    workspace: &Workspace,
+) -> Result<Run, Error> {
+    let mut pass = Run::default();
+    for scenario in scenarios {
+        println!("\n== {}: {}", scenario.name, scenario.about);
+        pass.add_lines(&measured(scenario, programs, options, workspace)?)?;
+    }
+    Ok(pass)
+}
+
 /// The lines that a scenario has to tell.
-fn told(scenario: &Scenario, rows: &Path, workspace: &Workspace) -> Result<String, Error> {
+fn measured(
+    scenario: &Scenario,
+    programs: &Programs,
+    options: &options::Options,
+    workspace: &Workspace,
+) -> Result<String, Error> {
+    let rows = workspace.target.join("bench-rows.jsonl");
+    let home = programs::criterion_home(&workspace.target);
+    // What another pass left is not to be taken for this one's.
+    let _ = fs::remove_file(&rows);
+    criterion::forget(&home)?;
+    let command = programs.command(scenario, options, workspace)?;
+    command.env(rows::ROWS, &rows).run()?;
     // None, if it told nothing.
-    let mut lines = fs::read_to_string(rows).unwrap_or_default();
-    let _ = fs::remove_file(rows);
+    let mut lines = fs::read_to_string(&rows).unwrap_or_default();
     if let Target::Criterion(_, table, comparisons) = scenario.target {
-        let home = programs::criterion_home(&workspace.target);
         for row in criterion::rows(&home, table, comparisons)? {
             lines += &format!("{row}\n");
         }
@@ -137,8 +164,8 @@ fn settings(request: &options::Run) -> String {
         areas => areas.join(", "),
     };
     let effort = match request.options.effort {
-        Effort::Full => "full",
-        Effort::Quick => "quick",
+        Effort::Full => format!("full, {} passes", passes::count(Effort::Full)),
+        Effort::Quick => "quick".to_owned(),
     };
     match request.options.bytes {
         Some(bytes) => format!("{areas}, {effort}, models of {} MiB", bytes >> 20),

@@ -79,7 +79,7 @@ pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<(), Failure
     for name in ["leader, unordered", "leader, ordered"] {
         let mut counts = Samples::new();
         // Once before, so that whatever grows has grown.
-        for round in 0..=effort.rounds.min(3) {
+        for round in 0..=effort.rounds {
             let mut outputs: Box<dyn Iterator<Item = _>> = match name {
                 "leader, ordered" => Box::new(pool.map(0..TASKS)),
                 _ => Box::new(pool.map_unordered(0..TASKS)),
@@ -105,7 +105,7 @@ pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<(), Failure
     let pool = build(1)?;
     let asked = || -> Result<u64, Failure> { Ok(pool.map([ASK]).next().ok_or("no answer")??) };
     let mut counts = Samples::new();
-    for round in 0..=effort.rounds.min(3) {
+    for round in 0..=effort.rounds {
         let before = asked()?;
         null::sum(pool.map_unordered(0..TASKS))?;
         if round > 0 {

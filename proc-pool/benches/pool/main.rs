@@ -6,7 +6,7 @@
 //! What is the same for all that are compared: the release profile, the op (one function, called by all of them), the
 //! iterator that the tasks come from, two workers, and the sum of the outputs, which is checked. They take turns in
 //! short rounds; a ratio is made within a round, and the median of the rounds counts, with the smallest and the largest
-//! in brackets.
+//! in brackets. The rounds are few: `cargo xtask bench` runs this program several times, and merges what it tells.
 //!
 //! What is not the same: the number of tasks of a round follows each one's own speed, so that all rounds take about as
 //! long. A pool of processes has a leader besides its two workers, which pulls, encodes, decodes and sums; rayon's two
@@ -58,10 +58,10 @@ struct Effort {
 
 const FULL: Effort = Effort {
     round: Duration::from_millis(500),
-    rounds: 7,
-    repeats: 15,
+    rounds: 3,
+    repeats: 7,
     trips: Duration::from_millis(300),
-    row: Duration::from_millis(400),
+    row: Duration::from_millis(250),
 };
 
 const QUICK: Effort = Effort {

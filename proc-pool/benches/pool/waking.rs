@@ -30,7 +30,7 @@ pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<(), Failure
     for (case, name, rate_guess) in CASES {
         let most = (rate_guess * effort.round.as_secs_f64()) as u64;
         let (mut leader, mut workers, mut speed) = (Samples::new(), Samples::new(), Samples::new());
-        for _ in 0..effort.rounds.min(5) {
+        for _ in 0..effort.rounds {
             let output = steady_command(None, case, most)?.output()?;
             let text = String::from_utf8(output.stdout)?;
             let numbers: Vec<f64> = text
@@ -47,7 +47,7 @@ pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<(), Failure
         }
         let calls = [Tracer::Perf, Tracer::Strace].into_iter().find_map(|tracer| {
             let mut counts = Samples::new();
-            for _ in 0..effort.rounds.min(3) {
+            for _ in 0..effort.rounds {
                 let few = calls(tracer, case, most / 10)? as f64;
                 let many = calls(tracer, case, most)? as f64;
                 counts.push((many - few) * 1000.0 / (most - most / 10) as f64);

@@ -34,7 +34,7 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 struct Size {
     /// Of the model.
     bytes: usize,
-    /// The best of so many.
+    /// The best of so many; few, because `cargo xtask bench` runs this program several times.
     rounds: usize,
 }
 
@@ -78,7 +78,7 @@ fn size(mut args: impl Iterator<Item = String>) -> Result<Size, Failure> {
             "--bench" if !quick => {
                 size = Size {
                     bytes: 256 << 20,
-                    rounds: 7,
+                    rounds: 3,
                 };
             }
             "--quick" => (size, quick) = (QUICK, true),

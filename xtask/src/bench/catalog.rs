@@ -2,7 +2,8 @@
 //!
 //! What runs in one process is measured by criterion: write it as a benchmark, and its comparisons here. What spans
 //! processes is a benchmark with `harness = false`, or an example, that takes `--quick` and `--bytes N`, measures against a
-//! floor or a peer in the same run, and tells its rows itself (`rows`); it needs a line here.
+//! floor or a peer in turns with it, and tells its rows itself (`rows`); it needs a line here. Few rounds are enough:
+//! everything is run in several passes (`passes`), each a new process, and the spread of a row is that of all of them.
 
 /// What one crate, or one question, is measured by.
 #[derive(Debug)]

@@ -3,6 +3,7 @@
 //! Format: `<home>/<group>/<function>/<parameter>/new/estimates.json`, times in nanoseconds.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -18,6 +19,17 @@ struct Median {
     nanos: f64,
     low: f64,
     high: f64,
+}
+
+/// Removes what it wrote, so that what a benchmark does not measure any more is missing rather than old.
+pub(super) fn forget(home: &Path) -> Result<(), Error> {
+    match fs::remove_dir_all(home) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::failed(format!(
+            "cannot remove {}: {error}",
+            home.display()
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// A row for each comparison.
@@ -89,7 +101,10 @@ mod tests {
         };
         let found = rows(&home, "t", &[comparison("g/floor")]);
         let missing = rows(&home, "t", &[comparison("g/none")]);
-        fs::remove_dir_all(&home).expect("it is there");
+        forget(&home).expect("it is there");
+        forget(&home).expect("nothing is left to remove");
+        let old = rows(&home, "t", &[comparison("g/floor")]);
+        assert!(old.is_err(), "an estimate is still there");
         let row = &found.expect("both are there")[0];
         assert_eq!((&row["ratio"], &row["met"]), (&json!(1.5), &json!(false)));
         assert_eq!(row["spread"], json!([0.375, 6.0]));

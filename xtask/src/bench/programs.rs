@@ -51,19 +51,20 @@ impl Programs {
     }
 }
 
+/// Not where `cargo bench` lets criterion write: people keep baselines there.
 pub(super) fn criterion_home(target: &Path) -> PathBuf {
-    target.join("criterion")
+    target.join("bench-criterion")
 }
 
 fn criterion_args(effort: Effort) -> [&'static str; 6] {
     match effort {
         Effort::Full => [
             "--sample-size",
-            "60",
+            "20",
             "--warm-up-time",
-            "0.5",
+            "0.3",
             "--measurement-time",
-            "1.5",
+            "0.6",
         ],
         Effort::Quick => [
             "--sample-size",

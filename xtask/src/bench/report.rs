@@ -55,8 +55,8 @@ fn markdown(run: &Run, plots: &[Plot<'_>]) -> String {
     let _ = writeln!(
         text,
         "\n{} targets met, {} missed.\n\n\
-         A ratio is made against a floor or a peer that took turns with what is measured, in the same run; it is the median of\n\
-         the rounds, with the smallest and the largest in brackets.",
+         A ratio is made against a floor or a peer that took turns with what is measured, in the same pass; it is the median of\n\
+         the passes over all benchmarks, with the smallest and the largest of all their rounds in brackets.",
         met(true),
         met(false)
     );

@@ -18,12 +18,19 @@ pub(super) struct Row {
     pub(super) measured: String,
     pub(super) peer: String,
     pub(super) floor: String,
-    /// The median of the rounds; of something that is so or not there is none.
+    /// The median of the passes, each told by its rounds; of something that is so or not there is none.
     pub(super) ratio: Option<f64>,
-    /// The smallest and the largest of the rounds.
+    /// The smallest and the largest of all rounds of all passes.
     pub(super) spread: Option<(f64, f64)>,
     pub(super) target: Option<String>,
     pub(super) met: Option<bool>,
+}
+
+impl Row {
+    /// What it is about: rows of different passes and runs that have the same are the same.
+    pub(super) fn key(&self) -> (&str, &str, &str) {
+        (&self.table, &self.name, &self.peer)
+    }
 }
 
 /// A point of a plot.
