@@ -142,15 +142,14 @@ fn measured(
 
 /// Tells what changed; a regression is an error.
 fn against(baseline: &Run, run: &Run) -> Result<(), Error> {
-    let changes = baseline::compare(baseline, run);
-    println!(
-        "\nagainst the baseline, {} rows changed beyond noise",
-        changes.len()
-    );
-    for change in &changes {
-        println!("  {change}");
-    }
-    match changes.iter().filter(|change| change.is_regression()).count() {
+    let comparison = baseline::compare(baseline, run);
+    println!("\nagainst the baseline, {comparison}");
+    match comparison
+        .changes
+        .iter()
+        .filter(|change| change.is_regression())
+        .count()
+    {
         0 => Ok(()),
         worse => Err(Error::failed(format!(
             "{worse} rows are worse than in the baseline"
