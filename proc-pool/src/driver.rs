@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::ops::{Deref, DerefMut};
+use std::ops::{ControlFlow, Deref, DerefMut};
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
@@ -21,9 +21,8 @@ use crate::error::PoolError;
 use crate::lane::{Armed, Wake};
 use crate::os;
 use crate::protocol::{Note, Spin};
+use crate::spin::{Spinner, pause};
 
-/// How long a caller looks for outcomes before he sleeps.
-const SPIN: Duration = Duration::from_micros(50);
 /// Longest sleep: whatever goes wrong with bells is noticed then.
 const NAP: Duration = Duration::from_secs(1);
 /// Longest sleep for several outcomes at once, which should take far less: then the next one will do.
@@ -65,6 +64,7 @@ struct Selector {
     wake: Wake,
     /// Times in a row that workers seemed to have something and had not: they lie, or died in the middle.
     futile: u32,
+    spinner: Spinner,
 }
 
 impl std::fmt::Debug for Selector {
@@ -163,6 +163,7 @@ impl Driver {
                 bells: HashMap::new(),
                 wake: Wake::AtHalf,
                 futile: 0,
+                spinner: Spinner::default(),
             }),
             alarm: Alarm {
                 bell: Mutex::new(bell),
@@ -247,7 +248,7 @@ impl Driver {
             }
             match self.try_selector() {
                 Some(mut selector) => {
-                    if let Some(result) = self.spin(&mut ready) {
+                    if let Some(result) = self.spin(&mut selector.spinner, &mut ready) {
                         return Some(result);
                     }
                     self.drive(&mut selector, deadline);
@@ -296,31 +297,24 @@ impl Driver {
     }
 
     /// Looks on for a moment, where a core is free to do so.
-    fn spin<R>(&self, ready: &mut impl FnMut(&mut Core) -> Option<R>) -> Option<R> {
-        let until = Instant::now() + SPIN;
-        loop {
-            {
-                let mut core = self.core();
-                let busy = core.busy();
-                if busy == 0 || busy >= self.cores {
-                    return None;
-                }
-                if core.has_outcomes() && core.pump() > 0 {
-                    self.tell_others();
-                    if let Some(result) = ready(&mut core) {
-                        return Some(result);
-                    }
+    fn spin<R>(&self, spinner: &mut Spinner, ready: &mut impl FnMut(&mut Core) -> Option<R>) -> Option<R> {
+        let found = spinner.look_on(|| {
+            let mut core = self.core();
+            let busy = core.busy();
+            if busy == 0 || busy >= self.cores {
+                return ControlFlow::Break(None);
+            }
+            if core.has_outcomes() && core.pump() > 0 {
+                self.tell_others();
+                if let Some(result) = ready(&mut core) {
+                    return ControlFlow::Break(Some(result));
                 }
             }
-            if Instant::now() >= until {
-                return None;
-            }
-            for _ in 0..32 {
-                std::hint::spin_loop();
-            }
-            // Whoever is waited for may have been put on this very core.
-            std::thread::yield_now();
-        }
+            drop(core);
+            pause();
+            ControlFlow::Continue(())
+        });
+        found.flatten()
     }
 
     /// Sleeps until something happens, and does what is to be done about it.

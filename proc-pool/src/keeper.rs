@@ -29,7 +29,7 @@ use crate::observer::{LastWords, Observer};
 use crate::os;
 use crate::payload::{MAX_INLINE, chain, to_segment};
 use crate::printed::Reader;
-use crate::protocol::{Carried, Sizes, ToWorker, Welcome};
+use crate::protocol::{Carried, Sizes, Welcome};
 use crate::spawn::{self, Introduction};
 use crate::supervisor::Event;
 
@@ -377,7 +377,6 @@ impl Keeper {
                 init,
                 spin: self.driver.worker_spin(workers),
             };
-            let welcome = ToWorker::Welcome(Box::new(welcome));
             os::without_sigpipe(|| welcome.send(&hello.to_worker)).map_err(|e| e.to_string())?;
             Ok((notes, hello))
         });

@@ -19,9 +19,9 @@ use shm_buffers::slots::Slots;
 use crate::error::{KillReason, WorkerId};
 use crate::jobs::JobKey;
 use crate::ledger::{Kept, Ledger, Task};
-use crate::os;
+use crate::os::doorbell::Doorbell;
 use crate::payload::{Large, Payload};
-use crate::protocol::{Map, ToWorker, leader, slot};
+use crate::protocol::{Map, leader, slot};
 use crate::window::Window;
 
 pub(crate) use stall::Stalled;
@@ -39,7 +39,7 @@ pub(crate) struct Lane {
     leader: Slots,
     claims: Giver,
     /// `None` once the worker was told to end.
-    to_worker: Option<IpcBytesSender>,
+    doorbell: Option<Doorbell>,
     /// Its closing tells the worker of our end, whatever the worker is doing.
     _liveness: IpcSender<()>,
     ledger: Ledger<Large>,
@@ -64,7 +64,6 @@ pub(crate) struct Lane {
     window: Window,
     /// What the worker had told of its time when we last looked: (ns, tasks).
     busy: (u64, u64),
-    bells: u64,
     sleep: Sleep,
     scratch: Vec<u8>,
 }
@@ -120,6 +119,7 @@ impl Lane {
     ) -> Self {
         let control = Slots::new(region, map.control);
         let leader = Slots::new(region, map.leader);
+        let doorbell = Doorbell::new(leader.part(leader::DOORBELL), to_worker);
         Self {
             worker,
             tasks: Producer::new(region, map.tasks),
@@ -130,7 +130,7 @@ impl Lane {
             ),
             control,
             leader,
-            to_worker: Some(to_worker),
+            doorbell: Some(doorbell),
             _liveness: liveness,
             ledger: Ledger::default(),
             left: u64::MAX,
@@ -144,7 +144,6 @@ impl Lane {
             lost: Vec::new(),
             window: Window::default(),
             busy: (0, 0),
-            bells: 0,
             sleep: Sleep::Awake,
             scratch: Vec::new(),
         }
@@ -238,18 +237,14 @@ impl Lane {
     /// Rings if at most `most` bells are under way.
     fn ring_if_unheard(&mut self, most: u64) {
         let heard = self.control.slot(slot::BELLS).get();
-        let Some(unheard) = self.bells.checked_sub(heard) else {
-            // It says that it heard more than there were.
-            self.broken = Some(KillReason::Corrupt);
+        let Some(doorbell) = self.doorbell.as_mut().filter(|_| self.broken.is_none()) else {
             return;
         };
-        if unheard <= most
-            && self.broken.is_none()
-            && let Some(to_worker) = &self.to_worker
-        {
-            self.bells += 1;
-            // It fails if the worker has died; its end is told by other means.
-            let _ = os::without_sigpipe(|| ToWorker::Bell.send(to_worker));
+        match doorbell.rung().checked_sub(heard) {
+            Some(unheard) if unheard <= most => doorbell.ring(),
+            Some(_) => {}
+            // It says that it heard more than there were.
+            None => self.broken = Some(KillReason::Corrupt),
         }
     }
 

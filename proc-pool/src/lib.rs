@@ -71,6 +71,7 @@ mod service;
 mod signals;
 mod snapshot;
 mod spawn;
+mod spin;
 #[cfg(all(feature = "stacks", target_os = "linux"))]
 mod stack;
 mod stats;

@@ -1,6 +1,7 @@
 //! What leader and worker say to each other.
 //!
-//! Over `ipc-channel`, one channel a direction: the introduction ([`Hello`], [`Welcome`]), then one-byte notes.
+//! Over `ipc-channel`, one channel a direction: the introduction ([`Hello`], [`Welcome`]), then the worker's one-byte notes. How
+//! it is woken is the [doorbell](crate::os::doorbell)'s.
 //! Over the rings: tasks and outcomes, as a tag byte and a payload.
 
 use std::io;
@@ -23,7 +24,7 @@ pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 pub(crate) struct Hello {
     pub(crate) token: u128,
     pub(crate) pid: u32,
-    /// For [`ToWorker`]s.
+    /// For the [`Welcome`].
     pub(crate) to_worker: IpcBytesSender,
     /// Nothing is ever sent here: that it closes tells of the leader's end.
     pub(crate) liveness: IpcSender<()>,
@@ -43,41 +44,7 @@ pub(crate) enum Note {
 /// Bytes of a reason at most: notes have to fit one fragment of a channel's message.
 pub(crate) const MAX_REASON: usize = 4096;
 
-/// From the leader.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) enum ToWorker {
-    Welcome(Box<Welcome>),
-    /// There is something for the worker to look at.
-    Bell,
-    /// Nothing comes any more. The channel's closing says so as well, but not on Windows, where `ipc-channel` keeps a
-    /// handle of every channel that was handed over.
-    End,
-}
-
-impl ToWorker {
-    /// Sends it; what is no [`Welcome`] without asking for memory.
-    pub(crate) fn send(&self, channel: &IpcBytesSender) -> io::Result<()> {
-        match self {
-            Self::Welcome(_) => {
-                let mut bytes = Vec::new();
-                encode(self, &mut bytes).map_err(io::Error::other)?;
-                channel.send(&bytes)
-            }
-            Self::Bell | Self::End => {
-                let mut bytes = [0; 1];
-                let bytes = postcard::to_slice(self, &mut bytes).map_err(io::Error::other)?;
-                channel.send(bytes)
-            }
-        }
-    }
-
-    /// Waits for the next one.
-    pub(crate) fn receive(channel: &IpcBytesReceiver) -> Result<Self, IpcError> {
-        let bytes = channel.recv()?;
-        decode(&bytes).map_err(|e| IpcError::Io(io::Error::other(e)))
-    }
-}
-
+/// From the leader, after the worker's `Hello`.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Welcome {
     pub(crate) worker: WorkerId,
@@ -87,6 +54,19 @@ pub(crate) struct Welcome {
     pub(crate) sizes: Sizes,
     pub(crate) init: Carried,
     pub(crate) spin: Spin,
+}
+
+impl Welcome {
+    pub(crate) fn send(&self, channel: &IpcBytesSender) -> io::Result<()> {
+        let mut bytes = Vec::new();
+        encode(self, &mut bytes).map_err(io::Error::other)?;
+        channel.send(&bytes)
+    }
+
+    pub(crate) fn receive(channel: &IpcBytesReceiver) -> Result<Self, IpcError> {
+        let bytes = channel.recv()?;
+        decode(&bytes).map_err(|e| IpcError::Io(io::Error::other(e)))
+    }
 }
 
 /// Whether a side may spin before it sleeps.
@@ -157,7 +137,9 @@ pub(crate) mod leader {
     pub(crate) const TAKEN: usize = 0;
     /// Tasks that it takes back, as its `Giver` says.
     pub(crate) const RECALLED: usize = 1;
-    pub(crate) const COUNT: usize = 2;
+    /// The [doorbell](crate::os::doorbell)'s.
+    pub(crate) const DOORBELL: std::ops::Range<usize> = 2..4;
+    pub(crate) const COUNT: usize = 4;
 }
 
 impl Sizes {

@@ -1,8 +1,8 @@
 //! The worker process: introduction, then the loop over tasks.
 
+use std::ops::ControlFlow;
 use std::sync::atomic::{Ordering, fence};
 use std::thread;
-use std::time::{Duration, Instant};
 
 use ipc_channel::IpcError;
 use ipc_channel::ipc::{self, IpcBytesReceiver, IpcSender};
@@ -15,14 +15,14 @@ use crate::bytes::OutputBuf;
 use crate::clock::Clock;
 use crate::init::Ticket;
 use crate::os;
+use crate::os::doorbell::{Ear, Ended};
 use crate::panics::catch_panic;
 use crate::payload::{MAX_INLINE, chain};
-use crate::protocol::{
-    Carried, Hello, MAX_REASON, Map, Note, Spin, Tag, ToWorker, VERSION, Welcome, leader, slot,
-};
+use crate::protocol::{Carried, Hello, MAX_REASON, Map, Note, Spin, Tag, VERSION, Welcome, leader, slot};
 use crate::registry::Registry;
 use crate::service::{CallError, Service, WorkerContext, decode, encode};
 use crate::spawn;
+use crate::spin::Spinner;
 use crate::timing::Laps;
 use crate::timing::tally::Tally;
 
@@ -31,8 +31,8 @@ const ORPHANED: i32 = 70;
 /// Exit status of a worker that could not start; the reason went to the leader.
 const NOT_STARTED: i32 = 71;
 
-/// How long a worker looks for a task before it sleeps.
-const SPIN: Duration = Duration::from_micros(50);
+/// Looks for a task before a worker gives way.
+const LOOKS: u32 = 32;
 /// Memory for outputs that is kept between tasks, at most.
 const KEEP: usize = 1 << 20;
 
@@ -66,16 +66,16 @@ pub(crate) fn main(ticket: &Ticket, registry: Option<&Registry>) -> ! {
     };
     if ticket.version != VERSION {
         // Whatever it says, after that it listens.
-        let _ = ToWorker::receive(&from_leader);
+        let _ = Welcome::receive(&from_leader);
         let leaders = &ticket.version;
         let reason =
             format!("has proc-pool {VERSION} and its leader {leaders}; build both with the same version");
         give_up(&to_leader, &reason);
     }
-    match ToWorker::receive(&from_leader) {
-        Ok(ToWorker::Welcome(welcome)) => match welcome.entry.resolve(registry) {
+    match Welcome::receive(&from_leader) {
+        Ok(welcome) => match welcome.entry.resolve(registry) {
             Ok(entry) => entry(Bootstrap {
-                welcome: *welcome,
+                welcome,
                 from_leader,
                 to_leader,
                 born,
@@ -173,9 +173,6 @@ fn with_carried<R>(
     })
 }
 
-/// The leader has gone, or wants this worker to end.
-struct Ended;
-
 /// The loop over tasks.
 struct Process {
     tasks: Consumer,
@@ -183,9 +180,10 @@ struct Process {
     control: Slots,
     leader: Slots,
     claims: Taker,
-    from_leader: IpcBytesReceiver,
+    ear: Ear,
     to_leader: IpcSender<Note>,
-    spin: Spin,
+    /// Where it may look on before it sleeps.
+    spinner: Option<Spinner>,
     /// A large output that the leader may not have attached yet.
     output: Option<Segment>,
     /// Large outputs made.
@@ -205,11 +203,11 @@ impl Process {
                 leader.part(leader::RECALLED..leader::RECALLED + 1),
             ),
             clock: Clock::new(control.clone(), tally),
+            ear: Ear::new(leader.part(leader::DOORBELL), bootstrap.from_leader),
             control,
             leader,
-            from_leader: bootstrap.from_leader,
             to_leader: bootstrap.to_leader,
-            spin: bootstrap.welcome.spin,
+            spinner: (bootstrap.welcome.spin == Spin::Briefly).then(Spinner::default),
             output: None,
             outputs: 0,
         }
@@ -321,17 +319,19 @@ impl Process {
     }
 
     fn wait_for_task(&mut self) -> Result<(), Ended> {
-        if self.spin == Spin::Briefly {
-            let until = Instant::now() + SPIN;
-            while Instant::now() < until {
-                for _ in 0..32 {
-                    if !self.tasks.is_empty().unwrap_or(false) {
-                        return Ok(());
+        if let Some(spinner) = &mut self.spinner {
+            let tasks = &mut self.tasks;
+            let found = spinner.look_on(|| {
+                for _ in 0..LOOKS {
+                    if tasks.is_empty() == Ok(false) {
+                        return ControlFlow::Break(());
                     }
                     std::hint::spin_loop();
                 }
-                // Whoever is waited for may have been put on this very core.
-                thread::yield_now();
+                ControlFlow::Continue(())
+            });
+            if found.is_some() {
+                return Ok(());
             }
         }
         match self.tasks.arm(1) {
@@ -356,22 +356,14 @@ impl Process {
 
     /// Sleeps until the leader rings. It may ring for another reason than the one waited for.
     fn hear(&mut self) -> Result<(), Ended> {
-        loop {
-            match ToWorker::receive(&self.from_leader) {
-                Ok(ToWorker::End) => return Err(Ended),
-                Ok(_) => {
-                    self.control.slot(slot::BELLS).add(1);
-                    // With the fence in the leader's `ring`: either we see what it did, or it sees that this bell
-                    // was heard and rings again.
-                    fence(Ordering::SeqCst);
-                    // A bell for one wish withdraws the other as well: both are made anew when needed.
-                    let _ = (self.tasks.disarm(), self.outcomes.disarm());
-                    return Ok(());
-                }
-                Err(IpcError::Io(e)) if e.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(_) => return Err(Ended),
-            }
-        }
+        let bells = self.ear.hear()?;
+        self.control.slot(slot::BELLS).set(bells);
+        // With the fence in the leader's `ring`: either we see what it did, or it sees that this bell was heard and
+        // rings again.
+        fence(Ordering::SeqCst);
+        // A bell for one wish withdraws the other as well: both are made anew when needed.
+        let _ = (self.tasks.disarm(), self.outcomes.disarm());
+        Ok(())
     }
 }
 

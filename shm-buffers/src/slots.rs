@@ -118,6 +118,30 @@ impl Slot<'_> {
     }
 }
 
+/// Sleeping until a slot changes, on Linux (`futex(2)`).
+///
+/// Other systems have nothing for it that works between processes; portable code sleeps on a channel.
+#[cfg(all(target_os = "linux", not(loom)))]
+impl Slot<'_> {
+    /// Sleeps if the lower 32 bits of the value are those of `value`, until somebody [wakes](Self::wake) who sleeps here.
+    ///
+    /// Comes back for a signal as well, and now and then for no reason: look again.
+    ///
+    /// # Errors
+    /// Where the system call is not allowed.
+    pub fn sleep_at(self, value: u64) -> std::io::Result<()> {
+        crate::os::futex::wait(self.0, value)
+    }
+
+    /// Wakes all who [sleep](Self::sleep_at) here, in whatever process; after [`publish`](Self::publish).
+    ///
+    /// # Errors
+    /// As [`sleep_at`](Self::sleep_at).
+    pub fn wake(self) -> std::io::Result<()> {
+        crate::os::futex::wake(self.0)
+    }
+}
+
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;

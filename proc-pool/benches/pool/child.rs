@@ -15,6 +15,10 @@ pub(crate) fn play(part: &[String]) -> Result<(), Failure> {
             let (_, mut output) = os::stdio()?;
             Ok(output.write_all(b"!")?)
         }
+        // Until it is killed.
+        ["busy"] => loop {
+            std::hint::spin_loop();
+        },
         ["echo"] => answer(|_: &mut [u8; 8]| {}),
         ["batches"] => answer(|batch: &mut [u8; pipes::BATCH_BYTES]| pipes::answer_batch(batch)),
         ["rings"] => rings::worker(),

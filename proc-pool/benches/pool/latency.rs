@@ -16,6 +16,8 @@ enum Place {
     Anywhere,
     One,
     Two,
+    /// Anywhere, and each processor has something else to do as well.
+    Busy,
 }
 
 /// What comes between two round trips.
@@ -31,6 +33,7 @@ pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<(), Failure
         ("unpinned", Place::Anywhere, 0),
         ("both on one CPU", Place::One, 1),
         ("on two CPUs", Place::Two, 2),
+        ("unpinned, all CPUs busy", Place::Busy, 1),
     ];
     for (name, place, needs) in places {
         if processors.len() < needs {
@@ -39,7 +42,7 @@ pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<(), Failure
         }
         // The leader is where it will be before the pool is built, so that the pool knows how many cores it has.
         match place {
-            Place::Anywhere => {}
+            Place::Anywhere | Place::Busy => {}
             Place::One | Place::Two => os::pin(process::id(), &processors[..needs])?,
         }
         let measured = at(name, place, &processors, effort, report);
@@ -58,6 +61,14 @@ fn at(
     effort: Effort,
     report: &mut Report,
 ) -> Result<(), Failure> {
+    let mut others = Vec::new();
+    if let Place::Busy = place {
+        for &processor in processors {
+            let other = Part::start(&["busy"])?;
+            os::pin(other.child.id(), &[processor])?;
+            others.push(other);
+        }
+    }
     let (one, two) = (null::pool(1)?, null::pool(2)?);
     let mut peer = Part::start(&["echo"])?;
     let Part { child, input, output } = &mut peer;
@@ -98,7 +109,7 @@ fn at(
         };
         let target = match place {
             Place::Anywhere => Target::AtMost(1.5),
-            Place::One | Place::Two => Target::None,
+            Place::One | Place::Two | Place::Busy => Target::None,
         };
         for (index, workers) in [(1, "1 worker"), (2, "2 workers")] {
             report.row(

@@ -1,8 +1,6 @@
 //! How many tasks a lane's worker may have, and its end after them.
 
 use super::Lane;
-use crate::os;
-use crate::protocol::ToWorker;
 
 impl Lane {
     /// Lets it have no more than `tasks` from now on.
@@ -22,14 +20,11 @@ impl Lane {
 
     /// Whether it was told to end.
     pub(crate) fn is_closed(&self) -> bool {
-        self.to_worker.is_none()
+        self.doorbell.is_none()
     }
 
     /// Tells the worker to end once it has nothing to do.
     pub(crate) fn close(&mut self) {
-        if let Some(to_worker) = self.to_worker.take() {
-            // It fails if the worker has died.
-            let _ = os::without_sigpipe(|| ToWorker::End.send(&to_worker));
-        }
+        self.doorbell = None;
     }
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::Lane;
 use crate::error::KillReason;
 use crate::jobs::JobKey;
+use crate::os::doorbell;
 
 /// How long a worker that has tasks may take to begin with the first of them before it is rung again. It takes
 /// microseconds; but one that damaged its memory may have lost the wish to be woken. Doubles a few times.
@@ -12,8 +13,6 @@ const RESCUE: Duration = Duration::from_millis(20);
 const DOUBLINGS: u32 = 6;
 /// Rescues in vain, about 30 s of them, before the worker is replaced.
 const RESCUES: u32 = 28;
-/// Bells that a worker may have left unheard, at most: more could fill the channel, and sending would block.
-const UNHEARD: u64 = 8;
 
 impl Lane {
     /// Looks whether the worker has tasks and does not begin with them, and does something about it; gives when to
@@ -39,7 +38,7 @@ impl Lane {
             self.broken = Some(KillReason::Unresponsive);
             return None;
         }
-        self.ring_if_unheard(UNHEARD);
+        self.ring_if_unheard(doorbell::MOST_UNHEARD);
         self.idle = Some((now, answered, rescues + 1));
         Some(patience)
     }

@@ -25,6 +25,14 @@ pub(crate) mod servers;
 #[path = "sockets.rs"]
 pub(crate) mod servers;
 
+/// How a leader wakes a worker, and tells it to end.
+#[cfg(target_os = "linux")]
+#[path = "futex.rs"]
+pub(crate) mod doorbell;
+#[cfg(not(target_os = "linux"))]
+#[path = "bytes.rs"]
+pub(crate) mod doorbell;
+
 #[cfg(unix)]
 mod signals;
 #[cfg(unix)]

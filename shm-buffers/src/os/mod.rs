@@ -5,6 +5,8 @@
 //! - `Mapping`: a mapping in this process.
 
 mod file_image;
+#[cfg(target_os = "linux")]
+pub(crate) mod futex;
 mod mapping;
 #[cfg(unix)]
 mod sweep;

@@ -74,6 +74,10 @@ pub(super) const FENCES: &[Fence] = &[
         reason: "a typed slice that owns its memory through a shared pointer",
     },
     Fence {
+        path: "shm-buffers/src/os/futex.rs",
+        reason: "gives the system the address of half a word",
+    },
+    Fence {
         path: "shm-buffers/src/os/mapping.rs",
         reason: "turns mapped memory into slices and atomics; moves a mapping that grows",
     },
