@@ -32,10 +32,11 @@
 
 mod frame;
 mod shared;
+mod words;
 
 pub(crate) use shared::words_for;
 
-use frame::{MAX_LEN, SMALL, SMALL_MARK, frame_words, small_frame, words_of};
+use frame::{MAX_LEN, SMALL, SMALL_MARK, frame_words, small_frame};
 
 use shared::{DATA_MARK, FRAMES, HEAD, SPACE_MARK, Shared, TAIL, WORD};
 
@@ -191,15 +192,8 @@ impl Producer {
                 .word(self.ring.index(self.tail))
                 .store(small_frame(parts, len), Ordering::Relaxed);
         } else {
-            let (first, second) = self.ring.data(self.tail, words);
-            let mut target = first.iter().chain(second);
-            let mut put = |word: u64| {
-                if let Some(slot) = target.next() {
-                    slot.store(word, Ordering::Relaxed);
-                }
-            };
-            put(len as u64 | u64::from(!(len as u32)) << 32);
-            words_of(parts, put);
+            let header = len as u64 | u64::from(!(len as u32)) << 32;
+            self.ring.data(self.tail, words).write(header, parts);
         }
         self.tail += words as u64;
         self.frames += 1;
@@ -337,15 +331,7 @@ impl Consumer {
         }
         let start = out.len();
         out.resize(start + len, 0);
-        let (first, second) = self.ring.data(self.head + 1, words - 1);
-        let mut source = first.iter().chain(second);
-        let (chunks, rest) = out[start..].as_chunks_mut::<WORD>();
-        for (chunk, word) in chunks.iter_mut().zip(&mut source) {
-            *chunk = word.load(Ordering::Relaxed).to_ne_bytes();
-        }
-        if let (false, Some(word)) = (rest.is_empty(), source.next()) {
-            rest.copy_from_slice(&word.load(Ordering::Relaxed).to_ne_bytes()[..rest.len()]);
-        }
+        self.ring.data(self.head + 1, words - 1).read(&mut out[start..]);
         self.head += words as u64;
         Ok(len)
     }

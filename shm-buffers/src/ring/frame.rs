@@ -44,34 +44,3 @@ fn low_bytes(bytes: &[u8]) -> u64 {
         _ => at(0) | at(len / 2) | at(len - 1),
     }
 }
-
-/// Gives the bytes of `parts`, one after the other, as words; the last one is padded.
-#[inline]
-pub(super) fn words_of(parts: &[&[u8]], mut put: impl FnMut(u64)) {
-    // Bytes that fill no word yet, from the lowest on.
-    let mut pending = 0;
-    let mut bits = 0;
-    for part in parts {
-        let (chunks, rest) = part.as_chunks::<WORD>();
-        if bits == 0 {
-            chunks.iter().for_each(|chunk| put(u64::from_ne_bytes(*chunk)));
-        } else {
-            for chunk in chunks {
-                let chunk = u64::from_le_bytes(*chunk);
-                put((pending | chunk << bits).to_le());
-                pending = chunk >> (u64::BITS - bits);
-            }
-        }
-        for &byte in rest {
-            pending |= u64::from(byte) << bits;
-            bits += u8::BITS;
-            if bits == u64::BITS {
-                put(pending.to_le());
-                (pending, bits) = (0, 0);
-            }
-        }
-    }
-    if bits > 0 {
-        put(pending.to_le());
-    }
-}

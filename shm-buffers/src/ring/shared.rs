@@ -1,5 +1,6 @@
 //! The memory of a ring, as both of its ends see it: where everything is, and how one end sleeps and the other wakes it.
 
+use super::words::Words;
 use super::{Arm, Bell, Corrupt};
 use crate::layout::{LINE_WORDS, Span};
 use crate::region::Region;
@@ -65,13 +66,16 @@ impl Shared {
         self.mask + 1
     }
 
-    /// `words` words of data from `position` on, as two runs (the second after the wrap).
+    /// `words` words of data from `position` on.
     #[inline]
-    pub(super) fn data(&self, position: u64, words: usize) -> (&[AtomicU64], &[AtomicU64]) {
+    pub(super) fn data(&self, position: u64, words: usize) -> Words<'_> {
         let data = &self.region.span(self.span)[DATA..];
         let start = (position & self.mask) as usize;
         let first = words.min(data.len() - start);
-        (&data[start..start + first], &data[..words - first])
+        Words {
+            first: &data[start..start + first],
+            second: &data[..words - first],
+        }
     }
 
     pub(super) fn corrupt(&self, what: &'static str, value: u64, position: u64) -> Corrupt {
