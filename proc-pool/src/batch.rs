@@ -101,10 +101,7 @@ impl Batch {
 
     pub(crate) fn front(&self) -> Option<(u64, Payload<'_>)> {
         let Entry { index, end, large } = self.tasks.get(self.next)?;
-        let start = self
-            .next
-            .checked_sub(1)
-            .map_or(0, |before| self.tasks[before].end);
+        let start = self.start();
         let payload = match large {
             Some(large) => Payload::Large(large),
             None => Payload::Inline(&self.bytes[start..*end]),
@@ -117,6 +114,77 @@ impl Batch {
         // Whoever was given it keeps it alive.
         self.tasks[self.next].large = None;
         self.next += 1;
+    }
+
+    /// The tasks at the front, `most` at most, up to the first large one: all that can be sent in one go.
+    #[inline]
+    pub(crate) fn run(&self, most: usize) -> Run<'_> {
+        let waiting = &self.tasks[self.next..];
+        let small = waiting.iter().take(most).take_while(|task| task.large.is_none());
+        Run {
+            tasks: &waiting[..small.count()],
+            bytes: &self.bytes,
+            start: self.start(),
+        }
+    }
+
+    /// Removes so many tasks of a run.
+    pub(crate) fn pop_run(&mut self, tasks: usize) {
+        debug_assert!(tasks <= self.len(), "popped what is not there");
+        self.next += tasks;
+    }
+
+    /// Where the front one's bytes begin.
+    fn start(&self) -> usize {
+        self.next
+            .checked_sub(1)
+            .map_or(0, |before| self.tasks[before].end)
+    }
+}
+
+/// Small tasks that follow one another.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Run<'a> {
+    tasks: &'a [Entry],
+    bytes: &'a [u8],
+    start: usize,
+}
+
+impl<'a> Run<'a> {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.tasks.is_empty()
+    }
+
+    /// Their frames, in order.
+    #[inline]
+    pub(crate) fn frames(self) -> impl Iterator<Item = &'a [u8]> {
+        let Self { tasks, bytes, start } = self;
+        tasks.iter().scan(start, move |start, task| {
+            let frame = &bytes[*start..task.end];
+            *start = task.end;
+            Some(frame)
+        })
+    }
+
+    /// The first `tasks` of them.
+    pub(crate) fn first(self, tasks: usize) -> Self {
+        Self {
+            tasks: &self.tasks[..tasks],
+            ..self
+        }
+    }
+
+    /// All of their frames, as they follow one another.
+    pub(crate) fn bytes(self) -> &'a [u8] {
+        let end = self.tasks.last().map_or(self.start, |last| last.end);
+        &self.bytes[self.start..end]
+    }
+
+    /// Their indices, and the lengths of their frames.
+    #[inline]
+    pub(crate) fn entries(self) -> impl Iterator<Item = (u64, u32)> {
+        let lens = self.frames().map(|frame| frame.len() as u32);
+        self.tasks.iter().map(|task| task.index).zip(lens)
     }
 }
 
@@ -196,5 +264,30 @@ mod tests {
             batch.pop();
         }
         assert_eq!(batch.bytes(), 0);
+    }
+
+    #[test]
+    fn a_run_is_the_small_tasks_at_the_front() {
+        let mut batch = Batch::default();
+        let sizes = [3, 0, 2, MAX_INLINE + 1, 1];
+        for (index, size) in (0..).zip(sizes) {
+            batch.push(index, put(&vec![index as u8; size])).unwrap();
+        }
+        batch.pop();
+        let tag = Tag::Inline as u8;
+        let run = batch.run(9);
+        assert_eq!(run.frames().collect::<Vec<_>>(), [&[tag][..], &[tag, 2, 2]]);
+        assert_eq!(run.bytes(), [tag, tag, 2, 2]);
+        assert_eq!(run.entries().collect::<Vec<_>>(), [(1, 1), (2, 3)]);
+        let first = run.first(1);
+        assert_eq!((first.bytes(), first.entries().count()), (&[tag][..], 1));
+        assert!(run.first(0).is_empty() && run.first(0).bytes().is_empty());
+        assert_eq!(batch.run(1).entries().collect::<Vec<_>>(), [(1, 1)]);
+        batch.pop_run(2);
+        assert!(batch.run(9).is_empty(), "a large one comes next");
+        batch.pop();
+        assert_eq!(batch.run(9).entries().collect::<Vec<_>>(), [(4, 2)]);
+        batch.pop_run(1);
+        assert!(batch.is_empty() && batch.run(9).is_empty());
     }
 }

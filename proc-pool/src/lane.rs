@@ -16,6 +16,7 @@ use shm_buffers::claims::Giver;
 use shm_buffers::ring::{Arm, Bell, Consumer, Producer, PushError};
 use shm_buffers::slots::Slots;
 
+use crate::batch::Run;
 use crate::error::{KillReason, WorkerId};
 use crate::jobs::JobKey;
 use crate::ledger::{Kept, Ledger, Task};
@@ -196,19 +197,7 @@ impl Lane {
             Payload::Inline(frame) => frame,
             Payload::Large(large) => &large.frame,
         };
-        match self.tasks.stage(frame) {
-            Ok(()) => {}
-            // With nothing to wait for, it would be full for ever.
-            Err(PushError::Full) if self.ledger.outstanding() > 0 => {
-                self.full = true;
-                return Err(Refused::Full);
-            }
-            Err(e @ PushError::TooLarge { .. }) => return Err(Refused::Unsendable(e.to_string())),
-            Err(_) => {
-                self.broken = Some(KillReason::Corrupt);
-                return Err(Refused::Broken);
-            }
-        }
+        self.stage(frame, 0)?;
         match payload {
             Payload::Inline(frame) => self.ledger.sent(job, index, frame),
             Payload::Large(large) => {
@@ -218,6 +207,42 @@ impl Lane {
         }
         self.left = self.left.saturating_sub(1);
         Ok(())
+    }
+
+    /// Sends small tasks, as [`send`](Self::send) does one; gives how many, and why the next one was not.
+    #[inline]
+    pub(crate) fn send_run(&mut self, job: JobKey, run: Run<'_>) -> (usize, Result<(), Refused>) {
+        let mut sent = 0;
+        let mut refused = Ok(());
+        for frame in run.frames() {
+            refused = self.stage(frame, sent);
+            if refused.is_err() {
+                break;
+            }
+            sent += 1;
+        }
+        let run = run.first(sent);
+        self.ledger.sent_run(job, run.entries(), run.bytes());
+        self.left = self.left.saturating_sub(sent as u64);
+        (sent, refused)
+    }
+
+    /// Writes a frame into the ring, behind `staged` others that are not in the ledger yet.
+    #[inline]
+    fn stage(&mut self, frame: &[u8], staged: usize) -> Result<(), Refused> {
+        match self.tasks.stage(frame) {
+            Ok(()) => Ok(()),
+            // With nothing to wait for, it would be full for ever.
+            Err(PushError::Full) if self.ledger.outstanding() + staged > 0 => {
+                self.full = true;
+                Err(Refused::Full)
+            }
+            Err(e @ PushError::TooLarge { .. }) => Err(Refused::Unsendable(e.to_string())),
+            Err(_) => {
+                self.broken = Some(KillReason::Corrupt);
+                Err(Refused::Broken)
+            }
+        }
     }
 
     /// Shows what was sent and wakes the worker if it sleeps.

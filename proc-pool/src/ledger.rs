@@ -64,6 +64,12 @@ pub(crate) struct Settled<K> {
 }
 
 impl<K> Sent<K> {
+    /// The length of its payload, unless that is a large one.
+    #[inline]
+    pub(crate) fn small(&self) -> Option<usize> {
+        self.large.is_none().then_some(self.len as usize)
+    }
+
     /// The task; `frame` is its payload if it is not a large one.
     fn take(&mut self, frame: &[u8]) -> Task<K> {
         let large = self.large.take().map(|large| Kept::Large(*large));
@@ -105,6 +111,19 @@ impl<K> Ledger<K> {
             len,
             large,
         });
+    }
+
+    /// The same for several tasks: their indices, and how many of the bytes of `payloads` are each one's.
+    #[inline]
+    pub(crate) fn sent_run(&mut self, job: JobKey, tasks: impl Iterator<Item = (u64, u32)>, payloads: &[u8]) {
+        self.payloads.extend_from_slice(payloads);
+        self.sent.extend(tasks.map(|(index, len)| Sent {
+            job,
+            index,
+            deaths: 0,
+            len,
+            large: None,
+        }));
     }
 
     pub(crate) fn sent_large(&mut self, job: JobKey, index: u64, large: K) {
@@ -192,9 +211,30 @@ impl<K> Ledger<K> {
     #[inline]
     pub(crate) fn answered(&mut self) -> Option<Box<K>> {
         let sent = self.sent.pop_front()?;
-        self.used += sent.len as usize;
         self.answered += 1;
         self.recalled -= usize::from(sent.job == JobKey::NOBODY);
+        self.let_go(sent.len as usize);
+        sent.large
+    }
+
+    /// The oldest tasks, as far as they are that job's.
+    #[inline]
+    pub(crate) fn front(&self, job: JobKey) -> impl Iterator<Item = &Sent<K>> {
+        self.sent.iter().take_while(move |sent| sent.job == job)
+    }
+
+    /// The answers to the oldest `tasks` came, which are small ones of a job, of `bytes` bytes in all.
+    #[inline]
+    pub(crate) fn answered_run(&mut self, tasks: usize, bytes: usize) {
+        self.sent.drain(..tasks);
+        self.answered += tasks as u64;
+        self.let_go(bytes);
+    }
+
+    /// So many more bytes at the front of the payloads are of no more use.
+    #[inline]
+    fn let_go(&mut self, bytes: usize) {
+        self.used += bytes;
         if self.sent.is_empty() {
             self.payloads.clear();
             self.used = 0;
@@ -202,7 +242,6 @@ impl<K> Ledger<K> {
             self.payloads.drain(..self.used);
             self.used = 0;
         }
-        sent.large
     }
 
     /// The worker is gone; it said that it had started `started` tasks.
@@ -338,5 +377,30 @@ mod tests {
             assert_eq!(settled.not_started, [task(1), task(2)]);
         }
         assert_eq!(ledger(0).settle(u64::MAX).in_progress, None);
+    }
+
+    #[test]
+    fn several_at_once_are_the_same_as_one_after_the_other() {
+        let frames: Vec<Vec<u8>> = (0..2000u64).map(|index| vec![index as u8; 5]).collect();
+        let (mut one, mut many) = (Ledger::<()>::default(), Ledger::<()>::default());
+        for (index, frame) in (0..).zip(&frames) {
+            one.sent(JOB, index, frame);
+        }
+        many.sent_run(JOB, (0..2000).map(|index| (index, 5)), &frames.concat());
+        for chunk in [0, 1, 999, 500] {
+            for _ in 0..chunk {
+                one.answered();
+            }
+            let bytes = many.front(JOB).take(chunk).filter_map(Sent::small).sum();
+            many.answered_run(chunk, bytes);
+            assert_eq!(many.next(), one.next());
+            assert_eq!(many.count_answered(), one.count_answered());
+            // What is of no more use may be removed at different times.
+            assert_eq!(many.payloads[many.used..], one.payloads[one.used..]);
+        }
+        let kept = one.count_answered() + 10;
+        assert_eq!(many.recall(kept), one.recall(kept));
+        assert_eq!(many.front(JOB).count(), 10);
+        assert_eq!(many.front(JobKey::NOBODY).count(), 0);
     }
 }

@@ -126,7 +126,11 @@ impl<'p, I: Iterator, R> Map<'p, I, R> {
                 let (task, fault) = (index, *fault);
                 TaskError { task, fault }
             });
-            if self.order == Order::AsCompleted || index == self.given {
+            if self.order == Order::AsCompleted {
+                self.given += 1;
+                return Some(result);
+            }
+            if index == self.given {
                 self.early.pop_front();
                 self.given += 1;
                 return Some(result);
@@ -150,8 +154,11 @@ impl<'p, I: Iterator, R> Map<'p, I, R> {
         }
         let next = self.done.list.get_mut(self.seen)?;
         self.seen += 1;
-        // Nothing is to be left of a large one.
-        let outcome = std::mem::replace(&mut next.outcome, Outcome::Bytes { start: 0, end: 0 });
+        let outcome = match next.outcome {
+            Outcome::Bytes { start, end } => Outcome::Bytes { start, end },
+            // Nothing is to be left of a large one.
+            _ => std::mem::replace(&mut next.outcome, Outcome::Bytes { start: 0, end: 0 }),
+        };
         let index = next.index;
         Some(Completion { index, outcome })
     }

@@ -8,7 +8,6 @@ use crate::error::{Fault, KillReason, PoolError};
 use crate::jobs::JobKey;
 use crate::keeper::Order;
 use crate::lane::{Armed, Refused, Wake};
-use crate::payload::Payload;
 
 impl Core {
     pub(super) fn fault(&mut self, job: JobKey, index: u64, fault: Fault) {
@@ -58,19 +57,34 @@ impl Core {
         for level in [level, usize::MAX] {
             for member in self.members.iter_mut().flatten().filter(open) {
                 let most = level.saturating_sub(member.lane.outstanding());
-                for _ in 0..most.min(member.lane.room()) {
-                    let Some((index, payload)) = batch.front() else {
-                        break;
-                    };
-                    let large = matches!(payload, Payload::Large(_));
-                    match member.lane.send(key, index, payload) {
-                        Ok(()) => {}
-                        Err(Refused::Full | Refused::Broken) => break,
-                        Err(Refused::Unsendable(reason)) => unsendable.push((index, reason)),
+                let mut most = most.min(member.lane.room());
+                while most > 0 {
+                    let run = batch.run(most);
+                    if run.is_empty() {
+                        // The next one is large, or there is none.
+                        let Some((index, payload)) = batch.front() else {
+                            break;
+                        };
+                        match member.lane.send(key, index, payload) {
+                            Ok(()) => {}
+                            Err(Refused::Full | Refused::Broken) => break,
+                            Err(Refused::Unsendable(reason)) => unsendable.push((index, reason)),
+                        }
+                        batch.pop();
+                        most = (most - 1).min(member.lane.room());
+                        continue;
                     }
-                    batch.pop();
-                    if large && member.lane.room() == 0 {
-                        break;
+                    let (sent, refused) = member.lane.send_run(key, run);
+                    batch.pop_run(sent);
+                    most -= sent;
+                    match (refused, batch.front()) {
+                        (Err(Refused::Unsendable(reason)), Some((index, _))) => {
+                            unsendable.push((index, reason));
+                            batch.pop();
+                            most -= 1;
+                        }
+                        (Err(_), _) => break,
+                        (Ok(()), _) => {}
                     }
                 }
                 member.lane.publish();

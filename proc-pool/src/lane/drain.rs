@@ -5,10 +5,10 @@ use shm_buffers::ring::Bell;
 use super::Lane;
 use super::read::{Read, read};
 use crate::error::KillReason;
-use crate::jobs::{Completion, Completions, JobKey, Jobs};
+use crate::jobs::{Completion, Completions, JobKey, Jobs, Outcome};
 use crate::ledger::{Kept, Settled, Task};
 use crate::payload::Large;
-use crate::protocol::{leader, slot};
+use crate::protocol::{Tag, leader, slot};
 
 /// Why no more of a job's outcomes were taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +18,21 @@ enum Run {
     /// None is there now.
     Dry,
 }
+
+/// Why no more small outputs were taken.
+#[derive(Debug)]
+enum Stop {
+    /// The next one is another job's, or there is none.
+    Over,
+    /// None is there now.
+    Dry,
+    /// The ring is.
+    Corrupt,
+    /// Something else came for that task; it begins there.
+    Other { index: u64, start: usize },
+}
+
+const INLINE: u8 = Tag::Inline as u8;
 
 impl Lane {
     /// Takes every outcome that is there to its job; gives how many there were.
@@ -71,17 +86,19 @@ impl Lane {
     /// Takes outcomes for as long as they are `key`'s; gives how many tasks were finished.
     fn drain_job(&mut self, key: JobKey, done: &mut Completions, attached: &mut bool) -> (usize, Run) {
         let mut count = 0;
-        while let Some((_, index)) = self.ledger.next().filter(|(next, _)| *next == key) {
-            let start = done.bytes.len();
-            let read = match self.outcomes.pop(&mut done.bytes) {
-                Ok(Some(_)) => read(self.worker, &mut done.bytes, start),
-                Ok(None) => return (count, Run::Dry),
-                Err(_) => {
+        loop {
+            let (small, stop) = self.drain_small(key, done);
+            count += small;
+            let (index, start) = match stop {
+                Stop::Other { index, start } => (index, start),
+                Stop::Over => return (count, Run::Over),
+                Stop::Dry => return (count, Run::Dry),
+                Stop::Corrupt => {
                     self.broken = Some(KillReason::Corrupt);
                     return (count, Run::Dry);
                 }
             };
-            let outcome = match read {
+            let outcome = match read(self.worker, &mut done.bytes, start) {
                 Read::Small(outcome) => outcome,
                 Read::Large(outcome) => {
                     *attached = true;
@@ -111,7 +128,37 @@ impl Lane {
                 count += 1;
             }
         }
-        (count, Run::Over)
+    }
+
+    /// Takes small outputs of small tasks for as long as nothing else of `key`'s comes; gives how many there were.
+    fn drain_small(&mut self, key: JobKey, done: &mut Completions) -> (usize, Stop) {
+        let mut stop = Stop::Over;
+        let mut count = 0;
+        let mut bytes = 0;
+        for sent in self.ledger.front(key) {
+            let start = done.bytes.len();
+            stop = match self.outcomes.pop(&mut done.bytes) {
+                Ok(Some(_)) => Stop::Over,
+                Ok(None) => Stop::Dry,
+                Err(_) => Stop::Corrupt,
+            };
+            if !matches!(stop, Stop::Over) {
+                break;
+            }
+            let index = sent.index;
+            let small = sent.small().filter(|_| key != JobKey::NOBODY);
+            let (Some(len), Some(&INLINE)) = (small, done.bytes.get(start)) else {
+                stop = Stop::Other { index, start };
+                break;
+            };
+            let (start, end) = (start + 1, done.bytes.len());
+            let outcome = Outcome::Bytes { start, end };
+            done.list.push(Completion { index, outcome });
+            count += 1;
+            bytes += len;
+        }
+        self.ledger.answered_run(count, bytes);
+        (count, stop)
     }
 
     #[inline]
