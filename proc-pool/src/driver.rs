@@ -298,7 +298,12 @@ impl Driver {
 
     /// Looks on for a moment, where a core is free to do so.
     fn spin<R>(&self, spinner: &mut Spinner, ready: &mut impl FnMut(&mut Core) -> Option<R>) -> Option<R> {
+        // Whoever was just woken may wait for this core: it is given away before anything else.
+        let mut first = true;
         let found = spinner.look_on(|| {
+            if !std::mem::take(&mut first) {
+                pause();
+            }
             let mut core = self.core();
             let busy = core.busy();
             if busy == 0 || busy >= self.cores {
@@ -310,8 +315,6 @@ impl Driver {
                     return ControlFlow::Break(Some(result));
                 }
             }
-            drop(core);
-            pause();
             ControlFlow::Continue(())
         });
         found.flatten()

@@ -197,7 +197,8 @@ impl Lane {
             Payload::Inline(frame) => frame,
             Payload::Large(large) => &large.frame,
         };
-        self.stage(frame, 0)?;
+        let staged = self.tasks.stage(frame);
+        staged.map_err(|e| self.refused(e, 0))?;
         match payload {
             Payload::Inline(frame) => self.ledger.sent(job, index, frame),
             Payload::Large(large) => {
@@ -212,35 +213,27 @@ impl Lane {
     /// Sends small tasks, as [`send`](Self::send) does one; gives how many, and why the next one was not.
     #[inline]
     pub(crate) fn send_run(&mut self, job: JobKey, run: Run<'_>) -> (usize, Result<(), Refused>) {
-        let mut sent = 0;
-        let mut refused = Ok(());
-        for frame in run.frames() {
-            refused = self.stage(frame, sent);
-            if refused.is_err() {
-                break;
-            }
-            sent += 1;
-        }
+        let (sent, refused) = self.tasks.stage_all(run.frames());
+        let refused = refused.map_err(|e| self.refused(e, sent));
         let run = run.first(sent);
         self.ledger.sent_run(job, run.entries(), run.bytes());
         self.left = self.left.saturating_sub(sent as u64);
         (sent, refused)
     }
 
-    /// Writes a frame into the ring, behind `staged` others that are not in the ledger yet.
-    #[inline]
-    fn stage(&mut self, frame: &[u8], staged: usize) -> Result<(), Refused> {
-        match self.tasks.stage(frame) {
-            Ok(()) => Ok(()),
+    /// Why a frame was not written into the ring, behind `staged` others that are not in the ledger yet.
+    #[cold]
+    fn refused(&mut self, error: PushError, staged: usize) -> Refused {
+        match error {
             // With nothing to wait for, it would be full for ever.
-            Err(PushError::Full) if self.ledger.outstanding() + staged > 0 => {
+            PushError::Full if self.ledger.outstanding() + staged > 0 => {
                 self.full = true;
-                Err(Refused::Full)
+                Refused::Full
             }
-            Err(e @ PushError::TooLarge { .. }) => Err(Refused::Unsendable(e.to_string())),
-            Err(_) => {
+            PushError::TooLarge { .. } => Refused::Unsendable(error.to_string()),
+            _ => {
                 self.broken = Some(KillReason::Corrupt);
-                Err(Refused::Broken)
+                Refused::Broken
             }
         }
     }

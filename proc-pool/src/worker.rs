@@ -321,8 +321,10 @@ impl Process {
     fn wait_for_task(&mut self) -> Result<(), Ended> {
         if let Some(spinner) = &mut self.spinner {
             let tasks = &mut self.tasks;
+            // The leader may wait for this core, and for nothing else: it has it after the first look.
+            let mut looks = 1;
             let found = spinner.look_on(|| {
-                for _ in 0..LOOKS {
+                for _ in 0..std::mem::replace(&mut looks, LOOKS) {
                     if tasks.is_empty() == Ok(false) {
                         return ControlFlow::Break(());
                     }

@@ -200,6 +200,37 @@ impl Producer {
         Ok(())
     }
 
+    /// Stages frames one after the other, which costs less than staging each; gives how many, and why the next one was not.
+    #[inline]
+    pub fn stage_all<'f>(
+        &mut self,
+        mut frames: impl Iterator<Item = &'f [u8]>,
+    ) -> (usize, Result<(), PushError>) {
+        let mut staged = 0;
+        loop {
+            let words = self.ring.words();
+            let end = self.head + self.ring.capacity();
+            let other = frames.by_ref().find(|frame| {
+                let len = frame.len();
+                if len > SMALL || self.tail == end {
+                    return true;
+                }
+                words[self.ring.index(self.tail)].store(small_frame(&[frame], len), Ordering::Relaxed);
+                self.tail += 1;
+                self.frames += 1;
+                staged += 1;
+                false
+            });
+            let Some(frame) = other else {
+                return (staged, Ok(()));
+            };
+            match self.stage(frame) {
+                Ok(()) => staged += 1,
+                Err(e) => return (staged, Err(e)),
+            }
+        }
+    }
+
     /// Shows every staged frame to the consumer and tells whether it has to be woken.
     #[inline]
     pub fn publish(&mut self) -> Bell {
@@ -379,6 +410,42 @@ impl Consumer {
     /// Takes the wish of [`arm`](Self::arm) back: [`Arm::BellComing`] if it was already granted.
     pub fn disarm(&mut self) -> Arm {
         self.ring.disarm(DATA_MARK)
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod runs {
+    //! Many frames at once are the same as one after the other.
+
+    use super::*;
+
+    #[test]
+    fn frames_of_all_sizes_until_it_is_full_and_again() {
+        let frames: Vec<Vec<u8>> = (0..40).map(|i| vec![i as u8; i % 13]).collect();
+        let (mut one, mut from_one) = in_process(256);
+        let (mut all, mut from_all) = in_process(256);
+        let mut next = 0;
+        while next < frames.len() {
+            let each = frames[next..].iter().take_while(|frame| one.stage(frame).is_ok());
+            let each = each.count();
+            let (staged, refused) = all.stage_all(frames[next..].iter().map(Vec::as_slice));
+            assert_eq!(staged, each);
+            assert_eq!(refused.is_err(), next + staged < frames.len());
+            assert!(matches!(refused, Ok(()) | Err(PushError::Full)));
+            one.publish_quietly();
+            all.publish_quietly();
+            for frame in &frames[next..next + staged] {
+                let (mut got, mut other) = (Vec::new(), Vec::new());
+                from_one.pop(&mut got).expect("it is whole");
+                from_all.pop(&mut other).expect("it is whole");
+                assert_eq!((&got, &other), (frame, frame));
+            }
+            assert!(staged > 0);
+            next += staged;
+        }
+        let too_large = vec![0; 1000];
+        let (staged, refused) = all.stage_all([&[1][..], &too_large].into_iter());
+        assert!(matches!((staged, refused), (1, Err(PushError::TooLarge { .. }))));
     }
 }
 
