@@ -63,6 +63,17 @@ struct Member {
     expired: Option<(JobKey, u64)>,
 }
 
+impl Member {
+    /// Tasks that it may be given now. To one that is about to be killed, none: it could begin with them before that, and
+    /// they would be charged with its death.
+    fn room(&self) -> usize {
+        match self.ready && !self.condemned {
+            true => self.lane.room(),
+            false => 0,
+        }
+    }
+}
+
 /// A process that was started, connected or not.
 #[derive(Debug)]
 struct Birth {

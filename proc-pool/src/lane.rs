@@ -159,6 +159,14 @@ impl Lane {
         self.ledger.has(job)
     }
 
+    /// Whether the worker has gone on to tasks behind that job's, whose outcome it has told then.
+    pub(crate) fn has_done(&self, job: JobKey) -> bool {
+        let last = self.ledger.count_answered() + self.ledger.outstanding() as u64;
+        let begun = self.claims.begun();
+        // One that says it began more than it was sent has told nothing.
+        begun <= last && self.ledger.place(job).is_some_and(|place| begun > place)
+    }
+
     /// Why the worker has to end, if it has to.
     pub(crate) fn broken(&self) -> Option<KillReason> {
         self.broken

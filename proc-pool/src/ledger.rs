@@ -160,6 +160,12 @@ impl<K> Ledger<K> {
         self.sent.iter().any(|sent| sent.job == job)
     }
 
+    /// Which of the worker's tasks that job's first one is, counted from one since the worker's start.
+    pub(crate) fn place(&self, job: JobKey) -> Option<u64> {
+        let before = self.sent.iter().position(|sent| sent.job == job)?;
+        Some(self.answered + before as u64 + 1)
+    }
+
     /// Whether it still has to tell of tasks that were taken back.
     pub(crate) fn has_recalled(&self) -> bool {
         self.recalled > 0
@@ -398,6 +404,7 @@ mod tests {
             // What is of no more use may be removed at different times.
             assert_eq!(many.payloads[many.used..], one.payloads[one.used..]);
         }
+        assert_eq!(many.place(JOB), Some(1501));
         let kept = one.count_answered() + 10;
         assert_eq!(many.recall(kept), one.recall(kept));
         assert_eq!(many.front(JOB).count(), 10);

@@ -54,12 +54,18 @@ impl Core {
         if let Some(member) = at.and_then(|at| self.members.iter_mut().flatten().nth(at)) {
             let back = member.lane.recall();
             let begun = !back.iter().any(|task| task.job == key);
+            // Its outcome is there: whatever the worker does now is another one's.
+            let over = begun && member.lane.has_done(key);
             let worker = member.incarnation.worker;
-            if begun && running == Running::IsKilled && !member.condemned {
+            if begun && !over && running == Running::IsKilled && !member.condemned {
                 member.condemned = true;
                 self.order(Order::Kill(worker, KillReason::Cancelled));
             }
             self.take_back(back);
+            if over {
+                self.dispatch_backlog();
+                return Cancelled::Finished;
+            }
             if begun && running == Running::GoesOn {
                 return Cancelled::Running;
             }
@@ -111,7 +117,7 @@ impl Core {
     /// Gives tasks that wait behind one that takes long to workers that have nothing to do; gives when to look again.
     pub(crate) fn rebalance(&mut self, now: Instant) -> Option<Duration> {
         let mut members = self.members.iter().flatten();
-        let idle = members.any(|m| m.ready && !m.condemned && m.lane.outstanding() == 0 && m.lane.room() > 0);
+        let idle = members.any(|m| m.lane.outstanding() == 0 && m.room() > 0);
         if !idle || !self.backlog.is_empty() {
             return None;
         }

@@ -23,13 +23,7 @@ impl Core {
         if self.failure.is_some() || self.is_cancelled() {
             return 64;
         }
-        let room: usize = self
-            .members
-            .iter()
-            .flatten()
-            .filter(|m| m.ready)
-            .map(|m| m.lane.room())
-            .sum();
+        let room: usize = self.members.iter().flatten().map(Member::room).sum();
         room.saturating_sub(self.backlog.len())
     }
 
@@ -45,7 +39,7 @@ impl Core {
             }
             return;
         }
-        let open = |member: &&mut Member| member.ready && member.lane.room() > 0;
+        let open = |member: &&mut Member| member.room() > 0;
         let lanes = self.members.iter_mut().flatten().filter(open);
         let (lanes, waiting) = lanes.fold((0, 0), |(lanes, waiting), member| {
             (lanes + 1, waiting + member.lane.outstanding())
@@ -57,7 +51,7 @@ impl Core {
         for level in [level, usize::MAX] {
             for member in self.members.iter_mut().flatten().filter(open) {
                 let most = level.saturating_sub(member.lane.outstanding());
-                let mut most = most.min(member.lane.room());
+                let mut most = most.min(member.room());
                 while most > 0 {
                     let run = batch.run(most);
                     if run.is_empty() {
@@ -71,7 +65,7 @@ impl Core {
                             Err(Refused::Unsendable(reason)) => unsendable.push((index, reason)),
                         }
                         batch.pop();
-                        most = (most - 1).min(member.lane.room());
+                        most = (most - 1).min(member.room());
                         continue;
                     }
                     let (sent, refused) = member.lane.send_run(key, run);
@@ -115,7 +109,7 @@ impl Core {
                 continue;
             }
             let open = self.members.iter_mut().flatten();
-            let open = open.filter(|m| m.ready && m.lane.room() > 0);
+            let open = open.filter(|m| m.room() > 0);
             let Some(member) = open.min_by_key(|m| m.lane.outstanding()) else {
                 self.backlog.push_front(task);
                 break;

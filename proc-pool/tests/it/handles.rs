@@ -211,3 +211,32 @@ fn nobody_waits_behind_a_slow_task_while_another_worker_is_idle() {
     );
     assert_eq!(stats.deaths, 0);
 }
+
+/// Takes as long as it is told.
+fn nap(us: u64) -> u64 {
+    thread::sleep(Duration::from_micros(us));
+    us
+}
+
+#[test]
+fn who_is_killed_takes_nobody_along() {
+    let _watchdog = watchdog(120);
+    let pool = pool(1, nap);
+    for round in 0..60 {
+        let us = round * 10;
+        let (first, second) = (pool.submit(us), pool.submit(us));
+        // It runs, is over, or has not begun: what is killed is that task, or nothing.
+        thread::sleep(Duration::from_micros(300));
+        let killed = first.kill();
+        let third = pool.submit(us);
+        match (first.wait(), killed) {
+            (Err(error), Cancelled::Withdrawn) => {
+                assert!(matches!(error.fault, Fault::Cancelled), "{error}");
+            }
+            (result, _) => assert_eq!(result.expect("it was over"), us),
+        }
+        for other in [second, third] {
+            assert_eq!(other.wait().expect("nobody killed it"), us, "round {round}");
+        }
+    }
+}
