@@ -55,6 +55,8 @@ pub use layout::{Layout, Span};
 pub use model::Compression;
 #[cfg(not(loom))]
 pub use model::{Image, LoadSharedError, OpenError, SaveError, SaveOptions, VerifyError, share, share_move};
+#[cfg(not(loom))]
+pub use os::descriptors;
 pub use region::Region;
 #[cfg(not(loom))]
 pub use region::RegionHandle;

@@ -33,6 +33,7 @@ enum Memory {
 #[cfg(not(loom))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RegionHandle {
+    #[serde(serialize_with = "os::descriptors::serialize_read_write")]
     locator: Locator,
     len: usize,
 }

@@ -217,6 +217,7 @@ impl std::ops::Deref for Segment {
 /// What crosses to another process: a few bytes that tell where a segment is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SegmentHandle {
+    #[serde(serialize_with = "os::descriptors::serialize_read_only")]
     pub(crate) locator: Locator,
     pub(crate) len: usize,
 }

@@ -4,6 +4,7 @@
 //! - `Locator`: what another process needs to find it.
 //! - `Mapping`: a mapping in this process.
 
+pub mod descriptors;
 mod file_image;
 #[cfg(target_os = "linux")]
 pub(crate) mod futex;

@@ -6,10 +6,12 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use memmap2::{MmapOptions, MmapRaw};
 use rustix::fs::{Mode, OFlags};
 
+use super::descriptors::adopted;
 use super::{Access, Locator, Mapping, space};
 use crate::backing::{Backing, BackingKind, Pages};
 use crate::error::{AttachError, CreateError};
@@ -360,17 +362,28 @@ pub(super) fn attach(locator: &Locator, len: usize, access: Access) -> Result<Ma
         } else {
             OFlags::RDWR
         };
-    let fd: OwnedFd = match locator {
-        Locator::Descriptor { pid, fd, .. } => {
-            rustix::fs::open(format!("/proc/{pid}/fd/{fd}"), flags, Mode::empty())
-                .map_err(|e| unreachable(e.into()))?
-        }
-        Locator::Name(name) => named::open(name, access).map_err(unreachable)?,
+    let fd: Arc<OwnedFd> = match locator {
+        Locator::Descriptor {
+            pid,
+            fd,
+            device,
+            inode,
+            ..
+        } => match adopted((*device, *inode)) {
+            Some(fd) => fd,
+            None => {
+                let fd = rustix::fs::open(format!("/proc/{pid}/fd/{fd}"), flags, Mode::empty());
+                Arc::new(fd.map_err(|e| unreachable(e.into()))?)
+            }
+        },
+        Locator::Name(name) => Arc::new(named::open(name, access).map_err(unreachable)?),
         Locator::Path(path) | Locator::File { path, .. } => {
-            rustix::fs::open(path, flags, Mode::empty()).map_err(|e| unreachable(e.into()))?
+            let fd = rustix::fs::open(path, flags, Mode::empty());
+            Arc::new(fd.map_err(|e| unreachable(e.into()))?)
         }
     };
-    let stat = rustix::fs::fstat(&fd).map_err(|e| unreachable(e.into()))?;
+    let fd = fd.as_fd();
+    let stat = rustix::fs::fstat(fd).map_err(|e| unreachable(e.into()))?;
     let same = match locator {
         Locator::Descriptor { device, inode, .. } => {
             stat.st_dev as u64 == *device && stat.st_ino as u64 == *inode
@@ -396,10 +409,10 @@ pub(super) fn attach(locator: &Locator, len: usize, access: Access) -> Result<Ma
             kind: BackingKind::Anonymous,
             ..
         } => {
-            if !is_sealed(&fd, access) {
+            if !is_sealed(fd, access) {
                 return Err(AttachError::Unsealed { what: what() });
             }
-            match rustix::fs::fstatfs(&fd) {
+            match rustix::fs::fstatfs(fd) {
                 Ok(fs) if fs.f_type == HUGETLBFS => whole_blocks(&stat, len).map_err(map_failed)?,
                 _ => len,
             }

@@ -27,7 +27,7 @@ pub(super) const FENCES: &[Fence] = &[
     },
     Fence {
         path: "proc-pool/src/init.rs",
-        reason: "takes the worker's ticket out of the environment; places a constructor in test binaries",
+        reason: "places a constructor in test binaries",
     },
     Fence {
         path: "proc-pool/src/op.rs",
@@ -50,8 +50,20 @@ pub(super) const FENCES: &[Fence] = &[
         reason: "dladdr and _exit",
     },
     Fence {
+        path: "proc-pool/src/os/unix/credentials.rs",
+        reason: "asks the system about privileges, and about the process behind a socket",
+    },
+    Fence {
+        path: "proc-pool/src/os/unix/introduction.rs",
+        reason: "takes over and closes descriptors that this process has inherited",
+    },
+    Fence {
         path: "proc-pool/src/os/windows.rs",
         reason: "asks the system about files, modules, clocks and processes, and ends this one",
+    },
+    Fence {
+        path: "proc-pool/src/os/windows/introduction.rs",
+        reason: "reads the standard input that it has inherited, and asks for its parent",
     },
     Fence {
         path: "proc-pool/src/os/windows/job.rs",
@@ -72,6 +84,10 @@ pub(super) const FENCES: &[Fence] = &[
     Fence {
         path: "shm-buffers/src/buffer.rs",
         reason: "a typed slice that owns its memory through a shared pointer",
+    },
+    Fence {
+        path: "shm-buffers/src/os/descriptors.rs",
+        reason: "duplicates a descriptor whose number a handle has",
     },
     Fence {
         path: "shm-buffers/src/os/futex.rs",

@@ -1,0 +1,282 @@
+//! Descriptors that travel with handles: [`collect`] finds those that handles lead to while they are serialized, and
+//! [`adopt`] takes them in where the handles arrive.
+//!
+//! A handle to anonymous memory names a descriptor of its owner. A process that was handed that descriptor attaches
+//! through it. Any other process has to open it through `/proc`, which takes the same user, a mounted `/proc`, and an owner
+//! that is dumpable.
+
+use super::{Access, Locator};
+
+/// What handles lead to, kept open: nothing on systems where shared memory has a name.
+#[derive(Debug, Default)]
+pub struct Descriptors(#[cfg(unix)] Vec<unix::Descriptor>);
+
+impl Descriptors {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        #[cfg(unix)]
+        {
+            self.0.len()
+        }
+        #[cfg(not(unix))]
+        {
+            0
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Runs `serialize` and returns its result with what the handles that it serialized lead to. The descriptors stay open,
+/// and lead to the same memory, also after the handles' owners are dropped.
+///
+/// A descriptor that can't be duplicated (this process may have no more files) is left out: its handle then leads
+/// through `/proc`.
+pub fn collect<R>(serialize: impl FnOnce() -> R) -> (R, Descriptors) {
+    #[cfg(unix)]
+    {
+        unix::collect(serialize)
+    }
+    #[cfg(not(unix))]
+    {
+        (serialize(), Descriptors::default())
+    }
+}
+
+/// Serializes a locator that is attached read-only, and collects what it leads to.
+pub(crate) fn serialize_read_only<S: serde::Serializer>(locator: &Locator, to: S) -> Result<S::Ok, S::Error> {
+    note(locator, Access::ReadOnly);
+    serde::Serialize::serialize(locator, to)
+}
+
+/// As [`serialize_read_only`], for one that is attached for writing as well.
+pub(crate) fn serialize_read_write<S: serde::Serializer>(
+    locator: &Locator,
+    to: S,
+) -> Result<S::Ok, S::Error> {
+    note(locator, Access::ReadWrite);
+    serde::Serialize::serialize(locator, to)
+}
+
+fn note(locator: &Locator, access: Access) {
+    #[cfg(unix)]
+    unix::note(locator, access);
+    #[cfg(not(unix))]
+    let _ = (locator, access);
+}
+
+#[cfg(unix)]
+pub use unix::adopt;
+#[cfg(unix)]
+pub(crate) use unix::adopted;
+
+#[cfg(unix)]
+#[allow(unsafe_code)]
+mod unix {
+    use std::cell::RefCell;
+    use std::io;
+    use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+    use std::sync::{Arc, Mutex, PoisonError};
+
+    use rustix::fs::{Mode, OFlags};
+
+    use super::{Access, Descriptors, Locator};
+
+    /// An open file, and which one it is.
+    #[derive(Debug)]
+    pub(super) struct Descriptor {
+        fd: OwnedFd,
+        file: FileId,
+        access: Access,
+    }
+
+    /// Device and inode.
+    type FileId = (u64, u64);
+
+    fn file_id(fd: impl AsFd) -> io::Result<FileId> {
+        let stat = rustix::fs::fstat(fd)?;
+        Ok((stat.st_dev as u64, stat.st_ino as u64))
+    }
+
+    impl Descriptors {
+        /// The descriptors, to be sent to the process that gets the handles.
+        pub fn as_fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+            self.0.iter().map(|descriptor| descriptor.fd.as_fd())
+        }
+    }
+
+    thread_local! {
+        /// The collection that is under way on this thread.
+        static COLLECTING: RefCell<Option<Vec<Descriptor>>> = const { RefCell::new(None) };
+    }
+
+    pub(super) fn collect<R>(serialize: impl FnOnce() -> R) -> (R, Descriptors) {
+        /// Puts the outer collection back, also when `serialize` panics.
+        struct Restore(Option<Vec<Descriptor>>);
+        impl Drop for Restore {
+            fn drop(&mut self) {
+                let outer = self.0.take();
+                COLLECTING.with(|collecting| *collecting.borrow_mut() = outer);
+            }
+        }
+        let outer = COLLECTING.with(|collecting| collecting.replace(Some(Vec::new())));
+        let _restore = Restore(outer);
+        let result = serialize();
+        let found = COLLECTING.with(|collecting| collecting.take());
+        (result, Descriptors(found.unwrap_or_default()))
+    }
+
+    pub(super) fn note(locator: &Locator, access: Access) {
+        let Locator::Descriptor {
+            pid,
+            fd,
+            device,
+            inode,
+            ..
+        } = locator
+        else {
+            return;
+        };
+        COLLECTING.with(|collecting| {
+            let Some(found) = &mut *collecting.borrow_mut() else {
+                return;
+            };
+            let file = (*device, *inode);
+            if found.iter().any(|it| it.file == file && it.access == access) {
+                return;
+            }
+            let own = *pid == std::process::id();
+            let fd = match adopted(file) {
+                Some(adopted) => adopted.try_clone().ok(),
+                None if own => reopen(*fd, access).ok(),
+                None => None,
+            };
+            // A handle that outlived its memory may name another file by now.
+            if let Some(fd) = fd.filter(|fd| file_id(fd).is_ok_and(|it| it == file)) {
+                found.push(Descriptor { fd, file, access });
+            }
+        });
+    }
+
+    /// Opens a file of this process again. A descriptor that was opened read-only can't be mapped for writing later.
+    fn reopen(fd: i32, access: Access) -> io::Result<OwnedFd> {
+        if access == Access::ReadOnly && cfg!(target_os = "linux") {
+            // NONBLOCK: a descriptor that was used again may be a pipe.
+            let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+            if let Ok(fd) = rustix::fs::open(format!("/proc/self/fd/{fd}"), flags, Mode::empty()) {
+                return Ok(fd);
+            }
+        }
+        // SAFETY: the descriptor is borrowed for one system call, which refuses a number that is not open; what it
+        // duplicates is compared with the file that the handle was made for before it is used.
+        let fd = unsafe { BorrowedFd::borrow_raw(fd) };
+        Ok(rustix::io::fcntl_dupfd_cloexec(fd, 3)?)
+    }
+
+    /// What this process was handed: a few, for as long as it lives.
+    static ADOPTED: Mutex<Vec<(FileId, Arc<OwnedFd>)>> = Mutex::new(Vec::new());
+
+    /// Keeps a descriptor that came with handles, so that they can be attached through it.
+    ///
+    /// # Errors
+    /// When the descriptor is not open.
+    pub fn adopt(fd: OwnedFd) -> io::Result<()> {
+        let file = file_id(&fd)?;
+        let mut adopted = ADOPTED.lock().unwrap_or_else(PoisonError::into_inner);
+        adopted.push((file, Arc::new(fd)));
+        Ok(())
+    }
+
+    /// The descriptor of that file, if this process was handed one.
+    pub(crate) fn adopted(file: FileId) -> Option<Arc<OwnedFd>> {
+        let adopted = ADOPTED.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = adopted.iter().find(|(it, _)| *it == file);
+        found.map(|(_, fd)| fd.clone())
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use super::*;
+    use crate::{Backing, Region, Segment, SegmentHandle, SegmentMut};
+
+    fn segment(bytes: &[u8]) -> Segment {
+        let mut segment = SegmentMut::create(&Backing::Anonymous, bytes.len()).expect("there is room");
+        segment.copy_from_slice(bytes);
+        segment.freeze().expect("it can be sealed")
+    }
+
+    fn encoded(handles: &[SegmentHandle]) -> String {
+        serde_json::to_string(handles).expect("handles can be serialized")
+    }
+
+    #[test]
+    fn a_serialized_handle_is_collected_with_its_descriptor() {
+        let (one, other) = (segment(b"one"), segment(b"other"));
+        let handles = [&one, &other, &one].map(|it| it.handle().expect("it is its owner"));
+        let (_, none) = collect(|| ());
+        assert!(none.is_empty());
+        let (_, found) = collect(|| encoded(&handles));
+        assert_eq!(found.len(), 2);
+        // Outside of a collection, serializing a handle has no effect.
+        let _ = encoded(&handles);
+        let (inner, outer) = collect(|| {
+            let _ = encoded(&handles[..1]);
+            collect(|| encoded(&handles[1..2])).1
+        });
+        assert_eq!((inner.len(), outer.len()), (1, 1));
+    }
+
+    #[test]
+    fn a_segment_is_reached_through_an_adopted_descriptor_after_its_owner_is_gone() {
+        let owner = segment(b"kept");
+        let handle = owner.handle().expect("it is its owner");
+        let (_, found) = collect(|| encoded(std::slice::from_ref(&handle)));
+        drop(owner);
+        for fd in found.as_fds() {
+            adopt(fd.try_clone_to_owned().expect("there are files left")).expect("it is open");
+        }
+        drop(found);
+        let attached = Segment::attach(&handle).expect("the descriptor was adopted");
+        assert_eq!(&attached[..], b"kept");
+        // It can be handed on.
+        let (_, again) = collect(|| encoded(&[handle]));
+        assert_eq!(again.len(), 1);
+    }
+
+    #[test]
+    fn a_segment_travels_read_only_and_a_region_writable() {
+        let (segment, region) = (
+            segment(b"bytes"),
+            Region::create(&Backing::Anonymous, 64).expect("room"),
+        );
+        let mode = |found: &Descriptors| {
+            let fd = found
+                .as_fds()
+                .next()
+                .expect("one")
+                .as_fd()
+                .try_clone_to_owned()
+                .expect("files");
+            rustix::fs::fcntl_getfl(fd).expect("it is open") & rustix::fs::OFlags::RWMODE
+        };
+        let (_, found) = collect(|| encoded(&[segment.handle().expect("its owner")]));
+        assert_eq!(mode(&found), rustix::fs::OFlags::RDONLY);
+        let (_, found) = collect(|| serde_json::to_string(&region.handle().expect("its owner")));
+        assert_eq!(mode(&found), rustix::fs::OFlags::RDWR);
+    }
+
+    #[test]
+    fn a_handle_that_outlived_its_memory_is_not_collected() {
+        let owner = segment(b"gone");
+        let handle = owner.handle().expect("it is its owner");
+        drop(owner);
+        let (_, found) = collect(|| encoded(&[handle]));
+        assert!(found.is_empty());
+    }
+}
