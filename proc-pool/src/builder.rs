@@ -8,13 +8,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shm_buffers::Backing;
+use shm_buffers::descriptors::Descriptors;
 
 use crate::interrupt::{OnInterrupt, Reactions};
 use crate::launch::Launch;
 use crate::limits::Limits;
 use crate::observer::{Nobody, Observer};
 use crate::printed::Redirect;
-use crate::protocol::Sizes;
+use crate::protocol::{Inherited, Sizes};
 use crate::snapshot::Snapshot;
 use crate::supervisor::Patience;
 use crate::threads::Threads;
@@ -30,6 +31,9 @@ pub struct Builder {
     lifespan: Option<u64>,
     sizes: Sizes,
     backing: Backing,
+    /// What handles in the initial value lead to.
+    descriptors: Vec<Arc<Descriptors>>,
+    inherited: Inherited,
     observer: Arc<dyn Observer>,
     launch: Launch,
     /// For the workers, theirs, and so on.
@@ -64,6 +68,8 @@ impl Default for Builder {
                 timing: tally::slots(Timing::default()),
             },
             backing: Backing::Auto,
+            descriptors: Vec::new(),
+            inherited: Inherited::default(),
             observer: Arc::new(Nobody),
             launch: Launch::default(),
             threads: Vec::new(),
@@ -81,6 +87,22 @@ impl Builder {
     /// How many workers (default: [`Workers::All`]).
     pub fn workers(mut self, workers: Workers) -> Self {
         self.workers = workers;
+        self
+    }
+
+    /// Which of this process's open files each worker keeps (default: [`Inherited::Nothing`]).
+    pub fn inherited(mut self, inherited: Inherited) -> Self {
+        self.inherited = inherited;
+        self
+    }
+
+    /// Hands descriptors to every worker, which attaches the handles that they belong to through them. It is needed only for
+    /// handles that were serialized by the program itself, as for [`build_bytes`](Self::build_bytes): what handles in other
+    /// initial values lead to is found when they are encoded.
+    pub fn pass(mut self, descriptors: Descriptors) -> Self {
+        if !descriptors.is_empty() {
+            self.descriptors.push(Arc::new(descriptors));
+        }
         self
     }
 

@@ -12,7 +12,6 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
-use ipc_channel::ipc::IpcReceiver;
 use shm_buffers::slots::Slots;
 
 pub(crate) use single::Running;
@@ -26,6 +25,7 @@ use crate::lane::Lane;
 use crate::ledger::Task;
 use crate::limits::Limits;
 use crate::observer::LastWords;
+use crate::os::Notes;
 use crate::payload::Large;
 use crate::protocol::Note;
 use crate::stats::Stats;
@@ -109,7 +109,7 @@ pub(crate) struct Core {
     /// A worker seemed to have something, so that nobody asked it for a bell: who sleeps next must not for long.
     pub(crate) unsure: bool,
     /// Doorbells that the driver has not begun to listen to.
-    pub(crate) arrivals: Vec<(Incarnation, IpcReceiver<Note>)>,
+    pub(crate) arrivals: Vec<(Incarnation, Notes)>,
     keeper: Sender<Order>,
 }
 
@@ -239,13 +239,7 @@ impl Core {
         self.births.insert(incarnation.worker, birth);
     }
 
-    pub(crate) fn connected(
-        &mut self,
-        incarnation: Incarnation,
-        pid: u32,
-        mut lane: Lane,
-        notes: IpcReceiver<Note>,
-    ) {
+    pub(crate) fn connected(&mut self, incarnation: Incarnation, pid: u32, mut lane: Lane, notes: Notes) {
         if self.stopping {
             lane.close();
         }
@@ -271,17 +265,17 @@ impl Core {
     }
 
     /// What a worker said; `true` if others may wait for that.
-    pub(crate) fn note(&mut self, incarnation: Incarnation, note: Option<Note>) -> bool {
+    pub(crate) fn note(&mut self, incarnation: Incarnation, note: Note) -> bool {
         let Some(member) = self.member(incarnation) else {
             return false;
         };
         let ready = member.ready;
         match note {
-            Some(Note::Bell) => {
+            Note::Bell => {
                 member.lane.heard();
                 return false;
             }
-            Some(Note::Ready) if !ready => {
+            Note::Ready if !ready => {
                 self.event(Event::Ready(incarnation.worker));
                 let accepted = self.supervisor.is_ready(incarnation.worker);
                 if let Some(member) = self.member(incarnation) {
@@ -289,11 +283,16 @@ impl Core {
                 }
                 self.dispatch_backlog();
             }
-            Some(Note::Failed(reason)) if !ready => {
+            Note::Failed(reason) if !ready => {
                 self.event(Event::StartFailed(incarnation.worker, reason));
             }
-            // Said twice, or unreadable: no harm.
-            Some(Note::Ready | Note::Failed(_)) | None => {}
+            // Said twice: no harm.
+            Note::Ready | Note::Failed(_) => {}
+            Note::Nonsense if !member.condemned => {
+                member.condemned = true;
+                self.order(Order::Kill(incarnation.worker, KillReason::Corrupt));
+            }
+            Note::Nonsense => {}
         }
         true
     }

@@ -5,22 +5,17 @@
 //! somebody driving wait to be told. When nobody has called for a while, the pool's standby thread drives.
 
 use std::collections::HashMap;
-use std::io;
 use std::ops::{ControlFlow, Deref, DerefMut};
-use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use ipc_channel::TrySelectError;
-use ipc_channel::ipc::{self, IpcSelectionResult, IpcSender};
-
 use crate::core::{Core, Incarnation};
 use crate::error::PoolError;
 use crate::lane::{Armed, Wake};
-use crate::os;
-use crate::protocol::{Note, Spin};
+use crate::os::{Heard, Listener, Waker as Wakeup};
+use crate::protocol::Spin;
 use crate::spin::{Spinner, pause};
 
 /// Longest sleep: whatever goes wrong with bells is noticed then.
@@ -58,10 +53,12 @@ pub(crate) struct Driver {
 }
 
 struct Selector {
-    set: os::ReceiverSet,
-    /// Whose doorbell it is; the alarm's own has none.
+    listener: Listener,
+    /// Whose notes come with that key.
     bells: HashMap<u64, Incarnation>,
     wake: Wake,
+    /// Kept to be used again.
+    heard: Vec<(u64, Heard)>,
     /// Times in a row that workers seemed to have something and had not: they lie, or died in the middle.
     futile: u32,
     spinner: Spinner,
@@ -78,17 +75,15 @@ impl std::fmt::Debug for Selector {
 /// Rings at whoever drives.
 #[derive(Debug)]
 struct Alarm {
-    bell: Mutex<IpcSender<Note>>,
-    /// A bell is under way: one is enough.
+    wakeup: Wakeup,
+    /// It was woken and has not looked yet: once is enough.
     rung: AtomicBool,
 }
 
 impl Alarm {
     fn ring(&self) {
         if !self.rung.swap(true, Ordering::SeqCst) {
-            let bell = self.bell.lock().unwrap_or_else(PoisonError::into_inner);
-            // It fails only when the selector is gone, and then nobody drives.
-            let _ = bell.send(Note::Bell);
+            self.wakeup.wake();
         }
     }
 }
@@ -148,25 +143,20 @@ impl Drop for Waiting<'_> {
 
 impl Driver {
     pub(crate) fn new(core: Core) -> Result<Self, PoolError> {
-        let (bell, heard) = ipc::channel().map_err(PoolError::io("create a channel"))?;
-        // The first message of a process makes a channel in passing and panics if it can't: see that it can.
-        drop(ipc::channel::<Note>().map_err(PoolError::io("create a channel"))?);
-        bell.send(Note::Bell)
-            .map_err(|e| PoolError::os("send to a channel", e))?;
-        let mut set = os::ReceiverSet::new().map_err(PoolError::io("create a set of channels"))?;
-        set.add(heard).map_err(PoolError::io("listen to a channel"))?;
+        let (listener, wakeup) = Listener::new().map_err(PoolError::io("listen to workers"))?;
         Ok(Self {
             core: Mutex::new(core),
             changed: Condvar::new(),
             selector: Mutex::new(Selector {
-                set,
+                listener,
                 bells: HashMap::new(),
                 wake: Wake::AtHalf,
+                heard: Vec::new(),
                 futile: 0,
                 spinner: Spinner::default(),
             }),
             alarm: Alarm {
-                bell: Mutex::new(bell),
+                wakeup,
                 rung: AtomicBool::new(false),
             },
             callers: AtomicUsize::new(0),
@@ -326,7 +316,7 @@ impl Driver {
             let mut core = self.core();
             for (incarnation, notes) in core.arrivals.drain(..) {
                 // Without its bell, a worker is found to be dead or slow by the naps' end.
-                if let Ok(id) = selector.set.add(notes) {
+                if let Ok(id) = selector.listener.add(notes) {
                     selector.bells.insert(id, incarnation);
                 }
             }
@@ -347,40 +337,33 @@ impl Driver {
         let nap = deadline.map_or(longest, |at| {
             at.saturating_duration_since(Instant::now()).min(longest)
         });
-        // It panics when a worker writes what is no message: the others go on.
-        let selected = panic::catch_unwind(AssertUnwindSafe(|| selector.set.try_select_timeout(nap)))
-            .unwrap_or_else(|_| Err(TrySelectError::IoError(io::Error::other("no message"))));
+        let mut heard = std::mem::take(&mut selector.heard);
+        let waited = selector.listener.wait(nap, |key, it| heard.push((key, it)));
         self.alarm.rung.store(false, Ordering::SeqCst);
+        if waited.is_err() {
+            // A descriptor went bad or the like: don't spin on it.
+            std::thread::sleep(Duration::from_millis(1));
+        }
         let mut core = self.core();
         core.sleeping = false;
         core.disarm();
         let mut news = false;
-        let silent = matches!(selected, Err(TrySelectError::Empty));
-        match selected {
-            Ok(results) => {
-                for result in results {
-                    match result {
-                        IpcSelectionResult::MessageReceived(id, message) => {
-                            if let Some(&incarnation) = selector.bells.get(&id) {
-                                news |= core.note(incarnation, message.to().ok());
-                            }
-                        }
-                        IpcSelectionResult::ChannelClosed(id) => {
-                            if let Some(incarnation) = selector.bells.remove(&id) {
-                                core.closed(incarnation);
-                            }
-                        }
+        let silent = matches!(waited, Ok(false));
+        for (key, it) in heard.drain(..) {
+            match it {
+                Heard::Note(note) => {
+                    if let Some(&incarnation) = selector.bells.get(&key) {
+                        news |= core.note(incarnation, note);
+                    }
+                }
+                Heard::Closed => {
+                    if let Some(incarnation) = selector.bells.remove(&key) {
+                        core.closed(incarnation);
                     }
                 }
             }
-            Err(TrySelectError::Empty) => {}
-            // A descriptor went bad or the like: don't spin on it.
-            Err(TrySelectError::IoError(_)) => {
-                drop(core);
-                std::thread::sleep(Duration::from_millis(1));
-                core = self.core();
-            }
         }
+        selector.heard = heard;
         let pumped = core.pump() > 0;
         if pumped || news {
             self.tell_others();

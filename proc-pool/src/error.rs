@@ -159,17 +159,13 @@ pub enum PoolError {
         /// What happened last.
         reason: String,
     },
-    /// Workers connect through sockets in the temporary directory, and this one does not allow that.
+    /// This program has elevated privileges (set-user-ID, set-group-ID, file capabilities): its workers would have them as
+    /// well, and a program with such privileges is never a worker.
     #[error(
-        "cannot create a socket in the temporary directory {}; set TMPDIR to a short path of a writable one",
-        dir.display()
+        "a program with elevated privileges cannot have workers; give the privileges up for good (setresuid, setresgid) \
+         and use a worker program that has none, or do not install this one with them"
     )]
-    TempDir {
-        /// The directory.
-        dir: PathBuf,
-        /// What is wrong with it.
-        source: Arc<io::Error>,
-    },
+    Privileged,
     /// The worker program can't be executed.
     #[error("cannot execute the worker program {}", path.display())]
     Program {

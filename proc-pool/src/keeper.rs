@@ -6,6 +6,7 @@ mod inquiry;
 mod process;
 
 use std::collections::HashMap;
+use std::io;
 use std::panic::{self, AssertUnwindSafe};
 use std::process::ExitStatus;
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use shm_buffers::descriptors::Descriptors;
 use shm_buffers::ring::Consumer;
 use shm_buffers::slots::Slots;
 use shm_buffers::{Backing, Region};
@@ -27,12 +29,14 @@ use crate::lane::Lane;
 use crate::launch::Launch;
 use crate::observer::{LastWords, Observer};
 use crate::os;
-use crate::payload::{MAX_INLINE, chain, to_segment};
+use crate::payload::{chain, to_segment};
 use crate::printed::Reader;
-use crate::protocol::{Carried, Sizes, Welcome};
+use crate::protocol::{Carried, Inherited, Sizes, Welcome};
 use crate::spawn::{self, Introduction};
 use crate::supervisor::Event;
 
+/// Bytes of an initial value that travel with the introduction; a larger one has a segment.
+const MAX_INTRODUCED: usize = 2 << 10;
 /// How long a process may live without its connection, or its connection without it.
 const GRACE: Duration = Duration::from_secs(1);
 /// How long the keeper may take over its work, before it seems that it was stopped meanwhile.
@@ -65,8 +69,11 @@ pub(crate) struct Plan {
     pub(crate) entry: Entry,
     pub(crate) sizes: Sizes,
     pub(crate) init: Vec<u8>,
+    /// What handles in `init` lead to.
+    pub(crate) descriptors: Vec<Arc<Descriptors>>,
     pub(crate) backing: Backing,
     pub(crate) launch: Launch,
+    pub(crate) inherited: Inherited,
 }
 
 pub(crate) struct Keeper {
@@ -129,7 +136,7 @@ impl Keeper {
         to_self: Sender<Order>,
     ) -> Result<Self, PoolError> {
         let init = match plan.init.len() {
-            ..=MAX_INLINE => None,
+            ..=MAX_INTRODUCED => None,
             _ => Some(to_segment(&plan.init).map_err(PoolError::Init)?),
         };
         let now = Instant::now();
@@ -245,7 +252,7 @@ impl Keeper {
                 let hopeless = spawned
                     .as_ref()
                     .err()
-                    .filter(|e| matches!(e, PoolError::Program { .. } | PoolError::TempDir { .. }))
+                    .filter(|e| matches!(e, PoolError::Program { .. }))
                     .cloned();
                 let event = match spawned {
                     Ok(()) => Event::Spawned(worker),
@@ -321,8 +328,8 @@ impl Keeper {
             // The keeper may have ended meanwhile, and with it the interest.
             let _ = to_self.send(Order::Introduced(incarnation, introduction));
         });
-        let mut spawned = spawned?;
-        // While the process starts: it asks for that last.
+        let (mut spawned, connection) = spawned?;
+        // While the process starts: it needs that last.
         let map = self.plan.sizes.map();
         let region = match Region::create(&self.plan.backing, map.bytes) {
             Ok(region) => region,
@@ -351,6 +358,9 @@ impl Keeper {
             closed: None,
             ended: None,
         });
+        if let Some(connection) = connection {
+            self.welcome(incarnation, Ok(connection));
+        }
         Ok(())
     }
 
@@ -359,10 +369,7 @@ impl Keeper {
             return;
         };
         let workers = self.driver.core().wanted();
-        let welcomed = introduction.and_then(|(notes, hello)| {
-            if hello.token != process.spawned.token || hello.pid != process.pid {
-                return Err("a stranger connected in its place".to_owned());
-            }
+        let welcomed = introduction.and_then(|connection| {
             let region = process.region.handle().map_err(|e| e.to_string())?;
             let init = match &self.init {
                 None => Carried::Inline(self.plan.init.clone()),
@@ -376,23 +383,33 @@ impl Keeper {
                 sizes: self.plan.sizes,
                 init,
                 spin: self.driver.worker_spin(workers),
+                inherited: self.plan.inherited,
             };
-            os::without_sigpipe(|| welcome.send(&hello.to_worker)).map_err(|e| e.to_string())?;
-            Ok((notes, hello))
+            let (bytes, descriptors) = welcome.encoded()?;
+            let mut given = vec![&descriptors];
+            given.extend(self.plan.descriptors.iter().map(|given| &**given));
+            match connection.welcome(&bytes, &given) {
+                Ok(ends) => Ok(Some(ends)),
+                // It has ended already: its status says more.
+                Err(e)
+                    if matches!(
+                        e.kind(),
+                        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+                    ) =>
+                {
+                    Ok(None)
+                }
+                Err(e) => Err(e.to_string()),
+            }
         });
         let mut core = self.driver.core();
         match welcomed {
-            Ok((notes, hello)) => {
+            Ok(None) => {}
+            Ok(Some((notes, to_worker, liveness))) => {
                 process.connected = true;
                 let map = self.plan.sizes.map();
-                let lane = Lane::new(
-                    incarnation.worker,
-                    &process.region,
-                    map,
-                    hello.to_worker,
-                    hello.liveness,
-                );
-                core.connected(incarnation, process.pid, lane, notes.to_opaque().to());
+                let lane = Lane::new(incarnation.worker, &process.region, map, to_worker, liveness);
+                core.connected(incarnation, process.pid, lane, notes);
             }
             Err(reason) => {
                 core.event(Event::StartFailed(

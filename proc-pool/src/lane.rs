@@ -10,7 +10,6 @@ mod stall;
 use std::sync::atomic::{Ordering, fence};
 use std::time::Instant;
 
-use ipc_channel::ipc::{IpcBytesSender, IpcSender};
 use shm_buffers::Region;
 use shm_buffers::claims::Giver;
 use shm_buffers::ring::{Arm, Bell, Consumer, Producer, PushError};
@@ -20,7 +19,8 @@ use crate::batch::Run;
 use crate::error::{KillReason, WorkerId};
 use crate::jobs::JobKey;
 use crate::ledger::{Kept, Ledger, Task};
-use crate::os::doorbell::Doorbell;
+use crate::os::doorbell::{Doorbell, ToWorker};
+use crate::os::introduction::Liveness;
 use crate::payload::{Large, Payload};
 use crate::protocol::{Map, leader, slot};
 use crate::window::Window;
@@ -42,7 +42,7 @@ pub(crate) struct Lane {
     /// `None` once the worker was told to end.
     doorbell: Option<Doorbell>,
     /// Its closing tells the worker of our end, whatever the worker is doing.
-    _liveness: IpcSender<()>,
+    _liveness: Liveness,
     ledger: Ledger<Large>,
     /// Tasks that it may still be sent.
     left: u64,
@@ -115,8 +115,8 @@ impl Lane {
         worker: WorkerId,
         region: &Region,
         map: Map,
-        to_worker: IpcBytesSender,
-        liveness: IpcSender<()>,
+        to_worker: ToWorker,
+        liveness: Liveness,
     ) -> Self {
         let control = Slots::new(region, map.control);
         let leader = Slots::new(region, map.leader);

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use crate::error::PoolError;
-use crate::os;
+use crate::os::{self, Kept};
 use crate::printed::Redirect;
 
 /// What to execute.
@@ -17,8 +17,8 @@ pub(crate) enum Program {
     /// This program again.
     #[default]
     Own,
-    /// Another one, by its absolute path.
-    Other(PathBuf),
+    /// Another one.
+    Other(Arc<Kept>),
 }
 
 /// How the workers' environment differs from this process's.
@@ -86,29 +86,24 @@ pub(crate) struct Launch {
     pub(crate) program: Program,
     /// Where; `None` for where this process is.
     pub(crate) directory: Option<PathBuf>,
+    /// The same, found once.
+    kept_directory: Option<Arc<Kept>>,
     pub(crate) environment: Environment,
     pub(crate) stdout: Redirect,
     pub(crate) stderr: Redirect,
 }
 
 impl Launch {
-    /// Refuses at once what no number of attempts would help.
-    pub(crate) fn check(&self) -> Result<(), PoolError> {
-        if let Some(directory) = &self.directory {
-            let found = std::fs::metadata(directory);
-            let found = found.and_then(|meta| match meta.is_dir() {
-                true => Ok(()),
-                false => Err(io::ErrorKind::NotADirectory.into()),
-            });
-            found.map_err(|source| PoolError::CurrentDir {
-                dir: directory.clone(),
-                source: Arc::new(source),
-            })?;
-        }
-        match &self.program {
-            Program::Own => Ok(()),
-            Program::Other(path) => os::check_executable(path).map_err(|source| unusable(path, source)),
-        }
+    /// Finds what every worker is started with; an error that no number of attempts would help is reported here.
+    pub(crate) fn prepare(&mut self) -> Result<(), PoolError> {
+        self.kept_directory = match &self.directory {
+            None => None,
+            Some(dir) => Some(Arc::new(Kept::directory(dir).map_err(|source| {
+                let (dir, source) = (dir.clone(), Arc::new(source));
+                PoolError::CurrentDir { dir, source }
+            })?)),
+        };
+        Ok(())
     }
 
     /// Whether somebody has to read what workers print.
@@ -116,18 +111,17 @@ impl Launch {
         [self.stdout, self.stderr].contains(&Redirect::Capture)
     }
 
-    /// The command that starts a worker.
-    pub(crate) fn command(&self) -> Result<Command, PoolError> {
+    /// The command that starts a worker with that standard input.
+    pub(crate) fn command(&self, stdin: Stdio) -> Result<Command, PoolError> {
         let mut command = match &self.program {
             Program::Own => own()?,
-            Program::Other(path) => Command::new(path),
+            Program::Other(program) => named(program),
         };
-        if let Some(directory) = &self.directory {
-            command.current_dir(directory);
+        if let Some(directory) = &self.kept_directory {
+            command.current_dir(directory.reach());
         }
         self.environment.apply(&mut command);
-        // Several readers of one terminal would steal one another's input.
-        command.stdin(Stdio::null());
+        command.stdin(stdin);
         command.stdout(self.stdout.stdio()).stderr(self.stderr.stdio());
         Ok(command)
     }
@@ -137,10 +131,29 @@ impl Launch {
         use io::ErrorKind::{NotFound, PermissionDenied};
         let lasting = matches!(source.kind(), NotFound | PermissionDenied) || os::is_no_program(&source);
         match &self.program {
-            Program::Other(path) if lasting => unusable(path, source),
+            Program::Other(program) if lasting => unusable(program.path(), source),
             _ => PoolError::os("start a worker process", source),
         }
     }
+}
+
+impl Program {
+    /// The program at `path`, relative to this process's current directory.
+    pub(crate) fn other(path: &Path) -> Result<Self, PoolError> {
+        let kept = Kept::program(path).map_err(|source| unusable(path, source))?;
+        Ok(Self::Other(Arc::new(kept)))
+    }
+}
+
+/// Another program, by its own name.
+fn named(program: &Kept) -> Command {
+    let mut command = Command::new(program.reach());
+    #[cfg(unix)]
+    {
+        use std::os::unix::process::CommandExt;
+        command.arg0(program.path());
+    }
+    command
 }
 
 fn unusable(path: &Path, source: io::Error) -> PoolError {
@@ -152,8 +165,9 @@ fn unusable(path: &Path, source: io::Error) -> PoolError {
 
 /// This program again, with the same arguments.
 fn own() -> Result<Command, PoolError> {
-    let mut arguments = std::env::args_os();
-    let mut command = Command::new(os::program().map_err(PoolError::io("find the program's executable"))?);
+    let program = os::program().map_err(PoolError::io("find the program's executable"))?;
+    let mut arguments = os::arguments();
+    let mut command = Command::new(program);
     let name = arguments.next();
     #[cfg(unix)]
     if let Some(name) = name {

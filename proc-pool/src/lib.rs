@@ -99,6 +99,7 @@ pub use os::Memory;
 pub use panics::{Panic, catch_panic};
 pub use pool::{BytePool, Pool};
 pub use printed::{Redirect, Stream};
+pub use protocol::Inherited;
 pub use registry::Registry;
 pub use service::{BoxError, CallError, Service, Worker, WorkerContext};
 pub use snapshot::{Running, Snapshot, WorkerSnapshot, WorkerState};

@@ -1,37 +1,23 @@
 //! What leader and worker say to each other.
 //!
-//! Over `ipc-channel`, one channel a direction: the introduction ([`Hello`], [`Welcome`]), then the worker's one-byte notes. How
-//! it is woken is the [doorbell](crate::os::doorbell)'s.
+//! The worker inherits its end of a connection, on which the leader sends the introduction ([`Welcome`]); then only the worker
+//! sends, one [`Note`] after the other. Wakeups of the worker are the [doorbell](crate::os::doorbell)'s.
 //! Over the rings: tasks and outcomes, as a tag byte and a payload.
 
-use std::io;
-
-use ipc_channel::IpcError;
-use ipc_channel::ipc::{IpcBytesReceiver, IpcBytesSender, IpcSender};
 use serde::{Deserialize, Serialize};
+use shm_buffers::descriptors::{Descriptors, collect};
 use shm_buffers::{Layout, RegionHandle, SegmentHandle, Span};
 
 use crate::entry::Entry;
 use crate::error::WorkerId;
 use crate::service::{decode, encode};
 
-/// What leader and worker must have in common: a worker program may have been built at another time. What tells
-/// that they have not is the same in all versions: the ticket, [`Hello`], and the order of [`Note`]'s variants.
+/// What leader and worker must have in common: a worker program may have been built at another time. The greeting, which
+/// reports the leader's version, and the notes of a worker that gives up are the same in all versions.
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// The worker's first and only message of this type.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Hello {
-    pub(crate) token: u128,
-    pub(crate) pid: u32,
-    /// For the [`Welcome`].
-    pub(crate) to_worker: IpcBytesSender,
-    /// Nothing is ever sent here: that it closes tells of the leader's end.
-    pub(crate) liveness: IpcSender<()>,
-}
-
-/// From the worker, after its `Hello`.
-#[derive(Debug, Serialize, Deserialize)]
+/// From the worker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Note {
     /// There is something for the leader to look at.
     Bell,
@@ -39,12 +25,14 @@ pub(crate) enum Note {
     Ready,
     /// The worker gives up starting.
     Failed(String),
+    /// No correct worker says that.
+    Nonsense,
 }
 
-/// Bytes of a reason at most: notes have to fit one fragment of a channel's message.
+/// Bytes of a reason, at most.
 pub(crate) const MAX_REASON: usize = 4096;
 
-/// From the leader, after the worker's `Hello`.
+/// The introduction, from the leader.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Welcome {
     pub(crate) worker: WorkerId,
@@ -54,19 +42,34 @@ pub(crate) struct Welcome {
     pub(crate) sizes: Sizes,
     pub(crate) init: Carried,
     pub(crate) spin: Spin,
+    pub(crate) inherited: Inherited,
 }
 
 impl Welcome {
-    pub(crate) fn send(&self, channel: &IpcBytesSender) -> io::Result<()> {
+    /// Its bytes, with the descriptors that its handles lead to.
+    pub(crate) fn encoded(&self) -> Result<(Vec<u8>, Descriptors), String> {
         let mut bytes = Vec::new();
-        encode(self, &mut bytes).map_err(io::Error::other)?;
-        channel.send(&bytes)
+        let (encoded, descriptors) = collect(|| encode(self, &mut bytes));
+        encoded.map_err(|e| e.to_string())?;
+        Ok((bytes, descriptors))
     }
 
-    pub(crate) fn receive(channel: &IpcBytesReceiver) -> Result<Self, IpcError> {
-        let bytes = channel.recv()?;
-        decode(&bytes).map_err(|e| IpcError::Io(io::Error::other(e)))
+    pub(crate) fn decoded(bytes: &[u8]) -> Result<Self, String> {
+        decode(bytes).map_err(|e| e.to_string())
     }
+}
+
+/// What a worker process keeps of the open files of its leader's, beside its standard streams. It matters only for files that
+/// a library has opened without close-on-exec: everything else is closed when the worker is executed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Inherited {
+    /// None: the worker closes them before it runs anything. On Windows, where inherited handles can't be told apart, it
+    /// keeps them.
+    #[default]
+    Nothing,
+    /// All: for ops that need one, such as the job server of `make`, or a profiler's output.
+    Everything,
 }
 
 /// Whether a side may spin before it sleeps.

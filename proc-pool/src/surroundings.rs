@@ -1,11 +1,10 @@
 //! [`Surroundings`]: what a pool will find where this process runs, asked before there is one.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::{fs, io};
 
 use crate::init;
 use crate::os;
-use crate::spawn;
 use crate::workers::cores;
 
 /// What a pool will find where this process runs. Numbers that the system does not tell are `None`; most are Linux's.
@@ -28,18 +27,15 @@ pub struct Surroundings {
     pub files: Option<u64>,
     /// How many processes and threads this user may have.
     pub processes: Option<u64>,
-    /// Where sockets are made.
-    pub temp_dir: PathBuf,
-    /// Why none can be made there.
-    pub temp_dir_problem: Option<String>,
     /// Why this program can't be executed again.
     pub program_problem: Option<String>,
     /// Whether [`init`](crate::init()) was called.
     pub initialized: bool,
 }
 
-/// Files that a pool's process has open for each worker: four, and one while the worker starts.
-pub const FILES_PER_WORKER: u64 = 5;
+/// Files that a pool's process has open for each worker: its shared memory, its connection, and the other end of that
+/// while the worker starts.
+pub const FILES_PER_WORKER: u64 = 3;
 
 impl Surroundings {
     /// What is there now.
@@ -47,7 +43,6 @@ impl Surroundings {
         let read = |path: &str| fs::read_to_string(path).ok();
         let limits = read("/proc/self/limits");
         let limit = |name| limits.as_deref().and_then(|text| soft_limit(text, name));
-        let temp_dir = std::env::temp_dir();
         Self {
             usable: cores(),
             physical: read("/proc/cpuinfo").and_then(|text| physical(&text)),
@@ -64,8 +59,6 @@ impl Surroundings {
                 .ok()
                 .map(|files| files.count() as u64),
             processes: limit("Max processes"),
-            temp_dir_problem: spawn::check_temp_dir(&temp_dir).err().map(|e| e.to_string()),
-            temp_dir,
             program_problem: program().err().map(|e| e.to_string()),
             initialized: init::is_initialized(),
         }
@@ -190,7 +183,7 @@ mod tests {
     #[test]
     fn it_tells_of_here() {
         let here = Surroundings::now();
-        assert!(here.usable > 0 && here.program_problem.is_none() && here.temp_dir_problem.is_none());
+        assert!(here.usable > 0 && here.program_problem.is_none());
         if cfg!(target_os = "linux") {
             assert!(
                 here.open_files > here.files && here.affinity <= here.online,

@@ -2,10 +2,7 @@
 
 use std::ops::ControlFlow;
 use std::sync::atomic::{Ordering, fence};
-use std::thread;
 
-use ipc_channel::IpcError;
-use ipc_channel::ipc::{self, IpcBytesReceiver, IpcSender};
 use shm_buffers::claims::{Begin, Taker};
 use shm_buffers::ring::{Arm, Bell, Consumer, Producer, PushError};
 use shm_buffers::slots::Slots;
@@ -13,23 +10,22 @@ use shm_buffers::{Region, Segment, SegmentHandle};
 
 use crate::bytes::OutputBuf;
 use crate::clock::Clock;
-use crate::init::Ticket;
 use crate::os;
-use crate::os::doorbell::{Ear, Ended};
+use crate::os::doorbell::{Ear, Ended, FromLeader};
+use crate::os::introduction::{Invited, ReceiveError, ToLeader};
 use crate::panics::catch_panic;
 use crate::payload::{MAX_INLINE, chain};
-use crate::protocol::{Carried, Hello, MAX_REASON, Map, Note, Spin, Tag, VERSION, Welcome, leader, slot};
+use crate::protocol::{Carried, Inherited, MAX_REASON, Map, Note, Spin, Tag, VERSION, Welcome, leader, slot};
 use crate::registry::Registry;
 use crate::service::{CallError, Service, WorkerContext, decode, encode};
-use crate::spawn;
 use crate::spin::Spinner;
 use crate::timing::Laps;
 use crate::timing::tally::Tally;
 
 /// Exit status of a worker that lost its leader, or never found it.
-const ORPHANED: i32 = 70;
+pub(crate) const ORPHANED: i32 = 70;
 /// Exit status of a worker that could not start; the reason went to the leader.
-const NOT_STARTED: i32 = 71;
+pub(crate) const NOT_STARTED: i32 = 71;
 
 /// Looks for a task before a worker gives way.
 const LOOKS: u32 = 32;
@@ -39,87 +35,66 @@ const KEEP: usize = 1 << 20;
 /// A worker that knows its leader, for the entry point.
 pub(crate) struct Bootstrap {
     welcome: Welcome,
-    from_leader: IpcBytesReceiver,
-    to_leader: IpcSender<Note>,
+    from_leader: FromLeader,
+    to_leader: ToLeader,
     /// When this process came to `init`, by [`now_ns`](os::now_ns).
     born: u64,
 }
 
 /// What `init` does in a worker process that has the ops of `registry` by name.
-pub(crate) fn main(ticket: &Ticket, registry: Option<&Registry>) -> ! {
+pub(crate) fn main(mut invited: Invited, registry: Option<&Registry>) -> ! {
     let born = os::now_ns();
     // As in every Rust program, but `init` may run before Rust's own start.
     os::ignore_broken_pipes();
     os::leave_interrupts_to_leader();
-    let connected = IpcSender::<Hello>::connect(ticket.server.clone());
-    let child = os::die_with(ticket.leader);
-    // If the leader has died, nobody else will. While it lives, its way to give us up leads through the socket,
-    // unless we are connected.
-    if connected.is_ok() || !child {
-        spawn::remove(&ticket.server);
+    // Between its recognition and the request to end with it, the leader may have ended.
+    if !os::die_with(invited.leader()) {
+        os::exit_now(ORPHANED);
     }
-    let (Ok(to_leader), true) = (connected, child) else {
-        os::exit_now(ORPHANED)
-    };
-    let Ok((from_leader, to_leader)) = introduce(ticket, to_leader) else {
-        os::exit_now(ORPHANED)
-    };
-    if ticket.version != VERSION {
-        // Whatever it says, after that it listens.
-        let _ = Welcome::receive(&from_leader);
-        let leaders = &ticket.version;
+    let to_leader = invited.to_leader();
+    if invited.version() != VERSION {
+        let leaders = invited.version();
         let reason =
             format!("has proc-pool {VERSION} and its leader {leaders}; build both with the same version");
         give_up(&to_leader, &reason);
     }
-    match Welcome::receive(&from_leader) {
-        Ok(welcome) => match welcome.entry.resolve(registry) {
-            Ok(entry) => entry(Bootstrap {
-                welcome,
-                from_leader,
-                to_leader,
-                born,
-            }),
-            Err(reason) => give_up(&to_leader, &reason),
-        },
-        _ => os::exit_now(ORPHANED),
+    if let Err(e) = invited.release_stdin() {
+        give_up(
+            &to_leader,
+            &format!("cannot have an empty standard input ({e}); raise the limit of open files"),
+        );
+    }
+    let welcome = match invited.receive() {
+        Ok(bytes) => Welcome::decoded(&bytes),
+        Err(ReceiveError::Gone) => os::exit_now(ORPHANED),
+        Err(ReceiveError::Descriptors { sent, received }) => Err(format!(
+            "received {received} of {sent} descriptors; raise the limit of open files"
+        )),
+    };
+    let welcome = welcome.unwrap_or_else(|reason| give_up(&to_leader, &reason));
+    if welcome.inherited == Inherited::Nothing {
+        os::introduction::close_inherited();
+    }
+    let from_leader = invited.live_with_leader(|| os::exit_now(ORPHANED));
+    let from_leader =
+        from_leader.unwrap_or_else(|e| give_up(&to_leader, &format!("cannot start a thread: {e}")));
+    match welcome.entry.resolve(registry) {
+        Ok(entry) => entry(Bootstrap {
+            welcome,
+            from_leader,
+            to_leader,
+            born,
+        }),
+        Err(reason) => give_up(&to_leader, &reason),
     }
 }
 
-fn introduce(
-    ticket: &Ticket,
-    to_leader: IpcSender<Hello>,
-) -> Result<(IpcBytesReceiver, IpcSender<Note>), Box<dyn std::error::Error>> {
-    let (to_worker, from_leader) = ipc::bytes_channel()?;
-    let (liveness, leader_alive) = ipc::channel::<()>()?;
-    to_leader.send(Hello {
-        token: ticket.token,
-        pid: std::process::id(),
-        to_worker,
-        liveness,
-    })?;
-    // While the leader answers.
-    thread::Builder::new()
-        .name("proc-pool liveness".into())
-        .spawn(move || {
-            loop {
-                // Nothing is ever sent; an error other than an interruption means that the leader has gone.
-                match leader_alive.recv() {
-                    Err(IpcError::Io(e)) if e.kind() == std::io::ErrorKind::Interrupted => {}
-                    Ok(()) => {}
-                    Err(_) => os::exit_now(ORPHANED),
-                }
-            }
-        })?;
-    Ok((from_leader, to_leader.to_opaque().to()))
-}
-
-fn give_up(to_leader: &IpcSender<Note>, reason: &str) -> ! {
+fn give_up(to_leader: &ToLeader, reason: &str) -> ! {
     let end = (0..=reason.len().min(MAX_REASON))
         .rev()
         .find(|&i| reason.is_char_boundary(i))
         .unwrap_or(0);
-    let _ = to_leader.send(Note::Failed(reason[..end].to_owned()));
+    let _ = to_leader.send(&Note::Failed(reason[..end].to_owned()));
     os::exit_now(NOT_STARTED)
 }
 
@@ -154,7 +129,7 @@ pub(crate) fn serve<S: Service>(bootstrap: Bootstrap) -> ! {
         ),
     };
     let tally = Tally::new(Slots::new(&region, map.timing), bootstrap.born, os::now_ns());
-    if bootstrap.to_leader.send(Note::Ready).is_err() {
+    if bootstrap.to_leader.send(&Note::Ready).is_err() {
         os::exit_now(ORPHANED);
     }
     let mut process = Process::new(&region, map, bootstrap, tally);
@@ -181,7 +156,7 @@ struct Process {
     leader: Slots,
     claims: Taker,
     ear: Ear,
-    to_leader: IpcSender<Note>,
+    to_leader: ToLeader,
     /// Where it may look on before it sleeps.
     spinner: Option<Spinner>,
     /// A large output that the leader may not have attached yet.
@@ -309,13 +284,7 @@ impl Process {
     }
 
     fn ring(&self) -> Result<(), Ended> {
-        loop {
-            match self.to_leader.send(Note::Bell) {
-                Ok(()) => return Ok(()),
-                Err(IpcError::Io(e)) if e.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(_) => return Err(Ended),
-            }
-        }
+        self.to_leader.send(&Note::Bell).map_err(|_| Ended)
     }
 
     fn wait_for_task(&mut self) -> Result<(), Ended> {

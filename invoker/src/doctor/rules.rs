@@ -131,19 +131,6 @@ fn memory(Facts { room, sharing, .. }: &Facts) -> Vec<Finding> {
 }
 
 fn processes(Facts { around, .. }: &Facts) -> Vec<Finding> {
-    let text = match &around.temp_dir_problem {
-        None => format!(
-            "{}: writable, its path is short enough",
-            around.temp_dir.display()
-        ),
-        Some(problem) => format!("{}: {problem}", around.temp_dir.display()),
-    };
-    let temp_dir = finding("temp-dir", text, None).but(
-        around.temp_dir_problem.is_some(),
-        Verdict::Broken,
-        "no worker process can be started: it connects through a socket there",
-        "set TMPDIR to a writable directory with a short path",
-    );
     let limit = |n: Option<u64>| n.map_or("no limit".to_owned(), |n| n.to_string());
     let left = around
         .open_files
@@ -202,7 +189,7 @@ fn processes(Facts { around, .. }: &Facts) -> Vec<Finding> {
         "`Executor::Processes` is refused",
         "call `invoker::init()` in the first line of `main`",
     );
-    vec![temp_dir, open_files, processes, program, init]
+    vec![open_files, processes, program, init]
 }
 
 fn surface(facts: &Facts) -> Vec<Finding> {
@@ -253,7 +240,6 @@ mod tests {
         around.affinity = Some(4);
         around.open_files = Some(1024);
         around.files = Some(10);
-        around.temp_dir = "/tmp".into();
         around.initialized = true;
         let mut room = Room::default();
         room.memory = Some(16 << 30);
@@ -333,14 +319,11 @@ mod tests {
             facts.around.quota = Some(1.5);
             facts.around.usable = 1;
         });
-        finds("temp-dir", Broken, "TMPDIR", |facts| {
-            facts.around.temp_dir_problem = Some("its path has 200 bytes".into());
-        });
         finds("open-files", Limited, "ulimit -n", |facts| {
             facts.around.open_files = Some(40)
         });
         finds("open-files", Broken, "room for about 2 workers", |facts| {
-            facts.around.open_files = Some(24);
+            facts.around.open_files = Some(16);
         });
         finds("processes", Limited, "pids-limit", |facts| {
             facts.around.processes = Some(50)

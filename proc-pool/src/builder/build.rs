@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use shm_buffers::descriptors::{Descriptors, collect};
 
 use super::Builder;
 use crate::codec::{Codec, Postcard};
@@ -17,7 +18,7 @@ use crate::error::PoolError;
 use crate::init;
 use crate::keeper::{Keeper, Plan, Seat};
 use crate::launch::Program;
-use crate::os::own_memory;
+use crate::os::{self, own_memory};
 use crate::pool::{BytePool, Pool};
 use crate::registry::{Named, Types};
 use crate::service::{BoxError, Op, Service, Stateful, Typed, Worker, WorkerContext, encode};
@@ -140,7 +141,8 @@ impl Builder {
     {
         // Their types are all that crosses, as part of the entry point's; that an op exists is what `op` shows.
         let _ = (op, tasks, outputs);
-        let bytes = self.build_bytes::<Typed<W, CT, CR>>(encoded(init)?)?;
+        let (init, descriptors) = encoded(init)?;
+        let bytes = self.pass(descriptors).build_bytes::<Typed<W, CT, CR>>(init)?;
         Ok(Pool::new::<CT, CR>(bytes))
     }
 
@@ -196,7 +198,9 @@ impl Builder {
     {
         let _ = (tasks, outputs);
         let types = Types::of::<I, T, R, CT, CR>();
-        let bytes = self.start_named(program.as_ref(), name, types, encoded(init)?)?;
+        let (init, descriptors) = encoded(init)?;
+        let builder = self.pass(descriptors);
+        let bytes = builder.start_named(program.as_ref(), name, types, init)?;
         Ok(Pool::new::<CT, CR>(bytes))
     }
 
@@ -220,16 +224,18 @@ impl Builder {
         types: Types,
         init: Vec<u8>,
     ) -> Result<BytePool, PoolError> {
-        // It would otherwise be looked for in PATH, or in the workers' directory.
-        let path = std::path::absolute(program).map_err(|source| PoolError::Program {
-            path: program.to_owned(),
-            source: Arc::new(source),
-        })?;
         let name = name.to_owned();
-        self.start(Program::Other(path), Entry::Named(Named { name, types }), init)
+        self.start(
+            Program::other(program)?,
+            Entry::Named(Named { name, types }),
+            init,
+        )
     }
 
     fn start(self, program: Program, entry: Entry, init: Vec<u8>) -> Result<BytePool, PoolError> {
+        if os::is_privileged() {
+            return Err(PoolError::Privileged);
+        }
         let workers = self.workers.resolve()?.get();
         let sizes = [
             ("a side ring", self.sizes.side, MAX_SIDE_RING),
@@ -254,7 +260,7 @@ impl Builder {
         }
         let mut launch = self.launch;
         launch.program = program;
-        launch.check()?;
+        launch.prepare()?;
         Nesting::here().limit(
             cores(),
             workers,
@@ -275,16 +281,20 @@ impl Builder {
             entry,
             sizes: self.sizes,
             init,
+            descriptors: self.descriptors,
             backing: self.backing,
             launch,
+            inherited: self.inherited,
         };
         let keeping = Keeper::new(driver.clone(), self.observer, plan, orders, keeper.clone())?;
         BytePool::start(driver, keeper, (seat, keeping), self.reactions)
     }
 }
 
-fn encoded<I: Serialize>(init: &I) -> Result<Vec<u8>, PoolError> {
+/// An initial value, with what handles in it lead to.
+fn encoded<I: Serialize>(init: &I) -> Result<(Vec<u8>, Descriptors), PoolError> {
     let mut bytes = Vec::new();
-    encode(init, &mut bytes).map_err(|e| PoolError::Init(e.to_string()))?;
-    Ok(bytes)
+    let (encoded, descriptors) = collect(|| encode(init, &mut bytes));
+    encoded.map_err(|e| PoolError::Init(e.to_string()))?;
+    Ok((bytes, descriptors))
 }

@@ -4,11 +4,33 @@
 //! Of the leader's slots, the first counts the bells, and is what the worker sleeps at; the second says that there will be
 //! no more. The leader's death is told by its liveness channel.
 
-use ipc_channel::ipc::{IpcBytesReceiver, IpcBytesSender};
+use std::io;
+use std::os::fd::OwnedFd;
+
 use shm_buffers::slots::Slots;
 
 /// Bells that a worker may have left unheard, at most, when it is rung again: any number is one to it.
 pub(crate) const MOST_UNHEARD: u64 = u64::MAX;
+
+/// What the leader's side is made from, beside the shared slots: nothing.
+#[derive(Debug)]
+pub(crate) struct ToWorker;
+/// What the worker's side is made from, beside the shared slots: nothing.
+#[derive(Debug)]
+pub(crate) struct FromLeader;
+
+/// Makes nothing: no descriptor has to go to the worker.
+#[expect(clippy::unnecessary_wraps, reason = "other systems make a channel")]
+pub(crate) fn channel() -> io::Result<(ToWorker, Option<OwnedFd>)> {
+    Ok((ToWorker, None))
+}
+
+/// Takes nothing out of what came with the introduction.
+pub(crate) fn adopt(_fds: &mut impl Iterator<Item = OwnedFd>) {}
+
+pub(crate) fn from_leader() -> FromLeader {
+    FromLeader
+}
 
 const BELLS: usize = 0;
 const CLOSED: usize = 1;
@@ -22,8 +44,8 @@ pub(crate) struct Doorbell {
 }
 
 impl Doorbell {
-    /// In the two slots; the channel, on which other systems ring, has done what it is for.
-    pub(crate) fn new(slots: Slots, _channel: IpcBytesSender) -> Self {
+    /// In the two slots.
+    pub(crate) fn new(slots: Slots, _: ToWorker) -> Self {
         Self { slots, rung: 0 }
     }
 
@@ -61,7 +83,7 @@ pub(crate) struct Ear {
 }
 
 impl Ear {
-    pub(crate) fn new(slots: Slots, _channel: IpcBytesReceiver) -> Self {
+    pub(crate) fn new(slots: Slots, _: FromLeader) -> Self {
         Self {
             slots,
             heard: 0,
@@ -91,13 +113,14 @@ impl Ear {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ipc_channel::ipc;
     use std::thread;
 
     fn pair() -> (Doorbell, Ear) {
         let slots = Slots::in_process(2);
-        let (sender, receiver) = ipc::bytes_channel().expect("a channel");
-        (Doorbell::new(slots.clone(), sender), Ear::new(slots, receiver))
+        (
+            Doorbell::new(slots.clone(), ToWorker),
+            Ear::new(slots, FromLeader),
+        )
     }
 
     #[test]

@@ -4,34 +4,27 @@
 mod unix;
 #[cfg(unix)]
 pub(crate) use unix::{
-    ReceiverSet, cause, check_executable, check_writable, die_with, end_with_us, exit_now,
-    ignore_broken_pipes, image_of_program, is_kill, is_no_program, now_ns, pipes, program, same_image,
-    without_sigpipe,
+    Kept, Listener, Notes, Waker, arguments, cause, check_executable, die_with, end_with_us, exit_now,
+    ignore_broken_pipes, image_of_program, introduction, is_kill, is_no_program, is_privileged, now_ns,
+    pipes, program, same_image,
 };
 #[cfg(windows)]
 mod windows;
 #[cfg(windows)]
 pub(crate) use windows::{
-    ReceiverSet, cause, check_executable, check_writable, die_with, end_with_us, exit_now,
-    ignore_broken_pipes, image_of_program, is_kill, is_no_program, now_ns, pipes, program, same_image,
-    without_sigpipe,
+    Kept, Listener, Notes, Waker, arguments, cause, check_executable, die_with, end_with_us, exit_now,
+    ignore_broken_pipes, image_of_program, introduction, is_kill, is_no_program, is_privileged, now_ns,
+    pipes, program, same_image,
 };
 
-/// How a worker finds its leader: one-shot servers of `ipc-channel`.
-#[cfg(any(windows, target_os = "macos"))]
-#[path = "names.rs"]
-pub(crate) mod servers;
-#[cfg(not(any(windows, target_os = "macos")))]
-#[path = "sockets.rs"]
-pub(crate) mod servers;
-
-/// How a leader wakes a worker, and tells it to end.
+/// How a leader wakes a worker, and asks it to end.
 #[cfg(target_os = "linux")]
 #[path = "futex.rs"]
 pub(crate) mod doorbell;
-#[cfg(not(target_os = "linux"))]
-#[path = "bytes.rs"]
-pub(crate) mod doorbell;
+#[cfg(all(unix, not(target_os = "linux")))]
+pub(crate) use unix::doorbell;
+#[cfg(windows)]
+pub(crate) use windows::doorbell;
 
 #[cfg(unix)]
 mod signals;
@@ -65,6 +58,14 @@ pub(crate) enum Signal {
     Terminate,
     /// To tell what it is doing: SIGUSR1; Ctrl-Break.
     Dump,
+}
+
+/// What comes from a worker's process, beside its rings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Heard {
+    Note(crate::protocol::Note),
+    /// Nothing will come any more.
+    Closed,
 }
 
 /// The identity of an executable: what tells whether two processes run the same one.

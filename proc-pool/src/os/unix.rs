@@ -1,7 +1,14 @@
 //! Unix.
 #![allow(unsafe_code)]
 
+mod credentials;
+#[cfg(not(target_os = "linux"))]
+pub(crate) mod doorbell;
+pub(crate) mod introduction;
+mod kept;
+mod listener;
 pub(crate) mod pipes;
+mod poller;
 
 use std::ffi::OsString;
 use std::io;
@@ -9,8 +16,12 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, ExitStatus};
+use std::sync::OnceLock;
 
-pub(crate) use ipc_channel::ipc::IpcReceiverSet as ReceiverSet;
+pub(crate) use credentials::is_privileged;
+pub(crate) use kept::Kept;
+pub(crate) use listener::{Listener, Notes};
+pub(crate) use poller::Waker;
 
 use super::Image;
 use crate::error::Cause;
@@ -24,6 +35,40 @@ pub(crate) fn program() -> io::Result<OsString> {
     }
 }
 
+/// The arguments to run this program again with, its own name first. A program that was started through its loader
+/// (`ld-linux.so ./program`) runs in a process of the loader's executable: the loader's arguments come before its own then.
+pub(crate) fn arguments() -> std::vec::IntoIter<OsString> {
+    static ARGUMENTS: OnceLock<Vec<OsString>> = OnceLock::new();
+    let arguments = ARGUMENTS.get_or_init(|| {
+        let own: Vec<OsString> = std::env::args_os().collect();
+        #[cfg(target_os = "linux")]
+        if let Some(whole) = through_loader(own.len()) {
+            return whole;
+        }
+        own
+    });
+    arguments.clone().into_iter()
+}
+
+/// All arguments of this process, if it was started through its loader, which hides those before the last `own`.
+#[cfg(target_os = "linux")]
+fn through_loader(own: usize) -> Option<Vec<OsString>> {
+    use std::os::unix::ffi::OsStringExt;
+    // SAFETY: getauxval has no preconditions; an entry that is missing is reported as 0.
+    let loader = unsafe { libc::getauxval(libc::AT_BASE) };
+    if loader != 0 {
+        // The system itself loaded it for this program.
+        return None;
+    }
+    let line = std::fs::read("/proc/self/cmdline").ok()?;
+    let whole = line.strip_suffix(b"\0").unwrap_or(&line).split(|byte| *byte == 0);
+    let mut whole: Vec<_> = whole.map(|part| OsString::from_vec(part.to_vec())).collect();
+    let program = whole.len().checked_sub(own).filter(|hidden| *hidden > 0)?;
+    // Workers may be started in another directory.
+    whole[program] = std::path::absolute(&whole[program]).ok()?.into();
+    Some(whole)
+}
+
 /// Whether `path` can be executed.
 pub(crate) fn check_executable(path: &Path) -> io::Result<()> {
     // Directories may be "executed", too.
@@ -31,12 +76,6 @@ pub(crate) fn check_executable(path: &Path) -> io::Result<()> {
         return Err(io::Error::other("it is not a file"));
     }
     Ok(rustix::fs::access(path, rustix::fs::Access::EXEC_OK)?)
-}
-
-/// Whether files can be made in the directory `path`, as far as can be told without making one.
-pub(crate) fn check_writable(path: &Path) -> io::Result<()> {
-    let access = rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
-    Ok(rustix::fs::access(path, access)?)
 }
 
 /// Whether the system refused to execute a file because of what is in it.
@@ -86,7 +125,7 @@ pub(crate) fn die_with(leader: u32) -> bool {
         // Best effort: the liveness channel does the same everywhere.
         let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
     }
-    rustix::process::getppid().is_some_and(|parent| parent.as_raw_nonzero().get() as u32 == leader)
+    credentials::is_parent(leader)
 }
 
 /// A worker sees to its leader's end itself: [`die_with`].
@@ -104,54 +143,6 @@ pub(crate) fn ignore_broken_pipes() {
     // SAFETY: SIGPIPE is a valid signal and ignoring it needs no handler; the worker has no other thread yet that
     // could care.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
-}
-
-/// Runs `send` so that a peer that is gone does not end this process, whatever it wants SIGPIPE to do otherwise.
-pub(crate) fn without_sigpipe<R>(send: impl FnOnce() -> R) -> R {
-    #[cfg(target_os = "linux")]
-    if is_sigpipe_deadly() {
-        return with_sigpipe_blocked(send);
-    }
-    send()
-}
-
-#[cfg(target_os = "linux")]
-fn is_sigpipe_deadly() -> bool {
-    let mut action = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
-    // SAFETY: with no new action, sigaction only writes the current one to `action`, which is valid for writes.
-    let asked = unsafe { libc::sigaction(libc::SIGPIPE, std::ptr::null(), action.as_mut_ptr()) };
-    // SAFETY: all-zero is a valid sigaction, and the call may have written a valid one.
-    let action = unsafe { action.assume_init() };
-    asked == 0 && action.sa_sigaction == libc::SIG_DFL
-}
-
-#[cfg(target_os = "linux")]
-fn with_sigpipe_blocked<R>(send: impl FnOnce() -> R) -> R {
-    let mut pipe = std::mem::MaybeUninit::<libc::sigset_t>::zeroed();
-    // SAFETY: `pipe` is valid for writes.
-    unsafe { libc::sigemptyset(pipe.as_mut_ptr()) };
-    // SAFETY: as above, and SIGPIPE is a valid signal.
-    unsafe { libc::sigaddset(pipe.as_mut_ptr(), libc::SIGPIPE) };
-    let mut before = std::mem::MaybeUninit::<libc::sigset_t>::zeroed();
-    let mut pending = std::mem::MaybeUninit::<libc::sigset_t>::zeroed();
-    // SAFETY: `pending` is valid for writes.
-    unsafe { libc::sigpending(pending.as_mut_ptr()) };
-    // SAFETY: a zeroed set is valid, and sigpending may have filled it.
-    let was_pending = unsafe { libc::sigismember(pending.as_ptr(), libc::SIGPIPE) } == 1;
-    // SAFETY: `pipe` was initialized above, `before` is valid for writes; only this thread's mask changes.
-    unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, pipe.as_ptr(), before.as_mut_ptr()) };
-    let result = send();
-    if !was_pending {
-        let at_once = libc::timespec {
-            tv_sec: 0,
-            tv_nsec: 0,
-        };
-        // SAFETY: takes a SIGPIPE that `send` raised, if any; the set and the time are valid, no info is wanted.
-        unsafe { libc::sigtimedwait(pipe.as_ptr(), std::ptr::null_mut(), &at_once) };
-    }
-    // SAFETY: `before` was written by the first pthread_sigmask.
-    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), std::ptr::null_mut()) };
-    result
 }
 
 /// Whether a process ended the way one ends that we kill.

@@ -1,9 +1,12 @@
 //! Windows.
 #![allow(unsafe_code)]
 
+pub(crate) mod doorbell;
+pub(crate) mod introduction;
 mod job;
+mod kept;
+mod listener;
 pub(crate) mod pipes;
-mod receivers;
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -33,11 +36,17 @@ use super::Image;
 use crate::error::Cause;
 
 pub(crate) use job::end_with_us;
-pub(crate) use receivers::ReceiverSet;
+pub(crate) use kept::Kept;
+pub(crate) use listener::{Listener, Notes, Waker};
 
 /// What to execute to run this program again.
 pub(crate) fn program() -> io::Result<OsString> {
     Ok(std::env::current_exe()?.into())
+}
+
+/// The arguments to run this program again with, its own name first.
+pub(crate) fn arguments() -> std::env::ArgsOs {
+    std::env::args_os()
 }
 
 /// Whether `path` may be a program.
@@ -46,11 +55,6 @@ pub(crate) fn check_executable(path: &Path) -> io::Result<()> {
         true => Ok(()),
         false => Err(io::Error::other("it is not a file")),
     }
-}
-
-/// No files are made in it here.
-pub(crate) fn check_writable(_path: &Path) -> io::Result<()> {
-    Ok(())
 }
 
 /// Whether the system refused to execute a file because of what is in it.
@@ -162,9 +166,10 @@ pub(super) fn memory(pid: u32) -> Option<Usage> {
 /// There are no such signals here.
 pub(crate) fn ignore_broken_pipes() {}
 
-/// There are no such signals here.
-pub(crate) fn without_sigpipe<R>(send: impl FnOnce() -> R) -> R {
-    send()
+/// A program that is elevated by the user's consent inherits nothing from the one that asked for it: see
+/// [`introduction`].
+pub(crate) fn is_privileged() -> bool {
+    false
 }
 
 /// Whether a process ended the way one ends that we kill: `TerminateProcess` with status 1.

@@ -115,14 +115,13 @@ impl Crash {
 extern "C" fn before_init() {
     if let Ok(code) = std::env::var("IT_EXIT_BEFORE_INIT") {
         let code = code.parse().unwrap_or(99);
-        // Only workers: they have the pool's ticket.
-        if std::env::var_os("PROC_POOL_WORKER").is_some() {
+        if support::is_worker_before_init() {
             // SAFETY: _exit has no preconditions.
             unsafe { libc::_exit(code) };
         }
     }
     crate::matrix::before_init();
-    if std::env::var_os("IT_STOP_BEFORE_INIT").is_some() && std::env::var_os("PROC_POOL_WORKER").is_some() {
+    if std::env::var_os("IT_STOP_BEFORE_INIT").is_some() && support::is_worker_before_init() {
         crate::leaders::stop_before_init();
     }
 }
@@ -188,4 +187,19 @@ pub(crate) fn fork_and_die() -> ! {
     }
     // SAFETY: no preconditions.
     unsafe { libc::_exit(7) }
+}
+
+/// Gives this process another effective group, and keeps its real one.
+pub(crate) fn set_effective_group(group: u32) {
+    // SAFETY: it takes numbers only; this process has no other thread that relies on its group.
+    assert_eq!(unsafe { libc::setegid(group) }, 0, "root may have any group");
+}
+
+/// Makes this process another user's, for good.
+pub(crate) fn become_user(user: u32) {
+    // SAFETY: takes numbers only.
+    let group = unsafe { libc::setresgid(user, user, user) };
+    // SAFETY: takes numbers only; the threads of this process become that user's together.
+    let user = unsafe { libc::setresuid(user, user, user) };
+    assert_eq!((group, user), (0, 0), "root may become any user");
 }

@@ -244,7 +244,7 @@ fn who_is_about_to_die_is_not_killed_for_its_lost_output() {
     let pool = pool(1, |n: u32| {
         if n == 3 {
             // The bell for the output, which is in the ring then.
-            crate::trip::on_call(libc::SYS_sendmsg, Crash::DieSlowly);
+            crate::trip::on_call(libc::SYS_sendto, Crash::DieSlowly);
         }
         vec![1; 100_000]
     });

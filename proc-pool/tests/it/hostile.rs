@@ -8,7 +8,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use proc_pool::{BoxError, Builder, Cause, Memory, Observer, Worker, WorkerContext, WorkerId, Workers};
+use proc_pool::{
+    BoxError, Builder, Cause, Fault, Memory, Observer, Worker, WorkerContext, WorkerId, Workers,
+};
+use serde::{Deserialize, Serialize};
 use shm_buffers::ring::Consumer;
 use shm_buffers::slots::Slots;
 
@@ -175,18 +178,137 @@ fn a_worker_that_scribbles() {
     assert!(after < before + (64 << 20), "{before} before, {after} after");
 }
 
-/// A message that promises more than comes is told by a panic in `ipc-channel`, which must not be the leader's.
+/// What a worker does with its connection, which its leader reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+enum Talk {
+    /// Bells, as fast as the system takes them.
+    Bells,
+    /// Any bytes, as fast as the system takes them.
+    Noise,
+    /// A part of a message of `ipc-channel`, which says that more is to come, and nothing more.
+    HalfAMessage,
+    /// A message of `ipc-channel` that says that it has 2^46 bytes.
+    HugeMessage,
+    /// Descriptors, with bells.
+    Descriptors,
+    /// That it gives up, and then does not.
+    GivingUp,
+    /// That it is ready, again.
+    ReadyAgain,
+}
+
+const TALKS: [Talk; 7] = [
+    Talk::Bells,
+    Talk::Noise,
+    Talk::HalfAMessage,
+    Talk::HugeMessage,
+    Talk::Descriptors,
+    Talk::GivingUp,
+    Talk::ReadyAgain,
+];
+
+/// Talks until its process ends, while the task hangs.
+fn talk(talk: Talk) {
+    let frame = |bytes: usize, len: usize| [&bytes.to_ne_bytes()[..], &len.to_ne_bytes()].concat();
+    match talk {
+        Talk::Bells => loop {
+            crate::trip::say(&[b'!'; 64]);
+        },
+        Talk::Noise => crate::trip::say_anything(7),
+        Talk::HalfAMessage => drop(crate::trip::say(&frame(1000, 1000))),
+        Talk::HugeMessage => drop(crate::trip::say(&frame(64, 1 << 46))),
+        Talk::Descriptors => loop {
+            crate::trip::say_with_descriptors(b"!");
+        },
+        Talk::GivingUp => drop(crate::trip::say(b"Fno reason")),
+        Talk::ReadyAgain => drop(crate::trip::say(b"R")),
+    }
+    crate::support::hang()
+}
+
+/// One worker talks and hangs, the other one works: the tasks of the first are late or its death's, the others are done, and
+/// the leader neither waits beyond the deadline, nor grows, nor keeps a descriptor.
 #[test]
-fn a_message_that_is_none() {
+fn whatever_a_worker_says_its_leader_neither_waits_nor_grows() {
+    if !is_alone() {
+        return Alone::new(&test_name!()).run();
+    }
+    let _watchdog = watchdog(120);
+    let seconds: u64 = std::env::var(WISH)
+        .ok()
+        .and_then(|wish| wish.parse().ok())
+        .unwrap_or(0);
+    let end = Instant::now() + Duration::from_secs(seconds);
+    let peak = || Memory::of(std::process::id()).map_or(0, |memory| memory.resident);
+    let builder = || {
+        Builder::new()
+            .workers(Workers::Count(2))
+            .deadline(Duration::from_millis(700))
+    };
+    let op = |task: (u64, Option<Talk>)| {
+        if let Some(it) = task.1 {
+            talk(it);
+        }
+        task.0
+    };
+    let pool = builder().build_op(op).expect("it starts");
+    let warm = |talk| (0..200).map(move |n| (n, (n == 50).then_some(talk)));
+    assert_eq!(pool.map(warm(Talk::ReadyAgain)).filter(Result::is_err).count(), 1);
+    let files = crate::support::open_files();
+    let mut rounds = 0u64;
+    loop {
+        for talk in TALKS {
+            let (before, began) = (peak(), Instant::now());
+            let (mut done, mut failed) = (0, 0);
+            for result in pool.map(warm(talk)) {
+                match result.map_err(|error| error.fault) {
+                    Ok(_) => done += 1,
+                    Err(Fault::TimedOut { .. } | Fault::WorkerDied { .. }) => failed += 1,
+                    Err(other) => panic!("{talk:?}: {other}"),
+                }
+            }
+            assert_eq!((done, failed), (199, 1), "{talk:?}");
+            // A watchdog: the deadline is 0.7 s, and machines are busy.
+            assert!(
+                began.elapsed() < Duration::from_secs(20),
+                "{talk:?}: {:?}",
+                began.elapsed()
+            );
+            let grown = peak().saturating_sub(before);
+            assert!(
+                grown < 16 << 20,
+                "{talk:?}: the leader has grown by {grown} bytes"
+            );
+        }
+        pool.bytes().wait_ready().expect("workers are replaced");
+        assert!(
+            crate::support::open_files() <= files,
+            "descriptors of a worker's have arrived"
+        );
+        rounds += 1;
+        if Instant::now() >= end {
+            break;
+        }
+    }
+    println!("{rounds} rounds of {} kinds of talk", TALKS.len());
+}
+
+/// A worker that says what no correct worker says is replaced, whatever it does otherwise.
+#[test]
+fn a_worker_that_talks_nonsense_is_replaced() {
     let _watchdog = watchdog(60);
-    let pool = crate::support::pool(2, |n: u32| {
-        if n % 7 == 3 {
-            crate::trip::say(1000, &[0; 8]);
+    let pool = crate::support::pool(1, |n: u32| {
+        if n == 3 {
+            crate::trip::say(&[0xff]);
+            crate::support::hang();
         }
         n
     });
-    for _ in 0..3 {
-        assert!(pool.map(0..50).all(|output| output.is_ok()));
-    }
-    assert_eq!(pool.bytes().stats().deaths, 0);
+    let results: Vec<_> = pool.map(0..10).collect();
+    assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 9);
+    let fault = results.into_iter().find_map(Result::err).map(|error| error.fault);
+    let corrupt = Cause::Killed {
+        reason: proc_pool::KillReason::Corrupt,
+    };
+    assert!(matches!(fault, Some(Fault::WorkerDied { cause, .. }) if cause == corrupt));
 }

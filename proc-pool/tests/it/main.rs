@@ -21,6 +21,8 @@ mod hostile;
 mod idle;
 mod inputs;
 mod interrupts;
+#[cfg(target_os = "linux")]
+mod introductions;
 mod leaders;
 mod lifecycles;
 mod limits;
@@ -51,8 +53,6 @@ mod stops;
 mod support;
 mod surroundings;
 mod suspects;
-#[cfg(target_os = "linux")]
-mod sweeps;
 mod timing;
 #[cfg(target_os = "linux")]
 mod trip;

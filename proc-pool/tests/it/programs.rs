@@ -121,24 +121,6 @@ fn reasons_are_told() {
     assert!(own.contains("called `init`"), "{own}");
 }
 
-/// Built with another version of this crate.
-#[cfg(unix)]
-#[test]
-fn another_version() {
-    let _watchdog = watchdog(60);
-    let dir = Dir::new();
-    let script = "#!/bin/sh\nPROC_POOL_WORKER=\"0.0.0-other,${PROC_POOL_WORKER#*,}\" exec \"$IT_PROGRAM\"\n";
-    let program = write(&dir, "old", script, 0o700);
-    let builder = Builder::new()
-        .workers(Workers::Count(1))
-        .env("IT_PROGRAM", PROGRAM);
-    let reason = reason(builder.build_named::<u64, u64, _>(program, "square", &()));
-    assert!(
-        reason.contains("its leader 0.0.0-other; build both with the same version"),
-        "{reason}"
-    );
-}
-
 /// The mode is Unix's.
 fn write(dir: &Dir, name: &str, text: &str, #[cfg_attr(windows, expect(unused))] mode: u32) -> PathBuf {
     let path = dir.path().join(name);

@@ -59,6 +59,13 @@ pub(crate) fn assert_left_nothing(before: &[PathBuf]) {
     panic!("left behind: {new:?}");
 }
 
+/// Whether this process was started as a worker and has not called `init` yet: its standard input is a socket then, which
+/// these tests give to no other process.
+pub(crate) fn is_worker_before_init() -> bool {
+    let stdin = std::fs::read_link("/proc/self/fd/0");
+    stdin.is_ok_and(|target| target.to_string_lossy().starts_with("socket:"))
+}
+
 /// Open files of this process.
 pub(crate) fn open_files() -> usize {
     std::fs::read_dir("/proc/self/fd")

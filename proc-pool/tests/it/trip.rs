@@ -143,39 +143,53 @@ pub(crate) fn no_space_for_memory(reach: Reach) {
     fail_calls(&[libc::SYS_ftruncate, libc::SYS_fallocate], libc::ENOSPC, reach);
 }
 
-/// Directories for sockets need space, and get none.
+/// Pairs of sockets need space, and get none.
 pub(crate) fn no_space_for_sockets(reach: Reach) {
-    fail_calls(&[libc::SYS_mkdirat], libc::ENOSPC, reach);
-    #[cfg(target_arch = "x86_64")]
-    fail_calls(&[libc::SYS_mkdir], libc::ENOSPC, reach);
+    fail_calls(&[libc::SYS_socketpair], libc::ENOSPC, reach);
 }
 
-/// Nothing can be opened by a path.
-pub(crate) fn no_files_by_path(reach: Reach) {
-    fail_calls(&[libc::SYS_openat], libc::EMFILE, reach);
-    #[cfg(target_arch = "x86_64")]
-    fail_calls(&[libc::SYS_open], libc::EMFILE, reach);
+/// A connection can be kept, and nothing else.
+pub(crate) fn no_file_for_an_introduction() {
+    limit(Resource::Nofile, 4);
 }
 
-/// Sends messages of random bytes, in frames as `ipc-channel` makes them, to whoever listens to this process.
+/// Sends random bytes, and few of them at a time, to the leader of this process.
 pub(crate) fn say_anything(seed: u64) {
     let mut random = crate::support::random(seed);
     loop {
         let len = random() as usize % 40;
-        // Small numbers are what notes begin with.
         let bytes: Vec<u8> = (0..len).map(|_| (random() >> (random() % 64)) as u8).collect();
-        say(len, &bytes);
+        say(&bytes);
         std::thread::sleep(std::time::Duration::from_micros(random() % 2000));
     }
 }
 
-/// Sends these bytes as the first of `len` to whoever listens to this process.
-pub(crate) fn say(len: usize, bytes: &[u8]) {
-    let frame = 2 * size_of::<usize>() + bytes.len();
-    let message = [&frame.to_ne_bytes(), &len.to_ne_bytes(), bytes].concat();
-    for fd in 3..20 {
-        let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-        // SAFETY: `message` is valid for reads; what is no socket, or nothing at all, is refused.
-        unsafe { libc::send(fd, message.as_ptr().cast(), message.len(), flags) };
-    }
+/// Sends these bytes to the leader of this process, without waiting; `false` if there was no room for them.
+pub(crate) fn say(bytes: &[u8]) -> bool {
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    // SAFETY: `bytes` are valid for reads; a descriptor that is no socket is refused.
+    let sent = unsafe { libc::send(LEADER, bytes.as_ptr().cast(), bytes.len(), flags) };
+    sent == bytes.len() as isize
+}
+
+/// A worker's socket to its leader: the first descriptor that a process of these tests has beside its standard streams.
+pub(crate) const LEADER: libc::c_int = 3;
+
+/// Sends these bytes to the leader of this process with as many descriptors as a message may have.
+pub(crate) fn say_with_descriptors(bytes: &[u8]) {
+    use std::io::IoSlice;
+    use std::mem::MaybeUninit;
+    use std::os::fd::{AsFd, BorrowedFd};
+
+    use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+
+    let null = std::fs::File::open("/dev/null").expect("it is there");
+    let fds = [null.as_fd(); 200];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(200))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    assert!(control.push(SendAncillaryMessage::ScmRights(&fds)));
+    // SAFETY: it is borrowed for one call, which refuses what is no socket.
+    let leader = unsafe { BorrowedFd::borrow_raw(LEADER) };
+    let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+    let _ = sendmsg(leader, &[IoSlice::new(bytes)], &mut control, flags);
 }

@@ -88,7 +88,7 @@ fn struck(phase: Phase, worker: &str) -> Option<Fault> {
 
 /// Before `init`, in workers.
 pub(crate) fn before_init() {
-    if std::env::var_os("PROC_POOL_WORKER").is_none() {
+    if !crate::support::is_worker_before_init() {
         return;
     }
     if let Some(fault) = struck(Phase::Spawn, "") {
@@ -97,11 +97,11 @@ pub(crate) fn before_init() {
     if let Some(fault) = struck(Phase::Connect, "") {
         match fault {
             Fault::Emfile => trip::no_more_files(),
-            _ => trip::on_call(libc::SYS_connect, fault.crash().expect("a crash")),
+            _ => trip::on_call(libc::SYS_recvfrom, fault.crash().expect("a crash")),
         }
     }
     if matches!(wish(), Some((Phase::Attach, Fault::Emfile))) && struck(Phase::Attach, "").is_some() {
-        trip::no_files_by_path(trip::Reach::Thread);
+        trip::no_file_for_an_introduction();
     }
 }
 

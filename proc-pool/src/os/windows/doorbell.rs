@@ -1,17 +1,19 @@
-//! The doorbell of a worker where nothing in shared memory can be slept on between processes: bytes on a channel.
+//! The doorbell of a worker on Windows: bytes on a channel of `ipc-channel`.
 //!
-//! That the channel closes says as well that there will be no more, but not on Windows, where `ipc-channel` keeps a handle of
-//! every channel that was handed over.
+//! The closing of the channel would not end the worker: `ipc-channel` keeps a handle of every channel that was handed over.
 
 use ipc_channel::IpcError;
 use ipc_channel::ipc::{IpcBytesReceiver, IpcBytesSender};
 use shm_buffers::slots::Slots;
 
-use super::without_sigpipe;
-
 /// Bells that a worker may have left unheard, at most, when it is rung again: more could fill the channel, and sending
 /// would block.
 pub(crate) const MOST_UNHEARD: u64 = 8;
+
+/// The leader's end.
+pub(crate) type ToWorker = IpcBytesSender;
+/// The worker's end.
+pub(crate) type FromLeader = IpcBytesReceiver;
 
 const BELL: [u8; 1] = [1];
 const CLOSED: [u8; 1] = [0];
@@ -37,13 +39,13 @@ impl Doorbell {
     pub(crate) fn ring(&mut self) {
         self.rung += 1;
         // It fails if the worker has died; its end is told by other means.
-        let _ = without_sigpipe(|| self.channel.send(&BELL));
+        let _ = self.channel.send(&BELL);
     }
 }
 
 impl Drop for Doorbell {
     fn drop(&mut self) {
-        let _ = without_sigpipe(|| self.channel.send(&CLOSED));
+        let _ = self.channel.send(&CLOSED);
     }
 }
 

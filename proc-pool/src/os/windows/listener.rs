@@ -1,4 +1,4 @@
-//! A set of channels that may be listened to from one thread and later from another.
+//! The leader's ear: a set of channels that may be listened to from one thread and later from another.
 //!
 //! The set itself lives in a thread of its own. `ipc-channel` gives an event to each of its reads, and the system cancels
 //! such a read when the thread that began it ends, although it is bound to a completion port: a caller that listened
@@ -13,21 +13,44 @@ use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError};
-use ipc_channel::TrySelectError;
 use ipc_channel::ipc::{self, IpcReceiver, IpcReceiverSet, IpcSelectionResult, IpcSender, OpaqueIpcReceiver};
-use serde::{Deserialize, Serialize};
+
+use crate::os::Heard;
+use crate::protocol::Note;
 
 /// What was heard and not yet asked for: a peer that says much has to wait.
 const MAX_HEARD: usize = 64;
 
-type Heard = io::Result<Vec<IpcSelectionResult>>;
+/// The channel that a worker's notes come from.
+pub(crate) type Notes = IpcReceiver<Note>;
 
-/// `ipc-channel`'s set, which waits on an I/O completion port: for any number of channels.
-pub(crate) struct ReceiverSet {
-    heard: Receiver<Heard>,
+type Selected = io::Result<Vec<IpcSelectionResult>>;
+
+/// Waits for the notes of many workers: `ipc-channel`'s set, which waits on an I/O completion port.
+pub(crate) struct Listener {
+    selected: Receiver<Selected>,
     added: Sender<(u64, OpaqueIpcReceiver)>,
     bell: Bell,
     next: u64,
+}
+
+impl std::fmt::Debug for Listener {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Listener")
+            .field("next", &self.next)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Ends a wait of its listener's: also one that begins later.
+#[derive(Debug)]
+pub(crate) struct Waker(Sender<Selected>);
+
+impl Waker {
+    pub(crate) fn wake(&self) {
+        // When the queue is full, the listener wakes anyway.
+        let _ = self.0.try_send(Ok(Vec::new()));
+    }
 }
 
 /// Wakes the thread. One is enough until it is heard.
@@ -45,13 +68,15 @@ impl Bell {
     }
 }
 
-impl ReceiverSet {
-    pub(crate) fn new() -> io::Result<Self> {
+impl Listener {
+    /// A listener without workers, and what ends its waits.
+    pub(crate) fn new() -> io::Result<(Self, Waker)> {
         let (sender, woken) = ipc::channel::<()>()?;
-        let (tell, heard) = crossbeam_channel::bounded(MAX_HEARD);
+        let (tell, selected) = crossbeam_channel::bounded(MAX_HEARD);
+        let waker = Waker(tell.clone());
         let (added, new) = crossbeam_channel::unbounded();
         let rung = Arc::new(AtomicBool::new(false));
-        let listener = Listener {
+        let listening = Listening {
             tell,
             new,
             rung: rung.clone(),
@@ -59,46 +84,50 @@ impl ReceiverSet {
         };
         thread::Builder::new()
             .name("proc-pool channels".into())
-            .spawn(move || listener.listen(woken))?;
-        Ok(Self {
-            heard,
+            .spawn(move || listening.listen(woken))?;
+        let listener = Self {
+            selected,
             added,
             bell: Bell { sender, rung },
             next: 0,
-        })
+        };
+        Ok((listener, waker))
     }
 
-    /// Gives the number by which the channel's news come. One that can't be listened to seems closed.
-    pub(crate) fn add<T>(&mut self, receiver: IpcReceiver<T>) -> io::Result<u64>
-    where
-        T: for<'de> Deserialize<'de> + Serialize,
-    {
+    /// Listens to a worker; returns the key of what it says. One that can't be listened to seems closed.
+    pub(crate) fn add(&mut self, notes: Notes) -> io::Result<u64> {
         let key = self.next;
         self.next += 1;
-        let added = self.added.send((key, receiver.to_opaque()));
-        added.map_err(|_| io::Error::other("nobody listens to channels any more"))?;
+        let added = self.added.send((key, notes.to_opaque()));
+        added.map_err(|_| io::Error::other("the thread that listens to channels has ended"))?;
         self.bell.ring();
         Ok(key)
     }
 
-    pub(crate) fn try_select_timeout(
-        &mut self,
-        patience: Duration,
-    ) -> Result<Vec<IpcSelectionResult>, TrySelectError> {
-        match self.heard.recv_timeout(patience) {
-            Ok(Ok(results)) => Ok(results),
-            Ok(Err(error)) => Err(TrySelectError::IoError(error)),
-            Err(RecvTimeoutError::Timeout) => Err(TrySelectError::Empty),
+    /// Waits until a worker has said something, its channel has closed, the waker wakes, or `patience` is over. Returns
+    /// whether anything was heard.
+    pub(crate) fn wait(&mut self, patience: Duration, mut heard: impl FnMut(u64, Heard)) -> io::Result<bool> {
+        let results = match self.selected.recv_timeout(patience) {
+            Ok(results) => results?,
+            Err(RecvTimeoutError::Timeout) => return Ok(false),
             Err(RecvTimeoutError::Disconnected) => {
-                let error = io::Error::other("nobody listens to channels any more");
-                Err(TrySelectError::IoError(error))
+                return Err(io::Error::other("the thread that listens to channels has ended"));
+            }
+        };
+        for result in results {
+            match result {
+                IpcSelectionResult::MessageReceived(key, message) => {
+                    heard(key, Heard::Note(message.to().unwrap_or(Note::Nonsense)));
+                }
+                IpcSelectionResult::ChannelClosed(key) => heard(key, Heard::Closed),
             }
         }
+        Ok(true)
     }
 }
 
 /// It panics when a peer writes what is no message: the others go on.
-fn select(set: &mut IpcReceiverSet) -> Heard {
+fn select(set: &mut IpcReceiverSet) -> Selected {
     panic::catch_unwind(AssertUnwindSafe(|| set.select()))
         .unwrap_or_else(|_| Err(io::Error::other("no message")))
 }
@@ -107,16 +136,16 @@ fn select(set: &mut IpcReceiverSet) -> Heard {
 const BELL: u64 = u64::MAX;
 
 /// What the thread has.
-struct Listener {
-    tell: Sender<Heard>,
+struct Listening {
+    tell: Sender<Selected>,
     new: Receiver<(u64, OpaqueIpcReceiver)>,
     rung: Arc<AtomicBool>,
     /// Channels' numbers by those of `ipc-channel`'s.
     keys: HashMap<u64, u64>,
 }
 
-impl Listener {
-    /// The thread's life. It ends with the [`ReceiverSet`], which closes the bell.
+impl Listening {
+    /// The thread's life. It ends with the [`Listener`], which closes the bell.
     fn listen(mut self, woken: IpcReceiver<()>) {
         let Ok(mut set) = IpcReceiverSet::new() else {
             return;
@@ -195,7 +224,7 @@ impl Listener {
     }
 }
 
-/// The [`ReceiverSet`] is gone.
+/// The [`Listener`] is gone.
 struct Ended;
 
 #[cfg(test)]
@@ -205,26 +234,31 @@ mod tests {
     /// A watchdog.
     const LONG: Duration = Duration::from_secs(60);
 
+    fn hear(listener: &mut Listener, patience: Duration) -> Vec<(u64, Heard)> {
+        let mut all = Vec::new();
+        let waited = listener.wait(patience, |key, heard| all.push((key, heard)));
+        waited.expect("the thread lives");
+        all
+    }
+
     #[test]
-    fn who_listens_may_end() {
-        let mut set = ReceiverSet::new().expect("there are channels");
-        let (sender, receiver) = ipc::channel::<u32>().expect("there are channels");
-        let key = set.add(receiver).expect("the thread lives");
-        for round in 0..3 {
+    fn a_thread_that_has_listened_may_end() {
+        let (mut listener, waker) = Listener::new().expect("there are channels");
+        let (sender, receiver) = ipc::channel::<Note>().expect("there are channels");
+        let key = listener.add(receiver).expect("the thread lives");
+        for _ in 0..3 {
             let listened = thread::spawn(move || {
                 // It begins a read, or would.
-                let silence = set.try_select_timeout(Duration::from_millis(20));
-                assert!(matches!(silence, Err(TrySelectError::Empty)));
-                set
+                assert!(hear(&mut listener, Duration::from_millis(20)).is_empty());
+                listener
             });
-            set = listened.join().expect("no panic");
-            sender.send(round).expect("somebody listens");
-            let mut heard = set.try_select_timeout(LONG).expect("it comes");
-            let (from, message) = heard.pop().expect("one").unwrap();
-            assert_eq!((from, message.to::<u32>().expect("a number")), (key, round));
+            listener = listened.join().expect("no panic");
+            sender.send(Note::Bell).expect("the listener lives");
+            assert_eq!(hear(&mut listener, LONG), [(key, Heard::Note(Note::Bell))]);
         }
+        waker.wake();
+        assert!(hear(&mut listener, LONG).is_empty());
         drop(sender);
-        let heard = set.try_select_timeout(LONG).expect("it comes");
-        assert!(matches!(heard[..], [IpcSelectionResult::ChannelClosed(of)] if of == key));
+        assert_eq!(hear(&mut listener, LONG), [(key, Heard::Closed)]);
     }
 }
