@@ -29,8 +29,8 @@ pub fn init() {
 /// Never returns in a worker process; `registry` has the ops by name.
 pub(crate) fn enter(registry: Option<&Registry>) {
     INITIALIZED.store(true, Ordering::Relaxed);
-    // The executable may be replaced later: remember what it is now. Errors are reported when a pool is built.
-    let _ = crate::os::Image::own();
+    // What this process was started from is remembered early: it may be replaced. Errors are reported when a pool is built.
+    let _ = crate::entry::identify();
     let _ = crate::os::arguments();
     if let Some(invited) = Invited::recognise() {
         worker::main(invited, registry);

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::{fs, io};
 
+use crate::entry;
 use crate::init;
 use crate::os;
 use crate::workers::cores;
@@ -70,7 +71,7 @@ fn program() -> io::Result<()> {
     let program = os::program()?;
     os::check_executable(Path::new(&program))?;
     // Its identity is looked at, too.
-    os::image_of_program().map(drop)
+    entry::identify()
 }
 
 /// How many numbers a list such as `0-3,8` has.

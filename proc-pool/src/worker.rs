@@ -79,13 +79,13 @@ pub(crate) fn main(mut invited: Invited, registry: Option<&Registry>) -> ! {
     let from_leader =
         from_leader.unwrap_or_else(|e| give_up(&to_leader, &format!("cannot start a thread: {e}")));
     match welcome.entry.resolve(registry) {
-        Ok(entry) => entry(Bootstrap {
+        Ok(main) => main(Bootstrap {
             welcome,
             from_leader,
             to_leader,
             born,
         }),
-        Err(reason) => give_up(&to_leader, &reason),
+        Err(refusal) => give_up(&to_leader, &refusal.to_string()),
     }
 }
 

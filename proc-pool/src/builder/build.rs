@@ -13,7 +13,7 @@ use super::Builder;
 use crate::codec::{Codec, Postcard};
 use crate::core::Core;
 use crate::driver::Driver;
-use crate::entry::{Entry, Place};
+use crate::entry::Entry;
 use crate::error::PoolError;
 use crate::init;
 use crate::keeper::{Keeper, Plan, Seat};
@@ -154,7 +154,7 @@ impl Builder {
         if !init::is_initialized() {
             return Err(PoolError::NotInitialized);
         }
-        self.start(Program::Own, Entry::Own(Place::of(serve::<S>)?), init)
+        self.start(Program::Own, Entry::own(serve::<S>)?, init)
     }
 
     /// Starts a pool of workers that are another program, found at `program` (relative to this process's current

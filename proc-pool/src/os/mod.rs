@@ -5,16 +5,14 @@ mod unix;
 #[cfg(unix)]
 pub(crate) use unix::{
     Kept, Listener, Notes, Waker, arguments, cause, check_executable, die_with, end_with_us, exit_now,
-    ignore_broken_pipes, image_of_program, introduction, is_kill, is_no_program, is_privileged, now_ns,
-    pipes, program, same_image,
+    ignore_broken_pipes, introduction, is_kill, is_no_program, is_privileged, now_ns, pipes, program,
 };
 #[cfg(windows)]
 mod windows;
 #[cfg(windows)]
 pub(crate) use windows::{
     Kept, Listener, Notes, Waker, arguments, cause, check_executable, die_with, end_with_us, exit_now,
-    ignore_broken_pipes, image_of_program, introduction, is_kill, is_no_program, is_privileged, now_ns,
-    pipes, program, same_image,
+    ignore_broken_pipes, introduction, is_kill, is_no_program, is_privileged, now_ns, pipes, program,
 };
 
 /// How a leader wakes a worker, and asks it to end.
@@ -41,13 +39,11 @@ pub(crate) mod stack;
 mod oom;
 pub(crate) use oom::OomKills;
 
+pub(crate) mod object;
+
 mod memory;
 pub use memory::Memory;
 pub(crate) use memory::own_memory;
-
-use std::io;
-
-use serde::{Deserialize, Serialize};
 
 /// What a process may be told from outside, by whatever means the system has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,34 +62,4 @@ pub(crate) enum Heard {
     Note(crate::protocol::Note),
     /// Nothing will come any more.
     Closed,
-}
-
-/// The identity of an executable: what tells whether two processes run the same one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Image {
-    pub(crate) file: (u64, u64),
-    pub(crate) len: u64,
-    /// Nanoseconds since the Unix epoch.
-    pub(crate) modified: u128,
-}
-
-impl Image {
-    /// The executable of this process, looked up once, early: it may be replaced later.
-    pub(crate) fn own() -> io::Result<Self> {
-        static OWN: std::sync::OnceLock<Image> = std::sync::OnceLock::new();
-        if let Some(image) = OWN.get() {
-            return Ok(*image);
-        }
-        let image = image_of_program()?;
-        Ok(*OWN.get_or_init(|| image))
-    }
-
-    #[cfg(test)]
-    pub(crate) fn other() -> Self {
-        Self {
-            file: (0, 0),
-            len: 0,
-            modified: 0,
-        }
-    }
 }

@@ -12,7 +12,6 @@ mod poller;
 
 use std::ffi::OsString;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, ExitStatus};
@@ -23,7 +22,6 @@ pub(crate) use kept::Kept;
 pub(crate) use listener::{Listener, Notes};
 pub(crate) use poller::Waker;
 
-use super::Image;
 use crate::error::Cause;
 
 /// What to execute to run this program again: on Linux the very inode that runs, also after the file was replaced.
@@ -81,34 +79,6 @@ pub(crate) fn check_executable(path: &Path) -> io::Result<()> {
 /// Whether the system refused to execute a file because of what is in it.
 pub(crate) fn is_no_program(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::ENOEXEC)
-}
-
-pub(crate) fn image_of_program() -> io::Result<Image> {
-    let meta = std::fs::metadata(program()?)?;
-    let modified = meta.mtime() as i128 * 1_000_000_000 + i128::from(meta.mtime_nsec());
-    Ok(Image {
-        file: (meta.dev(), meta.ino()),
-        len: meta.len(),
-        modified: modified as u128,
-    })
-}
-
-/// Whether two addresses lie in the same loaded object (executable or library).
-pub(crate) fn same_image(one: usize, other: usize) -> bool {
-    let base = |address: usize| {
-        let mut info = std::mem::MaybeUninit::<libc::Dl_info>::zeroed();
-        // SAFETY: dladdr takes any address and writes only to `info`, which is valid for writes.
-        let found = unsafe { libc::dladdr(address as *const libc::c_void, info.as_mut_ptr()) };
-        // SAFETY: all-zero is a valid Dl_info (null pointers), and dladdr may only have made it better.
-        let info = unsafe { info.assume_init() };
-        (found != 0).then_some(info.dli_fbase as usize)
-    };
-    match (base(one), base(other)) {
-        (Some(one), Some(other)) => one == other,
-        // A static executable has no dynamic objects to tell apart.
-        (None, None) => true,
-        _ => false,
-    }
 }
 
 /// Ends this process, at once and without any clean-up that could hang.

@@ -9,20 +9,14 @@ mod listener;
 pub(crate) mod pipes;
 
 use std::ffi::OsString;
-use std::fs::File;
 use std::io;
 use std::os::windows::io::{AsRawHandle, FromRawHandle, OwnedHandle};
 use std::path::Path;
 use std::process::ExitStatus;
 use std::sync::OnceLock;
-use std::time::UNIX_EPOCH;
 
-use windows_sys::Win32::Storage::FileSystem::{BY_HANDLE_FILE_INFORMATION, GetFileInformationByHandle};
 use windows_sys::Win32::System::Diagnostics::Debug::{
     SEM_FAILCRITICALERRORS, SEM_NOGPFAULTERRORBOX, SetErrorMode,
-};
-use windows_sys::Win32::System::LibraryLoader::{
-    GET_MODULE_HANDLE_EX_FLAG_FROM_ADDRESS, GET_MODULE_HANDLE_EX_FLAG_UNCHANGED_REFCOUNT, GetModuleHandleExW,
 };
 use windows_sys::Win32::System::Performance::{QueryPerformanceCounter, QueryPerformanceFrequency};
 use windows_sys::Win32::System::ProcessStatus::{
@@ -32,7 +26,6 @@ use windows_sys::Win32::System::Threading::{
     GetCurrentProcess, OpenProcess, PROCESS_QUERY_LIMITED_INFORMATION, TerminateProcess,
 };
 
-use super::Image;
 use crate::error::Cause;
 
 pub(crate) use job::end_with_us;
@@ -61,40 +54,6 @@ pub(crate) fn check_executable(path: &Path) -> io::Result<()> {
 pub(crate) fn is_no_program(error: &io::Error) -> bool {
     const ERROR_BAD_EXE_FORMAT: i32 = 193;
     error.raw_os_error() == Some(ERROR_BAD_EXE_FORMAT)
-}
-
-pub(crate) fn image_of_program() -> io::Result<Image> {
-    let file = File::open(program()?)?;
-    let meta = file.metadata()?;
-    let modified = meta
-        .modified()?
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |d| d.as_nanos());
-    let mut info = BY_HANDLE_FILE_INFORMATION::default();
-    // SAFETY: the handle is open, and `info` valid for writes.
-    if unsafe { GetFileInformationByHandle(file.as_raw_handle(), &raw mut info) } == 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(Image {
-        file: (
-            u64::from(info.dwVolumeSerialNumber),
-            u64::from(info.nFileIndexHigh) << 32 | u64::from(info.nFileIndexLow),
-        ),
-        len: meta.len(),
-        modified,
-    })
-}
-
-/// Whether two addresses lie in the same loaded module (executable or library).
-pub(crate) fn same_image(one: usize, other: usize) -> bool {
-    let module = |address: usize| {
-        let flags = GET_MODULE_HANDLE_EX_FLAG_FROM_ADDRESS | GET_MODULE_HANDLE_EX_FLAG_UNCHANGED_REFCOUNT;
-        let mut module = std::ptr::null_mut();
-        // SAFETY: with FROM_ADDRESS any address may be asked about; only `module` is written, which is valid for it.
-        let found = unsafe { GetModuleHandleExW(flags, address as *const u16, &raw mut module) };
-        (found != 0).then_some(module)
-    };
-    module(one).is_some_and(|one| Some(one) == module(other))
 }
 
 /// Ends this process, at once and without any clean-up that could hang.
@@ -237,16 +196,6 @@ mod tests {
         for code in [0, 1, 3, -1, -127, i32::MAX] {
             assert_eq!(exception_name(code.cast_unsigned()), None, "{code}");
         }
-    }
-
-    #[test]
-    fn the_image_of_a_function_is_its_module() {
-        let own = a_status_is_told_from_an_exception as *const () as usize;
-        assert!(same_image(
-            own,
-            the_image_of_a_function_is_its_module as *const () as usize
-        ));
-        assert!(!same_image(own, 1));
     }
 
     #[test]

@@ -90,6 +90,32 @@ fn the_executable_may_be_replaced_while_it_runs() {
     assert_eq!(another.map([1]).next().expect("one").expect("no task fails"), 2);
 }
 
+/// A backup, a container's build or `touch` changes the times of the file, which say nothing about what is in it.
+#[test]
+fn workers_start_from_an_executable_that_was_touched() {
+    if !is_alone() {
+        let dir = Dir::new();
+        let program = dir.path().join("it");
+        std::fs::copy(std::env::current_exe().expect("it has a path"), &program).expect("it can be copied");
+        return Alone::with_program(&test_name!(), &program).run();
+    }
+    let _watchdog = watchdog(60);
+    let pool = pool(2, |n: u64| n);
+    let program = std::env::current_exe().expect("it has a path");
+    let file = std::fs::File::open(&program).expect("it is readable");
+    for time in [std::time::SystemTime::UNIX_EPOCH, std::time::SystemTime::now()] {
+        file.set_modified(time).expect("it is ours");
+        pool.bytes()
+            .pids()
+            .iter()
+            .for_each(|(_, pid)| signal(*pid, rustix::process::Signal::KILL));
+        assert_eq!(pool.map(0..10).filter(Result::is_ok).count(), 10);
+    }
+    drop(pool);
+    let another = crate::support::pool(1, |n: u64| n + 1);
+    assert_eq!(another.map([1]).next().expect("one").expect("no task fails"), 2);
+}
+
 /// A pool makes nothing there: no socket, no directory.
 #[test]
 fn any_temporary_directory_will_do() {

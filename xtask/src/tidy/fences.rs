@@ -23,7 +23,7 @@ pub(super) const FENCES: &[Fence] = &[
     },
     Fence {
         path: "proc-pool/src/entry.rs",
-        reason: "turns a distance within the image back into a function",
+        reason: "turns a distance within the loaded object back into a function",
     },
     Fence {
         path: "proc-pool/src/init.rs",
@@ -47,7 +47,15 @@ pub(super) const FENCES: &[Fence] = &[
     },
     Fence {
         path: "proc-pool/src/os/unix.rs",
-        reason: "dladdr and _exit",
+        reason: "_exit, and how signals are treated",
+    },
+    Fence {
+        path: "proc-pool/src/os/unix/elf.rs",
+        reason: "reads what the dynamic linker reports of a loaded object",
+    },
+    Fence {
+        path: "proc-pool/src/os/unix/mach_o.rs",
+        reason: "reads the header of a loaded image",
     },
     Fence {
         path: "proc-pool/src/os/unix/credentials.rs",
@@ -59,7 +67,7 @@ pub(super) const FENCES: &[Fence] = &[
     },
     Fence {
         path: "proc-pool/src/os/windows.rs",
-        reason: "asks the system about files, modules, clocks and processes, and ends this one",
+        reason: "asks the system about clocks and processes, and ends this one",
     },
     Fence {
         path: "proc-pool/src/os/windows/introduction.rs",
@@ -68,6 +76,10 @@ pub(super) const FENCES: &[Fence] = &[
     Fence {
         path: "proc-pool/src/os/windows/job.rs",
         reason: "the job that ends workers with their leader",
+    },
+    Fence {
+        path: "proc-pool/src/os/windows/module.rs",
+        reason: "asks the system about a module, its memory and its file",
     },
     Fence {
         path: "proc-pool/tests/it/crash.rs",
