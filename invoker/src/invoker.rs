@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use crate::builder::OpBuilder;
 use crate::error::Error;
 use crate::journal::Journal;
-use crate::op::WithState;
+use crate::op::{PlainOp, WithState};
 use crate::outputs::{Order, Outputs, Run};
 use crate::processes::Processes;
 use crate::report::Since;
@@ -111,10 +111,15 @@ where
     }
 
     /// Begins with the op: a plain `fn(&M, T) -> R`, or a closure that captures nothing.
-    pub fn builder<F>(op: F) -> OpBuilder<F, M, T, R>
-    where
-        F: Fn(&M, T) -> R + Copy + Send + Sync + 'static,
-    {
+    ///
+    /// A closure that captures is not a `fn`: a worker process has its code, but not the values. They belong in the model or
+    /// in the task:
+    ///
+    /// ```compile_fail,E0308
+    /// let factor = 3.0;
+    /// let builder = invoker::Invoker::builder(move |scale: &f64, n: f64| factor * scale * n).model(2.0);
+    /// ```
+    pub fn builder(op: fn(&M, T) -> R) -> OpBuilder<PlainOp<M, T, R>, M, T, R> {
         OpBuilder::new(op)
     }
 
@@ -142,12 +147,10 @@ where
     /// assert_eq!(medians, [Some(2.0), Some(1.0), None]);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn builder_with_state<A, F, S>(state: A, op: F) -> OpBuilder<WithState<A, F, S>, M, T, R>
-    where
-        A: Fn(&M) -> Result<S, BoxError> + Copy + Send + Sync + 'static,
-        F: Fn(&M, &mut S, T) -> R + Copy + Send + Sync + 'static,
-        S: Send + 'static,
-    {
+    pub fn builder_with_state<S: Send + 'static>(
+        state: fn(&M) -> Result<S, BoxError>,
+        op: fn(&M, &mut S, T) -> R,
+    ) -> OpBuilder<WithState<M, S, T, R>, M, T, R> {
         OpBuilder::new(WithState::new(state, op))
     }
 

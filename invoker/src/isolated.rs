@@ -29,9 +29,8 @@ pub enum IsolatedError {
 ///
 /// # Errors
 /// What kept the op from giving an output.
-pub fn run_isolated<F, T, R>(op: F, task: T) -> Result<R, IsolatedError>
+pub fn run_isolated<T, R>(op: fn(T) -> R, task: T) -> Result<R, IsolatedError>
 where
-    F: Fn(T) -> R + Copy + 'static,
     T: Serialize + DeserializeOwned + 'static,
     R: Serialize + DeserializeOwned + 'static,
 {

@@ -49,7 +49,7 @@ pub use extension::Invoke;
 pub use invoker::Invoker;
 pub use isolated::{IsolatedError, run_isolated};
 pub use log_bridge::{Filter, SetFilterError};
-pub use op::{Op, WithState};
+pub use op::{Op, PlainOp, WithState};
 pub use outputs::Outputs;
 #[cfg(feature = "stream")]
 pub use proc_pool::OutputStream;

@@ -1,15 +1,24 @@
 //! [`Op`]: what is run for each task.
 
-use std::marker::PhantomData;
+use proc_pool::{BoxError, ByRef};
 
-use proc_pool::BoxError;
-
-/// What an invoker runs: a plain `fn(&Model, Task) -> Output` or a closure of that type that captures nothing; or a
-/// [`WithState`]. Only these.
+/// The code that an invoker runs: a [`PlainOp`], that is, a `fn(&Model, Task) -> Output`, or a [`WithState`]. No other type implements it.
+///
+/// Plain functions, and closures that capture nothing, coerce to function pointers.
 pub trait Op<M, T, R>: sealed::Sealed<M, T, R> + Copy + Send + Sync + 'static {
     /// What a worker keeps between its tasks.
     #[doc(hidden)]
     type State: Send + 'static;
+
+    /// The function pointers that cross to a worker process.
+    #[doc(hidden)]
+    type Functions: proc_pool::Op;
+
+    #[doc(hidden)]
+    fn functions(self) -> Self::Functions;
+
+    #[doc(hidden)]
+    fn of(functions: Self::Functions) -> Self;
 
     #[doc(hidden)]
     fn start(self, model: &M) -> Result<Self::State, BoxError>;
@@ -22,13 +31,22 @@ mod sealed {
     pub trait Sealed<M, T, R> {}
 }
 
-impl<F, M, T, R> sealed::Sealed<M, T, R> for F where F: Fn(&M, T) -> R {}
+/// An op without a state: see [`Invoker::builder`](crate::Invoker::builder).
+pub type PlainOp<M, T, R> = fn(&M, T) -> R;
 
-impl<F, M, T, R> Op<M, T, R> for F
-where
-    F: Fn(&M, T) -> R + Copy + Send + Sync + 'static,
-{
+impl<M, T, R> sealed::Sealed<M, T, R> for PlainOp<M, T, R> {}
+
+impl<M: 'static, T: 'static, R: 'static> Op<M, T, R> for PlainOp<M, T, R> {
     type State = ();
+    type Functions = Self;
+
+    fn functions(self) -> Self {
+        self
+    }
+
+    fn of(functions: Self) -> Self {
+        functions
+    }
 
     fn start(self, _: &M) -> Result<(), BoxError> {
         Ok(())
@@ -41,42 +59,50 @@ where
 }
 
 /// An op with a state of its worker's: see [`Invoker::builder_with_state`](crate::Invoker::builder_with_state).
-pub struct WithState<A, F, S> {
-    start: A,
-    op: F,
-    state: PhantomData<fn() -> S>,
+pub struct WithState<M, S, T, R> {
+    start: fn(&M) -> Result<S, BoxError>,
+    op: fn(&M, &mut S, T) -> R,
 }
 
-impl<A, F, S> WithState<A, F, S> {
-    pub(crate) fn new(start: A, op: F) -> Self {
-        let state = PhantomData;
-        Self { start, op, state }
+impl<M, S, T, R> WithState<M, S, T, R> {
+    pub(crate) fn new(start: fn(&M) -> Result<S, BoxError>, op: fn(&M, &mut S, T) -> R) -> Self {
+        Self { start, op }
     }
 }
 
-impl<A, F, S> std::fmt::Debug for WithState<A, F, S> {
+impl<M, S, T, R> std::fmt::Debug for WithState<M, S, T, R> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("WithState").finish_non_exhaustive()
     }
 }
 
-impl<A: Copy, F: Copy, S> Clone for WithState<A, F, S> {
+impl<M, S, T, R> Clone for WithState<M, S, T, R> {
     fn clone(&self) -> Self {
         *self
     }
 }
 
-impl<A: Copy, F: Copy, S> Copy for WithState<A, F, S> {}
+impl<M, S, T, R> Copy for WithState<M, S, T, R> {}
 
-impl<A, F, S, M, T, R> sealed::Sealed<M, T, R> for WithState<A, F, S> where F: Fn(&M, &mut S, T) -> R {}
+impl<M, S, T, R> sealed::Sealed<M, T, R> for WithState<M, S, T, R> {}
 
-impl<A, F, S, M, T, R> Op<M, T, R> for WithState<A, F, S>
+impl<M, S, T, R> Op<M, T, R> for WithState<M, S, T, R>
 where
-    A: Fn(&M) -> Result<S, BoxError> + Copy + Send + Sync + 'static,
-    F: Fn(&M, &mut S, T) -> R + Copy + Send + Sync + 'static,
+    M: 'static,
     S: Send + 'static,
+    T: 'static,
+    R: 'static,
 {
     type State = S;
+    type Functions = (ByRef<M, Result<S, BoxError>>, fn(&M, &mut S, T) -> R);
+
+    fn functions(self) -> Self::Functions {
+        (ByRef(self.start), self.op)
+    }
+
+    fn of((ByRef(start), op): Self::Functions) -> Self {
+        Self { start, op }
+    }
 
     fn start(self, model: &M) -> Result<S, BoxError> {
         (self.start)(model)

@@ -74,6 +74,7 @@ where
             panics: wishes.panics,
         };
         let seeded = settings.seed.value.is_some();
+        let op = op.functions();
         let build = move |builder: proc_pool::Builder, init: &Init| match seeded {
             false => builder.build_with_codecs::<ModelWorker<F, M, T, R>, _, _>(op, init, Bare, Postcard),
             true => builder.build_with_codecs::<ModelWorker<F, M, T, R>, _, _>(op, init, SeedFirst, Postcard),

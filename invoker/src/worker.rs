@@ -75,12 +75,12 @@ where
     T: 'static,
     R: 'static,
 {
-    type Op = F;
+    type Op = F::Functions;
     type Init = Init;
     type Task = Seeded<T>;
     type Output = R;
 
-    fn start(context: &mut WorkerContext, op: F, init: Init) -> Result<Self, BoxError> {
+    fn start(context: &mut WorkerContext, functions: F::Functions, init: Init) -> Result<Self, BoxError> {
         if let Some(side) = context.take_side() {
             let layer = WorkerLayer::builder(side, log_slots(context.slots())).filter(init.logs);
             layer.install()?;
@@ -90,7 +90,7 @@ where
         }
         let model = Image::attach(&init.image)?.load()?;
         let counters = Counters::new(progress_slots(context.slots()));
-        Self::new(Arc::new(model), op, counters)
+        Self::new(Arc::new(model), F::of(functions), counters)
     }
 
     fn run(&mut self, task: Seeded<T>) -> R {

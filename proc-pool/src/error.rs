@@ -135,8 +135,12 @@ pub enum PoolError {
         /// The most there can be.
         max: usize,
     },
-    /// The code to run is not part of this executable (but of a shared library, say).
-    #[error("the worker's code is not in the program's own executable; link it statically")]
+    /// The op, or other code of a worker, is not in the executable or library that this crate is linked into, but in another
+    /// shared library. A closure that calls it is where it is written.
+    #[error(
+        "the worker's code is in another shared library than the pool; link it statically, or wrap a function of that \
+         library in a closure: `|task| function(task)`"
+    )]
     EntryOutsideImage,
     /// The initial value for workers can't be encoded.
     #[error("cannot encode the workers' initial value: {0}")]

@@ -95,6 +95,7 @@ pub use interrupt::{Interrupt, Interrupter, OnInterrupt};
 pub use local::{LocalMap, LocalPool};
 pub use map::Map;
 pub use observer::Observer;
+pub use op::{ByRef, Op};
 pub use os::Memory;
 pub use panics::{Panic, catch_panic};
 pub use pool::{BytePool, Pool};

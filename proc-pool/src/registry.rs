@@ -7,11 +7,10 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{Codec, Postcard};
-use crate::entry::Main;
+use crate::entry::Routine;
 use crate::init;
 use crate::protocol::VERSION;
-use crate::service::{BoxError, Op, Service, Stateful, Typed, Worker, WorkerContext};
-use crate::worker::serve;
+use crate::service::{BoxError, Plain, Service, Stateful, Worker, WorkerContext};
 
 /// Exit status of a worker program that nobody started as a worker.
 const NOT_A_WORKER: i32 = 2;
@@ -51,7 +50,7 @@ pub struct Registry {
 
 struct Registered {
     name: String,
-    main: Main,
+    routine: Routine,
     types: Types,
 }
 
@@ -124,10 +123,9 @@ impl Registry {
         Self::default()
     }
 
-    /// Adds a plain `fn`, or a closure that captures nothing (another one does not compile).
-    pub fn op<F, T, R>(self, name: impl Into<String>, op: F) -> Self
+    /// Adds a function: a plain `fn`, or a closure that captures nothing.
+    pub fn op<T, R>(self, name: impl Into<String>, op: fn(T) -> R) -> Self
     where
-        F: Fn(T) -> R + Copy + 'static,
         T: Serialize + DeserializeOwned + 'static,
         R: Serialize + DeserializeOwned + 'static,
     {
@@ -135,35 +133,37 @@ impl Registry {
     }
 
     /// As [`op`](Self::op), with other codecs than [`Postcard`] for tasks and outputs.
-    pub fn op_with_codecs<F, T, R, CT, CR>(
+    pub fn op_with_codecs<T, R, CT, CR>(
         self,
         name: impl Into<String>,
-        op: F,
+        op: fn(T) -> R,
         tasks: CT,
         outputs: CR,
     ) -> Self
     where
-        F: Fn(T) -> R + Copy + 'static,
         T: 'static,
         R: 'static,
         CT: Codec<T>,
         CR: Codec<R>,
     {
-        self.worker_with_codecs::<Op<F, T, R>, CT, CR>(name, op, tasks, outputs)
+        self.worker_with_codecs::<Plain<T, R>, CT, CR>(name, op, tasks, outputs)
     }
 
     /// Adds an op with a state of its worker's, which `start` makes from the initial value that the leader gives. See
     /// [`build_op_with_state`](crate::Builder::build_op_with_state).
-    pub fn op_with_state<A, I, S, F, T, R>(self, name: impl Into<String>, start: A, op: F) -> Self
+    pub fn op_with_state<I, S, T, R>(
+        self,
+        name: impl Into<String>,
+        start: fn(&mut WorkerContext, I) -> Result<S, BoxError>,
+        op: fn(&mut S, T) -> R,
+    ) -> Self
     where
-        A: Fn(&mut WorkerContext, I) -> Result<S, BoxError> + Copy + 'static,
         I: Serialize + DeserializeOwned + 'static,
         S: 'static,
-        F: Fn(&mut S, T) -> R + Copy + 'static,
         T: Serialize + DeserializeOwned + 'static,
         R: Serialize + DeserializeOwned + 'static,
     {
-        self.worker::<Stateful<A, I, S, F, T, R>>(name, (start, op))
+        self.worker::<Stateful<I, S, T, R>>(name, (start, op))
     }
 
     /// Adds a [`Worker`] made from `op` and the initial value that the leader gives.
@@ -189,20 +189,20 @@ impl Registry {
         CT: Codec<W::Task>,
         CR: Codec<W::Output>,
     {
-        // Their types are all that is needed; that an op exists is what `op` shows.
-        let _ = (op, tasks, outputs);
+        // Of the codecs, their types are all that is needed.
+        let _ = (tasks, outputs);
         let types = Types::of::<W::Init, W::Task, W::Output, CT, CR>();
-        self.add(name.into(), serve::<Typed<W, CT, CR>>, types)
+        self.add(name.into(), Routine::worker::<W, CT, CR>(op), types)
     }
 
     /// Adds a [`Service`]: for [`build_named_bytes`](crate::Builder::build_named_bytes), with which no types are
     /// compared.
     pub fn service<S: Service>(self, name: impl Into<String>) -> Self {
-        self.add(name.into(), serve::<S>, Types::bytes())
+        self.add(name.into(), Routine::service::<S>(), Types::bytes())
     }
 
-    fn add(mut self, name: String, main: Main, types: Types) -> Self {
-        self.ops.push(Registered { name, main, types });
+    fn add(mut self, name: String, routine: Routine, types: Types) -> Self {
+        self.ops.push(Registered { name, routine, types });
         self
     }
 
@@ -224,7 +224,7 @@ impl Registry {
     ///
     /// # Errors
     /// Why there is none.
-    pub(crate) fn find(&self, wanted: &Named) -> Result<Main, String> {
+    pub(crate) fn find(&self, wanted: &Named) -> Result<&Routine, String> {
         let Named { name, types } = wanted;
         let mut found = self.ops.iter().filter(|op| op.name == *name);
         let Some(op) = found.next() else {
@@ -235,7 +235,7 @@ impl Registry {
         }
         let differences = op.types.differences(types);
         match differences.is_empty() {
-            true => Ok(op.main),
+            true => Ok(&op.routine),
             false => Err(format!("has another op \"{name}\": {}", differences.join("; "))),
         }
     }

@@ -11,6 +11,7 @@ use shm_buffers::slots::Slots;
 use crate::bytes::OutputBuf;
 use crate::codec::Codec;
 use crate::error::WorkerId;
+use crate::op::{Code, Op};
 use crate::timing::Laps;
 
 /// An error of any kind, from a worker's start.
@@ -23,6 +24,8 @@ pub struct WorkerContext {
     pub(crate) workers: usize,
     pub(crate) side: Option<ring::Producer>,
     pub(crate) slots: Slots,
+    /// The op, for a [`Worker`].
+    pub(crate) code: Code,
 }
 
 impl WorkerContext {
@@ -86,9 +89,8 @@ pub trait Service: Sized + 'static {
 /// A worker of values: made once in each worker process, then called for each task, one after the other. What
 /// crosses between processes is encoded with serde and postcard, if no other [`Codec`] is chosen.
 pub trait Worker: Sized + 'static {
-    /// Code that the leader gives: a plain `fn`, a closure that captures nothing, or `()` for none. It has no data;
-    /// another one does not compile.
-    type Op: Copy + 'static;
+    /// Code that the leader gives: a function pointer, a pair of them, or `()` for none. See [`Op`].
+    type Op: Op;
     /// What every worker is made from.
     type Init: Serialize + DeserializeOwned;
     /// What a task is.
@@ -116,7 +118,7 @@ where
     CR: Codec<W::Output>,
 {
     fn start(context: &mut WorkerContext, init: &[u8]) -> Result<Self, BoxError> {
-        let worker = W::start(context, crate::op::conjure(), decode(init)?)?;
+        let worker = W::start(context, context.code.op()?, decode(init)?)?;
         Ok(Self(worker, PhantomData))
     }
 
@@ -143,22 +145,17 @@ fn put<R, CR: Codec<R>>(value: &R, output: &mut OutputBuf) -> Result<(), CallErr
     CR::encode(value, output).map_err(|e| CallError::Output(e.to_string()))
 }
 
-/// The [`Worker`] that a plain function is.
-pub(crate) struct Op<F, T, R>(F, PhantomData<fn(T) -> R>);
+/// The [`Worker`] that a function is.
+pub(crate) struct Plain<T, R>(fn(T) -> R);
 
-impl<F, T, R> Worker for Op<F, T, R>
-where
-    F: Fn(T) -> R + Copy + 'static,
-    T: 'static,
-    R: 'static,
-{
-    type Op = F;
+impl<T: 'static, R: 'static> Worker for Plain<T, R> {
+    type Op = fn(T) -> R;
     type Init = ();
     type Task = T;
     type Output = R;
 
-    fn start(_: &mut WorkerContext, op: F, (): ()) -> Result<Self, BoxError> {
-        Ok(Self(op, PhantomData))
+    fn start(_: &mut WorkerContext, op: fn(T) -> R, (): ()) -> Result<Self, BoxError> {
+        Ok(Self(op))
     }
 
     fn run(&mut self, task: T) -> R {
@@ -166,28 +163,29 @@ where
     }
 }
 
-/// The [`Worker`] that two plain functions are, one of which makes the other's state.
-pub(crate) struct Stateful<A, I, S, F, T, R> {
+/// Makes a worker's state.
+pub(crate) type Start<I, S> = fn(&mut WorkerContext, I) -> Result<S, BoxError>;
+
+/// The [`Worker`] that two functions are, one of which makes the other's state.
+pub(crate) struct Stateful<I, S, T, R> {
     state: S,
-    op: F,
-    types: PhantomData<fn(A, I, T) -> R>,
+    op: fn(&mut S, T) -> R,
+    types: PhantomData<fn(I)>,
 }
 
-impl<A, I, S, F, T, R> Worker for Stateful<A, I, S, F, T, R>
+impl<I, S, T, R> Worker for Stateful<I, S, T, R>
 where
-    A: Fn(&mut WorkerContext, I) -> Result<S, BoxError> + Copy + 'static,
     I: Serialize + DeserializeOwned + 'static,
     S: 'static,
-    F: Fn(&mut S, T) -> R + Copy + 'static,
     T: 'static,
     R: 'static,
 {
-    type Op = (A, F);
+    type Op = (Start<I, S>, fn(&mut S, T) -> R);
     type Init = I;
     type Task = T;
     type Output = R;
 
-    fn start(context: &mut WorkerContext, (start, op): (A, F), init: I) -> Result<Self, BoxError> {
+    fn start(context: &mut WorkerContext, (start, op): Self::Op, init: I) -> Result<Self, BoxError> {
         Ok(Self {
             state: start(context, init)?,
             op,

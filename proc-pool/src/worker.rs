@@ -10,6 +10,8 @@ use shm_buffers::{Region, Segment, SegmentHandle};
 
 use crate::bytes::OutputBuf;
 use crate::clock::Clock;
+use crate::entry::Routine;
+use crate::op::Code;
 use crate::os;
 use crate::os::doorbell::{Ear, Ended, FromLeader};
 use crate::os::introduction::{Invited, ReceiveError, ToLeader};
@@ -37,6 +39,7 @@ pub(crate) struct Bootstrap {
     welcome: Welcome,
     from_leader: FromLeader,
     to_leader: ToLeader,
+    code: Code,
     /// When this process came to `init`, by [`now_ns`](os::now_ns).
     born: u64,
 }
@@ -79,10 +82,11 @@ pub(crate) fn main(mut invited: Invited, registry: Option<&Registry>) -> ! {
     let from_leader =
         from_leader.unwrap_or_else(|e| give_up(&to_leader, &format!("cannot start a thread: {e}")));
     match welcome.entry.resolve(registry) {
-        Ok(main) => main(Bootstrap {
+        Ok(Routine { main, code }) => main(Bootstrap {
             welcome,
             from_leader,
             to_leader,
+            code,
             born,
         }),
         Err(refusal) => give_up(&to_leader, &refusal.to_string()),
@@ -116,6 +120,7 @@ pub(crate) fn serve<S: Service>(bootstrap: Bootstrap) -> ! {
         workers: welcome.workers as usize,
         side: Some(Producer::new(&region, map.side)),
         slots: Slots::new(&region, map.slots),
+        code: bootstrap.code.clone(),
     };
     let started = catch_panic(|| {
         with_carried(&welcome.init, |init| S::start(&mut context, init)).unwrap_or_else(|e| Err(e.into()))

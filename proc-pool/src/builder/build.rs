@@ -13,7 +13,7 @@ use super::Builder;
 use crate::codec::{Codec, Postcard};
 use crate::core::Core;
 use crate::driver::Driver;
-use crate::entry::Entry;
+use crate::entry::{Entry, Routine};
 use crate::error::PoolError;
 use crate::init;
 use crate::keeper::{Keeper, Plan, Seat};
@@ -21,24 +21,32 @@ use crate::launch::Program;
 use crate::os::{self, own_memory};
 use crate::pool::{BytePool, Pool};
 use crate::registry::{Named, Types};
-use crate::service::{BoxError, Op, Service, Stateful, Typed, Worker, WorkerContext, encode};
+use crate::service::{BoxError, Plain, Service, Stateful, Worker, WorkerContext, encode};
 use crate::supervisor::Supervisor;
 use crate::threads::{Nesting, Threads};
-use crate::worker::serve;
 use crate::workers::cores;
 
 const MAX_SIDE_RING: usize = 1 << 30;
 const MAX_SLOTS: usize = 1 << 20;
 
 impl Builder {
-    /// Starts a pool that runs `op`: a plain `fn`, or a closure that captures nothing (another one does not
-    /// compile).
+    /// Starts a pool that runs `op`: a plain `fn`, or a closure that captures nothing.
+    ///
+    /// A closure that captures is not a `fn`: a worker process has its code, but not the values:
+    ///
+    /// ```compile_fail,E0308
+    /// let factor = 3;
+    /// let pool = proc_pool::Builder::new().build_op(move |n: u64| factor * n)?;
+    /// # Ok::<(), proc_pool::PoolError>(())
+    /// ```
+    ///
+    /// They belong in the task, or in the initial value of a [worker's state](Self::build_op_with_state).
     ///
     /// # Errors
-    /// [`PoolError`]; when workers can't start, after a few attempts.
-    pub fn build_op<F, T, R>(self, op: F) -> Result<Pool<T, R>, PoolError>
+    /// [`PoolError`]; when workers can't start, after a few attempts. [`PoolError::EntryOutsideImage`] for a function in
+    /// another shared library than the one that this crate is linked into.
+    pub fn build_op<T, R>(self, op: fn(T) -> R) -> Result<Pool<T, R>, PoolError>
     where
-        F: Fn(T) -> R + Copy + 'static,
         T: Serialize + DeserializeOwned + 'static,
         R: Serialize + DeserializeOwned + 'static,
     {
@@ -59,20 +67,19 @@ impl Builder {
     ///
     /// # Errors
     /// As [`build_op`](Self::build_op).
-    pub fn build_op_with_codecs<F, T, R, CT, CR>(
+    pub fn build_op_with_codecs<T, R, CT, CR>(
         self,
-        op: F,
+        op: fn(T) -> R,
         tasks: CT,
         outputs: CR,
     ) -> Result<Pool<T, R>, PoolError>
     where
-        F: Fn(T) -> R + Copy + 'static,
         T: 'static,
         R: 'static,
         CT: Codec<T>,
         CR: Codec<R>,
     {
-        self.build_with_codecs::<Op<F, T, R>, CT, CR>(op, &(), tasks, outputs)
+        self.build_with_codecs::<Plain<T, R>, CT, CR>(op, &(), tasks, outputs)
     }
 
     /// Starts a pool that runs `op` with a state of its worker's, which `start` makes from `init` once in each worker.
@@ -93,21 +100,19 @@ impl Builder {
     ///
     /// # Errors
     /// [`PoolError`]; when workers can't start, after a few attempts, with the reason that `start` gives.
-    pub fn build_op_with_state<A, I, S, F, T, R>(
+    pub fn build_op_with_state<I, S, T, R>(
         self,
-        start: A,
-        op: F,
+        start: fn(&mut WorkerContext, I) -> Result<S, BoxError>,
+        op: fn(&mut S, T) -> R,
         init: &I,
     ) -> Result<Pool<T, R>, PoolError>
     where
-        A: Fn(&mut WorkerContext, I) -> Result<S, BoxError> + Copy + 'static,
         I: Serialize + DeserializeOwned + 'static,
         S: 'static,
-        F: Fn(&mut S, T) -> R + Copy + 'static,
         T: Serialize + DeserializeOwned + 'static,
         R: Serialize + DeserializeOwned + 'static,
     {
-        self.build::<Stateful<A, I, S, F, T, R>>((start, op), init)
+        self.build::<Stateful<I, S, T, R>>((start, op), init)
     }
 
     /// Starts a pool of [`Worker`]s, each made from `op` and `init`, and waits until all are ready.
@@ -139,10 +144,12 @@ impl Builder {
         CT: Codec<W::Task>,
         CR: Codec<W::Output>,
     {
-        // Their types are all that crosses, as part of the entry point's; that an op exists is what `op` shows.
-        let _ = (op, tasks, outputs);
+        // Of the codecs, their types are all that crosses, as part of the entry point's.
+        let _ = (tasks, outputs);
         let (init, descriptors) = encoded(init)?;
-        let bytes = self.pass(descriptors).build_bytes::<Typed<W, CT, CR>>(init)?;
+        let bytes = self
+            .pass(descriptors)
+            .start_own(&Routine::worker::<W, CT, CR>(op), init)?;
         Ok(Pool::new::<CT, CR>(bytes))
     }
 
@@ -151,10 +158,7 @@ impl Builder {
     /// # Errors
     /// [`PoolError`]; when workers can't start, after a few attempts.
     pub fn build_bytes<S: Service>(self, init: Vec<u8>) -> Result<BytePool, PoolError> {
-        if !init::is_initialized() {
-            return Err(PoolError::NotInitialized);
-        }
-        self.start(Program::Own, Entry::own(serve::<S>)?, init)
+        self.start_own(&Routine::service::<S>(), init)
     }
 
     /// Starts a pool of workers that are another program, found at `program` (relative to this process's current
@@ -215,6 +219,13 @@ impl Builder {
         init: Vec<u8>,
     ) -> Result<BytePool, PoolError> {
         self.start_named(program.as_ref(), name, Types::bytes(), init)
+    }
+
+    fn start_own(self, routine: &Routine, init: Vec<u8>) -> Result<BytePool, PoolError> {
+        if !init::is_initialized() {
+            return Err(PoolError::NotInitialized);
+        }
+        self.start(Program::Own, Entry::own(routine)?, init)
     }
 
     fn start_named(

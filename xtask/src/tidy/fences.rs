@@ -31,7 +31,7 @@ pub(super) const FENCES: &[Fence] = &[
     },
     Fence {
         path: "proc-pool/src/op.rs",
-        reason: "makes a value of a type without data in another process",
+        reason: "turns proven addresses of functions back into function pointers",
     },
     Fence {
         path: "proc-pool/src/os/console.rs",

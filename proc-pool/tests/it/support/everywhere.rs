@@ -10,9 +10,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// A pool of so many workers that run `op`.
-pub(crate) fn pool<T, R, F>(workers: usize, op: F) -> Pool<T, R>
+pub(crate) fn pool<T, R>(workers: usize, op: fn(T) -> R) -> Pool<T, R>
 where
-    F: Fn(T) -> R + Copy + 'static,
     T: Serialize + DeserializeOwned + 'static,
     R: Serialize + DeserializeOwned + 'static,
 {
