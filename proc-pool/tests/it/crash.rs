@@ -189,3 +189,13 @@ pub(crate) fn fork_and_die() -> ! {
     // SAFETY: no preconditions.
     unsafe { libc::_exit(7) }
 }
+
+/// Keeps this thread from answering a question for its stack.
+#[cfg(feature = "stacks")]
+pub(crate) fn ignore_questions() {
+    let mut set = std::mem::MaybeUninit::<libc::sigset_t>::zeroed();
+    // SAFETY: `set` is valid for writes.
+    unsafe { libc::sigfillset(set.as_mut_ptr()) };
+    // SAFETY: sigfillset has initialized it; all signals that can be blocked are, in this thread alone.
+    unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, set.as_ptr(), std::ptr::null_mut()) };
+}
