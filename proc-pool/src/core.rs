@@ -17,7 +17,6 @@ use crossbeam_channel::Sender;
 use ipc_channel::ipc::IpcReceiver;
 use shm_buffers::slots::Slots;
 
-
 use crate::awake::Awake;
 use crate::error::{Cause, Fault, KillReason, PoolError, WorkerId};
 use crate::interrupt::Interrupt;
