@@ -5,16 +5,16 @@ mod single;
 mod snapshot;
 mod tasks;
 mod watch;
+mod withdraw;
 
 pub(crate) use watch::WEIGH;
+pub(crate) use withdraw::{Abandoned, Running};
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 use shm_buffers::slots::Slots;
-
-pub(crate) use single::Running;
 
 use crate::awake::Awake;
 use crate::error::{Cause, Fault, KillReason, PoolError, WorkerId};
@@ -91,6 +91,8 @@ pub(crate) struct Core {
     births: BTreeMap<WorkerId, Birth>,
     /// Tasks that wait for a worker: those submitted alone, and those that came back from one; the next one first.
     backlog: VecDeque<Task<Large>>,
+    /// Of those, so many at most are not wanted any more.
+    unwanted: usize,
     limits: Limits,
     supervisor: Supervisor,
     /// The time that workers' delays are measured in.
@@ -98,6 +100,8 @@ pub(crate) struct Core {
     failure: Option<PoolError>,
     stopping: bool,
     interrupted: Option<Interrupt>,
+    /// The keeper has panicked.
+    keeperless: bool,
     /// The keeper looks after tasks and workers from time to time; otherwise it is asked to with the next task.
     watched: bool,
     /// Tasks that were submitted alone.
@@ -120,12 +124,14 @@ impl Core {
             jobs: Jobs::default(),
             births: BTreeMap::new(),
             backlog: VecDeque::new(),
+            unwanted: 0,
             limits,
             supervisor,
             clock: Awake::new(Instant::now()),
             failure: None,
             stopping: false,
             interrupted: None,
+            keeperless: false,
             watched: true,
             singles: 0,
             stats: Stats::default(),
@@ -181,8 +187,15 @@ impl Core {
         self.supervisor.all_ready()
     }
 
+    /// Whether no worker is left, or nothing that could report the end of one.
     pub(crate) fn all_gone(&self) -> bool {
-        self.supervisor.all_gone()
+        self.keeperless || self.supervisor.all_gone()
+    }
+
+    /// The keeper has panicked, and has killed its processes.
+    pub(crate) fn lose_keeper(&mut self) {
+        self.keeperless = true;
+        self.fail(PoolError::Keeper);
     }
 
     /// How many workers there should be.
@@ -312,7 +325,14 @@ impl Core {
             // What it had written is still there. If it had broken its ring, that counts as unwritten.
             self.stats.answered += member.lane.drain(&mut self.jobs) as u64;
             let (settled, lost) = member.lane.settle();
-            in_task = settled.in_progress.is_some();
+            // A task that is finished in the moment before its worker is killed leaves it without one.
+            let for_task = Cause::Killed {
+                reason: KillReason::Deadline,
+            };
+            let for_handle = Cause::Killed {
+                reason: KillReason::Cancelled,
+            };
+            in_task = settled.in_progress.is_some() || [for_task, for_handle].contains(end.cause);
             told = member.lane.is_closed();
             for (job, index) in lost {
                 let fault = self.death((job, index), 1, member.expired, worker, end);
@@ -322,7 +342,8 @@ impl Core {
             if let Some(mut task) = settled.in_progress {
                 let what = (task.job, task.index);
                 task.deaths += 1;
-                if task.deaths <= self.limits.retries && !self.stopping {
+                let wanted = self.jobs.is_wanted(task.job) && !self.stopping;
+                if task.deaths <= self.limits.retries && wanted {
                     self.stats.retried += 1;
                     again = Some(task);
                 } else {
@@ -434,7 +455,7 @@ impl Core {
         match how {
             Interrupt::Finish => {}
             Interrupt::Cancel => {
-                self.take_all_back();
+                self.recall_all();
                 self.dispatch_backlog();
             }
             Interrupt::Kill => self.fail(PoolError::Interrupted),

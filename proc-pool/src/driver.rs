@@ -11,10 +11,12 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use crate::core::{Core, Incarnation};
+use crate::core::{Abandoned, Core, Incarnation};
 use crate::error::PoolError;
+use crate::jobs::JobKey;
 use crate::lane::{Armed, Wake};
-use crate::os::{Heard, Listener, Waker as Wakeup};
+use crate::os::{Heard, Listener, Origin, Waker as Wakeup};
+use crate::panics::guarded;
 use crate::protocol::Spin;
 use crate::spin::{Spinner, pause};
 
@@ -50,6 +52,8 @@ pub(crate) struct Driver {
     /// For the standby's sleep.
     parked: (Mutex<()>, Condvar),
     cores: usize,
+    /// The leader.
+    origin: Origin,
 }
 
 struct Selector {
@@ -98,7 +102,15 @@ impl Held<'_> {
         if let Some(core) = self.0.take() {
             drop(changed.wait_timeout(core, patience));
         }
-        woken.into_iter().for_each(Waker::wake);
+        wake_all(woken);
+    }
+}
+
+/// Wakes everything that awaits: user code, with nothing locked.
+fn wake_all(woken: Vec<Waker>) {
+    for waker in woken {
+        // Its panic concerns neither this thread nor the other wakers.
+        let _ = guarded(|| waker.wake());
     }
 }
 
@@ -123,7 +135,7 @@ impl Drop for Held<'_> {
         if let Some(mut core) = self.0.take() {
             let woken = core.jobs.take_woken();
             drop(core);
-            woken.into_iter().for_each(Waker::wake);
+            wake_all(woken);
         }
     }
 }
@@ -166,7 +178,32 @@ impl Driver {
             stop: AtomicBool::new(false),
             parked: (Mutex::new(()), Condvar::new()),
             cores: crate::workers::cores(),
+            origin: Origin::here(),
         })
+    }
+
+    /// Whether this process is the leader. In a forked copy of it, nothing else here may be called. Costs next to nothing.
+    #[inline]
+    pub(crate) fn is_here(&self) -> bool {
+        self.origin.is_here()
+    }
+
+    /// The same with a system call, for what is not done for each task.
+    ///
+    /// # Errors
+    /// [`PoolError::Forked`].
+    pub(crate) fn check(&self) -> Result<(), PoolError> {
+        match self.origin.is_surely_here() {
+            true => Ok(()),
+            false => Err(self.forked()),
+        }
+    }
+
+    /// The error of everything that is asked of a forked copy.
+    #[cold]
+    pub(crate) fn forked(&self) -> PoolError {
+        let pid = self.origin.pid();
+        PoolError::Forked { pid }
     }
 
     /// The core, for a moment.
@@ -197,6 +234,23 @@ impl Driver {
             core = self.core();
         }
         core
+    }
+
+    /// Ends a job that nothing waits for any more. Never waits for a worker.
+    pub(crate) fn abandon(&self, job: JobKey) {
+        if !self.is_here() {
+            return;
+        }
+        let abandoned = self.core().abandon(job);
+        let Some(Abandoned { job, pending }) = abandoned else {
+            return;
+        };
+        // A shutdown may wait for just those tasks.
+        if pending && self.callers.load(Ordering::SeqCst) > 0 {
+            self.nudge();
+        }
+        // Its waker's drop is user code.
+        let _ = guarded(|| drop(job));
     }
 
     /// Something changed that waiting callers, or who drives, must look at.

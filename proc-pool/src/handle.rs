@@ -11,7 +11,7 @@ use crate::core::Running;
 use crate::decode::Decode;
 use crate::driver::Driver;
 use crate::error::{Fault, TaskError};
-use crate::jobs::{Completions, JobKey};
+use crate::jobs::{Completions, JobKey, Noted};
 use crate::ledger::Kept;
 use crate::local::Single;
 use crate::payload::Payload;
@@ -30,7 +30,8 @@ pub enum Cancelled {
 
 /// The output of a task that was [submitted](crate::Pool::submit): to be waited for, or awaited in any async runtime.
 ///
-/// It outlives its pool: what was not run then has its error. Dropping it withdraws the task unless that has begun.
+/// It outlives its pool: what was not run then has its error. Dropping it withdraws the task unless a worker has begun
+/// it; the worker finishes such a task, and its output is dropped.
 #[must_use = "dropping it withdraws the task"]
 pub struct Handle<R> {
     task: u64,
@@ -75,7 +76,11 @@ impl<R> Handle<R> {
             Some((_, Payload::Inline(frame))) => Kept::Frame(frame.to_vec()),
             None => Kept::Frame(Vec::new()),
         });
-        let (job, index) = driver.core().submit_one(payload);
+        // After the encoder, which may have forked. A copy's handles say so when they are asked.
+        let (job, index) = match driver.is_here() {
+            true => driver.core().submit_one(payload),
+            false => (JobKey::NOBODY, 0),
+        };
         let pending = Pending::Pool(InPool {
             driver: driver.clone(),
             job,
@@ -92,6 +97,15 @@ impl<R> Handle<R> {
     fn new(task: u64, pending: Pending<R>) -> Self {
         let told = None;
         Self { task, pending, told }
+    }
+
+    /// The error of a handle in a forked copy of its leader.
+    fn forked(&self) -> Option<Fault> {
+        match &self.pending {
+            Pending::Pool(task) if !task.driver.is_here() => Some(Fault::Pool(task.driver.forked())),
+            Pending::Local(task) => task.forked().map(Fault::Pool),
+            Pending::Pool(_) => None,
+        }
     }
 
     /// The task's number among those submitted to its pool, from 0: [`TaskError::task`].
@@ -114,6 +128,7 @@ impl<R> Handle<R> {
     /// Whether its output, or its error, is there.
     pub fn is_finished(&self) -> bool {
         match &self.pending {
+            _ if self.forked().is_some() => true,
             Pending::Pool(task) => task.is_finished(),
             Pending::Local(task) => task.is_finished(),
         }
@@ -142,6 +157,9 @@ impl<R> Handle<R> {
 
     /// The output, if it comes before the deadline.
     fn take(&self, deadline: Option<Instant>) -> Option<Result<R, Fault>> {
+        if let Some(fault) = self.forked() {
+            return Some(Err(fault));
+        }
         match &self.pending {
             Pending::Pool(task) => task.take(deadline),
             Pending::Local(task) => task.take(deadline),
@@ -162,7 +180,8 @@ impl<R> Handle<R> {
         self.stop(Running::GoesOn)
     }
 
-    /// Cancels the task; if it runs, its worker is killed and replaced. No other task is lost by that. A thread can't be
+    /// Cancels the task; if it runs, its worker is killed and replaced. No other task is lost by that: what the worker has
+    /// not begun is taken back first. A task that ends before the kill comes is cancelled all the same. A thread can't be
     /// killed: in a [`LocalPool`](crate::LocalPool) it is as [`cancel`](Self::cancel).
     pub fn kill(&self) -> Cancelled {
         self.stop(Running::IsKilled)
@@ -170,6 +189,7 @@ impl<R> Handle<R> {
 
     fn stop(&self, running: Running) -> Cancelled {
         match &self.pending {
+            _ if self.forked().is_some() => Cancelled::Finished,
             Pending::Pool(task) => task.stop(running),
             Pending::Local(task) => task.withdraw(),
         }
@@ -206,25 +226,34 @@ impl<R> InPool<R> {
     }
 
     fn poll(&self, context: &mut Context<'_>) -> Poll<Result<R, Fault>> {
-        let done = {
+        // Cloning and dropping a waker is user code: nothing is locked meanwhile.
+        let mut clone = None;
+        loop {
             let mut core = self.driver.fresh_core();
             let done = core.take_done(self.job);
-            if done.is_none() {
-                core.wake_when_done(self.job, context.waker());
+            if done.is_some() {
+                drop(core);
+                return Poll::Ready(self.read(done));
             }
-            done
-        };
-        if done.is_none() {
-            self.driver.attend();
-            return Poll::Pending;
+            let noted = core.jobs.note_waker(self.job, context.waker(), &mut clone);
+            drop(core);
+            match noted {
+                Noted::Yes => break,
+                Noted::NeedsClone => clone = Some(context.waker().clone()),
+            }
         }
-        Poll::Ready(self.read(done))
+        self.driver.attend();
+        Poll::Pending
     }
 }
 
 impl<R> Drop for InPool<R> {
     fn drop(&mut self) {
-        self.driver.core().jobs.remove(self.job);
+        if !self.driver.is_here() {
+            // The end of the copied driver would touch what is the leader's.
+            std::mem::forget(self.driver.clone());
+        }
+        self.driver.abandon(self.job);
     }
 }
 
@@ -233,9 +262,10 @@ impl<R> Future for Handle<R> {
 
     /// Needs no runtime: the pool's own thread wakes the task.
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let output = match &self.pending {
-            Pending::Pool(task) => task.poll(context),
-            Pending::Local(task) => task.poll(context),
+        let output = match (self.forked(), &self.pending) {
+            (Some(fault), _) => Poll::Ready(Err(fault)),
+            (None, Pending::Pool(task)) => task.poll(context),
+            (None, Pending::Local(task)) => task.poll(context),
         };
         output.map(|output| self.give(output))
     }
@@ -243,7 +273,9 @@ impl<R> Future for Handle<R> {
 
 impl<R> Drop for Handle<R> {
     fn drop(&mut self) {
-        if let Pending::Local(task) = &self.pending {
+        if let Pending::Local(task) = &self.pending
+            && task.forked().is_none()
+        {
             task.withdraw();
         }
     }

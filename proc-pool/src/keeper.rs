@@ -3,36 +3,35 @@
 //! It lives as long as its pool: Linux ends a worker with the *thread* that started it.
 
 mod inquiry;
+#[cfg(all(feature = "stacks", target_os = "linux"))]
+mod namer;
 mod process;
+mod start;
 
 use std::collections::HashMap;
-use std::io;
-use std::panic::{self, AssertUnwindSafe};
 use std::process::ExitStatus;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use shm_buffers::Backing;
 use shm_buffers::descriptors::Descriptors;
-use shm_buffers::ring::Consumer;
-use shm_buffers::slots::Slots;
-use shm_buffers::{Backing, Region};
 
-use self::inquiry::Inquiry;
+use self::inquiry::{Inquiry, Namer};
 use self::process::{IDLE_POLL, Process};
 use crate::core::{End, Incarnation, WEIGH};
 use crate::driver::Driver;
 use crate::entry::Entry;
 use crate::error::{Cause, KillReason, PoolError, WorkerId};
-use crate::lane::Lane;
 use crate::launch::Launch;
 use crate::observer::{LastWords, Observer};
 use crate::os;
+use crate::panics::guarded;
 use crate::payload::{chain, to_segment};
 use crate::printed::Reader;
-use crate::protocol::{Carried, Inherited, Sizes, Welcome};
-use crate::spawn::{self, Introduction};
+use crate::protocol::{Inherited, Sizes};
+use crate::spawn::Introduction;
 use crate::supervisor::Event;
 
 /// Bytes of an initial value that travel with the introduction; a larger one has a segment.
@@ -88,6 +87,8 @@ pub(crate) struct Keeper {
     init: Option<(shm_buffers::Segment, shm_buffers::SegmentHandle)>,
     /// Reads what workers print, if that is captured.
     reader: Option<Reader>,
+    /// Makes texts of stacks.
+    namer: Namer,
     stopping: Option<Instant>,
     /// When workers last had tasks.
     busy: Instant,
@@ -155,6 +156,7 @@ impl Keeper {
             numbers: HashMap::new(),
             init,
             reader,
+            namer: Namer::default(),
             stopping: None,
             busy: now,
             watch: None,
@@ -166,12 +168,12 @@ impl Keeper {
 
     /// The keeper thread's life.
     pub(crate) fn run(mut self) {
-        if panic::catch_unwind(AssertUnwindSafe(|| self.keep())).is_err() {
+        if guarded(|| self.keep()).is_err() {
             for process in &mut self.processes {
                 let _ = process.spawned.child.kill();
                 let _ = process.spawned.child.wait();
             }
-            self.driver.core().fail(PoolError::Keeper);
+            self.driver.core().lose_keeper();
             self.driver.nudge();
         }
     }
@@ -308,120 +310,6 @@ impl Keeper {
         }
     }
 
-    fn spawn(&mut self, worker: WorkerId) -> Result<(), PoolError> {
-        if self.stopping.is_some() || self.driver.core().is_stopping() {
-            return Err(PoolError::ShutDown);
-        }
-        let number = self.numbers.entry(worker).or_default();
-        *number += 1;
-        let dead = |process: &Process| process.closed.is_some() || process.ended.is_some();
-        if !self.processes.iter().any(dead) {
-            self.oom.forget();
-        }
-        let incarnation = Incarnation {
-            worker,
-            number: *number,
-        };
-        let begun = os::now_ns();
-        let to_self = self.to_self.clone();
-        let spawned = spawn::spawn(&self.plan.launch, move |introduction| {
-            // The keeper may have ended meanwhile, and with it the interest.
-            let _ = to_self.send(Order::Introduced(incarnation, introduction));
-        });
-        let (mut spawned, connection) = spawned?;
-        // While the process starts: it needs that last.
-        let map = self.plan.sizes.map();
-        let region = match Region::create(&self.plan.backing, map.bytes) {
-            Ok(region) => region,
-            Err(e) => {
-                spawned.give_up();
-                return Err(PoolError::os("create a worker's shared memory", e));
-            }
-        };
-        let side = Consumer::new(&region, map.side);
-        let slots = Slots::new(&region, map.slots);
-        quietly(|| self.observer.started(worker, side, slots));
-        if let Some(reader) = &self.reader {
-            reader.read(incarnation, &mut spawned.child);
-        }
-        let pid = spawned.child.id();
-        let timing = Slots::new(&region, map.timing);
-        self.driver.core().spawned(incarnation, pid, begun, timing);
-        self.processes.push(Process {
-            incarnation,
-            spawned,
-            pid,
-            region,
-            connected: false,
-            killed: None,
-            inquiry: Inquiry::default(),
-            closed: None,
-            ended: None,
-        });
-        if let Some(connection) = connection {
-            self.welcome(incarnation, Ok(connection));
-        }
-        Ok(())
-    }
-
-    fn welcome(&mut self, incarnation: Incarnation, introduction: Introduction) {
-        let Some(process) = self.processes.iter_mut().find(|p| p.incarnation == incarnation) else {
-            return;
-        };
-        let workers = self.driver.core().wanted();
-        let welcomed = introduction.and_then(|connection| {
-            let region = process.region.handle().map_err(|e| e.to_string())?;
-            let init = match &self.init {
-                None => Carried::Inline(self.plan.init.clone()),
-                Some((_, handle)) => Carried::Segment(handle.clone()),
-            };
-            let welcome = Welcome {
-                worker: incarnation.worker,
-                workers: workers as u32,
-                entry: self.plan.entry.clone(),
-                region,
-                sizes: self.plan.sizes,
-                init,
-                spin: self.driver.worker_spin(workers),
-                inherited: self.plan.inherited,
-            };
-            let (bytes, descriptors) = welcome.encoded()?;
-            let mut given = vec![&descriptors];
-            given.extend(self.plan.descriptors.iter().map(|given| &**given));
-            match connection.welcome(&bytes, &given) {
-                Ok(ends) => Ok(Some(ends)),
-                // It has ended already: its status says more.
-                Err(e)
-                    if matches!(
-                        e.kind(),
-                        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
-                    ) =>
-                {
-                    Ok(None)
-                }
-                Err(e) => Err(e.to_string()),
-            }
-        });
-        let mut core = self.driver.core();
-        match welcomed {
-            Ok(None) => {}
-            Ok(Some((notes, to_worker, liveness))) => {
-                process.connected = true;
-                let map = self.plan.sizes.map();
-                let lane = Lane::new(incarnation.worker, &process.region, map, to_worker, liveness);
-                core.connected(incarnation, process.pid, lane, notes);
-            }
-            Err(reason) => {
-                core.event(Event::StartFailed(
-                    incarnation.worker,
-                    format!("did not connect: {reason}"),
-                ));
-                drop(core);
-                self.kill(KillReason::Disconnected, |p| p.incarnation == incarnation);
-            }
-        }
-    }
-
     /// Collects processes that have ended.
     fn reap(&mut self) {
         let stopping = self.stopping.is_some();
@@ -435,7 +323,7 @@ impl Keeper {
         let mut index = 0;
         while index < self.processes.len() {
             let process = &mut self.processes[index];
-            if process.inquiry.is_over() {
+            if process.inquiry.is_over(&mut self.namer) {
                 let _ = process.spawned.child.kill();
             }
             if process.ended.is_none() && (all || process.poll() < IDLE_POLL) {
@@ -453,6 +341,8 @@ impl Keeper {
             }
             match process.ended {
                 // A child of its own may hold the connection open.
+                // The text of its stack comes from another thread.
+                Some(_) if !stopping && !process.inquiry.is_settled() => index += 1,
                 Some((at, status))
                     if stopping || !process.connected || process.closed.is_some() || over(at) =>
                 {
@@ -487,7 +377,7 @@ impl Keeper {
             (None, None) => Cause::Unknown,
         };
         let printed = self.reader.as_ref().map(|reader| reader.finish(incarnation));
-        let logs = quietly(|| self.observer.ended(incarnation.worker, &cause)).unwrap_or_default();
+        let logs = guarded(|| self.observer.ended(incarnation.worker, &cause)).unwrap_or_default();
         drop(region);
         let last = LastWords {
             logs,
@@ -502,9 +392,4 @@ impl Keeper {
         self.driver.core().ended(incarnation, &end);
         self.driver.nudge();
     }
-}
-
-/// Runs the user's code: its panic has been printed and must not end the keeper.
-fn quietly<R>(observe: impl FnOnce() -> R) -> Option<R> {
-    panic::catch_unwind(AssertUnwindSafe(observe)).ok()
 }

@@ -16,7 +16,8 @@ use crate::error::{Fault, PoolError, WorkerId};
 use crate::handle::Handle;
 use crate::interrupt::{Interrupt, Interrupter, Interruptible, OnInterrupt};
 use crate::map::Order;
-use crate::panics::{Panic, catch_panic};
+use crate::os::Origin;
+use crate::panics::{Panic, catch_panic, guarded};
 use crate::payload::chain;
 use crate::service::BoxError;
 use crate::signals::Subscription;
@@ -69,6 +70,7 @@ enum Hands<T, R> {
 
 /// What who interrupts needs of a pool.
 struct Shared<T, R> {
+    origin: Origin,
     /// As [`rank`] says.
     interrupted: AtomicU8,
     /// Tasks that no thread has taken.
@@ -96,6 +98,13 @@ impl<R> Reply<R> {
         }
     }
 
+    /// The task will not run.
+    fn refuse(self, index: u64, error: &PoolError) {
+        if self.begin() {
+            self.give(index, Err(Fault::Pool(error.clone())));
+        }
+    }
+
     fn give(self, index: u64, output: Result<R, Fault>) {
         match self {
             // Nobody listens any more when the outputs were dropped.
@@ -116,10 +125,10 @@ fn rank(interrupt: Interrupt) -> u8 {
 impl<T: Send, R: Send> Shared<T, R> {
     /// Refuses the tasks that no thread has taken.
     fn refuse(&self, error: &PoolError) {
-        for Job { index, reply, .. } in self.waiting.try_iter() {
-            if reply.begin() {
-                reply.give(index, Err(Fault::Pool(error.clone())));
-            }
+        for Job { index, task, reply } in self.waiting.try_iter() {
+            // A drop of the user's must not keep the other tasks from their error.
+            let _ = guarded(|| drop(task));
+            reply.refuse(index, error);
         }
     }
 }
@@ -127,7 +136,7 @@ impl<T: Send, R: Send> Shared<T, R> {
 impl<T: Send, R: Send> Interruptible for Shared<T, R> {
     fn interrupt(&self, how: Interrupt) {
         self.interrupted.fetch_max(rank(how), Ordering::SeqCst);
-        if how >= Interrupt::Cancel {
+        if how >= Interrupt::Cancel && self.origin.is_surely_here() {
             self.refuse(&PoolError::Interrupted);
         }
     }
@@ -186,6 +195,13 @@ impl<T, R> LocalPool<T, R> {
             Hands::Caller { .. } => 1,
         }
     }
+
+    /// The error in a forked copy of the process, whose threads are not there. A caller runs tasks there as well.
+    fn forked(&self) -> Option<PoolError> {
+        let threads = matches!(self.hands, Hands::Threads { .. });
+        let pid = self.shared.origin.pid();
+        (threads && !self.shared.origin.is_here()).then_some(PoolError::Forked { pid })
+    }
 }
 
 impl<T: Send + 'static, R: Send + 'static> LocalPool<T, R> {
@@ -203,6 +219,7 @@ impl<T: Send + 'static, R: Send + 'static> LocalPool<T, R> {
     {
         let (jobs, waiting) = crossbeam_channel::unbounded::<Job<T, R>>();
         let shared = Arc::new(Shared {
+            origin: Origin::here(),
             interrupted: AtomicU8::new(0),
             waiting,
         });
@@ -229,16 +246,20 @@ impl<T: Send + 'static, R: Send + 'static> LocalPool<T, R> {
                     }
                     job => job.ok(),
                 };
-                while let Some(Job { index, task, reply }) = next(&mut watch) {
-                    if reply.begin() {
-                        let output = match shared.interrupted() {
-                            Some(Interrupt::Cancel | Interrupt::Kill) => {
-                                Err(Fault::Pool(PoolError::Interrupted))
-                            }
-                            _ => watch.measure(|| call(worker, &mut work, task)),
-                        };
-                        reply.give(index, output);
-                    }
+                while let Some(job) = next(&mut watch) {
+                    // An output or a task that is dropped here may panic.
+                    let _ = guarded(|| {
+                        let Job { index, task, reply } = job;
+                        if reply.begin() {
+                            let output = match shared.interrupted() {
+                                Some(Interrupt::Cancel | Interrupt::Kill) => {
+                                    Err(Fault::Pool(PoolError::Interrupted))
+                                }
+                                _ => watch.measure(|| call(worker, &mut work, task)),
+                            };
+                            reply.give(index, output);
+                        }
+                    });
                 }
             };
             let thread = thread::Builder::new().name(format!("worker {index}")).spawn(run);
@@ -277,6 +298,7 @@ impl<T: Send + 'static, R: Send + 'static> LocalPool<T, R> {
         let chronicle = Chronicle::new();
         let idle = Mutex::new(vec![(start()?, chronicle.stopwatch(WorkerId(0)))]);
         let shared = Arc::new(Shared {
+            origin: Origin::here(),
             interrupted: AtomicU8::new(0),
             waiting: crossbeam_channel::never(),
         });
@@ -303,7 +325,9 @@ impl<T: Send + 'static, R: Send + 'static> LocalPool<T, R> {
     pub fn submit(&self, task: T) -> Handle<R> {
         let index = self.singles.fetch_add(1, Ordering::Relaxed);
         let single = Arc::new(Single::default());
-        if self.interrupted().is_some() {
+        if let Some(error) = self.forked() {
+            single.give(Err(Fault::Pool(error)));
+        } else if self.interrupted().is_some() {
             single.give(Err(Fault::Pool(PoolError::Interrupted)));
         } else if let Some(task) = self.send(Job {
             index,
@@ -366,7 +390,9 @@ impl<T: Send + 'static, R: Send + 'static> LocalPool<T, R> {
 
     /// Waits for the tasks that were submitted.
     pub fn shutdown(mut self) {
-        self.hands.end();
+        if self.forked().is_none() {
+            self.hands.end();
+        }
     }
 }
 
@@ -385,10 +411,15 @@ impl<T, R> Hands<T, R> {
 impl<T, R> Drop for LocalPool<T, R> {
     /// Waits for the tasks that run; those that wait have [`PoolError::ShutDown`] as their error.
     fn drop(&mut self) {
-        for Job { index, reply, .. } in self.shared.waiting.try_iter() {
-            if reply.begin() {
-                reply.give(index, Err(Fault::Pool(PoolError::ShutDown)));
+        if self.forked().is_some() {
+            if let Hands::Threads { jobs, threads } = &mut self.hands {
+                std::mem::forget((jobs.take(), std::mem::take(threads)));
             }
+            return;
+        }
+        for Job { index, task, reply } in self.shared.waiting.try_iter() {
+            let _ = guarded(|| drop(task));
+            reply.refuse(index, &PoolError::ShutDown);
         }
         self.hands.end();
     }

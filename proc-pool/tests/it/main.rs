@@ -15,6 +15,9 @@ mod crash;
 mod deaths;
 #[cfg(target_os = "linux")]
 mod environment;
+#[cfg(target_os = "linux")]
+mod forks;
+mod guards;
 mod handles;
 #[cfg(target_os = "linux")]
 mod hostile;
@@ -58,5 +61,6 @@ mod timing;
 mod trip;
 #[cfg(windows)]
 mod windows;
+mod withdrawal;
 
 proc_pool::init_in_tests!();

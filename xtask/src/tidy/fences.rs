@@ -18,6 +18,10 @@ pub(super) const FENCES: &[Fence] = &[
         reason: "crashes on purpose, in C",
     },
     Fence {
+        path: "invoker/tests/it/forks.rs",
+        reason: "forks, as other code in a leader may",
+    },
+    Fence {
         path: "proc-pool/benches/pool/allocations.rs",
         reason: "counts what the allocator is asked for",
     },
@@ -36,6 +40,10 @@ pub(super) const FENCES: &[Fence] = &[
     Fence {
         path: "proc-pool/src/os/console.rs",
         reason: "the console control handler",
+    },
+    Fence {
+        path: "proc-pool/src/os/fork.rs",
+        reason: "has the C library count forks",
     },
     Fence {
         path: "proc-pool/src/os/signals.rs",
@@ -83,7 +91,7 @@ pub(super) const FENCES: &[Fence] = &[
     },
     Fence {
         path: "proc-pool/tests/it/crash.rs",
-        reason: "crashes on purpose",
+        reason: "crashes and forks on purpose",
     },
     Fence {
         path: "proc-pool/tests/it/crash/elsewhere.rs",
@@ -131,7 +139,7 @@ pub(super) const FENCES: &[Fence] = &[
     },
     Fence {
         path: "shm-buffers/tests/it/faults.rs",
-        reason: "writes a model through a stray pointer, to see that it faults",
+        reason: "writes a model through a stray pointer, to see that it faults; forks",
     },
 ];
 
