@@ -121,6 +121,7 @@ extern "C" fn before_init() {
         }
     }
     crate::matrix::before_init();
+    crate::hostile::before_init();
     if std::env::var_os("IT_STOP_BEFORE_INIT").is_some() && support::is_worker_before_init() {
         crate::leaders::stop_before_init();
     }

@@ -1,7 +1,7 @@
 //! A worker that writes anything anywhere in the memory it shares with its leader, and says anything that a message may
 //! hold: errors may come of it, wrong outputs too, but the leader must not panic, hang or grow.
 //!
-//! `cargo xtask faults --hostile-seconds N` does so for longer than the tests.
+//! `cargo xtask hostile --minutes N` does so for longer than the tests.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,13 +9,14 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use proc_pool::{
-    BoxError, Builder, Cause, Fault, Memory, Observer, Worker, WorkerContext, WorkerId, Workers,
+    BoxError, Builder, Cause, Fault, Memory, Observer, PoolError, Worker, WorkerContext, WorkerId, Workers,
 };
 use serde::{Deserialize, Serialize};
 use shm_buffers::ring::Consumer;
 use shm_buffers::slots::Slots;
 
 use crate::support::{Alone, is_alone, test_name, watchdog};
+use crate::trip;
 
 struct Scribbler;
 
@@ -35,7 +36,7 @@ impl Worker for Scribbler {
             state
         };
         if random() % 3 == 0 {
-            std::thread::spawn(move || crate::trip::say_anything(seed));
+            std::thread::spawn(move || trip::say_anything(trip::LEADER, seed));
         }
         std::thread::spawn(move || {
             // Some spare the data, some hit everything; some lie wildly, some by a little; some now and then only.
@@ -121,15 +122,13 @@ const WISH: &str = "IT_HOSTILE";
 
 #[test]
 fn a_worker_that_scribbles() {
-    let seconds = std::env::var(WISH).ok().and_then(|wish| wish.parse().ok());
-    let seconds: u64 = seconds.unwrap_or(5);
+    let seconds = seconds(5);
     if !is_alone() {
         return Alone::new(&test_name!()).run();
     }
     let _watchdog = watchdog(100 + seconds);
     let reader = Arc::new(Reader::default());
-    let own = || Memory::of(std::process::id()).map_or(0, |memory| memory.resident);
-    let before = own();
+    let before = resident();
     let end = Instant::now() + Duration::from_secs(seconds);
     let (mut pools, mut fine, mut faults) = (0u64, 0, 0);
     while Instant::now() < end {
@@ -174,7 +173,7 @@ fn a_worker_that_scribbles() {
         "{pools} pools, {fine} outputs, {faults} faults; side rings: {frames:?} frames, {corrupt:?} corrupt"
     );
     assert!(faults > 0, "it was not hostile at all");
-    let after = own();
+    let after = resident();
     assert!(after < before + (64 << 20), "{before} before, {after} after");
 }
 
@@ -195,9 +194,13 @@ enum Talk {
     GivingUp,
     /// That it is ready, again.
     ReadyAgain,
+    /// Nothing.
+    Silence,
+    /// Nothing, because it is stopped.
+    Stop,
 }
 
-const TALKS: [Talk; 7] = [
+const TALKS: [Talk; 9] = [
     Talk::Bells,
     Talk::Noise,
     Talk::HalfAMessage,
@@ -205,25 +208,100 @@ const TALKS: [Talk; 7] = [
     Talk::Descriptors,
     Talk::GivingUp,
     Talk::ReadyAgain,
+    Talk::Silence,
+    Talk::Stop,
 ];
 
-/// Talks until its process ends, while the task hangs.
-fn talk(talk: Talk) {
+/// Talks to the leader through `socket` until this process ends.
+fn talk(talk: Talk, socket: i32) -> ! {
     let frame = |bytes: usize, len: usize| [&bytes.to_ne_bytes()[..], &len.to_ne_bytes()].concat();
     match talk {
         Talk::Bells => loop {
-            crate::trip::say(&[b'!'; 64]);
+            trip::say(socket, &[b'!'; 64]);
         },
-        Talk::Noise => crate::trip::say_anything(7),
-        Talk::HalfAMessage => drop(crate::trip::say(&frame(1000, 1000))),
-        Talk::HugeMessage => drop(crate::trip::say(&frame(64, 1 << 46))),
+        Talk::Noise => trip::say_anything(socket, 7),
+        Talk::HalfAMessage => drop(trip::say(socket, &frame(1000, 1000))),
+        Talk::HugeMessage => drop(trip::say(socket, &frame(64, 1 << 46))),
         Talk::Descriptors => loop {
-            crate::trip::say_with_descriptors(b"!");
+            trip::say_with_descriptors(socket, b"!");
         },
-        Talk::GivingUp => drop(crate::trip::say(b"Fno reason")),
-        Talk::ReadyAgain => drop(crate::trip::say(b"R")),
+        Talk::GivingUp => drop(trip::say(socket, b"Fno reason")),
+        Talk::ReadyAgain => drop(trip::say(socket, b"RR")),
+        Talk::Silence => {}
+        Talk::Stop => crate::support::signal(std::process::id(), rustix::process::Signal::STOP),
     }
     crate::support::hang()
+}
+
+/// What a worker is to do instead of `init`.
+const BEFORE_INIT: &str = "IT_TALK_BEFORE_INIT";
+
+/// Before `init`, in workers.
+pub(crate) fn before_init() {
+    let wish = std::env::var(BEFORE_INIT).ok();
+    let wish = wish.and_then(|wish| TALKS.into_iter().find(|talk| format!("{talk:?}") == wish));
+    if let Some(it) = wish.filter(|_| crate::support::is_worker_before_init()) {
+        talk(it, 0);
+    }
+}
+
+/// How long a hostile peer goes on.
+fn seconds(default: u64) -> u64 {
+    let wish = std::env::var(WISH).ok().and_then(|wish| wish.parse().ok());
+    wish.unwrap_or(default)
+}
+
+fn resident() -> u64 {
+    Memory::of(std::process::id()).map_or(0, |memory| memory.resident)
+}
+
+/// A process that talks instead of getting ready ends the start, in time, and leaves nothing.
+#[test]
+fn whatever_a_worker_says_instead_of_getting_ready_its_pool_fails_in_time() {
+    if !is_alone() {
+        return Alone::new(&test_name!()).run();
+    }
+    let _watchdog = watchdog(120 + seconds(0));
+    drop(crate::support::pool(1, |n: u64| n));
+    let files = crate::support::open_files();
+    let end = Instant::now() + Duration::from_secs(seconds(0));
+    let mut rounds = 0u64;
+    loop {
+        for talk in TALKS {
+            let (before, began) = (resident(), Instant::now());
+            let pool = Builder::new()
+                .workers(Workers::Count(2))
+                .start_timeout(Duration::from_millis(150))
+                .env(BEFORE_INIT, format!("{talk:?}"))
+                .build_op(|n: u64| n);
+            match pool {
+                Err(PoolError::Start { .. }) => {}
+                // It has said that it is ready; nobody has asked it yet.
+                Ok(pool) if [Talk::ReadyAgain, Talk::Noise].contains(&talk) => drop(pool),
+                other => panic!("{talk:?}: {other:?}"),
+            }
+            assert!(
+                began.elapsed() < Duration::from_secs(20),
+                "{talk:?}: {:?}",
+                began.elapsed()
+            );
+            let grown = resident().saturating_sub(before);
+            assert!(
+                grown < 16 << 20,
+                "{talk:?}: the leader has grown by {grown} bytes"
+            );
+            assert!(!crate::support::has_children(), "{talk:?}");
+            assert_eq!(crate::support::open_files(), files, "{talk:?}");
+        }
+        rounds += 1;
+        if Instant::now() >= end {
+            break;
+        }
+    }
+    println!(
+        "{rounds} rounds of {} kinds of talk before a worker was ready",
+        TALKS.len()
+    );
 }
 
 /// One worker talks and hangs, the other one works: the tasks of the first are late or its death's, the others are done, and
@@ -233,32 +311,23 @@ fn whatever_a_worker_says_its_leader_neither_waits_nor_grows() {
     if !is_alone() {
         return Alone::new(&test_name!()).run();
     }
-    let _watchdog = watchdog(120);
-    let seconds: u64 = std::env::var(WISH)
-        .ok()
-        .and_then(|wish| wish.parse().ok())
-        .unwrap_or(0);
-    let end = Instant::now() + Duration::from_secs(seconds);
-    let peak = || Memory::of(std::process::id()).map_or(0, |memory| memory.resident);
-    let builder = || {
-        Builder::new()
-            .workers(Workers::Count(2))
-            .deadline(Duration::from_millis(700))
-    };
-    let op = |task: (u64, Option<Talk>)| {
-        if let Some(it) = task.1 {
-            talk(it);
-        }
-        task.0
-    };
-    let pool = builder().build_op(op).expect("it starts");
+    let _watchdog = watchdog(120 + seconds(0));
+    let end = Instant::now() + Duration::from_secs(seconds(0));
+    let builder = Builder::new()
+        .workers(Workers::Count(2))
+        .deadline(Duration::from_millis(700));
+    let pool = builder.build_op(|(n, hostile): (u64, Option<Talk>)| match hostile {
+        Some(it) => talk(it, trip::LEADER),
+        None => n,
+    });
+    let pool = pool.expect("it starts");
     let warm = |talk| (0..200).map(move |n| (n, (n == 50).then_some(talk)));
     assert_eq!(pool.map(warm(Talk::ReadyAgain)).filter(Result::is_err).count(), 1);
     let files = crate::support::open_files();
     let mut rounds = 0u64;
     loop {
         for talk in TALKS {
-            let (before, began) = (peak(), Instant::now());
+            let (before, began) = (resident(), Instant::now());
             let (mut done, mut failed) = (0, 0);
             for result in pool.map(warm(talk)) {
                 match result.map_err(|error| error.fault) {
@@ -274,7 +343,7 @@ fn whatever_a_worker_says_its_leader_neither_waits_nor_grows() {
                 "{talk:?}: {:?}",
                 began.elapsed()
             );
-            let grown = peak().saturating_sub(before);
+            let grown = resident().saturating_sub(before);
             assert!(
                 grown < 16 << 20,
                 "{talk:?}: the leader has grown by {grown} bytes"
@@ -299,7 +368,7 @@ fn a_worker_that_talks_nonsense_is_replaced() {
     let _watchdog = watchdog(60);
     let pool = crate::support::pool(1, |n: u32| {
         if n == 3 {
-            crate::trip::say(&[0xff]);
+            trip::say(trip::LEADER, &[0xff]);
             crate::support::hang();
         }
         n

@@ -153,22 +153,22 @@ pub(crate) fn no_file_for_an_introduction() {
     limit(Resource::Nofile, 4);
 }
 
-/// Sends random bytes, and few of them at a time, to the leader of this process.
-pub(crate) fn say_anything(seed: u64) {
+/// Sends random bytes, and few of them at a time, to the leader of this process, through `socket`.
+pub(crate) fn say_anything(socket: libc::c_int, seed: u64) {
     let mut random = crate::support::random(seed);
     loop {
         let len = random() as usize % 40;
         let bytes: Vec<u8> = (0..len).map(|_| (random() >> (random() % 64)) as u8).collect();
-        say(&bytes);
+        say(socket, &bytes);
         std::thread::sleep(std::time::Duration::from_micros(random() % 2000));
     }
 }
 
 /// Sends these bytes to the leader of this process, without waiting; `false` if there was no room for them.
-pub(crate) fn say(bytes: &[u8]) -> bool {
+pub(crate) fn say(socket: libc::c_int, bytes: &[u8]) -> bool {
     let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
     // SAFETY: `bytes` are valid for reads; a descriptor that is no socket is refused.
-    let sent = unsafe { libc::send(LEADER, bytes.as_ptr().cast(), bytes.len(), flags) };
+    let sent = unsafe { libc::send(socket, bytes.as_ptr().cast(), bytes.len(), flags) };
     sent == bytes.len() as isize
 }
 
@@ -176,7 +176,7 @@ pub(crate) fn say(bytes: &[u8]) -> bool {
 pub(crate) const LEADER: libc::c_int = 3;
 
 /// Sends these bytes to the leader of this process with as many descriptors as a message may have.
-pub(crate) fn say_with_descriptors(bytes: &[u8]) {
+pub(crate) fn say_with_descriptors(socket: libc::c_int, bytes: &[u8]) {
     use std::io::IoSlice;
     use std::mem::MaybeUninit;
     use std::os::fd::{AsFd, BorrowedFd};
@@ -189,7 +189,7 @@ pub(crate) fn say_with_descriptors(bytes: &[u8]) {
     let mut control = SendAncillaryBuffer::new(&mut space);
     assert!(control.push(SendAncillaryMessage::ScmRights(&fds)));
     // SAFETY: it is borrowed for one call, which refuses what is no socket.
-    let leader = unsafe { BorrowedFd::borrow_raw(LEADER) };
+    let leader = unsafe { BorrowedFd::borrow_raw(socket) };
     let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
     let _ = sendmsg(leader, &[IoSlice::new(bytes)], &mut control, flags);
 }
