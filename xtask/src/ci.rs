@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::cmd::{Cmd, Tally};
 use crate::outcome::{Done, Error};
 use crate::workspace::{Publish, Workspace};
-use crate::{faults, loom, small_shm, tidy};
+use crate::{faults, hostile, loom, small_shm, tidy};
 
 const USAGE: &str = "\
 Usage: cargo xtask ci [STEP...] [--list]
@@ -63,6 +63,11 @@ const STEPS: &[Step] = &[
         name: "faults",
         about: "each phase of a worker's life × each fault, with one number of workers and one order",
         run: |_, tally| faults::sample(tally),
+    },
+    Step {
+        name: "hostile",
+        about: "workers, leaders and images that lie, for a short while",
+        run: |_, tally| hostile::sample(tally),
     },
     Step {
         name: "loom",

@@ -8,16 +8,14 @@ use crate::outcome::{Done, Error};
 const USAGE: &str = "\
 Usage: cargo xtask faults [--sample [--seed N] | --only PHASE/FAULT/WORKERS/ORDER]
        cargo xtask faults --steps N [--seed N]
-       cargo xtask faults --hostile-seconds N
 
 Strikes workers in every phase of their lives, with every fault, and prints what came of it: 1, 2, 5 and 13 workers,
 ordered and unordered. It needs Linux.
 
-  --sample             each phase and fault once, with a random number of workers and order
-  --only CASE          one case, such as run/KILL/2/ordered
-  --steps N            instead of that, N random operations on pools, each against what it has to come to
-  --hostile-seconds N  instead of that, workers that write anything anywhere
-  --seed N             what is random is the same for the same seed; another one if it is not given
+  --sample     each phase and fault once, with a random number of workers and order
+  --only CASE  one case, such as run/KILL/2/ordered
+  --steps N    instead of that, N random operations on pools, each against what it has to come to
+  --seed N     what is random is the same for the same seed; another one if it is not given
 ";
 
 const SOAK_USAGE: &str = "\
@@ -79,35 +77,29 @@ fn grant(wish: Option<Wish>, usage: &str) -> Result<(), Error> {
 fn parse(mut args: lexopt::Parser) -> Result<Option<Wish>, Error> {
     use lexopt::prelude::*;
     let (mut sample, mut seed, mut only) = (false, None, None);
-    let (mut steps, mut hostile) = (None::<u64>, None::<u64>);
+    let mut steps = None::<u64>;
     while let Some(arg) = args.next()? {
         match arg {
             Long("sample") => sample = true,
             Long("seed") => seed = Some(args.value()?.parse()?),
             Long("only") => only = Some(args.value()?.string()?),
             Long("steps") => steps = Some(args.value()?.parse()?),
-            Long("hostile-seconds") => hostile = Some(args.value()?.parse()?),
             Short('h') | Long("help") => return Ok(None),
             other => return Err(other.unexpected().into()),
         }
     }
-    let wish = match (sample, only, steps, hostile, seed) {
-        (false, None, None, None, None) => Wish::matrix("all".to_owned()),
-        (true, None, None, None, seed) => Wish::matrix(format!("sample {}", seed.unwrap_or_else(fresh))),
-        (false, Some(case), None, None, None) => Wish::matrix(format!("only {case}")),
-        (false, None, Some(steps), None, seed) => Wish {
+    let wish = match (sample, only, steps, seed) {
+        (false, None, None, None) => Wish::matrix("all".to_owned()),
+        (true, None, None, seed) => Wish::matrix(format!("sample {}", seed.unwrap_or_else(fresh))),
+        (false, Some(case), None, None) => Wish::matrix(format!("only {case}")),
+        (false, None, Some(steps), seed) => Wish {
             test: "model::sequences",
             variable: "IT_MODEL",
             value: format!("{steps} {}", seed.unwrap_or_else(fresh)),
         },
-        (false, None, None, Some(seconds), None) => Wish {
-            test: "hostile::a_worker_that_scribbles",
-            variable: "IT_HOSTILE",
-            value: seconds.to_string(),
-        },
         _ => {
             return Err(Error::usage(
-                "one of --sample, --only, --steps and --hostile-seconds, and a seed only for what is random",
+                "one of --sample, --only and --steps, and a seed only for what is random",
             ));
         }
     };
@@ -174,7 +166,6 @@ mod tests {
                 "only run/KILL/2/ordered",
             ),
             (&["--steps", "10", "--seed", "7"], "IT_MODEL", "10 7"),
-            (&["--hostile-seconds", "60"], "IT_HOSTILE", "60"),
         ] {
             let wish = parse(lexopt::Parser::from_args(args)).expect("it is right usage");
             let wish = wish.expect("something is to be done");

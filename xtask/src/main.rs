@@ -8,6 +8,7 @@ mod ci;
 mod cmd;
 mod cross;
 mod faults;
+mod hostile;
 mod interop;
 mod loom;
 mod outcome;
@@ -27,6 +28,7 @@ Verbs:
   tidy             the house rules that code can check
   bench [AREA...]  benchmarks in release; see `cargo xtask bench --help`
   faults           everything that can happen to a worker; see `cargo xtask faults --help`
+  hostile          workers, leaders and images that lie; see `cargo xtask hostile --help`
   soak             a kill a second; see `cargo xtask soak --help`
   interop          images and tensors against Python's own readers; see `cargo xtask interop --help`
   loom             the model-checked tests of shm-buffers
@@ -60,6 +62,7 @@ fn dispatch(mut args: lexopt::Parser) -> Result<(), Error> {
         "bench" => bench::main(args),
         "interop" => interop::main(args),
         "faults" => faults::main(args),
+        "hostile" => hostile::main(args),
         "soak" => faults::soak(args),
         "loom" => loom::main(args),
         "cross" => cross::main(args),
@@ -99,7 +102,7 @@ mod tests {
     #[test]
     fn the_help_names_every_verb() {
         for verb in [
-            "ci", "tidy", "bench", "faults", "soak", "interop", "loom", "cross", "help",
+            "ci", "tidy", "bench", "faults", "hostile", "soak", "interop", "loom", "cross", "help",
         ] {
             assert!(HELP.contains(&format!("\n  {verb}")), "{verb} is not in the help");
         }
