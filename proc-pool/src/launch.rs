@@ -147,6 +147,7 @@ impl Program {
 
 /// Another program, by its own name.
 fn named(program: &Kept) -> Command {
+    #[cfg_attr(not(unix), expect(unused_mut))]
     let mut command = Command::new(program.reach());
     #[cfg(unix)]
     {

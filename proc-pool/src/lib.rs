@@ -47,6 +47,8 @@ mod decode;
 mod driver;
 mod entry;
 mod error;
+#[cfg(all(unix, any(fuzzing, test)))]
+pub mod fuzzing;
 mod handle;
 mod init;
 mod interrupt;

@@ -391,6 +391,18 @@ pub(crate) fn close_inherited() {
     }
 }
 
+#[cfg(any(fuzzing, test))]
+impl Invited {
+    /// A worker whose leader is at the other end of `socket`, and has sent its greeting.
+    pub(crate) fn of(socket: UnixStream) -> Self {
+        Self {
+            socket: Arc::new(socket),
+            leader: 0,
+            version: String::new(),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -417,11 +429,7 @@ mod tests {
         });
         let sent = connection.welcome(b"welcome", &[&given, &Descriptors::default()]);
         let _ends = sent.expect("there is room");
-        let mut invited = Invited {
-            socket: Arc::new(theirs),
-            leader: 0,
-            version: String::new(),
-        };
+        let mut invited = Invited::of(theirs);
         assert_eq!(invited.receive().expect("it was sent"), b"welcome");
     }
 

@@ -50,7 +50,7 @@ enum State {
 }
 
 impl Notes {
-    pub(super) fn new(socket: Arc<OwnedFd>) -> Self {
+    pub(crate) fn new(socket: Arc<OwnedFd>) -> Self {
         let state = State::Starting;
         Self { socket, state }
     }

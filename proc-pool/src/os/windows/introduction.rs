@@ -6,7 +6,7 @@
 #![allow(unsafe_code)]
 
 use std::io::{self, Read, Write};
-use std::os::windows::io::{AsRawHandle, FromRawHandle, IntoRawHandle, OwnedHandle};
+use std::os::windows::io::{FromRawHandle, IntoRawHandle, OwnedHandle};
 use std::panic::{self, AssertUnwindSafe};
 use std::process::{Child, Stdio};
 use std::thread::{self, JoinHandle};
