@@ -60,6 +60,6 @@ pub use proc_pool::{
 pub use progress::{Render, Reporter, StartError as ProgressError, Total};
 pub use report::{Latency, Logs, MemoryUse, Model, ProcessCounts, Report, Tasks, Times, WorkerTimes};
 pub use settings::{EXECUTOR_VARIABLE, Origin, PROGRESS_VARIABLE, Setting, Settings, WORKERS_VARIABLE};
-pub use shm_buffers::{Backing, BackingKind, Buffer, Image, share};
+pub use shm_buffers::{Backing, BackingKind, Buffer, Image, LoadOptions, share};
 pub use step::{step, task_seed};
 pub use verify::Verification;

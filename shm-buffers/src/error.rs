@@ -122,6 +122,16 @@ pub enum LoadError {
     /// The bytes are no image.
     #[error("not a model image: {0}")]
     Format(String),
+    /// Its header is longer than is parsed without being asked: parsing takes many times its length.
+    #[error(
+        "the image has a header of {len} bytes, which exceeds the limit of {limit}; raise `LoadOptions::max_header_bytes` for a source that you trust"
+    )]
+    HeaderTooLarge {
+        /// Bytes of its header.
+        len: usize,
+        /// The limit.
+        limit: usize,
+    },
     /// The image holds something else than the wanted type.
     #[error("cannot rebuild {model} from the image: {reason}")]
     Decode {
@@ -130,4 +140,15 @@ pub enum LoadError {
         /// What did not fit.
         reason: String,
     },
+}
+
+#[cfg(not(loom))]
+impl From<crate::model::header::HeaderError> for LoadError {
+    fn from(error: crate::model::header::HeaderError) -> Self {
+        use crate::model::header::HeaderError;
+        match error {
+            HeaderError::Format(reason) => Self::Format(reason),
+            HeaderError::TooLong { len, limit } => Self::HeaderTooLarge { len, limit },
+        }
+    }
 }

@@ -54,7 +54,9 @@ pub use layout::{Layout, Span};
 #[cfg(all(feature = "zstd", not(loom)))]
 pub use model::Compression;
 #[cfg(not(loom))]
-pub use model::{Image, LoadSharedError, OpenError, SaveError, SaveOptions, VerifyError, share, share_move};
+pub use model::{
+    Image, LoadOptions, LoadSharedError, OpenError, SaveError, SaveOptions, VerifyError, share, share_move,
+};
 #[cfg(not(loom))]
 pub use os::descriptors;
 pub use region::Region;
@@ -65,7 +67,10 @@ pub use room::Room;
 #[cfg(not(loom))]
 pub use segment::{Segment, SegmentHandle, SegmentMut};
 #[cfg(not(loom))]
-pub use tensors::{Order, Tensor, TensorError, Tensors, open_npy, open_safetensors};
+pub use tensors::{
+    FileInfo, Order, Tensor, TensorError, TensorInfo, Tensors, inspect, open_npy, open_safetensors,
+    open_safetensors_with,
+};
 #[cfg(all(feature = "ndarray", not(loom)))]
 pub use views::SharedArray;
 #[cfg(all(feature = "arrow", not(loom)))]

@@ -3,21 +3,25 @@
 use std::error::Error;
 use std::ffi::OsString;
 use std::fmt::Write as _;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 
-use shm_buffers::{
-    Backing, Compression, Image, OpenError, Order, Tensor, Tensors, open_npy, open_safetensors,
-};
+use shm_buffers::{Compression, Image, LoadOptions, Order, TensorInfo, inspect};
 
 const HELP: &str = "\
-Usage: shm-image list FILE                          what is in a model image, a safetensors or an npy file
-       shm-image verify FILE                        compares an image with its checksums
-       shm-image convert FROM TO [--compress LEVEL]  makes a plain or a compressed image of either
-       shm-image help                               this text
+Usage: shm-image list FILE          what is in a model image, a safetensors or an npy file
+       shm-image verify FILE        compares an image with its checksums
+       shm-image convert FROM TO    makes a plain or a compressed image of either
+       shm-image help               this text
 
-A compressed image (zstd, seekable) is decoded into memory to be looked at.
+  --compress LEVEL       with convert: compress TO (zstd, seekable)
+  --max-bytes N          with convert: load up to N bytes, decompressed; without it, a compressed image may have 128
+                         times its size, or 256 MiB
+  --max-header-bytes N   parse headers of up to N bytes; without it, of 8 MiB
+
+`list` reads the header only. `verify` reads all of the file and keeps little of it in memory. `convert` loads the
+image into memory, or into a file in the temporary directory if there is no room.
 
 Exit status: 0 all well, 1 the file is damaged or can't be read or written, 2 wrong usage.
 ";
@@ -25,31 +29,29 @@ Exit status: 0 all well, 1 the file is damaged or can't be read or written, 2 wr
 enum Verb {
     List(OsString),
     Verify(OsString),
-    Convert {
-        from: OsString,
-        to: OsString,
-        compression: Option<Compression>,
-    },
+    Convert { from: OsString, to: OsString },
     Help,
+}
+
+#[derive(Default)]
+struct Options {
+    compression: Option<Compression>,
+    load: LoadOptions,
 }
 
 fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().skip(1).collect();
-    let verb = match parse(&args) {
-        Ok(verb) => verb,
+    let (verb, options) = match parse(&args) {
+        Ok(parsed) => parsed,
         Err(wrong) => {
             eprintln!("shm-image: {wrong}; `shm-image help` tells the usage");
             return ExitCode::from(2);
         }
     };
     let result = match &verb {
-        Verb::List(file) => list(Path::new(file)),
-        Verb::Verify(file) => verify(Path::new(file)),
-        Verb::Convert {
-            from,
-            to,
-            compression,
-        } => convert(Path::new(from), Path::new(to), *compression),
+        Verb::List(file) => list(Path::new(file), &options),
+        Verb::Verify(file) => verify(Path::new(file), &options),
+        Verb::Convert { from, to } => convert(Path::new(from), Path::new(to), &options),
         Verb::Help => Ok(HELP.to_owned()),
     };
     // A reader that has gone needs no output.
@@ -62,34 +64,47 @@ fn main() -> ExitCode {
     }
 }
 
-fn parse(args: &[OsString]) -> Result<Verb, String> {
+fn parse(args: &[OsString]) -> Result<(Verb, Options), String> {
     let (verb, rest) = args.split_first().ok_or("no verb given")?;
     let is = |wanted: &[&str]| wanted.iter().any(|wanted| verb == wanted);
     if is(&["help", "--help", "-h"]) {
-        return Ok(Verb::Help);
+        return Ok((Verb::Help, Options::default()));
     }
-    match (verb.to_string_lossy().as_ref(), rest) {
-        ("list", [file]) => Ok(Verb::List(file.clone())),
-        ("verify", [file]) => Ok(Verb::Verify(file.clone())),
-        ("convert", [from, to]) => Ok(Verb::Convert {
+    let verb = verb.to_string_lossy();
+    let wrong = || format!("wrong arguments for `{verb}`");
+    let (mut files, mut options) = (Vec::new(), Options::default());
+    let mut rest = rest.iter();
+    while let Some(word) = rest.next() {
+        let Some(option) = word.to_str().filter(|word| word.starts_with("--")) else {
+            files.push(word.clone());
+            continue;
+        };
+        let value = rest.next().ok_or_else(wrong)?.to_string_lossy();
+        let load = options.load.clone();
+        match (option, &*verb) {
+            ("--compress", "convert") => options.compression = Some(Compression::level(number(&value)?)),
+            ("--max-bytes", "convert") => options.load = load.max_bytes(number(&value)?),
+            ("--max-header-bytes", _) => options.load = load.max_header_bytes(number(&value)?),
+            _ => return Err(wrong()),
+        }
+    }
+    let verb = match (&*verb, files.as_slice()) {
+        ("list", [file]) => Verb::List(file.clone()),
+        ("verify", [file]) => Verb::Verify(file.clone()),
+        ("convert", [from, to]) => Verb::Convert {
             from: from.clone(),
             to: to.clone(),
-            compression: None,
-        }),
-        ("convert", [from, to, option, level]) if option == "--compress" => {
-            let level = level.to_string_lossy();
-            let level = level
-                .parse()
-                .map_err(|_| format!("`{level}` is no compression level"))?;
-            Ok(Verb::Convert {
-                from: from.clone(),
-                to: to.clone(),
-                compression: Some(Compression::level(level)),
-            })
-        }
-        (verb @ ("list" | "verify" | "convert"), _) => Err(format!("wrong arguments for `{verb}`")),
-        (verb, _) => Err(format!("unknown verb `{verb}`")),
-    }
+        },
+        ("list" | "verify" | "convert", _) => return Err(wrong()),
+        (verb, _) => return Err(format!("unknown verb `{verb}`")),
+    };
+    Ok((verb, options))
+}
+
+fn number<N: std::str::FromStr>(value: &str) -> Result<N, String> {
+    value
+        .parse()
+        .map_err(|_| format!("`{value}` is no number that fits here"))
 }
 
 fn in_one_line(error: &dyn Error) -> String {
@@ -107,40 +122,22 @@ fn in_one_line(error: &dyn Error) -> String {
     text.replace(['\n', '\r'], " ")
 }
 
-/// Maps a plain image, decodes a compressed one.
-fn open(path: &Path) -> Result<Image, Box<dyn Error>> {
-    match Image::open(path) {
-        Err(OpenError::Compressed { .. }) => Ok(Image::load_shared(path, &Backing::Auto)?),
-        opened => Ok(opened?),
-    }
-}
-
-fn list(path: &Path) -> Result<String, Box<dyn Error>> {
-    let mut magic = [0; 6];
-    let is_npy = std::fs::File::open(path)
-        .is_ok_and(|mut file| file.read_exact(&mut magic).is_ok() && &magic == b"\x93NUMPY");
+fn list(path: &Path, options: &Options) -> Result<String, Box<dyn Error>> {
     let mut text = String::new();
-    if is_npy {
-        line(&mut text, &open_npy(path)?)?;
-        return Ok(text);
-    }
-    let tensors: Tensors = match open_safetensors(path) {
-        Err(OpenError::Compressed { .. }) => open(path)?.tensors()?,
-        opened => opened?,
-    };
-    let mut metadata: Vec<_> = tensors.metadata().iter().collect();
+    let info = inspect(path, &options.load)?;
+    let mut metadata: Vec<_> = info.metadata().iter().collect();
     metadata.sort();
     for (key, value) in metadata {
         writeln!(text, "# {}: {}", key.escape_debug(), value.escape_debug())?;
     }
-    for tensor in &tensors {
+    for tensor in info.tensors() {
         line(&mut text, tensor)?;
     }
     Ok(text)
 }
 
 /// Type, shape, bytes and name, with tabs in between.
-fn line(text: &mut String, tensor: &Tensor) -> std::fmt::Result {
+fn line(text: &mut String, tensor: &TensorInfo) -> std::fmt::Result {
     let order = match tensor.order() {
         Order::C => "",
         Order::Fortran => " fortran",
@@ -150,26 +147,21 @@ fn line(text: &mut String, tensor: &Tensor) -> std::fmt::Result {
         "{}\t{:?}{order}\t{}\t{}",
         tensor.dtype(),
         tensor.shape(),
-        tensor.bytes().len(),
+        tensor.bytes(),
         tensor.name().escape_debug()
     )
 }
 
-fn verify(path: &Path) -> Result<String, Box<dyn Error>> {
-    let image = open(path)?;
-    image.verify()?;
-    Ok(format!(
-        "{}: {} bytes are intact\n",
-        path.display(),
-        image.segment().len()
-    ))
+fn verify(path: &Path, options: &Options) -> Result<String, Box<dyn Error>> {
+    let bytes = Image::verify_file(path, &options.load)?;
+    Ok(format!("{}: {bytes} bytes are intact\n", path.display()))
 }
 
-fn convert(from: &Path, to: &Path, compression: Option<Compression>) -> Result<String, Box<dyn Error>> {
-    let image = open(from)?;
+fn convert(from: &Path, to: &Path, options: &Options) -> Result<String, Box<dyn Error>> {
+    let image = Image::load_shared_with(from, &options.load)?;
     // Not an image of something else: that it is a safetensors file is what both forms promise.
     image.tensors()?;
-    match compression {
+    match options.compression {
         Some(compression) => image.save_compressed(to, compression)?,
         None => image.save(to)?,
     }

@@ -35,6 +35,18 @@ pub enum OpenError {
         /// What does not fit.
         reason: String,
     },
+    /// Its header is longer than is parsed without being asked: parsing takes many times its length.
+    #[error(
+        "{what} has a header of {len} bytes, which exceeds the limit of {limit}; raise `LoadOptions::max_header_bytes` for a file that you trust"
+    )]
+    HeaderTooLarge {
+        /// The file, or the segment.
+        what: String,
+        /// Bytes of its header.
+        len: usize,
+        /// The limit.
+        limit: usize,
+    },
     /// It is compressed, and can't be mapped.
     #[error("{what} is compressed: load it into memory with `Image::load_shared`")]
     Compressed {
@@ -101,13 +113,25 @@ pub enum LoadSharedError {
     /// It could not be made read-only.
     #[error("cannot freeze the image")]
     Freeze(#[from] FreezeError),
-    /// It could not be read.
-    #[error("cannot read {}", path.display())]
+    /// It could not be read, or was cut meanwhile.
+    #[error("cannot read {what}")]
     Read {
         /// The file.
-        path: PathBuf,
+        what: String,
         /// The reason.
         source: io::Error,
+    },
+    /// It has more bytes, decompressed, than are loaded without being asked.
+    #[error(
+        "{what} holds {needed} bytes, which exceeds the limit of {limit}; raise `LoadOptions::max_bytes` for a file that you trust"
+    )]
+    TooLarge {
+        /// The file, or the block.
+        what: String,
+        /// Bytes of its content.
+        needed: u64,
+        /// The limit.
+        limit: u64,
     },
     /// Its bytes are not what was saved.
     #[error("{what} is damaged")]

@@ -1,179 +1,25 @@
-//! Images on disk: saved, opened, and loaded into memory.
+//! Images on disk are opened, loaded into memory, and verified.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Read};
 use std::path::Path;
 
 use super::checksum::{self, BLOCK};
-use super::error::{LoadSharedError, OpenError, SaveError, VerifyError};
-use super::header::{self, Stored};
+use super::error::{LoadSharedError, OpenError, VerifyError};
+use super::header::{self, HeaderError, PREFIX, Stored};
 use super::image::Image;
+use super::options::LoadOptions;
 use super::outside::Outside;
 #[cfg(feature = "zstd")]
-use super::seekable::{self, Compression};
+use super::seekable;
+use super::source::Source;
 use super::spread;
 use crate::backing::Backing;
 use crate::error::AttachError;
 use crate::os;
 use crate::segment::{Segment, SegmentHandle, SegmentMut};
 
-/// How an image is saved: plain, readable by whom the process's umask lets.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct SaveOptions {
-    mode: Option<u32>,
-    #[cfg(feature = "zstd")]
-    compression: Option<Compression>,
-}
-
-impl SaveOptions {
-    /// The defaults.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// The file's permissions, as of `chmod`: `0o600` for an image that only this user may read. Without effect on
-    /// Windows.
-    pub fn mode(mut self, mode: u32) -> Self {
-        self.mode = Some(mode);
-        self
-    }
-
-    /// Compresses the image.
-    #[cfg(feature = "zstd")]
-    pub fn compression(mut self, compression: Compression) -> Self {
-        self.compression = Some(compression);
-        self
-    }
-}
-
 impl Image {
-    /// Writes the image to a file, with its checksum: see [`save_with`](Self::save_with).
-    ///
-    /// # Errors
-    /// What was at `path` before is still there then.
-    pub fn save(&self, path: impl AsRef<Path>) -> Result<(), SaveError> {
-        self.save_with(path, &SaveOptions::new())
-    }
-
-    /// Writes the image to a compressed file, with as many threads as there are cores: see
-    /// [`save_with`](Self::save_with). It is loaded with [`load_shared`](Self::load_shared), and `zstd -d` makes a
-    /// plain image of it.
-    ///
-    /// # Errors
-    /// What was at `path` before is still there then.
-    ///
-    /// ```
-    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// use shm_buffers::{Backing, Buffer, Compression, Image, share};
-    ///
-    /// # let dir = tempfile::tempdir()?;
-    /// # let path = dir.path().join("zeros.safetensors.zst");
-    /// let image = share(&Buffer::from(vec![0.0f32; 1000]), &Backing::Auto)?;
-    /// image.save_compressed(&path, Compression::default())?;
-    /// let zeros: Buffer<f32> = Image::load_shared(&path, &Backing::Auto)?.load()?;
-    /// assert_eq!(zeros.len(), 1000);
-    /// # Ok(()) }
-    /// ```
-    #[cfg(feature = "zstd")]
-    pub fn save_compressed(&self, path: impl AsRef<Path>, compression: Compression) -> Result<(), SaveError> {
-        self.save_with(path, &SaveOptions::new().compression(compression))
-    }
-
-    /// Writes the image to a file: to one with another name in the same directory first, which takes its place when
-    /// all of it is on the disk. So nobody ever sees half an image, and who has mapped an older file keeps it.
-    ///
-    /// An image that carries a checksum already keeps it, so that saving a damaged one doesn't make it a good one.
-    ///
-    /// # Errors
-    /// What was at `path` before is still there then.
-    ///
-    /// ```
-    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// use shm_buffers::{Backing, Buffer, Image, SaveOptions, share};
-    ///
-    /// # let dir = tempfile::tempdir()?;
-    /// # let path = dir.path().join("zeros.safetensors");
-    /// let image = share(&Buffer::from(vec![0.0f32; 1000]), &Backing::Auto)?;
-    /// image.save_with(&path, &SaveOptions::new().mode(0o600))?;
-    /// Image::open(&path)?.verify()?;
-    /// # Ok(()) }
-    /// ```
-    #[cfg_attr(not(any(unix, feature = "zstd")), expect(unused_variables))]
-    pub fn save_with(&self, path: impl AsRef<Path>, options: &SaveOptions) -> Result<(), SaveError> {
-        let path = path.as_ref();
-        let failed = |step| {
-            move |source| SaveError {
-                step,
-                path: path.to_owned(),
-                source,
-            }
-        };
-        let dir = match path.parent() {
-            Some(dir) if dir != Path::new("") => dir,
-            _ => Path::new("."),
-        };
-        // Memory for a second model may not be there; the disk must have room for it anyway.
-        let whole = self
-            .gathered(&Backing::File(dir.to_owned()))
-            .map_err(|e| failed("gather buffers beside")(io::Error::other(e)))?;
-        let bytes: &[u8] = &whole.segment;
-        let digits = match header::stored_checksum(bytes) {
-            Stored::Missing => Some(checksum::digits(checksum::of(bytes))),
-            Stored::Checksum(_) | Stored::Garbled | Stored::Foreign => None,
-        };
-        let first = |len: usize| match digits {
-            Some(digits) => checksum::with_digits(bytes, len, digits),
-            None => bytes[..len.min(bytes.len())].into(),
-        };
-
-        let mut builder = tempfile::Builder::new();
-        builder.prefix(".shm-image-");
-        #[cfg(unix)]
-        let builder = {
-            use std::os::unix::fs::PermissionsExt;
-            // The umask applies, as to any new file.
-            builder.permissions(std::fs::Permissions::from_mode(options.mode.unwrap_or(0o666)))
-        };
-        let mut file = builder.tempfile_in(dir).map_err(failed("make a file beside"))?;
-        #[cfg(unix)]
-        if let Some(mode) = options.mode {
-            use std::os::unix::fs::PermissionsExt;
-            let mode = std::fs::Permissions::from_mode(mode);
-            file.as_file()
-                .set_permissions(mode)
-                .map_err(failed("set the mode of"))?;
-        }
-        let out = file.as_file_mut();
-        #[cfg(feature = "zstd")]
-        let written = match options.compression {
-            Some(compression) => {
-                let first = first(compression.frame());
-                let rest = bytes[first.len()..].chunks(compression.frame());
-                let frames: Vec<&[u8]> = std::iter::once(&*first).chain(rest).collect();
-                seekable::encode(out, &frames, compression)
-            }
-            None => write_plain(out, &first(BLOCK), bytes),
-        };
-        #[cfg(not(feature = "zstd"))]
-        let written = write_plain(out, &first(BLOCK), bytes);
-        written.map_err(failed("write"))?;
-        out.sync_all().map_err(failed("write to the disk"))?;
-        // Not `NamedTempFile::persist`: on Windows only `rename` replaces a file that somebody has open or mapped.
-        let finished = file
-            .into_temp_path()
-            .keep()
-            .map_err(|e| failed("keep a file beside")(e.error))?;
-        std::fs::rename(&finished, path)
-            .inspect_err(|_| drop(std::fs::remove_file(&finished)))
-            .map_err(failed("replace"))?;
-        // The new name is on the disk when its directory is.
-        #[cfg(unix)]
-        File::open(dir)
-            .and_then(|dir| dir.sync_all())
-            .map_err(failed("write to the disk the name of"))?;
-        Ok(())
-    }
-
     /// Maps a plain image read-only, in time independent of its size: pages are read when they are touched, and all
     /// processes that open the file share them.
     ///
@@ -184,94 +30,253 @@ impl Image {
     /// # Errors
     /// When it can't be mapped, or its first bytes are no safetensors file's.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, OpenError> {
+        Self::open_with(path, &LoadOptions::new())
+    }
+
+    /// As [`open`](Self::open), with another limit for its header; the other options are for what is loaded.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_with(path: impl AsRef<Path>, options: &LoadOptions) -> Result<Self, OpenError> {
         let (segment, handle) = map(path.as_ref())?;
-        judge(&segment, || path.as_ref().display().to_string())?;
+        judge(&segment, options, || path.as_ref().display().to_string())?;
         Ok(Self {
             segment,
             file: Some(handle),
             outside: Outside::Refused,
+            max_header: options.header_limit(),
         })
     }
 
-    /// Reads an image, plain or compressed, into a fresh segment: in parallel, and compared with its checksums on the
-    /// way. Compressed frames are decoded straight to their place.
+    /// Reads an image, plain or compressed, into a fresh segment, with the default limits: see
+    /// [`load_shared_with`](Self::load_shared_with).
     ///
     /// # Errors
-    /// [`LoadSharedError::Create`] before anything is decoded if there is no room for what the file says it has;
-    /// [`LoadSharedError::Verify`] or [`LoadSharedError::Frame`] if a byte is not what was saved.
+    /// As [`load_shared_with`](Self::load_shared_with).
     pub fn load_shared(path: impl AsRef<Path>, backing: &Backing) -> Result<Self, LoadSharedError> {
+        Self::load_shared_with(path, &backing.into())
+    }
+
+    /// Reads an image, plain or compressed, into a fresh segment: in parallel, and compared with its checksums on the
+    /// way. Compressed frames are decoded straight to their place. Beside the segment, memory is bounded by the
+    /// header's limit, and by two frames for each core if it is compressed.
+    ///
+    /// # Errors
+    /// [`LoadSharedError::TooLarge`] or [`OpenError::HeaderTooLarge`] if it exceeds a limit, and
+    /// [`LoadSharedError::Create`] if there is no room for what the file says it has, before any of it is loaded;
+    /// [`LoadSharedError::Verify`] or [`LoadSharedError::Frame`] if a byte is not what was saved.
+    pub fn load_shared_with(path: impl AsRef<Path>, options: &LoadOptions) -> Result<Self, LoadSharedError> {
         let path = path.as_ref();
         let what = || path.display().to_string();
-        let (mapped, _) = map(path)?;
-        if is_compressed(&mapped) {
-            return decode(&mapped, backing, &what);
+        let (file, len) = open_regular(path)?;
+        let source = Source::File { file: &file, len };
+        let mut plain = Plain::of(source, &what)?;
+        #[cfg(feature = "zstd")]
+        if plain.index.is_some() {
+            return decode(plain, source, options);
         }
-        judge(&mapped, what)?;
-        let verify = |source| LoadSharedError::Verify { what: what(), source };
-        let read = |source| LoadSharedError::Read {
-            path: path.to_owned(),
-            source,
-        };
-        // Read, not copied from the mapping: if somebody shortens the file meanwhile, that is an error, not a signal.
-        let file = File::open(path).map_err(read)?;
-        let mut segment = SegmentMut::create(backing, mapped.len())?;
-        let carries = header::stored_checksum(&mapped);
-        let mut hashes = vec![0; mapped.len().div_ceil(BLOCK)];
+        within(len, options.plain_limit(), &what)?;
+        let head = plain.head(options)?;
+        let carries = header::stored_checksum(&head);
+        let mut segment = SegmentMut::create(options.wanted_backing(), len)?;
+        let mut hashes = vec![0; len.div_ceil(BLOCK)];
         let work = segment.chunks_mut(BLOCK).zip(&mut hashes).enumerate();
         spread::try_each(
             work,
             || Ok(()),
             |(), (index, (block, hash))| {
-                os::read_exact_at(&file, block, (index * BLOCK) as u64)?;
+                source.fill(index * BLOCK, block)?;
                 if matches!(carries, Stored::Checksum(_)) {
                     *hash = checksum::of_block(index, block);
                 }
                 Ok(())
             },
         )
-        .map_err(read)?;
+        .map_err(|e| plain.failed(e))?;
         match checksum::compare(&segment, || checksum::of_blocks(&hashes)) {
             Ok(()) | Err(VerifyError::NoChecksum) => {}
-            Err(source) => return Err(verify(source)),
+            Err(source) => return Err(LoadSharedError::Verify { what: what(), source }),
         }
-        Ok(Self::from_segment(segment.freeze()?))
+        Ok(Self::from_segment_with(segment.freeze()?, options))
     }
 
     /// Decodes a compressed image that is in memory already, as [`load_shared`](Self::load_shared) does.
     ///
     /// # Errors
-    /// As [`load_shared`](Self::load_shared).
+    /// As [`load_shared_with`](Self::load_shared_with).
     #[cfg(feature = "zstd")]
     pub fn decode(bytes: &[u8], backing: &Backing) -> Result<Self, LoadSharedError> {
-        decode(bytes, backing, &|| format!("a block of {} bytes", bytes.len()))
+        Self::decode_with(bytes, &backing.into())
+    }
+
+    /// Decodes a compressed image that is in memory already, as [`load_shared_with`](Self::load_shared_with) does.
+    ///
+    /// # Errors
+    /// As [`load_shared_with`](Self::load_shared_with).
+    #[cfg(feature = "zstd")]
+    pub fn decode_with(bytes: &[u8], options: &LoadOptions) -> Result<Self, LoadSharedError> {
+        let source = Source::Memory(bytes);
+        let what = || format!("a block of {} bytes", bytes.len());
+        decode(Plain::compressed(source, &what)?, source, options)
+    }
+
+    /// Compares a file, plain or compressed, with the checksum that [`save`](Self::save) wrote, and returns the bytes of
+    /// the image. It reads the file from the beginning to the end and keeps little of it, so that memory does not depend
+    /// on the size of the image.
+    ///
+    /// # Errors
+    /// [`LoadSharedError::Verify`] if a byte is not what was saved or the image carries no checksum, otherwise as
+    /// [`load_shared_with`](Self::load_shared_with).
+    pub fn verify_file(path: impl AsRef<Path>, options: &LoadOptions) -> Result<u64, LoadSharedError> {
+        let path = path.as_ref();
+        let what = || path.display().to_string();
+        let (file, len) = open_regular(path)?;
+        let mut plain = Plain::of(Source::File { file: &file, len }, &what)?;
+        let head = plain.head(options)?;
+        header::parse(&head, plain.len).map_err(|e| refused(e, what(), "model image"))?;
+        let (mut hashes, mut block) = (Vec::new(), Vec::with_capacity(BLOCK));
+        let mut left = plain.len;
+        let mut behind: &[u8] = &head;
+        while left > 0 {
+            block.clear();
+            let taken = (&mut behind)
+                .chain(&mut plain)
+                .take(BLOCK as u64)
+                .read_to_end(&mut block);
+            taken.map_err(|e| plain.failed(e))?;
+            if block.is_empty() || block.len() > left {
+                return Err(plain.failed(io::ErrorKind::UnexpectedEof.into()));
+            }
+            left -= block.len();
+            hashes.push(checksum::of_block(hashes.len(), &block));
+        }
+        checksum::compare(&head, || checksum::of_blocks(&hashes))
+            .map_err(|source| LoadSharedError::Verify { what: what(), source })?;
+        Ok(plain.len as u64)
     }
 }
 
-fn write_plain(out: &mut File, first: &[u8], bytes: &[u8]) -> io::Result<()> {
-    out.write_all(first)?;
-    out.write_all(&bytes[first.len()..])
+/// A file that is loaded, decompressed if it is compressed, from its beginning on.
+pub(crate) struct Plain<'a> {
+    what: &'a dyn Fn() -> String,
+    reader: Box<dyn Read + 'a>,
+    /// Bytes of it, decompressed.
+    pub(crate) len: usize,
+    /// Bytes that were read.
+    at: usize,
+    #[cfg(feature = "zstd")]
+    index: Option<seekable::Index>,
+}
+
+impl Read for Plain<'_> {
+    fn read(&mut self, target: &mut [u8]) -> io::Result<usize> {
+        let count = self.reader.read(target)?;
+        self.at += count;
+        Ok(count)
+    }
+}
+
+impl<'a> Plain<'a> {
+    pub(crate) fn of(source: Source<'a>, what: &'a dyn Fn() -> String) -> Result<Self, LoadSharedError> {
+        let plain = Self {
+            what,
+            reader: Box::new(source.reader()),
+            len: source.len(),
+            at: 0,
+            #[cfg(feature = "zstd")]
+            index: None,
+        };
+        match is_compressed(&source.first(4).map_err(|e| plain.failed(e))?) {
+            true => Self::compressed(source, what),
+            false => Ok(plain),
+        }
+    }
+
+    #[cfg(feature = "zstd")]
+    fn compressed(source: Source<'a>, what: &'a dyn Fn() -> String) -> Result<Self, LoadSharedError> {
+        let index = seekable::Index::read(source)
+            .map_err(|reason| LoadSharedError::Index { what: what(), reason })?;
+        let len = index.plain;
+        let decoder = zstd::stream::read::Decoder::new(source.reader());
+        let decoder = decoder.map_err(|source| LoadSharedError::Read { what: what(), source })?;
+        Ok(Self {
+            what,
+            reader: Box::new(decoder),
+            len,
+            at: 0,
+            index: Some(index),
+        })
+    }
+
+    #[cfg(not(feature = "zstd"))]
+    fn compressed(_: Source<'a>, what: &'a dyn Fn() -> String) -> Result<Self, LoadSharedError> {
+        Err(LoadSharedError::NoZstd { what: what() })
+    }
+
+    /// Reads up to the end of the header, from the beginning, if that can be a safetensors file's.
+    pub(crate) fn head(&mut self, options: &LoadOptions) -> Result<Vec<u8>, LoadSharedError> {
+        let refused = |error| refused(error, (self.what)(), "model image");
+        let mut head = Vec::new();
+        let read = self.by_ref().take(PREFIX as u64 + 1).read_to_end(&mut head);
+        read.map_err(|e| self.failed(e))?;
+        let end = header::end(&head, self.len, options.header_limit()).map_err(refused)?;
+        let more = end.saturating_sub(head.len());
+        let read = self.by_ref().take(more as u64).read_to_end(&mut head);
+        read.map_err(|e| self.failed(e))?;
+        match head.len() == end {
+            true => Ok(head),
+            false => Err(self.failed(io::ErrorKind::UnexpectedEof.into())),
+        }
+    }
+
+    /// The error of reading the next byte.
+    pub(crate) fn failed(&self, source: io::Error) -> LoadSharedError {
+        let what = (self.what)();
+        #[cfg(feature = "zstd")]
+        if let Some(index) = &self.index {
+            let frame = index.frame_at(self.at);
+            return LoadSharedError::Frame { what, frame, source };
+        }
+        LoadSharedError::Read { what, source }
+    }
 }
 
 #[cfg(feature = "zstd")]
-fn decode(bytes: &[u8], backing: &Backing, what: &dyn Fn() -> String) -> Result<Image, LoadSharedError> {
-    let index =
-        seekable::Index::read(bytes).map_err(|reason| LoadSharedError::Index { what: what(), reason })?;
-    let mut segment = SegmentMut::create(backing, index.plain)?;
-    let (target, write) = segment.target(0, index.plain);
-    index
-        .decode(bytes, target, write)
-        .map_err(|(frame, source)| LoadSharedError::Frame {
+fn decode(mut plain: Plain<'_>, source: Source<'_>, options: &LoadOptions) -> Result<Image, LoadSharedError> {
+    let what = plain.what;
+    within(plain.len, options.decompressed_limit(source.len()), what)?;
+    plain.head(options)?;
+    let mut segment = SegmentMut::create(options.wanted_backing(), plain.len)?;
+    if let Some(index) = &plain.index {
+        let (target, write) = segment.target(0, plain.len);
+        let done = index.decode(source, target, write);
+        done.map_err(|(frame, source)| LoadSharedError::Frame {
             what: what(),
             frame,
             source,
         })?;
-    judge(&segment, what)?;
-    Ok(Image::from_segment(segment.freeze()?))
+    }
+    Ok(Image::from_segment_with(segment.freeze()?, options))
 }
 
-#[cfg(not(feature = "zstd"))]
-fn decode(_: &[u8], _: &Backing, what: &dyn Fn() -> String) -> Result<Image, LoadSharedError> {
-    Err(LoadSharedError::NoZstd { what: what() })
+/// Refuses what has more bytes than it may.
+pub(crate) fn within(len: usize, limit: u64, what: &dyn Fn() -> String) -> Result<(), LoadSharedError> {
+    match len as u64 {
+        needed if needed > limit => Err(LoadSharedError::TooLarge {
+            what: what(),
+            needed,
+            limit,
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Opens a regular file to read it.
+pub(crate) fn open_regular(path: &Path) -> Result<(File, usize), OpenError> {
+    os::open_regular(path).map_err(|source| OpenError::Io {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 /// Maps a file read-only.
@@ -289,17 +294,21 @@ pub(crate) fn map(path: &Path) -> Result<(Segment, SegmentHandle), OpenError> {
 }
 
 /// Whether the first bytes can be a plain image's.
-fn judge(bytes: &[u8], what: impl Fn() -> String) -> Result<(), OpenError> {
+fn judge(bytes: &[u8], options: &LoadOptions, what: impl Fn() -> String) -> Result<(), OpenError> {
     if is_compressed(bytes) {
         return Err(OpenError::Compressed { what: what() });
     }
-    match header::end(bytes, bytes.len()) {
+    match header::end(bytes, bytes.len(), options.header_limit()) {
         Ok(_) => Ok(()),
-        Err(reason) => Err(OpenError::Format {
-            what: what(),
-            wanted: "model image",
-            reason,
-        }),
+        Err(error) => Err(refused(error, what(), "model image")),
+    }
+}
+
+/// The error of opening `what`, which was wanted to be a `wanted`.
+pub(crate) fn refused(error: HeaderError, what: String, wanted: &'static str) -> OpenError {
+    match error {
+        HeaderError::Format(reason) => OpenError::Format { what, wanted, reason },
+        HeaderError::TooLong { len, limit } => OpenError::HeaderTooLarge { what, len, limit },
     }
 }
 

@@ -9,7 +9,6 @@
 //!           model's small rest, both in postcard's encoding
 //! ```
 
-use safetensors::SafeTensors;
 use safetensors::tensor::{Metadata, TensorInfo};
 
 use super::names::SKELETON;
@@ -18,7 +17,9 @@ use crate::buffer::MAX_ALIGN;
 /// What holds the header's length.
 pub(crate) const PREFIX: usize = 8;
 /// The format's own limit: a longer header is refused by every reader.
-const MAX_HEADER: usize = 100_000_000;
+pub(crate) const MAX_HEADER: usize = 100_000_000;
+/// The limit for a header from outside, unless another is asked for. Parsing takes up to fifteen times a header's length.
+pub(crate) const DEFAULT_HEADER: usize = 8 << 20;
 /// The layout's version, in the header's metadata.
 const FORMAT: (&str, &str) = ("shm-buffers", "1");
 /// How each header written here begins, so that its checksum has a fixed place.
@@ -75,33 +76,73 @@ pub(crate) struct Header {
     pub(crate) data: usize,
 }
 
-/// Reads and checks the header of any safetensors file: afterwards its tensors lie behind one another, without gaps,
-/// and end with the file.
-pub(crate) fn read(bytes: &[u8]) -> Result<Header, String> {
-    let (len, metadata) = SafeTensors::read_metadata(bytes).map_err(|e| e.to_string())?;
-    Ok(Header {
-        metadata,
-        data: PREFIX + len,
-    })
+/// Why a header is not read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum HeaderError {
+    #[error("{0}")]
+    Format(String),
+    #[error(
+        "its header of {len} bytes exceeds the limit of {limit}; raise `LoadOptions::max_header_bytes` for a source that you trust"
+    )]
+    TooLong { len: usize, limit: usize },
+}
+
+impl From<String> for HeaderError {
+    fn from(reason: String) -> Self {
+        Self::Format(reason)
+    }
+}
+
+impl From<&str> for HeaderError {
+    fn from(reason: &str) -> Self {
+        Self::Format(reason.to_owned())
+    }
+}
+
+/// Reads and checks the header of any safetensors file, if it has at most `limit` bytes: afterwards its tensors lie behind
+/// one another, without gaps, and end with the file.
+pub(crate) fn read(bytes: &[u8], limit: usize) -> Result<Header, HeaderError> {
+    let end = end(bytes, bytes.len(), limit)?;
+    parse(bytes.get(..end).unwrap_or_default(), bytes.len())
+}
+
+/// As [`read`], for a file of `len` bytes of which `head` is the beginning up to the end of its header.
+pub(crate) fn parse(head: &[u8], len: usize) -> Result<Header, HeaderError> {
+    let text = head.get(PREFIX..).ok_or("it is too short")?;
+    // Its conversion from JSON checks that each tensor begins where the one before it ends, and has its shape's bytes.
+    let metadata: Metadata =
+        serde_json::from_slice(text).map_err(|e| format!("its header is invalid: {e}"))?;
+    match head.len().checked_add(metadata.data_len()) {
+        Some(end) if end == len => Ok(Header {
+            metadata,
+            data: head.len(),
+        }),
+        _ => Err(HeaderError::Format(format!(
+            "its header describes tensors of {} bytes, and {} bytes are behind it",
+            metadata.data_len(),
+            len.saturating_sub(head.len())
+        ))),
+    }
 }
 
 /// Where the header of a safetensors file ends, from its first bytes, if it can be one of `len` bytes at all.
-pub(crate) fn end(first: &[u8], len: usize) -> Result<usize, String> {
+pub(crate) fn end(first: &[u8], len: usize, limit: usize) -> Result<usize, HeaderError> {
     let prefix = first.first_chunk::<PREFIX>().ok_or("it is too short")?;
     let header = usize::try_from(u64::from_le_bytes(*prefix)).unwrap_or(usize::MAX);
     if header > MAX_HEADER {
-        return Err(format!(
-            "a header of {header} bytes exceeds the format's {MAX_HEADER}"
-        ));
+        return Err(format!("a header of {header} bytes exceeds the format's {MAX_HEADER}").into());
     }
     let end = PREFIX + header;
     if end > len {
-        return Err(format!("its header would end at byte {end} of {len}"));
+        return Err(format!("its header would end at byte {end} of {len}").into());
     }
     if first.get(PREFIX).is_some_and(|first| *first != b'{') {
-        return Err("its header is no JSON object".to_owned());
+        return Err("its header is no JSON object".into());
     }
-    Ok(end)
+    match header > limit {
+        true => Err(HeaderError::TooLong { len: header, limit }),
+        false => Ok(end),
+    }
 }
 
 impl Header {
@@ -162,17 +203,20 @@ mod tests {
     fn a_header_is_found_again() {
         let bytes = write(&[], None).expect("it is small");
         assert_eq!(bytes.len() % MAX_ALIGN, 0);
-        assert_eq!(end(&bytes, bytes.len()), Ok(bytes.len()));
+        assert_eq!(end(&bytes, bytes.len(), MAX_HEADER), Ok(bytes.len()));
         assert_eq!(stored_checksum(&bytes), Stored::Missing);
-        let header = read(&bytes).expect("it is valid");
+        let header = read(&bytes, MAX_HEADER).expect("it is valid");
         assert_eq!(header.data, bytes.len());
         assert!(header.skeleton().is_err_and(|e| e.contains("skeleton")));
     }
 
     #[test]
     fn the_length_is_bounded_before_anything_is_read() {
-        assert!(end(&[0xff; 8], usize::MAX).is_err_and(|e| e.contains("exceeds")));
-        assert!(end(&[9, 0, 0, 0, 0, 0, 0, 0], 16).is_err_and(|e| e.contains("17 of 16")));
-        assert!(end(&[0; 7], 7).is_err());
+        let reason = |first: &[u8], len, limit| end(first, len, limit).map_err(|e| e.to_string());
+        assert!(reason(&[0xff; 8], usize::MAX, MAX_HEADER).is_err_and(|e| e.contains("exceeds")));
+        assert!(reason(&[9, 0, 0, 0, 0, 0, 0, 0], 16, MAX_HEADER).is_err_and(|e| e.contains("17 of 16")));
+        assert!(reason(&[0; 7], 7, MAX_HEADER).is_err());
+        let long = end(&[9, 0, 0, 0, 0, 0, 0, 0], 100, 8);
+        assert_eq!(long, Err(HeaderError::TooLong { len: 9, limit: 8 }));
     }
 }

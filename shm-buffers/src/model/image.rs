@@ -13,8 +13,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::checksum;
-use super::header::{self, Header};
+use super::header::{self, Header, MAX_HEADER};
 use super::names::SKELETON;
+use super::options::LoadOptions;
 use super::outside::{Outside, Places};
 use super::path::Named;
 use super::scope::{self, Element, HandedOut, Part, Stored};
@@ -60,6 +61,8 @@ pub struct Image {
     pub(super) file: Option<SegmentHandle>,
     /// Buffers in other segments.
     pub(super) outside: Outside,
+    /// The longest header that is parsed.
+    pub(super) max_header: usize,
 }
 
 /// What happens to buffers that lie in a segment already.
@@ -181,6 +184,7 @@ fn write(
         segment: segment.freeze()?,
         file: None,
         outside: Outside::Followed { _kept: outside },
+        max_header: MAX_HEADER,
     })
 }
 
@@ -198,15 +202,23 @@ impl Image {
                 None => Outside::Followed { _kept: Vec::new() },
             },
             file,
+            // Its owner has judged it.
+            max_header: MAX_HEADER,
         })
     }
 
     /// An image whose bytes are in a segment already. They are judged when they are used.
     pub fn from_segment(segment: Segment) -> Self {
+        Self::from_segment_with(segment, &LoadOptions::new())
+    }
+
+    /// As [`from_segment`](Self::from_segment), with another limit for the header.
+    pub fn from_segment_with(segment: Segment, options: &LoadOptions) -> Self {
         Self {
             segment,
             file: None,
             outside: Outside::Refused,
+            max_header: options.header_limit(),
         }
     }
 
@@ -230,11 +242,9 @@ impl Image {
     /// Bytes of the model in shared memory: its image, and the buffers that stayed where they had been built.
     pub fn bytes(&self) -> u64 {
         // What is no image has nothing elsewhere.
-        let elsewhere = header::read(&self.segment).and_then(|header| {
-            let places = Places::decode(header.outside(), &self.outside)?;
-            Ok(places.bytes())
-        });
-        self.segment.len() as u64 + elsewhere.unwrap_or(0)
+        let header = header::read(&self.segment, self.max_header).ok();
+        let places = header.and_then(|header| Places::decode(header.outside(), &self.outside).ok());
+        self.segment.len() as u64 + places.map_or(0, |places| places.bytes())
     }
 
     /// Rebuilds the model: its skeleton is decoded, its buffers are views that keep the image alive. Takes time for
@@ -247,7 +257,7 @@ impl Image {
     /// When the bytes are no image, or the image of another model.
     pub fn load<M: DeserializeOwned>(&self) -> Result<M, LoadError> {
         let format = LoadError::Format;
-        let header = header::read(&self.segment).map_err(format)?;
+        let header = header::read(&self.segment, self.max_header)?;
         let skeleton = self.segment.get(header.skeleton().map_err(format)?);
         let skeleton = skeleton.ok_or_else(|| format("its skeleton lies outside".to_owned()))?;
         let (table, skeleton) = postcard::take_from_bytes::<Vec<(String, u64)>>(skeleton)
@@ -284,7 +294,7 @@ impl Image {
         backing: &Backing,
     ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
         // What is no image has nothing elsewhere.
-        let header = match header::read(&self.segment) {
+        let header = match header::read(&self.segment, self.max_header) {
             Ok(header) if header.outside().is_some() => header,
             _ => return Ok(self.clone()),
         };
@@ -314,9 +324,10 @@ impl Image {
     /// Its buffers by name, and the skeleton, as any reader of the format sees them.
     ///
     /// # Errors
-    /// [`LoadError::Format`] when the bytes are no safetensors file.
+    /// [`LoadError::Format`] when the bytes are no safetensors file, [`LoadError::HeaderTooLarge`] when it has too many
+    /// tensors.
     pub fn tensors(&self) -> Result<Tensors, LoadError> {
-        Tensors::read(&self.segment).map_err(LoadError::Format)
+        Ok(Tensors::read(&self.segment, self.max_header)?)
     }
 
     /// Reads all of it and compares it with the checksum that [`save`](Self::save) wrote.
@@ -325,7 +336,7 @@ impl Image {
     /// [`VerifyError::Mismatch`] if a byte is not what was saved, [`VerifyError::NoChecksum`] if the image was never
     /// saved, or by another program.
     pub fn verify(&self) -> Result<(), VerifyError> {
-        header::read(&self.segment).map_err(VerifyError::Format)?;
+        header::read(&self.segment, self.max_header).map_err(|e| VerifyError::Format(e.to_string()))?;
         checksum::compare(&self.segment, || checksum::of(&self.segment))
     }
 }

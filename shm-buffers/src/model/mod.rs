@@ -6,15 +6,18 @@ pub(crate) mod file;
 pub(crate) mod header;
 mod image;
 mod names;
+pub(crate) mod options;
 mod outside;
 mod path;
+mod save;
 pub(crate) mod scope;
 #[cfg(feature = "zstd")]
 mod seekable;
+pub(crate) mod source;
 mod spread;
 
 pub use error::{LoadSharedError, OpenError, SaveError, VerifyError};
-pub use file::SaveOptions;
 pub use image::{Image, share, share_move};
+pub use options::{LoadOptions, SaveOptions};
 #[cfg(feature = "zstd")]
 pub use seekable::Compression;

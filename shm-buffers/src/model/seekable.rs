@@ -19,6 +19,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use zstd::bulk::{Compressor, Decompressor};
 use zstd::zstd_safe::{self, CParameter};
 
+use super::source::Source;
 use super::{checksum, spread};
 use crate::os;
 
@@ -129,11 +130,13 @@ struct Frame {
 }
 
 impl Index {
-    /// Reads the index and checks that its frames fill the file and tell the same sizes.
-    pub(super) fn read(bytes: &[u8]) -> Result<Self, String> {
-        let footer_at = bytes.len().checked_sub(FOOTER).ok_or("it is too short")?;
-        let footer = &bytes[footer_at..];
-        if u32_at(footer, 5) != Some(SEEKABLE) {
+    /// Reads the index and checks that its frames fill the file, and that both tell the same sizes.
+    pub(super) fn read(source: Source<'_>) -> Result<Self, String> {
+        let unreadable = |e: io::Error| format!("it cannot be read: {e}");
+        let footer_at = source.len().checked_sub(FOOTER).ok_or("it is too short")?;
+        let mut footer = [0; FOOTER];
+        source.fill(footer_at, &mut footer).map_err(unreadable)?;
+        if u32_at(&footer, 5) != Some(SEEKABLE) {
             return Err("it does not end with an index of its frames".to_owned());
         }
         let descriptor = footer[4];
@@ -144,112 +147,129 @@ impl Index {
             0 => 8,
             _ => 12,
         };
-        let count = u32_at(footer, 0).map_or(0, |count| count as usize);
+        let count = u32_at(&footer, 0).map_or(0, |count| count as usize);
         let table = count.checked_mul(entry);
         let table_at = table.and_then(|table| footer_at.checked_sub(table));
         let start = table_at.and_then(|at| at.checked_sub(SKIPPABLE_HEADER));
         let (Some(table_at), Some(start)) = (table_at, start) else {
             return Err(format!("its index of {count} frames is longer than the file"));
         };
-        let len = (bytes.len() - table_at) as u64;
-        if u32_at(bytes, start) != Some(SKIPPABLE) || u32_at(bytes, start + 4).map(u64::from) != Some(len) {
+        let len = (source.len() - table_at) as u64;
+        let mut head = [0; SKIPPABLE_HEADER];
+        source.fill(start, &mut head).map_err(unreadable)?;
+        if u32_at(&head, 0) != Some(SKIPPABLE) || u32_at(&head, 4).map(u64::from) != Some(len) {
             return Err(format!(
                 "its index of {count} frames does not begin where it should"
             ));
         }
 
-        let (mut frames, mut at, mut plain) = (Vec::with_capacity(count), 0_usize, 0_usize);
-        for (index, entry) in bytes[table_at..footer_at].chunks_exact(entry).enumerate() {
-            let (Some(compressed), Some(decompressed)) = (u32_at(entry, 0), u32_at(entry, 4)) else {
-                return Err("its index is cut".to_owned());
-            };
-            let source = at
-                .checked_add(compressed as usize)
-                .and_then(|end| bytes[..start].get(at..end));
-            let Some(source) = source.filter(|_| compressed >= MIN_FRAME) else {
-                return Err(format!("frame {index} of its index does not lie in the file"));
-            };
-            if decompressed as usize > MAX_FRAME {
-                return Err(format!(
-                    "frame {index} of its index exceeds the format's {MAX_FRAME} bytes"
-                ));
+        let mut index = Self {
+            frames: Vec::new(),
+            plain: 0,
+        };
+        let (mut at, mut entries, mut first) = (0, Vec::new(), Vec::new());
+        // In pieces, so that an index takes memory only for frames that are there.
+        for piece in (table_at..footer_at).step_by(entry * PIECE) {
+            let len = (entry * PIECE).min(footer_at - piece);
+            let entries = source.bytes(piece, len, &mut entries).map_err(unreadable)?;
+            for entry in entries.chunks_exact(entry) {
+                let frame = Frame::read(entry, index.frames.len(), start - at)?;
+                let header = FRAME_HEADER.min(frame.compressed as usize);
+                let first = source.bytes(at, header, &mut first).map_err(unreadable)?;
+                let told = zstd_safe::get_frame_content_size(first);
+                if told.is_ok_and(|told| told.is_some_and(|told| told != u64::from(frame.plain))) {
+                    return Err(format!(
+                        "frame {} and the index tell different sizes",
+                        index.frames.len()
+                    ));
+                }
+                at += frame.compressed as usize;
+                index.plain = index
+                    .plain
+                    .checked_add(frame.plain as usize)
+                    .ok_or("its index tells a size beyond the address space")?;
+                index.frames.push(frame);
             }
-            let told = zstd_safe::get_frame_content_size(source);
-            if told.is_ok_and(|told| told.is_some_and(|told| told != u64::from(decompressed))) {
-                return Err(format!("frame {index} and the index tell different sizes"));
-            }
-            at += source.len();
-            plain = plain
-                .checked_add(decompressed as usize)
-                .ok_or("its index tells a size beyond the address space")?;
-            frames.push(Frame {
-                compressed,
-                plain: decompressed,
-                checksum: u32_at(entry, 8),
-            });
         }
         match at == start {
-            true => Ok(Self { frames, plain }),
+            true => Ok(index),
             false => Err(format!("its index leaves out bytes {at} to {start}")),
         }
     }
 
-    /// Decodes every frame of `bytes` into its place in `target`, in parallel, and checks it. `write` puts bytes at
+    /// The frame that byte `at` of the plain image is in.
+    pub(super) fn frame_at(&self, at: usize) -> usize {
+        let ends = self.frames.iter().scan(0, |end, frame| {
+            *end += frame.plain as usize;
+            Some(*end)
+        });
+        ends.take_while(|end| *end <= at).count()
+    }
+
+    /// Decodes every frame of `source` into its place in `target`, in parallel, and checks it. `write` puts bytes at
     /// an offset of `target` by other means than touching it; it tells whether it could.
     ///
     /// # Errors
     /// The frame, and what the decoder says.
     ///
     /// # Panics
-    /// If `target` has not the length of the plain image, or `bytes` are not those of the index.
+    /// If `target` has not the length of the plain image.
     pub(super) fn decode(
         &self,
-        bytes: &[u8],
+        source: Source<'_>,
         target: &mut [u8],
         write: impl Fn(usize, &[u8]) -> bool + Sync,
     ) -> Result<(), (usize, io::Error)> {
         assert_eq!(target.len(), self.plain);
-        let (mut sources, mut targets) = (bytes, target);
-        let mut at = 0;
+        let mut targets = target;
+        let (mut read, mut written) = (0, 0);
         let work = self.frames.iter().enumerate().map(|(index, frame)| {
-            let (source, behind) = sources.split_at(frame.compressed as usize);
-            sources = behind;
+            let from = read;
+            read += frame.compressed as usize;
             let (target, behind) = std::mem::take(&mut targets).split_at_mut(frame.plain as usize);
             targets = behind;
-            let start = at;
-            at += target.len();
-            (index, frame, source, start, target)
+            let start = written;
+            written += target.len();
+            (index, frame, from, start, target)
         });
         let writers = AtomicUsize::new(0);
         let decoder = || {
             let decoder = Decompressor::new().map_err(|source| (0, source))?;
             let writes = writers.fetch_add(1, Ordering::Relaxed) < WRITERS;
-            Ok((decoder, writes.then(Vec::new)))
+            Ok((decoder, Vec::new(), writes.then(Vec::new)))
         };
         spread::try_each(
             work,
             decoder,
-            |(decoder, scratch), (index, frame, source, start, target)| {
-                let result = match scratch {
-                    Some(scratch) if target.len() <= SCRATCH => {
-                        scratch.resize(target.len(), 0);
-                        frame.decode(decoder, source, scratch).map(|()| {
+            |(decoder, compressed, scratch), (index, frame, from, start, target)| {
+                let mut decode = || {
+                    let bytes = source.bytes(from, frame.compressed as usize, compressed)?;
+                    match scratch {
+                        Some(scratch) if target.len() <= SCRATCH => {
+                            scratch.resize(target.len(), 0);
+                            frame.decode(decoder, bytes, scratch)?;
                             if !write(start, scratch) {
                                 target.copy_from_slice(scratch);
                             }
-                        })
-                    }
-                    _ => {
-                        // A fault for each page of fresh memory costs about as much as decoding it.
-                        os::populate(target);
-                        frame.decode(decoder, source, target)
+                            Ok(())
+                        }
+                        _ => {
+                            // A fault for each page of fresh memory costs about as much as decoding it.
+                            os::populate(target);
+                            frame.decode(decoder, bytes, target)
+                        }
                     }
                 };
-                result.map_err(|source| (index, source))
+                decode().map_err(|source| (index, source))
             },
         )
     }
 }
+
+/// Entries of an index that are read together.
+const PIECE: usize = 4096;
+/// The longest header of a frame (RFC 8878, 3.1.1.1).
+const FRAME_HEADER: usize = 18;
 
 /// Threads that decode beside the target and write through its file, which spares them to touch fresh pages and the
 /// system to zero them. The file is locked by each write, so more would wait for one another.
@@ -258,6 +278,32 @@ const WRITERS: usize = 4;
 const SCRATCH: usize = 8 << 20;
 
 impl Frame {
+    /// The frame of an entry, counted from 0, of which at most `left` bytes can be in the file.
+    fn read(entry: &[u8], index: usize, left: usize) -> Result<Self, String> {
+        let (Some(compressed), Some(plain)) = (u32_at(entry, 0), u32_at(entry, 4)) else {
+            return Err("its index is cut".to_owned());
+        };
+        if compressed < MIN_FRAME || compressed as usize > left {
+            return Err(format!("frame {index} of its index does not lie in the file"));
+        }
+        if plain as usize > MAX_FRAME {
+            return Err(format!(
+                "frame {index} of its index exceeds the format's {MAX_FRAME} bytes"
+            ));
+        }
+        // An encoder adds a few bytes to what it can't compress. The memory for a longer frame would be its author's choice.
+        if u64::from(compressed) > 2 * u64::from(plain) + (64 << 10) {
+            return Err(format!(
+                "frame {index} of its index has {compressed} bytes for {plain}"
+            ));
+        }
+        Ok(Self {
+            compressed,
+            plain,
+            checksum: u32_at(entry, 8),
+        })
+    }
+
     fn decode(&self, decoder: &mut Decompressor<'_>, source: &[u8], target: &mut [u8]) -> io::Result<()> {
         let invalid = |reason: String| io::Error::new(io::ErrorKind::InvalidData, reason);
         let len = decoder.decompress_to_buffer(source, target)?;
@@ -301,9 +347,9 @@ mod tests {
     }
 
     fn decoded(bytes: &[u8]) -> Result<Vec<u8>, String> {
-        let index = Index::read(bytes)?;
+        let index = Index::read(Source::Memory(bytes))?;
         let mut plain = vec![0; index.plain];
-        let done = index.decode(bytes, &mut plain, |_, _| false);
+        let done = index.decode(Source::Memory(bytes), &mut plain, |_, _| false);
         done.map_err(|(frame, e)| format!("{frame}: {e}"))?;
         Ok(plain)
     }

@@ -49,7 +49,14 @@ impl FileIdentity {
 pub(crate) fn locate(path: &Path) -> io::Result<(Locator, usize)> {
     // Whoever gets the locator may have another working directory.
     let path = path.canonicalize()?;
-    let file = open(&path)?;
+    let (file, len) = open_regular(&path)?;
+    let identity = FileIdentity::of(&file, &file.metadata()?)?;
+    Ok((Locator::File { path, identity }, len))
+}
+
+/// Opens a regular file to read it, with its length.
+pub(crate) fn open_regular(path: &Path) -> io::Result<(File, usize)> {
+    let file = open(path)?;
     let metadata = file.metadata()?;
     if !metadata.is_file() {
         return Err(io::Error::new(
@@ -58,8 +65,7 @@ pub(crate) fn locate(path: &Path) -> io::Result<(Locator, usize)> {
         ));
     }
     let len = usize::try_from(metadata.len()).map_err(|_| io::ErrorKind::FileTooLarge)?;
-    let identity = FileIdentity::of(&file, &metadata)?;
-    Ok((Locator::File { path, identity }, len))
+    Ok((file, len))
 }
 
 /// Maps the file read-only if it is still the same.

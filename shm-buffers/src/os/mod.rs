@@ -21,7 +21,7 @@ mod windows;
 use windows as imp;
 mod space;
 
-pub(crate) use file_image::{FileIdentity, locate, read_exact_at};
+pub(crate) use file_image::{FileIdentity, locate, open_regular, read_exact_at};
 #[cfg(feature = "zstd")]
 pub(crate) use imp::populate;
 pub(crate) use imp::{Store, release_pages, resize};

@@ -1,6 +1,9 @@
 //! Tensors: named arrays in files that other programs made, as [`Buffer`]s mapped from there.
 
+mod inspect;
 mod npy;
+
+pub use inspect::{FileInfo, TensorInfo, inspect};
 
 use std::any::TypeId;
 use std::collections::HashMap;
@@ -12,6 +15,8 @@ use safetensors::Dtype;
 
 use crate::buffer::Buffer;
 use crate::model::error::OpenError;
+use crate::model::header::HeaderError;
+use crate::model::options::LoadOptions;
 use crate::model::scope::Element;
 use crate::model::{file, header};
 use crate::segment::Segment;
@@ -170,13 +175,23 @@ impl Tensors {
     /// The tensors of a safetensors file whose bytes are in a segment.
     ///
     /// # Errors
-    /// [`OpenError::Format`] if it is none.
+    /// [`OpenError::Format`] if it is none, [`OpenError::HeaderTooLarge`] if its header has more than 8 MiB.
     pub fn from_segment(segment: &Segment) -> Result<Self, OpenError> {
-        from_segment(segment, || format!("a segment of {} bytes", segment.len()))
+        Self::from_segment_with(segment, &LoadOptions::new())
     }
 
-    pub(crate) fn read(segment: &Segment) -> Result<Self, String> {
-        let header = header::read(segment)?;
+    /// As [`from_segment`](Self::from_segment), with another limit for the header.
+    ///
+    /// # Errors
+    /// As [`from_segment`](Self::from_segment).
+    pub fn from_segment_with(segment: &Segment, options: &LoadOptions) -> Result<Self, OpenError> {
+        from_segment(segment, options, || {
+            format!("a segment of {} bytes", segment.len())
+        })
+    }
+
+    pub(crate) fn read(segment: &Segment, limit: usize) -> Result<Self, HeaderError> {
+        let header = header::read(segment, limit)?;
         let mut list = Vec::new();
         for name in header.metadata.offset_keys() {
             let info = header.metadata.info(&name).ok_or("its header is inconsistent")?;
@@ -268,19 +283,28 @@ impl<'a> IntoIterator for &'a Tensors {
 /// # Ok(()) }
 /// ```
 pub fn open_safetensors(path: impl AsRef<Path>) -> Result<Tensors, OpenError> {
-    let (segment, _) = file::map(path.as_ref())?;
-    from_segment(&segment, || path.as_ref().display().to_string())
+    open_safetensors_with(path, &LoadOptions::new())
 }
 
-fn from_segment(segment: &Segment, what: impl Fn() -> String) -> Result<Tensors, OpenError> {
+/// As [`open_safetensors`], with another limit for the header; the other options are for what is loaded.
+///
+/// # Errors
+/// As [`open_safetensors`].
+pub fn open_safetensors_with(path: impl AsRef<Path>, options: &LoadOptions) -> Result<Tensors, OpenError> {
+    let (segment, _) = file::map(path.as_ref())?;
+    from_segment(&segment, options, || path.as_ref().display().to_string())
+}
+
+fn from_segment(
+    segment: &Segment,
+    options: &LoadOptions,
+    what: impl Fn() -> String,
+) -> Result<Tensors, OpenError> {
     if file::is_compressed(segment) {
         return Err(OpenError::Compressed { what: what() });
     }
-    Tensors::read(segment).map_err(|reason| OpenError::Format {
-        what: what(),
-        wanted: "safetensors file",
-        reason,
-    })
+    Tensors::read(segment, options.header_limit())
+        .map_err(|error| file::refused(error, what(), "safetensors file"))
 }
 
 /// Maps a NumPy array file (`.npy`, versions 1 to 3) read-only: a tensor of little-endian numbers in either
@@ -309,10 +333,13 @@ fn from_segment(segment: &Segment, what: impl Fn() -> String) -> Result<Tensors,
 pub fn open_npy(path: impl AsRef<Path>) -> Result<Tensor, OpenError> {
     let path = path.as_ref();
     let (segment, _) = file::map(path)?;
-    let name = path
-        .file_stem()
-        .map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
-    npy::read(&segment, name, &path.display())
+    npy::read(&segment, stem(path), &path.display())
+}
+
+/// The name of a file, without its extension.
+fn stem(path: &Path) -> String {
+    path.file_stem()
+        .map_or_else(String::new, |stem| stem.to_string_lossy().into_owned())
 }
 
 impl Tensor {

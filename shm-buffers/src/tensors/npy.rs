@@ -16,12 +16,42 @@ const MAX_HEADER: usize = 1 << 16;
 const MAX_DIMENSIONS: usize = 64;
 
 pub(super) fn read(segment: &Segment, name: String, what: &dyn Display) -> Result<Tensor, OpenError> {
+    let array = parse(segment, segment.len(), what)?;
+    Ok(Tensor {
+        name,
+        dtype: array.dtype,
+        shape: array.shape,
+        order: array.order,
+        segment: segment.clone(),
+        bytes: array.start..segment.len(),
+    })
+}
+
+/// What a header describes.
+pub(super) struct Array {
+    pub(super) dtype: Dtype,
+    pub(super) shape: Vec<usize>,
+    pub(super) order: Order,
+    /// Where its elements begin.
+    pub(super) start: usize,
+}
+
+/// As many bytes of a file as its header and what is before it can have.
+pub(super) const HEAD: usize = 12 + MAX_HEADER;
+
+/// Whether these are the first bytes of such a file.
+pub(super) fn is_npy(first: &[u8]) -> bool {
+    first.starts_with(MAGIC)
+}
+
+/// Reads the header of a file of `len` bytes from its first [`HEAD`] bytes.
+pub(super) fn parse(first: &[u8], len: usize, what: &dyn Display) -> Result<Array, OpenError> {
     let format = |reason: String| OpenError::Format {
         what: what.to_string(),
         wanted: "npy file",
         reason,
     };
-    let (header, start) = header(segment).map_err(format)?;
+    let (header, start) = header(first).map_err(format)?;
     let header = Header::parse(header).map_err(format)?;
     let dtype = match dtype(&header.descr) {
         Kind::Known(dtype) => dtype,
@@ -42,20 +72,19 @@ pub(super) fn read(segment: &Segment, name: String, what: &dyn Display) -> Resul
         .shape
         .iter()
         .try_fold(dtype.bitsize() / 8, |size, n| size.checked_mul(*n));
-    let left = segment.len() - start;
+    // The header lies in the file.
+    let left = len.saturating_sub(start);
     if size != Some(left) {
         return Err(format(format!(
             "shape {:?} of {dtype} does not match the {left} bytes behind its header",
             header.shape
         )));
     }
-    Ok(Tensor {
-        name,
+    Ok(Array {
         dtype,
         shape: header.shape,
         order: header.order,
-        segment: segment.clone(),
-        bytes: start..segment.len(),
+        start,
     })
 }
 

@@ -183,19 +183,27 @@ fn every_single_bit_counts_in_a_plain_image() -> Result<(), Box<dyn Error>> {
 #[cfg(feature = "zstd")]
 #[test]
 fn an_index_that_promises_the_world_finds_no_room() -> Result<(), Box<dyn Error>> {
-    use shm_buffers::{CreateError, LoadSharedError};
-    // Frames that are none, so that the sizes are told by nobody but the index.
+    use shm_buffers::{CreateError, LoadOptions, LoadSharedError};
+    // The first frame has a header, the others are none: only the index tells their sizes.
     let frames = 100_000_u32;
-    let mut bytes = vec![0xff; 9 * frames as usize];
+    let mut bytes = zstd::stream::encode_all(&b"\x02\0\0\0\0\0\0\0{}"[..], 1)?;
+    let first = u32::try_from(bytes.len())?;
+    bytes.resize(bytes.len() + 9 * (frames as usize - 1), 0xff);
     bytes.extend(0x184D_2A5E_u32.to_le_bytes());
     bytes.extend((frames * 8 + 9).to_le_bytes());
-    for _ in 0..frames {
-        bytes.extend([9, 0, 0, 0, 0, 0, 0, 0x40]);
+    for len in std::iter::once(first).chain(std::iter::repeat_n(9, frames as usize - 1)) {
+        bytes.extend(len.to_le_bytes());
+        bytes.extend([0, 0, 0, 0x40]);
     }
     bytes.extend(frames.to_le_bytes());
     bytes.push(0);
     bytes.extend(0x8F92_EAB1_u32.to_le_bytes());
     let refused = Image::decode(&bytes, &Backing::Auto);
+    assert!(
+        matches!(&refused, Err(LoadSharedError::TooLarge { needed, .. }) if *needed > 1 << 46),
+        "{refused:?}"
+    );
+    let refused = Image::decode_with(&bytes, &LoadOptions::new().max_bytes(u64::MAX));
     assert!(
         matches!(
             &refused,

@@ -1,0 +1,92 @@
+//! [`Source`]: the bytes of an image that is being loaded, in memory or in a file. A file is read, never mapped: a file that
+//! is cut while it is loaded is an error, not a signal.
+
+use std::fs::File;
+use std::io::{self, Read};
+
+use crate::os;
+
+/// Where the bytes of an image come from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Source<'a> {
+    #[cfg_attr(
+        not(feature = "zstd"),
+        expect(dead_code, reason = "only `decode` reads memory")
+    )]
+    Memory(&'a [u8]),
+    /// The first `len` bytes of a file.
+    File { file: &'a File, len: usize },
+}
+
+impl<'a> Source<'a> {
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::Memory(bytes) => bytes.len(),
+            Self::File { len, .. } => *len,
+        }
+    }
+
+    /// Fills `target` from `offset` on.
+    pub(crate) fn fill(&self, offset: usize, target: &mut [u8]) -> io::Result<()> {
+        match self {
+            Self::Memory(bytes) => {
+                let source = bytes.get(offset..).and_then(|rest| rest.get(..target.len()));
+                target.copy_from_slice(source.ok_or(io::ErrorKind::UnexpectedEof)?);
+                Ok(())
+            }
+            Self::File { file, .. } => os::read_exact_at(file, target, offset as u64),
+        }
+    }
+
+    /// The `len` bytes at `offset`: in place, or read into `scratch`.
+    #[cfg(feature = "zstd")]
+    pub(crate) fn bytes<'b>(
+        &self,
+        offset: usize,
+        len: usize,
+        scratch: &'b mut Vec<u8>,
+    ) -> io::Result<&'b [u8]>
+    where
+        'a: 'b,
+    {
+        match self {
+            Self::Memory(bytes) => {
+                let bytes = bytes.get(offset..).and_then(|rest| rest.get(..len));
+                bytes.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+            }
+            Self::File { .. } => {
+                scratch.resize(len, 0);
+                self.fill(offset, scratch)?;
+                Ok(scratch)
+            }
+        }
+    }
+
+    /// Its first bytes, `count` of them at most.
+    pub(crate) fn first(&self, count: usize) -> io::Result<Vec<u8>> {
+        let mut first = vec![0; count.min(self.len())];
+        self.fill(0, &mut first)?;
+        Ok(first)
+    }
+
+    /// Reads it from its beginning to its end.
+    pub(crate) fn reader(self) -> Reader<'a> {
+        Reader { source: self, at: 0 }
+    }
+}
+
+/// A [`Source`] from its beginning on.
+#[derive(Debug)]
+pub(crate) struct Reader<'a> {
+    source: Source<'a>,
+    at: usize,
+}
+
+impl Read for Reader<'_> {
+    fn read(&mut self, target: &mut [u8]) -> io::Result<usize> {
+        let count = target.len().min(self.source.len() - self.at);
+        self.source.fill(self.at, &mut target[..count])?;
+        self.at += count;
+        Ok(count)
+    }
+}

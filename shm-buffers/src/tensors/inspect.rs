@@ -1,0 +1,130 @@
+//! [`inspect`]: what is in a file, from its header.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use safetensors::Dtype;
+
+use super::{Order, npy};
+use crate::model::error::LoadSharedError;
+use crate::model::file::{self, Plain};
+use crate::model::header;
+use crate::model::options::LoadOptions;
+use crate::model::source::Source;
+
+/// What the header of a file describes: see [`inspect`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct FileInfo {
+    tensors: Vec<TensorInfo>,
+    metadata: HashMap<String, String>,
+}
+
+/// An array in a file, as the file's header describes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TensorInfo {
+    name: String,
+    dtype: Dtype,
+    shape: Vec<usize>,
+    order: Order,
+    bytes: usize,
+}
+
+impl FileInfo {
+    /// Its arrays, in the order they lie in the file.
+    pub fn tensors(&self) -> &[TensorInfo] {
+        &self.tensors
+    }
+
+    /// What else the header says.
+    pub fn metadata(&self) -> &HashMap<String, String> {
+        &self.metadata
+    }
+}
+
+impl TensorInfo {
+    /// Its name: a `.npy` file's is the file's, without the extension.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The type of its elements.
+    pub fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    /// Its length in each dimension; empty for a single number.
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// How its elements lie in memory.
+    pub fn order(&self) -> Order {
+        self.order
+    }
+
+    /// Bytes of its elements.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+/// Reads the header of a model image (plain or compressed), a safetensors file or a `.npy` file, and no more of it: a
+/// compressed image is decoded up to the end of its header. Of the options, the limit for the header applies.
+///
+/// # Errors
+/// When the file can't be read, is none of those, or its header exceeds the limit.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use shm_buffers::{Backing, Buffer, LoadOptions, inspect, share};
+///
+/// # let dir = tempfile::tempdir()?;
+/// # let path = dir.path().join("model.safetensors");
+/// share(&Buffer::from(vec![0.5f32; 4]), &Backing::Auto)?.save(&path)?;
+/// let info = inspect(&path, &LoadOptions::new())?;
+/// assert_eq!(info.tensors()[0].shape(), [4]);
+/// # Ok(()) }
+/// ```
+pub fn inspect(path: impl AsRef<Path>, options: &LoadOptions) -> Result<FileInfo, LoadSharedError> {
+    let path = path.as_ref();
+    let what = || path.display().to_string();
+    let (file, len) = file::open_regular(path)?;
+    let source = Source::File { file: &file, len };
+    let first = source.first(npy::HEAD);
+    let first = first.map_err(|source| LoadSharedError::Read { what: what(), source })?;
+    if npy::is_npy(&first) {
+        let array = npy::parse(&first, len, &path.display())?;
+        return Ok(FileInfo {
+            tensors: vec![TensorInfo {
+                name: super::stem(path),
+                dtype: array.dtype,
+                shape: array.shape,
+                order: array.order,
+                bytes: len - array.start,
+            }],
+            metadata: HashMap::new(),
+        });
+    }
+    let mut plain = Plain::of(source, &what)?;
+    let head = plain.head(options)?;
+    let header = header::parse(&head, plain.len).map_err(|e| file::refused(e, what(), "safetensors file"))?;
+    drop(head);
+    let mut tensors = Vec::new();
+    for name in header.metadata.offset_keys() {
+        let Some(info) = header.metadata.info(&name) else {
+            continue;
+        };
+        let (start, end) = info.data_offsets;
+        tensors.push(TensorInfo {
+            name,
+            dtype: info.dtype,
+            shape: info.shape.clone(),
+            order: Order::C,
+            bytes: end - start,
+        });
+    }
+    Ok(FileInfo {
+        tensors,
+        metadata: header.metadata.metadata().clone().unwrap_or_default(),
+    })
+}
