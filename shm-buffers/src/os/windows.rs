@@ -12,7 +12,8 @@ use std::ptr;
 
 use memmap2::MmapOptions;
 use windows_sys::Win32::Foundation::{
-    ERROR_COMMITMENT_LIMIT, ERROR_DISK_FULL, GENERIC_READ, GENERIC_WRITE, INVALID_HANDLE_VALUE,
+    ERROR_ALREADY_EXISTS, ERROR_COMMITMENT_LIMIT, ERROR_DISK_FULL, ERROR_INVALID_HANDLE, GENERIC_READ,
+    GENERIC_WRITE, INVALID_HANDLE_VALUE,
 };
 use windows_sys::Win32::Storage::FileSystem::{
     BY_HANDLE_FILE_INFORMATION, DELETE, FILE_ATTRIBUTE_TEMPORARY, FILE_FLAG_DELETE_ON_CLOSE,
@@ -93,9 +94,23 @@ fn failed(step: &'static str, len: usize, backing: BackingKind, source: io::Erro
 /// Memory of the paging file: all of it is promised (committed) here, so that no touch of it fails later.
 fn named(len: usize) -> Result<Store, CreateError> {
     let kind = BackingKind::Named;
-    let random = getrandom::u64().map_err(|e| failed("name", len, kind, io::Error::other(e)))?;
-    // Of this logon session only. Who is not this user (or an administrator) may not open it: the default for objects.
-    let name = format!("Local\\shm-buffers-{random:016x}");
+    for _ in 0..NAMES {
+        let random = getrandom::u64().map_err(|e| failed("name", len, kind, io::Error::other(e)))?;
+        // Of this logon session only. Who is not this user (or an administrator) may not open it: the default for objects.
+        let name = format!("Local\\shm-buffers-{random:016x}");
+        if let Some(object) = new_object(&name, len).map_err(|e| failed("create", len, kind, e))? {
+            return Ok(Store::Named { name, object });
+        }
+    }
+    let taken = io::Error::from(io::ErrorKind::AlreadyExists);
+    Err(failed("find a free name for", len, kind, taken))
+}
+
+/// Random names that are tried before giving up: only a process that guesses them makes more than one necessary.
+const NAMES: usize = 8;
+
+/// Makes an object of the paging file; `None` if there is one of that name, which belongs to another process.
+fn new_object(name: &str, len: usize) -> io::Result<Option<OwnedHandle>> {
     let (high, low) = ((len as u64 >> 32) as u32, len as u32);
     let wide = wide(name.as_ref());
     // SAFETY: `wide` ends with a zero and lives during the call; no file and no attributes are allowed to be given.
@@ -109,12 +124,21 @@ fn named(len: usize) -> Result<Store, CreateError> {
             wide.as_ptr(),
         )
     };
+    // Read before any other call: it also succeeds by opening an existing object, which only the last error shows.
+    let error = io::Error::last_os_error();
     if object.is_null() {
-        return Err(failed("create", len, kind, io::Error::last_os_error()));
+        // A name that is taken by an object of another kind is taken, too.
+        return match error.raw_os_error().map(i32::cast_unsigned) {
+            Some(ERROR_INVALID_HANDLE) => Ok(None),
+            _ => Err(error),
+        };
     }
-    // SAFETY: a new handle that nobody else closes.
+    // SAFETY: an open handle that nobody else closes.
     let object = unsafe { OwnedHandle::from_raw_handle(object) };
-    Ok(Store::Named { name, object })
+    match error.raw_os_error().map(i32::cast_unsigned) {
+        Some(ERROR_ALREADY_EXISTS) => Ok(None),
+        _ => Ok(Some(object)),
+    }
 }
 
 fn in_directory(dir: &Path, len: usize) -> Result<Store, CreateError> {
