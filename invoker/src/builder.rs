@@ -345,7 +345,8 @@ where
     }
 
     /// Writes the run's timeline to this file when the invoker is [finished](Invoker::finish), with samples of each worker
-    /// process's tasks: see [`Report::write_trace`](crate::Report::write_trace).
+    /// process's tasks: see [`Report::write_trace`](crate::Report::write_trace), which refuses to replace anything but a regular
+    /// file.
     pub fn trace(mut self, path: impl Into<PathBuf>) -> Self {
         self.trace = Some(path.into());
         self.pool(|pool| pool.timing(Timing::Samples))

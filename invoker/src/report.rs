@@ -72,8 +72,11 @@ impl Report {
     /// It is the JSON array format of Chrome's
     /// [Trace Event Format](https://docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsChNAySU).
     ///
+    /// The file is written whole or not at all, with another name first, and replaces only a regular file: a device, a pipe or
+    /// a symbolic link at `path` is refused.
+    ///
     /// # Errors
-    /// When the file can't be written.
+    /// When the file can't be written. What was at `path` before is still there then.
     pub fn write_trace(&self, path: impl AsRef<Path>) -> io::Result<()> {
         self.timeline.write(path.as_ref())
     }

@@ -30,6 +30,8 @@ mod model;
 #[cfg(not(loom))]
 mod os;
 mod region;
+#[cfg(not(loom))]
+mod replace;
 pub mod ring;
 #[cfg(not(loom))]
 mod room;
@@ -55,13 +57,15 @@ pub use layout::{Layout, Span};
 pub use model::Compression;
 #[cfg(not(loom))]
 pub use model::{
-    Image, LoadOptions, LoadSharedError, OpenError, SaveError, SaveOptions, VerifyError, share, share_move,
+    Image, LoadOptions, LoadSharedError, OpenError, SaveOptions, VerifyError, share, share_move,
 };
 #[cfg(not(loom))]
 pub use os::descriptors;
 pub use region::Region;
 #[cfg(not(loom))]
 pub use region::RegionHandle;
+#[cfg(not(loom))]
+pub use replace::{SaveError, replace_file};
 #[cfg(not(loom))]
 pub use room::Room;
 #[cfg(not(loom))]

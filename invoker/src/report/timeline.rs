@@ -3,7 +3,6 @@
 //! Chrome's Trace Event Format, JSON array:
 //! <https://docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsChNAySU>. Times in it are microseconds.
 
-use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 use std::time::Duration;
@@ -29,15 +28,18 @@ const LEADER: u32 = 0;
 
 impl Timeline {
     pub(crate) fn write(&self, path: &Path) -> io::Result<()> {
-        let mut file = BufWriter::new(File::create(path)?);
-        let mut separator = "[\n";
-        self.events(|event| {
-            file.write_all(separator.as_bytes())?;
-            separator = ",\n";
-            serde_json::to_writer(&mut file, &event).map_err(io::Error::from)
+        shm_buffers::replace_file(path, |file| {
+            let mut file = BufWriter::new(file);
+            let mut separator = "[\n";
+            self.events(|event| {
+                file.write_all(separator.as_bytes())?;
+                separator = ",\n";
+                serde_json::to_writer(&mut file, &event).map_err(io::Error::from)
+            })?;
+            file.write_all(b"\n]\n")?;
+            file.flush()
         })?;
-        file.write_all(b"\n]\n")?;
-        file.flush()
+        Ok(())
     }
 
     /// Every event of the file, in no particular order.

@@ -68,6 +68,27 @@ fn fragile(_: &(), n: u64) -> u64 {
     n
 }
 
+#[cfg(unix)]
+#[test]
+fn a_trace_is_not_written_through_a_symbolic_link() {
+    let dir = tempfile::tempdir().expect("a directory can be made");
+    let (target, link) = (dir.path().join("target"), dir.path().join("link"));
+    std::fs::write(&target, "precious").expect("the directory is writable");
+    std::os::unix::fs::symlink(&target, &link).expect("the directory is writable");
+    let builder = Invoker::builder(|_: &(), n: u64| n)
+        .model(())
+        .executor(Executor::InProcess);
+    let invoker = builder.build().expect("it builds");
+    let report = invoker.finish().expect("it ends well");
+    let refused = report.write_trace(&link).expect_err("it is a link");
+    assert_eq!(refused.kind(), std::io::ErrorKind::InvalidInput);
+    assert_eq!(std::fs::read(&target).expect("it is there"), b"precious");
+    assert_eq!(std::fs::read_link(&link).expect("it is a link"), target);
+    report.write_trace(&target).expect("it is a file");
+    let text = std::fs::read_to_string(&target).expect("it was written");
+    assert!(serde_json::from_str::<Value>(&text).is_ok());
+}
+
 #[test]
 fn a_trace_shows_lives_deaths_and_tasks() {
     let dir = tempfile::tempdir().expect("a directory can be made");

@@ -71,15 +71,6 @@ pub enum OpenError {
     },
 }
 
-/// Why an image was not saved. What was there before still is.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot {step} {}", path.display())]
-pub struct SaveError {
-    pub(crate) step: &'static str,
-    pub(crate) path: PathBuf,
-    pub(crate) source: io::Error,
-}
-
 /// Why an image's bytes are not what was saved.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

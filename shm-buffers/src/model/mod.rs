@@ -16,7 +16,7 @@ mod seekable;
 pub(crate) mod source;
 mod spread;
 
-pub use error::{LoadSharedError, OpenError, SaveError, VerifyError};
+pub use error::{LoadSharedError, OpenError, VerifyError};
 pub use image::{Image, share, share_move};
 pub use options::{LoadOptions, SaveOptions};
 #[cfg(feature = "zstd")]

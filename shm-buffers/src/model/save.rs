@@ -5,13 +5,13 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use super::checksum::{self, BLOCK};
-use super::error::SaveError;
 use super::header::{self, Stored};
 use super::image::Image;
 use super::options::SaveOptions;
 #[cfg(feature = "zstd")]
 use super::seekable::{self, Compression};
 use crate::backing::Backing;
+use crate::replace::{self, SaveError};
 
 impl Image {
     /// Writes the image to a file, with its checksum: see [`save_with`](Self::save_with).
@@ -46,8 +46,9 @@ impl Image {
         self.save_with(path, &SaveOptions::new().compression(compression))
     }
 
-    /// Writes the image to a file: to one with another name in the same directory first, which takes its place when
-    /// all of it is on the disk. So nobody ever sees half an image, and who has mapped an older file keeps it.
+    /// Writes the image to a file as [`replace_file`](crate::replace_file) does: readers see the old file or all of the new
+    /// one, a process that has mapped the old one keeps it, and what is no regular file (a device, a pipe, a symbolic link)
+    /// is refused.
     ///
     /// An image that carries a checksum already keeps it, so that saving a damaged one doesn't make it a good one.
     ///
@@ -65,24 +66,18 @@ impl Image {
     /// Image::open(&path)?.verify()?;
     /// # Ok(()) }
     /// ```
-    #[cfg_attr(not(any(unix, feature = "zstd")), expect(unused_variables))]
     pub fn save_with(&self, path: impl AsRef<Path>, options: &SaveOptions) -> Result<(), SaveError> {
         let path = path.as_ref();
-        let failed = |step| {
-            move |source| SaveError {
-                step,
-                path: path.to_owned(),
-                source,
-            }
-        };
-        let dir = match path.parent() {
-            Some(dir) if dir != Path::new("") => dir,
-            _ => Path::new("."),
-        };
+        // Before anything is gathered.
+        replace::check(path)?;
         // Memory for a second model may not be there; the disk must have room for it anyway.
         let whole = self
-            .gathered(&Backing::File(dir.to_owned()))
-            .map_err(|e| failed("gather buffers beside")(io::Error::other(e)))?;
+            .gathered(&Backing::File(replace::directory(path).to_owned()))
+            .map_err(|e| SaveError {
+                step: "gather buffers beside",
+                path: path.to_owned(),
+                source: io::Error::other(e),
+            })?;
         let bytes: &[u8] = &whole.segment;
         let digits = match header::stored_checksum(bytes) {
             Stored::Missing => Some(checksum::digits(checksum::of(bytes))),
@@ -93,52 +88,16 @@ impl Image {
             None => bytes[..len.min(bytes.len())].into(),
         };
 
-        let mut builder = tempfile::Builder::new();
-        builder.prefix(".shm-image-");
-        #[cfg(unix)]
-        let builder = {
-            use std::os::unix::fs::PermissionsExt;
-            // The umask applies, as to any new file.
-            builder.permissions(std::fs::Permissions::from_mode(options.mode.unwrap_or(0o666)))
-        };
-        let mut file = builder.tempfile_in(dir).map_err(failed("make a file beside"))?;
-        #[cfg(unix)]
-        if let Some(mode) = options.mode {
-            use std::os::unix::fs::PermissionsExt;
-            let mode = std::fs::Permissions::from_mode(mode);
-            file.as_file()
-                .set_permissions(mode)
-                .map_err(failed("set the mode of"))?;
-        }
-        let out = file.as_file_mut();
-        #[cfg(feature = "zstd")]
-        let written = match options.compression {
-            Some(compression) => {
+        replace::replace(path, options.mode, |out| {
+            #[cfg(feature = "zstd")]
+            if let Some(compression) = options.compression {
                 let first = first(compression.frame());
                 let rest = bytes[first.len()..].chunks(compression.frame());
                 let frames: Vec<&[u8]> = std::iter::once(&*first).chain(rest).collect();
-                seekable::encode(out, &frames, compression)
+                return seekable::encode(out, &frames, compression);
             }
-            None => write_plain(out, &first(BLOCK), bytes),
-        };
-        #[cfg(not(feature = "zstd"))]
-        let written = write_plain(out, &first(BLOCK), bytes);
-        written.map_err(failed("write"))?;
-        out.sync_all().map_err(failed("write to the disk"))?;
-        // Not `NamedTempFile::persist`: on Windows only `rename` replaces a file that somebody has open or mapped.
-        let finished = file
-            .into_temp_path()
-            .keep()
-            .map_err(|e| failed("keep a file beside")(e.error))?;
-        std::fs::rename(&finished, path)
-            .inspect_err(|_| drop(std::fs::remove_file(&finished)))
-            .map_err(failed("replace"))?;
-        // The new name is on the disk when its directory is.
-        #[cfg(unix)]
-        File::open(dir)
-            .and_then(|dir| dir.sync_all())
-            .map_err(failed("write to the disk the name of"))?;
-        Ok(())
+            write_plain(out, &first(BLOCK), bytes)
+        })
     }
 }
 

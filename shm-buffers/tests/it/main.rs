@@ -2,7 +2,7 @@
 #![cfg(not(loom))]
 
 mod backings;
-#[cfg(any(target_os = "linux", windows))]
+#[cfg(any(unix, windows))]
 mod children;
 mod faults;
 mod growing;
@@ -11,6 +11,7 @@ mod images;
 mod limits;
 mod models;
 mod rings;
+mod saving;
 mod scarcity;
 mod tensors;
 #[cfg(feature = "zstd")]

@@ -68,6 +68,7 @@ fn exit_codes_tell_damage_from_wrong_usage() -> Result<(), Box<dyn Error>> {
     assert!(complaint(dir, 1, &["verify", "missing"])?.contains("missing"));
     assert!(complaint(dir, 1, &["list", "text"])?.contains("text"));
     assert!(complaint(dir, 1, &["convert", "text", "out"])?.contains("text"));
+    assert!(complaint(dir, 1, &["convert", "plain", "."])?.contains("directory"));
     for args in [
         &[][..],
         &["list"],
