@@ -6,7 +6,7 @@ use std::fs;
 
 use invoker::{Buffer, Invoker};
 use serde::{Deserialize, Serialize};
-use shm_buffers::open_npy;
+use shm_buffers::{Backing, load_npy};
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -72,8 +72,8 @@ fn main() -> Result<(), Failure> {
     let path = dir.path().join("vectors.npy");
     fs::write(&path, npy(WORDS.len(), &vectors()))?;
 
-    // Mapped, not read. The workers map the same file, and nothing is copied; but for buffers as small as this one.
-    let tensor = open_npy(&path)?;
+    // Loaded into shared memory, where the workers attach it: not copied again, unless it is as small as this one.
+    let tensor = load_npy(&path, &Backing::Auto)?;
     assert_eq!(tensor.shape(), [WORDS.len(), AXES]);
     let model = Embedding {
         words: WORDS.map(str::to_owned).to_vec(),

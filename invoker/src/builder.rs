@@ -61,8 +61,8 @@ impl<F, M, T, R> OpBuilder<F, M, T, R> {
         self.with(Source::Reference(model))
     }
 
-    /// The model as an image: one that was shared before ([`share`](crate::share)), or a file ([`Image::open`] maps it,
-    /// [`Image::load_shared`] loads it, compressed or not).
+    /// The model as an image: one that was shared before ([`share`](crate::share)), or a file: [`Image::load_shared`] loads it,
+    /// compressed or not, and the `unsafe` [`Image::open`] maps it.
     pub fn image(self, image: Image) -> Builder<'static, F, M, T, R> {
         self.with(Source::Image(image))
     }

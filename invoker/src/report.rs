@@ -76,7 +76,7 @@ impl Report {
     /// a symbolic link at `path` is refused.
     ///
     /// # Errors
-    /// When the file can't be written. What was at `path` before is still there then.
+    /// When the file can't be written. The old file is still there then.
     pub fn write_trace(&self, path: impl AsRef<Path>) -> io::Result<()> {
         self.timeline.write(path.as_ref())
     }

@@ -11,7 +11,7 @@ use std::path::Path;
 
 use bytemuck::Pod;
 use serde::{Deserialize, Serialize};
-use shm_buffers::{Backing, Buffer, Image, Order, Tensor, open_npy, open_safetensors, share};
+use shm_buffers::{Backing, Buffer, Image, Order, Tensor, load_npy, load_safetensors, share};
 
 type Failure = Box<dyn Error>;
 
@@ -66,15 +66,15 @@ fn save(dir: &Path) -> Result<(), Failure> {
         dir.join("model.safetensors.zst"),
         shm_buffers::Compression::default(),
     )?;
-    let back: Model = Image::open(&path)?.load()?;
+    let back: Model = Image::load_shared(&path, &Backing::Auto)?.load()?;
     assert_eq!(back.name, "one of each");
     Ok(())
 }
 
 fn dump(file: &Path, dir: &Path) -> Result<(), Failure> {
     let tensors = match file.extension().is_some_and(|extension| extension == "npy") {
-        true => vec![open_npy(file)?],
-        false => open_safetensors(file)?.iter().cloned().collect(),
+        true => vec![load_npy(file, &Backing::Auto)?],
+        false => load_safetensors(file, &Backing::Auto)?.iter().cloned().collect(),
     };
     let mut list = Vec::new();
     for (index, tensor) in tensors.iter().enumerate() {

@@ -5,8 +5,9 @@
 //! - [`Buffer`]: an immutable array, on the heap or in a segment, that models are made of.
 //! - [`BufferMut`]: the same while it is built, in the segment where it will stay.
 //! - [`share`] and [`share_move`]: a serde model with its buffers becomes one [`Image`] in shared memory.
-//! - [`Image::save`], [`Image::open`], [`Image::load_shared`]: images on disk, mapped or loaded; they are safetensors
-//!   files, and those of other programs ([`open_safetensors`], [`open_npy`]) are buffers by name.
+//! - [`Image::save`], [`Image::load_shared`]: images on disk; they are safetensors files, and those of other programs
+//!   ([`load_safetensors`], [`load_npy`]) are buffers by name. To load copies a file into a segment; to open
+//!   ([`Image::open`], [`open_safetensors`], [`open_npy`]) is `unsafe` and maps it: the file must not change meanwhile.
 //! - [`Region`], [`ring`] and [`slots`]: memory that several processes write at once, as single-producer rings of
 //!   byte frames and as atomic numbers; [`claims`]: work that was given may be taken back.
 //! - Features `ndarray`, `sprs` and `arrow`: arrays with any number of axes, sparse matrices and Arrow arrays over buffers.
@@ -25,6 +26,8 @@ mod copy;
 #[cfg(not(loom))]
 mod error;
 mod layout;
+#[cfg(not(loom))]
+mod mapped;
 #[cfg(not(loom))]
 mod model;
 #[cfg(not(loom))]
@@ -53,6 +56,8 @@ pub use buffer_mut::BufferMut;
 #[cfg(not(loom))]
 pub use error::{AttachError, CreateError, FreezeError, LoadError, ShareError};
 pub use layout::{Layout, Span};
+#[cfg(not(loom))]
+pub use mapped::{open_npy, open_safetensors, open_safetensors_with};
 #[cfg(all(feature = "zstd", not(loom)))]
 pub use model::Compression;
 #[cfg(not(loom))]
@@ -72,8 +77,8 @@ pub use room::Room;
 pub use segment::{Segment, SegmentHandle, SegmentMut};
 #[cfg(not(loom))]
 pub use tensors::{
-    FileInfo, Order, Tensor, TensorError, TensorInfo, Tensors, inspect, open_npy, open_safetensors,
-    open_safetensors_with,
+    FileInfo, Order, Tensor, TensorError, TensorInfo, Tensors, inspect, load_npy, load_npy_with,
+    load_safetensors, load_safetensors_with,
 };
 #[cfg(all(feature = "ndarray", not(loom)))]
 pub use views::SharedArray;

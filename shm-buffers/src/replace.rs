@@ -4,7 +4,7 @@ use std::fs::{self, File, Metadata};
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Why a file was not written. What was there before still is.
+/// Why a file was not written. The old file is still there.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {step} {}", path.display())]
 pub struct SaveError {
@@ -27,8 +27,8 @@ impl From<SaveError> for io::Error {
 /// that another user planted leads nowhere; links in its directory's path are followed.
 ///
 /// # Errors
-/// What was at `path` before is still there then. It is `Ok` as soon as the new file is there: whether its name survives a
-/// loss of power is up to the file system, which is asked for it.
+/// The old file is still there then. After the rename the result is `Ok`: the directory is synchronized to the disk as well,
+/// but a failure of that is not reported.
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -77,7 +77,7 @@ pub(crate) fn replace(
     let out = file.as_file_mut();
     write(out).map_err(failed("write"))?;
     out.sync_all().map_err(failed("write to the disk"))?;
-    // Not `NamedTempFile::persist`: on Windows only `rename` replaces a file that somebody has open or mapped.
+    // Not `NamedTempFile::persist`: on Windows only `rename` replaces a file that is open or mapped.
     let finished = file
         .into_temp_path()
         .keep()

@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
+use crate::mapped;
+
 #[derive(Serialize, Deserialize)]
 struct Powers {
     squares: Buffer<u64>,
@@ -338,7 +340,8 @@ fn a_model_may_come_as_an_image() {
     let shared = share(&model, &Backing::Auto).expect("it fits");
     shared.save(&path).expect("the directory is writable");
     for (executor, workers) in EXECUTORS {
-        for image in [shared.clone(), Image::open(&path).expect("it was saved")] {
+        let loaded = Image::load_shared(&path, &Backing::Auto).expect("it was saved");
+        for image in [shared.clone(), loaded, mapped::open(&path)] {
             let builder = Invoker::builder(square).image(image).executor(executor);
             let invoker = builder.workers(workers).build().expect("it builds");
             let outputs = invoker.map(0..500).map(|out| out.expect("none fails").0);

@@ -104,7 +104,7 @@ pub enum LoadSharedError {
     /// It could not be made read-only.
     #[error("cannot freeze the image")]
     Freeze(#[from] FreezeError),
-    /// It could not be read, or was cut meanwhile.
+    /// Reading it failed, or the file became shorter meanwhile.
     #[error("cannot read {what}")]
     Read {
         /// The file.

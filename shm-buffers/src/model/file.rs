@@ -1,4 +1,4 @@
-//! Images on disk are opened, loaded into memory, and verified.
+//! Images on disk are loaded into memory, and verified.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -9,50 +9,32 @@ use super::error::{LoadSharedError, OpenError, VerifyError};
 use super::header::{self, HeaderError, PREFIX, Stored};
 use super::image::Image;
 use super::options::LoadOptions;
-use super::outside::Outside;
 #[cfg(feature = "zstd")]
 use super::seekable;
 use super::source::Source;
 use super::spread;
 use crate::backing::Backing;
-use crate::error::AttachError;
 use crate::os;
-use crate::segment::{Segment, SegmentHandle, SegmentMut};
+use crate::segment::SegmentMut;
 
 impl Image {
-    /// Maps a plain image read-only, in time independent of its size: pages are read when they are touched, and all
-    /// processes that open the file share them.
-    ///
-    /// Its bytes are judged when they are used; [`verify`](Self::verify) reads them all. A handle leads to this very
-    /// file: after it was replaced, attaching says so. As any mapped file, it must not be shortened or written in
-    /// place meanwhile; [`save`](Self::save) never does that.
-    ///
-    /// # Errors
-    /// When it can't be mapped, or its first bytes are no safetensors file's.
-    pub fn open(path: impl AsRef<Path>) -> Result<Self, OpenError> {
-        Self::open_with(path, &LoadOptions::new())
-    }
-
-    /// As [`open`](Self::open), with another limit for its header; the other options are for what is loaded.
-    ///
-    /// # Errors
-    /// As [`open`](Self::open).
-    pub fn open_with(path: impl AsRef<Path>, options: &LoadOptions) -> Result<Self, OpenError> {
-        let (segment, handle) = map(path.as_ref())?;
-        judge(&segment, options, || path.as_ref().display().to_string())?;
-        Ok(Self {
-            segment,
-            file: Some(handle),
-            outside: Outside::Refused,
-            max_header: options.header_limit(),
-        })
-    }
-
     /// Reads an image, plain or compressed, into a fresh segment, with the default limits: see
     /// [`load_shared_with`](Self::load_shared_with).
     ///
     /// # Errors
     /// As [`load_shared_with`](Self::load_shared_with).
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use shm_buffers::{Backing, Buffer, Image, share};
+    ///
+    /// # let dir = tempfile::tempdir()?;
+    /// # let path = dir.path().join("model.safetensors");
+    /// share(&Buffer::from(vec![0.5f32; 1000]), &Backing::Auto)?.save(&path)?;
+    /// let weights: Buffer<f32> = Image::load_shared(&path, &Backing::Auto)?.load()?;
+    /// assert_eq!(weights[999], 0.5);
+    /// # Ok(()) }
+    /// ```
     pub fn load_shared(path: impl AsRef<Path>, backing: &Backing) -> Result<Self, LoadSharedError> {
         Self::load_shared_with(path, &backing.into())
     }
@@ -279,22 +261,8 @@ pub(crate) fn open_regular(path: &Path) -> Result<(File, usize), OpenError> {
     })
 }
 
-/// Maps a file read-only.
-pub(crate) fn map(path: &Path) -> Result<(Segment, SegmentHandle), OpenError> {
-    let (locator, len) = os::locate(path).map_err(|source| OpenError::Io {
-        path: path.to_owned(),
-        source,
-    })?;
-    let handle = SegmentHandle { locator, len };
-    let segment = Segment::attach(&handle).map_err(|source: AttachError| OpenError::Map {
-        path: path.to_owned(),
-        source,
-    })?;
-    Ok((segment, handle))
-}
-
 /// Whether the first bytes can be a plain image's.
-fn judge(bytes: &[u8], options: &LoadOptions, what: impl Fn() -> String) -> Result<(), OpenError> {
+pub(crate) fn judge(bytes: &[u8], options: &LoadOptions, what: impl Fn() -> String) -> Result<(), OpenError> {
     if is_compressed(bytes) {
         return Err(OpenError::Compressed { what: what() });
     }
@@ -304,7 +272,7 @@ fn judge(bytes: &[u8], options: &LoadOptions, what: impl Fn() -> String) -> Resu
     }
 }
 
-/// The error of opening `what`, which was wanted to be a `wanted`.
+/// The error of opening `what` as a `wanted`.
 pub(crate) fn refused(error: HeaderError, what: String, wanted: &'static str) -> OpenError {
     match error {
         HeaderError::Format(reason) => OpenError::Format { what, wanted, reason },

@@ -50,8 +50,8 @@ use crate::tensors::Tensors;
 /// # let dir = tempfile::tempdir()?;
 /// # let path = dir.path().join("mean.safetensors");
 /// image.save(&path)?; // a file that NumPy and PyTorch read, too
-/// let mapped: Model = Image::open(&path)?.load()?;
-/// assert_eq!(mapped.weights, theirs.weights);
+/// let loaded: Model = Image::load_shared(&path, &Backing::Auto)?.load()?;
+/// assert_eq!(loaded.weights, theirs.weights);
 /// # Ok(()) }
 /// ```
 #[derive(Debug, Clone)]
@@ -219,6 +219,14 @@ impl Image {
             file: None,
             outside: Outside::Refused,
             max_header: options.header_limit(),
+        }
+    }
+
+    /// The image of a mapped file, whose header may be as long as the options say.
+    pub(crate) fn of_file(segment: Segment, handle: SegmentHandle, options: &LoadOptions) -> Self {
+        Self {
+            file: Some(handle),
+            ..Self::from_segment_with(segment, options)
         }
     }
 

@@ -4,7 +4,7 @@ mod checksum;
 pub(crate) mod error;
 pub(crate) mod file;
 pub(crate) mod header;
-mod image;
+pub(crate) mod image;
 mod names;
 pub(crate) mod options;
 mod outside;

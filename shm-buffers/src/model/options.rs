@@ -66,10 +66,10 @@ impl Default for LoadOptions {
     }
 }
 
-/// A compressed file may have so many bytes decompressed, however small it is.
+/// The default limit, in bytes, of what a compressed file decompresses to.
 #[cfg(feature = "zstd")]
 const DECOMPRESSED: u64 = 256 << 20;
-/// And so many times its own.
+/// The same as a multiple of the file's length; the larger limit applies.
 #[cfg(feature = "zstd")]
 const RATIO: u64 = 128;
 

@@ -17,17 +17,17 @@ impl Image {
     /// Writes the image to a file, with its checksum: see [`save_with`](Self::save_with).
     ///
     /// # Errors
-    /// What was at `path` before is still there then.
+    /// The old file at `path` is still there then.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), SaveError> {
         self.save_with(path, &SaveOptions::new())
     }
 
-    /// Writes the image to a compressed file, with as many threads as there are cores: see
+    /// Writes the image to a compressed file, with a thread for each core: see
     /// [`save_with`](Self::save_with). It is loaded with [`load_shared`](Self::load_shared), and `zstd -d` makes a
     /// plain image of it.
     ///
     /// # Errors
-    /// What was at `path` before is still there then.
+    /// The old file at `path` is still there then.
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -53,7 +53,7 @@ impl Image {
     /// An image that carries a checksum already keeps it, so that saving a damaged one doesn't make it a good one.
     ///
     /// # Errors
-    /// What was at `path` before is still there then.
+    /// The old file at `path` is still there then.
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -63,7 +63,7 @@ impl Image {
     /// # let path = dir.path().join("zeros.safetensors");
     /// let image = share(&Buffer::from(vec![0.0f32; 1000]), &Backing::Auto)?;
     /// image.save_with(&path, &SaveOptions::new().mode(0o600))?;
-    /// Image::open(&path)?.verify()?;
+    /// Image::load_shared(&path, &Backing::Auto)?.verify()?;
     /// # Ok(()) }
     /// ```
     pub fn save_with(&self, path: impl AsRef<Path>, options: &SaveOptions) -> Result<(), SaveError> {

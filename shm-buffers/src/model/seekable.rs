@@ -130,7 +130,7 @@ struct Frame {
 }
 
 impl Index {
-    /// Reads the index and checks that its frames fill the file, and that both tell the same sizes.
+    /// Reads the index and checks that its frames fill the file and have the index's sizes.
     pub(super) fn read(source: Source<'_>) -> Result<Self, String> {
         let unreadable = |e: io::Error| format!("it cannot be read: {e}");
         let footer_at = source.len().checked_sub(FOOTER).ok_or("it is too short")?;
@@ -168,7 +168,7 @@ impl Index {
             plain: 0,
         };
         let (mut at, mut entries, mut first) = (0, Vec::new(), Vec::new());
-        // In pieces, so that an index takes memory only for frames that are there.
+        // In pieces, so that an index takes memory only for frames that the file has.
         for piece in (table_at..footer_at).step_by(entry * PIECE) {
             let len = (entry * PIECE).min(footer_at - piece);
             let entries = source.bytes(piece, len, &mut entries).map_err(unreadable)?;

@@ -4,7 +4,12 @@
 use std::fs::File;
 use std::io::{self, Read};
 
+use super::checksum::BLOCK;
+use super::error::LoadSharedError;
+use super::spread;
+use crate::backing::Backing;
 use crate::os;
+use crate::segment::{Segment, SegmentMut};
 
 /// Where the bytes of an image come from.
 #[derive(Debug, Clone, Copy)]
@@ -60,6 +65,19 @@ impl<'a> Source<'a> {
                 Ok(scratch)
             }
         }
+    }
+
+    /// Reads all of it into a fresh segment, in parallel.
+    pub(crate) fn load(
+        &self,
+        backing: &Backing,
+        failed: &dyn Fn(io::Error) -> LoadSharedError,
+    ) -> Result<Segment, LoadSharedError> {
+        let mut segment = SegmentMut::create(backing, self.len())?;
+        let work = segment.chunks_mut(BLOCK).enumerate();
+        let read = |_: &mut (), (index, block): (usize, &mut [u8])| self.fill(index * BLOCK, block);
+        spread::try_each(work, || Ok(()), read).map_err(failed)?;
+        Ok(segment.freeze()?)
     }
 
     /// Its first bytes, `count` of them at most.

@@ -96,7 +96,7 @@ fn named(len: usize) -> Result<Store, CreateError> {
     let kind = BackingKind::Named;
     for _ in 0..NAMES {
         let random = getrandom::u64().map_err(|e| failed("name", len, kind, io::Error::other(e)))?;
-        // Of this logon session only. Who is not this user (or an administrator) may not open it: the default for objects.
+        // Of this logon session only. By default, only this user and administrators may open an object.
         let name = format!("Local\\shm-buffers-{random:016x}");
         if let Some(object) = new_object(&name, len).map_err(|e| failed("create", len, kind, e))? {
             return Ok(Store::Named { name, object });
@@ -133,7 +133,7 @@ fn new_object(name: &str, len: usize) -> io::Result<Option<OwnedHandle>> {
             _ => Err(error),
         };
     }
-    // SAFETY: an open handle that nobody else closes.
+    // SAFETY: an open handle, owned here alone.
     let object = unsafe { OwnedHandle::from_raw_handle(object) };
     match error.raw_os_error().map(i32::cast_unsigned) {
         Some(ERROR_ALREADY_EXISTS) => Ok(None),

@@ -1,4 +1,4 @@
-//! [`inspect`]: what is in a file, from its header.
+//! [`inspect`]: lists the arrays of a file from its header.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -12,7 +12,7 @@ use crate::model::header;
 use crate::model::options::LoadOptions;
 use crate::model::source::Source;
 
-/// What the header of a file describes: see [`inspect`].
+/// The arrays and the metadata of a file: see [`inspect`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct FileInfo {
     tensors: Vec<TensorInfo>,

@@ -1,4 +1,4 @@
-//! Tensors: named arrays in files that other programs made, as [`Buffer`]s mapped from there.
+//! Tensors: named arrays in files that other programs made, as [`Buffer`]s.
 
 mod inspect;
 mod npy;
@@ -13,11 +13,14 @@ use std::path::Path;
 use bytemuck::Pod;
 use safetensors::Dtype;
 
+use crate::backing::Backing;
 use crate::buffer::Buffer;
-use crate::model::error::OpenError;
+use crate::model::error::{LoadSharedError, OpenError};
 use crate::model::header::HeaderError;
+use crate::model::image::Image;
 use crate::model::options::LoadOptions;
 use crate::model::scope::Element;
+use crate::model::source::Source;
 use crate::model::{file, header};
 use crate::segment::Segment;
 
@@ -175,7 +178,7 @@ impl Tensors {
     /// The tensors of a safetensors file whose bytes are in a segment.
     ///
     /// # Errors
-    /// [`OpenError::Format`] if it is none, [`OpenError::HeaderTooLarge`] if its header has more than 8 MiB.
+    /// [`OpenError::Format`] if it has another format, [`OpenError::HeaderTooLarge`] if its header has more than 8 MiB.
     pub fn from_segment(segment: &Segment) -> Result<Self, OpenError> {
         Self::from_segment_with(segment, &LoadOptions::new())
     }
@@ -263,39 +266,46 @@ impl<'a> IntoIterator for &'a Tensors {
     }
 }
 
-/// Maps a [safetensors](https://huggingface.co/docs/safetensors) file read-only, whoever made it: its tensors become
-/// buffers without being read.
+/// Loads a [safetensors](https://huggingface.co/docs/safetensors) file of any program into a fresh segment: its tensors
+/// become buffers, which other processes can attach. A compressed one is decoded, as [`Image::load_shared`] does.
 ///
 /// # Errors
-/// When it can't be mapped, or is no such file. What its header says is checked against the file's length.
+/// When it can't be read, there is no room, or it is no such file. What its header says is checked against the file's
+/// length.
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// use shm_buffers::{Backing, Buffer, open_safetensors, share};
+/// use shm_buffers::{Backing, Buffer, load_safetensors, share};
 ///
 /// # let dir = tempfile::tempdir()?;
 /// # let path = dir.path().join("model.safetensors");
 /// # share(&std::collections::BTreeMap::from([("bias", Buffer::from(vec![0.5f32; 4]))]), &Backing::Auto)?.save(&path)?;
-/// let tensors = open_safetensors(&path)?;
+/// let tensors = load_safetensors(&path, &Backing::Auto)?;
 /// let bias = tensors.buffer::<f32>("bias")?;
 /// assert_eq!(bias[..], [0.5; 4]);
 /// assert_eq!(tensors.get("bias").unwrap().shape(), [4]);
 /// # Ok(()) }
 /// ```
-pub fn open_safetensors(path: impl AsRef<Path>) -> Result<Tensors, OpenError> {
-    open_safetensors_with(path, &LoadOptions::new())
+pub fn load_safetensors(path: impl AsRef<Path>, backing: &Backing) -> Result<Tensors, LoadSharedError> {
+    load_safetensors_with(path, &backing.into())
 }
 
-/// As [`open_safetensors`], with another limit for the header; the other options are for what is loaded.
+/// As [`load_safetensors`], with other limits.
 ///
 /// # Errors
-/// As [`open_safetensors`].
-pub fn open_safetensors_with(path: impl AsRef<Path>, options: &LoadOptions) -> Result<Tensors, OpenError> {
-    let (segment, _) = file::map(path.as_ref())?;
-    from_segment(&segment, options, || path.as_ref().display().to_string())
+/// As [`load_safetensors`], and when it exceeds a limit.
+pub fn load_safetensors_with(
+    path: impl AsRef<Path>,
+    options: &LoadOptions,
+) -> Result<Tensors, LoadSharedError> {
+    let path = path.as_ref();
+    let image = Image::load_shared_with(path, options)?;
+    Ok(from_segment(image.segment(), options, || {
+        path.display().to_string()
+    })?)
 }
 
-fn from_segment(
+pub(crate) fn from_segment(
     segment: &Segment,
     options: &LoadOptions,
     what: impl Fn() -> String,
@@ -307,33 +317,53 @@ fn from_segment(
         .map_err(|error| file::refused(error, what(), "safetensors file"))
 }
 
-/// Maps a NumPy array file (`.npy`, versions 1 to 3) read-only: a tensor of little-endian numbers in either
-/// [`Order`], named after the file.
+/// Loads a NumPy array file (`.npy`, versions 1 to 3) into a fresh segment: a tensor of little-endian numbers in either
+/// [`Order`], named after the file, which other processes can attach.
 ///
 /// # Errors
-/// When it can't be mapped, is no such file, or is not exactly as long as its header says;
+/// When it can't be read, there is no room, it is no such file, or is not exactly as long as its header says;
 /// [`OpenError::BigEndian`] and [`OpenError::Unsupported`] for elements that can't be used in place.
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// use shm_buffers::{Order, open_npy};
+/// use shm_buffers::{Backing, Order, load_npy};
 ///
 /// # let dir = tempfile::tempdir()?;
 /// # let path = dir.path().join("embedding.npy");
 /// # let head = b"\x93NUMPY\x01\x00\x46\0{'descr': '<f4', 'fortran_order': True, 'shape': (2, 3), }           \n";
 /// # assert_eq!(head.len(), 80);
 /// # std::fs::write(&path, [&head[..], bytemuck::cast_slice(&[1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0])].concat())?;
-/// let embedding = open_npy(&path)?;
+/// let embedding = load_npy(&path, &Backing::Auto)?;
 /// assert_eq!((embedding.shape(), embedding.order()), (&[2, 3][..], Order::Fortran));
 /// let columns = embedding.buffer::<f32>()?;
 /// let (row, column) = (1, 2);
 /// assert_eq!(columns[row + 2 * column], 6.0);
 /// # Ok(()) }
 /// ```
-pub fn open_npy(path: impl AsRef<Path>) -> Result<Tensor, OpenError> {
+pub fn load_npy(path: impl AsRef<Path>, backing: &Backing) -> Result<Tensor, LoadSharedError> {
+    load_npy_with(path, &backing.into())
+}
+
+/// As [`load_npy`], with another limit for its bytes.
+///
+/// # Errors
+/// As [`load_npy`], and when it exceeds the limit.
+pub fn load_npy_with(path: impl AsRef<Path>, options: &LoadOptions) -> Result<Tensor, LoadSharedError> {
     let path = path.as_ref();
-    let (segment, _) = file::map(path)?;
-    npy::read(&segment, stem(path), &path.display())
+    let what = || path.display().to_string();
+    let (file, len) = file::open_regular(path)?;
+    let source = Source::File { file: &file, len };
+    let read = |source| LoadSharedError::Read { what: what(), source };
+    // A file of another format is refused before it is loaded.
+    npy::parse(&source.first(npy::HEAD).map_err(read)?, len, &path.display())?;
+    file::within(len, options.plain_limit(), &what)?;
+    let segment = source.load(options.wanted_backing(), &read)?;
+    Ok(npy(&segment, path)?)
+}
+
+/// The array of a file whose bytes are in a segment.
+pub(crate) fn npy(segment: &Segment, path: &Path) -> Result<Tensor, OpenError> {
+    npy::read(segment, stem(path), &path.display())
 }
 
 /// The name of a file, without its extension.
@@ -343,10 +373,10 @@ fn stem(path: &Path) -> String {
 }
 
 impl Tensor {
-    /// The array of a `.npy` file whose bytes are in a segment: see [`open_npy`].
+    /// The array of a `.npy` file whose bytes are in a segment: see [`load_npy`].
     ///
     /// # Errors
-    /// As [`open_npy`].
+    /// As [`load_npy`].
     pub fn from_npy(segment: &Segment, name: impl Into<String>) -> Result<Self, OpenError> {
         let what = format!("a segment of {} bytes", segment.len());
         npy::read(segment, name.into(), &what)

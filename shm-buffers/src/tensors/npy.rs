@@ -27,7 +27,7 @@ pub(super) fn read(segment: &Segment, name: String, what: &dyn Display) -> Resul
     })
 }
 
-/// What a header describes.
+/// The array that a header describes.
 pub(super) struct Array {
     pub(super) dtype: Dtype,
     pub(super) shape: Vec<usize>,

@@ -5,6 +5,7 @@ use std::error::Error;
 use shm_buffers::{Backing, Buffer, BufferMut, Image, Segment, SegmentMut};
 
 use crate::backings::{NO_DELETE_PENDING, backings, through_serde, wine_lacks};
+use crate::mapped;
 
 #[test]
 fn segments_grow_and_shrink() -> Result<(), Box<dyn Error>> {
@@ -160,7 +161,7 @@ fn a_model_can_be_built_shared() -> Result<(), Box<dyn Error>> {
 
         let path = dir.path().join("built.safetensors");
         image.save(&path)?;
-        let opened = Image::open(&path)?;
+        let opened = mapped::open(&path)?;
         opened.verify()?;
         assert_eq!(opened.load::<Built>()?, theirs);
 
@@ -185,9 +186,9 @@ fn bytes_from_elsewhere_lead_nowhere_else() -> Result<(), Box<dyn Error>> {
     let copied = Image::from_segment(image.segment().clone());
     for untrusted in [
         copied,
-        Image::open(file.path())?,
+        mapped::open(file.path())?,
         Image::load_shared(file.path(), &Backing::Auto)?,
-        Image::attach(&Image::open(file.path())?.handle()?)?,
+        Image::attach(&mapped::open(file.path())?.handle()?)?,
     ] {
         let error = untrusted.load::<Buffer<u64>>().expect_err("followed");
         assert!(error.to_string().contains("the process that made it"), "{error}");

@@ -12,6 +12,8 @@ use std::path::Path;
 use images::{Layer, Model};
 use shm_buffers::{Backing, Image, share};
 
+use crate::mapped;
+
 const CORRUPTIONS: u64 = 10_000;
 
 fn model() -> Model {
@@ -131,7 +133,7 @@ fn every_truncation_is_refused() -> Result<(), Box<dyn Error>> {
                 "{len} of {} bytes were loaded",
                 file.len()
             );
-            let opened = Image::open(&path);
+            let opened = mapped::open(&path);
             assert!(
                 opened.map_or(true, |image| image.verify().is_err()
                     && image.load::<Model>().is_err()),
@@ -184,7 +186,7 @@ fn every_single_bit_counts_in_a_plain_image() -> Result<(), Box<dyn Error>> {
 #[test]
 fn an_index_that_promises_the_world_finds_no_room() -> Result<(), Box<dyn Error>> {
     use shm_buffers::{CreateError, LoadOptions, LoadSharedError};
-    // The first frame has a header, the others are none: only the index tells their sizes.
+    // The first frame has a header, the others are garbage: only the index has their sizes.
     let frames = 100_000_u32;
     let mut bytes = zstd::stream::encode_all(&b"\x02\0\0\0\0\0\0\0{}"[..], 1)?;
     let first = u32::try_from(bytes.len())?;

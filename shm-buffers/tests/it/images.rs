@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use shm_buffers::{Backing, Buffer, Image, LoadError, LoadSharedError, OpenError, VerifyError, share};
 
 use crate::backings::wine_lacks;
+use crate::mapped;
 
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 struct Layer {
@@ -184,7 +185,7 @@ fn a_saved_image_is_mapped_attached_and_verified() -> Result<(), Box<dyn Error>>
     assert!(matches!(shared.verify(), Err(VerifyError::NoChecksum)));
     shared.save(&path)?;
 
-    let opened = Image::open(&path)?;
+    let opened = mapped::open(&path)?;
     opened.verify()?;
     assert_eq!(opened.load::<Model>()?, model(3000));
     let handle = serde_json::from_str(&serde_json::to_string(&opened.handle()?)?)?;
@@ -201,7 +202,7 @@ fn a_saved_image_is_mapped_attached_and_verified() -> Result<(), Box<dyn Error>>
     opened.verify()?;
     let refused = Image::attach(&handle);
     assert!(matches!(refused, Err(LoadError::Attach(_))), "{refused:?}");
-    assert_eq!(Image::open(&path)?.load::<Model>()?, model(10));
+    assert_eq!(mapped::open(&path)?.load::<Model>()?, model(10));
     assert_eq!(files(dir.path())?, 1);
     Ok(())
 }
@@ -251,7 +252,7 @@ fn a_compressed_image_comes_back_whole() -> Result<(), Box<dyn Error>> {
         image.verify()?;
         assert!(image.load::<Model>()? == model(700_000));
         Image::decode(&bytes, &Backing::Auto)?.verify()?;
-        let refused = Image::open(&path);
+        let refused = mapped::open(&path);
         assert!(
             matches!(refused, Err(OpenError::Compressed { .. })),
             "{refused:?}"
@@ -284,7 +285,7 @@ fn damage_is_told_and_not_saved_as_good() -> Result<(), Box<dyn Error>> {
     bytes[middle] ^= 1;
     std::fs::write(&path, &bytes)?;
 
-    let damaged = Image::open(&path)?;
+    let damaged = mapped::open(&path)?;
     assert!(matches!(damaged.verify(), Err(VerifyError::Mismatch { .. })));
     let refused = Image::load_shared(&path, &Backing::Auto);
     assert!(
@@ -294,7 +295,7 @@ fn damage_is_told_and_not_saved_as_good() -> Result<(), Box<dyn Error>> {
     let again = dir.path().join("again.safetensors");
     damaged.save(&again)?;
     assert!(matches!(
-        Image::open(&again)?.verify(),
+        mapped::open(&again)?.verify(),
         Err(VerifyError::Mismatch { .. })
     ));
     Ok(())
@@ -324,9 +325,9 @@ fn a_file_has_the_mode_that_was_asked_for() -> Result<(), Box<dyn Error>> {
 fn what_is_no_image_is_refused_with_a_reason() -> Result<(), Box<dyn Error>> {
     let dir = tempfile::tempdir()?;
     let path = dir.path().join("file");
-    let missing = Image::open(&path);
+    let missing = mapped::open(&path);
     assert!(matches!(missing, Err(OpenError::Io { .. })), "{missing:?}");
-    let directory = Image::open(dir.path());
+    let directory = mapped::open(dir.path());
     assert!(matches!(directory, Err(OpenError::Io { .. })), "{directory:?}");
     for bytes in [
         &b""[..],
@@ -335,7 +336,7 @@ fn what_is_no_image_is_refused_with_a_reason() -> Result<(), Box<dyn Error>> {
         b"\x02\0\0\0\0\0\0\0[]",
     ] {
         std::fs::write(&path, bytes)?;
-        let refused = Image::open(&path);
+        let refused = mapped::open(&path);
         assert!(
             matches!(refused, Err(OpenError::Format { .. })),
             "{bytes:?}: {refused:?}"
@@ -343,7 +344,7 @@ fn what_is_no_image_is_refused_with_a_reason() -> Result<(), Box<dyn Error>> {
     }
     // A safetensors file without a skeleton is somebody else's.
     std::fs::write(&path, b"\x02\0\0\0\0\0\0\0{}")?;
-    let foreign = Image::open(&path)?;
+    let foreign = mapped::open(&path)?;
     assert!(matches!(foreign.load::<Model>(), Err(LoadError::Format(_))));
     assert!(matches!(foreign.verify(), Err(VerifyError::NoChecksum)));
     let nowhere = foreign.save(dir.path().join("no/such/directory"));

@@ -6,8 +6,10 @@ use std::fs;
 use std::path::Path;
 
 use shm_buffers::{
-    Backing, Buffer, Image, LoadOptions, LoadSharedError, OpenError, inspect, open_safetensors, share,
+    Backing, Buffer, Image, LoadOptions, LoadSharedError, OpenError, inspect, load_safetensors, share,
 };
+
+use crate::mapped;
 
 /// A safetensors file with one tensor of `len` bytes that has this header, padded to `padded` bytes.
 fn header(len: usize, padded: usize) -> Vec<u8> {
@@ -33,8 +35,12 @@ fn a_long_header_is_refused_before_it_is_parsed() -> Result<(), Box<dyn Error>> 
         other => panic!("another error: {other}"),
     };
     let options = LoadOptions::new();
-    assert!(too_long(Image::open(&path), long));
-    assert!(too_long(open_safetensors(&path), long));
+    assert!(too_long(mapped::open(&path), long));
+    assert!(too_long(mapped::open_safetensors(&path), long));
+    assert!(too_long(
+        load_safetensors(&path, &Backing::Auto).map_err(unpacked),
+        long
+    ));
     assert!(too_long(inspect(&path, &options).map_err(unpacked), long));
     assert!(too_long(
         Image::load_shared(&path, &Backing::Auto).map_err(unpacked),
@@ -44,7 +50,7 @@ fn a_long_header_is_refused_before_it_is_parsed() -> Result<(), Box<dyn Error>> 
         Image::verify_file(&path, &options).map_err(unpacked),
         long
     ));
-    let said = Image::open(&path).err().map(|error| error.to_string());
+    let said = mapped::open(&path).err().map(|error| error.to_string());
     assert!(said.is_some_and(|said| said.contains("max_header_bytes")));
 
     let options = options.max_header_bytes(long);
@@ -176,7 +182,7 @@ mod memory {
             let said = String::from_utf8_lossy(&listed.stdout);
             let line = format!("U8\t[{}]", plain - 128);
             assert!(listed.status.success() && said.contains(&line), "{listed:?}");
-            // It carries no checksum, which is known after all of it was read.
+            // It carries no checksum: the tool reports that after it has read all of the file.
             let verified = tool(dir, &["verify", "bomb"])?;
             let said = String::from_utf8_lossy(&verified.stderr);
             assert!(
@@ -231,7 +237,7 @@ mod memory {
             let before = peak()?;
             assert!(Image::load_shared(path, &Backing::Auto).is_err());
             assert!(inspect(path, &LoadOptions::new()).is_err());
-            assert!(Image::open(path).is_err());
+            assert!(mapped::open(path).is_err());
             let more = peak()? - before;
             assert!(more < 16 << 20, "{more} bytes for a header that is refused");
             println!("all well");

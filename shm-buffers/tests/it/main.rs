@@ -9,6 +9,7 @@ mod growing;
 mod hostile;
 mod images;
 mod limits;
+mod mapped;
 mod models;
 mod rings;
 mod saving;

@@ -1,4 +1,4 @@
-//! What may be at the path that a file is saved to, and what is there after an error.
+//! Saving replaces regular files only, and keeps the old file after an error.
 #![cfg(unix)]
 
 use std::error::Error;

@@ -4,8 +4,10 @@ use std::error::Error;
 
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
-use shm_buffers::{Backing, open_npy, open_safetensors};
+use shm_buffers::{Backing, load_npy, load_safetensors};
 use shm_buffers::{OpenError, Order, Segment, SegmentMut, Tensor, TensorError, Tensors};
+
+use crate::mapped;
 
 fn segment(bytes: &[u8]) -> Result<Segment, Box<dyn Error>> {
     let mut segment = SegmentMut::create(&Backing::Auto, bytes.len())?;
@@ -29,7 +31,16 @@ fn safetensors_of_others_are_buffers_by_name() -> Result<(), Box<dyn Error>> {
     let note = [("format".to_owned(), "pt".to_owned())].into();
     safetensors::serialize_to_file(views, Some(note), &path)?;
 
-    let tensors = open_safetensors(&path)?;
+    for tensors in [
+        mapped::open_safetensors(&path)?,
+        load_safetensors(&path, &Backing::Auto)?,
+    ] {
+        are_those(&tensors)?;
+    }
+    Ok(())
+}
+
+fn are_those(tensors: &Tensors) -> Result<(), Box<dyn Error>> {
     assert_eq!((tensors.len(), &*tensors.metadata()["format"]), (5, "pt"));
     let w = tensors.get("w").ok_or("no w")?;
     assert_eq!(
@@ -113,12 +124,13 @@ fn numpy_arrays_of_each_version_and_order() -> Result<(), Box<dyn Error>> {
             let header = format!("{{'descr': '<f8', 'fortran_order': {python}, 'shape': (2, 3), }}");
             let path = dir.path().join("numbers.npy");
             std::fs::write(&path, npy(version, &header, bytemuck::cast_slice(&numbers)))?;
-            let tensor = open_npy(&path)?;
-            assert_eq!(
-                (tensor.name(), tensor.shape(), tensor.order()),
-                ("numbers", &[2, 3][..], order)
-            );
-            assert_eq!(tensor.buffer::<f64>()?[..], numbers);
+            for tensor in [load_npy(&path, &Backing::Auto)?, mapped::open_npy(&path)?] {
+                assert_eq!(
+                    (tensor.name(), tensor.shape(), tensor.order()),
+                    ("numbers", &[2, 3][..], order)
+                );
+                assert_eq!(tensor.buffer::<f64>()?[..], numbers);
+            }
         }
     }
     Ok(())

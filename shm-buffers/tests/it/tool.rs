@@ -49,7 +49,9 @@ fn images_are_listed_verified_and_converted() -> Result<(), Box<dyn Error>> {
     for file in ["plain", "small", "again"] {
         assert!(said(dir, &["verify", file])?.contains("intact"));
     }
-    assert!(Image::open(dir.join("again"))?.load::<(Buffer<f32>, Buffer<u8>)>()? == model);
+    assert!(
+        Image::load_shared(dir.join("again"), &Backing::Auto)?.load::<(Buffer<f32>, Buffer<u8>)>()? == model
+    );
     Ok(())
 }
 

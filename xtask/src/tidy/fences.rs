@@ -22,6 +22,10 @@ pub(super) const FENCES: &[Fence] = &[
         reason: "forks, as other code in a leader may",
     },
     Fence {
+        path: "invoker/tests/it/mapped.rs",
+        reason: "maps a file that the test made",
+    },
+    Fence {
         path: "proc-pool/benches/pool/allocations.rs",
         reason: "counts what the allocator is asked for",
     },
@@ -106,6 +110,10 @@ pub(super) const FENCES: &[Fence] = &[
         reason: "a typed slice that owns its memory through a shared pointer",
     },
     Fence {
+        path: "shm-buffers/src/mapped.rs",
+        reason: "maps files that others could change, on the caller's word that nobody does",
+    },
+    Fence {
         path: "shm-buffers/src/os/descriptors.rs",
         reason: "duplicates a descriptor whose number a handle has",
     },
@@ -132,6 +140,10 @@ pub(super) const FENCES: &[Fence] = &[
     Fence {
         path: "shm-buffers/src/segment.rs",
         reason: "sees frozen memory as a slice",
+    },
+    Fence {
+        path: "shm-buffers/tests/it/mapped.rs",
+        reason: "maps files that the tests made",
     },
     Fence {
         path: "shm-buffers/tests/it/windows.rs",
