@@ -7,7 +7,7 @@
 //! - [`share`] and [`share_move`]: a serde model with its buffers becomes one [`Image`] in shared memory.
 //! - [`Image::save`], [`Image::load_shared`]: images on disk; they are safetensors files, and those of other programs
 //!   ([`load_safetensors`], [`load_npy`]) are buffers by name. To load copies a file into a segment; to open
-//!   ([`Image::open`], [`open_safetensors`], [`open_npy`]) is `unsafe` and maps it: the file must not change meanwhile.
+//!   ([`Image::open`], [`open_safetensors`], [`open_npy`]) is `unsafe` and maps it: no process may change the file then.
 //! - [`Region`], [`ring`] and [`slots`]: memory that several processes write at once, as single-producer rings of
 //!   byte frames and as atomic numbers; [`claims`]: work that was given may be taken back.
 //! - Features `ndarray`, `sprs` and `arrow`: arrays with any number of axes, sparse matrices and Arrow arrays over buffers.

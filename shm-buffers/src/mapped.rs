@@ -1,4 +1,4 @@
-//! Files that are mapped where they are instead of loaded: the caller promises that nobody changes them.
+//! Files that are mapped instead of loaded: the caller promises that no process changes them.
 #![allow(unsafe_code)]
 
 use std::path::Path;
@@ -8,23 +8,24 @@ use crate::model::error::OpenError;
 use crate::model::file;
 use crate::model::image::Image;
 use crate::model::options::LoadOptions;
-use crate::os;
-use crate::segment::{Segment, SegmentHandle};
+use crate::os::OpenFile;
+use crate::segment::Segment;
 use crate::tensors::{self, Tensor, Tensors};
 
 impl Image {
     /// Maps a plain image read-only, in time independent of its size: pages are read when they are touched, and all
-    /// processes that open the file share them. [`load_shared`](Self::load_shared) copies it instead, which is safe and is
-    /// right unless the model is larger than memory or rarely needed whole.
+    /// processes that open the file share them. [`load_shared`](Self::load_shared) is the safe way: it
+    /// copies the file, and is right unless the model is larger than memory or only parts of it are read.
     ///
-    /// Its bytes are judged when they are used; [`verify`](Self::verify) reads them all. A handle leads to this very
-    /// file: after it was replaced, attaching says so.
+    /// Its bytes are judged when they are used; [`verify`](Self::verify) reads them all. A [handle](Self::handle) leads to
+    /// this very file, on Linux also when its name was removed or given to another file meanwhile; elsewhere attaching then
+    /// fails.
     ///
     /// # Safety
-    /// No process writes to the file or shortens it while it is mapped: until this image, its clones, what was
-    /// [loaded](Self::load) from it, and all that in each process that attached its [handle](Self::handle), are gone. A
-    /// change would be seen through a `&[u8]`, which is undefined behaviour; a page that was cut off ends the process with
-    /// SIGBUS. Replacing or removing the file's name is no change of it: [`save`](Self::save) replaces.
+    /// No process writes to the file or shortens it while it is mapped: until this image, its clones and the models
+    /// [loaded](Self::load) from it are gone, here and in each process that attached its [handle](Self::handle). A reader
+    /// would see a change through a `&[u8]`: undefined behaviour. A touch of a page beyond the new end of a file ends the
+    /// process with SIGBUS. Replacing or removing the file's name is no change of it: [`save`](Self::save) replaces.
     ///
     /// # Errors
     /// When it can't be mapped, or its first bytes are no safetensors file's.
@@ -56,14 +57,14 @@ impl Image {
     pub unsafe fn open_with(path: impl AsRef<Path>, options: &LoadOptions) -> Result<Self, OpenError> {
         let path = path.as_ref();
         // SAFETY: the caller makes the same promise.
-        let (segment, handle) = unsafe { map(path)? };
+        let segment = unsafe { map(path)? };
         file::judge(&segment, options, || path.display().to_string())?;
-        Ok(Self::of_file(segment, handle, options))
+        Ok(Self::from_segment_with(segment, options))
     }
 }
 
 /// Maps a [safetensors](https://huggingface.co/docs/safetensors) file of any program read-only: its tensors become
-/// buffers without being read. [`load_safetensors`](crate::load_safetensors) copies it instead, which is safe.
+/// buffers without being read. [`load_safetensors`](crate::load_safetensors) is the safe way, and copies it.
 ///
 /// # Safety
 /// As [`Image::open`]: no process writes to the file or shortens it until the tensors and all buffers of them are gone,
@@ -89,12 +90,12 @@ pub unsafe fn open_safetensors_with(
 ) -> Result<Tensors, OpenError> {
     let path = path.as_ref();
     // SAFETY: the caller makes the same promise.
-    let (segment, _) = unsafe { map(path)? };
+    let segment = unsafe { map(path)? };
     tensors::from_segment(&segment, options, || path.display().to_string())
 }
 
 /// Maps a NumPy array file (`.npy`, versions 1 to 3) read-only: a tensor of little-endian numbers in either
-/// [`Order`](crate::Order), named after the file. [`load_npy`](crate::load_npy) copies it instead, which is safe.
+/// [`Order`](crate::Order), named after the file. [`load_npy`](crate::load_npy) is the safe way, and copies it.
 ///
 /// # Safety
 /// As [`Image::open`]: no process writes to the file or shortens it until the tensor and all buffers of it are gone, here
@@ -106,7 +107,7 @@ pub unsafe fn open_safetensors_with(
 pub unsafe fn open_npy(path: impl AsRef<Path>) -> Result<Tensor, OpenError> {
     let path = path.as_ref();
     // SAFETY: the caller makes the same promise.
-    let (segment, _) = unsafe { map(path)? };
+    let segment = unsafe { map(path)? };
     tensors::npy(&segment, path)
 }
 
@@ -114,15 +115,21 @@ pub unsafe fn open_npy(path: impl AsRef<Path>) -> Result<Tensor, OpenError> {
 ///
 /// # Safety
 /// As [`Image::open`], of the segment and the processes that attach its handle: bytes of a [`Segment`] don't change.
-unsafe fn map(path: &Path) -> Result<(Segment, SegmentHandle), OpenError> {
-    let (locator, len) = os::locate(path).map_err(|source| OpenError::Io {
+unsafe fn map(path: &Path) -> Result<Segment, OpenError> {
+    let file = OpenFile::open(path).map_err(|source| OpenError::Io {
         path: path.to_owned(),
         source,
     })?;
-    let handle = SegmentHandle { locator, len };
-    let segment = Segment::attach(&handle).map_err(|source: AttachError| OpenError::Map {
-        path: path.to_owned(),
-        source,
+    let mapping = file.map().map_err(|source| {
+        let source = AttachError::Map {
+            what: format!("file {}", path.display()),
+            len: file.len(),
+            source,
+        };
+        OpenError::Map {
+            path: path.to_owned(),
+            source,
+        }
     })?;
-    Ok((segment, handle))
+    Ok(Segment::of_file(file, mapping))
 }

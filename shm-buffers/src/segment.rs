@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::backing::{Backing, BackingKind, Pages};
 use crate::copy;
 use crate::error::{AttachError, CreateError, FreezeError};
-use crate::os::{self, Access, Locator, Mapping, Store};
+use crate::os::{self, Access, Locator, Mapping, OpenFile, Store};
 
 /// Zeroed memory that only its owner sees, to be filled and frozen.
 ///
@@ -126,7 +126,7 @@ impl SegmentMut {
             source,
         })?;
         Ok(Segment(Arc::new(Inner {
-            store: Some(store),
+            origin: Origin::Made(store),
             mapping,
             len,
         })))
@@ -156,10 +156,20 @@ pub struct Segment(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    /// With its owner only.
-    store: Option<Store>,
+    origin: Origin,
     mapping: Mapping,
     len: usize,
+}
+
+/// How a segment came here.
+#[derive(Debug)]
+enum Origin {
+    /// This process made it, and keeps it in existence.
+    Made(Store),
+    /// This process has mapped a file that existed already.
+    File(OpenFile),
+    /// Another process, or another segment of this one, keeps it.
+    Attached,
 }
 
 impl Segment {
@@ -169,12 +179,19 @@ impl Segment {
     /// # Errors
     /// An attached segment has no handle: ask its owner.
     pub fn handle(&self) -> std::io::Result<SegmentHandle> {
-        let store = self.0.store.as_ref().ok_or_else(|| {
-            std::io::Error::other("an attached segment can't be handed on; its owner makes handles")
-        })?;
+        let locator = match &self.0.origin {
+            Origin::Made(store) => store.locator()?,
+            Origin::File(file) => file.locator()?,
+            Origin::Attached => {
+                return Err(std::io::Error::other(
+                    "an attached segment can't be handed on; its owner makes handles",
+                ));
+            }
+        };
         Ok(SegmentHandle {
-            locator: store.locator()?,
+            locator,
             len: self.0.len,
+            content: Content::Own,
         })
     }
 
@@ -185,20 +202,37 @@ impl Segment {
     pub fn attach(handle: &SegmentHandle) -> Result<Self, AttachError> {
         let mapping = os::attach(&handle.locator, handle.len, Access::ReadOnly)?;
         Ok(Self(Arc::new(Inner {
-            store: None,
+            origin: Origin::Attached,
             mapping,
             len: handle.len,
         })))
     }
 
+    /// The segment of a mapped file. The caller sees to it that no process changes the file: see [`crate::Image::open`].
+    pub(crate) fn of_file(file: OpenFile, mapping: Mapping) -> Self {
+        Self(Arc::new(Inner {
+            len: file.len(),
+            origin: Origin::File(file),
+            mapping,
+        }))
+    }
+
     /// The pages that its memory is made of; `None` for an attached segment.
     pub fn pages(&self) -> Option<Pages> {
-        self.0.store.as_ref().map(Store::pages)
+        match &self.0.origin {
+            Origin::Made(store) => Some(store.pages()),
+            Origin::File(_) => Some(Pages::Ordinary),
+            Origin::Attached => None,
+        }
     }
 
     /// Where the memory is; `None` for an attached segment.
     pub fn backing(&self) -> Option<BackingKind> {
-        self.0.store.as_ref().map(Store::kind)
+        match &self.0.origin {
+            Origin::Made(store) => Some(store.kind()),
+            Origin::File(_) => Some(BackingKind::File),
+            Origin::Attached => None,
+        }
     }
 }
 
@@ -209,7 +243,8 @@ impl std::ops::Deref for Segment {
         // SAFETY: frozen: the owner gave up its only writable mapping before any `Segment` or handle existed,
         // and processes of this crate attach read-only. An anonymous segment is sealed against everybody; named
         // ones and files are protected by mode 0600 and random names from all but processes of the same user
-        // that write them on purpose, as any mapped file is.
+        // that write them on purpose. Files that existed already don't change on the word of the caller of an `unsafe fn`
+        // of `mapped`.
         unsafe { &self.0.mapping.bytes()[..self.0.len] }
     }
 }
@@ -220,6 +255,18 @@ pub struct SegmentHandle {
     #[serde(serialize_with = "os::descriptors::serialize_read_only")]
     pub(crate) locator: Locator,
     pub(crate) len: usize,
+    #[serde(default)]
+    pub(crate) content: Content,
+}
+
+/// Whose bytes a segment has, which decides whether an image in it may name other segments.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Content {
+    /// Those that its maker wrote.
+    Own,
+    /// Those of a file, or of an unknown source.
+    #[default]
+    Foreign,
 }
 
 impl SegmentHandle {

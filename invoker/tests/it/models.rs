@@ -1,9 +1,13 @@
 //! Models that stay their owner's, and models that were built where they are shared.
 
+#[cfg(unix)]
+use invoker::share;
 use invoker::{Backing, Buffer, Executor, Invoker, Workers};
 use shm_buffers::BufferMut;
 
 use crate::executors::EXECUTORS;
+#[cfg(unix)]
+use crate::mapped;
 
 fn at(model: &Buffer<u64>, n: usize) -> u64 {
     model[n]
@@ -39,4 +43,61 @@ fn the_report_tells_of_all_of_the_models_bytes() {
         (8 * LEN as u64..8 * LEN as u64 + 4096).contains(&bytes),
         "{bytes}"
     );
+}
+
+#[cfg(unix)]
+fn fragile(model: &Buffer<u64>, n: usize) -> u64 {
+    if n.is_multiple_of(10) {
+        std::process::abort();
+    }
+    model[n]
+}
+
+/// A replacement attaches the file that the leader has mapped, whatever became of its name and times. Where no descriptor
+/// leads to it (macOS), the name has to stay.
+#[cfg(unix)]
+#[test]
+fn a_job_keeps_the_model_file_that_it_has_mapped() {
+    type Change = fn(&std::path::Path);
+    let touched: Change = |path| {
+        let file = std::fs::File::options()
+            .write(true)
+            .open(path)
+            .expect("it is there");
+        file.set_modified(std::time::SystemTime::UNIX_EPOCH)
+            .expect("it is ours");
+    };
+    let unlinked: Change = |path| std::fs::remove_file(path).expect("it is there");
+    let renamed: Change = |path| std::fs::rename(path, path.with_extension("old")).expect("it is there");
+    let saved: Change = |path| {
+        let other = share(&Buffer::from(vec![0u64; 1000]), &Backing::Auto).expect("there is room");
+        other.save(path).expect("the directory is writable");
+    };
+    let changes = match cfg!(target_os = "linux") {
+        true => &[touched, unlinked, renamed, saved][..],
+        false => &[touched],
+    };
+    for (which, change) in changes.iter().enumerate() {
+        let dir = tempfile::tempdir().expect("a directory can be made");
+        let path = dir.path().join("model.safetensors");
+        let model: Buffer<u64> = (0..1000).map(|n| n * n).collect();
+        let image = share(&model, &Backing::Auto).expect("there is room");
+        image.save(&path).expect("the directory is writable");
+        let builder = Invoker::builder(fragile).image(mapped::open(&path));
+        let invoker = builder.workers(Workers::Count(2)).build().expect("it builds");
+        change(&path);
+        let outputs: Vec<_> = invoker.map(0..60).collect();
+        for (n, output) in outputs.into_iter().enumerate() {
+            match n.is_multiple_of(10) {
+                true => assert!(output.is_err(), "change {which}: task {n} aborts"),
+                false => assert_eq!(output.ok(), Some(model[n]), "change {which}: task {n}"),
+            }
+        }
+        let report = invoker.finish().expect("it ends well");
+        assert_eq!(
+            report.processes.map(|processes| processes.died),
+            Some(6),
+            "change {which}"
+        );
+    }
 }

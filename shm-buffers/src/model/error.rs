@@ -104,7 +104,7 @@ pub enum LoadSharedError {
     /// It could not be made read-only.
     #[error("cannot freeze the image")]
     Freeze(#[from] FreezeError),
-    /// Reading it failed, or the file became shorter meanwhile.
+    /// Reading it failed, or the file became shorter during that.
     #[error("cannot read {what}")]
     Read {
         /// The file.

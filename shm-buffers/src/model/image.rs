@@ -19,12 +19,11 @@ use super::options::LoadOptions;
 use super::outside::{Outside, Places};
 use super::path::Named;
 use super::scope::{self, Element, HandedOut, Part, Stored};
-use crate::backing::Backing;
+use crate::backing::{Backing, BackingKind};
 use crate::buffer::{Buffer, MAX_ALIGN};
 use crate::error::{LoadError, ShareError};
 use crate::model::error::VerifyError;
-use crate::os::Locator;
-use crate::segment::{Segment, SegmentHandle, SegmentMut};
+use crate::segment::{Content, Segment, SegmentHandle, SegmentMut};
 use crate::tensors::Tensors;
 
 /// A model in shared memory: one copy for any number of threads and processes.
@@ -57,7 +56,7 @@ use crate::tensors::Tensors;
 #[derive(Debug, Clone)]
 pub struct Image {
     pub(super) segment: Segment,
-    /// For a mapped file, which everybody may hand on.
+    /// For an attached file, whose handle can be handed on.
     pub(super) file: Option<SegmentHandle>,
     /// Buffers in other segments.
     pub(super) outside: Outside,
@@ -194,14 +193,15 @@ impl Image {
     /// # Errors
     /// [`LoadError::Attach`] when its owner has gone or can't be reached, or when its file was replaced.
     pub fn attach(handle: &SegmentHandle) -> Result<Self, LoadError> {
-        let file = matches!(handle.locator, Locator::File { .. }).then(|| handle.clone());
+        let foreign = handle.content == Content::Foreign;
+        let file = foreign && handle.backing() == BackingKind::File;
         Ok(Self {
             segment: Segment::attach(handle)?,
-            outside: match file {
-                Some(_) => Outside::Refused,
-                None => Outside::Followed { _kept: Vec::new() },
+            outside: match handle.content {
+                Content::Foreign => Outside::Refused,
+                Content::Own => Outside::Followed { _kept: Vec::new() },
             },
-            file,
+            file: file.then(|| handle.clone()),
             // Its owner has judged it.
             max_header: MAX_HEADER,
         })
@@ -222,24 +222,23 @@ impl Image {
         }
     }
 
-    /// The image of a mapped file, whose header may be as long as the options say.
-    pub(crate) fn of_file(segment: Segment, handle: SegmentHandle, options: &LoadOptions) -> Self {
-        Self {
-            file: Some(handle),
-            ..Self::from_segment_with(segment, options)
-        }
-    }
-
-    /// What another process needs to [`attach`](Self::attach), as long as a clone of this image lives here; or, for
-    /// an [opened](Self::open) file, as long as that file is not replaced.
+    /// What another process needs to [`attach`](Self::attach), as long as a clone of this image lives here; for an
+    /// [opened](Self::open) file where the system is not Linux, as long as its path leads to it.
     ///
     /// # Errors
     /// An attached image has no handle, unless it is a file.
     pub fn handle(&self) -> std::io::Result<SegmentHandle> {
-        match &self.file {
-            Some(handle) => Ok(handle.clone()),
-            None => self.segment.handle(),
+        if let Some(handle) = &self.file {
+            return Ok(handle.clone());
         }
+        let content = match self.outside {
+            Outside::Followed { .. } => Content::Own,
+            Outside::Refused => Content::Foreign,
+        };
+        Ok(SegmentHandle {
+            content,
+            ..self.segment.handle()?
+        })
     }
 
     /// The memory that holds it: a valid safetensors file.

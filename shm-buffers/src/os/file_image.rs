@@ -1,10 +1,8 @@
-//! Files that are there already and stay: opened read-only, and found again by other processes as the very same
-//! file.
+//! Files that exist already and stay: opened read-only, and found again by other processes as the very same file.
 
-use std::fs::{File, Metadata, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::path::Path;
-use std::time::UNIX_EPOCH;
 
 use memmap2::MmapOptions;
 use serde::{Deserialize, Serialize};
@@ -12,46 +10,80 @@ use serde::{Deserialize, Serialize};
 use super::{Locator, Mapping};
 use crate::error::AttachError;
 
-/// What tells one state of a file from another: a file that was replaced or rewritten since has another.
+/// Which file it is, by facts that don't change when it is renamed, removed or touched.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct FileIdentity {
     /// Windows: the volume.
     device: u64,
     /// Windows: the file's index.
     inode: u64,
-    len: u64,
-    /// Nanoseconds since 1970.
-    modified: u64,
 }
 
 impl FileIdentity {
-    fn of(file: &File, metadata: &Metadata) -> io::Result<Self> {
+    fn of(file: &File) -> io::Result<Self> {
         #[cfg(unix)]
         let (device, inode) = {
             use std::os::unix::fs::MetadataExt;
-            let _ = file;
+            let metadata = file.metadata()?;
             (metadata.dev(), metadata.ino())
         };
         #[cfg(windows)]
         let (device, inode) = super::windows::file_id(file)?;
-        let modified = metadata.modified().ok();
-        let modified = modified.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
-        Ok(Self {
-            device,
-            inode,
-            len: metadata.len(),
-            modified: modified.map_or(0, |time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)),
-        })
+        Ok(Self { device, inode })
     }
 }
 
-/// Where a regular file is and what it is now, and its length.
-pub(crate) fn locate(path: &Path) -> io::Result<(Locator, usize)> {
-    // Whoever gets the locator may have another working directory.
-    let path = path.canonicalize()?;
-    let (file, len) = open_regular(&path)?;
-    let identity = FileIdentity::of(&file, &file.metadata()?)?;
-    Ok((Locator::File { path, identity }, len))
+/// A regular file that is open to be mapped. It stays the same file for as long as this value lives, whatever happens to its
+/// name.
+#[derive(Debug)]
+pub(crate) struct OpenFile {
+    file: File,
+    /// Linux finds the file by the descriptor.
+    #[cfg(not(target_os = "linux"))]
+    path: std::path::PathBuf,
+    len: usize,
+}
+
+impl OpenFile {
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        // Another process may have another working directory.
+        #[cfg(not(target_os = "linux"))]
+        let path = &path.canonicalize()?;
+        let (file, len) = open_regular(path)?;
+        Ok(Self {
+            file,
+            #[cfg(not(target_os = "linux"))]
+            path: path.clone(),
+            len,
+        })
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(crate) fn map(&self) -> io::Result<Mapping> {
+        map(&self.file, self.len)
+    }
+
+    /// Leads to the open file by this process's descriptor, where there is a way from one process to another's, otherwise
+    /// by its path and identity.
+    pub(crate) fn locator(&self) -> io::Result<Locator> {
+        let identity = FileIdentity::of(&self.file)?;
+        #[cfg(target_os = "linux")]
+        return Ok(Locator::Descriptor {
+            pid: std::process::id(),
+            fd: std::os::fd::AsRawFd::as_raw_fd(&self.file),
+            device: identity.device,
+            inode: identity.inode,
+            kind: crate::backing::BackingKind::File,
+        });
+        #[cfg(not(target_os = "linux"))]
+        Ok(Locator::File {
+            path: self.path.clone(),
+            identity,
+        })
+    }
 }
 
 /// Opens a regular file to read it, with its length.
@@ -72,25 +104,26 @@ pub(crate) fn open_regular(path: &Path) -> io::Result<(File, usize)> {
 pub(super) fn attach(path: &Path, identity: &FileIdentity, len: usize) -> Result<Mapping, AttachError> {
     let what = || format!("file {}", path.display());
     let unreachable = |source| AttachError::Unreachable { what: what(), source };
-    let file = open(path).map_err(unreachable)?;
-    let metadata = file.metadata().map_err(unreachable)?;
-    let found = FileIdentity::of(&file, &metadata).map_err(unreachable)?;
-    if found != *identity || found.len < len as u64 {
+    let (file, found) = open_regular(path).map_err(unreachable)?;
+    if FileIdentity::of(&file).map_err(unreachable)? != *identity || found < len {
         return Err(AttachError::Replaced { what: what() });
     }
-    let mut options = MmapOptions::new();
-    let options = options.len(len.max(1));
-    // Windows maps no empty file.
-    let mmap = match cfg!(windows) && found.len == 0 {
-        true => options.map_anon().map(Into::into),
-        false => options.map_raw_read_only(&file),
-    };
-    let mmap = mmap.map_err(|source| AttachError::Map {
+    map(&file, len).map_err(|source| AttachError::Map {
         what: what(),
         len,
         source,
-    })?;
-    Ok(Mapping::from_mmap(mmap))
+    })
+}
+
+fn map(file: &File, len: usize) -> io::Result<Mapping> {
+    let mut options = MmapOptions::new();
+    let options = options.len(len.max(1));
+    // Windows maps no empty file.
+    let mmap = match cfg!(windows) && len == 0 {
+        true => options.map_anon().map(Into::into),
+        false => options.map_raw_read_only(file),
+    };
+    Ok(Mapping::from_mmap(mmap?))
 }
 
 fn open(path: &Path) -> io::Result<File> {

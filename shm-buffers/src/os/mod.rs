@@ -21,7 +21,7 @@ mod windows;
 use windows as imp;
 mod space;
 
-pub(crate) use file_image::{FileIdentity, locate, open_regular, read_exact_at};
+pub(crate) use file_image::{FileIdentity, OpenFile, open_regular, read_exact_at};
 #[cfg(feature = "zstd")]
 pub(crate) use imp::populate;
 pub(crate) use imp::{Store, release_pages, resize};
@@ -56,7 +56,7 @@ pub(crate) enum Locator {
     Name(String),
     /// A path.
     Path(std::path::PathBuf),
-    /// A file that belongs to nobody here, as it was when it was located.
+    /// A file that existed already, where no descriptor leads to it.
     File {
         path: std::path::PathBuf,
         identity: FileIdentity,

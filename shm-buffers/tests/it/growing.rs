@@ -184,10 +184,12 @@ fn bytes_from_elsewhere_lead_nowhere_else() -> Result<(), Box<dyn Error>> {
     let file = tempfile::NamedTempFile::new()?;
     std::fs::write(file.path(), &image.segment()[..])?;
     let copied = Image::from_segment(image.segment().clone());
+    let loaded = Image::load_shared(file.path(), &Backing::Auto)?;
     for untrusted in [
         copied,
+        Image::attach(&loaded.handle()?)?,
+        loaded.clone(),
         mapped::open(file.path())?,
-        Image::load_shared(file.path(), &Backing::Auto)?,
         Image::attach(&mapped::open(file.path())?.handle()?)?,
     ] {
         let error = untrusted.load::<Buffer<u64>>().expect_err("followed");

@@ -196,14 +196,44 @@ fn a_saved_image_is_mapped_attached_and_verified() -> Result<(), Box<dyn Error>>
     if wine_lacks("NtSetInformationFile(FileRenameInformationEx) to replace a file that is open") {
         return Ok(());
     }
-    // Saving over it: who has mapped it keeps it, and the handle says what happened.
+    // Saving over it: a process that has mapped it keeps it, and the handle never leads to the other one.
     share(&model(10), &Backing::Auto)?.save(&path)?;
     assert_eq!(opened.load::<Model>()?, model(3000));
     opened.verify()?;
-    let refused = Image::attach(&handle);
-    assert!(matches!(refused, Err(LoadError::Attach(_))), "{refused:?}");
+    let again = Image::attach(&handle);
+    match cfg!(target_os = "linux") {
+        true => assert_eq!(again?.load::<Model>()?, model(3000)),
+        false => assert!(matches!(again, Err(LoadError::Attach(_))), "{again:?}"),
+    }
     assert_eq!(mapped::open(&path)?.load::<Model>()?, model(10));
     assert_eq!(files(dir.path())?, 1);
+    Ok(())
+}
+
+#[cfg(unix)]
+#[test]
+fn a_handle_leads_to_a_file_whatever_happens_to_its_name() -> Result<(), Box<dyn Error>> {
+    let dir = tempfile::tempdir()?;
+    let path = dir.path().join("model.safetensors");
+    share(&model(3000), &Backing::Auto)?.save(&path)?;
+    let opened = mapped::open(&path)?;
+    let handle = opened.handle()?;
+    let works = || -> Result<(), Box<dyn Error>> {
+        assert_eq!(Image::attach(&handle)?.load::<Model>()?, model(3000));
+        assert_eq!(opened.handle()?, handle);
+        Ok(())
+    };
+    let file = std::fs::File::options().write(true).open(&path)?;
+    file.set_modified(std::time::SystemTime::UNIX_EPOCH)?;
+    works()?;
+    if cfg!(target_os = "linux") {
+        std::fs::rename(&path, dir.path().join("elsewhere"))?;
+        works()?;
+        share(&model(10), &Backing::Auto)?.save(&path)?;
+        works()?;
+        std::fs::remove_file(dir.path().join("elsewhere"))?;
+        works()?;
+    }
     Ok(())
 }
 
