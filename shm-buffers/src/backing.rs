@@ -56,6 +56,20 @@ impl fmt::Display for BackingKind {
     }
 }
 
+/// Whether the core dump of a process that crashes contains a segment.
+///
+/// Segments are excluded on Linux, in each process that maps them, or a worker that crashes would leave a core as large as
+/// the model. (Without that, the kernel's default, `coredump_filter` 0x33, includes memory without a name: `memfd` and files
+/// that were unlinked, as [`Backing::Anonymous`] and [`Backing::File`] make them. It leaves out named memory and other
+/// files.) [`Segment::core_dump`](crate::Segment::core_dump) changes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum CoreDump {
+    /// The core contains the segment, if the kernel's filter lets it.
+    Include,
+    /// It does not.
+    Exclude,
+}
+
 /// The pages that memory is made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]

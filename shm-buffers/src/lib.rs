@@ -48,7 +48,7 @@ mod tensors;
 mod views;
 
 #[cfg(not(loom))]
-pub use backing::{Backing, BackingKind, Pages};
+pub use backing::{Backing, BackingKind, CoreDump, Pages};
 #[cfg(not(loom))]
 pub use buffer::{Buffer, MAX_ALIGN};
 #[cfg(not(loom))]

@@ -18,8 +18,7 @@ impl Image {
     /// copies the file, and is right unless the model is larger than memory or only parts of it are read.
     ///
     /// Its bytes are judged when they are used; [`verify`](Self::verify) reads them all. A [handle](Self::handle) leads to
-    /// this very file, on Linux also when its name was removed or given to another file meanwhile; elsewhere attaching then
-    /// fails.
+    /// this very file, on Linux also after its name was removed or given to another file; elsewhere attaching then fails.
     ///
     /// # Safety
     /// No process writes to the file or shortens it while it is mapped: until this image, its clones and the models

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::backing::{Backing, BackingKind, Pages};
+use crate::backing::{Backing, BackingKind, CoreDump, Pages};
 use crate::copy;
 use crate::error::{AttachError, CreateError, FreezeError};
 use crate::os::{self, Access, Locator, Mapping, OpenFile, Store};
@@ -38,6 +38,7 @@ impl SegmentMut {
     /// [`CreateError::NoSpace`] with the numbers when it is too large, before anything is touched.
     pub fn create(backing: &Backing, len: usize) -> Result<Self, CreateError> {
         let (store, mapping) = os::create(backing, len)?;
+        exclude(&mapping);
         Ok(Self { store, mapping, len })
     }
 
@@ -67,6 +68,7 @@ impl SegmentMut {
                 self[len..kept].fill(0);
             }
             os::resize(&mut self.store, &mut self.mapping, len)?;
+            exclude(&self.mapping);
             self.len = len;
         }
         Ok(())
@@ -125,12 +127,14 @@ impl SegmentMut {
             len,
             source,
         })?;
-        Ok(Segment(Arc::new(Inner {
-            origin: Origin::Made(store),
-            mapping,
-            len,
-        })))
+        Ok(Segment::of(Origin::Made(store), mapping, len))
     }
+}
+
+/// Keeps a mapping out of core dumps, as far as the system can.
+fn exclude(mapping: &Mapping) {
+    // Where it can't, a core is larger, which is no reason to fail.
+    drop(mapping.dump(CoreDump::Exclude));
 }
 
 impl std::ops::Deref for SegmentMut {
@@ -201,20 +205,38 @@ impl Segment {
     /// When the owner is gone or can't be reached.
     pub fn attach(handle: &SegmentHandle) -> Result<Self, AttachError> {
         let mapping = os::attach(&handle.locator, handle.len, Access::ReadOnly)?;
-        Ok(Self(Arc::new(Inner {
-            origin: Origin::Attached,
-            mapping,
-            len: handle.len,
-        })))
+        Ok(Self::of(Origin::Attached, mapping, handle.len))
     }
 
     /// The segment of a mapped file. The caller sees to it that no process changes the file: see [`crate::Image::open`].
     pub(crate) fn of_file(file: OpenFile, mapping: Mapping) -> Self {
-        Self(Arc::new(Inner {
-            len: file.len(),
-            origin: Origin::File(file),
-            mapping,
-        }))
+        let len = file.len();
+        Self::of(Origin::File(file), mapping, len)
+    }
+
+    fn of(origin: Origin, mapping: Mapping, len: usize) -> Self {
+        exclude(&mapping);
+        Self(Arc::new(Inner { origin, mapping, len }))
+    }
+
+    /// Decides whether a core dump of this process contains the segment: it does not, by default. Other processes that map
+    /// the segment are not affected. Of a model, each [`Buffer`](crate::Buffer) knows its [segment](crate::Buffer::segment).
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use shm_buffers::{Backing, CoreDump, SegmentMut};
+    ///
+    /// let segment = SegmentMut::create(&Backing::Auto, 5)?.freeze()?;
+    /// if cfg!(target_os = "linux") {
+    ///     segment.core_dump(CoreDump::Include)?; // to look at it in a debugger
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// When the system refuses; it is [`Unsupported`](std::io::ErrorKind::Unsupported) where the system is not Linux.
+    pub fn core_dump(&self, dump: CoreDump) -> std::io::Result<()> {
+        self.0.mapping.dump(dump)
     }
 
     /// The pages that its memory is made of; `None` for an attached segment.

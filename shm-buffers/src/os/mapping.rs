@@ -5,6 +5,8 @@ use std::ptr::NonNull;
 
 use memmap2::MmapRaw;
 
+use crate::backing::CoreDump;
+
 /// Memory mapped into this process, page-aligned, for as long as this value lives.
 pub(crate) struct Mapping {
     start: NonNull<u8>,
@@ -84,6 +86,23 @@ impl Mapping {
         return mmap.advise(memmap2::Advice::HugePage);
         #[cfg(not(target_os = "linux"))]
         Err(std::io::ErrorKind::Unsupported.into())
+    }
+
+    /// Decides whether a core dump of this process contains the memory.
+    pub(crate) fn dump(&self, dump: CoreDump) -> std::io::Result<()> {
+        #[cfg(target_os = "linux")]
+        {
+            let Owner::Mmap(mmap) = &self.owner;
+            mmap.advise(match dump {
+                CoreDump::Exclude => memmap2::Advice::DontDump,
+                CoreDump::Include => memmap2::Advice::DoDump,
+            })
+        }
+        #[cfg(not(target_os = "linux"))]
+        {
+            let _ = dump;
+            Err(std::io::ErrorKind::Unsupported.into())
+        }
     }
 
     /// The bytes, for memory that nobody writes any more.

@@ -4,6 +4,7 @@
 mod backings;
 #[cfg(any(unix, windows))]
 mod children;
+mod dumps;
 mod faults;
 mod growing;
 mod hostile;

@@ -4,7 +4,7 @@ use std::error::Error;
 
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
-use shm_buffers::{Backing, load_npy, load_safetensors};
+use shm_buffers::{Backing, Buffer, Image, load_npy, load_safetensors, share};
 use shm_buffers::{OpenError, Order, Segment, SegmentMut, Tensor, TensorError, Tensors};
 
 use crate::mapped;
@@ -98,6 +98,28 @@ fn a_misaligned_tensor_is_refused_and_copied_when_asked() -> Result<(), Box<dyn 
     );
     let copy = tensors.get("f").ok_or("no f")?.to_buffer::<f32>()?;
     assert_eq!(copy[..], [1.5, -2.5]);
+    Ok(())
+}
+
+#[test]
+fn a_mapped_buffer_is_shared_without_a_copy() -> Result<(), Box<dyn Error>> {
+    let dir = tempfile::tempdir()?;
+    let path = dir.path().join("numbers.npy");
+    let numbers: Vec<f64> = (0..100_000).map(f64::from).collect();
+    let header = "{'descr': '<f8', 'fortran_order': False, 'shape': (100000,), }";
+    std::fs::write(&path, npy(1, header, bytemuck::cast_slice(&numbers)))?;
+    for tensor in [load_npy(&path, &Backing::Auto)?, mapped::open_npy(&path)?] {
+        let image = share(&tensor.buffer::<f64>()?, &Backing::Auto)?;
+        assert!(image.segment().len() < 10_000);
+        std::fs::rename(&path, dir.path().join("elsewhere"))?;
+        let attached = Image::attach(&image.handle()?);
+        let theirs = attached.and_then(|image| image.load::<Buffer<f64>>());
+        std::fs::rename(dir.path().join("elsewhere"), &path)?;
+        match cfg!(target_os = "linux") {
+            true => assert_eq!(theirs?[..], numbers),
+            false => drop(theirs),
+        }
+    }
     Ok(())
 }
 
