@@ -265,6 +265,8 @@ impl<'a> Text<'a> {
                 return Err(format!("it has more than {MAX_DIMENSIONS} dimensions"));
             }
             shape.push(n);
+            // As Python 2 wrote long integers; without white space, as it did.
+            self.0 = self.0.strip_prefix('L').unwrap_or(self.0);
             if !self.take(",") {
                 self.expect(")")?;
                 break;
@@ -297,6 +299,10 @@ mod tests {
                 header("|u1", Order::C, &[3]),
             ),
             (
+                "{'descr': '<f8', 'fortran_order': False, 'shape': (3L, 4L), }\n",
+                header("<f8", Order::C, &[3, 4]),
+            ),
+            (
                 "{\"shape\":(),\"fortran_order\":False,\"descr\":\">i8\"}",
                 header(">i8", Order::C, &[]),
             ),
@@ -322,6 +328,9 @@ mod tests {
             "{'descr': '<f4', 'fortran_order': True, 'shape': (1,), 'more': 1}",
             "{'descr': '<f4', 'fortran_order': True, 'shape': (1,)} import os",
             "{'descr': '<f4', 'fortran_order': True, 'fortran_order': True, 'shape': (1,)}",
+            "{'descr': '<f4', 'fortran_order': True, 'shape': (1LL,)}",
+            "{'descr': '<f4', 'fortran_order': True, 'shape': (L,)}",
+            "{'descr': '<f4', 'fortran_order': True, 'shape': (1 L,)}",
             "{'descr': [[, 'fortran_order': True, 'shape': (1,)}",
         ] {
             assert!(Header::parse(text).is_err(), "{text}");

@@ -165,6 +165,11 @@ fn numpy_arrays_that_no_buffer_can_be() -> Result<(), Box<dyn Error>> {
         Ok(Tensor::from_npy(&segment(&npy(version, &header, data))?, "x"))
     };
     assert!(read(1, "'|u1'", "(4,)", &[0; 4])?.is_ok());
+    // By NumPy in Python 2.
+    assert_eq!(
+        read(1, "'|u1'", "(4L,)", &[0; 4])?.map(|tensor| tensor.shape().to_vec())?,
+        [4]
+    );
     let big = read(1, "'>f4'", "(1,)", &[0; 4])?;
     assert!(
         matches!(&big, Err(OpenError::BigEndian { descr, .. }) if descr == ">f4"),
