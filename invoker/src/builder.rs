@@ -378,7 +378,8 @@ where
     /// Shares the model and starts the workers; returns when all are ready.
     ///
     /// # Errors
-    /// When there is no room for the model, or workers can't start.
+    /// When there is no room for the model, workers can't start, or the path of a [`trace`](Self::trace) leads to anything but a
+    /// regular file.
     pub fn build(self) -> Result<Invoker<M, T, R>, Error> {
         let begun = Instant::now();
         let settings = self.settings()?;
@@ -390,6 +391,13 @@ where
             trace,
             ..
         } = self;
+        // Now, not after hours of work.
+        if let Some(path) = &trace {
+            shm_buffers::check_replaceable(path).map_err(|error| Error::Os {
+                step: "write the trace",
+                source: error.into(),
+            })?;
+        }
         let (label, reporter) = match progress {
             None => (String::new(), None),
             Some((label, Some(reporter))) => (label, Some(reporter)),

@@ -70,7 +70,7 @@ pub use region::Region;
 #[cfg(not(loom))]
 pub use region::RegionHandle;
 #[cfg(not(loom))]
-pub use replace::{SaveError, replace_file};
+pub use replace::{SaveError, check_replaceable, replace_file};
 #[cfg(not(loom))]
 pub use room::Room;
 #[cfg(not(loom))]

@@ -47,6 +47,20 @@ pub fn replace_file(
     replace(path.as_ref(), None, write)
 }
 
+/// Reports early what [`replace_file`] would refuse: a path that leads to anything but a regular file, or to nothing in a
+/// directory that exists.
+///
+/// # Errors
+/// As [`replace_file`].
+pub fn check_replaceable(path: impl AsRef<Path>) -> Result<(), SaveError> {
+    let path = path.as_ref();
+    check(path)?;
+    match fs::metadata(directory(path)) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(failed("make a file beside", path)(error)),
+    }
+}
+
 /// As [`replace_file`], with the permissions of the new file (Unix).
 pub(crate) fn replace(
     path: &Path,

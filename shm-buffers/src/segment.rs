@@ -199,7 +199,8 @@ impl Segment {
         })
     }
 
-    /// Maps a segment of another (or this) process, read-only, in time independent of its size.
+    /// Maps a segment of another (or this) process, read-only, in time independent of its size. The handle of a mapped file
+    /// comes with the promise of the process that [opened](crate::Image::open) it: no process changes the file.
     ///
     /// # Errors
     /// When the owner is gone or can't be reached.

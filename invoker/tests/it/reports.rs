@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use invoker::{Executor, Invoker, Report, Timing, Workers};
+use invoker::{Error, Executor, Invoker, Report, Timing, Workers};
 use serde_json::Value;
 
 fn nap(_: &(), ms: u64) {
@@ -75,10 +75,16 @@ fn a_trace_is_not_written_through_a_symbolic_link() {
     let (target, link) = (dir.path().join("target"), dir.path().join("link"));
     std::fs::write(&target, "precious").expect("the directory is writable");
     std::os::unix::fs::symlink(&target, &link).expect("the directory is writable");
-    let builder = Invoker::builder(|_: &(), n: u64| n)
-        .model(())
-        .executor(Executor::InProcess);
-    let invoker = builder.build().expect("it builds");
+    let builder = || {
+        Invoker::builder(|_: &(), n: u64| n)
+            .model(())
+            .executor(Executor::InProcess)
+    };
+    for path in [&*link, dir.path(), &dir.path().join("no/such/file")] {
+        let refused = builder().trace(path).build().map(drop);
+        assert!(matches!(refused, Err(Error::Os { .. })), "{refused:?}");
+    }
+    let invoker = builder().build().expect("it builds");
     let report = invoker.finish().expect("it ends well");
     let refused = report.write_trace(&link).expect_err("it is a link");
     assert_eq!(refused.kind(), std::io::ErrorKind::InvalidInput);
