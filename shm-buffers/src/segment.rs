@@ -133,7 +133,7 @@ impl SegmentMut {
 
 /// Keeps a mapping out of core dumps, as far as the system can.
 fn exclude(mapping: &Mapping) {
-    // Where it can't, a core is larger, which is no reason to fail.
+    // A system that refuses makes cores larger, and nothing else.
     drop(mapping.dump(CoreDump::Exclude));
 }
 
