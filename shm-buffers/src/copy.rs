@@ -12,9 +12,11 @@ use crate::os;
 
 /// Below this many bytes a thread costs more than it does.
 const PER_THREAD: usize = 1 << 20;
-/// What a thread takes at a time, and how much of a source it keeps until it is released: a `share_move` needs the
-/// model's size plus this for each core. Large enough that taking and releasing cost next to nothing.
+/// Bytes that a thread takes at a time, and keeps of a source until they are released. Large enough that taking and
+/// releasing cost next to nothing.
 const WINDOW: usize = 1 << 20;
+/// Threads of one move, so that its windows stay small on machines with many cores.
+const MOVERS: usize = 16;
 /// Below this many bytes a system call costs more than it saves.
 const WORTH_WRITING: usize = 64 << 10;
 
@@ -55,12 +57,18 @@ pub(crate) fn copy(target: &mut [u8], source: &[u8], write: impl Fn(usize, &[u8]
 /// If the lengths differ.
 pub(crate) fn moving(target: &mut [u8], source: &mut [u8], write: impl Fn(usize, &[u8]) -> bool + Sync) {
     assert_eq!(target.len(), source.len());
-    let threads = threads_for(target.len());
+    let threads = threads_for(target.len()).min(MOVERS);
     let windows = target.chunks_mut(WINDOW).zip(source.chunks_mut(WINDOW));
     each(threads, windows, |how, start, (target, source)| {
         fill(how, start, target, source, &write);
         os::release_pages(source);
     });
+}
+
+/// Bytes that a move of `len` bytes has in both places at most: a window for each thread, and its neighbour on the same
+/// huge page, which comes back with it.
+pub(crate) fn moving_window(len: usize) -> u64 {
+    (2 * threads_for(len).min(MOVERS) * WINDOW) as u64
 }
 
 /// How a thread fills memory.

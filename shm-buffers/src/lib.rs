@@ -9,6 +9,7 @@
 //!   files, and those of other programs ([`open_safetensors`], [`open_npy`]) are buffers by name.
 //! - [`Region`], [`ring`] and [`slots`]: memory that several processes write at once, as single-producer rings of
 //!   byte frames and as atomic numbers; [`claims`]: work that was given may be taken back.
+//! - [`limits`] and [`Room`]: what memory limits leave, and the other limits that segments meet.
 //! - Features `ndarray`, `sprs` and `arrow`: arrays with any number of axes, sparse matrices and Arrow arrays over buffers.
 //!
 //! This crate knows nothing of processes, pools, tracing or terminals.
@@ -25,6 +26,8 @@ mod copy;
 #[cfg(not(loom))]
 mod error;
 mod layout;
+#[cfg(not(loom))]
+pub mod limits;
 #[cfg(not(loom))]
 mod model;
 #[cfg(not(loom))]

@@ -14,6 +14,7 @@ use super::seekable::{self, Compression};
 use super::spread;
 use crate::backing::Backing;
 use crate::error::AttachError;
+use crate::limits::SizeLimited;
 use crate::os;
 use crate::segment::{Segment, SegmentHandle, SegmentMut};
 
@@ -143,7 +144,14 @@ impl Image {
                 .set_permissions(mode)
                 .map_err(failed("set the mode of"))?;
         }
-        let out = file.as_file_mut();
+        #[cfg(feature = "zstd")]
+        let plain = options.compression.is_none();
+        #[cfg(not(feature = "zstd"))]
+        let plain = true;
+        if plain {
+            os::admit_write(file.as_file(), bytes.len()).map_err(failed("write"))?;
+        }
+        let out = &mut SizeLimited::new(file.as_file_mut());
         #[cfg(feature = "zstd")]
         let written = match options.compression {
             Some(compression) => {
@@ -157,7 +165,7 @@ impl Image {
         #[cfg(not(feature = "zstd"))]
         let written = write_plain(out, &first(BLOCK), bytes);
         written.map_err(failed("write"))?;
-        out.sync_all().map_err(failed("write to the disk"))?;
+        file.as_file().sync_all().map_err(failed("write to the disk"))?;
         // Not `NamedTempFile::persist`: on Windows only `rename` replaces a file that somebody has open or mapped.
         let finished = file
             .into_temp_path()
@@ -247,7 +255,7 @@ impl Image {
     }
 }
 
-fn write_plain(out: &mut File, first: &[u8], bytes: &[u8]) -> io::Result<()> {
+fn write_plain(out: &mut impl Write, first: &[u8], bytes: &[u8]) -> io::Result<()> {
     out.write_all(first)?;
     out.write_all(&bytes[first.len()..])
 }

@@ -9,7 +9,7 @@ use std::time::UNIX_EPOCH;
 use memmap2::MmapOptions;
 use serde::{Deserialize, Serialize};
 
-use super::{Locator, Mapping};
+use super::{Locator, Mapping, space};
 use crate::error::AttachError;
 
 /// What tells one state of a file from another: a file that was replaced or rewritten since has another.
@@ -79,11 +79,7 @@ pub(super) fn attach(path: &Path, identity: &FileIdentity, len: usize) -> Result
         true => options.map_anon().map(Into::into),
         false => options.map_raw_read_only(&file),
     };
-    let mmap = mmap.map_err(|source| AttachError::Map {
-        what: what(),
-        len,
-        source,
-    })?;
+    let mmap = mmap.map_err(|source| space::map_failed(what(), len, source))?;
     Ok(Mapping::from_mmap(mmap))
 }
 

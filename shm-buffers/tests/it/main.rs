@@ -8,6 +8,7 @@ mod faults;
 mod growing;
 mod hostile;
 mod images;
+mod limits;
 mod models;
 mod rings;
 mod scarcity;
