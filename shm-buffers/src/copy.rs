@@ -24,15 +24,11 @@ const WORTH_WRITING: usize = 64 << 10;
 pub(crate) fn in_parallel<T: Send>(target: &mut [T], work: impl Fn(usize, &mut [T]) + Sync) {
     let threads = threads_for(size_of_val(target));
     let chunk = chunk_for(target.len(), threads, size_of::<T>());
-    let work = &work;
-    thread::scope(|scope| {
-        let mut parts = target.chunks_mut(chunk).enumerate();
-        let mine = parts.next();
-        for (index, part) in parts {
-            scope.spawn(move || work(index * chunk, part));
-        }
-        if let Some((_, part)) = mine {
-            work(0, part);
+    let parts = Mutex::new(target.chunks_mut(chunk).enumerate());
+    let next = || parts.lock().ok().and_then(|mut parts| parts.next());
+    with_helpers(threads - 1, || {
+        while let Some((index, part)) = next() {
+            work(index * chunk, part);
         }
     });
 }
@@ -100,12 +96,28 @@ fn each<W: Send>(
             work(how, index * WINDOW, window);
         }
     };
+    let touch = || run(Fill::Touch);
     thread::scope(|scope| {
-        for _ in 1..threads {
-            scope.spawn(|| run(Fill::Touch));
-        }
+        helpers(scope, threads - 1, &touch);
         run(Fill::Write);
     });
+}
+
+/// Runs `work` in this thread and in `count` others.
+fn with_helpers(count: usize, work: impl Fn() + Sync) {
+    thread::scope(|scope| {
+        helpers(scope, count, &work);
+        work();
+    });
+}
+
+/// Starts up to `count` threads that run `work`. Where a limit forbids more threads, there are fewer.
+fn helpers<'scope>(scope: &'scope thread::Scope<'scope, '_>, count: usize, work: &'scope (impl Fn() + Sync)) {
+    for _ in 0..count {
+        if thread::Builder::new().spawn_scoped(scope, work).is_err() {
+            return;
+        }
+    }
 }
 
 fn threads_for(bytes: usize) -> usize {

@@ -384,3 +384,26 @@ fn an_address_space_limit_is_an_error_with_its_name() {
     assert_names(&error, &words);
     println!("all well");
 }
+
+/// Where threads can't be made, the caller's thread does the work.
+#[test]
+fn copies_do_without_threads() {
+    const TEST: &str = "limits::copies_do_without_threads";
+    if children::part().is_none() {
+        return again(TEST, "threads");
+    }
+    children::watchdog(60);
+    let model = model_of(32 * MIB);
+    let status = fs::read_to_string("/proc/self/statm").expect("there is one");
+    let pages: u64 = status
+        .split(' ')
+        .next()
+        .and_then(|n| n.parse().ok())
+        .expect("a number");
+    // Enough for the copy, not for it and the stack of another thread.
+    set_limit(Resource::As, pages * 4096 + (33 << 20));
+    let image = shm_buffers::share(&model, &Backing::Anonymous).expect("it fits");
+    set_limit(Resource::As, pages * 4096 + (100 << 20));
+    assert!(image.load::<Buffer<u64>>().expect("it is an image") == model);
+    println!("all well");
+}
