@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::{fs, io};
 
+use shm_buffers::limits::{CgroupVersion, Cgroups, Controller};
+
 use crate::entry;
 use crate::init;
 use crate::os;
@@ -54,7 +56,7 @@ impl Surroundings {
                     .find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
                 listed(list?)
             }),
-            quota: read("/proc/self/cgroup").and_then(|groups| quota(&groups, Path::new("/sys/fs/cgroup"))),
+            quota: quota(&Cgroups::of_this_process()),
             open_files: limit("Max open files"),
             files: fs::read_dir("/proc/self/fd")
                 .ok()
@@ -107,36 +109,19 @@ fn physical(text: &str) -> Option<usize> {
     (!cores.is_empty()).then_some(cores.len())
 }
 
-/// The least quota of the enclosing control groups (cgroups(7), both versions), in processors.
-fn quota(groups: &str, root: &Path) -> Option<f64> {
-    let mut least: Option<f64> = None;
-    for line in groups.lines() {
-        let mut parts = line.splitn(3, ':').skip(1);
-        let (Some(controllers), Some(path)) = (parts.next(), parts.next()) else {
-            continue;
-        };
-        let first = controllers.is_empty();
-        let root = match first {
-            true => root.to_owned(),
-            false if controllers.split(',').any(|it| it == "cpu") => root.join("cpu"),
-            false => continue,
-        };
-        let mut dir = root.join(path.trim_start_matches('/'));
-        while dir.starts_with(&root) {
-            let read = |name: &str| fs::read_to_string(dir.join(name)).ok();
-            let text = match first {
-                true => read("cpu.max"),
-                false => read("cpu.cfs_quota_us")
-                    .zip(read("cpu.cfs_period_us"))
-                    .map(|(q, p)| format!("{q} {p}")),
-            };
-            if let Some(here) = text.and_then(|text| share(&text)) {
-                least = Some(least.map_or(here, |least| least.min(here)));
-            }
-            dir.pop();
+/// The least quota of the enclosing cgroups, in processors.
+fn quota(groups: &Cgroups) -> Option<f64> {
+    let groups = groups.enclosing(Controller::Cpu);
+    let quotas = groups.iter().filter_map(|group| match group.version {
+        CgroupVersion::V1 => {
+            let (quota, period) = group
+                .read("cpu.cfs_quota_us")
+                .zip(group.read("cpu.cfs_period_us"))?;
+            share(&format!("{quota} {period}"))
         }
-    }
-    least
+        CgroupVersion::V2 => share(&group.read("cpu.max")?),
+    });
+    quotas.reduce(f64::min)
 }
 
 /// `quota period`, where the quota may be `max` or -1.
@@ -172,13 +157,33 @@ mod tests {
     #[test]
     fn the_narrowest_quota_counts() {
         let root = std::env::temp_dir().join(format!("quota-{}", std::process::id()));
-        let inner = root.join("a/b");
-        fs::create_dir_all(&inner).unwrap();
-        fs::write(root.join("a/cpu.max"), "150000 100000\n").unwrap();
-        fs::write(inner.join("cpu.max"), "max 100000\n").unwrap();
-        let found = quota("0::/a/b\n", &root);
-        fs::remove_dir_all(&root).unwrap();
-        assert_eq!(found, Some(1.5));
+        let quota_of = |mounts: &str, groups: &str, files: &[(&str, &str)]| {
+            let all = [("proc/self/mountinfo", mounts), ("proc/self/cgroup", groups)];
+            for (path, text) in all.iter().chain(files) {
+                let path = root.join(path);
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                fs::write(path, text).unwrap();
+            }
+            let found = quota(&Cgroups::below(&root));
+            fs::remove_dir_all(&root).unwrap();
+            found
+        };
+        let v2 = [
+            ("sys/fs/cgroup/a/cpu.max", "150000 100000\n"),
+            ("sys/fs/cgroup/a/b/cpu.max", "max 100000\n"),
+        ];
+        let mounts = "30 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n";
+        assert_eq!(quota_of(mounts, "0::/a/b\n", &v2), Some(1.5));
+        let v1 = [
+            ("sys/fs/cgroup/cpu,cpuacct/a/cpu.cfs_quota_us", "-1\n"),
+            ("sys/fs/cgroup/cpu,cpuacct/a/cpu.cfs_period_us", "100000\n"),
+            ("sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us", "50000\n"),
+            ("sys/fs/cgroup/cpu,cpuacct/cpu.cfs_period_us", "100000\n"),
+        ];
+        // As in a container: a part of the hierarchy, where systemd mounts it.
+        let mounts = "32 31 0:29 /docker/ab /sys/fs/cgroup/cpu,cpuacct ro - cgroup cgroup rw,cpu,cpuacct\n";
+        assert_eq!(quota_of(mounts, "1:cpu,cpuacct:/docker/ab/a\n", &v1), Some(0.5));
+        assert_eq!(quota_of("", "", &[]), None);
     }
 
     #[test]

@@ -27,6 +27,18 @@ pub enum Backing {
     File(PathBuf),
 }
 
+impl Backing {
+    /// Where memory of this backing is; `None` where that is chosen later.
+    pub(crate) fn kind(&self) -> Option<BackingKind> {
+        match self {
+            Self::Anonymous | Self::HugePages => Some(BackingKind::Anonymous),
+            Self::Named => Some(BackingKind::Named),
+            Self::File(_) => Some(BackingKind::File),
+            Self::Auto => None,
+        }
+    }
+}
+
 /// Where the memory of a segment is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]

@@ -12,9 +12,11 @@ use crate::os;
 
 /// Below this many bytes a thread costs more than it does.
 const PER_THREAD: usize = 1 << 20;
-/// What a thread takes at a time, and how much of a source it keeps until it is released: a `share_move` needs the
-/// model's size plus this for each core. Large enough that taking and releasing cost next to nothing.
+/// Bytes that a thread takes at a time, and keeps of a source until they are released. Large enough that taking and
+/// releasing cost next to nothing.
 const WINDOW: usize = 1 << 20;
+/// Threads of one move, so that its windows stay small on machines with many cores.
+const MOVERS: usize = 16;
 /// Below this many bytes a system call costs more than it saves.
 const WORTH_WRITING: usize = 64 << 10;
 
@@ -22,15 +24,11 @@ const WORTH_WRITING: usize = 64 << 10;
 pub(crate) fn in_parallel<T: Send>(target: &mut [T], work: impl Fn(usize, &mut [T]) + Sync) {
     let threads = threads_for(size_of_val(target));
     let chunk = chunk_for(target.len(), threads, size_of::<T>());
-    let work = &work;
-    thread::scope(|scope| {
-        let mut parts = target.chunks_mut(chunk).enumerate();
-        let mine = parts.next();
-        for (index, part) in parts {
-            scope.spawn(move || work(index * chunk, part));
-        }
-        if let Some((_, part)) = mine {
-            work(0, part);
+    let parts = Mutex::new(target.chunks_mut(chunk).enumerate());
+    let next = || parts.lock().ok().and_then(|mut parts| parts.next());
+    with_helpers(threads - 1, || {
+        while let Some((index, part)) = next() {
+            work(index * chunk, part);
         }
     });
 }
@@ -55,12 +53,18 @@ pub(crate) fn copy(target: &mut [u8], source: &[u8], write: impl Fn(usize, &[u8]
 /// If the lengths differ.
 pub(crate) fn moving(target: &mut [u8], source: &mut [u8], write: impl Fn(usize, &[u8]) -> bool + Sync) {
     assert_eq!(target.len(), source.len());
-    let threads = threads_for(target.len());
+    let threads = threads_for(target.len()).min(MOVERS);
     let windows = target.chunks_mut(WINDOW).zip(source.chunks_mut(WINDOW));
     each(threads, windows, |how, start, (target, source)| {
         fill(how, start, target, source, &write);
         os::release_pages(source);
     });
+}
+
+/// Bytes that a move of `len` bytes has in both places at most: a window for each thread, and its neighbour on the same
+/// huge page, which comes back with it.
+pub(crate) fn moving_window(len: usize) -> u64 {
+    (2 * threads_for(len).min(MOVERS) * WINDOW) as u64
 }
 
 /// How a thread fills memory.
@@ -92,12 +96,28 @@ fn each<W: Send>(
             work(how, index * WINDOW, window);
         }
     };
+    let touch = || run(Fill::Touch);
     thread::scope(|scope| {
-        for _ in 1..threads {
-            scope.spawn(|| run(Fill::Touch));
-        }
+        helpers(scope, threads - 1, &touch);
         run(Fill::Write);
     });
+}
+
+/// Runs `work` in this thread and in `count` others.
+fn with_helpers(count: usize, work: impl Fn() + Sync) {
+    thread::scope(|scope| {
+        helpers(scope, count, &work);
+        work();
+    });
+}
+
+/// Starts up to `count` threads that run `work`. Where a limit forbids more threads, there are fewer.
+fn helpers<'scope>(scope: &'scope thread::Scope<'scope, '_>, count: usize, work: &'scope (impl Fn() + Sync)) {
+    for _ in 0..count {
+        if thread::Builder::new().spawn_scoped(scope, work).is_err() {
+            return;
+        }
+    }
 }
 
 fn threads_for(bytes: usize) -> usize {

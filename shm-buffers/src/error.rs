@@ -92,6 +92,22 @@ pub enum AttachError {
         /// The reason.
         source: io::Error,
     },
+    /// It is there, but this process may not map as much as that.
+    #[error(
+        "cannot map {what}: {needed} bytes of address space are needed, {available} are available; {hint}"
+    )]
+    AddressSpace {
+        /// The memory or file of the handle.
+        what: String,
+        /// Bytes.
+        needed: u64,
+        /// Bytes that the limit leaves.
+        available: u64,
+        /// What would help.
+        hint: &'static str,
+        /// The reason.
+        source: io::Error,
+    },
 }
 
 /// Why a model was not shared.

@@ -10,6 +10,7 @@
 //!   ([`Image::open`], [`open_safetensors`], [`open_npy`]) is `unsafe` and maps it: no process may change the file then.
 //! - [`Region`], [`ring`] and [`slots`]: memory that several processes write at once, as single-producer rings of
 //!   byte frames and as atomic numbers; [`claims`]: work that was given may be taken back.
+//! - [`limits`] and [`Room`]: what memory limits leave, and the other limits that segments meet.
 //! - Features `ndarray`, `sprs` and `arrow`: arrays with any number of axes, sparse matrices and Arrow arrays over buffers.
 //!
 //! This crate knows nothing of processes, pools, tracing or terminals.
@@ -26,6 +27,8 @@ mod copy;
 #[cfg(not(loom))]
 mod error;
 mod layout;
+#[cfg(not(loom))]
+pub mod limits;
 #[cfg(not(loom))]
 mod mapped;
 #[cfg(not(loom))]

@@ -74,7 +74,7 @@ impl Region {
     /// As [`SegmentMut::create`](crate::SegmentMut::create).
     pub fn create(backing: &Backing, bytes: usize) -> Result<Self, CreateError> {
         let len = bytes.next_multiple_of(size_of::<u64>());
-        let (store, mapping) = os::create(backing, len)?;
+        let (store, mapping) = os::create(backing, len, None)?;
         store.seal(Access::ReadWrite).map_err(|source| CreateError::Os {
             step: "seal",
             len,

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::backing::{Backing, BackingKind, CoreDump, Pages};
 use crate::copy;
 use crate::error::{AttachError, CreateError, FreezeError};
-use crate::os::{self, Access, Locator, Mapping, OpenFile, Store};
+use crate::os::{self, Access, Locator, Mapping, Moved, OpenFile, Store};
 
 /// Zeroed memory that only its owner sees, to be filled and frozen.
 ///
@@ -37,7 +37,16 @@ impl SegmentMut {
     /// # Errors
     /// [`CreateError::NoSpace`] with the numbers when it is too large, before anything is touched.
     pub fn create(backing: &Backing, len: usize) -> Result<Self, CreateError> {
-        let (store, mapping) = os::create(backing, len)?;
+        Self::create_for(backing, len, None)
+    }
+
+    /// As [`create`](Self::create), for bytes that are `moved` there: less room will do.
+    pub(crate) fn create_for(
+        backing: &Backing,
+        len: usize,
+        moved: Option<&mut Moved<'_>>,
+    ) -> Result<Self, CreateError> {
+        let (store, mapping) = os::create(backing, len, moved)?;
         exclude(&mapping);
         Ok(Self { store, mapping, len })
     }

@@ -7,6 +7,8 @@ use crate::report::bytes;
 
 /// What containers have for `/dev/shm` if nobody says otherwise.
 const CONTAINER_SHM: u64 = 64 << 20;
+/// Bytes of shared memory between a leader and each worker, rounded up.
+const WORKER_MEMORY: u64 = 1 << 20;
 /// Less memory than that is tight for any job worth its processes.
 const LITTLE_MEMORY: u64 = 256 << 20;
 
@@ -86,7 +88,7 @@ fn memory(Facts { room, sharing, .. }: &Facts) -> Vec<Finding> {
     let size = |n: Option<u64>| or_unknown(n, bytes);
     let number = |n: Option<u64>| n.map(|n| n as f64);
     let text = format!(
-        "{} available of {}, control group's limit {}",
+        "{} available of {}, cgroup's limit {}",
         size(room.available),
         size(room.memory),
         room.limit.map_or("none".to_owned(), bytes),
@@ -95,7 +97,7 @@ fn memory(Facts { room, sharing, .. }: &Facts) -> Vec<Finding> {
     let available = finding("memory", text, number(room.available)).but(
         little,
         Verdict::Limited,
-        "a larger model is refused, and workers may be killed for want of memory",
+        "a larger model is refused, and the OOM killer may kill workers",
         "free memory, raise the container's limit, or use `Backing::File`",
     );
     let text = match sharing {
@@ -127,7 +129,32 @@ fn memory(Facts { room, sharing, .. }: &Facts) -> Vec<Finding> {
         "`Backing::HugePages` has none",
         "reserve some (`sysctl vm.nr_hugepages=N`), or leave it: nothing else needs them",
     );
-    vec![available, sealing, shm, huge]
+    let most = |n: Option<u64>| n.map_or("no limit".to_owned(), bytes);
+    let file_size = finding("file-size", most(room.file_size), number(room.file_size))
+        .but(
+            room.file_size.is_some(),
+            Verdict::Limited,
+            "larger models, payloads and files are refused: on Linux the limit holds for shared memory, too",
+            "raise the limit (`ulimit -f unlimited`)",
+        )
+        .but(
+            cfg!(target_os = "linux") && room.file_size.is_some_and(|most| most < WORKER_MEMORY),
+            Verdict::Broken,
+            "no worker process can be started: it shares more memory than that with its leader",
+            "raise the limit (`ulimit -f unlimited`)",
+        );
+    let address_space = finding(
+        "address-space",
+        most(room.address_space),
+        number(room.address_space),
+    )
+    .but(
+        room.address_space.is_some(),
+        Verdict::Limited,
+        "models that do not fit are refused, and threads may not start",
+        "raise the limit (`ulimit -v unlimited`), and limit memory by a cgroup or `memory_limit` instead",
+    );
+    vec![available, sealing, shm, huge, file_size, address_space]
 }
 
 fn processes(Facts { around, .. }: &Facts) -> Vec<Finding> {
@@ -314,6 +341,17 @@ mod tests {
         });
         finds("huge-pages", Limited, "nr_hugepages", |facts| {
             facts.room.huge_free = Some(0)
+        });
+        finds("file-size", Limited, "100.0 MiB", |facts| {
+            facts.room.file_size = Some(100 << 20);
+        });
+        if cfg!(target_os = "linux") {
+            finds("file-size", Broken, "no worker process", |facts| {
+                facts.room.file_size = Some(512 << 10)
+            });
+        }
+        finds("address-space", Limited, "ulimit -v", |facts| {
+            facts.room.address_space = Some(8 << 30);
         });
         finds("cores", Limited, "by quota 1.50", |facts| {
             facts.around.quota = Some(1.5);

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use proc_pool::{Ending, Life};
 use serde_json::{Value, json};
+use shm_buffers::limits::SizeLimited;
 
 /// When what happened, from the begin of the invoker's `build`.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -29,7 +30,7 @@ const LEADER: u32 = 0;
 impl Timeline {
     pub(crate) fn write(&self, path: &Path) -> io::Result<()> {
         shm_buffers::replace_file(path, |file| {
-            let mut file = BufWriter::new(file);
+            let mut file = BufWriter::new(SizeLimited::new(file));
             let mut separator = "[\n";
             self.events(|event| {
                 file.write_all(separator.as_bytes())?;

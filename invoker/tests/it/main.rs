@@ -7,6 +7,8 @@ mod executors;
 mod forks;
 mod handles;
 mod interrupts;
+#[cfg(target_os = "linux")]
+mod limits;
 mod mapped;
 mod models;
 mod reports;

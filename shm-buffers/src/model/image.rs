@@ -18,11 +18,13 @@ use super::names::SKELETON;
 use super::options::LoadOptions;
 use super::outside::{Outside, Places};
 use super::path::Named;
-use super::scope::{self, Element, HandedOut, Part, Stored};
+use super::scope::{self, Block, Element, HandedOut, Part, Stored};
 use crate::backing::{Backing, BackingKind};
 use crate::buffer::{Buffer, MAX_ALIGN};
+use crate::copy;
 use crate::error::{LoadError, ShareError};
 use crate::model::error::VerifyError;
+use crate::os::{self, Moved};
 use crate::segment::{Content, Segment, SegmentHandle, SegmentMut};
 use crate::tensors::Tensors;
 
@@ -90,9 +92,11 @@ pub fn share<M: Serialize + ?Sized>(model: &M, backing: &Backing) -> Result<Imag
 }
 
 /// Moves `model` into shared memory: its pages are given back while they are copied, also inside one buffer, so
-/// that the peak is about the model's size plus a window of 32 MiB.
+/// that the peak is about the model's size plus a window of at most 32 MiB.
 ///
-/// A buffer that somebody else holds a clone of is copied and stays whole for him.
+/// Anonymous memory is admitted by that: the limits have to leave room for the window and for what does not come back
+/// (a buffer that has other clones is copied and stays whole for them). Named memory and files are reserved as a whole
+/// first, so they need room for all of it.
 ///
 /// # Errors
 /// As [`share`]. The model is gone then, too.
@@ -163,20 +167,38 @@ fn write(
     let places = places.encode().map_err(ShareError::Layout)?;
     let header = header::write(&tensors, places.as_deref()).map_err(ShareError::Layout)?;
 
-    let mut segment = SegmentMut::create(backing, header.len() + end)?;
+    let mut sources: Vec<Source> = order
+        .into_iter()
+        .map(|i| Source::of(std::mem::take(&mut parts[i].bytes)))
+        .collect();
+    let mut comes_back = || {
+        os::releasable(
+            &mut sources
+                .iter_mut()
+                .filter_map(Source::exclusive)
+                .map(|bytes| &*bytes),
+        )
+    };
+    let mut moved = Moved {
+        window: copy::moving_window(end),
+        comes_back: &mut comes_back,
+    };
+    let mut segment = SegmentMut::create_for(backing, header.len() + end, Some(&mut moved))?;
     segment[..header.len()].copy_from_slice(&header);
     let mut at = header.len();
-    for part in order.into_iter().map(|i| std::mem::take(&mut parts[i].bytes)) {
-        let len = part.len();
-        match part.into_exclusive() {
-            Ok(mut last) => {
-                if let Some(source) = Arc::get_mut(&mut last).and_then(|block| block.exclusive()) {
-                    segment.move_at(at, source);
-                }
+    for mut source in sources {
+        at += match &mut source {
+            Source::Shared(bytes) => {
+                segment.copy_at(at, bytes);
+                bytes.len()
             }
-            Err(shared) => segment.copy_at(at, &shared),
-        }
-        at += len;
+            Source::Exclusive(_) => {
+                let bytes = source.exclusive().unwrap_or_default();
+                let len = bytes.len();
+                segment.move_at(at, bytes);
+                len
+            }
+        };
     }
     segment[at..].copy_from_slice(&skeleton);
     Ok(Image {
@@ -185,6 +207,30 @@ fn write(
         outside: Outside::Followed { _kept: outside },
         max_header: MAX_HEADER,
     })
+}
+
+/// The bytes of a buffer that is written into an image.
+enum Source {
+    /// Heap memory that nothing else refers to: its pages are given back.
+    Exclusive(Arc<dyn Block>),
+    /// Memory that stays.
+    Shared(Buffer<u8>),
+}
+
+impl Source {
+    fn of(bytes: Buffer<u8>) -> Self {
+        match bytes.into_exclusive() {
+            Ok(block) => Self::Exclusive(block),
+            Err(shared) => Self::Shared(shared),
+        }
+    }
+
+    fn exclusive(&mut self) -> Option<&mut [u8]> {
+        match self {
+            Self::Exclusive(block) => Arc::get_mut(block)?.exclusive(),
+            Self::Shared(_) => None,
+        }
+    }
 }
 
 impl Image {

@@ -1,6 +1,5 @@
 //! Images are saved.
 
-use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
 
@@ -11,6 +10,8 @@ use super::options::SaveOptions;
 #[cfg(feature = "zstd")]
 use super::seekable::{self, Compression};
 use crate::backing::Backing;
+use crate::limits::SizeLimited;
+use crate::os;
 use crate::replace::{self, SaveError};
 
 impl Image {
@@ -88,20 +89,21 @@ impl Image {
             None => bytes[..len.min(bytes.len())].into(),
         };
 
-        replace::replace(path, options.mode, |out| {
+        replace::replace(path, options.mode, |file| {
             #[cfg(feature = "zstd")]
             if let Some(compression) = options.compression {
                 let first = first(compression.frame());
                 let rest = bytes[first.len()..].chunks(compression.frame());
                 let frames: Vec<&[u8]> = std::iter::once(&*first).chain(rest).collect();
-                return seekable::encode(out, &frames, compression);
+                return seekable::encode(&mut SizeLimited::new(file), &frames, compression);
             }
-            write_plain(out, &first(BLOCK), bytes)
+            os::admit_write(file, bytes.len())?;
+            write_plain(&mut SizeLimited::new(file), &first(BLOCK), bytes)
         })
     }
 }
 
-fn write_plain(out: &mut File, first: &[u8], bytes: &[u8]) -> io::Result<()> {
+fn write_plain(out: &mut impl Write, first: &[u8], bytes: &[u8]) -> io::Result<()> {
     out.write_all(first)?;
     out.write_all(&bytes[first.len()..])
 }

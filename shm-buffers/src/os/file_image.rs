@@ -7,7 +7,7 @@ use std::path::Path;
 use memmap2::MmapOptions;
 use serde::{Deserialize, Serialize};
 
-use super::{Locator, Mapping};
+use super::{Locator, Mapping, space};
 use crate::error::AttachError;
 
 /// Which file it is, by facts that don't change when it is renamed, removed or touched.
@@ -108,11 +108,7 @@ pub(super) fn attach(path: &Path, identity: &FileIdentity, len: usize) -> Result
     if FileIdentity::of(&file).map_err(unreachable)? != *identity || found < len {
         return Err(AttachError::Replaced { what: what() });
     }
-    map(&file, len).map_err(|source| AttachError::Map {
-        what: what(),
-        len,
-        source,
-    })
+    map(&file, len).map_err(|source| space::map_failed(what(), len, source))
 }
 
 fn map(file: &File, len: usize) -> io::Result<Mapping> {

@@ -9,6 +9,7 @@ mod file_image;
 #[cfg(target_os = "linux")]
 pub(crate) mod futex;
 mod mapping;
+mod resident;
 #[cfg(unix)]
 mod sweep;
 #[cfg(unix)]
@@ -26,7 +27,8 @@ pub(crate) use file_image::{FileIdentity, OpenFile, open_regular, read_exact_at}
 pub(crate) use imp::populate;
 pub(crate) use imp::{Store, release_pages, resize};
 pub(crate) use mapping::Mapping;
-pub(crate) use space::room;
+pub(crate) use resident::releasable;
+pub(crate) use space::{Moved, admit_write, room};
 
 use serde::{Deserialize, Serialize};
 
@@ -83,8 +85,13 @@ impl std::fmt::Display for Locator {
     }
 }
 
-/// Makes zeroed memory of `len` bytes (1 at least), mapped for writing, with its space reserved.
-pub(crate) fn create(backing: &Backing, len: usize) -> Result<(Store, Mapping), CreateError> {
+/// Makes zeroed memory of `len` bytes (1 at least), mapped for writing, with its space reserved; with less room for
+/// bytes that are `moved` there.
+pub(crate) fn create(
+    backing: &Backing,
+    len: usize,
+    mut moved: Option<&mut Moved<'_>>,
+) -> Result<(Store, Mapping), CreateError> {
     let len = len.max(1);
     let candidates: &[Backing] = match backing {
         Backing::Auto => &[
@@ -96,7 +103,9 @@ pub(crate) fn create(backing: &Backing, len: usize) -> Result<(Store, Mapping), 
     };
     let mut first = None;
     for candidate in candidates {
-        match space::admit_new(candidate, len).and_then(|()| imp::create(candidate, len)) {
+        let made = space::admit_new(candidate, len, moved.as_deref_mut())
+            .and_then(|()| imp::create(candidate, len, moved.as_deref_mut()));
+        match made {
             Ok(made) => return Ok(made),
             // Tell what hinders the best one, unless it does not exist here at all.
             Err(error) => match first {

@@ -12,7 +12,7 @@ use memmap2::{MmapOptions, MmapRaw};
 use rustix::fs::{Mode, OFlags};
 
 use super::descriptors::adopted;
-use super::{Access, Locator, Mapping, space};
+use super::{Access, Locator, Mapping, Moved, space};
 use crate::backing::{Backing, BackingKind, Pages};
 use crate::error::{AttachError, CreateError};
 
@@ -71,11 +71,17 @@ impl Drop for Name {
     }
 }
 
-pub(super) fn create(backing: &Backing, len: usize) -> Result<(Store, Mapping), CreateError> {
+pub(super) fn create(
+    backing: &Backing,
+    len: usize,
+    moved: Option<&mut Moved<'_>>,
+) -> Result<(Store, Mapping), CreateError> {
+    #[cfg(not(target_os = "linux"))]
+    let _ = moved;
     let store = match backing {
         Backing::Anonymous => anonymous(len)?,
         #[cfg(target_os = "linux")]
-        Backing::HugePages => return huge::create(len),
+        Backing::HugePages => return huge::create(len, moved),
         #[cfg(not(target_os = "linux"))]
         Backing::HugePages => anonymous(len)?,
         Backing::Named => named::create(len)?,
@@ -229,12 +235,12 @@ pub(crate) fn resize(store: &mut Store, mapping: &mut Mapping, len: usize) -> Re
         return replace(store, mapping, new);
     }
     if new > old {
+        space::admit_growth((store.kind, store.pages), &store.file, old, new)?;
         match store.kind {
             BackingKind::Anonymous if store.pages == Pages::Reserved => {
                 reserve(&store.file, old, new, store.kind)?;
             }
             BackingKind::Anonymous => {
-                space::admit(&Backing::Anonymous, new - old)?;
                 store.file.set_len(new as u64).map_err(|e| failed("size", e))?;
             }
             BackingKind::Named | BackingKind::File => {
@@ -272,7 +278,7 @@ pub(super) fn memory() -> Option<u64> {
 
 /// Copies named memory to another of `len` bytes, which takes its place.
 fn replace(store: &mut Store, mapping: &mut Mapping, len: usize) -> Result<(), CreateError> {
-    let (new_store, mut new_mapping) = super::create(&Backing::Named, len)?;
+    let (new_store, mut new_mapping) = super::create(&Backing::Named, len, None)?;
     let kept = mapping.len().min(new_mapping.len());
     // SAFETY: it is mapped for writing by `create`, and nobody else knows it yet.
     let target = unsafe { new_mapping.bytes_mut() };
@@ -416,11 +422,7 @@ pub(super) fn attach(locator: &Locator, len: usize, access: Access) -> Result<Ma
     if !same || !mappable || u64::try_from(stat.st_size).is_ok_and(|size| size < len as u64) {
         return Err(AttachError::Replaced { what: what() });
     }
-    let map_failed = |source| AttachError::Map {
-        what: what(),
-        len,
-        source,
-    };
+    let map_failed = |source| space::map_failed(what(), len, source);
     #[cfg(target_os = "linux")]
     let whole = match locator {
         Locator::Descriptor {

@@ -26,7 +26,7 @@ use windows_sys::Win32::System::Memory::{
 };
 use windows_sys::Win32::System::SystemInformation::{GlobalMemoryStatusEx, MEMORYSTATUSEX};
 
-use super::{Access, Locator, Mapping};
+use super::{Access, Locator, Mapping, Moved};
 use crate::backing::{Backing, BackingKind, Pages};
 use crate::error::{AttachError, CreateError};
 
@@ -56,7 +56,11 @@ impl Drop for View {
     }
 }
 
-pub(super) fn create(backing: &Backing, len: usize) -> Result<(Store, Mapping), CreateError> {
+pub(super) fn create(
+    backing: &Backing,
+    len: usize,
+    _: Option<&mut Moved<'_>>,
+) -> Result<(Store, Mapping), CreateError> {
     let store = match backing {
         Backing::Named => named(len)?,
         Backing::File(dir) => in_directory(dir, len)?,
@@ -209,7 +213,7 @@ pub(crate) fn resize(store: &mut Store, mapping: &mut Mapping, len: usize) -> Re
         Store::Named { .. } => Backing::Named,
         Store::File { path, .. } => Backing::File(path.parent().unwrap_or(path).to_owned()),
     };
-    let (new_store, mut new_mapping) = super::create(&backing, len)?;
+    let (new_store, mut new_mapping) = super::create(&backing, len, None)?;
     let kept = mapping.len().min(new_mapping.len());
     // SAFETY: both are mapped for writing by `create`, and their owner, who lends them exclusively, has handed no
     // locator out.
@@ -344,15 +348,15 @@ pub(crate) fn release_pages(bytes: &mut [u8]) {
 #[cfg(feature = "zstd")]
 pub(crate) fn populate(_bytes: &mut [u8]) {}
 
-/// Bytes that the system can still promise: memory and paging file.
-pub(super) fn memory_available() -> Option<u64> {
+/// Bytes of the machine's memory, and bytes that the system can still promise: memory and paging file.
+pub(super) fn memory() -> Option<(u64, u64)> {
     let mut status = MEMORYSTATUSEX {
         dwLength: size_of::<MEMORYSTATUSEX>() as u32,
         ..MEMORYSTATUSEX::default()
     };
     // SAFETY: `status` is valid for writes and tells its size.
     let told = unsafe { GlobalMemoryStatusEx(&raw mut status) };
-    (told != 0).then_some(status.ullAvailPageFile)
+    (told != 0).then_some((status.ullTotalPhys, status.ullAvailPageFile))
 }
 
 /// Bytes that this user may still write to the disk of `dir`.

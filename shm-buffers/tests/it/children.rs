@@ -31,3 +31,13 @@ pub(crate) fn run(command: &mut Command) -> (std::process::ExitStatus, String) {
     let said = [output.stdout, output.stderr].concat();
     (output.status, String::from_utf8_lossy(&said).into_owned())
 }
+
+/// Aborts this process after `seconds`, so that a test that hangs fails.
+#[cfg(target_os = "linux")]
+pub(crate) fn watchdog(seconds: u64) {
+    std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_secs(seconds));
+        eprintln!("the test did not end in {seconds} s");
+        std::process::abort();
+    });
+}

@@ -1,6 +1,7 @@
 //! What the crate promises, through its public face.
 #![cfg(not(loom))]
 
+mod admission;
 mod backings;
 #[cfg(any(unix, windows))]
 mod children;

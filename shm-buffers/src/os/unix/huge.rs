@@ -4,16 +4,17 @@ use std::fs::File;
 
 use rustix::fs::{FallocateFlags, MemfdFlags, Mode, memfd_create};
 
-use super::super::{Access, Mapping, space};
+use super::super::{Access, Mapping, Moved, space};
 use super::{Store, anonymous, failed};
 use crate::backing::{Backing, BackingKind, Pages};
 use crate::error::CreateError;
+use crate::limits::FileSizeError;
 
-pub(super) fn create(len: usize) -> Result<(Store, Mapping), CreateError> {
+pub(super) fn create(len: usize, moved: Option<&mut Moved<'_>>) -> Result<(Store, Mapping), CreateError> {
     if let Some(made) = reserved(len) {
         return Ok(made);
     }
-    space::admit(&Backing::Anonymous, len)?;
+    space::admit(&Backing::Anonymous, len, moved)?;
     let mut store = anonymous(len)?;
     let mapping = store
         .map(len, Access::ReadWrite)
@@ -36,6 +37,8 @@ fn reserved(len: usize) -> Option<(Store, Mapping)> {
         name: None,
     };
     let size = store.whole_pages(len).ok()?;
+    // Whole huge pages may be too large for a file where `len` bytes are not.
+    FileSizeError::check(size as u64).ok()?;
     store.file.set_len(size as u64).ok()?;
     // Takes the pages out of the reserve; a later touch can't find it empty.
     rustix::fs::fallocate(&store.file, FallocateFlags::empty(), 0, size as u64).ok()?;

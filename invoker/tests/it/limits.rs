@@ -1,0 +1,147 @@
+//! Limits of the system: jobs that fit run, others end with an error that names the limit and the numbers.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use invoker::{Backing, Buffer, Executor, Invoker, Workers};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+const MODEL: usize = 250 << 20;
+const WORD: u64 = 0x5A5A_5A5A_5A5A_5A5A;
+
+/// A memory cgroup with a limit; removed when dropped.
+struct Group(PathBuf);
+
+impl Group {
+    fn with_limit(bytes: usize) -> Result<Self, String> {
+        let v1 = Path::new("/sys/fs/cgroup/memory");
+        let (tree, file) = match v1.is_dir() {
+            true => (v1, "memory.limit_in_bytes"),
+            false => (Path::new("/sys/fs/cgroup"), "memory.max"),
+        };
+        let group = tree.join(format!("invoker-test-{}", std::process::id()));
+        let because = |e| format!("no group with a limit can be made below {}: {e}", tree.display());
+        fs::create_dir(&group).map_err(because)?;
+        let group = Self(group);
+        fs::write(group.0.join(file), bytes.to_string()).map_err(because)?;
+        Ok(group)
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        // The kernel releases processes that have just ended a moment later.
+        for _ in 0..200 {
+            if fs::remove_dir(&self.0).is_ok() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+/// Aborts this process when a test hangs.
+fn watchdog() {
+    std::thread::spawn(|| {
+        std::thread::sleep(Duration::from_secs(120));
+        eprintln!("the test did not end in 120 s");
+        std::process::abort();
+    });
+}
+
+fn at(model: &Buffer<u64>, n: usize) -> u64 {
+    model[n]
+}
+
+#[test]
+fn a_model_moves_under_a_limit_of_1_3_times_its_size() {
+    fn leader((group, backing): (PathBuf, String)) -> String {
+        watchdog();
+        fs::write(group.join("cgroup.procs"), std::process::id().to_string()).expect("a process may join");
+        let model: Buffer<u64> = vec![WORD; MODEL / 8].into();
+        let builder = Invoker::builder(at).model(model).executor(Executor::Processes);
+        let builder = builder.workers(Workers::Count(2)).backing(match &*backing {
+            "anonymous" => Backing::Anonymous,
+            _ => Backing::Auto,
+        });
+        let invoker = builder.build().expect("a move needs a window on top");
+        let tasks = (0..MODEL / 8).step_by(100_003);
+        assert!(
+            invoker
+                .map(tasks)
+                .all(|output| output.is_ok_and(|word| word == WORD))
+        );
+        invoker.finish().expect("it ends well").to_string()
+    }
+    for backing in ["anonymous", "auto"] {
+        let group = match Group::with_limit(MODEL / 10 * 13) {
+            Ok(group) => group,
+            Err(why) => return println!("skipped: {why}"),
+        };
+        let report = invoker::run_isolated(leader, (group.0.clone(), backing.to_owned()));
+        let report = report.expect("nothing is killed");
+        assert!(
+            report.contains("250.0 MiB in anonymous memory, moved"),
+            "{report}"
+        );
+    }
+}
+
+fn limit_file_sizes(bytes: Option<u64>) {
+    let limits = getrlimit(Resource::Fsize);
+    let current = bytes.or(limits.maximum);
+    setrlimit(Resource::Fsize, Rlimit { current, ..limits }).expect("a soft limit can be changed");
+}
+
+/// The error with its sources.
+fn in_full(error: &(dyn std::error::Error + 'static)) -> String {
+    let errors = std::iter::successors(Some(error), |e| e.source());
+    errors.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+#[test]
+fn a_file_size_limit_is_an_error_of_build_task_and_trace() {
+    fn repeat(_: &Buffer<u64>, bytes: usize) -> Vec<u8> {
+        vec![7; bytes]
+    }
+    fn leader(dir: PathBuf) -> Vec<String> {
+        watchdog();
+        let model = || Buffer::from(vec![WORD; 1 << 17]);
+        let builder = || {
+            let builder = Invoker::builder(repeat)
+                .model(model())
+                .executor(Executor::Processes);
+            builder.workers(Workers::Count(1))
+        };
+        let mut errors = Vec::new();
+        // Less than the model has, less than a pool takes for itself.
+        for limit in [1000 << 10, 1 << 10, 0] {
+            limit_file_sizes(Some(limit));
+            errors.push(in_full(
+                &builder().build().map(drop).expect_err("more than the limit"),
+            ));
+        }
+        limit_file_sizes(Some(8 << 20));
+        let invoker = builder().build().expect("it fits");
+        let outputs: Vec<_> = invoker.map([10, 20 << 20, 30]).collect();
+        assert!(outputs[0].is_ok() && outputs[2].is_ok(), "{outputs:?}");
+        errors.push(in_full(outputs[1].as_ref().expect_err("more than the limit")));
+        let report = invoker.finish().expect("it ends well");
+        limit_file_sizes(Some(100));
+        let error = report
+            .write_trace(dir.join("trace.json"))
+            .expect_err("more than the limit");
+        errors.push(error.to_string());
+        errors
+    }
+    let dir = tempfile::tempdir().expect("a directory can be made");
+    let errors = invoker::run_isolated(leader, dir.path().to_owned()).expect("it is not killed");
+    assert_eq!(errors.len(), 5);
+    for error in errors {
+        assert!(
+            error.contains("RLIMIT_FSIZE") && error.contains("ulimit -f"),
+            "{error}"
+        );
+    }
+}

@@ -1,0 +1,80 @@
+//! How much memory comes back when a range of it is released.
+
+/// Bytes of `bytes` that are this process's own pages in memory, so that releasing them makes room: no zeros that were
+/// never written, no pages that are swapped out, locked, or shared with another process. Where the system does not say,
+/// all whole pages count.
+#[cfg(target_os = "linux")]
+pub(crate) fn releasable(ranges: &mut dyn Iterator<Item = &[u8]>) -> u64 {
+    use std::fs::File;
+
+    let page = rustix::param::page_size();
+    let pages = File::open("/proc/self/pagemap").ok();
+    let mut entries = vec![0; 64 << 10];
+    let mut found = 0;
+    for bytes in ranges {
+        let start = bytes.as_ptr().addr().div_ceil(page);
+        let end = (bytes.as_ptr().addr() + bytes.len()) / page;
+        let mut at = start;
+        while at < end {
+            let count = (end - at).min(entries.len() / ENTRY);
+            let entries = &mut entries[..count * ENTRY];
+            let read = pages
+                .as_ref()
+                .map(|pages| super::read_exact_at(pages, entries, (at * ENTRY) as u64));
+            found += match read {
+                Some(Ok(())) => entries.chunks_exact(ENTRY).filter(|entry| is_own(entry)).count(),
+                _ => count,
+            };
+            at += count;
+        }
+    }
+    ((found * page) as u64).saturating_sub(locked())
+}
+
+/// Bytes of a page's entry in proc_pid_pagemap(5).
+#[cfg(target_os = "linux")]
+const ENTRY: usize = 8;
+
+/// Whether an entry is that of a private page in memory which nothing else maps.
+#[cfg(target_os = "linux")]
+fn is_own(entry: &[u8]) -> bool {
+    const PRESENT: u64 = 1 << 63;
+    const SHARED: u64 = 1 << 61;
+    const EXCLUSIVE: u64 = 1 << 56;
+    let entry = entry.try_into().map_or(0, u64::from_ne_bytes);
+    entry & (PRESENT | SHARED | EXCLUSIVE) == PRESENT | EXCLUSIVE
+}
+
+/// Bytes that are locked in memory (mlock(2)): a release has no effect on them.
+#[cfg(target_os = "linux")]
+fn locked() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmLck:"));
+    let kib = line.and_then(|line| crate::limits::number(line.trim().strip_suffix("kB")?));
+    kib.map_or(0, |kib| kib.saturating_mul(1024))
+}
+
+/// See above. Elsewhere admission does not ask.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn releasable(ranges: &mut dyn Iterator<Item = &[u8]>) -> u64 {
+    ranges.map(|bytes| bytes.len() as u64).sum()
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_written_pages_come_back() {
+        const LEN: usize = 8 << 20;
+        let page = rustix::param::page_size();
+        let mut zeros = vec![0_u8; LEN];
+        let of = |bytes: &[u8]| releasable(&mut std::iter::once(bytes)) as usize;
+        assert!(of(&zeros) < LEN / 2, "they were never written");
+        zeros.fill(7);
+        let written = of(&zeros);
+        assert!((LEN - 2 * page..=LEN).contains(&written), "{written}");
+        assert_eq!((of(&zeros[..0]), of(&zeros[1..page / 2])), (0, 0));
+        assert!(of(&zeros[page..3 * page]) <= 2 * page);
+    }
+}
