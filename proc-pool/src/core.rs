@@ -5,8 +5,10 @@ mod single;
 mod snapshot;
 mod tasks;
 mod watch;
+mod withdraw;
 
 pub(crate) use watch::WEIGH;
+pub(crate) use withdraw::{Abandoned, Running};
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -14,7 +16,6 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Sender;
 use shm_buffers::slots::Slots;
 
-pub(crate) use single::Running;
 
 use crate::awake::Awake;
 use crate::error::{Cause, Fault, KillReason, PoolError, WorkerId};
@@ -91,6 +92,8 @@ pub(crate) struct Core {
     births: BTreeMap<WorkerId, Birth>,
     /// Tasks that wait for a worker: those submitted alone, and those that came back from one; the next one first.
     backlog: VecDeque<Task<Large>>,
+    /// Of those, so many at most are not wanted any more.
+    unwanted: usize,
     limits: Limits,
     supervisor: Supervisor,
     /// The time that workers' delays are measured in.
@@ -120,6 +123,7 @@ impl Core {
             jobs: Jobs::default(),
             births: BTreeMap::new(),
             backlog: VecDeque::new(),
+            unwanted: 0,
             limits,
             supervisor,
             clock: Awake::new(Instant::now()),
@@ -312,7 +316,14 @@ impl Core {
             // What it had written is still there. If it had broken its ring, that counts as unwritten.
             self.stats.answered += member.lane.drain(&mut self.jobs) as u64;
             let (settled, lost) = member.lane.settle();
-            in_task = settled.in_progress.is_some();
+            // A task that is finished in the moment before its worker is killed leaves it without one.
+            let for_task = Cause::Killed {
+                reason: KillReason::Deadline,
+            };
+            let for_handle = Cause::Killed {
+                reason: KillReason::Cancelled,
+            };
+            in_task = settled.in_progress.is_some() || [for_task, for_handle].contains(end.cause);
             told = member.lane.is_closed();
             for (job, index) in lost {
                 let fault = self.death((job, index), 1, member.expired, worker, end);
@@ -322,7 +333,8 @@ impl Core {
             if let Some(mut task) = settled.in_progress {
                 let what = (task.job, task.index);
                 task.deaths += 1;
-                if task.deaths <= self.limits.retries && !self.stopping {
+                let wanted = self.jobs.is_wanted(task.job) && !self.stopping;
+                if task.deaths <= self.limits.retries && wanted {
                     self.stats.retried += 1;
                     again = Some(task);
                 } else {
@@ -434,7 +446,7 @@ impl Core {
         match how {
             Interrupt::Finish => {}
             Interrupt::Cancel => {
-                self.take_all_back();
+                self.recall_all();
                 self.dispatch_backlog();
             }
             Interrupt::Kill => self.fail(PoolError::Interrupted),

@@ -1,14 +1,12 @@
 //! [`Decode`]: how what a worker answered becomes an output.
 
-use std::panic::{self, AssertUnwindSafe};
-
 use shm_buffers::Segment;
 
 use crate::bytes::Bytes;
 use crate::codec::Codec;
 use crate::error::Fault;
 use crate::jobs::Outcome;
-use crate::panics::message;
+use crate::panics::guarded;
 
 /// The two ways to an output: small ones lie among others, a large one has memory of its own. Two functions rather than one
 /// of either: what is small is passed in registers then.
@@ -59,7 +57,7 @@ impl<R> Decode<R> {
 /// An output that makes its type's decoder panic is that task's error, and no reason to lose the others.
 #[inline]
 fn caught<R>(decode: impl FnOnce() -> Result<R, String>) -> Result<R, Box<Fault>> {
-    panic::catch_unwind(AssertUnwindSafe(decode))
-        .unwrap_or_else(|payload| Err(format!("decoding panicked: {}", message(&*payload))))
+    guarded(decode)
+        .unwrap_or_else(|message| Err(format!("decoding panicked: {message}")))
         .map_err(|reason| Box::new(Fault::Output(reason)))
 }

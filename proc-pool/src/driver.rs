@@ -11,10 +11,12 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use crate::core::{Core, Incarnation};
+use crate::core::{Abandoned, Core, Incarnation};
 use crate::error::PoolError;
+use crate::jobs::JobKey;
 use crate::lane::{Armed, Wake};
 use crate::os::{Heard, Listener, Waker as Wakeup};
+use crate::panics::guarded;
 use crate::protocol::Spin;
 use crate::spin::{Spinner, pause};
 
@@ -98,7 +100,15 @@ impl Held<'_> {
         if let Some(core) = self.0.take() {
             drop(changed.wait_timeout(core, patience));
         }
-        woken.into_iter().for_each(Waker::wake);
+        wake_all(woken);
+    }
+}
+
+/// Wakes everything that awaits: user code, with nothing locked.
+fn wake_all(woken: Vec<Waker>) {
+    for waker in woken {
+        // Its panic concerns neither this thread nor the other wakers.
+        let _ = guarded(|| waker.wake());
     }
 }
 
@@ -123,7 +133,7 @@ impl Drop for Held<'_> {
         if let Some(mut core) = self.0.take() {
             let woken = core.jobs.take_woken();
             drop(core);
-            woken.into_iter().for_each(Waker::wake);
+            wake_all(woken);
         }
     }
 }
@@ -197,6 +207,20 @@ impl Driver {
             core = self.core();
         }
         core
+    }
+
+    /// Ends a job that nothing waits for any more. Never waits for a worker.
+    pub(crate) fn abandon(&self, job: JobKey) {
+        let abandoned = self.core().abandon(job);
+        let Some(Abandoned { job, pending }) = abandoned else {
+            return;
+        };
+        // A shutdown may wait for just those tasks.
+        if pending && self.callers.load(Ordering::SeqCst) > 0 {
+            self.nudge();
+        }
+        // Its waker's drop is user code.
+        let _ = guarded(|| drop(job));
     }
 
     /// Something changed that waiting callers, or who drives, must look at.

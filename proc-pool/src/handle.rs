@@ -11,7 +11,7 @@ use crate::core::Running;
 use crate::decode::Decode;
 use crate::driver::Driver;
 use crate::error::{Fault, TaskError};
-use crate::jobs::{Completions, JobKey};
+use crate::jobs::{Completions, JobKey, Noted};
 use crate::ledger::Kept;
 use crate::local::Single;
 use crate::payload::Payload;
@@ -30,7 +30,8 @@ pub enum Cancelled {
 
 /// The output of a task that was [submitted](crate::Pool::submit): to be waited for, or awaited in any async runtime.
 ///
-/// It outlives its pool: what was not run then has its error. Dropping it withdraws the task unless that has begun.
+/// It outlives its pool: what was not run then has its error. Dropping it withdraws the task unless a worker has begun
+/// it; the worker finishes such a task, and its output is dropped.
 #[must_use = "dropping it withdraws the task"]
 pub struct Handle<R> {
     task: u64,
@@ -162,7 +163,8 @@ impl<R> Handle<R> {
         self.stop(Running::GoesOn)
     }
 
-    /// Cancels the task; if it runs, its worker is killed and replaced. No other task is lost by that. A thread can't be
+    /// Cancels the task; if it runs, its worker is killed and replaced. No other task is lost by that: what the worker has
+    /// not begun is taken back first. A task that ends before the kill comes is cancelled all the same. A thread can't be
     /// killed: in a [`LocalPool`](crate::LocalPool) it is as [`cancel`](Self::cancel).
     pub fn kill(&self) -> Cancelled {
         self.stop(Running::IsKilled)
@@ -206,25 +208,30 @@ impl<R> InPool<R> {
     }
 
     fn poll(&self, context: &mut Context<'_>) -> Poll<Result<R, Fault>> {
-        let done = {
+        // Cloning and dropping a waker is user code: nothing is locked meanwhile.
+        let mut clone = None;
+        loop {
             let mut core = self.driver.fresh_core();
             let done = core.take_done(self.job);
-            if done.is_none() {
-                core.wake_when_done(self.job, context.waker());
+            if done.is_some() {
+                drop(core);
+                return Poll::Ready(self.read(done));
             }
-            done
-        };
-        if done.is_none() {
-            self.driver.attend();
-            return Poll::Pending;
+            let noted = core.jobs.note_waker(self.job, context.waker(), &mut clone);
+            drop(core);
+            match noted {
+                Noted::Yes => break,
+                Noted::NeedsClone => clone = Some(context.waker().clone()),
+            }
         }
-        Poll::Ready(self.read(done))
+        self.driver.attend();
+        Poll::Pending
     }
 }
 
 impl<R> Drop for InPool<R> {
     fn drop(&mut self) {
-        self.driver.core().jobs.remove(self.job);
+        self.driver.abandon(self.job);
     }
 }
 

@@ -76,10 +76,20 @@ impl Completions {
 #[derive(Debug, Default)]
 pub(crate) struct Job {
     pub(crate) done: Completions,
-    /// Its one task is not to be run any more.
+    /// Tasks that were submitted and have neither an outcome nor an error.
+    pub(crate) pending: usize,
+    /// Its one task was cancelled.
     pub(crate) withdrawn: bool,
     /// Who awaits it.
-    pub(crate) waker: Option<Waker>,
+    waker: Option<Waker>,
+}
+
+/// Whether a waker was noted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Noted {
+    Yes,
+    /// It takes a clone, which the caller makes while nothing is locked.
+    NeedsClone,
 }
 
 /// All jobs, found in constant time; the key of a job that ended never leads to another.
@@ -115,19 +125,55 @@ impl Jobs {
         }
     }
 
-    pub(crate) fn remove(&mut self, key: JobKey) {
-        if self.get(key).is_some() {
-            self.places[key.place as usize].1 = None;
-            self.free.push(key.place);
+    /// Ends the job. The caller drops it while nothing is locked: a waker's drop is the user's code.
+    #[must_use]
+    pub(crate) fn remove(&mut self, key: JobKey) -> Option<Job> {
+        self.get(key)?;
+        self.free.push(key.place);
+        self.places[key.place as usize].1.take()
+    }
+
+    /// Whether the job's tasks are still to be run.
+    #[inline]
+    pub(crate) fn is_wanted(&self, key: JobKey) -> bool {
+        let place = self.places.get(key.place as usize);
+        place.is_some_and(|(generation, job)| {
+            *generation == key.generation && job.as_ref().is_some_and(|job| !job.withdrawn)
+        })
+    }
+
+    /// `tasks` of that job were submitted.
+    #[inline]
+    pub(crate) fn submitted(&mut self, key: JobKey, tasks: usize) {
+        if let Some(job) = self.get(key) {
+            job.pending += tasks;
         }
     }
 
-    /// Something has come for that job.
+    /// What became of `tasks` of that job is known.
     #[inline]
-    pub(crate) fn came(&mut self, key: JobKey) {
-        if let Some(waker) = self.get(key).and_then(|job| job.waker.take()) {
-            self.woken.push(waker);
+    pub(crate) fn came(&mut self, key: JobKey, tasks: usize) {
+        if let Some(job) = self.get(key) {
+            job.pending = job.pending.saturating_sub(tasks);
+            let waker = job.waker.take();
+            self.woken.extend(waker);
         }
+    }
+
+    /// Notes the waker of that job. `clone` is one of `waker` if the caller has made one; it becomes the waker that the
+    /// job had before. No user code runs in here.
+    pub(crate) fn note_waker(&mut self, key: JobKey, waker: &Waker, clone: &mut Option<Waker>) -> Noted {
+        let Some(job) = self.get(key) else {
+            return Noted::Yes;
+        };
+        if job.waker.as_ref().is_some_and(|noted| noted.will_wake(waker)) {
+            return Noted::Yes;
+        }
+        if clone.is_none() {
+            return Noted::NeedsClone;
+        }
+        std::mem::swap(&mut job.waker, clone);
+        Noted::Yes
     }
 
     /// Who is to be woken.
@@ -146,12 +192,12 @@ mod tests {
         let mut jobs = Jobs::default();
         let first = jobs.add();
         let second = jobs.add();
-        jobs.remove(first);
-        assert!(jobs.get(first).is_none());
+        assert!(jobs.remove(first).is_some());
+        assert!(jobs.get(first).is_none() && !jobs.is_wanted(first) && jobs.is_wanted(second));
         let third = jobs.add();
         assert_eq!(third.place, first.place);
         assert!(jobs.get(first).is_none() && jobs.get(second).is_some() && jobs.get(third).is_some());
-        jobs.remove(first);
+        assert!(jobs.remove(first).is_none());
         assert!(jobs.get(third).is_some());
     }
 }

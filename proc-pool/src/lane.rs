@@ -159,6 +159,11 @@ impl Lane {
         self.ledger.has(job)
     }
 
+    /// Whether it has a task of that job which the worker has not begun.
+    pub(crate) fn has_unbegun(&self, job: JobKey) -> bool {
+        self.ledger.has_beyond(self.claims.begun(), job)
+    }
+
     /// Whether the worker has gone on to tasks behind that job's, whose outcome it has told then.
     pub(crate) fn has_done(&self, job: JobKey) -> bool {
         let last = self.ledger.count_answered() + self.ledger.outstanding() as u64;

@@ -54,6 +54,27 @@ pub(crate) struct Ledger<K> {
     recalled: usize,
 }
 
+/// Tasks that were taken back from a worker.
+#[derive(Debug)]
+pub(crate) struct Recalled<K> {
+    /// Those that are still wanted, in order.
+    pub(crate) back: Vec<Task<K>>,
+    /// The number of the others.
+    pub(crate) dropped: usize,
+    /// The large payloads of the others.
+    pub(crate) large: Vec<Box<K>>,
+}
+
+impl<K> Default for Recalled<K> {
+    fn default() -> Self {
+        Self {
+            back: Vec::new(),
+            dropped: 0,
+            large: Vec::new(),
+        }
+    }
+}
+
 /// What becomes of a dead worker's tasks.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Settled<K> {
@@ -171,8 +192,18 @@ impl<K> Ledger<K> {
         self.recalled > 0
     }
 
-    /// Takes back what the worker has not begun: all but its first `kept` tasks, counted since its start.
-    pub(crate) fn recall(&mut self, kept: u64) -> Vec<Task<K>> {
+    /// Whether a task of that job is there which was not taken back, beyond the worker's first `begun` tasks since its
+    /// start.
+    pub(crate) fn has_beyond(&self, begun: u64, job: JobKey) -> bool {
+        let first = begun.saturating_sub(self.answered).min(self.sent.len() as u64) as usize;
+        // What was taken back is the end of the queue.
+        let last = self.live().max(first);
+        self.sent.range(first..last).rev().any(|sent| sent.job == job)
+    }
+
+    /// Takes back what the worker has not begun: all but its first `kept` tasks, counted since its start. Of those, it
+    /// returns the ones that are `wanted`, and the number of the others.
+    pub(crate) fn recall(&mut self, kept: u64, wanted: impl Fn(JobKey) -> bool) -> Recalled<K> {
         let first = kept.saturating_sub(self.answered).min(self.sent.len() as u64) as usize;
         let mut start = self.used
             + self
@@ -180,17 +211,25 @@ impl<K> Ledger<K> {
                 .range(..first)
                 .map(|sent| sent.len as usize)
                 .sum::<usize>();
-        let mut tasks = Vec::with_capacity(self.sent.len() - first);
+        let mut recalled = Recalled::default();
         for sent in self.sent.range_mut(first..) {
             let end = start + sent.len as usize;
-            if sent.job != JobKey::NOBODY {
-                tasks.push(sent.take(&self.payloads[start..end]));
-                sent.job = JobKey::NOBODY;
+            let job = std::mem::replace(&mut sent.job, JobKey::NOBODY);
+            if job == JobKey::NOBODY {
+                // It was taken back before.
+            } else if wanted(job) {
+                recalled.back.push(Task {
+                    job,
+                    ..sent.take(&self.payloads[start..end])
+                });
+            } else {
+                recalled.dropped += 1;
+                recalled.large.extend(sent.large.take());
             }
             start = end;
         }
-        self.recalled += tasks.len();
-        tasks
+        self.recalled += recalled.back.len() + recalled.dropped;
+        recalled
     }
 
     /// The worker says that it did not begin the next one; gives it back unless it is known.
@@ -346,14 +385,14 @@ mod tests {
                     for _ in 0..answered {
                         ledger.answered();
                     }
-                    let back = ledger.recall(kept);
+                    let back = ledger.recall(kept, |_| true).back;
                     assert_eq!(back, (kept..5).map(task).collect::<Vec<_>>());
                     assert_eq!(
                         (ledger.live() as u64, ledger.has_recalled()),
                         (kept - answered, kept < 5)
                     );
                     assert_eq!(
-                        ledger.recall(answered),
+                        ledger.recall(answered, |_| true).back,
                         (answered..kept).map(task).collect::<Vec<_>>()
                     );
                     let settled = ledger.settle(started);
@@ -366,7 +405,7 @@ mod tests {
     #[test]
     fn what_the_worker_gives_back_is_as_it_was_sent() {
         let mut ledger = ledger(5);
-        assert_eq!(ledger.recall(3), [task(3), task(4)]);
+        assert_eq!(ledger.recall(3, |_| true).back, [task(3), task(4)]);
         for index in 0..3 {
             assert_eq!(ledger.returned(), Some(task(index)));
         }
@@ -406,7 +445,7 @@ mod tests {
         }
         assert_eq!(many.place(JOB), Some(1501));
         let kept = one.count_answered() + 10;
-        assert_eq!(many.recall(kept), one.recall(kept));
+        assert_eq!(many.recall(kept, |_| true).back, one.recall(kept, |_| true).back);
         assert_eq!(many.front(JOB).count(), 10);
         assert_eq!(many.front(JobKey::NOBODY).count(), 0);
     }

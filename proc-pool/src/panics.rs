@@ -62,16 +62,32 @@ pub fn catch_panic<R>(op: impl FnOnce() -> R) -> Result<R, Panic> {
     CATCHING.set(outer);
     caught.map_err(|payload| {
         let mut panic = SEEN.with_borrow_mut(Option::take).unwrap_or_default();
-        panic.message = bounded(message(&*payload), MAX_MESSAGE);
-        // Dropping any other payload may panic, too.
-        if !(payload.is::<String>() || payload.is::<&str>()) {
-            std::mem::forget(payload);
-        }
+        panic.message = thrown(payload);
         panic
     })
 }
 
-pub(crate) fn message(payload: &(dyn Any + Send)) -> String {
+/// Runs user code in a thread of the pool, or in the middle of the pool's own work: a waker, an observer, a decoder, a
+/// drop. The panic hook has printed its panic; nothing of the pool ends with it.
+///
+/// # Errors
+/// The panic's message.
+#[inline]
+pub(crate) fn guarded<R>(user: impl FnOnce() -> R) -> Result<R, String> {
+    panic::catch_unwind(AssertUnwindSafe(user)).map_err(|payload| thrown(payload))
+}
+
+/// The message of a panic's payload, which is not dropped if that may panic, too.
+#[cold]
+fn thrown(payload: Box<dyn Any + Send>) -> String {
+    let message = bounded(message(&*payload), MAX_MESSAGE);
+    if !(payload.is::<String>() || payload.is::<&str>()) {
+        std::mem::forget(payload);
+    }
+    message
+}
+
+fn message(payload: &(dyn Any + Send)) -> String {
     let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
     let text = text.or_else(|| payload.downcast_ref::<String>().cloned());
     text.unwrap_or_else(|| "a value that is no string".to_owned())

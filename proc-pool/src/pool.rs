@@ -185,19 +185,18 @@ impl BytePool {
     /// `deadline` from now.
     ///
     /// # Errors
-    /// The pool's failure, if it had failed.
+    /// The pool's failure, if it has failed, before or meanwhile.
     pub fn shutdown(self, deadline: Duration) -> Result<Stats, PoolError> {
-        let failure = self.driver.core().failure().cloned();
         let deadline = Instant::now().checked_add(deadline);
         self.driver.wait(deadline, |core| {
             (core.is_idle() || core.failure().is_some()).then_some(())
         });
         self.driver.core().close();
         self.driver.wait(deadline, |core| core.all_gone().then_some(()));
-        let stats = self.stats();
-        match failure {
-            Some(error) => Err(error),
-            None => Ok(stats),
+        let core = self.driver.core();
+        match core.failure() {
+            Some(error) => Err(error.clone()),
+            None => Ok(core.stats),
         }
     }
 }
@@ -317,7 +316,7 @@ impl<T, R> Pool<T, R> {
     /// `deadline` from now.
     ///
     /// # Errors
-    /// The pool's failure, if it had failed.
+    /// The pool's failure, if it has failed, before or meanwhile.
     pub fn shutdown(self, deadline: Duration) -> Result<Stats, PoolError> {
         self.bytes.shutdown(deadline)
     }

@@ -14,7 +14,7 @@ impl Core {
         self.stats.faulted += 1;
         if let Some(it) = self.jobs.get(job) {
             it.done.fault(index, fault);
-            self.jobs.came(job);
+            self.jobs.came(job, 1);
         }
     }
 
@@ -33,6 +33,7 @@ impl Core {
         let cancelled = || self.is_cancelled().then_some(PoolError::Interrupted);
         if let Some(error) = self.failure.clone().or_else(cancelled) {
             self.stats.submitted += before as u64;
+            self.jobs.submitted(key, before);
             while let Some((index, _)) = batch.front() {
                 self.fault(key, index, Fault::Pool(error.clone()));
                 batch.pop();
@@ -88,6 +89,7 @@ impl Core {
             }
         }
         self.stats.submitted += (before - batch.len()) as u64;
+        self.jobs.submitted(key, before - batch.len());
         for (index, reason) in unsendable {
             self.fault(key, index, Fault::Task(reason));
         }
@@ -99,8 +101,8 @@ impl Core {
             return;
         }
         while let Some(task) = self.backlog.pop_front() {
-            if self.jobs.get(task.job).is_none_or(|job| job.withdrawn) {
-                // Nobody waits for it any more. It was counted as submitted: so it has to end.
+            if !self.jobs.is_wanted(task.job) {
+                // It was counted as submitted, so it is counted as ended.
                 self.stats.faulted += 1;
                 continue;
             }
@@ -141,13 +143,19 @@ impl Core {
     /// Has workers killed that broke their lanes.
     fn condemn(&mut self) {
         let mut condemned = Vec::new();
-        for member in self.members.iter_mut().flatten() {
-            if let Some(reason) = member.lane.broken()
-                && !member.condemned
-            {
-                member.condemned = true;
-                condemned.push((member.incarnation, reason));
+        for place in 0..self.members.len() {
+            let member = self.members[place].as_ref().filter(|member| !member.condemned);
+            let Some((reason, incarnation)) = member.and_then(|m| Some((m.lane.broken()?, m.incarnation))) else {
+                continue;
+            };
+            if reason == KillReason::Unresponsive {
+                // Its claims are sound: it must not begin a task after all.
+                self.recall(place);
             }
+            if let Some(member) = &mut self.members[place] {
+                member.condemned = true;
+            }
+            condemned.push((incarnation, reason));
         }
         for (incarnation, reason) in condemned {
             self.order(match reason {

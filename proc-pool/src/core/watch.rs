@@ -1,9 +1,10 @@
 //! What the keeper looks after while workers have tasks: time and memory.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{Core, Incarnation};
 use crate::error::KillReason;
+use crate::jobs::JobKey;
 use crate::keeper::Order;
 use crate::supervisor::Event;
 
@@ -35,29 +36,45 @@ impl Core {
         self.watched = false;
     }
 
-    /// Has workers killed whose task runs too long.
+    /// Has workers killed whose task runs too long. If such a task is finished before the kill comes, its outcome
+    /// counts; the worker is replaced all the same.
     pub(crate) fn expire(&mut self) {
         let now = self.now();
         let Some(deadline) = self.limits.deadline else {
             return;
         };
-        let mut late = Vec::new();
-        for member in self.members.iter_mut().flatten().filter(|m| !m.condemned) {
-            if member.lane.overdue(deadline, now).is_none() {
+        let mut recalled = false;
+        for place in 0..self.members.len() {
+            // The task may be finished, and its outcome not drained yet.
+            if self.overdue(place, deadline, now).is_none() || self.drained_overdue(place, deadline, now).is_none() {
                 continue;
             }
-            // It may be done long since, and nobody has looked.
-            let drained = member.lane.drain(&mut self.jobs);
-            self.stats.answered += drained as u64;
-            if let Some(task) = member.lane.overdue(deadline, now) {
-                member.condemned = true;
-                member.expired = Some(task);
-                late.push(member.incarnation.worker);
+            self.recall(place);
+            recalled = true;
+            // The worker may have gone on before that; if not, it begins no other task.
+            if let Some(task) = self.drained_overdue(place, deadline, now) {
+                if let Some(member) = &mut self.members[place] {
+                    member.expired = Some(task);
+                }
+                self.kill(place, KillReason::Deadline);
             }
         }
-        for worker in late {
-            self.order(Order::Kill(worker, KillReason::Deadline));
+        if recalled {
+            self.dispatch_backlog();
         }
+    }
+
+    /// The task of the worker in that place that runs too long, unless its killing was ordered already.
+    fn overdue(&mut self, place: usize, deadline: Duration, now: Instant) -> Option<(JobKey, u64)> {
+        let member = self.members[place].as_mut().filter(|member| !member.condemned)?;
+        member.lane.overdue(deadline, now)
+    }
+
+    /// The same, after the worker's outcomes were taken.
+    fn drained_overdue(&mut self, place: usize, deadline: Duration, now: Instant) -> Option<(JobKey, u64)> {
+        let member = self.members[place].as_mut()?;
+        self.stats.answered += member.lane.drain(&mut self.jobs) as u64;
+        self.overdue(place, deadline, now)
     }
 
     /// The processes whose memory is of interest.
@@ -75,8 +92,8 @@ impl Core {
         };
         let worker = incarnation.worker;
         if limits.memory.is_some_and(|most| bytes > most) {
-            member.condemned = true;
-            self.order(Order::Kill(worker, KillReason::MemoryLimit));
+            self.kill(worker.0 as usize, KillReason::MemoryLimit);
+            self.dispatch_backlog();
         } else if limits.recycle_above.is_some_and(|most| bytes > most) && member.lane.has_answered() {
             // One that has not run anything would be as large again.
             self.event(Event::Oversized(worker));

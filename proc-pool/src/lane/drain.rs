@@ -6,7 +6,7 @@ use super::Lane;
 use super::read::{Read, read};
 use crate::error::KillReason;
 use crate::jobs::{Completion, Completions, JobKey, Jobs, Outcome};
-use crate::ledger::{Kept, Settled, Task};
+use crate::ledger::{Kept, Recalled, Settled, Task};
 use crate::payload::Large;
 use crate::protocol::{Tag, leader, slot};
 
@@ -56,7 +56,7 @@ impl Lane {
                 }
             };
             if drained > 0 {
-                jobs.came(key);
+                jobs.came(key, drained);
                 count += drained;
             }
             if run == Run::Dry {
@@ -175,20 +175,22 @@ impl Lane {
         }
     }
 
-    /// Takes back every task that the worker has not begun.
-    pub(crate) fn recall(&mut self) -> Vec<Task<Large>> {
+    /// Takes back every task that the worker has not begun: from here on it begins none of them. Those whose jobs are
+    /// not `wanted` are dropped.
+    pub(crate) fn recall(&mut self, wanted: impl Fn(JobKey) -> bool) -> Recalled<Large> {
         let answered = self.ledger.count_answered();
         let kept = self.claims.recall(answered + self.ledger.outstanding() as u64);
         if kept < answered {
             // It has told of more than it began.
             self.broken = Some(KillReason::Corrupt);
-            return Vec::new();
+            return Recalled::default();
         }
-        let tasks = self.ledger.recall(kept);
-        for task in &tasks {
+        let recalled = self.ledger.recall(kept, wanted);
+        for task in &recalled.back {
             self.forget(Some(task));
         }
-        tasks
+        self.large -= recalled.large.iter().map(|large| large.len()).sum::<usize>();
+        recalled
     }
 
     /// Tasks that the worker gave back since.

@@ -58,5 +58,6 @@ mod timing;
 mod trip;
 #[cfg(windows)]
 mod windows;
+mod withdrawal;
 
 proc_pool::init_in_tests!();
