@@ -203,3 +203,13 @@ pub(crate) fn become_user(user: u32) {
     let user = unsafe { libc::setresuid(user, user, user) };
     assert_eq!((group, user), (0, 0), "root may become any user");
 }
+
+/// Keeps this thread from answering a question for its stack.
+#[cfg(feature = "stacks")]
+pub(crate) fn ignore_questions() {
+    let mut set = std::mem::MaybeUninit::<libc::sigset_t>::zeroed();
+    // SAFETY: `set` is valid for writes.
+    unsafe { libc::sigfillset(set.as_mut_ptr()) };
+    // SAFETY: sigfillset has initialized it; all signals that can be blocked are, in this thread alone.
+    unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, set.as_ptr(), std::ptr::null_mut()) };
+}

@@ -76,3 +76,33 @@ fn what_a_task_was_doing_beyond_its_deadline() {
     let results: Vec<_> = pool.map(0..2).collect();
     assert_eq!(stack(&results, 1), None);
 }
+
+/// Naps for so many milliseconds; above 200, it does not answer meanwhile.
+fn nap(ms: u64) -> u64 {
+    if ms > 200 {
+        crate::crash::ignore_questions();
+    }
+    std::thread::sleep(Duration::from_millis(ms));
+    ms
+}
+
+#[test]
+fn a_late_task_that_ends_while_its_stack_is_asked_for_counts_and_no_other_task_dies() {
+    let _watchdog = watchdog(120);
+    let pool = Builder::new()
+        .workers(Workers::Count(1))
+        .deadline(Duration::from_millis(200))
+        .stack_on_deadline()
+        .build_op(nap)
+        .expect("it starts");
+    // So that its worker takes more than one at a time.
+    assert_eq!(pool.map((0..20_000).map(|_| 0)).filter_map(Result::ok).count(), 20_000);
+    let late = pool.submit(300);
+    let others: Vec<_> = (0..6).map(|_| pool.submit(150)).collect();
+    assert_eq!(late.wait().expect("its outcome came before the kill"), 300);
+    for other in others {
+        assert_eq!(other.wait().expect("it was not late"), 150);
+    }
+    let stats = pool.shutdown(Duration::from_secs(30)).expect("it works");
+    assert_eq!((stats.deaths, stats.faulted), (1, 0), "{stats:?}");
+}
