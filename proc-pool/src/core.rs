@@ -101,6 +101,8 @@ pub(crate) struct Core {
     failure: Option<PoolError>,
     stopping: bool,
     interrupted: Option<Interrupt>,
+    /// The keeper has panicked.
+    keeperless: bool,
     /// The keeper looks after tasks and workers from time to time; otherwise it is asked to with the next task.
     watched: bool,
     /// Tasks that were submitted alone.
@@ -130,6 +132,7 @@ impl Core {
             failure: None,
             stopping: false,
             interrupted: None,
+            keeperless: false,
             watched: true,
             singles: 0,
             stats: Stats::default(),
@@ -185,8 +188,15 @@ impl Core {
         self.supervisor.all_ready()
     }
 
+    /// Whether no worker is left, or nothing that could report the end of one.
     pub(crate) fn all_gone(&self) -> bool {
-        self.supervisor.all_gone()
+        self.keeperless || self.supervisor.all_gone()
+    }
+
+    /// The keeper has panicked, and has killed its processes.
+    pub(crate) fn lose_keeper(&mut self) {
+        self.keeperless = true;
+        self.fail(PoolError::Keeper);
     }
 
     /// How many workers there should be.

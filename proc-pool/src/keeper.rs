@@ -3,11 +3,12 @@
 //! It lives as long as its pool: Linux ends a worker with the *thread* that started it.
 
 mod inquiry;
+#[cfg(all(feature = "stacks", target_os = "linux"))]
+mod namer;
 mod process;
 
 use std::collections::HashMap;
 use std::io;
-use std::panic::{self, AssertUnwindSafe};
 use std::process::ExitStatus;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -19,7 +20,7 @@ use shm_buffers::ring::Consumer;
 use shm_buffers::slots::Slots;
 use shm_buffers::{Backing, Region};
 
-use self::inquiry::Inquiry;
+use self::inquiry::{Inquiry, Namer};
 use self::process::{IDLE_POLL, Process};
 use crate::core::{End, Incarnation, WEIGH};
 use crate::driver::Driver;
@@ -29,6 +30,7 @@ use crate::lane::Lane;
 use crate::launch::Launch;
 use crate::observer::{LastWords, Observer};
 use crate::os;
+use crate::panics::guarded;
 use crate::payload::{chain, to_segment};
 use crate::printed::Reader;
 use crate::protocol::{Carried, Inherited, Sizes, Welcome};
@@ -88,6 +90,8 @@ pub(crate) struct Keeper {
     init: Option<(shm_buffers::Segment, shm_buffers::SegmentHandle)>,
     /// Reads what workers print, if that is captured.
     reader: Option<Reader>,
+    /// Makes texts of stacks.
+    namer: Namer,
     stopping: Option<Instant>,
     /// When workers last had tasks.
     busy: Instant,
@@ -155,6 +159,7 @@ impl Keeper {
             numbers: HashMap::new(),
             init,
             reader,
+            namer: Namer::default(),
             stopping: None,
             busy: now,
             watch: None,
@@ -166,12 +171,12 @@ impl Keeper {
 
     /// The keeper thread's life.
     pub(crate) fn run(mut self) {
-        if panic::catch_unwind(AssertUnwindSafe(|| self.keep())).is_err() {
+        if guarded(|| self.keep()).is_err() {
             for process in &mut self.processes {
                 let _ = process.spawned.child.kill();
                 let _ = process.spawned.child.wait();
             }
-            self.driver.core().fail(PoolError::Keeper);
+            self.driver.core().lose_keeper();
             self.driver.nudge();
         }
     }
@@ -340,7 +345,7 @@ impl Keeper {
         };
         let side = Consumer::new(&region, map.side);
         let slots = Slots::new(&region, map.slots);
-        quietly(|| self.observer.started(worker, side, slots));
+        let _ = guarded(|| self.observer.started(worker, side, slots));
         if let Some(reader) = &self.reader {
             reader.read(incarnation, &mut spawned.child);
         }
@@ -435,7 +440,7 @@ impl Keeper {
         let mut index = 0;
         while index < self.processes.len() {
             let process = &mut self.processes[index];
-            if process.inquiry.is_over() {
+            if process.inquiry.is_over(&mut self.namer) {
                 let _ = process.spawned.child.kill();
             }
             if process.ended.is_none() && (all || process.poll() < IDLE_POLL) {
@@ -453,6 +458,8 @@ impl Keeper {
             }
             match process.ended {
                 // A child of its own may hold the connection open.
+                // The text of its stack comes from another thread.
+                Some(_) if !stopping && !process.inquiry.is_settled() => index += 1,
                 Some((at, status))
                     if stopping || !process.connected || process.closed.is_some() || over(at) =>
                 {
@@ -487,7 +494,7 @@ impl Keeper {
             (None, None) => Cause::Unknown,
         };
         let printed = self.reader.as_ref().map(|reader| reader.finish(incarnation));
-        let logs = quietly(|| self.observer.ended(incarnation.worker, &cause)).unwrap_or_default();
+        let logs = guarded(|| self.observer.ended(incarnation.worker, &cause)).unwrap_or_default();
         drop(region);
         let last = LastWords {
             logs,
@@ -502,9 +509,4 @@ impl Keeper {
         self.driver.core().ended(incarnation, &end);
         self.driver.nudge();
     }
-}
-
-/// Runs the user's code: its panic has been printed and must not end the keeper.
-fn quietly<R>(observe: impl FnOnce() -> R) -> Option<R> {
-    panic::catch_unwind(AssertUnwindSafe(observe)).ok()
 }

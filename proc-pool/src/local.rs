@@ -16,7 +16,7 @@ use crate::error::{Fault, PoolError, WorkerId};
 use crate::handle::Handle;
 use crate::interrupt::{Interrupt, Interrupter, Interruptible, OnInterrupt};
 use crate::map::Order;
-use crate::panics::{Panic, catch_panic};
+use crate::panics::{Panic, catch_panic, guarded};
 use crate::payload::chain;
 use crate::service::BoxError;
 use crate::signals::Subscription;
@@ -96,6 +96,13 @@ impl<R> Reply<R> {
         }
     }
 
+    /// The task will not run.
+    fn refuse(self, index: u64, error: &PoolError) {
+        if self.begin() {
+            self.give(index, Err(Fault::Pool(error.clone())));
+        }
+    }
+
     fn give(self, index: u64, output: Result<R, Fault>) {
         match self {
             // Nobody listens any more when the outputs were dropped.
@@ -116,10 +123,10 @@ fn rank(interrupt: Interrupt) -> u8 {
 impl<T: Send, R: Send> Shared<T, R> {
     /// Refuses the tasks that no thread has taken.
     fn refuse(&self, error: &PoolError) {
-        for Job { index, reply, .. } in self.waiting.try_iter() {
-            if reply.begin() {
-                reply.give(index, Err(Fault::Pool(error.clone())));
-            }
+        for Job { index, task, reply } in self.waiting.try_iter() {
+            // A drop of the user's must not keep the other tasks from their error.
+            let _ = guarded(|| drop(task));
+            reply.refuse(index, error);
         }
     }
 }
@@ -229,16 +236,20 @@ impl<T: Send + 'static, R: Send + 'static> LocalPool<T, R> {
                     }
                     job => job.ok(),
                 };
-                while let Some(Job { index, task, reply }) = next(&mut watch) {
-                    if reply.begin() {
-                        let output = match shared.interrupted() {
-                            Some(Interrupt::Cancel | Interrupt::Kill) => {
-                                Err(Fault::Pool(PoolError::Interrupted))
-                            }
-                            _ => watch.measure(|| call(worker, &mut work, task)),
-                        };
-                        reply.give(index, output);
-                    }
+                while let Some(job) = next(&mut watch) {
+                    // An output or a task that is dropped here may panic.
+                    let _ = guarded(|| {
+                        let Job { index, task, reply } = job;
+                        if reply.begin() {
+                            let output = match shared.interrupted() {
+                                Some(Interrupt::Cancel | Interrupt::Kill) => {
+                                    Err(Fault::Pool(PoolError::Interrupted))
+                                }
+                                _ => watch.measure(|| call(worker, &mut work, task)),
+                            };
+                            reply.give(index, output);
+                        }
+                    });
                 }
             };
             let thread = thread::Builder::new().name(format!("worker {index}")).spawn(run);
@@ -385,10 +396,9 @@ impl<T, R> Hands<T, R> {
 impl<T, R> Drop for LocalPool<T, R> {
     /// Waits for the tasks that run; those that wait have [`PoolError::ShutDown`] as their error.
     fn drop(&mut self) {
-        for Job { index, reply, .. } in self.shared.waiting.try_iter() {
-            if reply.begin() {
-                reply.give(index, Err(Fault::Pool(PoolError::ShutDown)));
-            }
+        for Job { index, task, reply } in self.shared.waiting.try_iter() {
+            let _ = guarded(|| drop(task));
+            reply.refuse(index, &PoolError::ShutDown);
         }
         self.hands.end();
     }

@@ -74,7 +74,7 @@ pub fn catch_panic<R>(op: impl FnOnce() -> R) -> Result<R, Panic> {
 /// The panic's message.
 #[inline]
 pub(crate) fn guarded<R>(user: impl FnOnce() -> R) -> Result<R, String> {
-    panic::catch_unwind(AssertUnwindSafe(user)).map_err(|payload| thrown(payload))
+    panic::catch_unwind(AssertUnwindSafe(user)).map_err(thrown)
 }
 
 /// The message of a panic's payload, which is not dropped if that may panic, too.

@@ -5,7 +5,6 @@
 //! and nobody else does.
 
 use std::collections::VecDeque;
-use std::panic::{self, AssertUnwindSafe};
 use std::process::{Child, Stdio};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -17,6 +16,7 @@ use crate::core::Incarnation;
 use crate::error::PoolError;
 use crate::observer::Observer;
 use crate::os::pipes::{Pipe, Pipes, Waker};
+use crate::panics::guarded;
 
 /// Bytes of a line that are kept.
 const MAX_LINE: usize = 16 << 10;
@@ -230,8 +230,7 @@ impl Voices {
             }
             last.push_back(text.to_owned());
             let tell = || self.observer.printed(incarnation.worker, *stream, text);
-            // A user's code: its panic has been printed and must not end this thread.
-            let _ = panic::catch_unwind(AssertUnwindSafe(tell));
+            let _ = guarded(tell);
         });
     }
 }

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use crate::os::{Handlers, Signal};
+use crate::panics::guarded;
 
 /// What somebody says who was told of a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,7 +24,11 @@ type React = Arc<dyn Fn(Signal) -> Answer + Send + Sync>;
 
 /// Somebody's wish to be told, while it is not dropped. He may be told once more at that moment.
 #[derive(Debug)]
-pub(crate) struct Subscription(u64);
+pub(crate) struct Subscription {
+    id: u64,
+    /// The process that made it.
+    process: u32,
+}
 
 struct Subscriber {
     id: u64,
@@ -33,6 +38,8 @@ struct Subscriber {
 
 /// Exists while somebody listens.
 struct Hub {
+    /// The process that made it.
+    process: u32,
     handlers: Handlers,
     subscribers: Vec<Subscriber>,
 }
@@ -47,49 +54,86 @@ fn hub() -> MutexGuard<'static, (u64, Option<Hub>)> {
 
 impl Subscription {
     pub(crate) fn new(wanted: Vec<Signal>, react: React) -> io::Result<Self> {
+        Self::with(wanted, react, Handlers::install)
+    }
+
+    /// Whose handlers are installed by `install`.
+    fn with(
+        wanted: Vec<Signal>,
+        react: React,
+        install: impl FnOnce(&mut Handlers, &[Signal]) -> io::Result<()>,
+    ) -> io::Result<Self> {
         let mut guard = hub();
         let (ids, hub) = &mut *guard;
-        if hub.is_none() {
-            let (handlers, heard) = Handlers::new()?;
-            thread::Builder::new()
-                .name("proc-pool signals".into())
-                .spawn(move || listen(heard))?;
-            *hub = Some(Hub {
-                handlers,
-                subscribers: Vec::new(),
-            });
+        if hub.as_ref().is_some_and(|hub| hub.process != std::process::id()) {
+            // A copy of the parent's: its thread is not here, and its pipe is the parent's.
+            std::mem::forget(hub.take());
         }
+        let mut listening = match hub.take() {
+            Some(listening) => listening,
+            None => Hub::new()?,
+        };
         *ids += 1;
-        let subscription = Self(*ids);
-        if let Some(hub) = hub {
-            let id = subscription.0;
-            hub.subscribers.push(Subscriber { id, wanted, react });
-            hub.handlers.install(&hub.wanted())?;
+        let id = *ids;
+        listening.subscribers.push(Subscriber { id, wanted, react });
+        let wanted = listening.wanted();
+        let installed = install(&mut listening.handlers, &wanted);
+        let removed = installed.is_err().then(|| listening.remove(id));
+        if !listening.subscribers.is_empty() {
+            *hub = Some(listening);
         }
-        Ok(subscription)
+        drop(guard);
+        // Only now: what `react` has captured may be anything.
+        drop(removed);
+        installed.map(|()| Self {
+            id,
+            process: std::process::id(),
+        })
     }
 }
 
 impl Drop for Subscription {
     fn drop(&mut self) {
+        // In a forked child the lock may be held by a thread that is not there, and the handlers are no concern of it.
+        if self.process != std::process::id() {
+            return;
+        }
         let mut guard = hub();
         let (_, hub) = &mut *guard;
-        if let Some(it) = hub {
-            it.subscribers.retain(|subscriber| subscriber.id != self.0);
-            // It fails only for what is installed anew.
-            let _ = it.handlers.install(&it.wanted());
-            if it.subscribers.is_empty() {
-                // With its pipe's end, the thread ends.
-                *hub = None;
-            }
-        }
+        let removed = hub.as_mut().map(|hub| hub.remove(self.id));
+        let last = hub.take_if(|hub| hub.subscribers.is_empty());
+        // With its pipe's end, the thread ends.
+        drop(last);
+        drop(guard);
+        // The user's code, and perhaps its last owner: not under the lock.
+        let _ = guarded(|| drop(removed));
     }
 }
 
 impl Hub {
+    fn new() -> io::Result<Self> {
+        let (handlers, heard) = Handlers::new()?;
+        thread::Builder::new()
+            .name("proc-pool signals".into())
+            .spawn(move || listen(heard))?;
+        Ok(Self {
+            process: std::process::id(),
+            handlers,
+            subscribers: Vec::new(),
+        })
+    }
+
     fn wanted(&self) -> Vec<Signal> {
         let all = self.subscribers.iter().flat_map(|subscriber| &subscriber.wanted);
         all.copied().collect()
+    }
+
+    /// Removes a subscriber, to be dropped without the lock.
+    fn remove(&mut self, id: u64) -> Vec<Subscriber> {
+        let removed = self.subscribers.extract_if(.., |it| it.id == id).collect();
+        // It fails only for what is installed anew.
+        let _ = self.handlers.install(&self.wanted());
+        removed
     }
 }
 
@@ -106,17 +150,13 @@ fn listen(mut heard: PipeReader) {
             let told = subscribers.filter(|subscriber| subscriber.wanted.contains(&signal));
             told.map(|subscriber| subscriber.react.clone()).collect()
         };
-        let answers: Vec<Answer> = told.iter().map(|react| quietly(react, signal)).collect();
+        // One subscriber's panic must not keep others from being told. The last owner of `react` may be here.
+        let tell = |react: React| guarded(move || react(signal)).unwrap_or(Answer::Done);
+        let answers: Vec<Answer> = told.into_iter().map(tell).collect();
         if !answers.is_empty() && answers.iter().all(|answer| *answer == Answer::Exhausted) {
             as_without_us(signal);
         }
     }
-}
-
-/// Somebody's panic has been printed and must not keep others from being told.
-fn quietly(react: &React, signal: Signal) -> Answer {
-    let told = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| react(signal)));
-    told.unwrap_or(Answer::Done)
 }
 
 /// Puts back what was there before us, for good, and sends the signal again.
@@ -128,4 +168,37 @@ fn as_without_us(signal: Signal) {
         let _ = hub.handlers.install(&hub.wanted());
     }
     crate::os::raise(signal);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn handlers_that_cannot_be_installed_are_an_error_and_no_deadlock() {
+        let (tell, told) = crossbeam_channel::bounded(1);
+        thread::spawn(move || {
+            let fail = |_: &mut Handlers, _: &[Signal]| Err(io::ErrorKind::PermissionDenied.into());
+            let kept = Subscription::new(vec![Signal::Dump], Arc::new(|_| Answer::Done));
+            // Its drop subscribes, too: nothing is locked meanwhile.
+            let nested = OnDrop;
+            let react = move |_| {
+                let _ = &nested;
+                Answer::Done
+            };
+            let refused = Subscription::with(vec![Signal::Dump], Arc::new(react), fail);
+            drop(kept);
+            let _ = tell.send(refused.map_err(|e| e.kind()).map(|_| ()));
+        });
+        let refused = told.recv_timeout(std::time::Duration::from_secs(30));
+        assert_eq!(refused, Ok(Err(io::ErrorKind::PermissionDenied)));
+    }
+
+    struct OnDrop;
+
+    impl Drop for OnDrop {
+        fn drop(&mut self) {
+            drop(Subscription::new(vec![Signal::Dump], Arc::new(|_| Answer::Done)));
+        }
+    }
 }

@@ -148,7 +148,8 @@ impl<I: Iterator<Item: Future + Unpin>> Stream for OutputStream<I> {
         }
         // Before anything is asked: what rings from now on wakes us.
         let waker = context.waker().clone();
-        self.bells.with(|rung| rung.waker = Some(waker));
+        // The one before is dropped after the lock is released: that is user code.
+        drop(self.bells.with(|rung| rung.waker.replace(waker)));
         while let Some(future) = self.bells.with(|rung| rung.futures.pop_front()) {
             let bells = self.bells.clone();
             // It may have rung more than once.

@@ -1,9 +1,9 @@
 //! Asking a process for its stack before it is killed, where that was built in and asked for.
 
 #[cfg(all(feature = "stacks", target_os = "linux"))]
-pub(super) use asking::Inquiry;
+pub(super) use {super::namer::Namer, asking::Inquiry};
 #[cfg(not(all(feature = "stacks", target_os = "linux")))]
-pub(super) use not_asking::Inquiry;
+pub(super) use not_asking::{Inquiry, Namer};
 
 #[cfg(all(feature = "stacks", target_os = "linux"))]
 mod asking {
@@ -12,14 +12,15 @@ mod asking {
     use shm_buffers::Region;
     use shm_buffers::slots::Slots;
 
+    use crate::keeper::namer::{Namer, Text};
     use crate::protocol::Sizes;
-    use crate::stack::{ANSWER, Answer, Question};
+    use crate::stack::{ANSWER, Question};
 
     /// Into one process's stack, if it was asked.
     #[derive(Debug, Default)]
     pub(crate) struct Inquiry {
         asked: Option<(Instant, Question)>,
-        answer: Option<Answer>,
+        text: Option<Text>,
     }
 
     impl Inquiry {
@@ -33,21 +34,28 @@ mod asking {
             true
         }
 
-        /// Whether it has come to its end now; once.
-        pub(crate) fn is_over(&mut self) -> bool {
+        /// Whether the process has answered, or had the time to, now; `true` once. `namer` makes a text of the answer.
+        pub(crate) fn is_over(&mut self, namer: &mut Namer) -> bool {
             let over =
                 |(at, question): &mut (Instant, Question)| question.is_answered() || at.elapsed() >= ANSWER;
             match self.asked.take_if(over) {
                 Some((_, question)) => {
-                    self.answer = Some(question.answer());
+                    let answer = question.answer();
+                    self.text = Some(namer.ask(move || answer.text()));
                     true
                 }
                 None => false,
             }
         }
 
-        pub(crate) fn text(&self) -> Option<String> {
-            self.answer.as_ref()?.text()
+        /// Whether no text is to be waited for.
+        pub(crate) fn is_settled(&mut self) -> bool {
+            self.text.as_mut().is_none_or(Text::is_settled)
+        }
+
+        /// The stack as text, if there is one by now.
+        pub(crate) fn text(self) -> Option<String> {
+            self.text?.into_text()
         }
     }
 }
@@ -58,6 +66,10 @@ mod not_asking {
 
     use crate::protocol::Sizes;
 
+    /// Nothing to do.
+    #[derive(Debug, Default)]
+    pub(crate) struct Namer(());
+
     /// None.
     #[derive(Debug, Default)]
     pub(crate) struct Inquiry(());
@@ -67,11 +79,15 @@ mod not_asking {
             false
         }
 
-        pub(crate) fn is_over(&mut self) -> bool {
+        pub(crate) fn is_over(&mut self, _: &mut Namer) -> bool {
             false
         }
 
-        pub(crate) fn text(&self) -> Option<String> {
+        pub(crate) fn is_settled(&mut self) -> bool {
+            true
+        }
+
+        pub(crate) fn text(self) -> Option<String> {
             None
         }
     }

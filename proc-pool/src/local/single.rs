@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use crate::error::Fault;
 use crate::handle::Cancelled;
+use crate::panics::guarded;
 
 /// Between who runs a task and who waits for it.
 pub(crate) struct Single<R> {
@@ -62,7 +63,10 @@ impl<R> Single<R> {
         let waker = state.waker.take();
         drop(state);
         self.changed.notify_all();
-        waker.into_iter().for_each(Waker::wake);
+        if let Some(waker) = waker {
+            // User code: its panic does not concern the thread that ran the task.
+            let _ = guarded(|| waker.wake());
+        }
     }
 
     /// Withdraws the task unless it has begun.
@@ -99,12 +103,27 @@ impl<R> Single<R> {
     }
 
     pub(crate) fn poll(&self, context: &mut Context<'_>) -> Poll<Result<R, Fault>> {
-        let mut state = self.state();
-        if state.phase == Phase::Finished {
-            return Poll::Ready(state.taken());
+        // Cloning and dropping a waker is user code: the state is not locked meanwhile.
+        let mut clone = None;
+        loop {
+            let mut state = self.state();
+            if state.phase == Phase::Finished {
+                let output = state.taken();
+                drop(state);
+                return Poll::Ready(output);
+            }
+            let noted = state.waker.as_ref();
+            if noted.is_some_and(|noted| noted.will_wake(context.waker())) {
+                return Poll::Pending;
+            }
+            if clone.is_some() {
+                std::mem::swap(&mut state.waker, &mut clone);
+                drop(state);
+                return Poll::Pending;
+            }
+            drop(state);
+            clone = Some(context.waker().clone());
         }
-        state.waker = Some(context.waker().clone());
-        Poll::Pending
     }
 }
 

@@ -15,6 +15,7 @@ mod crash;
 mod deaths;
 #[cfg(target_os = "linux")]
 mod environment;
+mod guards;
 mod handles;
 #[cfg(target_os = "linux")]
 mod hostile;
