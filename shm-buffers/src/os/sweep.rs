@@ -55,6 +55,8 @@ pub(super) fn sweep(dir: &Path) {
 #[derive(Debug)]
 pub(super) struct Mark {
     path: PathBuf,
+    /// The process that made it. In a forked child the drop of a copy leaves the file alone.
+    maker: u32,
     /// Its lock ends with it.
     _file: File,
 }
@@ -68,7 +70,11 @@ impl Mark {
         let path = dir.join(name);
         let mut options = File::options();
         let file = options.write(true).create_new(true).mode(0o600).open(&path)?;
-        let mark = Self { path, _file: file };
+        let mark = Self {
+            path,
+            maker: std::process::id(),
+            _file: file,
+        };
         rustix::fs::flock(&mark._file, FlockOperation::NonBlockingLockShared)?;
         Ok(mark)
     }
@@ -77,8 +83,10 @@ impl Mark {
 #[cfg(any(not(target_os = "linux"), test))]
 impl Drop for Mark {
     fn drop(&mut self) {
-        // Somebody may have removed it already, which is as good.
-        drop(std::fs::remove_file(&self.path));
+        if self.maker == std::process::id() {
+            // It may be removed already, which is as good.
+            drop(std::fs::remove_file(&self.path));
+        }
     }
 }
 

@@ -33,8 +33,16 @@ pub(crate) struct Store {
     _mark: Option<super::sweep::Mark>,
 }
 
+/// A name that is removed when this is dropped, by the process that made it: in a forked child the drop of a copy leaves
+/// it alone.
 #[derive(Debug)]
-enum Name {
+struct Name {
+    place: Place,
+    maker: u32,
+}
+
+#[derive(Debug)]
+enum Place {
     Shm(String),
     #[cfg_attr(
         target_os = "linux",
@@ -43,12 +51,22 @@ enum Name {
     Path(PathBuf),
 }
 
+impl Name {
+    fn new(place: Place) -> Self {
+        let maker = std::process::id();
+        Self { place, maker }
+    }
+}
+
 impl Drop for Name {
     fn drop(&mut self) {
-        // Somebody may have removed it already, which is as good.
-        match self {
-            Self::Shm(name) => drop(rustix::shm::unlink(&**name)),
-            Self::Path(path) => drop(std::fs::remove_file(path)),
+        if self.maker != std::process::id() {
+            return;
+        }
+        // It may be removed already, which is as good.
+        match &self.place {
+            Place::Shm(name) => drop(rustix::shm::unlink(&**name)),
+            Place::Path(path) => drop(std::fs::remove_file(path)),
         }
     }
 }
@@ -133,7 +151,7 @@ fn in_directory(dir: &Path, len: usize) -> Result<Store, CreateError> {
         // Where a file system can't lock, nobody finds that this one is not locked.
         let _ = rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockShared);
         let (file, path) = file.keep().map_err(|e| directory(e.error))?;
-        (file, Some(Name::Path(path)))
+        (file, Some(Name::new(Place::Path(path))))
     };
     reserve(&file, 0, len, BackingKind::File)?;
     Ok(Store {
@@ -314,9 +332,9 @@ impl Store {
     }
 
     pub(crate) fn locator(&self) -> io::Result<Locator> {
-        match &self.name {
-            Some(Name::Shm(name)) => Ok(Locator::Name(name.clone())),
-            Some(Name::Path(path)) => Ok(Locator::Path(path.clone())),
+        match self.name.as_ref().map(|name| &name.place) {
+            Some(Place::Shm(name)) => Ok(Locator::Name(name.clone())),
+            Some(Place::Path(path)) => Ok(Locator::Path(path.clone())),
             None => {
                 let stat = rustix::fs::fstat(&self.file)?;
                 Ok(Locator::Descriptor {

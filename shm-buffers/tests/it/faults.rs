@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
-use shm_buffers::{Backing, Buffer, Image, SegmentHandle, SegmentMut, share_move};
+use shm_buffers::{Backing, BackingKind, Buffer, Image, Segment, SegmentHandle, SegmentMut, share_move};
 
 use crate::backings::backings;
 use crate::children;
@@ -158,5 +158,42 @@ fn a_killed_leader_leaves_nothing_without_a_name() -> Result<(), Box<dyn Error>>
     leader.wait()?;
     assert!(made, "the child died before it made anything");
     assert_eq!(std::fs::read_dir(dir.path())?.count(), 0, "something was left");
+    Ok(())
+}
+
+/// Runs `child` in a forked child of this process; returns its exit status, 0 if `child` returned.
+fn in_forked_child(child: impl FnOnce()) -> i32 {
+    // SAFETY: the child runs `child` in a copy of this thread and ends by `_exit`. Locks that other threads hold now stay
+    // held there: what `child` uses takes none but the allocator's, which the C library takes care of.
+    let pid = unsafe { libc::fork() };
+    if pid == 0 {
+        child();
+        // SAFETY: no preconditions.
+        unsafe { libc::_exit(0) };
+    }
+    let mut status = 0;
+    // SAFETY: `status` is valid for writes.
+    let reaped = unsafe { libc::waitpid(pid, &raw mut status, 0) };
+    assert_eq!(reaped, pid, "{}", std::io::Error::last_os_error());
+    status
+}
+
+#[test]
+fn a_forked_child_that_drops_a_segment_leaves_its_name() -> Result<(), Box<dyn Error>> {
+    for (backing, kind) in backings() {
+        let mut segment = SegmentMut::create(&backing, 4096)?;
+        segment[..4].copy_from_slice(b"ours");
+        let segment = segment.freeze()?;
+        let handle = segment.handle()?;
+        let mut copy = Some(segment);
+        assert_eq!(in_forked_child(|| drop(copy.take())), 0, "{kind:?}");
+        // It can still be attached, by the name if it has one.
+        let attached = Segment::attach(&handle)?;
+        assert_eq!(&attached[..4], b"ours", "{kind:?}");
+        drop(copy);
+        if kind == BackingKind::Named {
+            assert!(!path_of(&handle).exists(), "its maker removes it");
+        }
+    }
     Ok(())
 }

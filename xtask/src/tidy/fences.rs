@@ -131,7 +131,7 @@ pub(super) const FENCES: &[Fence] = &[
     },
     Fence {
         path: "shm-buffers/tests/it/faults.rs",
-        reason: "writes a model through a stray pointer, to see that it faults",
+        reason: "writes a model through a stray pointer, to see that it faults; forks",
     },
 ];
 

@@ -9,7 +9,7 @@ use shared_memory::ShmemConf;
 
 use super::super::Access;
 use super::super::sweep::{self, NAME_PREFIX};
-use super::{Name, Store, failed};
+use super::{Name, Place, Store, failed};
 use crate::backing::{BackingKind, Pages};
 use crate::error::CreateError;
 
@@ -31,7 +31,7 @@ pub(super) fn create(len: usize) -> Result<Store, CreateError> {
     // From here on the name is ours to remove: `Shmem` keeps a writable mapping for as long as it lives, and
     // that must end when the segment is frozen.
     let fd = open(&name, Access::ReadWrite).map_err(|e| failed("open", len, kind, e))?;
-    let name = Name::Shm(name);
+    let name = Name::new(Place::Shm(name));
     shmem.set_owner(false);
     drop(shmem);
     let file = File::from(fd);
