@@ -15,7 +15,7 @@ use crate::core::{Abandoned, Core, Incarnation};
 use crate::error::PoolError;
 use crate::jobs::JobKey;
 use crate::lane::{Armed, Wake};
-use crate::os::{Heard, Listener, Waker as Wakeup};
+use crate::os::{Heard, Listener, Origin, Waker as Wakeup};
 use crate::panics::guarded;
 use crate::protocol::Spin;
 use crate::spin::{Spinner, pause};
@@ -52,6 +52,8 @@ pub(crate) struct Driver {
     /// For the standby's sleep.
     parked: (Mutex<()>, Condvar),
     cores: usize,
+    /// The leader.
+    origin: Origin,
 }
 
 struct Selector {
@@ -176,7 +178,32 @@ impl Driver {
             stop: AtomicBool::new(false),
             parked: (Mutex::new(()), Condvar::new()),
             cores: crate::workers::cores(),
+            origin: Origin::here(),
         })
+    }
+
+    /// Whether this process is the leader. In a forked copy of it, nothing else here may be called. Costs next to nothing.
+    #[inline]
+    pub(crate) fn is_here(&self) -> bool {
+        self.origin.is_here()
+    }
+
+    /// The same with a system call, for what is not done for each task.
+    ///
+    /// # Errors
+    /// [`PoolError::Forked`].
+    pub(crate) fn check(&self) -> Result<(), PoolError> {
+        match self.origin.is_surely_here() {
+            true => Ok(()),
+            false => Err(self.forked()),
+        }
+    }
+
+    /// The error of everything that is asked of a forked copy.
+    #[cold]
+    pub(crate) fn forked(&self) -> PoolError {
+        let pid = self.origin.pid();
+        PoolError::Forked { pid }
     }
 
     /// The core, for a moment.
@@ -211,6 +238,9 @@ impl Driver {
 
     /// Ends a job that nothing waits for any more. Never waits for a worker.
     pub(crate) fn abandon(&self, job: JobKey) {
+        if !self.is_here() {
+            return;
+        }
         let abandoned = self.core().abandon(job);
         let Some(Abandoned { job, pending }) = abandoned else {
             return;

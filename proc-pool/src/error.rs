@@ -214,6 +214,13 @@ pub enum PoolError {
     /// The pool was [interrupted](crate::Interrupt), by the program or by a signal.
     #[error("the pool was interrupted")]
     Interrupted,
+    /// This process is a forked copy of the pool's leader. Its copies of the pool, of its handles, maps and interrupters do
+    /// nothing, silently when they are dropped; the leader's own go on.
+    #[error("the pool belongs to process {pid}, of which this one is a forked copy; build a pool of its own here")]
+    Forked {
+        /// The leader's process id.
+        pid: u32,
+    },
     /// The pool was shut down while tasks were waiting.
     #[error("the pool was shut down")]
     ShutDown,

@@ -76,7 +76,11 @@ impl<R> Handle<R> {
             Some((_, Payload::Inline(frame))) => Kept::Frame(frame.to_vec()),
             None => Kept::Frame(Vec::new()),
         });
-        let (job, index) = driver.core().submit_one(payload);
+        // After the encoder, which may have forked. A copy's handles say so when they are asked.
+        let (job, index) = match driver.is_here() {
+            true => driver.core().submit_one(payload),
+            false => (JobKey::NOBODY, 0),
+        };
         let pending = Pending::Pool(InPool {
             driver: driver.clone(),
             job,
@@ -93,6 +97,15 @@ impl<R> Handle<R> {
     fn new(task: u64, pending: Pending<R>) -> Self {
         let told = None;
         Self { task, pending, told }
+    }
+
+    /// The error of a handle in a forked copy of its leader.
+    fn forked(&self) -> Option<Fault> {
+        match &self.pending {
+            Pending::Pool(task) if !task.driver.is_here() => Some(Fault::Pool(task.driver.forked())),
+            Pending::Local(task) => task.forked().map(Fault::Pool),
+            Pending::Pool(_) => None,
+        }
     }
 
     /// The task's number among those submitted to its pool, from 0: [`TaskError::task`].
@@ -115,6 +128,7 @@ impl<R> Handle<R> {
     /// Whether its output, or its error, is there.
     pub fn is_finished(&self) -> bool {
         match &self.pending {
+            _ if self.forked().is_some() => true,
             Pending::Pool(task) => task.is_finished(),
             Pending::Local(task) => task.is_finished(),
         }
@@ -143,6 +157,9 @@ impl<R> Handle<R> {
 
     /// The output, if it comes before the deadline.
     fn take(&self, deadline: Option<Instant>) -> Option<Result<R, Fault>> {
+        if let Some(fault) = self.forked() {
+            return Some(Err(fault));
+        }
         match &self.pending {
             Pending::Pool(task) => task.take(deadline),
             Pending::Local(task) => task.take(deadline),
@@ -172,6 +189,7 @@ impl<R> Handle<R> {
 
     fn stop(&self, running: Running) -> Cancelled {
         match &self.pending {
+            _ if self.forked().is_some() => Cancelled::Finished,
             Pending::Pool(task) => task.stop(running),
             Pending::Local(task) => task.withdraw(),
         }
@@ -231,6 +249,10 @@ impl<R> InPool<R> {
 
 impl<R> Drop for InPool<R> {
     fn drop(&mut self) {
+        if !self.driver.is_here() {
+            // The end of the copied driver would touch what is the leader's.
+            std::mem::forget(self.driver.clone());
+        }
         self.driver.abandon(self.job);
     }
 }
@@ -240,9 +262,10 @@ impl<R> Future for Handle<R> {
 
     /// Needs no runtime: the pool's own thread wakes the task.
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let output = match &self.pending {
-            Pending::Pool(task) => task.poll(context),
-            Pending::Local(task) => task.poll(context),
+        let output = match (self.forked(), &self.pending) {
+            (Some(fault), _) => Poll::Ready(Err(fault)),
+            (None, Pending::Pool(task)) => task.poll(context),
+            (None, Pending::Local(task)) => task.poll(context),
         };
         output.map(|output| self.give(output))
     }
@@ -250,7 +273,9 @@ impl<R> Future for Handle<R> {
 
 impl<R> Drop for Handle<R> {
     fn drop(&mut self) {
-        if let Pending::Local(task) = &self.pending {
+        if let Pending::Local(task) = &self.pending
+            && task.forked().is_none()
+        {
             task.withdraw();
         }
     }

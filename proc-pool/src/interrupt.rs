@@ -55,12 +55,15 @@ pub(crate) trait Interruptible: Send + Sync {
 
 impl Interruptible for Driver {
     fn interrupt(&self, how: Interrupt) {
-        self.core().interrupt(how);
-        self.nudge();
+        // A forked copy has nothing to interrupt.
+        if self.check().is_ok() {
+            self.core().interrupt(how);
+            self.nudge();
+        }
     }
 
     fn interrupted(&self) -> Option<Interrupt> {
-        self.core().interrupted()
+        self.check().ok().and_then(|()| self.core().interrupted())
     }
 }
 

@@ -16,6 +16,7 @@ use crate::error::{Fault, PoolError, WorkerId};
 use crate::handle::Handle;
 use crate::interrupt::{Interrupt, Interrupter, Interruptible, OnInterrupt};
 use crate::map::Order;
+use crate::os::Origin;
 use crate::panics::{Panic, catch_panic, guarded};
 use crate::payload::chain;
 use crate::service::BoxError;
@@ -69,6 +70,7 @@ enum Hands<T, R> {
 
 /// What who interrupts needs of a pool.
 struct Shared<T, R> {
+    origin: Origin,
     /// As [`rank`] says.
     interrupted: AtomicU8,
     /// Tasks that no thread has taken.
@@ -134,7 +136,7 @@ impl<T: Send, R: Send> Shared<T, R> {
 impl<T: Send, R: Send> Interruptible for Shared<T, R> {
     fn interrupt(&self, how: Interrupt) {
         self.interrupted.fetch_max(rank(how), Ordering::SeqCst);
-        if how >= Interrupt::Cancel {
+        if how >= Interrupt::Cancel && self.origin.is_surely_here() {
             self.refuse(&PoolError::Interrupted);
         }
     }
@@ -193,6 +195,13 @@ impl<T, R> LocalPool<T, R> {
             Hands::Caller { .. } => 1,
         }
     }
+
+    /// The error in a forked copy of the process, whose threads are not there. A caller runs tasks there as well.
+    fn forked(&self) -> Option<PoolError> {
+        let threads = matches!(self.hands, Hands::Threads { .. });
+        let pid = self.shared.origin.pid();
+        (threads && !self.shared.origin.is_here()).then_some(PoolError::Forked { pid })
+    }
 }
 
 impl<T: Send + 'static, R: Send + 'static> LocalPool<T, R> {
@@ -210,6 +219,7 @@ impl<T: Send + 'static, R: Send + 'static> LocalPool<T, R> {
     {
         let (jobs, waiting) = crossbeam_channel::unbounded::<Job<T, R>>();
         let shared = Arc::new(Shared {
+            origin: Origin::here(),
             interrupted: AtomicU8::new(0),
             waiting,
         });
@@ -288,6 +298,7 @@ impl<T: Send + 'static, R: Send + 'static> LocalPool<T, R> {
         let chronicle = Chronicle::new();
         let idle = Mutex::new(vec![(start()?, chronicle.stopwatch(WorkerId(0)))]);
         let shared = Arc::new(Shared {
+            origin: Origin::here(),
             interrupted: AtomicU8::new(0),
             waiting: crossbeam_channel::never(),
         });
@@ -314,7 +325,9 @@ impl<T: Send + 'static, R: Send + 'static> LocalPool<T, R> {
     pub fn submit(&self, task: T) -> Handle<R> {
         let index = self.singles.fetch_add(1, Ordering::Relaxed);
         let single = Arc::new(Single::default());
-        if self.interrupted().is_some() {
+        if let Some(error) = self.forked() {
+            single.give(Err(Fault::Pool(error)));
+        } else if self.interrupted().is_some() {
             single.give(Err(Fault::Pool(PoolError::Interrupted)));
         } else if let Some(task) = self.send(Job {
             index,
@@ -377,7 +390,9 @@ impl<T: Send + 'static, R: Send + 'static> LocalPool<T, R> {
 
     /// Waits for the tasks that were submitted.
     pub fn shutdown(mut self) {
-        self.hands.end();
+        if self.forked().is_none() {
+            self.hands.end();
+        }
     }
 }
 
@@ -396,6 +411,12 @@ impl<T, R> Hands<T, R> {
 impl<T, R> Drop for LocalPool<T, R> {
     /// Waits for the tasks that run; those that wait have [`PoolError::ShutDown`] as their error.
     fn drop(&mut self) {
+        if self.forked().is_some() {
+            if let Hands::Threads { jobs, threads } = &mut self.hands {
+                std::mem::forget((jobs.take(), std::mem::take(threads)));
+            }
+            return;
+        }
         for Job { index, task, reply } in self.shared.waiting.try_iter() {
             let _ = guarded(|| drop(task));
             reply.refuse(index, &PoolError::ShutDown);

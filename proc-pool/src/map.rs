@@ -88,7 +88,11 @@ impl<'p, I: Iterator, R> Map<'p, I, R> {
         encode: Encode<I::Item>,
         decode: Decode<R>,
     ) -> Self {
-        let job = driver.core().jobs.add();
+        // The copy of a pool has no jobs; `next` says so.
+        let job = match driver.check() {
+            Ok(()) => driver.core().jobs.add(),
+            Err(_) => JobKey::NOBODY,
+        };
         Self {
             driver,
             job,
@@ -207,7 +211,8 @@ impl<'p, I: Iterator, R> Map<'p, I, R> {
         }
         while self.batch.is_empty() && room > 0 && self.appetite() > 0 {
             let pulled = self.pull(room.min(self.appetite()));
-            if self.batch.is_empty() {
+            // The input or the encoder may have forked.
+            if self.batch.is_empty() || !self.driver.is_here() {
                 break;
             }
             self.driver.core().submit(self.job, &mut self.batch);
@@ -222,6 +227,21 @@ impl<'p, I: Iterator, R> Map<'p, I, R> {
                 break;
             }
         }
+    }
+
+    /// In a forked copy of the leader: one error, and the end.
+    #[cold]
+    fn refuse(&mut self) -> Option<Result<R, TaskError>> {
+        let task = match self.order {
+            _ if self.input.is_none() && self.given == self.next => return None,
+            Order::Ordered => self.given,
+            Order::AsCompleted => self.next,
+        };
+        self.input = None;
+        self.early.clear();
+        self.given = self.next;
+        let fault = Fault::Pool(self.driver.forked());
+        Some(Err(TaskError { task, fault }))
     }
 
     /// Takes up to `room` tasks from the input into the batch.
@@ -262,6 +282,9 @@ impl<I: Iterator, R> Iterator for Map<'_, I, R> {
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
+            if !self.driver.is_here() {
+                return self.refuse();
+            }
             if self.credit > 0
                 && let Some(result) = self.give()
             {
@@ -269,6 +292,9 @@ impl<I: Iterator, R> Iterator for Map<'_, I, R> {
                 return Some(result);
             }
             self.tend();
+            if !self.driver.is_here() {
+                return self.refuse();
+            }
             // Half of what is there, so that workers are looked after while the rest is used.
             self.credit = self.available() / 2 + 1;
             if let Some(result) = self.give() {

@@ -10,7 +10,7 @@ use crate::batch::Draft;
 use crate::bytes::Bytes;
 use crate::codec::Codec;
 use crate::decode::Decode;
-use crate::driver::Driver;
+use crate::driver::{Driver, Held};
 use crate::error::{PoolError, WorkerId};
 use crate::handle::Handle;
 use crate::interrupt::{Interrupt, Interrupter, Reactions};
@@ -26,6 +26,9 @@ use crate::workers::Workers;
 /// A number of worker processes that turn bytes into bytes.
 ///
 /// Dropping it kills the workers; [`shutdown`](Self::shutdown) lets them end.
+///
+/// It belongs to the process that built it. A copy in a forked child refuses with [`PoolError::Forked`], counts nothing,
+/// and does nothing when it is dropped: a map gives that one error and ends.
 #[derive(Debug)]
 pub struct BytePool {
     driver: Arc<Driver>,
@@ -60,9 +63,15 @@ impl BytePool {
         Ok(pool)
     }
 
+    /// The core, unless this process is a forked copy of the leader.
+    fn core(&self) -> Result<Held<'_>, PoolError> {
+        self.driver.check()?;
+        Ok(self.driver.core())
+    }
+
     /// How many workers are wanted: those it was built with, or of the last [`resize`](Self::resize).
     pub fn workers(&self) -> usize {
-        self.driver.core().wanted()
+        self.core().map_or(0, |core| core.wanted())
     }
 
     /// Makes the pool larger or smaller, also from another thread in the middle of maps. It returns at once.
@@ -76,7 +85,7 @@ impl BytePool {
     /// [`PoolError::WorkerCount`], as when a pool is built; the pool's failure, if it has failed.
     pub fn resize(&self, workers: Workers) -> Result<(), PoolError> {
         let workers = workers.resolve()?.get();
-        let mut core = self.driver.core();
+        let mut core = self.core()?;
         if let Some(error) = core.failure() {
             return Err(error.clone());
         }
@@ -91,6 +100,7 @@ impl BytePool {
     /// # Errors
     /// [`PoolError::Start`] when they can't start, after a few attempts; any other failure of the pool.
     pub fn wait_ready(&self) -> Result<(), PoolError> {
+        self.driver.check()?;
         let ready = self.driver.wait(None, |core| match core.failure() {
             Some(error) => Some(Err(error.clone())),
             None if core.interrupted().is_some() => Some(Err(PoolError::Interrupted)),
@@ -101,7 +111,7 @@ impl BytePool {
 
     /// The counts up to now.
     pub fn stats(&self) -> Stats {
-        self.driver.core().stats
+        self.core().map_or_else(|_| Stats::default(), |core| core.stats)
     }
 
     /// Ends its maps early. May be called while other threads use it; what they wait for comes to its end.
@@ -117,12 +127,12 @@ impl BytePool {
     /// How it was interrupted, if it was: then its maps may have ended before their inputs did, and new ones give
     /// nothing.
     pub fn interrupted(&self) -> Option<Interrupt> {
-        self.driver.core().interrupted()
+        self.core().ok().and_then(|core| core.interrupted())
     }
 
     /// What it knows of its processes' times, also when it is gone.
     pub fn chronicle(&self) -> Chronicle {
-        self.driver.core().chronicle.clone()
+        self.core().map_or_else(|_| Chronicle::new(), |core| core.chronicle.clone())
     }
 
     /// What its workers are doing now. Costs a look at each, and some files of the system's.
@@ -132,7 +142,7 @@ impl BytePool {
 
     /// Process ids of the workers that are there now.
     pub fn pids(&self) -> Vec<(WorkerId, u32)> {
-        self.driver.core().pids()
+        self.core().map_or_else(|_| Vec::new(), |core| core.pids())
     }
 
     /// Memory of the workers that are there now, where the system tells.
@@ -187,6 +197,7 @@ impl BytePool {
     /// # Errors
     /// The pool's failure, if it has failed, before or meanwhile.
     pub fn shutdown(self, deadline: Duration) -> Result<Stats, PoolError> {
+        self.driver.check()?;
         let deadline = Instant::now().checked_add(deadline);
         self.driver.wait(deadline, |core| {
             (core.is_idle() || core.failure().is_some()).then_some(())
@@ -203,6 +214,11 @@ impl BytePool {
 
 impl Drop for BytePool {
     fn drop(&mut self) {
+        if self.driver.check().is_err() {
+            // Its threads are not here, and the end of a copied driver would touch what is the leader's.
+            std::mem::forget((self.driver.clone(), std::mem::take(&mut self.threads)));
+            return;
+        }
         self.driver.core().close();
         // Keeper and standby end by themselves if they have to: each wait of theirs is bounded.
         let _ = self.keeper.send(Order::Stop);

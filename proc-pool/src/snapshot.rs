@@ -9,7 +9,7 @@ use crate::os::Memory;
 use crate::stats::Stats;
 
 /// What a pool's workers were doing at one moment. Displayed, it is a table with a line for each worker.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Snapshot {
     /// The workers, by their place.
@@ -75,6 +75,9 @@ pub enum WorkerState {
 
 impl Snapshot {
     pub(crate) fn of(driver: &Driver) -> Self {
+        if driver.check().is_err() {
+            return Self::default();
+        }
         let mut snapshot = driver.fresh_core().snapshot(Instant::now());
         for worker in &mut snapshot.workers {
             worker.memory = worker.pid.and_then(Memory::resident_of);

@@ -111,6 +111,15 @@ impl<T: Send + 'static, R: Send + 'static, I: Iterator<Item = T>> Iterator for L
     type Item = Result<R, TaskError>;
 
     fn next(&mut self) -> Option<Self::Item> {
+        if let Some(error) = self.pool.forked() {
+            // One error, and the end.
+            self.tasks.take()?;
+            self.under_way = 0;
+            self.ready.clear();
+            let task = self.given;
+            let fault = Fault::Pool(error);
+            return Some(Err(TaskError { task, fault }));
+        }
         let (task, output) = match &self.pool.hands {
             Hands::Threads { .. } => self.next_of_threads()?,
             Hands::Caller { .. } => {

@@ -4,14 +4,16 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
-use crate::error::Fault;
+use crate::error::{Fault, PoolError};
 use crate::handle::Cancelled;
+use crate::os::Origin;
 use crate::panics::guarded;
 
 /// Between who runs a task and who waits for it.
 pub(crate) struct Single<R> {
     state: Mutex<State<R>>,
     changed: Condvar,
+    origin: Origin,
 }
 
 struct State<R> {
@@ -37,11 +39,18 @@ impl<R> Default for Single<R> {
                 waker: None,
             }),
             changed: Condvar::new(),
+            origin: Origin::here(),
         }
     }
 }
 
 impl<R> Single<R> {
+    /// The error in a forked copy of the process, whose threads are not there.
+    pub(crate) fn forked(&self) -> Option<PoolError> {
+        let pid = self.origin.pid();
+        (!self.origin.is_here()).then_some(PoolError::Forked { pid })
+    }
+
     fn state(&self) -> MutexGuard<'_, State<R>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

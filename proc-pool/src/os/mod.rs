@@ -36,6 +36,9 @@ pub(crate) use console::{Handlers, leave_interrupts_to_leader, raise};
 #[cfg(all(feature = "stacks", target_os = "linux"))]
 pub(crate) mod stack;
 
+mod fork;
+pub(crate) use fork::Origin;
+
 mod oom;
 pub(crate) use oom::OomKills;
 

@@ -12,6 +12,8 @@ use super::Signal;
 
 /// Where the handler writes to; negative when there are no handlers.
 static PIPE: AtomicI32 = AtomicI32::new(-1);
+/// The process whose handlers they are: a forked child has them, too, and the pipe is its parent's.
+static OWNER: AtomicI32 = AtomicI32::new(0);
 /// Handlers that run now: the pipe must not be closed (and its number become another file's) under one.
 static RUNNING: AtomicUsize = AtomicUsize::new(0);
 
@@ -27,6 +29,7 @@ impl Handlers {
         let (heard, pipe) = io::pipe()?;
         // A handler that waits for room could wait for the very thread that it interrupted.
         rustix::fs::fcntl_setfl(&pipe, OFlags::NONBLOCK)?;
+        OWNER.store(own_pid(), Ordering::SeqCst);
         PIPE.store(pipe.as_raw_fd(), Ordering::SeqCst);
         let before = Vec::new();
         Ok((Self { before, _pipe: pipe }, heard))
@@ -66,8 +69,24 @@ impl Drop for Handlers {
     }
 }
 
-/// Only what may be done while any other function is interrupted: atomics and `write`.
+fn own_pid() -> libc::pid_t {
+    // SAFETY: getpid has no preconditions.
+    unsafe { libc::getpid() }
+}
+
+/// Lets the signal do what it does by default. Async-signal-safe.
+fn by_default(number: libc::c_int) {
+    // SAFETY: the default action needs no handler, and `signal` may be called in handlers.
+    unsafe { libc::signal(number, libc::SIG_DFL) };
+    // SAFETY: kill has no preconditions. The signal comes when the handler has returned.
+    unsafe { libc::kill(own_pid(), number) };
+}
+
+/// Only what may be done while any other function is interrupted: atomics, `getpid` and `write`.
 extern "C" fn on_signal(number: libc::c_int) {
+    if own_pid() != OWNER.load(Ordering::SeqCst) {
+        return by_default(number);
+    }
     RUNNING.fetch_add(1, Ordering::SeqCst);
     let pipe = PIPE.load(Ordering::SeqCst);
     if pipe >= 0 {

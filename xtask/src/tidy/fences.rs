@@ -38,6 +38,10 @@ pub(super) const FENCES: &[Fence] = &[
         reason: "the console control handler",
     },
     Fence {
+        path: "proc-pool/src/os/fork.rs",
+        reason: "has the C library count forks",
+    },
+    Fence {
         path: "proc-pool/src/os/signals.rs",
         reason: "signal handlers",
     },
