@@ -213,3 +213,52 @@ pub(crate) fn ignore_questions() {
     // SAFETY: sigfillset has initialized it; all signals that can be blocked are, in this thread alone.
     unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, set.as_ptr(), std::ptr::null_mut()) };
 }
+
+/// A forked child of this process, which is to end by itself.
+pub(crate) struct Forked(libc::pid_t);
+
+impl Forked {
+    /// Runs `child` in a forked child, which ends with 0 if that returns `Ok`, and otherwise with the code, or with 99 after
+    /// a panic. A child that hangs is killed by SIGALRM.
+    pub(crate) fn run(child: impl FnOnce() -> Result<(), u8>) -> Self {
+        // SAFETY: the child has a copy of this thread alone, and ends by `_exit`. Of the locks that other threads hold now,
+        // it takes the allocator's, which the C library takes care of; that it takes no others is what is tested.
+        let pid = unsafe { libc::fork() };
+        assert!(pid >= 0, "{}", std::io::Error::last_os_error());
+        if pid == 0 {
+            // SAFETY: no preconditions.
+            unsafe { libc::alarm(20) };
+            std::panic::set_hook(Box::new(|_| {}));
+            let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(child));
+            Self::exit(result.map_or(99, |result| result.err().unwrap_or(0)));
+        }
+        Self(pid)
+    }
+
+    /// Forks; in the child, this returns as well, as the child of nothing.
+    pub(crate) fn go_on() -> Self {
+        // SAFETY: as in `run`; what the child goes on with is what is tested.
+        let pid = unsafe { libc::fork() };
+        assert!(pid >= 0, "{}", std::io::Error::last_os_error());
+        if pid == 0 {
+            // SAFETY: no preconditions.
+            unsafe { libc::alarm(20) };
+        }
+        Self(pid)
+    }
+
+    /// Ends a child.
+    pub(crate) fn exit(code: u8) -> ! {
+        // SAFETY: no preconditions.
+        unsafe { libc::_exit(code.into()) }
+    }
+
+    /// Its exit status, once it has ended.
+    pub(crate) fn wait(self) -> std::process::ExitStatus {
+        let mut status = 0;
+        // SAFETY: `status` is valid for writes.
+        let reaped = unsafe { libc::waitpid(self.0, &raw mut status, 0) };
+        assert_eq!(reaped, self.0, "{}", std::io::Error::last_os_error());
+        std::os::unix::process::ExitStatusExt::from_raw(status)
+    }
+}

@@ -15,6 +15,8 @@ mod crash;
 mod deaths;
 #[cfg(target_os = "linux")]
 mod environment;
+#[cfg(target_os = "linux")]
+mod forks;
 mod guards;
 mod handles;
 #[cfg(target_os = "linux")]

@@ -87,7 +87,7 @@ pub(super) const FENCES: &[Fence] = &[
     },
     Fence {
         path: "proc-pool/tests/it/crash.rs",
-        reason: "crashes on purpose",
+        reason: "crashes and forks on purpose",
     },
     Fence {
         path: "proc-pool/tests/it/crash/elsewhere.rs",
