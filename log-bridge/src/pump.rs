@@ -85,7 +85,8 @@ pub enum RemoveError {
 /// A [`Collector`] that a thread of its own drains; can be shared by reference.
 ///
 /// When dropped it replays what is readable and ends the thread, within two seconds: a subscriber that blocks
-/// for longer is left behind with it.
+/// for longer is left behind with it. It belongs to the process that made it: a copy in a forked child has no thread,
+/// refuses as one that has stopped, and does nothing when it is dropped.
 #[derive(Debug)]
 pub struct CollectorHandle {
     commands: Option<Sender<Command>>,
@@ -93,6 +94,8 @@ pub struct CollectorHandle {
     ended: Mutex<Receiver<()>>,
     tally: Arc<Mutex<Tally>>,
     dispatch: Dispatch,
+    /// The process whose thread it is.
+    maker: u32,
 }
 
 impl Collector {
@@ -121,6 +124,7 @@ impl Collector {
             ended: Mutex::new(ended),
             tally,
             dispatch,
+            maker: std::process::id(),
         })
     }
 }
@@ -189,16 +193,32 @@ impl CollectorHandle {
             // Without an answer the counts are older, not wrong.
             let _ = replied.recv_timeout(PATIENCE);
         }
+        self.last_tally()
+    }
+
+    fn last_tally(&self) -> Tally {
+        if self.is_copy() {
+            // The thread that may hold the lock is not here.
+            return self.tally.try_lock().map(|tally| tally.clone()).unwrap_or_default();
+        }
         self.tally.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Replays what is readable, removes every source and ends the thread; gives the final counts.
     pub fn stop(mut self) -> Tally {
         self.end();
-        self.tally.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.last_tally()
+    }
+
+    /// Whether this process is a forked child of the one whose thread it is.
+    fn is_copy(&self) -> bool {
+        self.maker != std::process::id()
     }
 
     fn send(&self, command: Command) -> Option<()> {
+        if self.is_copy() {
+            return None;
+        }
         self.commands.as_ref()?.send(command).ok()
     }
 
@@ -212,6 +232,10 @@ impl CollectorHandle {
     }
 
     fn end(&mut self) {
+        if self.is_copy() {
+            std::mem::forget((self.commands.take(), self.thread.take()));
+            return;
+        }
         self.commands = None;
         let Some(pump) = self.thread.take() else { return };
         let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);

@@ -102,7 +102,8 @@ impl ReporterBuilder {
                 )
             }
         };
-        Ok(Reporter { shared, thread })
+        let maker = std::process::id();
+        Ok(Reporter { shared, thread, maker })
     }
 
     /// For tests: nothing is drawn but by the [`Rehearsal`], by its clock, into its memory. It is no terminal, so
@@ -120,7 +121,8 @@ impl ReporterBuilder {
         };
         let shared = Shared::new(Clock::held(), Stage::new(renderer, output));
         let rehearsal = Rehearsal::new(Arc::clone(&shared), paper);
-        Ok((Reporter { shared, thread: None }, rehearsal))
+        let (thread, maker) = (None, std::process::id());
+        Ok((Reporter { shared, thread, maker }, rehearsal))
     }
 
     fn renderer(&self, surroundings: &Surroundings, output: &Output) -> Result<Renderer, StartError> {
@@ -197,7 +199,8 @@ impl ReporterBuilder {
 /// standard error) is not drawn, and no error.
 ///
 /// Dropping it stops it at once: bars that ended get their last line, those that still run are taken off the terminal
-/// without a word.
+/// without a word. It belongs to the process that started it: a copy in a forked child draws nothing, also when it is
+/// finished or dropped.
 ///
 /// ```
 /// use progress::{Outcome, Render, Reporter, Total};
@@ -214,6 +217,8 @@ impl ReporterBuilder {
 pub struct Reporter {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
+    /// The process whose thread and terminal it is.
+    maker: u32,
 }
 
 impl Reporter {
@@ -269,24 +274,40 @@ impl Reporter {
 
     /// Ends all bars, draws their last state and stops.
     pub fn finish(mut self) {
-        self.stop();
-        self.shared.stage().finish(self.shared.clock.now());
+        if self.stop() == Stopped::Here {
+            self.shared.stage().finish(self.shared.clock.now());
+        }
     }
 
-    fn stop(&mut self) {
+    fn stop(&mut self) -> Stopped {
+        if self.maker != std::process::id() {
+            // The thread is not here, and may have held any lock.
+            std::mem::forget(self.thread.take());
+            return Stopped::Copy;
+        }
         *self.shared.stop.lock().unwrap_or_else(PoisonError::into_inner) = Stop::Yes;
         self.shared.stopping.notify_all();
         if let Some(thread) = self.thread.take() {
             // It panics only if the writer it was given did; the job goes on without bars.
             let _ = thread.join();
         }
+        Stopped::Here
     }
+}
+
+/// What was stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stopped {
+    Here,
+    /// A forked child's copy, which draws nothing.
+    Copy,
 }
 
 impl Drop for Reporter {
     fn drop(&mut self) {
-        self.stop();
-        self.shared.stage().abandon(self.shared.clock.now());
+        if self.stop() == Stopped::Here {
+            self.shared.stage().abandon(self.shared.clock.now());
+        }
     }
 }
 

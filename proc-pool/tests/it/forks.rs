@@ -30,6 +30,10 @@ fn check(checks: &[bool]) -> Result<(), u8> {
 
 #[test]
 fn a_leader_that_forks_while_a_map_runs_keeps_its_outputs_and_the_child_is_refused() {
+    // Other tests' threads hold locks of the standard library's now and then.
+    if !is_alone() {
+        return Alone::new(&test_name!()).run();
+    }
     const TASKS: u64 = 3_000;
     let _watchdog = watchdog(240);
     let leader = std::process::id();
@@ -104,6 +108,10 @@ fn a_leader_that_forks_while_a_map_runs_keeps_its_outputs_and_the_child_is_refus
 
 #[test]
 fn a_fork_in_the_middle_of_the_pools_work_harms_neither_side() {
+    // Other tests' threads hold locks of the standard library's now and then.
+    if !is_alone() {
+        return Alone::new(&test_name!()).run();
+    }
     let _watchdog = watchdog(120);
     let leader = std::process::id();
     let pool = pool(2, |n: u64| n * n);
@@ -151,6 +159,10 @@ fn a_fork_in_the_middle_of_the_pools_work_harms_neither_side() {
 
 #[test]
 fn the_threads_of_a_local_pool_are_not_missed_in_a_forked_child() {
+    // Other tests' threads hold locks of the standard library's now and then.
+    if !is_alone() {
+        return Alone::new(&test_name!()).run();
+    }
     let _watchdog = watchdog(60);
     let leader = std::process::id();
     let build = || LocalPool::threads(Workers::Count(2), OnInterrupt::Ignore, |_| Ok(|n: u64| n * n));
