@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use log_bridge::Filter;
-use proc_pool::{Interrupt, Pool, PoolError, Postcard, Stats, Workers};
+use proc_pool::{Pool, PoolError, Postcard, Stats, Workers};
 use progress::Bar;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -101,11 +101,10 @@ where
 
     /// Lets the workers end.
     pub(crate) fn end(self) -> (Result<Stats, PoolError>, Arc<Watch>) {
-        let killed = self.pool.bytes().interrupted() == Some(Interrupt::Kill);
         let stats = self.pool.bytes().stats();
         let ended = match self.pool.shutdown(END) {
             // As asked for: there is something to tell all the same.
-            Err(PoolError::Interrupted) if killed => Ok(stats),
+            Err(PoolError::Interrupted) => Ok(stats),
             ended => ended,
         };
         (ended, self.watch)

@@ -3,6 +3,8 @@
 mod batch_eval;
 mod determinism;
 mod executors;
+#[cfg(target_os = "linux")]
+mod forks;
 mod handles;
 mod interrupts;
 mod models;

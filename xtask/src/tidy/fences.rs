@@ -18,6 +18,10 @@ pub(super) const FENCES: &[Fence] = &[
         reason: "crashes on purpose, in C",
     },
     Fence {
+        path: "invoker/tests/it/forks.rs",
+        reason: "forks, as other code in a leader may",
+    },
+    Fence {
         path: "proc-pool/benches/pool/allocations.rs",
         reason: "counts what the allocator is asked for",
     },

@@ -1,0 +1,87 @@
+//! An invoker, with its logs and its bars, in a forked child of its leader.
+#![allow(unsafe_code)]
+
+use std::io::Write;
+use std::sync::{Arc, Mutex};
+
+use invoker::{Executor, Fault, Invoker, PoolError, Render, Reporter, Workers};
+
+fn square(_: &(), n: u64) -> u64 {
+    n * n
+}
+
+/// Runs `child` in a forked child; returns its wait status, 0 if `child` returned `true`.
+fn in_forked_child(child: impl FnOnce() -> bool) -> i32 {
+    // SAFETY: the child has a copy of this thread alone and ends by `_exit`. That it takes no lock that another thread
+    // may hold, but the allocator's, is what is tested.
+    let pid = unsafe { libc::fork() };
+    if pid == 0 {
+        // SAFETY: no preconditions. A child that hangs is killed.
+        unsafe { libc::alarm(30) };
+        let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(child));
+        let code = i32::from(!done.unwrap_or(false));
+        // SAFETY: no preconditions.
+        unsafe { libc::_exit(code) };
+    }
+    let mut status = 0;
+    // SAFETY: `status` is valid for writes.
+    let reaped = unsafe { libc::waitpid(pid, &raw mut status, 0) };
+    assert_eq!(reaped, pid, "{}", std::io::Error::last_os_error());
+    status
+}
+
+/// Output of which only the length is of interest. Forked processes would not share it: what a child draws is lost.
+#[derive(Clone, Default)]
+struct Drawn(Arc<Mutex<usize>>);
+
+impl Write for Drawn {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        *self.0.lock().expect("not poisoned") += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_forked_child_is_refused_and_drops_everything_silently() {
+    for executor in [Executor::Processes, Executor::Threads] {
+        let drawn = Drawn::default();
+        let reporter = Reporter::builder()
+            .render(Render::Lines)
+            .output(drawn.clone())
+            .start();
+        let reporter = Arc::new(reporter.expect("it starts"));
+        let builder = Invoker::builder(square).model(()).executor(executor);
+        let built = builder
+            .workers(Workers::Count(2))
+            .progress_by(reporter.clone(), "squares")
+            .build();
+        let mut invoker = Some(built.expect("it builds"));
+        let mut reporter = Some(reporter);
+        let leader = std::process::id();
+        for finish in [false, true] {
+            let status = in_forked_child(|| {
+                let drawn_before = *drawn.0.lock().expect("not poisoned");
+                let invoker = invoker.take().expect("it is there");
+                let error = invoker.map(0..10).next().and_then(Result::err);
+                let fault = error.map(|error| error.fault);
+                let refused = matches!(fault, Some(Fault::Pool(PoolError::Forked { pid })) if pid == leader);
+                match finish {
+                    true => drop(invoker.finish()),
+                    false => drop(invoker),
+                }
+                drop(reporter.take());
+                refused && *drawn.0.lock().expect("not poisoned") == drawn_before
+            });
+            assert_eq!(status, 0, "{executor:?}");
+            let outputs = invoker.as_ref().expect("it is there").map(0..1000);
+            let outputs = outputs.map(|output| output.expect("it runs"));
+            assert!(outputs.eq((0..1000).map(|n| n * n)), "{executor:?}");
+        }
+        let report = invoker.take().expect("it is there").finish().expect("it works");
+        assert_eq!(report.tasks.done, 2000, "{executor:?}");
+    }
+}
