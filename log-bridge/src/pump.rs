@@ -199,7 +199,11 @@ impl CollectorHandle {
     fn last_tally(&self) -> Tally {
         if self.is_copy() {
             // The thread that may hold the lock is not here.
-            return self.tally.try_lock().map(|tally| tally.clone()).unwrap_or_default();
+            return self
+                .tally
+                .try_lock()
+                .map(|tally| tally.clone())
+                .unwrap_or_default();
         }
         self.tally.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

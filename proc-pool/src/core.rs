@@ -16,7 +16,6 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Sender;
 use shm_buffers::slots::Slots;
 
-
 use crate::awake::Awake;
 use crate::error::{Cause, Fault, KillReason, PoolError, WorkerId};
 use crate::interrupt::Interrupt;

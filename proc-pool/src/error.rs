@@ -216,7 +216,9 @@ pub enum PoolError {
     Interrupted,
     /// This process is a forked copy of the pool's leader. Its copies of the pool, of its handles, maps and interrupters do
     /// nothing, silently when they are dropped; the leader's own go on.
-    #[error("the pool belongs to process {pid}, of which this one is a forked copy; build a pool of its own here")]
+    #[error(
+        "the pool belongs to process {pid}, of which this one is a forked copy; build a pool of its own here"
+    )]
     Forked {
         /// The leader's process id.
         pid: u32,

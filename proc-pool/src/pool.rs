@@ -132,7 +132,8 @@ impl BytePool {
 
     /// What it knows of its processes' times, also when it is gone.
     pub fn chronicle(&self) -> Chronicle {
-        self.core().map_or_else(|_| Chronicle::new(), |core| core.chronicle.clone())
+        self.core()
+            .map_or_else(|_| Chronicle::new(), |core| core.chronicle.clone())
     }
 
     /// What its workers are doing now. Costs a look at each, and some files of the system's.

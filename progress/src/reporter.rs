@@ -103,7 +103,11 @@ impl ReporterBuilder {
             }
         };
         let maker = std::process::id();
-        Ok(Reporter { shared, thread, maker })
+        Ok(Reporter {
+            shared,
+            thread,
+            maker,
+        })
     }
 
     /// For tests: nothing is drawn but by the [`Rehearsal`], by its clock, into its memory. It is no terminal, so
@@ -122,7 +126,14 @@ impl ReporterBuilder {
         let shared = Shared::new(Clock::held(), Stage::new(renderer, output));
         let rehearsal = Rehearsal::new(Arc::clone(&shared), paper);
         let (thread, maker) = (None, std::process::id());
-        Ok((Reporter { shared, thread, maker }, rehearsal))
+        Ok((
+            Reporter {
+                shared,
+                thread,
+                maker,
+            },
+            rehearsal,
+        ))
     }
 
     fn renderer(&self, surroundings: &Surroundings, output: &Output) -> Result<Renderer, StartError> {

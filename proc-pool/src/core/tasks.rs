@@ -145,7 +145,8 @@ impl Core {
         let mut condemned = Vec::new();
         for place in 0..self.members.len() {
             let member = self.members[place].as_ref().filter(|member| !member.condemned);
-            let Some((reason, incarnation)) = member.and_then(|m| Some((m.lane.broken()?, m.incarnation))) else {
+            let Some((reason, incarnation)) = member.and_then(|m| Some((m.lane.broken()?, m.incarnation)))
+            else {
                 continue;
             };
             if reason == KillReason::Unresponsive {

@@ -46,7 +46,9 @@ impl Core {
         let mut recalled = false;
         for place in 0..self.members.len() {
             // The task may be finished, and its outcome not drained yet.
-            if self.overdue(place, deadline, now).is_none() || self.drained_overdue(place, deadline, now).is_none() {
+            if self.overdue(place, deadline, now).is_none()
+                || self.drained_overdue(place, deadline, now).is_none()
+            {
                 continue;
             }
             self.recall(place);

@@ -1,9 +1,9 @@
 //! Asking a process for its stack before it is killed, where that was built in and asked for.
 
-#[cfg(all(feature = "stacks", target_os = "linux"))]
-pub(super) use {super::namer::Namer, asking::Inquiry};
 #[cfg(not(all(feature = "stacks", target_os = "linux")))]
 pub(super) use not_asking::{Inquiry, Namer};
+#[cfg(all(feature = "stacks", target_os = "linux"))]
+pub(super) use {super::namer::Namer, asking::Inquiry};
 
 #[cfg(all(feature = "stacks", target_os = "linux"))]
 mod asking {

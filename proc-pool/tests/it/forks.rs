@@ -64,7 +64,9 @@ fn a_leader_that_forks_while_a_map_runs_keeps_its_outputs_and_the_child_is_refus
                 refuses(Some(pool.submit(1).wait()), leader),
                 pool.submit(1).is_finished(),
                 pool.submit(1).kill() == Cancelled::Finished,
-                handle.as_ref().is_some_and(|handle| handle.cancel() == Cancelled::Finished),
+                handle
+                    .as_ref()
+                    .is_some_and(|handle| handle.cancel() == Cancelled::Finished),
                 refuses(handle.take().map(|handle| handle.wait()), leader),
                 match polled {
                     Poll::Ready(output) => refuses(Some(output), leader),
@@ -100,7 +102,11 @@ fn a_leader_that_forks_while_a_map_runs_keeps_its_outputs_and_the_child_is_refus
         });
         assert!(shut_down.wait().success(), "round {round}");
         let pool = owned.take().expect("it is there");
-        assert_eq!(pool.map(0..1000).filter_map(Result::ok).count(), 1000, "round {round}");
+        assert_eq!(
+            pool.map(0..1000).filter_map(Result::ok).count(),
+            1000,
+            "round {round}"
+        );
         let stats = pool.shutdown(Duration::from_secs(30)).expect("it works");
         assert_eq!((stats.deaths, stats.spawned), (0, 2), "round {round}");
     }
@@ -186,7 +192,11 @@ fn the_threads_of_a_local_pool_are_not_missed_in_a_forked_child() {
     });
     assert!(child.wait().success());
     let outputs = owned.as_ref().expect("it is there").map(0..100);
-    assert!(outputs.map(|output| output.expect("it runs")).eq((0..100).map(|n| n * n)));
+    assert!(
+        outputs
+            .map(|output| output.expect("it runs"))
+            .eq((0..100).map(|n| n * n))
+    );
 }
 
 #[test]

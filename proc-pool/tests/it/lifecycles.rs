@@ -53,8 +53,10 @@ fn drop_and_shutdown_kill_what_hangs() {
         let pids = pids(&pool);
         // The other worker's output comes, and then this one's pid: it hangs now.
         let tasks = [(ear.path.clone(), 1), (ear.path.clone(), 0)];
-        assert!(pool.map_unordered(tasks).next().expect("one").is_ok());
+        let mut outputs = pool.map_unordered(tasks);
+        assert!(outputs.next().expect("one").is_ok());
         let hung = ear.hear();
+        drop(outputs);
         assert!(pids.contains(&hung));
         if shutdown {
             pool.shutdown(Duration::from_millis(50)).expect("it did not fail");

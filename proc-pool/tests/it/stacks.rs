@@ -96,7 +96,10 @@ fn a_late_task_that_ends_while_its_stack_is_asked_for_counts_and_no_other_task_d
         .build_op(nap)
         .expect("it starts");
     // So that its worker takes more than one at a time.
-    assert_eq!(pool.map((0..20_000).map(|_| 0)).filter_map(Result::ok).count(), 20_000);
+    assert_eq!(
+        pool.map((0..20_000).map(|_| 0)).filter_map(Result::ok).count(),
+        20_000
+    );
     let late = pool.submit(300);
     let others: Vec<_> = (0..6).map(|_| pool.submit(150)).collect();
     assert_eq!(late.wait().expect("its outcome came before the kill"), 300);

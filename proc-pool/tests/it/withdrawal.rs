@@ -54,7 +54,10 @@ fn marked(dir: &Dir) -> impl Fn(u64) -> Task + use<> {
 /// A pool of one worker that takes many tasks at a time.
 fn warmed() -> Pool<Task, u64> {
     let pool = pool(1, run);
-    assert_eq!(pool.map((0..20_000).map(plain)).filter_map(Result::ok).count(), 20_000);
+    assert_eq!(
+        pool.map((0..20_000).map(plain)).filter_map(Result::ok).count(),
+        20_000
+    );
     pool
 }
 
@@ -136,7 +139,10 @@ fn a_dropped_stream_withdraws_its_tasks_from_a_worker() {
     let tasks = std::iter::once(blocker(&ear)).chain((0..100).map(&task));
     let mut outputs = OutputStream::as_completed(tasks.map(|task| pool.submit(task)), 101);
     let mut context = Context::from_waker(Waker::noop());
-    assert!(matches!(Pin::new(&mut outputs).poll_next(&mut context), Poll::Pending));
+    assert!(matches!(
+        Pin::new(&mut outputs).poll_next(&mut context),
+        Poll::Pending
+    ));
     let asking = ear.accept();
     drop(outputs);
     let_go(asking);
@@ -185,7 +191,10 @@ fn a_deadline_charges_only_the_late_task() {
             match result {
                 Ok(us) => assert_eq!(us, tasks[task]),
                 Err(error) => {
-                    assert!(matches!(error.fault, Fault::TimedOut { .. }), "round {round}: {error}");
+                    assert!(
+                        matches!(error.fault, Fault::TimedOut { .. }),
+                        "round {round}: {error}"
+                    );
                     assert_eq!(task, 4, "round {round}: {error}");
                     late += 1;
                 }
@@ -215,5 +224,8 @@ fn shutting_down_reports_a_failure_that_comes_meanwhile() {
     drop(asking);
     assert!(matches!(ended, Err(PoolError::Interrupted)), "{ended:?}");
     let error = blocked.wait().expect_err("its worker is gone");
-    assert!(matches!(error.fault, Fault::Pool(PoolError::Interrupted)), "{error}");
+    assert!(
+        matches!(error.fault, Fault::Pool(PoolError::Interrupted)),
+        "{error}"
+    );
 }
