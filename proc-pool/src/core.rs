@@ -91,7 +91,7 @@ pub(crate) struct Core {
     births: BTreeMap<WorkerId, Birth>,
     /// Tasks that wait for a worker: those submitted alone, and those that came back from one; the next one first.
     backlog: VecDeque<Task<Large>>,
-    /// Of those, so many at most are not wanted any more.
+    /// The number of those that are not wanted any more, at most.
     unwanted: usize,
     limits: Limits,
     supervisor: Supervisor,

@@ -63,7 +63,7 @@ impl Drop for Name {
         if self.maker != std::process::id() {
             return;
         }
-        // It may be removed already, which is as good.
+        // It may be gone already: no error.
         match &self.place {
             Place::Shm(name) => drop(rustix::shm::unlink(&**name)),
             Place::Path(path) => drop(std::fs::remove_file(path)),
