@@ -14,8 +14,8 @@ pub(crate) enum Order {
 
 /// The outputs of a run, as they become available: `Ok`, or what happened to that task.
 ///
-/// Tasks are taken from the input as there is room for them. Dropping it withdraws the tasks that no worker has begun;
-/// those that have begun go on, and their outputs are dropped.
+/// Tasks are taken from the input as there is room for them. Dropping it withdraws the tasks that no worker has started;
+/// the others go on, and their outputs are dropped.
 pub struct Outputs<'a, T, R, I: Iterator<Item = T>> {
     run: Run<'a, T, R, I>,
     journal: &'a Journal,

@@ -115,6 +115,9 @@ impl Builder {
     /// How long a task may run (default: for ever). Then its worker is killed, and [`Fault::TimedOut`](crate::Fault)
     /// is the task's error. It is looked at eight times in that time, at least every 250 ms. Time during which this
     /// process was stopped as well (by its terminal, say) does not count.
+    ///
+    /// No other task is lost: the pool takes back those that the worker has not started before it kills it. If the late
+    /// task finishes before the kill comes, its output counts; the worker is replaced all the same.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.limits.deadline = Some(deadline);
         self

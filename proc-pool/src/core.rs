@@ -91,7 +91,7 @@ pub(crate) struct Core {
     births: BTreeMap<WorkerId, Birth>,
     /// Tasks that wait for a worker: those submitted alone, and those that came back from one; the next one first.
     backlog: VecDeque<Task<Large>>,
-    /// Of those, so many at most are not wanted any more.
+    /// The number of those that are not wanted any more, at most.
     unwanted: usize,
     limits: Limits,
     supervisor: Supervisor,
@@ -486,5 +486,29 @@ impl Core {
             self.fault(job, index, Fault::Pool(error.clone()));
         }
         self.order(Order::KillAll(KillReason::Shutdown));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::supervisor::Patience;
+
+    #[test]
+    fn a_pool_that_has_lost_its_keeper_waits_for_no_worker() {
+        let (keeper, _orders) = crossbeam_channel::unbounded();
+        let patience = Patience {
+            start_timeout: Duration::from_secs(60),
+            start_attempts: 3,
+            backoff: Duration::from_millis(100),
+        };
+        let supervisor = Supervisor::new(2, patience, Instant::now());
+        let mut core = Core::new(2, Limits::default(), supervisor, keeper);
+        core.event(Event::Tick);
+        // It failed before for another reason.
+        core.fail(PoolError::Interrupted);
+        assert!(!core.all_gone(), "both are being started");
+        core.lose_keeper();
+        assert!(core.all_gone());
     }
 }

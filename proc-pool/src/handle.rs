@@ -30,7 +30,7 @@ pub enum Cancelled {
 
 /// The output of a task that was [submitted](crate::Pool::submit): to be waited for, or awaited in any async runtime.
 ///
-/// It outlives its pool: what was not run then has its error. Dropping it withdraws the task unless a worker has begun
+/// It outlives its pool; a task that has not run by then has the pool's error. Dropping it withdraws the task unless a worker has started
 /// it; the worker finishes such a task, and its output is dropped.
 #[must_use = "dropping it withdraws the task"]
 pub struct Handle<R> {
@@ -180,9 +180,9 @@ impl<R> Handle<R> {
         self.stop(Running::GoesOn)
     }
 
-    /// Cancels the task; if it runs, its worker is killed and replaced. No other task is lost by that: what the worker has
-    /// not begun is taken back first. A task that ends before the kill comes is cancelled all the same. A thread can't be
-    /// killed: in a [`LocalPool`](crate::LocalPool) it is as [`cancel`](Self::cancel).
+    /// Cancels the task; if it runs, its worker is killed and replaced. No other task is lost: the pool takes back the tasks
+    /// that the worker has not started before it kills it. The task's error is [`Fault::Cancelled`] even if the task ends
+    /// before the kill. A thread can't be killed: in a [`LocalPool`](crate::LocalPool) this is [`cancel`](Self::cancel).
     pub fn kill(&self) -> Cancelled {
         self.stop(Running::IsKilled)
     }
@@ -226,7 +226,7 @@ impl<R> InPool<R> {
     }
 
     fn poll(&self, context: &mut Context<'_>) -> Poll<Result<R, Fault>> {
-        // Cloning and dropping a waker is user code: nothing is locked meanwhile.
+        // Cloning and dropping a waker is user code: it runs while nothing is locked.
         let mut clone = None;
         loop {
             let mut core = self.driver.fresh_core();

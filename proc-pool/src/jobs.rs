@@ -88,7 +88,7 @@ pub(crate) struct Job {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Noted {
     Yes,
-    /// It takes a clone, which the caller makes while nothing is locked.
+    /// A clone is missing; the caller makes it while nothing is locked.
     NeedsClone,
 }
 
@@ -150,7 +150,7 @@ impl Jobs {
         }
     }
 
-    /// What became of `tasks` of that job is known.
+    /// `tasks` of that job have an outcome or an error.
     #[inline]
     pub(crate) fn came(&mut self, key: JobKey, tasks: usize) {
         if let Some(job) = self.get(key) {

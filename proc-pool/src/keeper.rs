@@ -6,12 +6,14 @@ mod inquiry;
 #[cfg(all(feature = "stacks", target_os = "linux"))]
 mod namer;
 mod process;
+mod seat;
 mod start;
+
+pub(crate) use seat::Seat;
 
 use std::collections::HashMap;
 use std::process::ExitStatus;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
@@ -99,33 +101,6 @@ pub(crate) struct Keeper {
     /// All processes were asked then whether they have ended.
     asked: Instant,
     oom: os::OomKills,
-}
-
-/// A thread that a keeper is to have. It is made first: that takes as long as everything else that a pool begins with.
-pub(crate) struct Seat {
-    give: Sender<Keeper>,
-    thread: JoinHandle<()>,
-}
-
-impl Seat {
-    pub(crate) fn new() -> Result<Self, PoolError> {
-        let (give, take) = crossbeam_channel::bounded::<Keeper>(1);
-        let keep = move || {
-            if let Ok(keeper) = take.recv() {
-                keeper.run();
-            }
-        };
-        let started = thread::Builder::new().name("proc-pool keeper".into()).spawn(keep);
-        let thread = started.map_err(PoolError::io("start a thread"))?;
-        Ok(Self { give, thread })
-    }
-
-    /// Has the keeper begin; gives the thread that it lives in.
-    pub(crate) fn begin(self, keeper: Keeper) -> JoinHandle<()> {
-        // The thread waits for that.
-        let _ = self.give.send(keeper);
-        self.thread
-    }
 }
 
 impl Keeper {

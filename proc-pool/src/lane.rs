@@ -159,7 +159,7 @@ impl Lane {
         self.ledger.has(job)
     }
 
-    /// Whether it has a task of that job which the worker has not begun.
+    /// Whether it has a task of that job which the worker has not started.
     pub(crate) fn has_unbegun(&self, job: JobKey) -> bool {
         self.ledger.has_beyond(self.claims.begun(), job)
     }

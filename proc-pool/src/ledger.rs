@@ -192,17 +192,16 @@ impl<K> Ledger<K> {
         self.recalled > 0
     }
 
-    /// Whether a task of that job is there which was not taken back, beyond the worker's first `begun` tasks since its
-    /// start.
-    pub(crate) fn has_beyond(&self, begun: u64, job: JobKey) -> bool {
-        let first = begun.saturating_sub(self.answered).min(self.sent.len() as u64) as usize;
-        // What was taken back is the end of the queue.
+    /// Whether the worker still has a task of that job beyond its first `started` tasks.
+    pub(crate) fn has_beyond(&self, started: u64, job: JobKey) -> bool {
+        let first = started.saturating_sub(self.answered).min(self.sent.len() as u64) as usize;
+        // The tasks that were taken back are the end of the queue.
         let last = self.live().max(first);
         self.sent.range(first..last).rev().any(|sent| sent.job == job)
     }
 
-    /// Takes back what the worker has not begun: all but its first `kept` tasks, counted since its start. Of those, it
-    /// returns the ones that are `wanted`, and the number of the others.
+    /// Takes back the tasks that the worker has not started: all but its first `kept`, counted since its start. Returns
+    /// those that are `wanted`, and the number of the others.
     pub(crate) fn recall(&mut self, kept: u64, wanted: impl Fn(JobKey) -> bool) -> Recalled<K> {
         let first = kept.saturating_sub(self.answered).min(self.sent.len() as u64) as usize;
         let mut start = self.used

@@ -31,8 +31,8 @@ pub(crate) type Encode<T> = fn(T, &mut Draft<'_>) -> Result<(), String>;
 
 /// The outputs of a pool's tasks, as they become available: `Ok`, or what happened to that task.
 ///
-/// It takes tasks from its input as workers have room for them. Dropping it withdraws the tasks that no worker has begun;
-/// workers finish those that they have begun, and the outputs are dropped. The drop waits for no worker.
+/// It takes tasks from its input as workers have room for them. Dropping it withdraws the tasks that no worker has started;
+/// workers finish those that they have started, and the outputs are dropped. The drop waits for no worker.
 pub struct Map<'p, I: Iterator, R> {
     driver: &'p Driver,
     job: JobKey,

@@ -77,7 +77,7 @@ pub(crate) fn guarded<R>(user: impl FnOnce() -> R) -> Result<R, String> {
     panic::catch_unwind(AssertUnwindSafe(user)).map_err(thrown)
 }
 
-/// The message of a panic's payload, which is not dropped if that may panic, too.
+/// The message of a panic's payload. A payload whose drop may panic, too, is leaked.
 #[cold]
 fn thrown(payload: Box<dyn Any + Send>) -> String {
     let message = bounded(message(&*payload), MAX_MESSAGE);

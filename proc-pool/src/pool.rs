@@ -27,8 +27,8 @@ use crate::workers::Workers;
 ///
 /// Dropping it kills the workers; [`shutdown`](Self::shutdown) lets them end.
 ///
-/// It belongs to the process that built it. A copy in a forked child refuses with [`PoolError::Forked`], counts nothing,
-/// and does nothing when it is dropped: a map gives that one error and ends.
+/// It belongs to the process that built it. A copy in a forked child refuses with [`PoolError::Forked`]: a map returns that
+/// one error and ends, counts are zero, and a drop does nothing.
 #[derive(Debug)]
 pub struct BytePool {
     driver: Arc<Driver>,
@@ -196,7 +196,7 @@ impl BytePool {
     /// `deadline` from now.
     ///
     /// # Errors
-    /// The pool's failure, if it has failed, before or meanwhile.
+    /// The pool's failure, if it has failed, before or during the call; [`PoolError::Forked`].
     pub fn shutdown(self, deadline: Duration) -> Result<Stats, PoolError> {
         self.driver.check()?;
         let deadline = Instant::now().checked_add(deadline);
@@ -333,7 +333,7 @@ impl<T, R> Pool<T, R> {
     /// `deadline` from now.
     ///
     /// # Errors
-    /// The pool's failure, if it has failed, before or meanwhile.
+    /// The pool's failure, if it has failed, before or during the call; [`PoolError::Forked`].
     pub fn shutdown(self, deadline: Duration) -> Result<Stats, PoolError> {
         self.bytes.shutdown(deadline)
     }

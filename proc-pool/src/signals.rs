@@ -83,7 +83,7 @@ impl Subscription {
             *hub = Some(listening);
         }
         drop(guard);
-        // Only now: what `react` has captured may be anything.
+        // After the lock: the drop of what `react` has captured is user code.
         drop(removed);
         installed.map(|()| Self {
             id,
@@ -105,7 +105,7 @@ impl Drop for Subscription {
         // With its pipe's end, the thread ends.
         drop(last);
         drop(guard);
-        // The user's code, and perhaps its last owner: not under the lock.
+        // After the lock, too.
         let _ = guarded(|| drop(removed));
     }
 }
@@ -150,7 +150,7 @@ fn listen(mut heard: PipeReader) {
             let told = subscribers.filter(|subscriber| subscriber.wanted.contains(&signal));
             told.map(|subscriber| subscriber.react.clone()).collect()
         };
-        // One subscriber's panic must not keep others from being told. The last owner of `react` may be here.
+        // Others hear of it after a panic of one, too. `react` may be the last reference, and its drop user code.
         let tell = |react: React| guarded(move || react(signal)).unwrap_or(Answer::Done);
         let answers: Vec<Answer> = told.into_iter().map(tell).collect();
         if !answers.is_empty() && answers.iter().all(|answer| *answer == Answer::Exhausted) {
@@ -180,7 +180,7 @@ mod tests {
         thread::spawn(move || {
             let fail = |_: &mut Handlers, _: &[Signal]| Err(io::ErrorKind::PermissionDenied.into());
             let kept = Subscription::new(vec![Signal::Dump], Arc::new(|_| Answer::Done));
-            // Its drop subscribes, too: nothing is locked meanwhile.
+            // Its drop subscribes, too, which takes the lock.
             let nested = OnDrop;
             let react = move |_| {
                 let _ = &nested;

@@ -9,12 +9,12 @@ pub struct Stats {
     /// Tasks that were answered by a worker, whatever the answer.
     pub answered: u64,
     /// Tasks that ended without an answer: their worker died, the pool failed, or they were withdrawn before a worker
-    /// began them, because their handle, map or stream was dropped or they were cancelled. When nothing is left to do,
+    /// started them, because their handle, map or stream was dropped or they were cancelled. When nothing is left to do,
     /// `submitted` is the sum of `answered` and `faulted`.
     pub faulted: u64,
     /// Tasks sent again because the worker that had them died before it started them.
     pub resent: u64,
-    /// Tasks taken back from a worker that had not begun them: they waited behind one that took long while another worker
+    /// Tasks taken back from a worker that had not started them: they waited behind one that took long while another worker
     /// had nothing to do, they or one before them were withdrawn, or their worker was about to be killed.
     pub recalled: u64,
     /// Tasks sent again after their worker had died of them, or they had run too long.

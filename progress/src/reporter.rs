@@ -306,7 +306,7 @@ impl Reporter {
     }
 }
 
-/// What was stopped.
+/// Whose reporter `stop` has stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stopped {
     Here,

@@ -30,7 +30,7 @@ fn in_forked_child(child: impl FnOnce() -> bool) -> i32 {
     status
 }
 
-/// Output of which only the length is of interest. Forked processes would not share it: what a child draws is lost.
+/// Counts the bytes that are drawn. Private memory: a forked child counts its own.
 #[derive(Clone, Default)]
 struct Drawn(Arc<Mutex<usize>>);
 

@@ -1,7 +1,7 @@
 //! The one place that withdraws tasks: for a dropped handle, map or stream, a cancelled task, an interrupted pool, and
 //! before a worker is killed.
 //!
-//! Whatever the reason, the tasks that a worker has not begun are recalled first. So a withdrawn task is not run, and a
+//! Whatever the reason, the tasks that a worker has not started are recalled first. So a withdrawn task is not run, and a
 //! kill is charged to no task but the one that was in progress when it was ordered.
 
 use super::Core;
@@ -27,7 +27,7 @@ pub(crate) struct Abandoned {
 }
 
 impl Core {
-    /// Ends a job that nothing waits for, and withdraws its tasks. Those that a worker has begun go on, and are counted
+    /// Ends a job that nothing waits for, and withdraws its tasks. Those that a worker has started go on, and are counted
     /// as answered; the others count as faulted.
     pub(crate) fn abandon(&mut self, key: JobKey) -> Option<Abandoned> {
         let job = self.jobs.remove(key)?;
@@ -60,9 +60,9 @@ impl Core {
         let at = members.find(|(_, member)| member.as_ref().is_some_and(|m| m.lane.has(key)));
         if let Some((place, _)) = at {
             self.recall(place);
-            // Still there: the worker has begun it.
+            // Still there: the worker has started it.
             if let Some(member) = self.members[place].as_ref().filter(|m| m.lane.has(key)) {
-                // Its outcome is there: whatever the worker does now is another one's.
+                // Its outcome is there: the worker runs another task now.
                 let over = member.lane.has_done(key);
                 if over || running == Running::GoesOn {
                     self.dispatch_backlog();
@@ -85,7 +85,7 @@ impl Core {
         Cancelled::Withdrawn
     }
 
-    /// Has the worker in that place killed, after it was kept from beginning another task. If the task in progress is
+    /// Has the worker in that place killed, after it was kept from starting another task. If the task in progress is
     /// finished before the kill comes, its outcome counts.
     pub(super) fn kill(&mut self, place: usize, reason: KillReason) {
         if self.members[place].as_ref().is_none_or(|member| member.condemned) {
@@ -99,7 +99,7 @@ impl Core {
         }
     }
 
-    /// Takes back into the backlog what the worker in that place has not begun, and drops what is not wanted any more.
+    /// Takes back into the backlog the tasks that the worker in that place has not started; drops those that are not wanted.
     pub(super) fn recall(&mut self, place: usize) {
         self.recall_from([place]);
     }
@@ -122,7 +122,7 @@ impl Core {
         }
     }
 
-    /// Takes every task back that no worker has begun.
+    /// Takes every task back that no worker has started.
     pub(super) fn recall_all(&mut self) {
         self.recall_from(0..self.members.len());
     }

@@ -48,7 +48,7 @@ mod asking {
             }
         }
 
-        /// Whether no text is to be waited for.
+        /// Whether the text is there, or there will be none.
         pub(crate) fn is_settled(&mut self) -> bool {
             self.text.as_mut().is_none_or(Text::is_settled)
         }

@@ -1,5 +1,5 @@
-//! The helper thread that turns the addresses of a stack into text. Reading debug information takes up to seconds, in
-//! which the keeper has deadlines to watch, processes to start and to reap.
+//! The helper thread that turns the addresses of a stack into text. It reads debug information, which takes up to
+//! seconds; the keeper goes on to watch deadlines and to start and reap processes.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -72,7 +72,7 @@ impl Namer {
 fn serve(requests: &Receiver<Request>) {
     for Request { work, until, answer } in requests {
         if Instant::now() < until {
-            // What a damaged file makes the symbolizer do must not end the thread.
+            // The symbolizer may panic on a damaged file; the thread goes on.
             let text = guarded(work).ok().flatten();
             // The process's end may have gone on without it.
             let _ = answer.send(text);

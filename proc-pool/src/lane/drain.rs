@@ -175,7 +175,7 @@ impl Lane {
         }
     }
 
-    /// Takes back every task that the worker has not begun: from here on it begins none of them. Those whose jobs are
+    /// Takes back every task that the worker has not started: from here on it starts none of them. Those whose jobs are
     /// not `wanted` are dropped.
     pub(crate) fn recall(&mut self, wanted: impl Fn(JobKey) -> bool) -> Recalled<Large> {
         let answered = self.ledger.count_answered();

@@ -112,7 +112,7 @@ impl<R> Single<R> {
     }
 
     pub(crate) fn poll(&self, context: &mut Context<'_>) -> Poll<Result<R, Fault>> {
-        // Cloning and dropping a waker is user code: the state is not locked meanwhile.
+        // Cloning and dropping a waker is user code: it runs while nothing is locked.
         let mut clone = None;
         loop {
             let mut state = self.state();

@@ -56,8 +56,8 @@ mod counting {
     pub(super) fn count() -> Option<u64> {
         static COUNTED: OnceLock<bool> = OnceLock::new();
         let counted = *COUNTED.get_or_init(|| {
-            // SAFETY: `forked` lives as long as this code does (the C library unregisters it when a library that contains
-            // it is unloaded), and only adds to an atomic, which is allowed in the child of a process with threads.
+            // SAFETY: `forked` lives as long as this code does (the C library unregisters it when it unloads a library that
+            // contains it), and only adds to an atomic: the child of a process with threads may do that.
             unsafe { libc::pthread_atfork(None, None, Some(forked)) == 0 }
         });
         counted.then(now)

@@ -215,7 +215,7 @@ pub(crate) fn ignore_questions() {
     unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, set.as_ptr(), std::ptr::null_mut()) };
 }
 
-/// A forked child of this process, which is to end by itself.
+/// A forked child of this process.
 pub(crate) struct Forked(libc::pid_t);
 
 impl Forked {
@@ -223,7 +223,7 @@ impl Forked {
     /// a panic. A child that hangs is killed by SIGALRM.
     pub(crate) fn run(child: impl FnOnce() -> Result<(), u8>) -> Self {
         // SAFETY: the child has a copy of this thread alone, and ends by `_exit`. Of the locks that other threads hold now,
-        // it takes the allocator's, which the C library takes care of; that it takes no others is what is tested.
+        // it takes the allocator's, which the C library resets. The tests show that it takes no others.
         let pid = unsafe { libc::fork() };
         assert!(pid >= 0, "{}", std::io::Error::last_os_error());
         if pid == 0 {
@@ -236,9 +236,9 @@ impl Forked {
         Self(pid)
     }
 
-    /// Forks; in the child, this returns as well, as the child of nothing.
+    /// Forks, and returns in the child, too.
     pub(crate) fn go_on() -> Self {
-        // SAFETY: as in `run`; what the child goes on with is what is tested.
+        // SAFETY: as in `run`.
         let pid = unsafe { libc::fork() };
         assert!(pid >= 0, "{}", std::io::Error::last_os_error());
         if pid == 0 {

@@ -77,7 +77,7 @@ fn what_a_task_was_doing_beyond_its_deadline() {
     assert_eq!(stack(&results, 1), None);
 }
 
-/// Naps for so many milliseconds; above 200, it does not answer meanwhile.
+/// Naps for `ms` milliseconds; above 200, without an answer to questions.
 fn nap(ms: u64) -> u64 {
     if ms > 200 {
         crate::crash::ignore_questions();

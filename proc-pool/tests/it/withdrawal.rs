@@ -109,7 +109,7 @@ fn a_dropped_map_withdraws_its_tasks_from_a_worker() {
             };
             assert_eq!(map.next().expect("an output").expect("it runs"), 0);
             let asking = scope.spawn(|| ear.accept());
-            // Whoever asks again has its tasks sent.
+            // A submission has the pool look after all of its workers.
             let other = pool.submit(plain(7));
             let asking = asking.join().expect("the blocker connects");
             drop(map);
@@ -168,7 +168,7 @@ fn withdrawn_tasks_leave_the_queue_before_their_turn() {
     assert_eq!(end(pool).faulted, 10_000);
 }
 
-/// Sleeps for so many microseconds.
+/// Sleeps for `us` microseconds.
 fn nap(us: u64) -> u64 {
     thread::sleep(Duration::from_micros(us));
     us

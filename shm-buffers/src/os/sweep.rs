@@ -84,7 +84,7 @@ impl Mark {
 impl Drop for Mark {
     fn drop(&mut self) {
         if self.maker == std::process::id() {
-            // It may be removed already, which is as good.
+            // It may be gone already: no error.
             drop(std::fs::remove_file(&self.path));
         }
     }

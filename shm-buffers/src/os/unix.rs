@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use memmap2::{MmapOptions, MmapRaw};
@@ -18,7 +18,10 @@ use crate::error::{AttachError, CreateError};
 
 #[cfg(target_os = "linux")]
 mod huge;
+mod name;
 mod named;
+
+use self::name::{Name, Place};
 
 /// Keeps memory in existence and findable.
 #[derive(Debug)]
@@ -31,44 +34,6 @@ pub(crate) struct Store {
     /// Until after the name is gone.
     #[cfg(not(target_os = "linux"))]
     _mark: Option<super::sweep::Mark>,
-}
-
-/// A name that is removed when this is dropped, by the process that made it: in a forked child the drop of a copy leaves
-/// it alone.
-#[derive(Debug)]
-struct Name {
-    place: Place,
-    maker: u32,
-}
-
-#[derive(Debug)]
-enum Place {
-    Shm(String),
-    #[cfg_attr(
-        target_os = "linux",
-        allow(dead_code, reason = "Linux finds unlinked files by descriptor")
-    )]
-    Path(PathBuf),
-}
-
-impl Name {
-    fn new(place: Place) -> Self {
-        let maker = std::process::id();
-        Self { place, maker }
-    }
-}
-
-impl Drop for Name {
-    fn drop(&mut self) {
-        if self.maker != std::process::id() {
-            return;
-        }
-        // It may be removed already, which is as good.
-        match &self.place {
-            Place::Shm(name) => drop(rustix::shm::unlink(&**name)),
-            Place::Path(path) => drop(std::fs::remove_file(path)),
-        }
-    }
 }
 
 pub(super) fn create(

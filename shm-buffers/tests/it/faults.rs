@@ -164,7 +164,7 @@ fn a_killed_leader_leaves_nothing_without_a_name() -> Result<(), Box<dyn Error>>
 /// Runs `child` in a forked child of this process; returns its exit status, 0 if `child` returned.
 fn in_forked_child(child: impl FnOnce()) -> i32 {
     // SAFETY: the child runs `child` in a copy of this thread and ends by `_exit`. Locks that other threads hold now stay
-    // held there: what `child` uses takes none but the allocator's, which the C library takes care of.
+    // held there. `child` takes the allocator's alone, and the C library resets that one.
     let pid = unsafe { libc::fork() };
     if pid == 0 {
         child();
