@@ -358,7 +358,7 @@ mod tests {
             facts.around.usable = 1;
         });
         finds("open-files", Limited, "ulimit -n", |facts| {
-            facts.around.open_files = Some(40)
+            facts.around.open_files = Some(30)
         });
         finds("open-files", Broken, "room for about 2 workers", |facts| {
             facts.around.open_files = Some(16);

@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Wake, Waker};
 use std::thread;
 use std::time::Duration;
 
@@ -113,9 +113,9 @@ fn a_waker_whose_drop_uses_its_stream_does_not_deadlock() {
     impl Future for Never {
         type Output = ();
 
-        fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> std::task::Poll<()> {
             *self.0.lock().unwrap() = Some(context.waker().clone());
-            Poll::Pending
+            std::task::Poll::Pending
         }
     }
 

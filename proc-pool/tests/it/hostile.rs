@@ -323,6 +323,7 @@ fn whatever_a_worker_says_its_leader_neither_waits_nor_grows() {
     let pool = pool.expect("it starts");
     let warm = |talk| (0..200).map(move |n| (n, (n == 50).then_some(talk)));
     assert_eq!(pool.map(warm(Talk::ReadyAgain)).filter(Result::is_err).count(), 1);
+    pool.bytes().wait_ready().expect("workers are replaced");
     let files = crate::support::open_files();
     let mut rounds = 0u64;
     loop {
