@@ -1,6 +1,6 @@
 //! What is on the screen and in the file, to the character, under a clock that the test holds.
 
-#[cfg(feature = "indicatif")]
+#[cfg(feature = "bars")]
 mod layouts;
 
 use std::io::Write;
@@ -39,11 +39,20 @@ impl Paper {
     }
 }
 
+fn stage(renderer: Renderer, output: Output) -> Stage {
+    Stage::new(renderer, output, Arc::new(Clock::held()))
+}
+
 fn lines() -> (Stage, Paper) {
     let paper = Paper::default();
-    let output = Output::given(Box::new(paper.clone()));
+    let output = Output::direct(Box::new(paper.clone()));
     let renderer = Renderer::Lines(Lines::new(Schedule::new(EVERY)));
-    (Stage::new(renderer, output), paper)
+    (stage(renderer, output), paper)
+}
+
+/// Ends all bars now.
+fn finish(stage: &mut Stage, now: Duration) {
+    stage.finish(now, Instant::now());
 }
 
 #[test]
@@ -65,7 +74,7 @@ fn a_line_after_a_second_then_every_ten_and_at_the_end() {
     }
     counters.counter(Failed).add(10);
     counters.counter(Done).add(1700);
-    stage.finish(secs(25.5));
+    finish(&mut stage, secs(25.5));
     written.push((25.5, paper.take()));
 
     let expected = [
@@ -101,7 +110,7 @@ fn lines_that_were_slept_through_are_not_made_up_for() {
 fn lines_every_eternity_are_the_first_and_the_last() {
     let paper = Paper::default();
     let renderer = Renderer::Lines(Lines::new(Schedule::new(Duration::MAX)));
-    let mut stage = Stage::new(renderer, Output::given(Box::new(paper.clone())));
+    let mut stage = stage(renderer, Output::direct(Box::new(paper.clone())));
     stage.add(secs(0.0), &Bar::new("job", Total::Unknown), None);
     for now in [1.0, 2.0, 1e9] {
         stage.tick(secs(now));
@@ -133,7 +142,7 @@ fn a_line_says_what_there_is_to_say() {
     stage.tick(secs(1.0));
     assert_eq!(
         paper.take(),
-        "recommend: 2300/6710 (34.3 %), 3 failed, 2 retried, 1.5 KiB, 2300/s, ETA 1.9 s, worker 1 restarted\n"
+        "recommend: 2300/6710 (34.3 %), 3 failed, 2 retried, 1.5 KiB, 2300/s, ETA 1.9 s, worker 1\\nrestarted\n"
     );
 }
 
@@ -150,7 +159,7 @@ fn an_unknown_total_has_no_share_and_no_eta() {
     bar.set_total(Total::Known(2400));
     stage.tick(secs(12.0));
     assert_eq!(paper.take(), "stream: 1200/2400 (50.0 %), 81.3/s, ETA 14 s\n");
-    stage.finish(secs(12.0));
+    finish(&mut stage, secs(12.0));
     assert_eq!(paper.take(), "stream: 1200/2400 (50.0 %), 100/s, took 12 s\n");
 }
 
@@ -187,12 +196,13 @@ fn a_bar_ends_once_and_a_dismissed_one_without_a_word() {
     stage.add(secs(0.0), &ended, None);
     stage.add(secs(0.0), &dismissed, None);
     ended.counters().counter(Done).add(1);
+    stage.tick(secs(0.5));
     ended.finish();
     dismissed.dismiss();
-    stage.tick(secs(0.5));
+    stage.tick(secs(0.6));
     assert_eq!(paper.take(), "ended: 1, 2.00/s, took 0.5 s\n");
     stage.tick(secs(20.0));
-    stage.finish(secs(30.0));
+    finish(&mut stage, secs(30.0));
     assert_eq!(paper.take(), "");
 }
 
@@ -205,10 +215,65 @@ fn a_bar_that_ended_before_all_was_dropped_has_its_last_line() {
     );
     stage.add(secs(0.0), &ended, None);
     stage.add(secs(0.0), &running, None);
+    stage.tick(secs(0.5));
     ended.finish();
-    stage.abandon(secs(0.5));
+    stage.abandon(secs(0.6));
     stage.tick(secs(20.0));
     assert_eq!(paper.take(), "ended: 0, took 0.5 s\n");
+}
+
+#[test]
+fn a_bar_ends_when_it_is_finished_and_not_when_that_is_drawn() {
+    let (mut stage, paper) = lines();
+    let [short, suspended, absent] =
+        ["short", "suspended", "absent"].map(|label| Bar::new(label, Total::Unknown));
+    stage.add(secs(0.0), &short, None);
+    stage.add(secs(0.0), &suspended, None);
+    short.counters().counter(Done).add(10);
+    suspended.counters().counter(Done).add(10);
+    stage.tick(secs(0.01));
+    short.finish();
+    stage.tick(secs(0.2));
+    assert_eq!(paper.take(), "short: 10, 1000/s, took 10 ms\n");
+    // While the screen belongs to others, nothing is drawn.
+    stage.suspend();
+    stage.tick(secs(0.5));
+    suspended.finish();
+    absent.finish();
+    stage.tick(secs(60.0));
+    stage.resume(secs(60.0));
+    // What had ended before it was shown took no time.
+    stage.add(secs(60.0), &absent, None);
+    stage.tick(secs(60.0));
+    assert_eq!(
+        paper.take(),
+        "suspended: 10, 20.0/s, took 0.5 s\nabsent: 0, took 0 ms\n"
+    );
+}
+
+#[test]
+fn labels_and_messages_cannot_forge_lines_or_move_the_cursor() {
+    let hostile = "a\u{1b}[2J\u{1b}]0;t\u{7}\r\nINFO forged\u{2028}\u{202e}x";
+    let (mut stage, paper) = lines();
+    let outer = Bar::new(hostile, Total::Unknown);
+    let bar = Bar::new(hostile, Total::Unknown);
+    bar.set_message(hostile);
+    stage.add(secs(0.0), &outer, None);
+    stage.add(secs(0.0), &bar, Some(&outer));
+    let _row = bar.add_row(hostile, Counters::in_process().slots());
+    stage.tick(secs(1.0));
+    let written = paper.take();
+    let visible = r"a\u{1b}[2J\u{1b}]0;t\u{7}\r\nINFO forged\u{2028}\u{202e}x";
+    let line = |labels: usize| vec![visible; labels].join("/");
+    assert_eq!(
+        written,
+        format!(
+            "{}: 0, 1.0 s elapsed\n{}: 0, 1.0 s elapsed, {visible}\n{}: 0\n",
+            line(1),
+            line(2),
+            line(3)
+        )
+    );
 }
 
 #[test]
@@ -238,7 +303,7 @@ fn nested_bars_follow_their_parents() {
 fn json_lines_parse() {
     let paper = Paper::default();
     let renderer = Renderer::Json(Json::new(Schedule::new(EVERY)));
-    let mut stage = Stage::new(renderer, Output::given(Box::new(paper.clone())));
+    let mut stage = stage(renderer, Output::direct(Box::new(paper.clone())));
     let run = Bar::new("a \"run\"", Total::Unknown);
     let load = Bar::new("load", Total::Known(4096)).unit(Unit::Bytes);
     stage.add(secs(0.0), &run, None);
@@ -266,7 +331,7 @@ fn json_lines_parse() {
     assert_eq!(serde_json::Value::from(objects).to_string(), expected.to_string());
 }
 
-#[cfg(feature = "indicatif")]
+#[cfg(feature = "bars")]
 mod screen {
     use indicatif::InMemoryTerm;
 
@@ -291,9 +356,9 @@ mod screen {
 
     fn screen_with(columns: u16, glyphs: Glyphs, palette: Palette) -> (Stage, InMemoryTerm) {
         let term = InMemoryTerm::new(12, columns);
-        let output = Output::given(Box::new(Screen(term.clone())));
-        let terminal = Terminal::ansi(output.clone(), columns, 12, Look { glyphs, palette });
-        (Stage::new(Renderer::Terminal(terminal), output), term)
+        let output = Output::direct(Box::new(Screen(term.clone())));
+        let terminal = Terminal::ansi((columns, 12), Look { glyphs, palette });
+        (stage(Renderer::Terminal(terminal), output), term)
     }
 
     pub(super) fn screen(columns: u16) -> (Stage, InMemoryTerm) {
@@ -350,7 +415,7 @@ mod screen {
             "the bar is back at once"
         );
         bar.counters().counter(Done).add(5510);
-        stage.finish(secs(2.0));
+        finish(&mut stage, secs(2.0));
         assert_eq!(
             term.contents(),
             "log line 0\nlog line 1\nlog line 2\nlog line 3\n\
@@ -462,6 +527,14 @@ mod screen {
     }
 
     #[test]
+    fn hostile_labels_stay_in_their_line() {
+        let (mut stage, term) = screen(80);
+        stage.add(secs(0.0), &Bar::new("\u{1b}[2J\n\u{202e}", Total::Unknown), None);
+        stage.tick(secs(1.0));
+        assert_eq!(term.contents(), "\\u{1b}[2J\\n\\u{202e}  0, 1.0 s elapsed");
+    }
+
+    #[test]
     fn a_suspended_screen_belongs_to_others() {
         let (mut stage, term) = screen(80);
         at_1200(&mut stage);
@@ -551,7 +624,7 @@ fn workers_have_lines_off_a_terminal_too() {
         paper.take(),
         "train: 1/8 (15.6 %), 1.25/s, ETA 5.4 s\ntrain/worker 0: 1, at 1/4, warm\n"
     );
-    stage.finish(secs(2.0));
+    finish(&mut stage, secs(2.0));
     assert_eq!(paper.take(), "train: 1/8 (12.5 %), 0.50/s, took 2.0 s\n");
 }
 
@@ -559,7 +632,7 @@ fn workers_have_lines_off_a_terminal_too() {
 fn json_lines_tell_the_steps_of_a_worker() {
     let paper = Paper::default();
     let renderer = Renderer::Json(Json::new(Schedule::new(EVERY)));
-    let mut stage = Stage::new(renderer, Output::given(Box::new(paper.clone())));
+    let mut stage = stage(renderer, Output::direct(Box::new(paper.clone())));
     let bar = Bar::new("train", Total::Known(8));
     let counters = Counters::in_process();
     let _source = bar.add_row("worker 0", counters.slots());

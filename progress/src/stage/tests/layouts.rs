@@ -40,6 +40,7 @@ fn a_bar_of_each_worker() {
     stage.tick(secs(1.0));
     let drawn = term.contents();
     assert!(drawn.contains("  worker 1  ░░░░░░░░░░"), "{drawn}");
+    stage.tick(secs(2.0));
     bar.finish();
     stage.tick(secs(2.0));
     let half = "█".repeat(17) + "▌" + &"░".repeat(17);
@@ -95,7 +96,7 @@ fn a_dead_workers_tasks_are_redone_and_the_bar_is_steady() {
     }
     again_source.retire();
     alive.counter(Failed).inc();
-    stage.finish(secs(now));
+    finish(&mut stage, secs(now));
     let end = term.contents();
     assert!(end.starts_with("train  ███") && end.lines().count() == 1, "{end}");
     assert!(end.contains("  8/8 (100 %), 1 failed, 1 retried, "), "{end}");
