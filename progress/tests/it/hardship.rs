@@ -1,10 +1,11 @@
 //! Standard errors that a job must not depend on: closed, full, unread, gone, of another job.
 
 use std::fs::OpenOptions;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::channel;
+use std::time::Duration;
 
 use rustix::fs::OFlags;
 use rustix::process::{Pid, Signal, WaitOptions};
@@ -21,6 +22,8 @@ pub(crate) fn of(scenario: &str) -> Option<fn()> {
     Some(match scenario {
         "job" => job,
         "background" => background,
+        "resumed" => resumed,
+        "patient" => patient,
         "mute" => mute,
         "stopped" => stopped,
         _ => return None,
@@ -192,14 +195,19 @@ fn a_terminal_that_is_held_costs_no_output() {
     }
 }
 
-/// A session whose terminal stops what writes from the background, and the job in its background.
-fn background() {
+/// Becomes the leader of a session on the terminal that standard error is, which stops what writes from the background.
+fn lead_session() {
     let terminal = std::io::stderr();
     rustix::process::setsid().expect("no leader of a group yet");
     rustix::process::ioctl_tiocsctty(&terminal).expect("the session's");
     let mut modes = rustix::termios::tcgetattr(&terminal).expect("a terminal");
     modes.local_modes |= LocalModes::TOSTOP;
     rustix::termios::tcsetattr(&terminal, OptionalActions::Now, &modes).expect("set");
+}
+
+/// A session with the job in its background.
+fn background() {
+    lead_session();
     let mut job = command("job");
     let job = job
         .stdin(Stdio::null())
@@ -207,6 +215,54 @@ fn background() {
         .spawn()
         .expect("started");
     std::process::exit(status_unless_stopped(&job));
+}
+
+/// A session with a job in its background, which it then brings to the foreground.
+fn resumed() {
+    lead_session();
+    let mut job = command("patient");
+    let mut job = job
+        .process_group(0)
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("started");
+    let stdout = BufReader::new(job.stdout.take().expect("piped"));
+    for line in stdout.lines() {
+        if line.expect("text").ends_with("in the background") {
+            rustix::termios::tcsetpgrp(std::io::stderr(), Pid::from_child(&job)).expect("its foreground");
+        }
+    }
+    assert_eq!(status_unless_stopped(&job), STATUS);
+}
+
+/// Shows a bar for some drawings in the background, and then in the foreground until it may end.
+fn patient() {
+    let reporter = Reporter::builder().start().expect("a thread");
+    let bar = reporter.bar("job", Total::Known(8));
+    std::thread::sleep(Duration::from_millis(500));
+    writeln!(reporter.writer(), "log line 0").expect("written");
+    println!("in the background");
+    let group = rustix::process::getpgrp();
+    while rustix::termios::tcgetpgrp(std::io::stderr()).expect("a terminal") != group {
+        std::thread::yield_now();
+    }
+    writeln!(reporter.writer(), "log line 1").expect("written");
+    wait();
+    bar.finish();
+    reporter.finish();
+    std::process::exit(STATUS);
+}
+
+#[test]
+fn bars_are_drawn_only_in_the_foreground() {
+    let mut terminal = Terminal::start("resumed", 80, &[]);
+    terminal.until(|rows| rows.len() == 3 && rows[1] == "log line 1" && rows[2].starts_with("job  ░"));
+    let (background, foreground) = terminal.raw.split_once("log line 1").expect("it is there");
+    assert_eq!(background, "log line 0\r\n");
+    assert!(foreground.contains("░"), "{foreground:?}");
+    terminal.go_on();
+    let (rows, _) = terminal.end();
+    assert!(rows.len() == 3 && rows[2].contains("took"), "{rows:?}");
 }
 
 fn status_unless_stopped(job: &Child) -> i32 {
