@@ -19,6 +19,7 @@ enum Way {
 }
 
 /// What became of a drawing.
+#[cfg(feature = "bars")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Drawn {
     Yes,
@@ -61,6 +62,7 @@ impl Output {
     }
 
     /// Draws `frame`, which a later one replaces, unless the destination is still busy.
+    #[cfg(feature = "bars")]
     pub(crate) fn draw(&self, frame: &[u8]) -> Drawn {
         match &self.0 {
             _ if frame.is_empty() => Drawn::Yes,

@@ -12,6 +12,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
+#[cfg(feature = "bars")]
 use crate::output::Drawn;
 use crate::tty;
 
@@ -89,6 +90,7 @@ enum Lines {
     /// They are counted when they are lost.
     Text,
     /// A later drawing replaces them.
+    #[cfg(feature = "bars")]
     Frame,
 }
 
@@ -156,6 +158,7 @@ impl Pen {
         }
     }
 
+    #[cfg(feature = "bars")]
     pub(crate) fn draw(self: &Arc<Self>, frame: &[u8]) -> Drawn {
         let mut state = self.state();
         if state.start(self).is_err() || state.is_busy() {
@@ -366,6 +369,7 @@ impl Item {
     fn count(&self) -> u64 {
         match self.lines {
             Lines::Text => self.bytes.iter().filter(|byte| **byte == b'\n').count() as u64,
+            #[cfg(feature = "bars")]
             Lines::Frame => 0,
         }
     }

@@ -4,12 +4,12 @@
 /// Whether this process is in the foreground of the terminal that standard error is.
 ///
 /// It is where there is no job control: on other systems, and on a terminal of another session.
-#[cfg(unix)]
+#[cfg(all(unix, feature = "bars"))]
 pub(crate) fn stderr_in_foreground() -> bool {
     rustix::termios::tcgetpgrp(std::io::stderr()).map_or(true, |group| group == rustix::process::getpgrp())
 }
 
-#[cfg(not(unix))]
+#[cfg(all(not(unix), feature = "bars"))]
 pub(crate) fn stderr_in_foreground() -> bool {
     true
 }

@@ -232,7 +232,7 @@ fn resumed() {
             rustix::termios::tcsetpgrp(std::io::stderr(), Pid::from_child(&job)).expect("its foreground");
         }
     }
-    assert_eq!(status_unless_stopped(&job), STATUS);
+    assert_eq!(job.wait().expect("not stopped").code(), Some(STATUS));
 }
 
 /// Shows a bar for some drawings in the background, and then in the foreground until it may end.
