@@ -328,6 +328,10 @@ impl Bar {
         end
     }
 
+    pub(crate) fn has_finished(&self) -> bool {
+        self.state().life == Life::Finished
+    }
+
     pub(crate) fn label(&self) -> String {
         self.state().label.clone()
     }

@@ -27,6 +27,10 @@ impl Clock {
         Self::Held(Mutex::default())
     }
 
+    pub(crate) fn is_held(&self) -> bool {
+        matches!(self, Self::Held(_))
+    }
+
     pub(crate) fn now(&self) -> Duration {
         match self {
             // The instant is taken with the lock held, so that instants come in order.

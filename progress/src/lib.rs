@@ -44,6 +44,7 @@ mod rate;
 mod rehearsal;
 mod render;
 mod reporter;
+mod shared;
 mod stage;
 mod tty;
 mod writer;

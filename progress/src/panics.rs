@@ -4,7 +4,7 @@ use std::panic;
 use std::sync::{Arc, Mutex, Once, PoisonError, Weak};
 use std::time::Duration;
 
-use crate::reporter::Shared;
+use crate::shared::Shared;
 
 /// How long a panicking thread waits for a reporter that is busy. It may be busy because of the very thread.
 const PATIENCE: Duration = Duration::from_millis(500);

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::reporter::Shared;
+use crate::shared::Shared;
 
 /// The screen and the clock of a [`Reporter`](crate::Reporter) that draws for a test; made by
 /// [`ReporterBuilder::rehearse`](crate::ReporterBuilder::rehearse).

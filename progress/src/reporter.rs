@@ -1,8 +1,7 @@
 //! Who draws: one thread of the leader that samples bars and shows them.
 
 use std::io::{self, Write};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
-use std::thread::JoinHandle;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::bar::{Bar, Total};
@@ -13,7 +12,8 @@ use crate::output::Output;
 use crate::panics;
 use crate::rehearsal::{Paper, Rehearsal};
 use crate::render::{Json, Lines, Renderer, Schedule};
-use crate::stage::Stage;
+use crate::shared::{Shared, terminal};
+use crate::stage::Member;
 use crate::writer::BarWriter;
 
 /// Why a [`Reporter`] did not start.
@@ -96,21 +96,11 @@ impl ReporterBuilder {
             None if is_mute() => Renderer::Nothing,
             _ => self.renderer(&surroundings)?,
         };
-        let output = self.output.unwrap_or_else(Output::stderr);
-        let shared = Shared::new(Clock::running(), renderer, output);
-        let thread = match shared.stage().interval() {
-            None => None,
-            Some(interval) => {
-                let shared = Arc::clone(&shared);
-                let thread = std::thread::Builder::new().name("progress".into());
-                Some(
-                    thread
-                        .spawn(move || shared.draw_until_stopped(interval))
-                        .map_err(StartError::Thread)?,
-                )
-            }
-        };
-        Ok(Reporter { shared, thread })
+        match self.output {
+            Some(output) => Shared::new(Clock::running(), renderer, output).join(),
+            None if renderer.is_terminal() => terminal::join(renderer),
+            None => Shared::new(Clock::running(), renderer, Output::stderr()).join(),
+        }
     }
 
     /// For tests: nothing is drawn but by the [`Rehearsal`], by its clock, into its memory. It is no terminal, so
@@ -128,7 +118,7 @@ impl ReporterBuilder {
         };
         let shared = Shared::new(Clock::held(), renderer, output);
         let rehearsal = Rehearsal::new(Arc::clone(&shared), paper);
-        Ok((Reporter { shared, thread: None }, rehearsal))
+        Ok((shared.join()?, rehearsal))
     }
 
     fn renderer(&self, surroundings: &Surroundings) -> Result<Renderer, StartError> {
@@ -214,6 +204,9 @@ impl ReporterBuilder {
 /// **Time** stands still while the process is stopped (by Ctrl-Z, or with its container or machine), so a rate or an ETA
 /// is that of the time in which the job ran.
 ///
+/// **Several reporters** on one terminal, such as those of two invokers that run at the same time, draw together, as the first
+/// of them was asked to.
+///
 /// Dropping it stops it: bars that ended get their last line, those that still run are taken off the terminal without a word.
 ///
 /// ```
@@ -230,10 +223,25 @@ impl ReporterBuilder {
 #[derive(Debug)]
 pub struct Reporter {
     shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
+    member: Member,
+    life: Life,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Life {
+    Running,
+    Ended,
 }
 
 impl Reporter {
+    pub(crate) fn new(shared: Arc<Shared>, member: Member) -> Self {
+        Self {
+            shared,
+            member,
+            life: Life::Running,
+        }
+    }
+
     /// Draws as [`Render::Auto`] does, to standard error, unless told otherwise.
     pub fn builder() -> ReporterBuilder {
         ReporterBuilder {
@@ -255,14 +263,14 @@ impl Reporter {
 
     /// Shows `bar` below the others. Its time and rate count from here. A bar that is shown already stays.
     pub fn add(&self, bar: &Bar) {
-        let now = self.shared.clock.now();
-        self.shared.stage().add(now, bar, None);
+        let now = self.shared.now();
+        self.shared.stage().add(now, bar, None, self.member);
     }
 
     /// Shows `bar` nested in `parent`, or below the others if that is not shown.
     pub fn add_within(&self, parent: &Bar, bar: &Bar) {
-        let now = self.shared.clock.now();
-        self.shared.stage().add(now, bar, Some(parent));
+        let now = self.shared.now();
+        self.shared.stage().add(now, bar, Some(parent), self.member);
     }
 
     /// A writer for log lines that never garbles bars. It may outlive the reporter.
@@ -306,32 +314,17 @@ impl Reporter {
     }
 
     fn end(&mut self, end: End) {
+        let life = std::mem::replace(&mut self.life, Life::Ended);
         // A copy of the process, made by `fork`, has neither the thread nor a right to the terminal.
-        if self.shared.ended() || self.shared.process != std::process::id() {
-            return;
+        if life == Life::Running && self.shared.is_of_this_process() {
+            self.shared.leave(self.member, end);
         }
-        let thread = self.thread.take();
-        self.shared.output.end(|| {
-            *self.shared.stop.lock().unwrap_or_else(PoisonError::into_inner) = Stop::Yes;
-            self.shared.stopping.notify_all();
-            if let Some(thread) = thread {
-                // It waits for nothing but the stage, and a panic in it is no reason for another.
-                let _ = thread.join();
-            }
-            self.shared.clock.rest();
-            let now = self.shared.clock.now();
-            let mut stage = self.shared.stage();
-            match end {
-                End::Finish(ended) => stage.finish(now, ended),
-                End::Abandon => stage.abandon(now),
-            }
-        });
     }
 }
 
 /// How a reporter ends.
 #[derive(Debug, Clone, Copy)]
-enum End {
+pub(crate) enum End {
     Finish(Instant),
     Abandon,
 }
@@ -339,110 +332,5 @@ enum End {
 impl Drop for Reporter {
     fn drop(&mut self) {
         self.end(End::Abandon);
-    }
-}
-
-/// What the handle, the thread and the writers share.
-#[derive(Debug)]
-pub(crate) struct Shared {
-    clock: Arc<Clock>,
-    output: Output,
-    stage: Mutex<Stage>,
-    stop: Mutex<Stop>,
-    stopping: Condvar,
-    process: u32,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stop {
-    No,
-    Yes,
-}
-
-impl Shared {
-    fn new(clock: Clock, renderer: Renderer, output: Output) -> Arc<Self> {
-        let clock = Arc::new(clock);
-        let stage = Stage::new(renderer, output.clone(), Arc::clone(&clock));
-        Arc::new(Self {
-            clock,
-            output,
-            stage: Mutex::new(stage),
-            stop: Mutex::new(Stop::No),
-            stopping: Condvar::new(),
-            process: std::process::id(),
-        })
-    }
-
-    /// For a held clock.
-    pub(crate) fn tick(&self, passed: Duration) {
-        self.clock.advance(passed);
-        self.stage().tick(self.clock.now());
-    }
-
-    pub(crate) fn rows(&self) -> Vec<String> {
-        self.stage().rows().to_vec()
-    }
-
-    /// Writes whole lines above the bars. The output counts those that it cannot write.
-    pub(crate) fn print(&self, lines: &[u8]) {
-        let now = self.clock.now();
-        let _ = self.stage().print(now, lines);
-    }
-
-    pub(crate) fn lost_lines(&self) -> u64 {
-        self.output.lost_lines()
-    }
-
-    /// As [`Reporter::suspend`] until [`resume`](Self::resume), for a thread that may hold any lock; whether it could.
-    pub(crate) fn try_suspend(&self, patience: Duration) -> bool {
-        let begun = Instant::now();
-        loop {
-            match self.stage.try_lock() {
-                Ok(mut stage) => {
-                    stage.suspend();
-                    return true;
-                }
-                Err(TryLockError::Poisoned(stage)) => {
-                    stage.into_inner().suspend();
-                    return true;
-                }
-                Err(TryLockError::WouldBlock) if begun.elapsed() < patience => {
-                    std::thread::sleep(Duration::from_millis(1));
-                }
-                Err(TryLockError::WouldBlock) => return false,
-            }
-        }
-    }
-
-    pub(crate) fn resume(&self) {
-        let now = self.clock.now();
-        self.stage().resume(now);
-    }
-
-    fn ended(&self) -> bool {
-        *self.stop.lock().unwrap_or_else(PoisonError::into_inner) == Stop::Yes
-    }
-
-    fn draw_until_stopped(&self, interval: Duration) {
-        self.clock.read_every(interval);
-        loop {
-            let stop = self.stop.lock().unwrap_or_else(PoisonError::into_inner);
-            let (stop, _) = self
-                .stopping
-                .wait_timeout_while(stop, interval, |stop| *stop == Stop::No)
-                .unwrap_or_else(PoisonError::into_inner);
-            if *stop == Stop::Yes {
-                return;
-            }
-            drop(stop);
-            // Before it waits for the stage, which is no stop of the process.
-            self.clock.now();
-            self.stage().tick(self.clock.now());
-        }
-    }
-
-    fn stage(&self) -> MutexGuard<'_, Stage> {
-        // The next drawing starts over anyway.
-        self.stage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

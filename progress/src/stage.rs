@@ -23,9 +23,14 @@ pub(crate) struct Stage {
     suspended: usize,
 }
 
+/// One of the reporters that share a stage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Member(pub(crate) u64);
+
 #[derive(Debug)]
 struct Shown {
     bar: Bar,
+    of: Member,
     parents: Vec<String>,
     since: Duration,
     end: Arc<End>,
@@ -93,7 +98,7 @@ impl Stage {
     }
 
     /// Shows `bar` below all others, or as the last of those within `parent`.
-    pub(crate) fn add(&mut self, now: Duration, bar: &Bar, parent: Option<&Bar>) {
+    pub(crate) fn add(&mut self, now: Duration, bar: &Bar, parent: Option<&Bar>, of: Member) {
         self.begin(now);
         if self.shown.iter().any(|shown| shown.bar.is(bar)) {
             return;
@@ -114,6 +119,7 @@ impl Stage {
         let sample = bar.sample();
         let shown = Shown {
             bar: bar.clone(),
+            of,
             parents,
             since: now,
             end: bar.show(&self.clock),
@@ -143,25 +149,26 @@ impl Stage {
         self.renderer.draw(now, &views, &self.output);
     }
 
-    /// Ends all bars, as of then, and draws for the last time.
-    pub(crate) fn finish(&mut self, now: Duration, ended: Instant) {
+    /// Ends all bars of a member, as of then, and draws them for the last time.
+    pub(crate) fn finish(&mut self, now: Duration, ended: Instant, member: Member) {
         self.begin(now);
-        for shown in &self.shown {
+        for shown in self.shown.iter().filter(|shown| shown.of == member) {
             shown.bar.finish_at(ended);
         }
-        self.suspended = 0;
         self.tick(now);
     }
 
-    /// Takes everything off the screen, for good. Bars that have ended since the last drawing were promised a last line.
-    pub(crate) fn abandon(&mut self, now: Duration) {
+    /// Takes all bars of a member off the screen. Those that have ended since the last drawing were promised a last line.
+    pub(crate) fn abandon(&mut self, now: Duration, member: Member) {
         self.begin(now);
-        let ended = self.shown.iter_mut().map(|shown| shown.views(now).0);
-        let ended: Vec<View> = ended.filter(|view| view.sample.life == Life::Finished).collect();
-        self.shown.clear();
-        self.renderer.clear(&self.output);
-        self.renderer.draw(now, &ended, &self.output);
-        self.renderer = Renderer::Nothing;
+        self.shown
+            .retain(|shown| shown.of != member || shown.bar.has_finished());
+        self.tick(now);
+    }
+
+    /// Takes the screen back from whoever still has it.
+    pub(crate) fn reclaim(&mut self) {
+        self.suspended = 0;
     }
 
     /// Writes whole lines above the bars.

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::sync::Arc;
 
-use crate::reporter::Shared;
+use crate::shared::Shared;
 
 /// The longest line that is kept back until it is whole, in bytes; what is longer is cut.
 const LONGEST_LINE: usize = 64 * 1024;

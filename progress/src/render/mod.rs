@@ -78,6 +78,15 @@ pub(crate) enum Renderer {
 }
 
 impl Renderer {
+    /// Whether it erases what it drew.
+    pub(crate) fn is_terminal(&self) -> bool {
+        match self {
+            #[cfg(feature = "bars")]
+            Self::Terminal(_) => true,
+            _ => false,
+        }
+    }
+
     /// How long to sleep between two calls of [`draw`](Self::draw); `None` if there is nothing to draw ever.
     pub(crate) fn interval(&self) -> Option<Duration> {
         match self {

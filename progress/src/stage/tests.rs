@@ -12,6 +12,7 @@ use crate::Outcome::{Done, Failed, Retried};
 use crate::bar::{Total, Unit};
 use crate::render::{Json, Lines, Schedule};
 
+const MEMBER: Member = Member(0);
 const EVERY: Duration = Duration::from_secs(10);
 
 fn secs(s: f64) -> Duration {
@@ -52,7 +53,7 @@ fn lines() -> (Stage, Paper) {
 
 /// Ends all bars now.
 fn finish(stage: &mut Stage, now: Duration) {
-    stage.finish(now, Instant::now());
+    stage.finish(now, Instant::now(), MEMBER);
 }
 
 #[test]
@@ -60,7 +61,7 @@ fn a_line_after_a_second_then_every_ten_and_at_the_end() {
     let (mut stage, paper) = lines();
     let bar = Bar::new("recommend", Total::Known(6710));
     let counters = bar.counters();
-    stage.add(secs(0.0), &bar, None);
+    stage.add(secs(0.0), &bar, None, MEMBER);
 
     let mut written = Vec::new();
     for quarter in 1..=100_u32 {
@@ -92,7 +93,7 @@ fn a_line_after_a_second_then_every_ten_and_at_the_end() {
 #[test]
 fn lines_that_were_slept_through_are_not_made_up_for() {
     let (mut stage, paper) = lines();
-    stage.add(secs(0.0), &Bar::new("idle", Total::Unknown), None);
+    stage.add(secs(0.0), &Bar::new("idle", Total::Unknown), None, MEMBER);
     for (now, written) in [
         (38.0, 1),
         (38.25, 0),
@@ -111,7 +112,7 @@ fn lines_every_eternity_are_the_first_and_the_last() {
     let paper = Paper::default();
     let renderer = Renderer::Lines(Lines::new(Schedule::new(Duration::MAX)));
     let mut stage = stage(renderer, Output::direct(Box::new(paper.clone())));
-    stage.add(secs(0.0), &Bar::new("job", Total::Unknown), None);
+    stage.add(secs(0.0), &Bar::new("job", Total::Unknown), None, MEMBER);
     for now in [1.0, 2.0, 1e9] {
         stage.tick(secs(now));
     }
@@ -122,7 +123,7 @@ fn lines_every_eternity_are_the_first_and_the_last() {
 fn an_eta_beyond_reason_is_not_told() {
     let (mut stage, paper) = lines();
     let bar = Bar::new("huge", Total::Known(u64::MAX));
-    stage.add(secs(0.0), &bar, None);
+    stage.add(secs(0.0), &bar, None, MEMBER);
     bar.counters().counter(Done).add(1000);
     stage.tick(secs(1.0));
     assert_eq!(paper.take(), "huge: 1000/18446744073709551615 (0.0 %), 1000/s\n");
@@ -133,7 +134,7 @@ fn a_line_says_what_there_is_to_say() {
     let (mut stage, paper) = lines();
     let bar = Bar::new("recommend", Total::Known(6710));
     let counters = bar.counters();
-    stage.add(secs(0.0), &bar, None);
+    stage.add(secs(0.0), &bar, None, MEMBER);
     counters.counter(Done).add(2297);
     counters.counter(Failed).add(3);
     counters.counter(Retried).add(2);
@@ -151,7 +152,7 @@ fn an_unknown_total_has_no_share_and_no_eta() {
     let (mut stage, paper) = lines();
     let bar = Bar::new("stream", Total::Unknown);
     let counters = bar.counters();
-    stage.add(secs(0.0), &bar, None);
+    stage.add(secs(0.0), &bar, None, MEMBER);
     counters.counter(Done).add(1200);
     stage.tick(secs(2.0));
     assert_eq!(paper.take(), "stream: 1200, 600/s, 2.0 s elapsed\n");
@@ -170,8 +171,8 @@ fn nothing_counted_yet_has_no_rate_and_an_empty_job_is_complete() {
         Bar::new("idle", Total::Known(5)),
         Bar::new("empty", Total::Known(0)),
     );
-    stage.add(secs(0.0), &idle, None);
-    stage.add(secs(0.0), &empty, None);
+    stage.add(secs(0.0), &idle, None, MEMBER);
+    stage.add(secs(0.0), &empty, None, MEMBER);
     stage.tick(secs(1.0));
     assert_eq!(paper.take(), "idle: 0/5 (0.0 %)\nempty: 0/0 (100 %)\n");
 }
@@ -181,7 +182,7 @@ fn nearly_done_is_not_100_percent() {
     let (mut stage, paper) = lines();
     let bar = Bar::new("many", Total::Known(1_000_000));
     bar.counters().counter(Done).add(999_999);
-    stage.add(secs(0.0), &bar, None);
+    stage.add(secs(0.0), &bar, None, MEMBER);
     stage.tick(secs(1.0));
     assert_eq!(paper.take(), "many: 999999/1000000 (99.9 %)\n");
 }
@@ -193,8 +194,8 @@ fn a_bar_ends_once_and_a_dismissed_one_without_a_word() {
         Bar::new("ended", Total::Unknown),
         Bar::new("gone", Total::Unknown),
     );
-    stage.add(secs(0.0), &ended, None);
-    stage.add(secs(0.0), &dismissed, None);
+    stage.add(secs(0.0), &ended, None, MEMBER);
+    stage.add(secs(0.0), &dismissed, None, MEMBER);
     ended.counters().counter(Done).add(1);
     stage.tick(secs(0.5));
     ended.finish();
@@ -213,11 +214,11 @@ fn a_bar_that_ended_before_all_was_dropped_has_its_last_line() {
         Bar::new("ended", Total::Unknown),
         Bar::new("running", Total::Unknown),
     );
-    stage.add(secs(0.0), &ended, None);
-    stage.add(secs(0.0), &running, None);
+    stage.add(secs(0.0), &ended, None, MEMBER);
+    stage.add(secs(0.0), &running, None, MEMBER);
     stage.tick(secs(0.5));
     ended.finish();
-    stage.abandon(secs(0.6));
+    stage.abandon(secs(0.6), MEMBER);
     stage.tick(secs(20.0));
     assert_eq!(paper.take(), "ended: 0, took 0.5 s\n");
 }
@@ -227,8 +228,8 @@ fn a_bar_ends_when_it_is_finished_and_not_when_that_is_drawn() {
     let (mut stage, paper) = lines();
     let [short, suspended, absent] =
         ["short", "suspended", "absent"].map(|label| Bar::new(label, Total::Unknown));
-    stage.add(secs(0.0), &short, None);
-    stage.add(secs(0.0), &suspended, None);
+    stage.add(secs(0.0), &short, None, MEMBER);
+    stage.add(secs(0.0), &suspended, None, MEMBER);
     short.counters().counter(Done).add(10);
     suspended.counters().counter(Done).add(10);
     stage.tick(secs(0.01));
@@ -243,7 +244,7 @@ fn a_bar_ends_when_it_is_finished_and_not_when_that_is_drawn() {
     stage.tick(secs(60.0));
     stage.resume(secs(60.0));
     // What had ended before it was shown took no time.
-    stage.add(secs(60.0), &absent, None);
+    stage.add(secs(60.0), &absent, None, MEMBER);
     stage.tick(secs(60.0));
     assert_eq!(
         paper.take(),
@@ -258,8 +259,8 @@ fn labels_and_messages_cannot_forge_lines_or_move_the_cursor() {
     let outer = Bar::new(hostile, Total::Unknown);
     let bar = Bar::new(hostile, Total::Unknown);
     bar.set_message(hostile);
-    stage.add(secs(0.0), &outer, None);
-    stage.add(secs(0.0), &bar, Some(&outer));
+    stage.add(secs(0.0), &outer, None, MEMBER);
+    stage.add(secs(0.0), &bar, Some(&outer), MEMBER);
     let _row = bar.add_row(hostile, Counters::in_process().slots());
     stage.tick(secs(1.0));
     let written = paper.take();
@@ -281,12 +282,12 @@ fn nested_bars_follow_their_parents() {
     let (mut stage, paper) = lines();
     let bars = ["run", "load", "recommend", "other", "user"].map(|label| Bar::new(label, Total::Unknown));
     let [run, load, recommend, other, user] = &bars;
-    stage.add(secs(0.0), run, None);
-    stage.add(secs(0.0), other, None);
-    stage.add(secs(0.0), load, Some(run));
-    stage.add(secs(0.0), user, Some(load));
-    stage.add(secs(0.0), recommend, Some(run));
-    stage.add(secs(0.0), run, None);
+    stage.add(secs(0.0), run, None, MEMBER);
+    stage.add(secs(0.0), other, None, MEMBER);
+    stage.add(secs(0.0), load, Some(run), MEMBER);
+    stage.add(secs(0.0), user, Some(load), MEMBER);
+    stage.add(secs(0.0), recommend, Some(run), MEMBER);
+    stage.add(secs(0.0), run, None, MEMBER);
     stage.tick(secs(1.0));
     let labels: Vec<String> = paper
         .take()
@@ -306,8 +307,8 @@ fn json_lines_parse() {
     let mut stage = stage(renderer, Output::direct(Box::new(paper.clone())));
     let run = Bar::new("a \"run\"", Total::Unknown);
     let load = Bar::new("load", Total::Known(4096)).unit(Unit::Bytes);
-    stage.add(secs(0.0), &run, None);
-    stage.add(secs(0.0), &load, Some(&run));
+    stage.add(secs(0.0), &run, None, MEMBER);
+    stage.add(secs(0.0), &load, Some(&run), MEMBER);
     load.counters().bytes().add(1024);
     load.set_message("tab\tbreak\n");
     stage.tick(secs(2.0));
@@ -368,7 +369,7 @@ mod screen {
     /// A bar that counted 1200 of 6710 in half a second, three of which failed.
     fn at_1200(stage: &mut Stage) -> Bar {
         let bar = Bar::new("recommend", Total::Known(6710));
-        stage.add(secs(0.0), &bar, None);
+        stage.add(secs(0.0), &bar, None, MEMBER);
         let counters = bar.counters();
         counters.counter(Done).add(1197);
         counters.counter(Failed).add(3);
@@ -443,9 +444,9 @@ mod screen {
         let total = Bar::new("run", Total::Known(4));
         let part = Bar::new("load", Total::Known(200));
         let open = Bar::new("stream", Total::Unknown);
-        stage.add(secs(0.0), &total, None);
-        stage.add(secs(0.0), &part, Some(&total));
-        stage.add(secs(0.0), &open, None);
+        stage.add(secs(0.0), &total, None, MEMBER);
+        stage.add(secs(0.0), &part, Some(&total), MEMBER);
+        stage.add(secs(0.0), &open, None, MEMBER);
         total.counters().counter(Done).add(1);
         part.counters().counter(Done).add(150);
         open.counters().counter(Done).add(9);
@@ -498,8 +499,8 @@ mod screen {
     #[test]
     fn wide_characters_take_two_columns() {
         let (mut stage, term) = screen(60);
-        stage.add(secs(0.0), &Bar::new("推荐", Total::Known(2)), None);
-        stage.add(secs(0.0), &Bar::new("ascii", Total::Known(2)), None);
+        stage.add(secs(0.0), &Bar::new("推荐", Total::Known(2)), None, MEMBER);
+        stage.add(secs(0.0), &Bar::new("ascii", Total::Known(2)), None, MEMBER);
         stage.tick(secs(1.0));
         assert_eq!(
             term.contents(),
@@ -529,7 +530,12 @@ mod screen {
     #[test]
     fn hostile_labels_stay_in_their_line() {
         let (mut stage, term) = screen(80);
-        stage.add(secs(0.0), &Bar::new("\u{1b}[2J\n\u{202e}", Total::Unknown), None);
+        stage.add(
+            secs(0.0),
+            &Bar::new("\u{1b}[2J\n\u{202e}", Total::Unknown),
+            None,
+            MEMBER,
+        );
         stage.tick(secs(1.0));
         assert_eq!(term.contents(), "\\u{1b}[2J\\n\\u{202e}  0, 1.0 s elapsed");
     }
@@ -552,7 +558,7 @@ mod screen {
         let (mut stage, term) = screen(80);
         at_1200(&mut stage);
         stage.print(secs(0.5), b"before\n").expect("written");
-        stage.abandon(secs(0.5));
+        stage.abandon(secs(0.5), MEMBER);
         stage.print(secs(0.5), b"after\n").expect("written");
         stage.tick(secs(9.0));
         assert_eq!(term.contents(), "before\nafter");
@@ -565,7 +571,7 @@ mod screen {
             .map(|n| Bar::new(format!("bar {n}"), Total::Known(9)))
             .collect();
         for bar in &bars {
-            stage.add(secs(0.0), bar, None);
+            stage.add(secs(0.0), bar, None, MEMBER);
         }
         for tick in 0..5 {
             stage.tick(secs(f64::from(tick)));
@@ -594,7 +600,7 @@ fn running_tasks_count_in_the_rate_and_the_eta() {
     let (mut stage, paper) = lines();
     let bar = Bar::new("slow", Total::Known(4));
     let counters = bar.counters();
-    stage.add(secs(0.0), &bar, None);
+    stage.add(secs(0.0), &bar, None, MEMBER);
     // Four tasks of five seconds each: nobody has to wait for the first to end.
     for second in 1..=11_u32 {
         match second % 5 {
@@ -615,7 +621,7 @@ fn workers_have_lines_off_a_terminal_too() {
     let bar = Bar::new("train", Total::Known(8));
     let counters = Counters::in_process();
     let source = bar.add_row("worker 0", counters.slots());
-    stage.add(secs(0.0), &bar, None);
+    stage.add(secs(0.0), &bar, None, MEMBER);
     counters.counter(Done).inc();
     counters.step(1, Total::Known(4));
     source.set_message("warm");
@@ -636,7 +642,7 @@ fn json_lines_tell_the_steps_of_a_worker() {
     let bar = Bar::new("train", Total::Known(8));
     let counters = Counters::in_process();
     let _source = bar.add_row("worker 0", counters.slots());
-    stage.add(secs(0.0), &bar, None);
+    stage.add(secs(0.0), &bar, None, MEMBER);
     counters.step(1, Total::Known(4));
     stage.tick(secs(1.0));
     let objects: Vec<serde_json::Value> = paper

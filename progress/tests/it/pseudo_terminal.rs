@@ -29,6 +29,7 @@ fn child() {
         "workers" => workers(&reporter),
         "unknown" => unknown(&reporter),
         "still" => still(&reporter),
+        "several" => several(&reporter),
         "panic" => panic_below_bars(&reporter),
         _ => panic!("no scenario {scenario}"),
     }
@@ -109,6 +110,28 @@ fn still(reporter: &Reporter) {
         writeln!(log, "log line {n}").expect("written");
         wait();
     }
+}
+
+/// Reporters that know nothing of each other, on one terminal.
+fn several(first: &Reporter) {
+    let start = || Reporter::builder().start().expect("a thread");
+    let second = start();
+    first.bar("first", Total::Known(3));
+    let mut log = second.writer();
+    second.bar("second", Total::Known(3));
+    wait();
+    writeln!(log, "log line 0").expect("written");
+    second.finish();
+    wait();
+    // The writer of one that has ended knows the bars of the next.
+    let third = start();
+    third.bar("third", Total::Known(3));
+    wait();
+    writeln!(log, "log line 1").expect("written");
+    third.suspend(|| eprintln!("another writer"));
+    wait();
+    drop(third);
+    wait();
 }
 
 /// Threads that panic while bars are up, and other writers that ask for the screen.
@@ -248,6 +271,24 @@ fn a_resized_terminal() {
     (0..2).for_each(|_| terminal.go_on());
     let (rows, _) = terminal.end();
     assert_eq!(rows[rows.len() - 3], "log line 3", "{rows:?}");
+}
+
+#[test]
+fn several_reporters_share_a_terminal() {
+    let mut terminal = Terminal::start("several", 80, PLAIN);
+    terminal.until(|rows| are(rows, &["first   ░", "second  ░"]));
+    terminal.go_on();
+    terminal.until(|rows| are(rows, &["log line 0", "second", "first"]) && rows[1].contains("took"));
+    terminal.go_on();
+    terminal.until(|rows| are(rows, &["log line 0", "second", "first", "third"]));
+    terminal.go_on();
+    let logs = ["log line 0", "second", "log line 1", "another writer"];
+    terminal.until(|rows| rows.len() == 6 && are(&rows[..4], &logs) && are(&rows[4..], &["first", "third"]));
+    terminal.go_on();
+    terminal.until(|rows| rows.len() == 5 && are(&rows[..4], &logs) && are(&rows[4..], &["first"]));
+    terminal.go_on();
+    let (rows, _) = terminal.end();
+    assert!(rows.len() == 5 && rows[4].contains("took"), "{rows:?}");
 }
 
 #[test]
