@@ -35,6 +35,7 @@ mod bar;
 mod choice;
 mod clock;
 mod counter;
+mod direct;
 mod escape;
 mod mute;
 mod output;

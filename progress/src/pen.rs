@@ -1,9 +1,9 @@
 //! The thread that writes, so that a destination that blocks, fails or panics costs others a bounded time, and nothing else.
 //!
-//! A caller hands its bytes over and waits until they are written, as if it had written them, for [`PATIENCE`] at most. Then
-//! the destination is *behind*: what is handed over waits in a queue, in order, and its callers do not wait, until all is
-//! written. When the queue is full, callers wait for a destination that still takes something, and lose their lines
-//! otherwise. A destination that never takes anything again keeps the thread, and only the thread.
+//! What a caller cannot write itself without being blocked it hands over, and waits until that is written, for [`PATIENCE`]
+//! at most. Then the destination is *behind*: what is handed over waits in a queue, in order, and its callers do not wait,
+//! until all is written. When the queue is full, callers wait for a destination that still takes something, and lose their
+//! lines otherwise. A destination that never takes anything again keeps the thread, and only the thread.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -12,6 +12,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
+use crate::direct::Direct;
 #[cfg(feature = "bars")]
 use crate::output::Drawn;
 use crate::tty;
@@ -41,6 +42,8 @@ pub(crate) struct Pen {
 
 struct State {
     writer: Writer,
+    /// What needs no thread.
+    direct: Option<Direct>,
     queue: VecDeque<Item>,
     /// Bytes in the queue and in the thread's hands.
     waiting: usize,
@@ -113,6 +116,10 @@ impl Pen {
     fn new(destination: Destination) -> Arc<Self> {
         Arc::new(Self {
             state: Mutex::new(State {
+                direct: match destination {
+                    Destination::Stderr => Some(Direct::new()),
+                    Destination::Given(_) => None,
+                },
                 writer: Writer::Idle(destination),
                 queue: VecDeque::new(),
                 waiting: 0,
@@ -140,13 +147,21 @@ impl Pen {
     }
 
     pub(crate) fn write(self: &Arc<Self>, text: &[u8]) -> io::Result<()> {
+        let mut state = self.state();
+        let written = state.write_now(text);
+        let rest = match &written {
+            Ok(written) => text.get(*written..).unwrap_or_default(),
+            Err(_) => text,
+        };
+        if rest.is_empty() {
+            return Ok(());
+        }
         let item = Item {
-            bytes: text.to_vec(),
+            bytes: rest.to_vec(),
             lines: Lines::Text,
         };
-        let mut state = self.state();
-        let room = match state.start(self) {
-            Ok(()) => self.make_room(state, item.bytes.len()),
+        let room = match written.and_then(|_| state.start(self)) {
+            Ok(()) => self.make_room(state, rest.len()),
             Err(error) => Err((state, error)),
         };
         match room {
@@ -161,11 +176,23 @@ impl Pen {
     #[cfg(feature = "bars")]
     pub(crate) fn draw(self: &Arc<Self>, frame: &[u8]) -> Drawn {
         let mut state = self.state();
-        if state.start(self).is_err() || state.is_busy() {
+        if state.is_busy() {
+            return Drawn::No;
+        }
+        let rest = match state.write_now(frame) {
+            // A terminal that takes nothing now may get the next one.
+            Ok(0) if state.is_direct() => return Drawn::No,
+            Ok(written) => frame.get(written..).unwrap_or_default(),
+            Err(_) => return Drawn::No,
+        };
+        if rest.is_empty() {
+            return Drawn::Yes;
+        }
+        if state.start(self).is_err() {
             return Drawn::No;
         }
         let item = Item {
-            bytes: frame.to_vec(),
+            bytes: rest.to_vec(),
             lines: Lines::Frame,
         };
         match self.hand_over(state, item) {
@@ -231,7 +258,6 @@ impl Pen {
 
     /// The thread.
     fn run(&self, mut destination: Destination) {
-        tty::write_from_the_background();
         let mut state = self.state();
         loop {
             let Some(item) = state.queue.pop_front() else {
@@ -269,7 +295,7 @@ impl Pen {
     fn write_all(&self, destination: &mut Destination, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
             let written = match destination {
-                Destination::Stderr => io::stderr().write(bytes),
+                Destination::Stderr => tty::from_the_background(|| io::stderr().write(bytes)),
                 Destination::Given(write) => write.write(bytes),
             };
             match written {
@@ -338,6 +364,20 @@ impl State {
                 }
             }
         }
+    }
+
+    /// Writes what can be written without the thread, and returns how many bytes that was.
+    fn write_now(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match &mut self.direct {
+            Some(direct) if self.ended == self.handed => direct.write(bytes),
+            _ => Ok(0),
+        }
+    }
+
+    /// Whether what is not written directly would block.
+    #[cfg(feature = "bars")]
+    fn is_direct(&self) -> bool {
+        self.direct.as_ref().is_some_and(Direct::is_possible)
     }
 
     fn is_of_this_process(&self) -> bool {

@@ -1,6 +1,9 @@
 //! What a terminal is and does to processes that write to it: job control, and consoles of Windows.
 #![allow(unsafe_code)]
 
+#[cfg(unix)]
+use std::mem::MaybeUninit;
+
 /// Whether this process is in the foreground of the terminal that standard error is.
 ///
 /// It is where there is no job control: on other systems, and on a terminal of another session.
@@ -14,27 +17,32 @@ pub(crate) fn stderr_in_foreground() -> bool {
     true
 }
 
-/// Lets this thread write to a terminal from the background, where `stty tostop` would stop the whole process.
+/// Calls `write`, which may write to a terminal from the background, where `stty tostop` would stop the whole process.
 ///
 /// A terminal sends no SIGTTOU for a write of a thread that blocks it (POSIX.1-2024, 11.1.4 Terminal Access Control).
 #[cfg(unix)]
-pub(crate) fn write_from_the_background() {
-    let mut signals = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
-    // SAFETY: `sigemptyset` requires memory for one set, which `signals` is; it initializes it.
-    if unsafe { libc::sigemptyset(signals.as_mut_ptr()) } != 0 {
-        return;
+pub(crate) fn from_the_background<T>(write: impl FnOnce() -> T) -> T {
+    let mut blocked = MaybeUninit::<libc::sigset_t>::uninit();
+    let mut before = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: `sigemptyset` requires memory for one set, which `blocked` is; it initializes it, and fails for no set.
+    unsafe { libc::sigemptyset(blocked.as_mut_ptr()) };
+    // SAFETY: `sigaddset` requires an initialized set, which `sigemptyset` has made of `blocked`.
+    unsafe { libc::sigaddset(blocked.as_mut_ptr(), libc::SIGTTOU) };
+    // SAFETY: `pthread_sigmask` requires an initialized set, which `blocked` is, and memory for another, which `before` is. It
+    // changes the mask of this thread only.
+    let failed = unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, blocked.as_ptr(), before.as_mut_ptr()) };
+    let result = write();
+    if failed == 0 {
+        // SAFETY: `pthread_sigmask` has initialized `before`, because it succeeded; it may be given no place for the old set.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), std::ptr::null_mut()) };
     }
-    // SAFETY: `sigaddset` requires an initialized set: `sigemptyset` above succeeded on it.
-    if unsafe { libc::sigaddset(signals.as_mut_ptr(), libc::SIGTTOU) } != 0 {
-        return;
-    }
-    // SAFETY: `pthread_sigmask` requires an initialized set, which this is, and may be given no place for the old one. It
-    // changes the mask of this thread only, which runs none but this crate's code and the writer it was given.
-    unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, signals.as_ptr(), std::ptr::null_mut()) };
+    result
 }
 
 #[cfg(not(unix))]
-pub(crate) fn write_from_the_background() {}
+pub(crate) fn from_the_background<T>(write: impl FnOnce() -> T) -> T {
+    write()
+}
 
 /// Lets the console that standard error is understand ECMA-48 sequences; whether it does.
 ///

@@ -4,6 +4,7 @@ use std::io::{BufRead, Write};
 use std::time::Duration;
 
 use rustix::process::Signal;
+use rustix::termios::Action;
 
 use progress::{Bar, Counters, Outcome, Reporter, Total};
 
@@ -173,6 +174,22 @@ fn a_bar_and_log_lines() {
         "{rows:?}"
     );
     assert!(!raw.contains("\u{1b}[3"), "no colours: {raw:?}");
+}
+
+#[test]
+fn a_terminal_that_was_held_gets_what_it_missed() {
+    let mut terminal = Terminal::start("single", 80, PLAIN);
+    terminal.until(|rows| are(rows, &["job  "]) && rows[0].contains("4/8 (50.0 %)"));
+    terminal.flow(Action::OOff);
+    terminal.go_on();
+    // Longer than the job waits for it.
+    std::thread::sleep(Duration::from_millis(500));
+    terminal.flow(Action::OOn);
+    let logs = ["log line 0", "log line 1", "job  "];
+    terminal.until(|rows| are(rows, &logs) && rows[2].contains("4/8"));
+    terminal.go_on();
+    let (rows, _) = terminal.end();
+    assert!(are(&rows, &logs) && rows[2].contains("8/8 (100 %)"), "{rows:?}");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, channel};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, Signal};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use rustix::termios::{Winsize, tcsetwinsize};
+use rustix::termios::{Action, Winsize, tcsetwinsize};
 
 use super::WATCHDOG;
 
@@ -82,9 +82,19 @@ impl Terminal {
 
     /// What another program writes to the terminal.
     pub(crate) fn write_as_another(&mut self, text: &str) {
+        File::from(self.slave())
+            .write_all(text.as_bytes())
+            .expect("written");
+    }
+
+    /// What Ctrl-S and Ctrl-Q do.
+    pub(crate) fn flow(&self, action: Action) {
+        rustix::termios::tcflow(self.slave(), action).expect("a terminal");
+    }
+
+    fn slave(&self) -> OwnedFd {
         let name = ptsname(&self.device, Vec::new()).expect("a name");
-        let slave = rustix::fs::open(name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).expect("opened");
-        File::from(slave).write_all(text.as_bytes()).expect("written");
+        rustix::fs::open(name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).expect("opened")
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
