@@ -1,13 +1,14 @@
 //! The reading side: what a bar is called, how far it goes, and whose counts it sums.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Instant;
 
 use shm_buffers::slots::Slots;
 
 use crate::clock::Clock;
 use crate::counter::{Counters, Counts, Steps, assert_enough};
+use crate::end::{End, When};
 
 /// How far a bar goes, in its [`Unit`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -97,33 +98,6 @@ struct State {
 
 /// How many slots of dropped counters are kept for others.
 const KEPT: usize = 64;
-
-/// When a bar ended, by the clock of a reporter that shows it.
-#[derive(Debug)]
-pub(crate) struct End {
-    clock: Arc<Clock>,
-    at: OnceLock<Duration>,
-}
-
-impl End {
-    /// `None` while the bar runs.
-    pub(crate) fn at(&self) -> Option<Duration> {
-        self.at.get().copied()
-    }
-
-    fn stamp(&self, when: When) {
-        let _ = self.at.set(match when {
-            When::Now => self.clock.now(),
-            When::At(then) => self.clock.at(then),
-        });
-    }
-}
-
-#[derive(Debug, Clone, Copy)]
-enum When {
-    Now,
-    At(Instant),
-}
 
 /// A line of one writer's own.
 #[derive(Debug)]
@@ -313,10 +287,7 @@ impl Bar {
 
     /// The bar is shown by a reporter with this clock, from now on.
     pub(crate) fn show(&self, clock: &Arc<Clock>) -> Arc<End> {
-        let end = Arc::new(End {
-            clock: Arc::clone(clock),
-            at: OnceLock::new(),
-        });
+        let end = End::new(clock);
         let mut state = self.state();
         match state.life {
             Life::Running => {

@@ -11,7 +11,7 @@ use crate::tty;
 #[non_exhaustive]
 pub enum Render {
     /// [`Bar`](Self::Bar) if standard error is a terminal that can draw one, that is: `TERM` is neither `dumb` nor
-    /// (except on Windows) unset, no `CI` variable says that nobody looks, and the feature `bars` is on. Else
+    /// (except on Windows) unset, no `CI` variable is set, and the feature `bars` is on. Else
     /// [`Lines`](Self::Lines).
     #[default]
     Auto,
@@ -88,7 +88,7 @@ pub(crate) struct Surroundings {
     pub(crate) rows: Option<u16>,
 }
 
-/// What the environment says about colours.
+/// The environment's wish for colours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ColorWish {
     None,

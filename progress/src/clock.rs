@@ -4,11 +4,11 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How much later than intended the clock may be read before the process counts as stopped meanwhile. A busy machine delays a
-/// thread by less, and a person cannot stop and continue a job faster.
+/// The delay of a reading above which the process counts as stopped. A busy machine delays a thread by less, and a person
+/// cannot stop and continue a job faster.
 const SLACK: Duration = Duration::from_secs(1);
 
-/// How many of the last stops are remembered, to tell when something happened that is reported later.
+/// The number of stops that the clock remembers, to convert moments before them.
 const REMEMBERED: usize = 16;
 
 /// The time since the reporter was started.
@@ -100,8 +100,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// A clock that stands still while the process is stopped.
 ///
-/// A process is not told that it is stopped (and could not listen); but where one thread reads the clock regularly, a stop
-/// is a stretch in which no thread read it.
+/// No event announces a stop to the process. But where one thread reads the clock regularly, a stop is a stretch in which
+/// no thread read it.
 #[derive(Debug)]
 pub(crate) struct Awake {
     start: Instant,

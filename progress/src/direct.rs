@@ -1,8 +1,8 @@
 //! Standard error, written by the thread that has something to write, as far as that cannot block it.
 //!
-//! Handing over to another thread and waiting for it costs ten times as much as writing. On Linux, a file that is open can
-//! be opened again with flags of its own, so a terminal or a pipe can be asked to take what it can take now, which is nothing
-//! to other programs that have it. Elsewhere there is only the thread.
+//! A write by another thread costs ten times as much, because the caller waits for it. On Linux, a terminal or a pipe can be
+//! opened again with `O_NONBLOCK`, which other programs that share it do not notice: a write takes as much as fits, and
+//! returns. Other systems have no such way and use the thread.
 
 use std::io;
 

@@ -36,6 +36,7 @@ mod choice;
 mod clock;
 mod counter;
 mod direct;
+mod end;
 mod escape;
 mod mute;
 mod output;

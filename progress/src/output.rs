@@ -47,7 +47,7 @@ impl Output {
     /// later, in this order.
     ///
     /// # Errors
-    /// What the destination reports, or that it has taken nothing for long.
+    /// The destination's error, or `TimedOut` if it has taken nothing for long.
     pub(crate) fn write(&self, text: &[u8]) -> io::Result<()> {
         match &self.0 {
             _ if text.is_empty() => Ok(()),
@@ -61,7 +61,7 @@ impl Output {
         let _ = self.write(text);
     }
 
-    /// Draws `frame`, which a later one replaces, unless the destination is still busy.
+    /// Draws `frame` unless the destination is still busy: a later frame replaces it.
     #[cfg(feature = "bars")]
     pub(crate) fn draw(&self, frame: &[u8]) -> Drawn {
         match &self.0 {

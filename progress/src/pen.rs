@@ -1,9 +1,8 @@
 //! The thread that writes, so that a destination that blocks, fails or panics costs others a bounded time, and nothing else.
 //!
-//! What a caller cannot write itself without being blocked it hands over, and waits until that is written, for [`PATIENCE`]
-//! at most. Then the destination is *behind*: what is handed over waits in a queue, in order, and its callers do not wait,
-//! until all is written. When the queue is full, callers wait for a destination that still takes something, and lose their
-//! lines otherwise. A destination that never takes anything again keeps the thread, and only the thread.
+//! A caller writes as much as it can without blocking. It hands the rest to the thread and waits until that is written, for
+//! [`PATIENCE`] at most. Then the destination is *behind*: until the queue is empty, callers add to it and do not wait. When
+//! the queue is full, callers wait for a destination that still takes something, and otherwise lose their lines. A destination that never takes anything again keeps the thread, and only the thread.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -305,7 +304,7 @@ impl Pen {
                     self.state().moved = Instant::now();
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // Another program has made the terminal or pipe nonblocking, which is a setting of the file and not of the process.
+                // Another program has made the terminal or pipe nonblocking: that is a setting of the file, not of the process.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     let state = self.state();
                     if state.handles == 0 && state.moved.elapsed() > LAST_PATIENCE {

@@ -54,8 +54,8 @@ impl ReporterBuilder {
 
     /// Draws to `output` instead of standard error. It counts as no terminal.
     ///
-    /// A thread of the reporter's own writes to it. While it blocks, nothing else does; when it fails or panics, what it was
-    /// given is lost, and nothing else.
+    /// A thread of the reporter's own writes to it. A writer that blocks blocks only that thread. A writer that fails or
+    /// panics loses only what it was given.
     pub fn output(mut self, output: impl Write + Send + 'static) -> Self {
         self.output = Some(Output::given(Box::new(output)));
         self
@@ -195,10 +195,10 @@ impl ReporterBuilder {
 ///
 /// It samples at most ten times a second; writers never wait for it, nor know of it.
 ///
-/// **Nothing that happens to the terminal happens to the job.** A closed or full standard error, a terminal that is gone, or
-/// one that takes nothing (a pipe that nobody reads, Ctrl-S): what cannot be drawn is not drawn, and no error. Calls wait
-/// for the terminal a quarter of a second, and the reporter's end a second; after that they no longer wait, and lines wait in
-/// a queue until the terminal takes them. In the background, no bars are drawn, and lines do not stop the job, whatever
+/// **Nothing that happens to the terminal happens to the job.** Standard error may be closed, full, a terminal that is gone,
+/// or one that takes nothing (an unread pipe, Ctrl-S): progress that cannot be drawn is not drawn, without an error. Calls
+/// wait for the terminal a quarter of a second, and the reporter's end waits a second; after that they no longer wait, and
+/// lines stay in a queue until the terminal takes them. In the background, no bars are drawn, and lines do not stop the job, whatever
 /// `stty tostop` says.
 ///
 /// **Time** stands still while the process is stopped (by Ctrl-Z, or with its container or machine), so a rate or an ETA

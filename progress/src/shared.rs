@@ -175,7 +175,7 @@ impl Shared {
             if *stop.unwrap_or_else(PoisonError::into_inner).0 == Stop::Yes {
                 return;
             }
-            // Before it waits for the stage, which is no stop of the process.
+            // This reading comes before the wait for the stage: that wait is not a stop of the process.
             self.clock.now();
             self.stage().tick(self.clock.now());
         }

@@ -4,8 +4,9 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::bar::{Bar, End, Life, PARTS, Sample};
+use crate::bar::{Bar, Life, PARTS, Sample};
 use crate::clock::Clock;
+use crate::end::End;
 use crate::output::Output;
 use crate::rate::{Rate, eta};
 use crate::render::{Belongs, Renderer, View};

@@ -1,4 +1,4 @@
-//! What a terminal is and does to processes that write to it: job control, and consoles of Windows.
+//! Terminals as processes that write to them see them: job control on Unix, consoles on Windows.
 #![allow(unsafe_code)]
 
 #[cfg(unix)]
@@ -56,7 +56,7 @@ pub(crate) fn stderr_understands_sequences() -> bool {
 
     let stderr = std::io::stderr().as_raw_handle();
     let mut mode = 0;
-    // SAFETY: `GetConsoleMode` takes any handle, and writes to a number that is there.
+    // SAFETY: `GetConsoleMode` takes any handle, and writes to `mode`, which is valid for writes.
     if unsafe { GetConsoleMode(stderr, &mut mode) } == 0 {
         return true;
     }

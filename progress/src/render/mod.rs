@@ -110,8 +110,8 @@ impl Renderer {
         }
     }
 
-    /// Writes whole lines above what is drawn. What was cleared comes back with them, unless it was just redrawn, if
-    /// `screen` is [`Mine`](Belongs::Mine).
+    /// Writes whole lines above what is drawn. If `screen` is [`Mine`](Belongs::Mine), the bars come back with them, unless
+    /// that has just happened.
     pub(crate) fn print(
         &mut self,
         now: Duration,
@@ -157,7 +157,7 @@ impl Renderer {
         let _ = (now, output);
     }
 
-    /// Others may have written to the screen, nobody knows what: nothing that was drawn may be erased.
+    /// Other programs may have written to the screen: nothing that was drawn may be erased.
     pub(crate) fn forget(&mut self) {
         #[cfg(feature = "bars")]
         if let Self::Terminal(terminal) = self {

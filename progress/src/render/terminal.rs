@@ -29,7 +29,7 @@ pub(crate) struct Terminal {
     /// The lines as they should be, and for how many columns they were made.
     lines: Vec<String>,
     columns: usize,
-    /// What is on the screen.
+    /// The screen's contents.
     screen: Screen,
     restored: Option<Duration>,
 }
@@ -41,7 +41,7 @@ enum Device {
     Other,
 }
 
-/// The bars above the cursor, which is behind the last of them.
+/// The bars on the screen. The cursor is behind the last one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Screen {
     Empty,
@@ -49,7 +49,7 @@ enum Screen {
 }
 
 impl Terminal {
-    /// On standard error, which is a terminal. It has this size if it reports none.
+    /// Draws on standard error. `size` is for a terminal that reports none.
     pub(crate) fn stderr(size: (u16, u16), look: Look) -> Self {
         Self::new(Device::Stderr(Term::stderr()), size, look)
     }
@@ -94,7 +94,7 @@ impl Terminal {
         may
     }
 
-    /// Others have written to the screen: what was drawn on it stays where it is.
+    /// Other programs have written to the screen: what was drawn on it stays where it is.
     pub(super) fn forget(&mut self) {
         self.screen = Screen::Empty;
     }
@@ -207,8 +207,8 @@ impl Terminal {
 }
 
 impl Screen {
-    /// What draws it where the cursor is, in the first column. The cursor stays behind the last line, which is filled with
-    /// blanks, so that what another program writes begins in a line of its own.
+    /// Returns the sequence that draws it where the cursor is, in the first column. The cursor stays behind the last line,
+    /// which is filled with blanks, so that another program's output begins in a line of its own.
     fn drawing(&self) -> String {
         let Self::Bars { lines, columns } = self else {
             return String::new();
@@ -228,7 +228,7 @@ impl Screen {
     }
 }
 
-/// Goes from the last of so many lines to the begin of the first.
+/// Moves the cursor from the last of `lines` lines to the beginning of the first.
 fn up(lines: usize) -> String {
     match lines.saturating_sub(1) {
         0 => "\r".into(),

@@ -243,7 +243,7 @@ fn a_bar_ends_when_it_is_finished_and_not_when_that_is_drawn() {
     absent.finish();
     stage.tick(secs(60.0));
     stage.resume(secs(60.0));
-    // What had ended before it was shown took no time.
+    // A bar that had ended before it was shown took no time.
     stage.add(secs(60.0), &absent, None, MEMBER);
     stage.tick(secs(60.0));
     assert_eq!(

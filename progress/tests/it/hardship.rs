@@ -32,7 +32,7 @@ pub(crate) fn of(scenario: &str) -> Option<fn()> {
 
 /// How the job shows its progress.
 const RENDER: &str = "PROGRESS_TEST_RENDER";
-/// What it ends with.
+/// The job's exit status.
 const STATUS: i32 = 7;
 const OUTPUTS: u64 = 20_000;
 
@@ -74,8 +74,7 @@ fn job() {
     std::process::exit(STATUS);
 }
 
-/// Plays the job with this as its standard error, while `meanwhile` holds what it needs, and wants all its outputs and its
-/// exit status.
+/// Runs the job with this standard error, and asserts that it has all its outputs and its exit status.
 fn assert_job(name: &str, render: Render, stderr: impl Into<Stdio>) {
     let mut command = command("job");
     command.env(RENDER, render.to_string()).stderr(stderr);
@@ -217,7 +216,7 @@ fn background() {
     std::process::exit(status_unless_stopped(&job));
 }
 
-/// A session with a job in its background, which it then brings to the foreground.
+/// A session that brings a job from its background to its foreground.
 fn resumed() {
     lead_session();
     let mut job = command("patient");

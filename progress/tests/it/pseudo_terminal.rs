@@ -336,7 +336,7 @@ fn a_terminal_that_reports_no_size_has_the_usual_one() {
         (flat, &[], 40),
         (none, &[("COLUMNS", "0"), ("LINES", "0")], 40),
         (none, &[("COLUMNS", "40"), ("LINES", "2")], 15),
-        // What a terminal reports counts more.
+        // The size that a terminal reports counts more.
         ((80, 12), &[("COLUMNS", "0"), ("LINES", "0")], 40),
     ];
     for (size, vars, blanks) in cases {

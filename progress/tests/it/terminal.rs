@@ -33,7 +33,7 @@ impl Terminal {
         Self::start_sized(scenario, (columns, ROWS), vars)
     }
 
-    /// The same on a terminal that reports `size`, columns and rows; zero is none, and then it has 80 columns.
+    /// The same on a terminal that reports this many columns and rows. If it reports no columns, it has 80.
     pub(crate) fn start_sized(scenario: &str, (columns, rows): (u16, u16), vars: &[(&str, &str)]) -> Self {
         let (device, slave) = open();
         resize(&device, (columns, rows));
