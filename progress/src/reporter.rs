@@ -208,6 +208,7 @@ impl ReporterBuilder {
 /// of them was asked to.
 ///
 /// Dropping it stops it: bars that ended get their last line, those that still run are taken off the terminal without a word.
+/// It belongs to the process that started it: a copy in a forked child draws nothing, also when it is finished or dropped.
 ///
 /// ```
 /// use progress::{Outcome, Render, Reporter, Total};
@@ -314,10 +315,11 @@ impl Reporter {
     }
 
     fn end(&mut self, end: End) {
-        let life = std::mem::replace(&mut self.life, Life::Ended);
-        // A copy of the process, made by `fork`, has neither the thread nor a right to the terminal.
-        if life == Life::Running && self.shared.is_of_this_process() {
-            self.shared.leave(self.member, end);
+        match std::mem::replace(&mut self.life, Life::Ended) {
+            Life::Ended => {}
+            Life::Running if self.shared.is_of_this_process() => self.shared.leave(self.member, end),
+            // A forked child has a copy of the thread's handle and no thread, which may have held any lock.
+            Life::Running => std::mem::forget(Arc::clone(&self.shared)),
         }
     }
 }

@@ -242,7 +242,10 @@ fn outcome(mut child: Child, name: &str) -> (ExitStatus, String) {
 /// A standard error, and what keeps it as it is.
 type Stderr = (Stdio, Option<Box<dyn Send>>);
 
-fn hardships() -> Vec<(&'static str, fn() -> Stderr)> {
+/// A name, and what makes such a standard error.
+type Hardship = (&'static str, fn() -> Stderr);
+
+fn hardships() -> [Hardship; 4] {
     fn unread() -> Stderr {
         let (reader, mut writer) = std::io::pipe().expect("a pipe");
         // From the first line on.
@@ -267,7 +270,7 @@ fn hardships() -> Vec<(&'static str, fn() -> Stderr)> {
         let (_, slave) = terminal();
         (slave.into(), None)
     }
-    vec![
+    [
         ("unread", unread),
         ("broken", broken),
         ("full", full),
