@@ -98,7 +98,7 @@ impl Journal {
         };
         match (interrupted, rested) {
             (Some(_), _) => self.bar.dismiss(),
-            // What the program did after its last run is none of the bar's time, nor of the report's.
+            // The time after the last run belongs to neither the bar nor the report.
             (None, Some(rested)) => self.bar.finish_at(rested),
             (None, None) => self.bar.finish(),
         }

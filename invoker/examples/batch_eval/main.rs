@@ -232,7 +232,7 @@ fn stdout(write: impl FnOnce(&mut io::StdoutLock<'_>) -> io::Result<()>) -> Resu
 /// Where complaints go once there are bars: it waits for no terminal that takes nothing.
 static CONSOLE: OnceLock<BarWriter> = OnceLock::new();
 
-/// One line on standard error, without waiting for it if nobody reads it.
+/// Writes one line to standard error, without waiting for a reader once there are bars.
 fn complain(what: &impl std::fmt::Display) {
     let _ = match CONSOLE.get() {
         Some(console) => writeln!(console.clone(), "batch_eval: {what}"),

@@ -69,7 +69,7 @@ fn child() {
     }
 }
 
-/// What a program left on its terminal.
+/// A terminal after a program has ended.
 #[derive(Debug)]
 pub(crate) struct Screen {
     pub(crate) rows: Vec<String>,

@@ -4,7 +4,7 @@ use std::error::Error;
 
 use super::bars::{LONG, Screen, command, run, status};
 
-/// What a child of these tests plays.
+/// Runs the example that a child of these tests plays.
 pub(crate) fn of(scenario: &str) -> Option<Result<(), Box<dyn Error>>> {
     Some(match scenario {
         "within a task" => within_a_task(),

@@ -94,7 +94,7 @@ impl Terminal {
         may
     }
 
-    /// Other programs have written to the screen: what was drawn on it stays where it is.
+    /// Other programs have written to the screen: earlier drawings stay where they are.
     pub(super) fn forget(&mut self) {
         self.screen = Screen::Empty;
     }
