@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use log_bridge::Filter;
 use proc_pool::{LocalPool, OnInterrupt, Redirect, Snapshot, Threads, Timing, Workers};
-use progress::{Bar, Reporter, Total};
+use progress::{Bar, Render, Reporter, Total};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use shm_buffers::{Backing, Image};
@@ -169,7 +169,12 @@ where
         self
     }
 
-    /// Shows progress under this label: a bar where standard error is a terminal, lines elsewhere.
+    /// Shows progress under this label: a bar where standard error is a terminal, lines elsewhere, and nothing within an op of
+    /// another invoker, whose leader draws.
+    ///
+    /// While a panic of any thread is reported, the bar is taken off the terminal
+    /// ([`guard_panics`](progress::Reporter::guard_panics)); other writers ask a reporter of yours for the screen
+    /// ([`progress_by`](Self::progress_by), [`suspend`](progress::Reporter::suspend)).
     pub fn progress(mut self, label: impl Into<String>) -> Self {
         self.progress = Some((label.into(), None));
         self
@@ -401,10 +406,7 @@ where
         let (label, reporter) = match progress {
             None => (String::new(), None),
             Some((label, Some(reporter))) => (label, Some(reporter)),
-            Some((label, None)) => {
-                let reporter = Reporter::builder().render(settings.progress.value).start()?;
-                (label, Some(Arc::new(reporter)))
-            }
+            Some((label, None)) => (label, own_reporter(settings.progress.value)?),
         };
         let bar = Bar::new(label, Total::Known(0));
         let another;
@@ -450,4 +452,15 @@ where
         };
         Ok(Invoker::new(settings, journal, place, since, another))
     }
+}
+
+/// The reporter of an invoker that was given none.
+fn own_reporter(render: Render) -> Result<Option<Arc<Reporter>>, Error> {
+    // An op that runs in the leader has its terminal, but not its task.
+    if crate::step::in_op() {
+        return Ok(None);
+    }
+    let reporter = Reporter::builder().render(render).start()?;
+    reporter.guard_panics();
+    Ok(Some(Arc::new(reporter)))
 }

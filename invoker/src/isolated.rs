@@ -1,6 +1,6 @@
 //! [`run_isolated`]: one call in a process of its own.
 
-use proc_pool::{Fault, PoolError, Workers};
+use proc_pool::{BoxError, Fault, PoolError, Worker, WorkerContext, Workers};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -36,9 +36,29 @@ where
 {
     let pool = proc_pool::Builder::new()
         .workers(Workers::Count(1))
-        .build_op(op)?;
+        .build::<Isolated<T, R>>(op, &())?;
     let output = pool.map([task]).next();
     // One task has one output.
     let output = output.unwrap_or_else(|| unreachable!("a map gives an output for each task"));
     output.map_err(|error| IsolatedError::Failed(error.fault))
+}
+
+/// The worker of an isolated call.
+struct Isolated<T, R>(fn(T) -> R);
+
+impl<T: 'static, R: 'static> Worker for Isolated<T, R> {
+    type Op = fn(T) -> R;
+    type Init = ();
+    type Task = T;
+    type Output = R;
+
+    fn start(_: &mut WorkerContext, op: fn(T) -> R, (): ()) -> Result<Self, BoxError> {
+        // Whatever the op builds: only the leader draws.
+        progress::mute();
+        Ok(Self(op))
+    }
+
+    fn run(&mut self, task: T) -> R {
+        (self.0)(task)
+    }
 }

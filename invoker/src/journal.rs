@@ -91,12 +91,17 @@ impl Journal {
 
     /// Nothing more is to be shown: the bar's last state stays, or of an interrupted run nothing.
     pub(crate) fn close(&self, interrupted: Option<Interrupt>) {
-        match interrupted {
-            None => self.bar.finish(),
-            Some(_) => self.bar.dismiss(),
+        let (reporter, rested) = {
+            let mut state = self.state();
+            // Handles may be around for longer.
+            (state.reporter.take(), state.rested)
+        };
+        match (interrupted, rested) {
+            (Some(_), _) => self.bar.dismiss(),
+            // The time after the last run belongs to neither the bar nor the report.
+            (None, Some(rested)) => self.bar.finish_at(rested),
+            (None, None) => self.bar.finish(),
         }
-        // Handles may be around for longer.
-        let reporter = self.state().reporter.take();
         drop(reporter);
     }
 
@@ -122,5 +127,20 @@ impl Journal {
             .rested
             .unwrap_or_else(Instant::now)
             .saturating_duration_since(begun)
+    }
+}
+
+impl Drop for Journal {
+    /// Of an invoker that was dropped instead of finished. On a reporter that others hold, its bar would run for as long as
+    /// the reporter does.
+    fn drop(&mut self) {
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let shared = state
+            .reporter
+            .take()
+            .and_then(|reporter| Arc::try_unwrap(reporter).err());
+        if let (Some(_), Some(rested)) = (shared, state.rested) {
+            self.bar.finish_at(rested);
+        }
     }
 }

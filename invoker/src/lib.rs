@@ -57,7 +57,7 @@ pub use proc_pool::{
     BoxError, Cancelled, Cause, Fault, Handle, Interrupt, Interrupter, KillReason, OnInterrupt, PoolError,
     Redirect, Snapshot, TaskError, Threads, Timing, WorkerId, Workers, init, init_in_tests,
 };
-pub use progress::{Render, Reporter, StartError as ProgressError, Total};
+pub use progress::{BarWriter, Render, Reporter, StartError as ProgressError, Total};
 pub use report::{Latency, Logs, MemoryUse, Model, ProcessCounts, Report, Tasks, Times, WorkerTimes};
 pub use settings::{EXECUTOR_VARIABLE, Origin, PROGRESS_VARIABLE, Setting, Settings, WORKERS_VARIABLE};
 pub use shm_buffers::{Backing, BackingKind, Buffer, Image, LoadOptions, share};

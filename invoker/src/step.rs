@@ -62,6 +62,11 @@ pub fn task_seed() -> Option<u64> {
     RUNNING.with_borrow(|running| running.as_ref().and_then(|running| running.seed))
 }
 
+/// Whether an op runs on this thread.
+pub(crate) fn in_op() -> bool {
+    RUNNING.with_borrow(Option::is_some)
+}
+
 /// Who counts the tasks of one worker, one after the other.
 pub(crate) struct Tasks(Option<Counters>);
 

@@ -81,6 +81,8 @@ where
     type Output = R;
 
     fn start(context: &mut WorkerContext, functions: F::Functions, init: Init) -> Result<Self, BoxError> {
+        // Whatever an op builds: only the leader draws.
+        progress::mute();
         if let Some(side) = context.take_side() {
             let layer = WorkerLayer::builder(side, log_slots(context.slots())).filter(init.logs);
             layer.install()?;

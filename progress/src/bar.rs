@@ -1,10 +1,14 @@
 //! The reading side: what a bar is called, how far it goes, and whose counts it sums.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Instant;
 
 use shm_buffers::slots::Slots;
 
+use crate::clock::Clock;
 use crate::counter::{Counters, Counts, Steps, assert_enough};
+use crate::end::{End, When};
 
 /// How far a bar goes, in its [`Unit`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -77,8 +81,12 @@ struct State {
     total: Total,
     unit: Unit,
     life: Life,
-    sources: Vec<(u64, Slots)>,
+    /// Where it is shown, and when it ended there.
+    ends: Vec<Weak<End>>,
+    sources: BTreeMap<u64, Slots>,
     next_source: u64,
+    /// Slots of dropped counters, all zero, which no other code has.
+    free: Vec<Slots>,
     rows: Vec<Row>,
     /// What writers that are gone had counted.
     settled: Counts,
@@ -87,6 +95,9 @@ struct State {
     /// The same with running tasks.
     furthest_parts: u128,
 }
+
+/// How many slots of dropped counters are kept for others.
+const KEPT: usize = 64;
 
 /// A line of one writer's own.
 #[derive(Debug)]
@@ -143,8 +154,10 @@ impl Bar {
             total,
             unit: Unit::default(),
             life: Life::Running,
-            sources: Vec::new(),
+            ends: Vec::new(),
+            sources: BTreeMap::new(),
             next_source: 0,
+            free: Vec::new(),
             rows: Vec::new(),
             settled: Counts::new(),
             furthest: 0,
@@ -206,11 +219,20 @@ impl Bar {
         }
     }
 
-    /// Counters of this process for one more writer: a thread, or the leader itself.
+    /// Returns counters of this process for one more writer: a thread, or the leader itself.
+    ///
+    /// When they are dropped, the bar keeps what they counted, and their memory is used again.
     pub fn counters(&self) -> Counters {
-        let counters = Counters::in_process();
-        self.add_source(counters.slots());
-        counters
+        let mut state = self.state();
+        let slots = state.free.pop();
+        let slots = slots.unwrap_or_else(|| Slots::in_process(crate::SLOTS));
+        let id = state.add_source(slots.clone());
+        drop(state);
+        let source = Source {
+            bar: self.clone(),
+            id,
+        };
+        Counters::of_bar(slots, source)
     }
 
     /// Changes the total.
@@ -228,21 +250,57 @@ impl Bar {
         self.state().sum()
     }
 
-    /// Ends the bar: its last line is drawn once and stays, and it is drawn no more.
+    /// Ends the bar: its last line is drawn once and stays, and it is drawn no more. Its time ends here, whenever the line
+    /// is drawn.
     pub fn finish(&self) {
-        self.end(Life::Finished);
+        self.end(Life::Finished, When::Now);
+    }
+
+    /// As [`finish`](Self::finish), where the work ended earlier than now.
+    ///
+    /// ```
+    /// # let bar = progress::Bar::new("recommend", progress::Total::Unknown);
+    /// // the last task is done
+    /// let ended = std::time::Instant::now();
+    /// // outputs are written
+    /// bar.finish_at(ended);
+    /// ```
+    pub fn finish_at(&self, ended: Instant) {
+        self.end(Life::Finished, When::At(ended));
     }
 
     /// Ends the bar without a trace: it is drawn no more, and no last line either.
     pub fn dismiss(&self) {
-        self.end(Life::Dismissed);
+        self.end(Life::Dismissed, When::Now);
     }
 
-    fn end(&self, life: Life) {
+    fn end(&self, life: Life, when: When) {
         let mut state = self.state();
         if state.life == Life::Running {
             state.life = life;
+            let ends = std::mem::take(&mut state.ends);
+            ends.iter()
+                .filter_map(Weak::upgrade)
+                .for_each(|end| end.stamp(when));
         }
+    }
+
+    /// The bar is shown by a reporter with this clock, from now on.
+    pub(crate) fn show(&self, clock: &Arc<Clock>) -> Arc<End> {
+        let end = End::new(clock);
+        let mut state = self.state();
+        match state.life {
+            Life::Running => {
+                state.ends.retain(|end| end.strong_count() > 0);
+                state.ends.push(Arc::downgrade(&end));
+            }
+            Life::Finished | Life::Dismissed => end.stamp(When::Now),
+        }
+        end
+    }
+
+    pub(crate) fn has_finished(&self) -> bool {
+        self.state().life == Life::Finished
     }
 
     pub(crate) fn label(&self) -> String {
@@ -266,14 +324,14 @@ impl Bar {
 impl State {
     fn sum(&self) -> Counts {
         self.sources
-            .iter()
-            .fold(self.settled, |sum, (_, slots)| sum.plus(Counts::read(slots)))
+            .values()
+            .fold(self.settled, |sum, slots| sum.plus(Counts::read(slots)))
     }
 
     fn add_source(&mut self, slots: Slots) -> u64 {
         let id = self.next_source;
         self.next_source += 1;
-        self.sources.push((id, slots));
+        self.sources.insert(id, slots);
         id
     }
 
@@ -300,10 +358,7 @@ impl State {
     }
 
     fn slots(&self, source: u64) -> Option<&Slots> {
-        self.sources
-            .iter()
-            .find(|(id, _)| *id == source)
-            .map(|(_, slots)| slots)
+        self.sources.get(&source)
     }
 
     fn position(&self, counts: Counts) -> u64 {
@@ -318,7 +373,7 @@ impl State {
         match self.unit {
             Unit::Bytes => 0,
             Unit::Tasks => {
-                let steps = self.sources.iter().map(|(_, slots)| Steps::read(slots));
+                let steps = self.sources.values().map(Steps::read);
                 let shares = steps.filter_map(Steps::share);
                 shares.map(|share| (share * PARTS as f64) as u128).sum()
             }
@@ -402,11 +457,27 @@ impl Source {
         self.settle(counts);
     }
 
+    /// The writer, whose `slots` these are and no other code's, is gone for good: keeps what it had counted, and its slots
+    /// for the next one.
+    ///
+    /// A sum is read with the same lock held, so it has each count once.
+    pub(crate) fn recycle(&self, slots: &Slots) {
+        let mut state = self.bar.state();
+        if state.sources.remove(&self.id).is_none() {
+            return;
+        }
+        state.settled = state.settled.plus(Counts::read(slots));
+        if state.free.len() < KEPT {
+            (0..slots.len()).for_each(|index| slots.slot(index).set(0));
+            state.free.push(slots.clone());
+        }
+    }
+
     /// The writer is gone, and `counts` is what it really did: replaces what it had written, and lets go of its
     /// slots. For a supervisor that knows which of a dead worker's tasks will be done again.
     pub fn settle(self, counts: Counts) {
         let mut state = self.bar.state();
-        state.sources.retain(|(id, _)| *id != self.id);
+        state.sources.remove(&self.id);
         if let Some(row) = state.row(self.id) {
             row.source = None;
         }
@@ -434,6 +505,82 @@ mod tests {
             }
         });
         assert_eq!(bar.counts(), Counts::new().with(Done, 100_000).with(Failed, 10));
+    }
+
+    #[test]
+    fn dropped_counters_leave_their_counts_and_take_no_room() {
+        let bar = Bar::new("many", Total::Unknown);
+        for _ in 0..300_000 {
+            bar.counters().counter(Done).inc();
+        }
+        assert_eq!(bar.counts().ended(), 300_000);
+        let state = bar.state();
+        assert_eq!((state.sources.len(), state.free.len()), (0, 1));
+    }
+
+    #[test]
+    fn slots_are_reused_clean_and_only_when_no_other_code_has_them() {
+        let bar = Bar::new("reuse", Total::Unknown);
+        let other = Bar::new("other", Total::Unknown);
+        let counters = bar.counters();
+        let _source = other.add_source(counters.slots());
+        counters.counter(Done).add(3);
+        drop(counters);
+        assert!(bar.state().free.is_empty());
+        let counters = bar.counters();
+        counters.counter(Failed).inc();
+        counters.bytes().add(7);
+        counters.step(1, Total::Known(2));
+        drop(counters);
+        let again = bar.counters();
+        assert!(bar.state().free.is_empty(), "used again");
+        assert_eq!(Counts::read(&again.slots()), Counts::new());
+        assert_eq!(Steps::read(&again.slots()), Steps::Untold);
+        again.counter(Done).inc();
+        assert_eq!(
+            bar.counts(),
+            Counts::new().with(Done, 4).with(Failed, 1).with_bytes(7)
+        );
+        assert_eq!(other.counts().ended(), 3);
+        let live: Vec<Counters> = (0..2 * KEPT).map(|_| bar.counters()).collect();
+        drop(live);
+        assert_eq!(bar.state().free.len(), KEPT);
+    }
+
+    #[test]
+    fn sums_are_exact_at_every_moment_while_writers_come_and_go() {
+        const THREADS: u64 = 4;
+        const ROUNDS: u64 = if cfg!(debug_assertions) { 3_000 } else { 30_000 };
+        let bar = Bar::new("stress", Total::Unknown);
+        std::thread::scope(|scope| {
+            let writers: Vec<_> = (0..THREADS)
+                .map(|_| {
+                    scope.spawn(|| {
+                        for round in 0..ROUNDS {
+                            let counters = bar.counters();
+                            (0..round % 5).for_each(|_| counters.counter(Done).inc());
+                            if round % 7 == 0 {
+                                // It ends elsewhere, and another goes on with what may be its slots.
+                                std::thread::scope(|scope| {
+                                    scope.spawn(move || drop(counters));
+                                });
+                            }
+                        }
+                    })
+                })
+                .collect();
+            let mut last = 0;
+            while !writers.iter().all(|writer| writer.is_finished()) {
+                let now = bar.counts().ended();
+                assert!(now >= last, "{now} after {last}");
+                last = now;
+            }
+        });
+        assert_eq!(
+            bar.counts().ended(),
+            THREADS * (0..ROUNDS).map(|round| round % 5).sum::<u64>()
+        );
+        assert!(bar.state().sources.is_empty());
     }
 
     #[test]

@@ -4,12 +4,14 @@ use std::fmt;
 use std::io::IsTerminal;
 use std::str::FromStr;
 
+use crate::tty;
+
 /// How bars are shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Render {
     /// [`Bar`](Self::Bar) if standard error is a terminal that can draw one, that is: `TERM` is neither `dumb` nor
-    /// (except on Windows) unset, no `CI` variable says that nobody looks, and the feature `indicatif` is on. Else
+    /// (except on Windows) unset, no `CI` variable is set, and the feature `bars` is on. Else
     /// [`Lines`](Self::Lines).
     #[default]
     Auto,
@@ -63,7 +65,9 @@ impl fmt::Display for Render {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Color {
-    /// On a terminal, unless the environment has a non-empty `NO_COLOR` (<https://no-color.org>).
+    /// As the environment says: none if `NO_COLOR` is set and not empty (<https://no-color.org>), else some if
+    /// `CLICOLOR_FORCE` is set and neither empty nor `0` (<https://bixense.com/clicolors>), else none if `CLICOLOR` is `0`,
+    /// else some on a terminal whose `TERM` is not `dumb`. An [output](crate::ReporterBuilder::output) has none.
     #[default]
     Auto,
     /// Yes.
@@ -78,10 +82,18 @@ pub(crate) struct Surroundings {
     /// Whether it is a terminal that moves its cursor when told to.
     pub(crate) screen: Screen,
     pub(crate) ci: bool,
-    pub(crate) no_color: bool,
+    pub(crate) color: ColorWish,
     pub(crate) utf8: bool,
     pub(crate) columns: Option<u16>,
     pub(crate) rows: Option<u16>,
+}
+
+/// The environment's wish for colours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ColorWish {
+    None,
+    Forced,
+    Unsaid,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,9 +106,16 @@ pub(crate) enum Screen {
 impl Surroundings {
     /// What standard error and the environment tell.
     pub(crate) fn of_stderr() -> Self {
-        Self::new(std::io::stderr().is_terminal(), |name| {
+        let stderr = Self::new(std::io::stderr().is_terminal(), |name| {
             std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
-        })
+        });
+        match stderr.screen {
+            Screen::Terminal if !tty::stderr_understands_sequences() => Self {
+                screen: Screen::DumbTerminal,
+                ..stderr
+            },
+            _ => stderr,
+        }
     }
 
     /// What a writer that was handed over is: not known to be anything.
@@ -104,7 +123,7 @@ impl Surroundings {
         Self {
             screen: Screen::NoTerminal,
             ci: false,
-            no_color: false,
+            color: ColorWish::Unsaid,
             utf8: true,
             columns: None,
             rows: None,
@@ -113,6 +132,10 @@ impl Surroundings {
 
     fn new(is_terminal: bool, var: impl Fn(&str) -> Option<String>) -> Self {
         let set = |name: &str| var(name).filter(|value| !value.is_empty());
+        let size = |name| {
+            let size = set(name)?.trim().parse().ok()?;
+            (size > 0).then_some(size)
+        };
         let dumb = set("TERM").map_or(!cfg!(windows), |term| term == "dumb");
         // The first of these that is set decides (POSIX.1-2024, 8.2 Internationalization Variables).
         let locale = ["LC_ALL", "LC_CTYPE", "LANG"].iter().find_map(|name| set(name));
@@ -127,27 +150,36 @@ impl Surroundings {
                 (false, _) => Screen::NoTerminal,
             },
             ci: set("CI").is_some_and(|ci| ci != "false" && ci != "0"),
-            no_color: set("NO_COLOR").is_some(),
+            color: match (set("NO_COLOR"), set("CLICOLOR_FORCE"), set("CLICOLOR")) {
+                (Some(_), _, _) => ColorWish::None,
+                (None, Some(forced), _) if forced != "0" => ColorWish::Forced,
+                (None, _, Some(wanted)) if wanted == "0" => ColorWish::None,
+                _ => ColorWish::Unsaid,
+            },
             utf8: utf8 || cfg!(any(windows, target_os = "macos")),
-            columns: set("COLUMNS").and_then(|columns| columns.parse().ok()),
-            rows: set("LINES").and_then(|rows| rows.parse().ok()),
+            columns: size("COLUMNS"),
+            rows: size("LINES"),
         }
     }
 
     /// What `Auto` means here.
     pub(crate) fn auto(&self) -> Render {
         match self.screen {
-            Screen::Terminal if !self.ci && cfg!(feature = "indicatif") => Render::Bar,
+            Screen::Terminal if !self.ci && cfg!(feature = "bars") => Render::Bar,
             _ => Render::Lines,
         }
     }
 
-    #[cfg(feature = "indicatif")]
+    #[cfg(feature = "bars")]
     pub(crate) fn has_color(&self, color: Color) -> bool {
         match color {
             Color::Always => true,
             Color::Never => false,
-            Color::Auto => self.screen == Screen::Terminal && !self.no_color,
+            Color::Auto => match self.color {
+                ColorWish::None => false,
+                ColorWish::Forced => true,
+                ColorWish::Unsaid => self.screen == Screen::Terminal,
+            },
         }
     }
 }
@@ -164,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    #[cfg(feature = "indicatif")]
+    #[cfg(feature = "bars")]
     fn auto_draws_bars_only_where_someone_sees_them() {
         let xterm = ("TERM", "xterm-256color");
         assert_eq!(with(&[xterm]).auto(), Render::Bar);
@@ -179,13 +211,13 @@ mod tests {
     }
 
     #[test]
-    #[cfg(not(feature = "indicatif"))]
+    #[cfg(not(feature = "bars"))]
     fn auto_draws_lines_without_indicatif() {
         assert_eq!(with(&[("TERM", "xterm")]).auto(), Render::Lines);
     }
 
     #[test]
-    #[cfg(feature = "indicatif")]
+    #[cfg(feature = "bars")]
     fn no_color_counts_unless_empty() {
         let xterm = ("TERM", "xterm");
         assert!(with(&[xterm]).has_color(Color::Auto));
@@ -193,6 +225,49 @@ mod tests {
         assert!(!with(&[xterm, ("NO_COLOR", "1")]).has_color(Color::Auto));
         assert!(with(&[xterm, ("NO_COLOR", "1")]).has_color(Color::Always));
         assert!(!Surroundings::of_writer().has_color(Color::Auto));
+    }
+
+    #[test]
+    #[cfg(feature = "bars")]
+    fn colours_are_as_the_environment_says() {
+        let cases: [(&[(&str, &str)], bool); 10] = [
+            (&[("TERM", "xterm")], true),
+            (&[("TERM", "dumb")], false),
+            (&[("TERM", "xterm"), ("CLICOLOR", "0")], false),
+            (&[("TERM", "xterm"), ("CLICOLOR", "1")], true),
+            (&[("TERM", "xterm"), ("CLICOLOR", "")], true),
+            (&[("TERM", "dumb"), ("CLICOLOR_FORCE", "1")], true),
+            (&[("TERM", "dumb"), ("CLICOLOR_FORCE", "0")], false),
+            (&[("TERM", "dumb"), ("CLICOLOR_FORCE", "")], false),
+            (
+                &[("TERM", "xterm"), ("CLICOLOR", "0"), ("CLICOLOR_FORCE", "1")],
+                true,
+            ),
+            (
+                &[("TERM", "xterm"), ("CLICOLOR_FORCE", "1"), ("NO_COLOR", "1")],
+                false,
+            ),
+        ];
+        for (vars, colours) in cases {
+            assert_eq!(with(vars).has_color(Color::Auto), colours, "{vars:?}");
+        }
+        let off_a_terminal = |name: &'static str| {
+            Surroundings::new(false, move |asked| (asked == name).then(|| "1".to_owned()))
+                .has_color(Color::Auto)
+        };
+        assert!(off_a_terminal("CLICOLOR_FORCE") && !off_a_terminal("CLICOLOR"));
+    }
+
+    #[test]
+    fn sizes_that_are_none_are_ignored() {
+        let sizes = |value| {
+            let terminal = with(&[("COLUMNS", value), ("LINES", value)]);
+            (terminal.columns, terminal.rows)
+        };
+        assert_eq!(sizes("90"), (Some(90), Some(90)));
+        for nonsense in ["0", "", "-1", "wide", "99999999"] {
+            assert_eq!(sizes(nonsense), (None, None), "{nonsense:?}");
+        }
     }
 
     #[test]

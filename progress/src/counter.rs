@@ -1,11 +1,11 @@
 //! What a writer does: counting in slots that it alone owns.
 
-use std::cell::Cell;
+use std::cell::OnceCell;
 use std::marker::PhantomData;
 
 use shm_buffers::slots::{Slot, Slots};
 
-use crate::bar::Total;
+use crate::bar::{Source, Total};
 
 /// How many slots one writer needs: one per [`Outcome`], one for bytes, three for [`Counters::step`], the rest kept
 /// for what is to come.
@@ -64,7 +64,10 @@ impl Outcome {
 #[derive(Debug)]
 pub struct Counters {
     slots: Slots,
-    one_writer: PhantomData<Cell<()>>,
+    /// The bar that they are dropped back to.
+    of_bar: Option<Source>,
+    /// Set when other code has the slots as well. It also keeps counters from being shared by threads.
+    given_away: OnceCell<()>,
 }
 
 impl Counters {
@@ -76,8 +79,16 @@ impl Counters {
         assert_enough(&slots);
         Self {
             slots,
-            one_writer: PhantomData,
+            of_bar: None,
+            given_away: OnceCell::new(),
         }
+    }
+
+    /// Counts in `slots` that the bar of `source` has made and added.
+    pub(crate) fn of_bar(slots: Slots, source: Source) -> Self {
+        let mut counters = Self::new(slots);
+        counters.of_bar = Some(source);
+        counters
     }
 
     /// Counts in slots of its own, in this process only. [`Bar::counters`](crate::Bar::counters) does this and adds
@@ -88,6 +99,7 @@ impl Counters {
 
     /// The slots, to be added to a [`Bar`](crate::Bar).
     pub fn slots(&self) -> Slots {
+        let _ = self.given_away.set(());
         self.slots.clone()
     }
 
@@ -142,6 +154,17 @@ impl Counters {
         Counter {
             slot: self.slots.slot(index),
             one_writer: PhantomData,
+        }
+    }
+}
+
+impl Drop for Counters {
+    fn drop(&mut self) {
+        if let Some(source) = self.of_bar.take() {
+            match self.given_away.get() {
+                None => source.recycle(&self.slots),
+                Some(()) => source.retire(),
+            }
         }
     }
 }

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::reporter::Shared;
+use crate::shared::Shared;
 
 /// The screen and the clock of a [`Reporter`](crate::Reporter) that draws for a test; made by
 /// [`ReporterBuilder::rehearse`](crate::ReporterBuilder::rehearse).
@@ -12,8 +12,8 @@ use crate::reporter::Shared;
 /// Nothing is drawn but by [`tick`](Self::tick) (and at the end, and log lines at once), so that what is on the screen
 /// is the same in every run, to the character.
 ///
-#[cfg_attr(feature = "indicatif", doc = "```")]
-#[cfg_attr(not(feature = "indicatif"), doc = "```ignore")]
+#[cfg_attr(feature = "bars", doc = "```")]
+#[cfg_attr(not(feature = "bars"), doc = "```ignore")]
 /// use progress::{Outcome, Render, Reporter, Total};
 /// use std::io::Write;
 /// use std::time::Duration;

@@ -1,17 +1,19 @@
 //! Who draws: one thread of the leader that samples bars and shows them.
 
 use std::io::{self, Write};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::bar::{Bar, Total};
 use crate::choice::{Color, Render, Surroundings};
 use crate::clock::Clock;
+use crate::mute::is_mute;
 use crate::output::Output;
+use crate::panics;
 use crate::rehearsal::{Paper, Rehearsal};
 use crate::render::{Json, Lines, Renderer, Schedule};
-use crate::stage::Stage;
+use crate::shared::{Shared, terminal};
+use crate::stage::Member;
 use crate::writer::BarWriter;
 
 /// Why a [`Reporter`] did not start.
@@ -22,7 +24,7 @@ pub enum StartError {
     #[error("cannot start the thread that draws progress")]
     Thread(#[source] io::Error),
     /// [`Render::Bar`] was asked for.
-    #[error("cannot draw progress bars: built without the feature `indicatif`; ask for lines instead")]
+    #[error("cannot draw progress bars: built without the feature `bars`; ask for lines instead")]
     NoBars,
 }
 
@@ -51,13 +53,16 @@ impl ReporterBuilder {
     }
 
     /// Draws to `output` instead of standard error. It counts as no terminal.
+    ///
+    /// A thread of the reporter's own writes to it. A writer that blocks blocks only that thread. A writer that fails or
+    /// panics loses only what it was given.
     pub fn output(mut self, output: impl Write + Send + 'static) -> Self {
         self.output = Some(Output::given(Box::new(output)));
         self
     }
 
-    /// Columns of what bars are drawn on if it is not a terminal that tells. Default: the environment variable
-    /// `COLUMNS` for standard error, else 80.
+    /// Columns of what bars are drawn on if it is not a terminal that reports its size. Default: the environment variable
+    /// `COLUMNS` for standard error, else 80. Zero is no number of columns, wherever it comes from.
     pub fn columns(mut self, columns: u16) -> Self {
         self.columns = Some(columns);
         self
@@ -77,7 +82,7 @@ impl ReporterBuilder {
         self
     }
 
-    /// Starts drawing.
+    /// Starts drawing. In a process that is [mute](crate::mute), nothing is drawn on standard error.
     ///
     /// # Errors
     /// [`StartError::Thread`] if no thread could be made, [`StartError::NoBars`] if bars were asked for and are not
@@ -87,27 +92,15 @@ impl ReporterBuilder {
             Some(_) => Surroundings::of_writer(),
             None => Surroundings::of_stderr(),
         };
-        let output = self.output.clone().unwrap_or_else(Output::stderr);
-        let renderer = self.renderer(&surroundings, &output)?;
-        let shared = Shared::new(Clock::running(), Stage::new(renderer, output));
-        let thread = match shared.stage().interval() {
-            None => None,
-            Some(interval) => {
-                let shared = Arc::clone(&shared);
-                let thread = std::thread::Builder::new().name("progress".into());
-                Some(
-                    thread
-                        .spawn(move || shared.draw_until_stopped(interval))
-                        .map_err(StartError::Thread)?,
-                )
-            }
+        let renderer = match self.output {
+            None if is_mute() => Renderer::Nothing,
+            _ => self.renderer(&surroundings)?,
         };
-        let maker = std::process::id();
-        Ok(Reporter {
-            shared,
-            thread,
-            maker,
-        })
+        match self.output {
+            Some(output) => Shared::new(Clock::running(), renderer, output).join(),
+            None if renderer.is_terminal() => terminal::join(renderer),
+            None => Shared::new(Clock::running(), renderer, Output::stderr()).join(),
+        }
     }
 
     /// For tests: nothing is drawn but by the [`Rehearsal`], by its clock, into its memory. It is no terminal, so
@@ -117,26 +110,18 @@ impl ReporterBuilder {
     /// [`StartError::NoBars`] as [`start`](Self::start).
     pub fn rehearse(self) -> Result<(Reporter, Rehearsal), StartError> {
         let paper = Paper::default();
-        let output = Output::given(Box::new(paper.clone()));
+        let output = Output::direct(Box::new(paper.clone()));
         let surroundings = Surroundings::of_writer();
         let renderer = match self.render {
             Render::Bar => self.frame(&surroundings)?,
-            _ => self.renderer(&surroundings, &output)?,
+            _ => self.renderer(&surroundings)?,
         };
-        let shared = Shared::new(Clock::held(), Stage::new(renderer, output));
+        let shared = Shared::new(Clock::held(), renderer, output);
         let rehearsal = Rehearsal::new(Arc::clone(&shared), paper);
-        let (thread, maker) = (None, std::process::id());
-        Ok((
-            Reporter {
-                shared,
-                thread,
-                maker,
-            },
-            rehearsal,
-        ))
+        Ok((shared.join()?, rehearsal))
     }
 
-    fn renderer(&self, surroundings: &Surroundings, output: &Output) -> Result<Renderer, StartError> {
+    fn renderer(&self, surroundings: &Surroundings) -> Result<Renderer, StartError> {
         let render = match self.render {
             Render::Auto => surroundings.auto(),
             asked => asked,
@@ -144,41 +129,43 @@ impl ReporterBuilder {
         Ok(match render {
             Render::None => Renderer::Nothing,
             Render::JsonLines => Renderer::Json(Json::new(Schedule::new(self.every))),
-            Render::Bar => self.bars(surroundings, output)?,
+            Render::Bar => self.bars(surroundings)?,
             Render::Auto | Render::Lines => Renderer::Lines(Lines::new(Schedule::new(self.every))),
         })
     }
 
-    #[cfg(feature = "indicatif")]
-    fn bars(&self, surroundings: &Surroundings, output: &Output) -> Result<Renderer, StartError> {
+    #[cfg(feature = "bars")]
+    fn bars(&self, surroundings: &Surroundings) -> Result<Renderer, StartError> {
         use crate::choice::Screen;
         use crate::render::Terminal;
         let look = self.look(surroundings);
+        let size = self.size(surroundings);
         Ok(Renderer::Terminal(match surroundings.screen {
-            Screen::Terminal => Terminal::stderr(look),
-            Screen::DumbTerminal | Screen::NoTerminal => {
-                let (columns, rows) = self.size(surroundings);
-                Terminal::ansi(output.clone(), columns, rows, look)
-            }
+            Screen::Terminal | Screen::DumbTerminal => Terminal::stderr(size, look),
+            Screen::NoTerminal => Terminal::ansi(size, look),
         }))
     }
 
-    #[cfg(feature = "indicatif")]
+    #[cfg(feature = "bars")]
     fn frame(&self, surroundings: &Surroundings) -> Result<Renderer, StartError> {
         let (columns, rows) = self.size(surroundings);
         let frame = crate::render::Frame::new(self.look(surroundings), columns, rows);
         Ok(Renderer::Frame(frame))
     }
 
-    #[cfg(feature = "indicatif")]
+    #[cfg(feature = "bars")]
     fn size(&self, surroundings: &Surroundings) -> (u16, u16) {
+        let (columns, rows) = crate::render::USUAL_SIZE;
+        let some = |asked: Option<u16>| asked.filter(|size| *size > 0);
         (
-            self.columns.or(surroundings.columns).unwrap_or(80),
-            self.rows.or(surroundings.rows).unwrap_or(24),
+            some(self.columns)
+                .or(some(surroundings.columns))
+                .unwrap_or(columns),
+            some(self.rows).or(some(surroundings.rows)).unwrap_or(rows),
         )
     }
 
-    #[cfg(feature = "indicatif")]
+    #[cfg(feature = "bars")]
     fn look(&self, surroundings: &Surroundings) -> crate::render::Look {
         use crate::render::{Glyphs, Look, Palette};
         Look {
@@ -193,25 +180,35 @@ impl ReporterBuilder {
         }
     }
 
-    #[cfg(not(feature = "indicatif"))]
-    fn bars(&self, _: &Surroundings, _: &Output) -> Result<Renderer, StartError> {
+    #[cfg(not(feature = "bars"))]
+    fn bars(&self, _: &Surroundings) -> Result<Renderer, StartError> {
         Err(StartError::NoBars)
     }
 
-    #[cfg(not(feature = "indicatif"))]
+    #[cfg(not(feature = "bars"))]
     fn frame(&self, _: &Surroundings) -> Result<Renderer, StartError> {
         Err(StartError::NoBars)
     }
 }
 
-/// Draws bars until it is finished or dropped. Nothing but the leader has one.
+/// Draws bars until it is finished or dropped. Only the leader has one.
 ///
-/// It samples at most ten times a second; writers never wait for it, nor know of it. What cannot be drawn (a closed
-/// standard error) is not drawn, and no error.
+/// It samples at most ten times a second; writers never wait for it, nor know of it.
 ///
-/// Dropping it stops it at once: bars that ended get their last line, those that still run are taken off the terminal
-/// without a word. It belongs to the process that started it: a copy in a forked child draws nothing, also when it is
-/// finished or dropped.
+/// **Nothing that happens to the terminal happens to the job.** Standard error may be closed, full, a terminal that is gone,
+/// or one that takes nothing (an unread pipe, Ctrl-S): progress that cannot be drawn is not drawn, without an error. Calls
+/// wait for the terminal a quarter of a second, and the reporter's end waits a second; after that they no longer wait, and
+/// lines stay in a queue until the terminal takes them. In the background, no bars are drawn, and lines do not stop the job, whatever
+/// `stty tostop` says.
+///
+/// **Time** stands still while the process is stopped (by Ctrl-Z, or with its container or machine), so a rate or an ETA
+/// is that of the time in which the job ran.
+///
+/// **Several reporters** on one terminal, such as those of two invokers that run at the same time, draw together, as the first
+/// of them was asked to.
+///
+/// Dropping it stops it: bars that ended get their last line, those that still run are taken off the terminal without a word.
+/// It belongs to the process that started it: a copy in a forked child draws nothing, also when it is finished or dropped.
 ///
 /// ```
 /// use progress::{Outcome, Render, Reporter, Total};
@@ -227,12 +224,25 @@ impl ReporterBuilder {
 #[derive(Debug)]
 pub struct Reporter {
     shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
-    /// The process whose thread and terminal it is.
-    maker: u32,
+    member: Member,
+    life: Life,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Life {
+    Running,
+    Ended,
 }
 
 impl Reporter {
+    pub(crate) fn new(shared: Arc<Shared>, member: Member) -> Self {
+        Self {
+            shared,
+            member,
+            life: Life::Running,
+        }
+    }
+
     /// Draws as [`Render::Auto`] does, to standard error, unless told otherwise.
     pub fn builder() -> ReporterBuilder {
         ReporterBuilder {
@@ -254,14 +264,14 @@ impl Reporter {
 
     /// Shows `bar` below the others. Its time and rate count from here. A bar that is shown already stays.
     pub fn add(&self, bar: &Bar) {
-        self.shared.stage().add(self.shared.clock.now(), bar, None);
+        let now = self.shared.now();
+        self.shared.stage().add(now, bar, None, self.member);
     }
 
     /// Shows `bar` nested in `parent`, or below the others if that is not shown.
     pub fn add_within(&self, parent: &Bar, bar: &Bar) {
-        self.shared
-            .stage()
-            .add(self.shared.clock.now(), bar, Some(parent));
+        let now = self.shared.now();
+        self.shared.stage().add(now, bar, Some(parent), self.member);
     }
 
     /// A writer for log lines that never garbles bars. It may outlive the reporter.
@@ -275,7 +285,7 @@ impl Reporter {
         struct Resume<'a>(&'a Shared);
         impl Drop for Resume<'_> {
             fn drop(&mut self) {
-                self.0.stage().resume(self.0.clock.now());
+                self.0.resume();
             }
         }
         self.shared.stage().suspend();
@@ -283,102 +293,46 @@ impl Reporter {
         f()
     }
 
-    /// Ends all bars, draws their last state and stops.
-    pub fn finish(mut self) {
-        if self.stop() == Stopped::Here {
-            self.shared.stage().finish(self.shared.clock.now());
-        }
+    /// Clears the bars off the screen while a panic of any thread of this process is reported, as
+    /// [`suspend`](Self::suspend) does. Otherwise the next drawing erases the panic's message.
+    ///
+    /// The first call in a process sets a panic hook that calls the one that was set before. A program that sets a hook of its
+    /// own sets it first.
+    ///
+    /// ```
+    /// # use progress::{Render, Reporter};
+    /// let reporter = Reporter::builder().render(Render::None).start()?;
+    /// reporter.guard_panics();
+    /// # Ok::<(), progress::StartError>(())
+    /// ```
+    pub fn guard_panics(&self) {
+        panics::guard(&self.shared);
     }
 
-    fn stop(&mut self) -> Stopped {
-        if self.maker != std::process::id() {
-            // The thread is not here, and may have held any lock.
-            std::mem::forget(self.thread.take());
-            return Stopped::Copy;
+    /// Ends all bars, draws their last state and stops.
+    pub fn finish(mut self) {
+        self.end(End::Finish(Instant::now()));
+    }
+
+    fn end(&mut self, end: End) {
+        match std::mem::replace(&mut self.life, Life::Ended) {
+            Life::Ended => {}
+            Life::Running if self.shared.is_of_this_process() => self.shared.leave(self.member, end),
+            // A forked child has a copy of the thread's handle and no thread, which may have held any lock.
+            Life::Running => std::mem::forget(Arc::clone(&self.shared)),
         }
-        *self.shared.stop.lock().unwrap_or_else(PoisonError::into_inner) = Stop::Yes;
-        self.shared.stopping.notify_all();
-        if let Some(thread) = self.thread.take() {
-            // It panics only if the writer it was given did; the job goes on without bars.
-            let _ = thread.join();
-        }
-        Stopped::Here
     }
 }
 
-/// Whose reporter `stop` has stopped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stopped {
-    Here,
-    /// A forked child's copy, which draws nothing.
-    Copy,
+/// How a reporter ends.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum End {
+    Finish(Instant),
+    Abandon,
 }
 
 impl Drop for Reporter {
     fn drop(&mut self) {
-        if self.stop() == Stopped::Here {
-            self.shared.stage().abandon(self.shared.clock.now());
-        }
-    }
-}
-
-/// What the handle, the thread and the writers share.
-#[derive(Debug)]
-pub(crate) struct Shared {
-    clock: Clock,
-    stage: Mutex<Stage>,
-    stop: Mutex<Stop>,
-    stopping: Condvar,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stop {
-    No,
-    Yes,
-}
-
-impl Shared {
-    fn new(clock: Clock, stage: Stage) -> Arc<Self> {
-        Arc::new(Self {
-            clock,
-            stage: Mutex::new(stage),
-            stop: Mutex::new(Stop::No),
-            stopping: Condvar::new(),
-        })
-    }
-
-    /// For a held clock.
-    pub(crate) fn tick(&self, passed: Duration) {
-        self.clock.advance(passed);
-        self.stage().tick(self.clock.now());
-    }
-
-    pub(crate) fn rows(&self) -> Vec<String> {
-        self.stage().rows().to_vec()
-    }
-
-    pub(crate) fn print(&self, lines: &[u8]) -> io::Result<()> {
-        let mut stage = self.stage();
-        stage.print(self.clock.now(), lines)
-    }
-
-    fn draw_until_stopped(&self, interval: Duration) {
-        loop {
-            let stop = self.stop.lock().unwrap_or_else(PoisonError::into_inner);
-            let (stop, _) = self
-                .stopping
-                .wait_timeout_while(stop, interval, |stop| *stop == Stop::No)
-                .unwrap_or_else(PoisonError::into_inner);
-            if *stop == Stop::Yes {
-                return;
-            }
-            drop(stop);
-            self.stage().tick(self.clock.now());
-        }
-    }
-
-    fn stage(&self) -> MutexGuard<'_, Stage> {
-        // Only a given writer can panic while it is held; the next drawing starts over anyway.
-        self.stage.lock().unwrap_or_else(PoisonError::into_inner)
+        self.end(End::Abandon);
     }
 }

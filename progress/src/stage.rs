@@ -1,27 +1,40 @@
 //! What is on the screen: the bars that are shown, and what draws them. Time is injected.
 
 use std::io;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::bar::{Bar, Life, PARTS, Sample};
+use crate::clock::Clock;
+use crate::end::End;
 use crate::output::Output;
 use crate::rate::{Rate, eta};
-use crate::render::{Renderer, View};
+use crate::render::{Belongs, Renderer, View};
 
 #[derive(Debug)]
 pub(crate) struct Stage {
     shown: Vec<Shown>,
     renderer: Renderer,
     output: Output,
+    /// What bars take the time of their end from.
+    clock: Arc<Clock>,
+    /// How many stops of the process the renderer knows of.
+    stops: u64,
     /// How many have asked for the screen and not given it back.
     suspended: usize,
 }
 
+/// One of the reporters that share a stage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Member(pub(crate) u64);
+
 #[derive(Debug)]
 struct Shown {
     bar: Bar,
+    of: Member,
     parents: Vec<String>,
     since: Duration,
+    end: Arc<End>,
     first: u64,
     pace: Pace,
     rows: Vec<ShownRow>,
@@ -53,12 +66,31 @@ struct ShownRow {
 }
 
 impl Stage {
-    pub(crate) fn new(renderer: Renderer, output: Output) -> Self {
+    pub(crate) fn new(renderer: Renderer, output: Output, clock: Arc<Clock>) -> Self {
         Self {
             shown: Vec::new(),
             renderer,
             output,
+            stops: clock.stops(),
+            clock,
             suspended: 0,
+        }
+    }
+
+    /// It is `now`. Where the process was stopped, its shell may have written to the screen.
+    fn begin(&mut self, now: Duration) {
+        self.clock.catch_up(now);
+        let stops = self.clock.stops();
+        if self.stops != stops {
+            self.stops = stops;
+            self.renderer.forget();
+        }
+    }
+
+    fn screen(&self) -> Belongs {
+        match self.suspended {
+            0 => Belongs::Mine,
+            _ => Belongs::Others,
         }
     }
 
@@ -67,7 +99,8 @@ impl Stage {
     }
 
     /// Shows `bar` below all others, or as the last of those within `parent`.
-    pub(crate) fn add(&mut self, now: Duration, bar: &Bar, parent: Option<&Bar>) {
+    pub(crate) fn add(&mut self, now: Duration, bar: &Bar, parent: Option<&Bar>, of: Member) {
+        self.begin(now);
         if self.shown.iter().any(|shown| shown.bar.is(bar)) {
             return;
         }
@@ -87,8 +120,10 @@ impl Stage {
         let sample = bar.sample();
         let shown = Shown {
             bar: bar.clone(),
+            of,
             parents,
             since: now,
+            end: bar.show(&self.clock),
             first: sample.position,
             pace: Pace::new(now, &sample),
             rows: Vec::new(),
@@ -98,7 +133,8 @@ impl Stage {
 
     /// Samples all bars and draws what is to be drawn now.
     pub(crate) fn tick(&mut self, now: Duration) {
-        if self.suspended > 0 {
+        self.begin(now);
+        if self.screen() == Belongs::Others {
             return;
         }
         let mut views = Vec::with_capacity(self.shown.len());
@@ -114,33 +150,33 @@ impl Stage {
         self.renderer.draw(now, &views, &self.output);
     }
 
-    /// Ends all bars, and draws for the last time.
-    pub(crate) fn finish(&mut self, now: Duration) {
-        for shown in &self.shown {
-            shown.bar.finish();
+    /// Ends all bars of a member, as of then, and draws them for the last time.
+    pub(crate) fn finish(&mut self, now: Duration, ended: Instant, member: Member) {
+        self.begin(now);
+        for shown in self.shown.iter().filter(|shown| shown.of == member) {
+            shown.bar.finish_at(ended);
         }
-        self.suspended = 0;
         self.tick(now);
     }
 
-    /// Takes everything off the screen, for good. Bars that have ended since the last drawing were promised a last line.
-    pub(crate) fn abandon(&mut self, now: Duration) {
-        let ended = self.shown.iter_mut().map(|shown| shown.views(now).0);
-        let ended: Vec<View> = ended.filter(|view| view.sample.life == Life::Finished).collect();
-        self.shown.clear();
-        self.renderer.clear();
-        self.renderer.draw(now, &ended, &self.output);
-        self.renderer = Renderer::Nothing;
+    /// Takes all bars of a member off the screen. Those that have ended since the last drawing were promised a last line.
+    pub(crate) fn abandon(&mut self, now: Duration, member: Member) {
+        self.begin(now);
+        self.shown
+            .retain(|shown| shown.of != member || shown.bar.has_finished());
+        self.tick(now);
+    }
+
+    /// Takes the screen back from whoever still has it.
+    pub(crate) fn reclaim(&mut self) {
+        self.suspended = 0;
     }
 
     /// Writes whole lines above the bars.
     pub(crate) fn print(&mut self, now: Duration, lines: &[u8]) -> io::Result<()> {
-        self.renderer.clear();
-        let result = self.output.write(lines);
-        if self.suspended == 0 {
-            self.renderer.restore(now);
-        }
-        result
+        self.begin(now);
+        let screen = self.screen();
+        self.renderer.print(now, lines, screen, &self.output)
     }
 
     /// All bars that are on the screen, a line each; for tests only.
@@ -150,13 +186,14 @@ impl Stage {
 
     pub(crate) fn suspend(&mut self) {
         self.suspended += 1;
-        self.renderer.clear();
+        self.renderer.clear(&self.output);
     }
 
     pub(crate) fn resume(&mut self, now: Duration) {
+        self.begin(now);
         self.suspended = self.suspended.saturating_sub(1);
-        if self.suspended == 0 {
-            self.renderer.restore(now);
+        if self.screen() == Belongs::Mine {
+            self.renderer.restore(now, &self.output);
         }
     }
 }
@@ -168,7 +205,12 @@ impl Shown {
         let rows = std::mem::take(&mut sample.rows);
         let rows = self.row_views(now, &sample.label, rows);
         self.pace.observe(now, &sample);
-        let elapsed = now.saturating_sub(self.since);
+        // A bar may end while this runs, after it was sampled: then it is drawn as ended the next time.
+        let until = match sample.life {
+            Life::Running => now,
+            Life::Finished | Life::Dismissed => self.end.at().unwrap_or(now),
+        };
+        let elapsed = until.saturating_sub(self.since);
         let (rate, left) = match sample.life {
             Life::Finished | Life::Dismissed => {
                 let counted = sample.position.saturating_sub(self.first) as f64;

@@ -3,13 +3,16 @@
 use std::io::{self, Write};
 use std::sync::Arc;
 
-use crate::reporter::Shared;
+use crate::shared::Shared;
 
 /// The longest line that is kept back until it is whole, in bytes; what is longer is cut.
 const LONGEST_LINE: usize = 64 * 1024;
 
 /// Writes whole lines above the bars of a [`Reporter`](crate::Reporter), or straight to its output where no bars are
 /// drawn. Each clone keeps its own unfinished line, and writes it when dropped.
+///
+/// Writing never fails, because who logs has no use for the error: `tracing-subscriber` prints it to standard error, and
+/// panics when that fails. Lines that cannot be written are [counted](Self::lost_lines).
 ///
 /// With the feature `tracing` it is a `MakeWriter`:
 #[cfg_attr(feature = "tracing", doc = "```")]
@@ -33,13 +36,18 @@ impl BarWriter {
         }
     }
 
-    fn end_line(&mut self) -> io::Result<()> {
-        if self.unfinished.is_empty() {
-            return Ok(());
+    /// How many lines could not be written to the reporter's output, by this and all other writers: of logs, and of bars that
+    /// ended.
+    pub fn lost_lines(&self) -> u64 {
+        self.shared.lost_lines()
+    }
+
+    fn end_line(&mut self) {
+        if !self.unfinished.is_empty() {
+            let mut line = std::mem::take(&mut self.unfinished);
+            line.push(b'\n');
+            self.shared.print(&line);
         }
-        let mut line = std::mem::take(&mut self.unfinished);
-        line.push(b'\n');
-        self.shared.print(&line)
     }
 }
 
@@ -55,16 +63,16 @@ impl Write for BarWriter {
         let (lines, rest) = bytes.split_at(whole);
         if self.unfinished.is_empty() {
             if !lines.is_empty() {
-                self.shared.print(lines)?;
+                self.shared.print(lines);
             }
         } else if !lines.is_empty() {
             self.unfinished.extend_from_slice(lines);
             let lines = std::mem::take(&mut self.unfinished);
-            self.shared.print(&lines)?;
+            self.shared.print(&lines);
         }
         for part in rest.chunks(LONGEST_LINE) {
             if self.unfinished.len() + part.len() > LONGEST_LINE {
-                self.end_line()?;
+                self.end_line();
             }
             self.unfinished.extend_from_slice(part);
         }
@@ -79,7 +87,7 @@ impl Write for BarWriter {
 
 impl Drop for BarWriter {
     fn drop(&mut self) {
-        let _ = self.end_line();
+        self.end_line();
     }
 }
 

@@ -30,10 +30,10 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use invoker::{Render, Reporter};
+use invoker::{BarWriter, Render, Reporter};
 
 use crate::args::{Args, ArgsError, Command, Progress, ReportFormat};
 use crate::gather::Gathered;
@@ -102,6 +102,7 @@ fn batch_eval(args: Args) -> Result<ExitCode, EvalError> {
         Progress::None => Render::None,
     };
     let reporter = Arc::new(Reporter::builder().render(render).start()?);
+    let _ = CONSOLE.set(reporter.writer());
     // Through the reporter, so that log lines stand above the bar.
     tracing_subscriber::fmt()
         .with_writer(reporter.writer())
@@ -228,7 +229,13 @@ fn stdout(write: impl FnOnce(&mut io::StdoutLock<'_>) -> io::Result<()>) -> Resu
     }
 }
 
-/// One line on standard error. There is nowhere to tell when even that fails.
+/// Where complaints go once there are bars: it waits for no terminal that takes nothing.
+static CONSOLE: OnceLock<BarWriter> = OnceLock::new();
+
+/// Writes one line to standard error, without waiting for a reader once there are bars.
 fn complain(what: &impl std::fmt::Display) {
-    let _ = writeln!(io::stderr(), "batch_eval: {what}");
+    let _ = match CONSOLE.get() {
+        Some(console) => writeln!(console.clone(), "batch_eval: {what}"),
+        None => writeln!(io::stderr(), "batch_eval: {what}"),
+    };
 }

@@ -1,9 +1,12 @@
 //! What an invoker tells of its run.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use invoker::{Error, Executor, Invoker, Report, Timing, Workers};
+use invoker::{Error, Executor, Invoker, Render, Report, Reporter, Timing, Workers};
 use serde_json::Value;
+
+use crate::executors::Printed;
 
 fn nap(_: &(), ms: u64) {
     std::thread::sleep(Duration::from_millis(ms));
@@ -11,6 +14,40 @@ fn nap(_: &(), ms: u64) {
 
 fn json(report: &Report) -> Value {
     serde_json::from_str(&report.to_json()).expect("it is JSON")
+}
+
+#[test]
+fn a_bar_took_as_long_as_its_runs_whatever_came_afterwards() {
+    for finished in [true, false] {
+        let printed = Printed::default();
+        let reporter = Reporter::builder()
+            .render(Render::JsonLines)
+            .output(printed.clone());
+        let reporter = Arc::new(reporter.start().expect("a thread"));
+        let begun = Instant::now();
+        let builder = Invoker::builder(nap).model(()).executor(Executor::Threads);
+        let builder = builder.progress_by(reporter.clone(), "nap");
+        let invoker = builder.build().expect("it builds");
+        assert_eq!(invoker.map([5, 5]).filter(Result::is_ok).count(), 2);
+        let elapsed = begun.elapsed();
+        // The program does something else, and the reporter is drawn late.
+        std::thread::sleep(elapsed + Duration::from_millis(50));
+        match finished {
+            true => drop(invoker.finish().expect("it ends well")),
+            false => drop(invoker),
+        }
+        std::thread::sleep(elapsed);
+        Arc::into_inner(reporter).expect("the last").finish();
+        let text = printed.text();
+        let last: Value = serde_json::from_str(text.lines().last().expect("a line")).expect("it is JSON");
+        assert_eq!(
+            (&last["state"], &last["done"]),
+            (&"finished".into(), &2.into()),
+            "{text}"
+        );
+        let told = last["elapsed_seconds"].as_f64().expect("a number");
+        assert!(told <= elapsed.as_secs_f64(), "{told} s in {elapsed:?}");
+    }
 }
 
 #[test]

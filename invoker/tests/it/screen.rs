@@ -26,7 +26,7 @@ const USERS: u64 = 60;
 /// Enough for a bar that is drawn more than once.
 const REPEAT: u64 = if cfg!(debug_assertions) { 60 } else { 2000 };
 
-fn terminal() -> (File, OwnedFd) {
+pub(crate) fn terminal() -> (File, OwnedFd) {
     let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
     let master = openpt(flags).expect("a pseudo-terminal");
     grantpt(&master).expect("granted");

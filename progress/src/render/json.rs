@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::{Schedule, View};
 use crate::bar::{Role, Unit};
 use crate::counter::{Outcome, Step};
+use crate::escape::is_unsafe;
 use crate::output::Output;
 
 /// Writes an object a line; [`Render::JsonLines`](crate::Render::JsonLines) documents its fields.
@@ -92,14 +93,16 @@ fn number(value: Option<f64>) -> String {
     }
 }
 
-/// A string as RFC 8259, section 7.
+/// A string as RFC 8259, section 7: the same when it is parsed, and safe where a person reads it unparsed.
 fn string(text: &str) -> String {
     let mut json = String::from("\"");
     for c in text.chars() {
         match c {
             '"' | '\\' => json.extend(['\\', c]),
-            c if u32::from(c) < 0x20 => {
-                let _ = write!(json, "\\u{:04x}", u32::from(c));
+            c if is_unsafe(c) => {
+                for unit in c.encode_utf16(&mut [0; 2]) {
+                    let _ = write!(json, "\\u{unit:04x}");
+                }
             }
             c => json.push(c),
         }
@@ -113,12 +116,11 @@ mod tests {
 
     #[test]
     fn any_string_survives() {
-        let text: String = (0..0x300)
-            .filter_map(char::from_u32)
-            .chain("\u{1f600}".chars())
-            .collect();
-        let parsed: String = serde_json::from_str(&string(&text)).expect("valid JSON");
+        let text: String = (0..=0x10_ffff).filter_map(char::from_u32).collect();
+        let json = string(&text);
+        let parsed: String = serde_json::from_str(&json).expect("valid JSON");
         assert_eq!(parsed, text);
+        assert!(!json.chars().any(is_unsafe));
     }
 
     #[test]

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use super::text::{clean, parts};
+use super::text::parts;
 use super::{Schedule, View};
+use crate::escape::escape;
 use crate::output::Output;
 
 /// Writes lines like `recommend: 1200/6710 (17.9 %), 3 failed, 2300/s, ETA 2.4 s`.
@@ -31,10 +32,10 @@ impl Lines {
 fn line(view: &View) -> String {
     let mut line = String::new();
     for parent in &view.parents {
-        line += &clean(parent);
+        line += &escape(parent);
         line += "/";
     }
-    line += &clean(&view.sample.label);
+    line += &escape(&view.sample.label);
     let texts: Vec<String> = parts(view).into_iter().map(|(_, text)| text).collect();
     line + ": " + &texts.join(", ") + "\n"
 }

@@ -1,28 +1,29 @@
 //! The renderers behind one small enum: bars at one moment in, text out.
 
-#[cfg(feature = "indicatif")]
+#[cfg(feature = "bars")]
 mod frame;
 mod json;
 mod lines;
-#[cfg(feature = "indicatif")]
+#[cfg(feature = "bars")]
 mod rows;
-#[cfg(feature = "indicatif")]
+#[cfg(feature = "bars")]
 mod terminal;
 mod text;
 
+use std::io;
 use std::time::Duration;
 
 use crate::bar::{Life, PARTS, Role, Sample, Total};
 use crate::output::Output;
 
-#[cfg(feature = "indicatif")]
+#[cfg(feature = "bars")]
 pub(crate) use frame::Frame;
 pub(crate) use json::Json;
 pub(crate) use lines::Lines;
-#[cfg(feature = "indicatif")]
+#[cfg(feature = "bars")]
 pub(crate) use rows::{Glyphs, Look, Palette};
-#[cfg(feature = "indicatif")]
-pub(crate) use terminal::Terminal;
+#[cfg(feature = "bars")]
+pub(crate) use terminal::{Terminal, USUAL_SIZE};
 
 /// A bar at one moment, with what time tells about it.
 #[derive(Debug, Clone)]
@@ -55,13 +56,21 @@ impl View {
     }
 }
 
+/// Whose the screen is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Belongs {
+    Mine,
+    /// The program has asked for it, and not given it back.
+    Others,
+}
+
 /// What draws.
 #[derive(Debug)]
 pub(crate) enum Renderer {
-    #[cfg(feature = "indicatif")]
+    #[cfg(feature = "bars")]
     Terminal(Terminal),
     /// Bars that only a test sees.
-    #[cfg(feature = "indicatif")]
+    #[cfg(feature = "bars")]
     Frame(Frame),
     Lines(Lines),
     Json(Json),
@@ -69,10 +78,19 @@ pub(crate) enum Renderer {
 }
 
 impl Renderer {
+    /// Whether it erases what it drew.
+    pub(crate) fn is_terminal(&self) -> bool {
+        match self {
+            #[cfg(feature = "bars")]
+            Self::Terminal(_) => true,
+            _ => false,
+        }
+    }
+
     /// How long to sleep between two calls of [`draw`](Self::draw); `None` if there is nothing to draw ever.
     pub(crate) fn interval(&self) -> Option<Duration> {
         match self {
-            #[cfg(feature = "indicatif")]
+            #[cfg(feature = "bars")]
             Self::Terminal(_) | Self::Frame(_) => Some(Duration::from_millis(100)),
             Self::Lines(_) | Self::Json(_) => Some(Duration::from_millis(250)),
             Self::Nothing => None,
@@ -82,9 +100,9 @@ impl Renderer {
     /// Draws the bars: those that ended for the last time.
     pub(crate) fn draw(&mut self, now: Duration, views: &[View], output: &Output) {
         match self {
-            #[cfg(feature = "indicatif")]
+            #[cfg(feature = "bars")]
             Self::Terminal(terminal) => terminal.draw(views, output),
-            #[cfg(feature = "indicatif")]
+            #[cfg(feature = "bars")]
             Self::Frame(frame) => frame.draw(views, output),
             Self::Lines(lines) => lines.draw(now, views, output),
             Self::Json(json) => json.draw(now, views, output),
@@ -92,32 +110,65 @@ impl Renderer {
         }
     }
 
-    /// Takes what is not to stay off the screen, so that others can write to it.
-    pub(crate) fn clear(&mut self) {
-        #[cfg(feature = "indicatif")]
+    /// Writes whole lines above what is drawn. If `screen` is [`Mine`](Belongs::Mine), the bars come back with them, unless
+    /// that has just happened.
+    pub(crate) fn print(
+        &mut self,
+        now: Duration,
+        lines: &[u8],
+        screen: Belongs,
+        output: &Output,
+    ) -> io::Result<()> {
         match self {
-            Self::Terminal(terminal) => terminal.clear(),
-            Self::Frame(frame) => frame.clear(),
-            Self::Lines(_) | Self::Json(_) | Self::Nothing => {}
+            #[cfg(feature = "bars")]
+            Self::Terminal(terminal) => terminal.print(now, lines, screen, output),
+            _ => {
+                self.clear(output);
+                let result = output.write(lines);
+                if screen == Belongs::Mine {
+                    self.restore(now, output);
+                }
+                result
+            }
         }
     }
 
-    /// Others wrote to the screen: brings back what was cleared, unless that was just done.
-    pub(crate) fn restore(&mut self, now: Duration) {
-        #[cfg(feature = "indicatif")]
+    /// Takes off the screen what does not stay, so that others can write to it.
+    pub(crate) fn clear(&mut self, output: &Output) {
+        #[cfg(feature = "bars")]
         match self {
-            Self::Terminal(terminal) => terminal.restore(now),
+            Self::Terminal(terminal) => terminal.clear(output),
+            Self::Frame(frame) => frame.clear(),
+            Self::Lines(_) | Self::Json(_) | Self::Nothing => {}
+        }
+        #[cfg(not(feature = "bars"))]
+        let _ = output;
+    }
+
+    /// Others wrote to the screen: brings back what was cleared, unless that was just done.
+    pub(crate) fn restore(&mut self, now: Duration, output: &Output) {
+        #[cfg(feature = "bars")]
+        match self {
+            Self::Terminal(terminal) => terminal.restore(now, output),
             Self::Frame(frame) => frame.restore(),
             Self::Lines(_) | Self::Json(_) | Self::Nothing => {}
         }
-        #[cfg(not(feature = "indicatif"))]
-        let _ = now;
+        #[cfg(not(feature = "bars"))]
+        let _ = (now, output);
+    }
+
+    /// Other programs may have written to the screen: nothing that was drawn may be erased.
+    pub(crate) fn forget(&mut self) {
+        #[cfg(feature = "bars")]
+        if let Self::Terminal(terminal) = self {
+            terminal.forget();
+        }
     }
 
     /// The bars as they are on the screen, a line each, for those who test them.
     pub(crate) fn rows(&self) -> &[String] {
         match self {
-            #[cfg(feature = "indicatif")]
+            #[cfg(feature = "bars")]
             Self::Frame(frame) => frame.rows(),
             _ => &[],
         }

@@ -3,7 +3,8 @@
 use console::{measure_text_width, truncate_str};
 
 use super::View;
-use super::text::{LEAST_MISSED, NOTES, Part, clean, parts};
+use super::text::{LEAST_MISSED, NOTES, Part, parts};
+use crate::escape::escape;
 
 const BAR_WIDTHS: std::ops::RangeInclusive<usize> = 10..=40;
 
@@ -63,7 +64,7 @@ impl Look {
     fn lines(self, views: &[&View], width: usize) -> Vec<String> {
         let labels: Vec<String> = views
             .iter()
-            .map(|view| "  ".repeat(view.parents.len()) + &clean(&view.sample.label))
+            .map(|view| "  ".repeat(view.parents.len()) + &escape(&view.sample.label))
             .collect();
         let widest = labels.iter().map(|label| measure_text_width(label)).max();
         let label_width = widest.unwrap_or(0).min(width / 3);

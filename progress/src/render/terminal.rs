@@ -1,260 +1,238 @@
-//! Bars on a terminal, drawn by indicatif.
+//! Bars on a terminal, redrawn in place.
 //!
-//! All bars are the lines of one indicatif bar, so that drawing a hundred bars is one write and not a hundred.
+//! A drawing is one write of ECMA-48 sequences, and relies on nothing but what was drawn before. What could not be drawn
+//! was not drawn, so a terminal that does not read for a while later gets the newest state.
 
-use std::fmt;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use console::Term;
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle, TermLike};
+use console::{Term, measure_text_width};
 
-use super::View;
 use super::rows::Look;
-use crate::output::Output;
+use super::{Belongs, View};
+use crate::output::{Drawn, Output};
+use crate::tty;
 
-/// After a log line the bars come back at once, but not more often than this; else at the next drawing.
+/// After a log line the bars are redrawn with it, but not more often than this; else at the next drawing.
 const RESTORE_INTERVAL: Duration = Duration::from_millis(50);
+
+/// Columns and rows of a terminal that reports none.
+pub(crate) const USUAL_SIZE: (u16, u16) = (80, 24);
 
 /// The bars on the screen.
 #[derive(Debug)]
 pub(crate) struct Terminal {
-    screen: MultiProgress,
-    bar: ProgressBar,
-    size: Size,
+    device: Device,
+    /// Columns and rows where the device reports none.
+    size: (u16, u16),
     look: Look,
-    /// What `bar` shows.
-    text: Arc<Mutex<String>>,
-    visibility: Visibility,
+    /// The lines as they should be, and for how many columns they were made.
+    lines: Vec<String>,
+    columns: usize,
+    /// The screen's contents.
+    screen: Screen,
     restored: Option<Duration>,
-    /// Columns and lines of the last drawing.
-    drawn: (usize, usize),
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Visibility {
-    Shown,
-    Cleared,
 }
 
 #[derive(Debug)]
-enum Size {
-    Of(Term),
-    Fixed { columns: u16, rows: u16 },
+enum Device {
+    Stderr(Term),
+    /// Anything that understands the sequences.
+    Other,
 }
 
-impl Size {
-    /// Columns and rows, one at least.
-    fn now(&self) -> (usize, usize) {
-        let (rows, columns) = match self {
-            Self::Of(term) => term.size(),
-            Self::Fixed { columns, rows } => (*rows, *columns),
-        };
-        (usize::from(columns.max(1)), usize::from(rows.max(1)))
-    }
+/// The bars on the screen. The cursor is behind the last one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Screen {
+    Empty,
+    Bars { lines: Vec<String>, columns: usize },
 }
 
 impl Terminal {
-    /// On standard error, which is a terminal.
-    pub(crate) fn stderr(look: Look) -> Self {
-        Self::new(stderr_target(), Size::Of(Term::stderr()), look)
+    /// Draws on standard error. `size` is for a terminal that reports none.
+    pub(crate) fn stderr(size: (u16, u16), look: Look) -> Self {
+        Self::new(Device::Stderr(Term::stderr()), size, look)
     }
 
-    /// On anything that understands ANSI escape sequences and has this size.
-    pub(crate) fn ansi(output: Output, columns: u16, rows: u16, look: Look) -> Self {
-        let (columns, rows) = (columns.max(1), rows.max(1));
-        let term = AnsiTerm {
-            output,
-            columns,
-            rows,
-            pending: Mutex::default(),
-        };
-        let target = ProgressDrawTarget::term_like(Box::new(term));
-        Self::new(target, Size::Fixed { columns, rows }, look)
+    /// On anything that understands the sequences and has this size.
+    pub(crate) fn ansi(size: (u16, u16), look: Look) -> Self {
+        Self::new(Device::Other, size, look)
     }
 
-    fn new(target: ProgressDrawTarget, size: Size, look: Look) -> Self {
-        let text = Arc::new(Mutex::new(String::new()));
-        let shown = Arc::clone(&text);
-        let style = ProgressStyle::with_template("{bars}")
-            .unwrap_or_else(|_| ProgressStyle::default_bar())
-            .with_key("bars", move |_: &ProgressState, out: &mut dyn fmt::Write| {
-                let _ = out.write_str(&shown.lock().unwrap_or_else(PoisonError::into_inner));
-            });
-        let screen = MultiProgress::with_draw_target(target);
-        let bar = screen.add(ProgressBar::new(0));
-        bar.set_style(style);
+    fn new(device: Device, size: (u16, u16), look: Look) -> Self {
         Self {
-            screen,
-            bar,
+            device,
             size,
             look,
-            text,
-            visibility: Visibility::Cleared,
+            lines: Vec::new(),
+            columns: 0,
+            screen: Screen::Empty,
             restored: None,
-            drawn: (0, 0),
         }
+    }
+
+    /// Columns and rows, one at least.
+    fn size(&self) -> (usize, usize) {
+        let reported = match &self.device {
+            Device::Stderr(term) => term.size_checked().map(|(rows, columns)| (columns, rows)),
+            Device::Other => None,
+        };
+        let (columns, rows) = reported.unwrap_or(self.size);
+        (usize::from(columns.max(1)), usize::from(rows.max(1)))
+    }
+
+    /// Whether bars may be drawn now. In the background they may not: the screen then is the shell's, or another job's, and
+    /// whatever is on it is not known afterwards.
+    fn may_draw(&mut self) -> bool {
+        let may = match self.device {
+            Device::Stderr(_) => tty::stderr_in_foreground(),
+            Device::Other => true,
+        };
+        if !may {
+            self.forget();
+        }
+        may
+    }
+
+    /// Other programs have written to the screen: earlier drawings stay where they are.
+    pub(super) fn forget(&mut self) {
+        self.screen = Screen::Empty;
     }
 
     pub(super) fn draw(&mut self, views: &[View], output: &Output) {
-        let (columns, rows) = self.size.now();
+        let (columns, rows) = self.size();
         let (ended, running) = self.look.compose(views, columns, rows);
-        if !ended.is_empty() {
-            self.clear();
-            output.write_ignoring_errors(ended.as_bytes());
-        }
-        let resized = self.visibility == Visibility::Shown && self.drawn.0 != columns;
-        if resized {
-            self.clear();
-        }
-        let drawn = (columns, running.len());
-        let running = running.join("\n");
-        let mut text = self.text.lock().unwrap_or_else(PoisonError::into_inner);
-        if *text == running && self.visibility == Visibility::Shown {
-            return;
-        }
-        *text = running;
-        drop(text);
-        self.drawn = drawn;
-        self.show();
-    }
-
-    pub(super) fn clear(&mut self) {
-        if self.visibility == Visibility::Cleared {
-            return;
-        }
-        self.visibility = Visibility::Cleared;
-        let (columns, lines) = self.drawn;
-        match (&self.size, self.size.now().0) {
-            (Size::Of(term), now) if now != columns => {
-                let _ = term.write_str(&erase(lines_after_resize(lines, columns, now)));
-                // What indicatif knows of the screen is no longer true, and it must not move the cursor by it.
-                self.screen.set_draw_target(stderr_target());
-            }
-            _ => {
-                let _ = self.screen.clear();
-            }
+        (self.lines, self.columns) = (running, columns);
+        let bars = match self.may_draw() {
+            true => self.wanted(),
+            false => Screen::Empty,
+        };
+        if ended.is_empty() {
+            self.show(bars, output);
+        } else {
+            let _ = self.write(ended.as_bytes(), bars, output);
         }
     }
 
-    pub(super) fn restore(&mut self, now: Duration) {
+    /// Writes whole lines above the bars, which come back with them if that was not just done.
+    pub(super) fn print(
+        &mut self,
+        now: Duration,
+        text: &[u8],
+        screen: Belongs,
+        output: &Output,
+    ) -> io::Result<()> {
+        let bars = match self.may_draw() && screen == Belongs::Mine && self.may_restore(now) {
+            true => self.wanted(),
+            false => Screen::Empty,
+        };
+        self.write(text, bars, output)
+    }
+
+    fn may_restore(&mut self, now: Duration) -> bool {
         let recent = self
             .restored
             .is_some_and(|last| now.saturating_sub(last) < RESTORE_INTERVAL);
         // What was made for another width waits for the next drawing.
-        if self.visibility == Visibility::Cleared && !recent && self.size.now().0 == self.drawn.0 {
+        let may = !recent && self.size().0 == self.columns;
+        if may {
             self.restored = Some(now);
-            self.show();
         }
+        may
     }
 
-    fn show(&mut self) {
-        let empty = self
-            .text
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .is_empty();
-        if empty {
-            self.clear();
-        } else {
-            self.bar.force_draw();
-            self.visibility = Visibility::Shown;
-        }
-    }
-}
-
-fn stderr_target() -> ProgressDrawTarget {
-    ProgressDrawTarget::term(Term::buffered_stderr(), 20)
-}
-
-/// How many of the last lines on the screen are surely bars, after `lines` were drawn in full width and the terminal
-/// changed from `before` to `now` columns.
-///
-/// Some terminals break lines anew then, so that bars take more or fewer lines, and some cut or extend each. Nobody
-/// can know which. Taking too few leaves a piece of an old bar; taking too many would erase log lines.
-fn lines_after_resize(lines: usize, before: usize, now: usize) -> usize {
-    lines.min((lines * before).div_ceil(now))
-}
-
-/// Erases the line that the cursor is in and those above, `lines` in all, and goes to where the first began.
-fn erase(lines: usize) -> String {
-    match lines.saturating_sub(1) {
-        0 => "\r\u{1b}[J".into(),
-        up => format!("\u{1b}[{up}A\r\u{1b}[J"),
-    }
-}
-
-/// A terminal behind a plain writer: ECMA-48 sequences, one write for each drawing.
-#[derive(Debug)]
-struct AnsiTerm {
-    output: Output,
-    columns: u16,
-    rows: u16,
-    pending: Mutex<String>,
-}
-
-impl AnsiTerm {
-    fn push(&self, text: &str) -> io::Result<()> {
-        self.pending
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push_str(text);
+    /// Takes the bars off, writes `text`, and draws `bars`.
+    fn write(&mut self, text: &[u8], bars: Screen, output: &Output) -> io::Result<()> {
+        let mut bytes = self.erase().into_bytes();
+        bytes.extend_from_slice(text);
+        bytes.extend_from_slice(bars.drawing().as_bytes());
+        output.write(&bytes)?;
+        self.screen = bars;
         Ok(())
     }
 
-    fn move_cursor(&self, n: usize, direction: char) -> io::Result<()> {
-        match n {
-            0 => Ok(()), // the sequence takes 0 for 1
-            _ => self.push(&format!("\u{1b}[{n}{direction}")),
+    fn show(&mut self, wanted: Screen, output: &Output) {
+        if wanted == self.screen {
+            return;
+        }
+        let frame = match (&self.screen, &wanted) {
+            // As many lines as before, of the same width: each replaces one, and nothing flickers.
+            (
+                Screen::Bars { lines, columns },
+                Screen::Bars {
+                    lines: new,
+                    columns: now,
+                },
+            ) if lines.len() == new.len() && columns == now => up(lines.len()) + &wanted.drawing(),
+            _ => self.erase() + &wanted.drawing(),
+        };
+        if output.draw(frame.as_bytes()) == Drawn::Yes {
+            self.screen = wanted;
+        }
+    }
+
+    pub(super) fn clear(&mut self, output: &Output) {
+        let _ = self.may_draw();
+        if self.screen != Screen::Empty {
+            let _ = self.write(b"", Screen::Empty, output);
+        }
+    }
+
+    pub(super) fn restore(&mut self, now: Duration, output: &Output) {
+        if self.screen == Screen::Empty && self.may_draw() && self.may_restore(now) {
+            self.show(self.wanted(), output);
+        }
+    }
+
+    fn wanted(&self) -> Screen {
+        match self.lines.is_empty() {
+            true => Screen::Empty,
+            false => Screen::Bars {
+                lines: self.lines.clone(),
+                columns: self.columns,
+            },
+        }
+    }
+
+    /// Takes the bars off the screen, and goes to where the first began.
+    ///
+    /// After the terminal became narrower, some terminals break lines anew, so that bars take more lines than were drawn, and
+    /// some cut each. Taking too few leaves a piece of an old bar; taking too many would erase log lines.
+    fn erase(&self) -> String {
+        match &self.screen {
+            Screen::Empty => String::new(),
+            Screen::Bars { lines, .. } => up(lines.len()) + "\u{1b}[J",
         }
     }
 }
 
-impl TermLike for AnsiTerm {
-    fn width(&self) -> u16 {
-        self.columns
-    }
-
-    fn height(&self) -> u16 {
-        self.rows
-    }
-
-    fn move_cursor_up(&self, n: usize) -> io::Result<()> {
-        self.move_cursor(n, 'A')
-    }
-
-    fn move_cursor_down(&self, n: usize) -> io::Result<()> {
-        self.move_cursor(n, 'B')
-    }
-
-    fn move_cursor_right(&self, n: usize) -> io::Result<()> {
-        self.move_cursor(n, 'C')
-    }
-
-    fn move_cursor_left(&self, n: usize) -> io::Result<()> {
-        self.move_cursor(n, 'D')
-    }
-
-    fn write_line(&self, s: &str) -> io::Result<()> {
-        self.push(s)?;
-        self.push("\n")
-    }
-
-    fn write_str(&self, s: &str) -> io::Result<()> {
-        self.push(s)
-    }
-
-    fn clear_line(&self) -> io::Result<()> {
-        self.push("\r\u{1b}[2K")
-    }
-
-    fn flush(&self) -> io::Result<()> {
-        let text = std::mem::take(&mut *self.pending.lock().unwrap_or_else(PoisonError::into_inner));
-        match text.is_empty() {
-            true => Ok(()),
-            false => self.output.write(text.as_bytes()),
+impl Screen {
+    /// Returns the sequence that draws it where the cursor is, in the first column. The cursor stays behind the last line,
+    /// which is filled with blanks, so that another program's output begins in a line of its own.
+    fn drawing(&self) -> String {
+        let Self::Bars { lines, columns } = self else {
+            return String::new();
+        };
+        let mut drawing = String::new();
+        for (index, line) in lines.iter().enumerate() {
+            drawing += line;
+            let blank = columns.saturating_sub(measure_text_width(line));
+            if index + 1 == lines.len() {
+                drawing.extend(std::iter::repeat_n(' ', blank));
+            } else {
+                // Behind a full line, the cursor is still on its last column, which this would erase.
+                drawing += if blank > 0 { "\u{1b}[K\r\n" } else { "\r\n" };
+            }
         }
+        drawing
+    }
+}
+
+/// Moves the cursor from the last of `lines` lines to the beginning of the first.
+fn up(lines: usize) -> String {
+    match lines.saturating_sub(1) {
+        0 => "\r".into(),
+        up => format!("\u{1b}[{up}A\r"),
     }
 }
 
@@ -262,14 +240,21 @@ impl TermLike for AnsiTerm {
 mod tests {
     use super::*;
 
+    fn bars(lines: &[&str], columns: usize) -> Screen {
+        let lines = lines.iter().map(|line| (*line).to_owned()).collect();
+        Screen::Bars { lines, columns }
+    }
+
     #[test]
-    fn a_resize_never_costs_log_lines() {
-        // Three bars in 80 columns: 240 characters that may be broken anew, or three lines that may be cut.
-        let cases = [(120, 2), (240, 1), (1000, 1), (81, 3), (79, 3), (40, 3), (1, 3)];
-        for (now, lines) in cases {
-            assert_eq!(lines_after_resize(3, 80, now), lines, "{now} columns");
-        }
-        assert_eq!(erase(1), "\r\u{1b}[J");
-        assert_eq!(erase(3), "\u{1b}[2A\r\u{1b}[J");
+    fn a_drawing_ends_in_the_last_column() {
+        assert_eq!(bars(&["abc", "wx"], 3).drawing(), "abc\r\nwx ");
+        assert_eq!(bars(&["ab", "推"], 3).drawing(), "ab\u{1b}[K\r\n推 ");
+        assert_eq!(Screen::Empty.drawing(), "");
+    }
+
+    #[test]
+    fn bars_are_left_upwards() {
+        assert_eq!(up(1), "\r");
+        assert_eq!(up(3), "\u{1b}[2A\r");
     }
 }

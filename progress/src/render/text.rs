@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::View;
 use crate::bar::{PARTS, Role, Total, Unit};
 use crate::counter::{Outcome, Step, Steps};
+use crate::escape::escape;
 
 /// A part of a bar's text. What is least missed is left out first where there is little room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,7 +22,7 @@ pub(super) enum Part {
 }
 
 /// From what is left out first to what goes last; the position always stays.
-#[cfg(feature = "indicatif")]
+#[cfg(feature = "bars")]
 pub(super) const LEAST_MISSED: [Part; 7] = [
     Part::Message,
     Part::Bytes,
@@ -33,7 +34,7 @@ pub(super) const LEAST_MISSED: [Part; 7] = [
 ];
 
 /// So many of them are notes, worth less than the bar.
-#[cfg(feature = "indicatif")]
+#[cfg(feature = "bars")]
 pub(super) const NOTES: usize = 4;
 
 /// An ETA beyond this says no more than that the job stalls.
@@ -72,7 +73,7 @@ pub(super) fn parts(view: &View) -> Vec<(Part, String)> {
     };
     parts.extend(time.map(|time| (Part::Time, time)));
     if !sample.message.is_empty() {
-        parts.push((Part::Message, clean(&sample.message)));
+        parts.push((Part::Message, escape(&sample.message).into_owned()));
     }
     parts
 }
@@ -154,13 +155,6 @@ fn duration(d: Duration) -> String {
     }
 }
 
-/// Without line breaks and other controls: a label must not move the cursor.
-pub(super) fn clean(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -211,10 +205,5 @@ mod tests {
             assert_eq!(per_time(rate, Unit::Tasks), text);
         }
         assert_eq!(per_time(2048.0, Unit::Bytes), "2.0 KiB/s");
-    }
-
-    #[test]
-    fn controls_become_blanks() {
-        assert_eq!(clean("a\n\u{1b}[2Jb"), "a  [2Jb");
     }
 }

@@ -1,6 +1,6 @@
 //! What is on the screen and in the file, to the character, under a clock that the test holds.
 
-#[cfg(feature = "indicatif")]
+#[cfg(feature = "bars")]
 mod layouts;
 
 use std::io::Write;
@@ -12,6 +12,7 @@ use crate::Outcome::{Done, Failed, Retried};
 use crate::bar::{Total, Unit};
 use crate::render::{Json, Lines, Schedule};
 
+const MEMBER: Member = Member(0);
 const EVERY: Duration = Duration::from_secs(10);
 
 fn secs(s: f64) -> Duration {
@@ -39,11 +40,20 @@ impl Paper {
     }
 }
 
+fn stage(renderer: Renderer, output: Output) -> Stage {
+    Stage::new(renderer, output, Arc::new(Clock::held()))
+}
+
 fn lines() -> (Stage, Paper) {
     let paper = Paper::default();
-    let output = Output::given(Box::new(paper.clone()));
+    let output = Output::direct(Box::new(paper.clone()));
     let renderer = Renderer::Lines(Lines::new(Schedule::new(EVERY)));
-    (Stage::new(renderer, output), paper)
+    (stage(renderer, output), paper)
+}
+
+/// Ends all bars now.
+fn finish(stage: &mut Stage, now: Duration) {
+    stage.finish(now, Instant::now(), MEMBER);
 }
 
 #[test]
@@ -51,7 +61,7 @@ fn a_line_after_a_second_then_every_ten_and_at_the_end() {
     let (mut stage, paper) = lines();
     let bar = Bar::new("recommend", Total::Known(6710));
     let counters = bar.counters();
-    stage.add(secs(0.0), &bar, None);
+    stage.add(secs(0.0), &bar, None, MEMBER);
 
     let mut written = Vec::new();
     for quarter in 1..=100_u32 {
@@ -65,7 +75,7 @@ fn a_line_after_a_second_then_every_ten_and_at_the_end() {
     }
     counters.counter(Failed).add(10);
     counters.counter(Done).add(1700);
-    stage.finish(secs(25.5));
+    finish(&mut stage, secs(25.5));
     written.push((25.5, paper.take()));
 
     let expected = [
@@ -83,7 +93,7 @@ fn a_line_after_a_second_then_every_ten_and_at_the_end() {
 #[test]
 fn lines_that_were_slept_through_are_not_made_up_for() {
     let (mut stage, paper) = lines();
-    stage.add(secs(0.0), &Bar::new("idle", Total::Unknown), None);
+    stage.add(secs(0.0), &Bar::new("idle", Total::Unknown), None, MEMBER);
     for (now, written) in [
         (38.0, 1),
         (38.25, 0),
@@ -101,8 +111,8 @@ fn lines_that_were_slept_through_are_not_made_up_for() {
 fn lines_every_eternity_are_the_first_and_the_last() {
     let paper = Paper::default();
     let renderer = Renderer::Lines(Lines::new(Schedule::new(Duration::MAX)));
-    let mut stage = Stage::new(renderer, Output::given(Box::new(paper.clone())));
-    stage.add(secs(0.0), &Bar::new("job", Total::Unknown), None);
+    let mut stage = stage(renderer, Output::direct(Box::new(paper.clone())));
+    stage.add(secs(0.0), &Bar::new("job", Total::Unknown), None, MEMBER);
     for now in [1.0, 2.0, 1e9] {
         stage.tick(secs(now));
     }
@@ -113,7 +123,7 @@ fn lines_every_eternity_are_the_first_and_the_last() {
 fn an_eta_beyond_reason_is_not_told() {
     let (mut stage, paper) = lines();
     let bar = Bar::new("huge", Total::Known(u64::MAX));
-    stage.add(secs(0.0), &bar, None);
+    stage.add(secs(0.0), &bar, None, MEMBER);
     bar.counters().counter(Done).add(1000);
     stage.tick(secs(1.0));
     assert_eq!(paper.take(), "huge: 1000/18446744073709551615 (0.0 %), 1000/s\n");
@@ -124,7 +134,7 @@ fn a_line_says_what_there_is_to_say() {
     let (mut stage, paper) = lines();
     let bar = Bar::new("recommend", Total::Known(6710));
     let counters = bar.counters();
-    stage.add(secs(0.0), &bar, None);
+    stage.add(secs(0.0), &bar, None, MEMBER);
     counters.counter(Done).add(2297);
     counters.counter(Failed).add(3);
     counters.counter(Retried).add(2);
@@ -133,7 +143,7 @@ fn a_line_says_what_there_is_to_say() {
     stage.tick(secs(1.0));
     assert_eq!(
         paper.take(),
-        "recommend: 2300/6710 (34.3 %), 3 failed, 2 retried, 1.5 KiB, 2300/s, ETA 1.9 s, worker 1 restarted\n"
+        "recommend: 2300/6710 (34.3 %), 3 failed, 2 retried, 1.5 KiB, 2300/s, ETA 1.9 s, worker 1\\nrestarted\n"
     );
 }
 
@@ -142,7 +152,7 @@ fn an_unknown_total_has_no_share_and_no_eta() {
     let (mut stage, paper) = lines();
     let bar = Bar::new("stream", Total::Unknown);
     let counters = bar.counters();
-    stage.add(secs(0.0), &bar, None);
+    stage.add(secs(0.0), &bar, None, MEMBER);
     counters.counter(Done).add(1200);
     stage.tick(secs(2.0));
     assert_eq!(paper.take(), "stream: 1200, 600/s, 2.0 s elapsed\n");
@@ -150,7 +160,7 @@ fn an_unknown_total_has_no_share_and_no_eta() {
     bar.set_total(Total::Known(2400));
     stage.tick(secs(12.0));
     assert_eq!(paper.take(), "stream: 1200/2400 (50.0 %), 81.3/s, ETA 14 s\n");
-    stage.finish(secs(12.0));
+    finish(&mut stage, secs(12.0));
     assert_eq!(paper.take(), "stream: 1200/2400 (50.0 %), 100/s, took 12 s\n");
 }
 
@@ -161,8 +171,8 @@ fn nothing_counted_yet_has_no_rate_and_an_empty_job_is_complete() {
         Bar::new("idle", Total::Known(5)),
         Bar::new("empty", Total::Known(0)),
     );
-    stage.add(secs(0.0), &idle, None);
-    stage.add(secs(0.0), &empty, None);
+    stage.add(secs(0.0), &idle, None, MEMBER);
+    stage.add(secs(0.0), &empty, None, MEMBER);
     stage.tick(secs(1.0));
     assert_eq!(paper.take(), "idle: 0/5 (0.0 %)\nempty: 0/0 (100 %)\n");
 }
@@ -172,7 +182,7 @@ fn nearly_done_is_not_100_percent() {
     let (mut stage, paper) = lines();
     let bar = Bar::new("many", Total::Known(1_000_000));
     bar.counters().counter(Done).add(999_999);
-    stage.add(secs(0.0), &bar, None);
+    stage.add(secs(0.0), &bar, None, MEMBER);
     stage.tick(secs(1.0));
     assert_eq!(paper.take(), "many: 999999/1000000 (99.9 %)\n");
 }
@@ -184,15 +194,16 @@ fn a_bar_ends_once_and_a_dismissed_one_without_a_word() {
         Bar::new("ended", Total::Unknown),
         Bar::new("gone", Total::Unknown),
     );
-    stage.add(secs(0.0), &ended, None);
-    stage.add(secs(0.0), &dismissed, None);
+    stage.add(secs(0.0), &ended, None, MEMBER);
+    stage.add(secs(0.0), &dismissed, None, MEMBER);
     ended.counters().counter(Done).add(1);
+    stage.tick(secs(0.5));
     ended.finish();
     dismissed.dismiss();
-    stage.tick(secs(0.5));
+    stage.tick(secs(0.6));
     assert_eq!(paper.take(), "ended: 1, 2.00/s, took 0.5 s\n");
     stage.tick(secs(20.0));
-    stage.finish(secs(30.0));
+    finish(&mut stage, secs(30.0));
     assert_eq!(paper.take(), "");
 }
 
@@ -203,12 +214,67 @@ fn a_bar_that_ended_before_all_was_dropped_has_its_last_line() {
         Bar::new("ended", Total::Unknown),
         Bar::new("running", Total::Unknown),
     );
-    stage.add(secs(0.0), &ended, None);
-    stage.add(secs(0.0), &running, None);
+    stage.add(secs(0.0), &ended, None, MEMBER);
+    stage.add(secs(0.0), &running, None, MEMBER);
+    stage.tick(secs(0.5));
     ended.finish();
-    stage.abandon(secs(0.5));
+    stage.abandon(secs(0.6), MEMBER);
     stage.tick(secs(20.0));
     assert_eq!(paper.take(), "ended: 0, took 0.5 s\n");
+}
+
+#[test]
+fn a_bar_ends_when_it_is_finished_and_not_when_that_is_drawn() {
+    let (mut stage, paper) = lines();
+    let [short, suspended, absent] =
+        ["short", "suspended", "absent"].map(|label| Bar::new(label, Total::Unknown));
+    stage.add(secs(0.0), &short, None, MEMBER);
+    stage.add(secs(0.0), &suspended, None, MEMBER);
+    short.counters().counter(Done).add(10);
+    suspended.counters().counter(Done).add(10);
+    stage.tick(secs(0.01));
+    short.finish();
+    stage.tick(secs(0.2));
+    assert_eq!(paper.take(), "short: 10, 1000/s, took 10 ms\n");
+    // While the screen belongs to others, nothing is drawn.
+    stage.suspend();
+    stage.tick(secs(0.5));
+    suspended.finish();
+    absent.finish();
+    stage.tick(secs(60.0));
+    stage.resume(secs(60.0));
+    // A bar that had ended before it was shown took no time.
+    stage.add(secs(60.0), &absent, None, MEMBER);
+    stage.tick(secs(60.0));
+    assert_eq!(
+        paper.take(),
+        "suspended: 10, 20.0/s, took 0.5 s\nabsent: 0, took 0 ms\n"
+    );
+}
+
+#[test]
+fn labels_and_messages_cannot_forge_lines_or_move_the_cursor() {
+    let hostile = "a\u{1b}[2J\u{1b}]0;t\u{7}\r\nINFO forged\u{2028}\u{202e}x";
+    let (mut stage, paper) = lines();
+    let outer = Bar::new(hostile, Total::Unknown);
+    let bar = Bar::new(hostile, Total::Unknown);
+    bar.set_message(hostile);
+    stage.add(secs(0.0), &outer, None, MEMBER);
+    stage.add(secs(0.0), &bar, Some(&outer), MEMBER);
+    let _row = bar.add_row(hostile, Counters::in_process().slots());
+    stage.tick(secs(1.0));
+    let written = paper.take();
+    let visible = r"a\u{1b}[2J\u{1b}]0;t\u{7}\r\nINFO forged\u{2028}\u{202e}x";
+    let line = |labels: usize| vec![visible; labels].join("/");
+    assert_eq!(
+        written,
+        format!(
+            "{}: 0, 1.0 s elapsed\n{}: 0, 1.0 s elapsed, {visible}\n{}: 0\n",
+            line(1),
+            line(2),
+            line(3)
+        )
+    );
 }
 
 #[test]
@@ -216,12 +282,12 @@ fn nested_bars_follow_their_parents() {
     let (mut stage, paper) = lines();
     let bars = ["run", "load", "recommend", "other", "user"].map(|label| Bar::new(label, Total::Unknown));
     let [run, load, recommend, other, user] = &bars;
-    stage.add(secs(0.0), run, None);
-    stage.add(secs(0.0), other, None);
-    stage.add(secs(0.0), load, Some(run));
-    stage.add(secs(0.0), user, Some(load));
-    stage.add(secs(0.0), recommend, Some(run));
-    stage.add(secs(0.0), run, None);
+    stage.add(secs(0.0), run, None, MEMBER);
+    stage.add(secs(0.0), other, None, MEMBER);
+    stage.add(secs(0.0), load, Some(run), MEMBER);
+    stage.add(secs(0.0), user, Some(load), MEMBER);
+    stage.add(secs(0.0), recommend, Some(run), MEMBER);
+    stage.add(secs(0.0), run, None, MEMBER);
     stage.tick(secs(1.0));
     let labels: Vec<String> = paper
         .take()
@@ -238,11 +304,11 @@ fn nested_bars_follow_their_parents() {
 fn json_lines_parse() {
     let paper = Paper::default();
     let renderer = Renderer::Json(Json::new(Schedule::new(EVERY)));
-    let mut stage = Stage::new(renderer, Output::given(Box::new(paper.clone())));
+    let mut stage = stage(renderer, Output::direct(Box::new(paper.clone())));
     let run = Bar::new("a \"run\"", Total::Unknown);
     let load = Bar::new("load", Total::Known(4096)).unit(Unit::Bytes);
-    stage.add(secs(0.0), &run, None);
-    stage.add(secs(0.0), &load, Some(&run));
+    stage.add(secs(0.0), &run, None, MEMBER);
+    stage.add(secs(0.0), &load, Some(&run), MEMBER);
     load.counters().bytes().add(1024);
     load.set_message("tab\tbreak\n");
     stage.tick(secs(2.0));
@@ -266,7 +332,7 @@ fn json_lines_parse() {
     assert_eq!(serde_json::Value::from(objects).to_string(), expected.to_string());
 }
 
-#[cfg(feature = "indicatif")]
+#[cfg(feature = "bars")]
 mod screen {
     use indicatif::InMemoryTerm;
 
@@ -291,9 +357,9 @@ mod screen {
 
     fn screen_with(columns: u16, glyphs: Glyphs, palette: Palette) -> (Stage, InMemoryTerm) {
         let term = InMemoryTerm::new(12, columns);
-        let output = Output::given(Box::new(Screen(term.clone())));
-        let terminal = Terminal::ansi(output.clone(), columns, 12, Look { glyphs, palette });
-        (Stage::new(Renderer::Terminal(terminal), output), term)
+        let output = Output::direct(Box::new(Screen(term.clone())));
+        let terminal = Terminal::ansi((columns, 12), Look { glyphs, palette });
+        (stage(Renderer::Terminal(terminal), output), term)
     }
 
     pub(super) fn screen(columns: u16) -> (Stage, InMemoryTerm) {
@@ -303,7 +369,7 @@ mod screen {
     /// A bar that counted 1200 of 6710 in half a second, three of which failed.
     fn at_1200(stage: &mut Stage) -> Bar {
         let bar = Bar::new("recommend", Total::Known(6710));
-        stage.add(secs(0.0), &bar, None);
+        stage.add(secs(0.0), &bar, None, MEMBER);
         let counters = bar.counters();
         counters.counter(Done).add(1197);
         counters.counter(Failed).add(3);
@@ -350,7 +416,7 @@ mod screen {
             "the bar is back at once"
         );
         bar.counters().counter(Done).add(5510);
-        stage.finish(secs(2.0));
+        finish(&mut stage, secs(2.0));
         assert_eq!(
             term.contents(),
             "log line 0\nlog line 1\nlog line 2\nlog line 3\n\
@@ -378,9 +444,9 @@ mod screen {
         let total = Bar::new("run", Total::Known(4));
         let part = Bar::new("load", Total::Known(200));
         let open = Bar::new("stream", Total::Unknown);
-        stage.add(secs(0.0), &total, None);
-        stage.add(secs(0.0), &part, Some(&total));
-        stage.add(secs(0.0), &open, None);
+        stage.add(secs(0.0), &total, None, MEMBER);
+        stage.add(secs(0.0), &part, Some(&total), MEMBER);
+        stage.add(secs(0.0), &open, None, MEMBER);
         total.counters().counter(Done).add(1);
         part.counters().counter(Done).add(150);
         open.counters().counter(Done).add(9);
@@ -433,8 +499,8 @@ mod screen {
     #[test]
     fn wide_characters_take_two_columns() {
         let (mut stage, term) = screen(60);
-        stage.add(secs(0.0), &Bar::new("推荐", Total::Known(2)), None);
-        stage.add(secs(0.0), &Bar::new("ascii", Total::Known(2)), None);
+        stage.add(secs(0.0), &Bar::new("推荐", Total::Known(2)), None, MEMBER);
+        stage.add(secs(0.0), &Bar::new("ascii", Total::Known(2)), None, MEMBER);
         stage.tick(secs(1.0));
         assert_eq!(
             term.contents(),
@@ -462,6 +528,19 @@ mod screen {
     }
 
     #[test]
+    fn hostile_labels_stay_in_their_line() {
+        let (mut stage, term) = screen(80);
+        stage.add(
+            secs(0.0),
+            &Bar::new("\u{1b}[2J\n\u{202e}", Total::Unknown),
+            None,
+            MEMBER,
+        );
+        stage.tick(secs(1.0));
+        assert_eq!(term.contents(), "\\u{1b}[2J\\n\\u{202e}  0, 1.0 s elapsed");
+    }
+
+    #[test]
     fn a_suspended_screen_belongs_to_others() {
         let (mut stage, term) = screen(80);
         at_1200(&mut stage);
@@ -479,7 +558,7 @@ mod screen {
         let (mut stage, term) = screen(80);
         at_1200(&mut stage);
         stage.print(secs(0.5), b"before\n").expect("written");
-        stage.abandon(secs(0.5));
+        stage.abandon(secs(0.5), MEMBER);
         stage.print(secs(0.5), b"after\n").expect("written");
         stage.tick(secs(9.0));
         assert_eq!(term.contents(), "before\nafter");
@@ -492,7 +571,7 @@ mod screen {
             .map(|n| Bar::new(format!("bar {n}"), Total::Known(9)))
             .collect();
         for bar in &bars {
-            stage.add(secs(0.0), bar, None);
+            stage.add(secs(0.0), bar, None, MEMBER);
         }
         for tick in 0..5 {
             stage.tick(secs(f64::from(tick)));
@@ -521,7 +600,7 @@ fn running_tasks_count_in_the_rate_and_the_eta() {
     let (mut stage, paper) = lines();
     let bar = Bar::new("slow", Total::Known(4));
     let counters = bar.counters();
-    stage.add(secs(0.0), &bar, None);
+    stage.add(secs(0.0), &bar, None, MEMBER);
     // Four tasks of five seconds each: nobody has to wait for the first to end.
     for second in 1..=11_u32 {
         match second % 5 {
@@ -542,7 +621,7 @@ fn workers_have_lines_off_a_terminal_too() {
     let bar = Bar::new("train", Total::Known(8));
     let counters = Counters::in_process();
     let source = bar.add_row("worker 0", counters.slots());
-    stage.add(secs(0.0), &bar, None);
+    stage.add(secs(0.0), &bar, None, MEMBER);
     counters.counter(Done).inc();
     counters.step(1, Total::Known(4));
     source.set_message("warm");
@@ -551,7 +630,7 @@ fn workers_have_lines_off_a_terminal_too() {
         paper.take(),
         "train: 1/8 (15.6 %), 1.25/s, ETA 5.4 s\ntrain/worker 0: 1, at 1/4, warm\n"
     );
-    stage.finish(secs(2.0));
+    finish(&mut stage, secs(2.0));
     assert_eq!(paper.take(), "train: 1/8 (12.5 %), 0.50/s, took 2.0 s\n");
 }
 
@@ -559,11 +638,11 @@ fn workers_have_lines_off_a_terminal_too() {
 fn json_lines_tell_the_steps_of_a_worker() {
     let paper = Paper::default();
     let renderer = Renderer::Json(Json::new(Schedule::new(EVERY)));
-    let mut stage = Stage::new(renderer, Output::given(Box::new(paper.clone())));
+    let mut stage = stage(renderer, Output::direct(Box::new(paper.clone())));
     let bar = Bar::new("train", Total::Known(8));
     let counters = Counters::in_process();
     let _source = bar.add_row("worker 0", counters.slots());
-    stage.add(secs(0.0), &bar, None);
+    stage.add(secs(0.0), &bar, None, MEMBER);
     counters.step(1, Total::Known(4));
     stage.tick(secs(1.0));
     let objects: Vec<serde_json::Value> = paper

@@ -1,10 +1,18 @@
 //! Each layout on a real terminal device: the test runs its own binary again on one, and asserts the screen.
 
 use std::io::{BufRead, Write};
+use std::time::Duration;
+
+use rustix::process::Signal;
+use rustix::termios::Action;
 
 use progress::{Bar, Counters, Outcome, Reporter, Total};
 
+use super::hardship;
 use super::terminal::{SCENARIO, Terminal};
+
+/// Longer than any delay of a busy machine that the reporter forgives.
+pub(crate) const STOPPED: Duration = Duration::from_secs(3);
 
 /// Plays a scenario, told by its standard input when to go on.
 #[test]
@@ -12,6 +20,9 @@ fn child() {
     let Ok(scenario) = std::env::var(SCENARIO) else {
         return;
     };
+    if let Some(scenario) = hardship::of(&scenario) {
+        return scenario();
+    }
     let reporter = Reporter::builder().start().expect("a thread");
     match scenario.as_str() {
         "single" => single(&reporter),
@@ -19,12 +30,14 @@ fn child() {
         "workers" => workers(&reporter),
         "unknown" => unknown(&reporter),
         "still" => still(&reporter),
+        "several" => several(&reporter),
+        "panic" => panic_below_bars(&reporter),
         _ => panic!("no scenario {scenario}"),
     }
     reporter.finish();
 }
 
-fn wait() {
+pub(crate) fn wait() {
     let mut line = String::new();
     std::io::stdin().lock().read_line(&mut line).expect("told");
 }
@@ -100,6 +113,43 @@ fn still(reporter: &Reporter) {
     }
 }
 
+/// Reporters that know nothing of each other, on one terminal.
+fn several(first: &Reporter) {
+    let start = || Reporter::builder().start().expect("a thread");
+    let second = start();
+    first.bar("first", Total::Known(3));
+    let mut log = second.writer();
+    second.bar("second", Total::Known(3));
+    wait();
+    writeln!(log, "log line 0").expect("written");
+    second.finish();
+    wait();
+    // The writer of one that has ended knows the bars of the next.
+    let third = start();
+    third.bar("third", Total::Known(3));
+    wait();
+    writeln!(log, "log line 1").expect("written");
+    third.suspend(|| eprintln!("another writer"));
+    wait();
+    drop(third);
+    wait();
+}
+
+/// Threads that panic while bars are up, and other writers that ask for the screen.
+fn panic_below_bars(reporter: &Reporter) {
+    let bars = [0, 1, 2, 3].map(|n| reporter.bar(format!("bar {n}"), Total::Known(9)));
+    wait();
+    reporter.guard_panics();
+    // Guarding twice is guarding once.
+    reporter.guard_panics();
+    let panicked = std::thread::spawn(|| panic!("the first line\nthe second line")).join();
+    assert!(panicked.is_err());
+    wait();
+    reporter.suspend(|| eprintln!("another writer"));
+    bars.iter().for_each(Bar::dismiss);
+    wait();
+}
+
 const PLAIN: &[(&str, &str)] = &[("NO_COLOR", "1")];
 
 /// Whether the rows begin so, and there are no more.
@@ -124,6 +174,22 @@ fn a_bar_and_log_lines() {
         "{rows:?}"
     );
     assert!(!raw.contains("\u{1b}[3"), "no colours: {raw:?}");
+}
+
+#[test]
+fn a_terminal_that_was_held_gets_what_it_missed() {
+    let mut terminal = Terminal::start("single", 80, PLAIN);
+    terminal.until(|rows| are(rows, &["job  "]) && rows[0].contains("4/8 (50.0 %)"));
+    terminal.flow(Action::OOff);
+    terminal.go_on();
+    // Longer than the job waits for it.
+    std::thread::sleep(Duration::from_millis(500));
+    terminal.flow(Action::OOn);
+    let logs = ["log line 0", "log line 1", "job  "];
+    terminal.until(|rows| are(rows, &logs) && rows[2].contains("4/8"));
+    terminal.go_on();
+    let (rows, _) = terminal.end();
+    assert!(are(&rows, &logs) && rows[2].contains("8/8 (100 %)"), "{rows:?}");
 }
 
 #[test]
@@ -225,6 +291,82 @@ fn a_resized_terminal() {
 }
 
 #[test]
+fn several_reporters_share_a_terminal() {
+    let mut terminal = Terminal::start("several", 80, PLAIN);
+    terminal.until(|rows| are(rows, &["first   ░", "second  ░"]));
+    terminal.go_on();
+    terminal.until(|rows| are(rows, &["log line 0", "second", "first"]) && rows[1].contains("took"));
+    terminal.go_on();
+    terminal.until(|rows| are(rows, &["log line 0", "second", "first", "third"]));
+    terminal.go_on();
+    let logs = ["log line 0", "second", "log line 1", "another writer"];
+    terminal.until(|rows| rows.len() == 6 && are(&rows[..4], &logs) && are(&rows[4..], &["first", "third"]));
+    terminal.go_on();
+    terminal.until(|rows| rows.len() == 5 && are(&rows[..4], &logs) && are(&rows[4..], &["first"]));
+    terminal.go_on();
+    let (rows, _) = terminal.end();
+    assert!(rows.len() == 5 && rows[4].contains("took"), "{rows:?}");
+}
+
+#[test]
+fn a_panic_is_reported_whole_above_the_bars() {
+    let mut terminal = Terminal::start("panic", 160, PLAIN);
+    let bars = ["bar 0 ", "bar 1 ", "bar 2 ", "bar 3 "];
+    terminal.until(|rows| are(rows, &bars));
+    terminal.go_on();
+    let rows = terminal.until(|rows| rows.len() > 6 && are(&rows[rows.len() - 4..], &bars));
+    let report = rows.iter().position(|row| row.ends_with("the first line"));
+    let report = report.unwrap_or_else(|| panic!("the message\n{}", rows.join("\n")));
+    assert!(rows[report - 1].starts_with("thread '<unnamed>'"), "{rows:?}");
+    assert_eq!(rows[report + 1], "the second line");
+    terminal.go_on();
+    let rows = terminal.until(|rows| rows.iter().any(|row| row == "another writer"));
+    assert_eq!(rows[report + 1], "the second line");
+    terminal.go_on();
+    let (rows, _) = terminal.end();
+    assert_eq!(rows.last().map(String::as_str), Some("another writer"));
+}
+
+#[test]
+fn a_terminal_that_reports_no_size_has_the_usual_one() {
+    let row = |blanks: usize| format!("job     {}  0/8 (0.0 %)", "░".repeat(blanks));
+    let (none, flat) = ((0, 0), (0, 12));
+    let cases: [(_, &[(&str, &str)], _); 5] = [
+        (none, &[], 40),
+        (flat, &[], 40),
+        (none, &[("COLUMNS", "0"), ("LINES", "0")], 40),
+        (none, &[("COLUMNS", "40"), ("LINES", "2")], 15),
+        // The size that a terminal reports counts more.
+        ((80, 12), &[("COLUMNS", "0"), ("LINES", "0")], 40),
+    ];
+    for (size, vars, blanks) in cases {
+        let mut terminal = Terminal::start_sized("still", size, vars);
+        terminal.until(|rows| rows.len() == 3 && rows[1] == row(blanks));
+        (0..4).for_each(|_| terminal.go_on());
+        terminal.end();
+    }
+}
+
+#[test]
+fn what_a_shell_writes_while_the_job_is_stopped_is_not_erased() {
+    let mut terminal = Terminal::start("still", 80, PLAIN);
+    terminal.until(|rows| are(rows, &["log line 0", "job  ", "  part"]));
+    terminal.signal(Signal::STOP);
+    terminal.write_as_another("\n[1]+  Stopped\n$ fg\n");
+    let shell = ["[1]+  Stopped", "$ fg"];
+    let contains = |rows: &[String]| shell.iter().all(|line| rows.iter().any(|row| row == line));
+    terminal.until(contains);
+    // A stop is as long as a person takes.
+    std::thread::sleep(STOPPED);
+    terminal.signal(Signal::CONT);
+    let rows = terminal.until(|rows| rows.last().is_some_and(|row| row.starts_with("  part")));
+    assert!(contains(&rows), "{rows:?}");
+    (0..4).for_each(|_| terminal.go_on());
+    let (rows, _) = terminal.end();
+    assert!(contains(&rows), "{rows:?}");
+}
+
+#[test]
 fn colours_unless_the_environment_says_no() {
     let colours = |vars: &[(&str, &str)]| {
         let mut terminal = Terminal::start("single", 80, vars);
@@ -237,6 +379,9 @@ fn colours_unless_the_environment_says_no() {
     assert!(colours(&[]));
     assert!(!colours(&[("NO_COLOR", "1")]));
     assert!(colours(&[("NO_COLOR", "")]));
+    assert!(!colours(&[("CLICOLOR", "0")]));
+    assert!(colours(&[("CLICOLOR", "0"), ("CLICOLOR_FORCE", "1")]));
+    assert!(!colours(&[("CLICOLOR_FORCE", "1"), ("NO_COLOR", "1")]));
 }
 
 #[test]

@@ -23,7 +23,7 @@ fn lines_come_by_the_clock_of_the_test() {
     );
 }
 
-#[cfg(feature = "indicatif")]
+#[cfg(feature = "bars")]
 #[test]
 fn bars_stay_below_logs_and_leave_a_suspended_screen() {
     let (reporter, rehearsal) = Reporter::builder()
@@ -57,6 +57,7 @@ fn bars_stay_below_logs_and_leave_a_suspended_screen() {
     );
     others.iter().for_each(progress::Bar::dismiss);
     source.retire();
+    rehearsal.tick(Duration::from_secs(1));
     bar.finish();
     rehearsal.tick(Duration::from_secs(1));
     let screen = rehearsal.screen();

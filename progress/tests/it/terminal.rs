@@ -7,8 +7,9 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 
 use rustix::fs::{Mode, OFlags};
+use rustix::process::{Pid, Signal};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use rustix::termios::{Winsize, tcsetwinsize};
+use rustix::termios::{Action, Winsize, tcsetwinsize};
 
 use super::WATCHDOG;
 
@@ -29,14 +30,16 @@ pub(crate) struct Terminal {
 impl Terminal {
     /// Starts the child on a terminal of 12 rows, with these variables in its environment.
     pub(crate) fn start(scenario: &str, columns: u16, vars: &[(&str, &str)]) -> Self {
+        Self::start_sized(scenario, (columns, ROWS), vars)
+    }
+
+    /// The same on a terminal that reports this many columns and rows. If it reports no columns, it has 80.
+    pub(crate) fn start_sized(scenario: &str, (columns, rows): (u16, u16), vars: &[(&str, &str)]) -> Self {
         let (device, slave) = open();
-        resize(&device, columns);
-        let mut command = Command::new(std::env::current_exe().expect("this binary"));
+        resize(&device, (columns, rows));
+        let columns = if columns == 0 { 80 } else { columns };
+        let mut command = command(scenario);
         command
-            .args(["--exact", "pseudo_terminal::child", "--nocapture"])
-            .env_remove("CI")
-            .env_remove("NO_COLOR")
-            .envs([(SCENARIO, scenario), ("TERM", "xterm"), ("LC_ALL", "C.UTF-8")])
             .envs(vars.iter().copied())
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
@@ -74,7 +77,29 @@ impl Terminal {
     /// What a user does with the mouse.
     pub(crate) fn resize(&mut self, columns: u16) {
         self.screen.screen_mut().set_size(ROWS, columns);
-        resize(&self.device, columns);
+        resize(&self.device, (columns, ROWS));
+    }
+
+    /// What another program writes to the terminal.
+    pub(crate) fn write_as_another(&mut self, text: &str) {
+        File::from(self.slave())
+            .write_all(text.as_bytes())
+            .expect("written");
+    }
+
+    /// What Ctrl-S and Ctrl-Q do.
+    pub(crate) fn flow(&self, action: Action) {
+        rustix::termios::tcflow(self.slave(), action).expect("a terminal");
+    }
+
+    fn slave(&self) -> OwnedFd {
+        let name = ptsname(&self.device, Vec::new()).expect("a name");
+        rustix::fs::open(name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).expect("opened")
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, signal).expect("it lives");
     }
 
     /// Reads until the screen is as wanted, and gives its rows.
@@ -119,7 +144,24 @@ impl Terminal {
 
 const ROWS: u16 = 12;
 
-fn open() -> (File, OwnedFd) {
+/// This binary, as the child that plays `scenario`.
+pub(crate) fn command(scenario: &str) -> Command {
+    let mut command = Command::new(std::env::current_exe().expect("this binary"));
+    command.args(["--exact", "pseudo_terminal::child", "--nocapture"]);
+    for variable in ["CI", "NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "COLUMNS", "LINES"] {
+        command.env_remove(variable);
+    }
+    command.envs([
+        (SCENARIO, scenario),
+        ("TERM", "xterm"),
+        ("LC_ALL", "C.UTF-8"),
+        ("RUST_BACKTRACE", "0"),
+    ]);
+    command
+}
+
+/// A terminal's two ends.
+pub(crate) fn open() -> (File, OwnedFd) {
     let master =
         openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).expect("a pseudo-terminal");
     grantpt(&master).expect("granted");
@@ -130,10 +172,10 @@ fn open() -> (File, OwnedFd) {
     (File::from(master), slave)
 }
 
-fn resize(device: &File, columns: u16) {
+pub(crate) fn resize(device: &File, (columns, rows): (u16, u16)) {
     let size = Winsize {
         ws_col: columns,
-        ws_row: ROWS,
+        ws_row: rows,
         ws_xpixel: 0,
         ws_ypixel: 0,
     };

@@ -106,6 +106,10 @@ pub(super) const FENCES: &[Fence] = &[
         reason: "takes pages and system calls away, and handles the signals that come of it",
     },
     Fence {
+        path: "progress/src/tty.rs",
+        reason: "blocks a signal for a thread; makes a console of Windows understand escape sequences",
+    },
+    Fence {
         path: "shm-buffers/src/buffer.rs",
         reason: "a typed slice that owns its memory through a shared pointer",
     },

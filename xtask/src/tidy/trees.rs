@@ -8,8 +8,8 @@ use crate::workspace::{Member, Publish, Workspace};
 
 /// Crates of others that come only with those of ours that need them.
 const OUTSIDERS: &[(&str, &[&str])] = &[
+    ("console", &["progress", "invoker"]),
     ("crossbeam-channel", &["proc-pool", "invoker"]),
-    ("indicatif", &["progress", "invoker"]),
     ("ipc-channel", &["proc-pool", "invoker"]),
     ("tracing-core", &["log-bridge", "invoker"]),
     // It takes a C compiler.

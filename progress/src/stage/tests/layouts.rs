@@ -18,8 +18,8 @@ fn a_bar_of_each_worker() {
     let (first, first_source) = writer(&bar, "worker 0");
     let (second, _) = writer(&bar, "worker 1");
     let (third, _) = writer(&bar, "worker 2");
-    stage.add(secs(0.0), &bar, None);
-    stage.add(secs(0.0), &Bar::new("next", Total::Unknown), None);
+    stage.add(secs(0.0), &bar, None, MEMBER);
+    stage.add(secs(0.0), &Bar::new("next", Total::Unknown), None, MEMBER);
     first.counter(Done).add(2);
     first.step(50, Total::Known(100));
     second.counter(Done).inc();
@@ -40,6 +40,7 @@ fn a_bar_of_each_worker() {
     stage.tick(secs(1.0));
     let drawn = term.contents();
     assert!(drawn.contains("  worker 1  ░░░░░░░░░░"), "{drawn}");
+    stage.tick(secs(2.0));
     bar.finish();
     stage.tick(secs(2.0));
     let half = "█".repeat(17) + "▌" + &"░".repeat(17);
@@ -55,7 +56,7 @@ fn a_dead_workers_tasks_are_redone_and_the_bar_is_steady() {
     let bar = Bar::new("train", Total::Known(8));
     let (alive, _) = writer(&bar, "worker 0");
     let (dead, dead_source) = writer(&bar, "worker 1");
-    stage.add(secs(0.0), &bar, None);
+    stage.add(secs(0.0), &bar, None, MEMBER);
     let share = |drawn: &str| -> f64 {
         let first = drawn.lines().next().expect("a bar");
         let (_, rest) = first.split_once('(').expect("a share");
@@ -95,7 +96,7 @@ fn a_dead_workers_tasks_are_redone_and_the_bar_is_steady() {
     }
     again_source.retire();
     alive.counter(Failed).inc();
-    stage.finish(secs(now));
+    finish(&mut stage, secs(now));
     let end = term.contents();
     assert!(end.starts_with("train  ███") && end.lines().count() == 1, "{end}");
     assert!(end.contains("  8/8 (100 %), 1 failed, 1 retried, "), "{end}");
@@ -106,7 +107,7 @@ fn a_replacement_takes_the_line_of_its_name_or_a_free_one() {
     let (mut stage, term) = screen(80);
     let bar = Bar::new("job", Total::Unknown);
     let [a, b, _c] = ["a", "b", "c"].map(|label| writer(&bar, label).1);
-    stage.add(secs(0.0), &bar, None);
+    stage.add(secs(0.0), &bar, None, MEMBER);
     let mut rows = || -> String {
         stage.tick(secs(1.0));
         let drawn = term.contents();
@@ -128,7 +129,7 @@ fn a_replacement_takes_the_line_of_its_name_or_a_free_one() {
 fn messages_go_last_and_an_unknown_total_has_no_bar() {
     let (mut stage, term) = screen(80);
     let bar = Bar::new("load", Total::Unknown).unit(Unit::Bytes);
-    stage.add(secs(0.0), &bar, None);
+    stage.add(secs(0.0), &bar, None, MEMBER);
     bar.counters().bytes().add(3 << 20);
     bar.set_message("ratings.csv");
     stage.tick(secs(2.0));
@@ -149,7 +150,7 @@ fn lines_of_workers_on_a_narrow_screen() {
     let (mut stage, term) = screen(30);
     let bar = Bar::new("train", Total::Known(8));
     let (counters, _) = writer(&bar, "worker 0");
-    stage.add(secs(0.0), &bar, None);
+    stage.add(secs(0.0), &bar, None, MEMBER);
     counters.counter(Done).inc();
     counters.step(50, Total::Known(100));
     stage.tick(secs(1.0));

@@ -1,0 +1,314 @@
+//! Bars of jobs on real terminals, and jobs whose standard error is no longer of use.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Write};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+use invoker::{Executor, Invoker, Workers, run_isolated};
+
+use super::batch_eval::{program, ratings};
+use super::guide_of_progress;
+use super::screen::terminal;
+
+/// A watchdog, not an expectation.
+pub(crate) const LONG: Duration = Duration::from_secs(60);
+
+/// Names what a child plays.
+const SCENARIO: &str = "INVOKER_TEST_SCENARIO";
+
+/// This binary, as the child that plays `scenario`.
+pub(crate) fn command(scenario: &str) -> Command {
+    let mut command = Command::new(std::env::current_exe().expect("this binary"));
+    command
+        .args(["--exact", "bars::child", "--nocapture"])
+        .env(SCENARIO, scenario);
+    plain(&mut command);
+    command
+}
+
+/// On a terminal that draws bars, without colours.
+fn plain(command: &mut Command) {
+    for variable in [
+        "CI",
+        "CLICOLOR",
+        "CLICOLOR_FORCE",
+        "COLUMNS",
+        "LINES",
+        "RUST_LOG",
+        "INVOKER_PROGRESS",
+    ] {
+        command.env_remove(variable);
+    }
+    command.envs([
+        ("TERM", "xterm"),
+        ("LC_ALL", "C.UTF-8"),
+        ("NO_COLOR", "1"),
+        ("RUST_BACKTRACE", "0"),
+    ]);
+}
+
+pub(crate) fn status(code: i32) -> ExitStatus {
+    ExitStatus::from_raw(code << 8)
+}
+
+#[test]
+fn child() {
+    let Ok(scenario) = std::env::var(SCENARIO) else {
+        return;
+    };
+    if let Some(ended) = guide_of_progress::of(&scenario) {
+        return ended.expect("it ends well");
+    }
+    match scenario.as_str() {
+        "nested" => nested(),
+        "panic" => panic_in_the_leader(),
+        _ => panic!("no scenario {scenario}"),
+    }
+}
+
+/// A terminal after a program has ended.
+#[derive(Debug)]
+pub(crate) struct Screen {
+    pub(crate) rows: Vec<String>,
+    /// All that was ever drawn.
+    pub(crate) raw: String,
+    pub(crate) status: ExitStatus,
+}
+
+impl Screen {
+    /// Runs `command` with a terminal as its standard error. Reading it goes on until `patience` ends.
+    pub(crate) fn of(mut command: Command, patience: Duration) -> Self {
+        let (mut device, slave) = terminal();
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::from(slave));
+        let mut child = command.spawn().expect("it starts");
+        drop(command);
+        let (send, receive) = channel();
+        std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            // At its end, Linux gives an error instead of nothing.
+            while let Ok(n @ 1..) = device.read(&mut buffer) {
+                if send.send(buffer[..n].to_vec()).is_err() {
+                    return;
+                }
+            }
+        });
+        let mut raw = Vec::new();
+        loop {
+            match receive.recv_timeout(patience) {
+                Ok(bytes) => raw.extend(bytes),
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => panic!("it hangs: {:?}", String::from_utf8_lossy(&raw)),
+            }
+        }
+        let mut parser = vt100::Parser::new(24, 160, 0);
+        parser.process(&raw);
+        let rows = parser.screen().rows(0, 160).map(|row| row.trim_end().to_owned());
+        let mut rows: Vec<String> = rows.collect();
+        let used = rows.iter().rposition(|row| !row.is_empty());
+        rows.truncate(used.map_or(0, |last| last + 1));
+        Self {
+            rows,
+            raw: String::from_utf8_lossy(&raw).into_owned(),
+            status: child.wait().expect("it ends"),
+        }
+    }
+}
+
+/// Runs `command` to its end, off any terminal.
+pub(crate) fn run(mut command: Command) -> Output {
+    command.stdin(Stdio::null()).output().expect("it runs")
+}
+
+/// Ops that use invokers with progress of their own, in every place where ops run.
+fn nested() {
+    fn inner() -> u32 {
+        let builder = Invoker::builder(|_: &(), n: u32| n)
+            .model(())
+            .executor(Executor::InProcess)
+            .progress("inner");
+        let inner = builder.build().expect("it builds");
+        let sum = inner.map(0..4).sum::<Result<u32, _>>().expect("no task fails");
+        inner.finish().expect("it ends well");
+        sum
+    }
+    fn outer(_: &(), n: u32) -> u32 {
+        n + inner()
+    }
+    for executor in [Executor::Processes, Executor::Threads, Executor::InProcess] {
+        let builder = Invoker::builder(outer)
+            .model(())
+            .executor(executor)
+            .progress("outer");
+        let builder = match executor {
+            Executor::InProcess => builder,
+            _ => builder.workers(Workers::Count(2)),
+        };
+        let invoker = builder.build().expect("it builds");
+        let outputs: Vec<u32> = invoker
+            .map(0..20)
+            .collect::<Result<_, _>>()
+            .expect("no task fails");
+        assert_eq!(outputs[4], 10);
+        invoker.finish().expect("it ends well");
+    }
+    // A thread of a worker is in the worker.
+    let isolated = run_isolated(
+        |n: u32| std::thread::spawn(move || n + inner()).join().expect("no panic"),
+        1,
+    );
+    assert_eq!(isolated.expect("it runs"), 7);
+}
+
+#[test]
+fn an_op_with_an_invoker_of_its_own_draws_nothing() {
+    for render in ["auto", "bar", "lines", "json"] {
+        let mut nested = command("nested");
+        nested.env("INVOKER_PROGRESS", render);
+        let screen = Screen::of(nested, LONG);
+        assert_eq!(screen.status, status(0), "{render}: {screen:?}");
+        assert!(!screen.raw.contains("inner"), "{render}: {screen:?}");
+        // Three last lines; of JSON, each in two rows.
+        assert_eq!(
+            screen.raw.matches("20/20 (100 %)").count() + screen.raw.matches("finished").count(),
+            3,
+            "{render}: {screen:?}"
+        );
+    }
+}
+
+/// A thread of the leader that panics while the bar is up.
+fn panic_in_the_leader() {
+    let builder = Invoker::builder(|_: &(), n: u32| n)
+        .model(())
+        .executor(Executor::Threads)
+        .progress("job");
+    let invoker = builder.build().expect("it builds");
+    let mut outputs = invoker.map(0..4);
+    outputs.next().expect("the first").expect("it does not fail");
+    // Some drawings before, and some behind.
+    std::thread::sleep(Duration::from_millis(300));
+    let panicked = std::thread::spawn(|| panic!("the first line\nthe second line")).join();
+    assert!(panicked.is_err());
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(outputs.count(), 3);
+    invoker.finish().expect("it ends well");
+}
+
+#[test]
+fn a_panic_of_the_leader_is_reported_whole_above_the_bar() {
+    let screen = Screen::of(command("panic"), LONG);
+    assert_eq!(screen.status, status(0), "{screen:?}");
+    let first = screen.rows.iter().position(|row| row == "the first line");
+    let first = first.unwrap_or_else(|| panic!("the message: {screen:?}"));
+    assert!(
+        screen.rows[first - 1].starts_with("thread '<unnamed>'"),
+        "{screen:?}"
+    );
+    assert_eq!(screen.rows[first + 1], "the second line");
+    let last = screen.rows.last().expect("rows");
+    assert!(
+        last.starts_with("job  █") && last.contains("4/4 (100 %)"),
+        "{screen:?}"
+    );
+}
+
+/// Waits for a child whose standard output is piped, and gives that.
+fn outcome(mut child: Child, name: &str) -> (ExitStatus, String) {
+    let mut stdout = child.stdout.take().expect("it is piped");
+    let reading = std::thread::spawn(move || {
+        let mut text = String::new();
+        stdout.read_to_string(&mut text).map(|_| text)
+    });
+    let begun = Instant::now();
+    let status = loop {
+        if let Some(status) = child.try_wait().expect("a child") {
+            break status;
+        }
+        if begun.elapsed() > LONG {
+            let _ = child.kill();
+            panic!("{name}: the job hangs");
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    (status, reading.join().expect("no panic").expect("text"))
+}
+
+/// A standard error, and what keeps it as it is.
+type Stderr = (Stdio, Option<Box<dyn Send>>);
+
+/// A name, and what makes such a standard error.
+type Hardship = (&'static str, fn() -> Stderr);
+
+fn hardships() -> [Hardship; 4] {
+    fn unread() -> Stderr {
+        let (reader, mut writer) = std::io::pipe().expect("a pipe");
+        // From the first line on.
+        rustix::fs::fcntl_setfl(&writer, rustix::fs::OFlags::NONBLOCK).expect("set");
+        while writer.write(&[b'x'; 4096]).is_ok() {}
+        while writer.write(b"x").is_ok() {}
+        rustix::fs::fcntl_setfl(&writer, rustix::fs::OFlags::empty()).expect("set");
+        (writer.into(), Some(Box::new(reader)))
+    }
+    fn broken() -> Stderr {
+        let (_, writer) = std::io::pipe().expect("a pipe");
+        (writer.into(), None)
+    }
+    fn full() -> Stderr {
+        let full: File = OpenOptions::new()
+            .write(true)
+            .open("/dev/full")
+            .expect("there is one");
+        (full.into(), None)
+    }
+    fn dead() -> Stderr {
+        let (_, slave) = terminal();
+        (slave.into(), None)
+    }
+    [
+        ("unread", unread),
+        ("broken", broken),
+        ("full", full),
+        ("dead", dead),
+    ]
+}
+
+#[test]
+fn the_main_job_does_not_depend_on_its_standard_error() {
+    let dir = tempfile::tempdir().expect("there is a temporary directory");
+    let ratings = ratings(dir.path());
+    for (name, stderr) in hardships() {
+        for (crash, code) in [(None, 0), (Some("15"), 1)] {
+            let mut job = Command::new(program());
+            plain(&mut job);
+            job.args([
+                "--ratings",
+                &ratings,
+                "--workers",
+                "2",
+                "--progress",
+                "bar",
+                "--log",
+                "debug",
+            ])
+            .args(["--report", "json"])
+            .args(crash.iter().flat_map(|user| ["--crash-user", user]));
+            let (stderr, _kept) = stderr();
+            job.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr);
+            let child = job.spawn().expect("it starts");
+            drop(job);
+            let (status, report) = outcome(child, &format!("{name}, {crash:?}"));
+            assert_eq!(status.code(), Some(code), "{name}, {crash:?}: {report}");
+            let report: serde_json::Value = serde_json::from_str(&report).expect("it is JSON");
+            let tasks = &report["run"]["tasks"];
+            let failed = u64::from(crash.is_some());
+            assert_eq!(tasks["failed"], failed, "{name}: {report}");
+            assert_eq!(tasks["done"], 60 - failed, "{name}: {report}");
+        }
+    }
+}
