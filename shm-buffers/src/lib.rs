@@ -29,6 +29,7 @@ mod layout;
 mod model;
 #[cfg(not(loom))]
 mod os;
+mod printable;
 mod region;
 pub mod ring;
 #[cfg(not(loom))]
@@ -57,6 +58,7 @@ pub use model::Compression;
 pub use model::{Image, LoadSharedError, OpenError, SaveError, SaveOptions, VerifyError, share, share_move};
 #[cfg(not(loom))]
 pub use os::descriptors;
+pub use printable::Printable;
 pub use region::Region;
 #[cfg(not(loom))]
 pub use region::RegionHandle;
