@@ -183,7 +183,7 @@ impl Collector {
     /// [refresh](crate::Watch::refresh), by default within 100 ms.
     ///
     /// # Errors
-    /// If it does not fit: it takes a byte, and for each target its length and three bytes, of 422.
+    /// If it does not fit: it takes two bytes, and for each target its length and three bytes, of 422.
     pub fn set_filter(&mut self, filter: &Filter) -> Result<(), FilterTooLong> {
         self.push_filter(Pushable::new(filter)?);
         Ok(())

@@ -208,7 +208,7 @@ impl WorkerLayerBuilder {
         #[cfg(feature = "log")]
         let max_level = layer
             .shared
-            .with_filter(|filter| tracing_log::AsLog::as_log(&filter.max_level()));
+            .with_filter(|filter| tracing_log::AsLog::as_log(&filter.max_event_level()));
         watch.spawn(interval).map_err(InstallError::Thread)?;
         tracing::subscriber::set_global_default(tracing_subscriber::registry().with(layer))?;
         #[cfg(feature = "log")]

@@ -58,6 +58,7 @@
 
 mod callsites;
 mod collector;
+mod cover;
 mod encode;
 mod filter;
 mod known;

@@ -17,13 +17,18 @@ const WATCHDOG: Duration = Duration::from_secs(60);
 
 /// Runs the named test of this file in a process of its own; `true` in there.
 fn alone(name: &str) -> bool {
+    alone_in("global", name)
+}
+
+/// Runs the named test of the file `module` in a process of its own; `true` in there.
+pub(crate) fn alone_in(module: &str, name: &str) -> bool {
     if std::env::var_os(CHILD).is_some() {
         return true;
     }
     let output = Command::new(std::env::current_exe().unwrap())
         .args([
             "--exact",
-            &format!("global::{name}"),
+            &format!("{module}::{name}"),
             "--nocapture",
             "--test-threads=1",
         ])

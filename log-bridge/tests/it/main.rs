@@ -2,6 +2,7 @@
 
 mod changes;
 mod faithful;
+mod filters;
 mod flood;
 mod global;
 mod killed;
