@@ -1,10 +1,10 @@
-//! What an `EnvFilter` may want, read from its directives: sometimes more than it wants, never less.
+//! Reads the directives of an `EnvFilter` and covers everything that it may want: sometimes more, never less.
 //!
 //! `EnvFilter` has read its directives in different ways over its releases (what a blank before a target means, and a
 //! comma within braces), and a program may build one leniently, strictly with a fallback, or without regular
-//! expressions. So directives are read in each of these ways, and the filter is the union of the results. What is
-//! rejected in any of them is no directive; as a program may then fall back to anything, all that its subscribers want
-//! is let through in addition.
+//! expressions. So directives are read in each of these ways, and the filter is the union of the results. A
+//! directive that any of them rejects adds everything that the process's subscribers want, because the program may then
+//! fall back to any filter.
 
 use tracing_core::LevelFilter;
 

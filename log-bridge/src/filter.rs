@@ -75,7 +75,7 @@ impl Filter {
         Self::new(LevelFilter::OFF)
     }
 
-    /// What the subscribers of this process want at most, by their maximum level.
+    /// The maximum level of this process's subscribers.
     ///
     /// A process without any subscriber may get one later: until then it wants INFO or, with the feature `log`, what the
     /// logger of the `log` crate wants.
@@ -143,8 +143,7 @@ impl Filter {
 
     /// What either lets through.
     pub(crate) fn union(self, other: Self) -> Self {
-        // The longest target of either that a text begins with decides in both, because what is before it in the one
-        // is before it in the other.
+        // The longest matching target of both filters decides: a shorter one that matches a text matches that target, too.
         let targets = self.directives.iter().chain(&other.directives);
         let levels: Vec<_> = targets
             .map(|Directive { target, .. }| (target, self.level_for(target).max(other.level_for(target))))
@@ -272,7 +271,7 @@ fn wanted() -> LevelFilter {
     }
 }
 
-/// What the logger of the `log` crate wants, if there is one.
+/// The maximum level of the `log` crate's logger, if there is one.
 #[cfg(feature = "log")]
 fn logger_wants() -> Option<LevelFilter> {
     use tracing_log::{AsTrace, log};

@@ -265,7 +265,7 @@ where
         if let Some(span) = context.span(id)
             && let Some(encoded) = span.extensions_mut().get_mut::<EncodedSpan>()
         {
-            encoded.record(&later.unwrap_or_else(Batch::unreadable), self.span_room());
+            encoded.record(later.unwrap_or_else(Batch::unreadable), self.span_room());
         }
     }
 

@@ -5,6 +5,8 @@ use std::io::{self, BufRead, BufReader, Read};
 use tracing_core::{Dispatch, Level, dispatcher};
 
 use crate::collector::Source;
+use crate::own;
+use crate::sink::{Sink, Target};
 
 const DEFAULT_MAX: usize = 4096;
 
@@ -36,7 +38,7 @@ pub struct Lines {
     stdio: Stdio,
     level: Level,
     max: usize,
-    dispatch: Option<Dispatch>,
+    target: Option<Target>,
 }
 
 /// What was captured.
@@ -60,7 +62,7 @@ impl Lines {
                 Stdio::Stderr => Level::WARN,
             },
             max: DEFAULT_MAX,
-            dispatch: None,
+            target: None,
         }
     }
 
@@ -77,8 +79,12 @@ impl Lines {
     }
 
     /// Emits to another subscriber than the default of the thread that calls [`run`](Self::run).
-    pub fn dispatch(mut self, dispatch: Dispatch) -> Self {
-        self.dispatch = Some(dispatch);
+    pub fn dispatch(self, dispatch: Dispatch) -> Self {
+        self.target(Target::Given(dispatch))
+    }
+
+    pub(crate) fn target(mut self, target: Target) -> Self {
+        self.target = Some(target);
         self
     }
 
@@ -87,7 +93,7 @@ impl Lines {
     /// # Errors
     /// If reading fails; what was read before was emitted.
     pub fn run(self, pipe: impl Read) -> io::Result<Captured> {
-        self.as_worker(|| self.read(BufReader::new(pipe)))
+        self.as_worker(|sink| self.read(BufReader::new(pipe), sink))
     }
 
     /// Emits one line that somebody else has read, as it is: it is not cut.
@@ -97,20 +103,21 @@ impl Lines {
     /// Lines::new(Source::new(3), Stdio::Stderr).line("libfoo: no such device");
     /// ```
     pub fn line(&self, line: &str) {
-        self.as_worker(|| self.emit(line));
+        self.as_worker(|sink| self.emit(line, sink));
     }
 
-    fn as_worker<R>(&self, emit: impl FnOnce() -> R) -> R {
-        let dispatch = self.dispatch.clone();
-        let dispatch = dispatch.unwrap_or_else(|| dispatcher::get_default(Clone::clone));
-        dispatcher::with_default(&dispatch, || {
-            let id = self.source.id;
-            let _worker = tracing::error_span!(target: "log_bridge", parent: None, "worker", id).entered();
-            emit()
+    fn as_worker<R>(&self, emit: impl FnOnce(&Sink) -> R) -> R {
+        let sink = self.target.clone().unwrap_or_else(Target::current).sink();
+        let Sink::Subscriber(dispatch) = &sink else {
+            return emit(&sink);
+        };
+        dispatcher::with_default(dispatch, || {
+            let _worker = own::worker_span(self.source.id).entered();
+            emit(&sink)
         })
     }
 
-    fn read(&self, mut pipe: impl BufRead) -> io::Result<Captured> {
+    fn read(&self, mut pipe: impl BufRead, sink: &Sink) -> io::Result<Captured> {
         let mut captured = Captured::default();
         let mut line = Vec::new();
         loop {
@@ -133,9 +140,9 @@ impl Lines {
             if line.len() > self.max {
                 line.truncate(self.max);
                 captured.truncated += 1;
-                self.emit(&format!("{}…[truncated]", String::from_utf8_lossy(&line)));
+                self.emit(&format!("{}…[truncated]", String::from_utf8_lossy(&line)), sink);
             } else {
-                self.emit(&String::from_utf8_lossy(&line));
+                self.emit(&String::from_utf8_lossy(&line), sink);
             }
             if !ended {
                 pipe.skip_until(b'\n')?;
@@ -143,7 +150,22 @@ impl Lines {
         }
     }
 
-    fn emit(&self, line: &str) {
+    fn emit(&self, line: &str, sink: &Sink) {
+        match sink {
+            Sink::Subscriber(_) => self.emit_event(line),
+            #[cfg(feature = "log")]
+            Sink::Logger => {
+                let target = match self.stdio {
+                    Stdio::Stdout => "stdout",
+                    Stdio::Stderr => "stderr",
+                };
+                crate::logger::log_line(self.source.id, target, self.level, line);
+            }
+            Sink::Nothing => {}
+        }
+    }
+
+    fn emit_event(&self, line: &str) {
         // Target and level are part of a callsite, so each pair needs its own.
         macro_rules! emit {
             ($target:literal: $($level:ident),*) => {

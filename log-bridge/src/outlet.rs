@@ -270,7 +270,7 @@ mod tests {
         (0..2).for_each(|_| _ = outlet.offer(0, 0, &frame));
         assert_eq!(counters.dropped()[0], 2);
         assert_eq!(frames(&mut consumer).len(), 12 + 1 + 3);
-        assert_eq!(counters.last(&[0, 3, 0, 12, 0])[3].emitted, 100);
+        assert_eq!(counters.accepted()[3] + counters.dropped()[3], 100);
     }
 
     #[test]
@@ -294,7 +294,7 @@ mod tests {
         assert_eq!(counters.dropped(), [0, 0, 2, 0, 0]);
         drop(held);
         assert!(outlet.offer(2, 0, &[0; 8]));
-        assert_eq!(counters.last(&[0, 0, 1, 0, 0])[2].emitted, 3);
+        assert_eq!(counters.accepted()[2] + counters.dropped()[2], 3);
     }
 
     #[test]
@@ -321,6 +321,6 @@ mod tests {
         outlet.tell_repeats();
         drop(outlet);
         assert!(frames(&mut consumer).is_empty());
-        assert_eq!(counters.last(&[0, 0, 0, 12, 0])[3].emitted, 15);
+        assert_eq!(counters.accepted()[3] + counters.dropped()[3], 15);
     }
 }

@@ -1,4 +1,4 @@
-//! What is pushed down to workers never hides what the leader's `EnvFilter` wants.
+//! The filter that is pushed down to workers never hides what the leader's `EnvFilter` wants.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
@@ -17,7 +17,7 @@ use crate::global::alone_in;
 
 /// Generated directives, each with all events of [`emit`].
 const DIRECTIVES: usize = 100_000;
-/// Of so many one is tried with a worker, too.
+/// One in this many is tried with a worker, too.
 const BRIDGED: usize = 16;
 
 /// The numbers of the events that a subscriber lets through, and what of them and their spans a filter hides.
@@ -196,7 +196,7 @@ impl Chance {
 
 /// The ways in which programs make an `EnvFilter` of a variable; `None` if `EnvFilter` itself panics.
 fn env_filter(text: &str, way: usize) -> Option<EnvFilter> {
-    // What a lenient one ignores it would print, 100,000 times.
+    // A lenient filter prints each directive that it ignores, 100,000 times.
     let accepted = |text: &str| {
         let parts = text
             .split(',')
@@ -270,7 +270,7 @@ fn no_generated_directive_hides_what_env_filter_wants() {
             direct.iter().all(|event| bridged.contains(event)),
             "hidden: {case}"
         );
-        // A directive for a field may want the worker's own span, which has one, and everything in it.
+        // A directive for a field may match the worker's own span with its `id`, and everything in it.
         assert!(bridged == direct || text.contains("id"), "not wanted: {case}");
         wanted += direct.len();
         sent += collector.tally().total().emitted as usize;

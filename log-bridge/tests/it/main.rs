@@ -7,9 +7,11 @@ mod flood;
 mod global;
 mod killed;
 mod lines;
+mod own_voice;
 mod policy;
 mod pump;
 #[cfg(feature = "setup")]
 mod setup;
+mod subscribers;
 mod support;
 mod threads;
