@@ -195,6 +195,12 @@ impl CollectorHandle {
         }
     }
 
+    /// Stops replaying: all events that wait are dropped, and counted. Returns the final counts, without waiting.
+    pub fn abandon(&self) -> Tally {
+        self.sources.abandon();
+        self.sources.tally()
+    }
+
     /// Replays what is readable, removes every source and ends the thread, within two seconds; gives the final counts.
     pub fn stop(self) -> Tally {
         self.stop_within(PATIENCE)
@@ -244,6 +250,10 @@ impl CollectorHandle {
             return;
         }
         let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        let within = match self.sources.is_abandoned() {
+            true => LAST_NOTICE,
+            false => within,
+        };
         let mut over = ended.recv_timeout(within);
         if over == Err(RecvTimeoutError::Timeout) {
             self.sources.abandon();
