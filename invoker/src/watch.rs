@@ -28,7 +28,7 @@ const FINISH: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(crate) struct Watch {
     logs: CollectorHandle,
-    /// The subscriber was too slow the last time that somebody waited for it.
+    /// The last wait for the subscriber timed out.
     behind: AtomicBool,
     bar: Bar,
     sources: Mutex<HashMap<WorkerId, progress::Source>>,

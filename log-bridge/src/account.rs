@@ -28,7 +28,7 @@ pub(crate) struct Count(AtomicU64);
 impl Count {
     #[inline]
     pub(crate) fn add(&self, n: u64) {
-        // Release: a thread that sees an event counted sees that its replay had begun.
+        // Release: a thread that sees the new count sees that the pump is replaying.
         self.0
             .store(self.0.load(Ordering::Relaxed) + n, Ordering::Release);
     }
@@ -67,13 +67,13 @@ impl Account {
         self.unheard.get(level).into_iter().for_each(|count| count.add(1));
     }
 
-    /// What the worker dropped and what no subscriber was there for.
+    /// Events that the worker dropped, and those that no subscriber was there for.
     pub(crate) fn missed(&self) -> [u64; LEVELS] {
         let dropped = self.counters.dropped();
         std::array::from_fn(|level| dropped[level].saturating_add(self.unheard[level].get()))
     }
 
-    /// What no subscriber was there for.
+    /// Events that no subscriber was there for.
     pub(crate) fn unheard(&self) -> [u64; LEVELS] {
         std::array::from_fn(|level| self.unheard[level].get())
     }
@@ -96,7 +96,7 @@ impl Account {
         self.broken.store(true, Ordering::Release);
     }
 
-    /// What waits now will not be delivered.
+    /// Events that wait now will not be delivered.
     pub(crate) fn settle(&self) {
         self.settled.store(true, Ordering::Release);
     }
@@ -104,7 +104,7 @@ impl Account {
     pub(crate) fn tally(&self) -> Tally {
         let broken = self.broken.load(Ordering::Acquire);
         let over = broken || self.settled.load(Ordering::Acquire);
-        // What was read had been accepted before, so it has to be looked at first.
+        // A worker counts an event as accepted before it is read here, so the reads are loaded first.
         let delivered: [u64; LEVELS] = std::array::from_fn(|level| self.delivered[level].get());
         let missed = self.missed();
         let unheard = self.unheard();

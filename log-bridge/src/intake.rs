@@ -12,7 +12,7 @@ use crate::wire::{DecodeError, Frame};
 /// Records that are taken at a time, and about how many bytes of them.
 const BATCH: usize = 64;
 const BATCH_BYTES: usize = 256 << 10;
-/// Records that a source may leave behind: more than any ring holds, so that a live one can't hold us for ever.
+/// Records that a source may leave behind: more than any ring holds, so that a live worker can't keep us here.
 const MOST_AT_END: usize = 1 << 22;
 
 /// Why a source's stream was given up.
@@ -35,7 +35,7 @@ pub(crate) struct Intake {
     /// The last records that were taken.
     last: VecDeque<Vec<u8>>,
     keep: usize,
-    /// What was in the ring when the source ended, and is yet to be replayed.
+    /// Records from the ring of a source that has ended, not replayed yet.
     rest: VecDeque<Vec<u8>>,
     state: State,
     error: Option<SourceError>,
@@ -63,7 +63,7 @@ impl Batch {
         (self.next < self.len).then(|| std::mem::take(&mut self.frames[self.next]))
     }
 
-    /// Gives back the buffer of the record that was taken.
+    /// Takes back the buffer of the last record.
     #[inline]
     pub(crate) fn done(&mut self, frame: Vec<u8>) {
         self.frames[self.next] = frame;
@@ -103,7 +103,7 @@ impl Intake {
         self.error.as_ref()
     }
 
-    /// Gives the stream up.
+    /// Ends the stream because of an error.
     pub(crate) fn fail(&mut self, error: SourceError) {
         self.error.get_or_insert(error);
         self.rest.clear();
@@ -177,7 +177,7 @@ impl Intake {
         self.last.push_back(kept);
     }
 
-    /// Empties the ring of a worker that writes no more, for later: what it writes after this is lost.
+    /// Empties the ring of a worker that writes no more, for later. Records that it writes after this are lost.
     pub(crate) fn end(&mut self) {
         let mut taken = 0;
         while !self.is_over() && taken < MOST_AT_END {

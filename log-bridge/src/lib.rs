@@ -94,7 +94,7 @@ mod wire;
 pub use collector::{AddError, Collector, Departed, Drained, Source};
 pub use filter::{Filter, ParseFilterError};
 pub use intake::SourceError;
-pub use layer::{BuildError, InstallError, WorkerLayer, WorkerLayerBuilder};
+pub use layer::{BuildError, InstallError, WorkerGuard, WorkerLayer, WorkerLayerBuilder};
 pub use lines::{Captured, Lines, Stdio};
 pub use numbers::RateLimit;
 pub use outlet::Overflow;

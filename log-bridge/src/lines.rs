@@ -22,7 +22,8 @@ pub enum Stdio {
 /// Emits an event for each line that a worker prints, below the same span `worker{id=…}` as its log records.
 ///
 /// Anything that can be read will do: the pipe of a child, a socket, a file. It is read to its end, so each stream needs
-/// a thread of its own. A line longer than the bound is cut, and its rest is skipped; what is not UTF-8 is replaced.
+/// a thread of its own. A line longer than the bound is cut, and its rest is skipped; bytes that are not UTF-8 are replaced.
+/// Text after a carriage return replaces the text before it, as on a terminal: of a progress bar the last state counts.
 ///
 /// ```
 /// use log_bridge::{Lines, Source, Stdio};
@@ -119,35 +120,43 @@ impl Lines {
 
     fn read(&self, mut pipe: impl BufRead, sink: &Sink) -> io::Result<Captured> {
         let mut captured = Captured::default();
-        let mut line = Vec::new();
+        let mut line = Line::default();
         loop {
-            line.clear();
-            // One more than fits, and the line break, which may be of two bytes.
-            let read = (&mut pipe)
-                .take(self.max as u64 + 2)
-                .read_until(b'\n', &mut line)?;
-            if read == 0 {
-                return Ok(captured);
-            }
-            let ended = line.last() == Some(&b'\n');
-            if ended {
-                line.pop();
-                if line.last() == Some(&b'\r') {
-                    line.pop();
+            let bytes = match pipe.fill_buf() {
+                Ok(bytes) => bytes,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            };
+            let end = bytes.iter().position(|byte| matches!(byte, b'\n' | b'\r'));
+            line.put(&bytes[..end.unwrap_or(bytes.len())], self.max);
+            let ended = match end {
+                None if bytes.is_empty() && line.is_empty() => return Ok(captured),
+                None => bytes.is_empty(),
+                Some(end) if bytes[end] == b'\n' => true,
+                Some(_) => {
+                    line.cursor = Cursor::AtStart;
+                    false
                 }
+            };
+            if ended {
+                self.end(&mut line, &mut captured, sink);
             }
-            captured.lines += 1;
-            if line.len() > self.max {
-                line.truncate(self.max);
+            let taken = end.map_or(bytes.len(), |end| end + 1);
+            pipe.consume(taken);
+        }
+    }
+
+    fn end(&self, line: &mut Line, captured: &mut Captured, sink: &Sink) {
+        captured.lines += 1;
+        let text = String::from_utf8_lossy(&line.bytes);
+        match line.rest {
+            Rest::Kept => self.emit(&text, sink),
+            Rest::Cut => {
                 captured.truncated += 1;
-                self.emit(&format!("{}…[truncated]", String::from_utf8_lossy(&line)), sink);
-            } else {
-                self.emit(&String::from_utf8_lossy(&line), sink);
-            }
-            if !ended {
-                pipe.skip_until(b'\n')?;
+                self.emit(&format!("{text}…[truncated]"), sink);
             }
         }
+        line.clear();
     }
 
     fn emit(&self, line: &str, sink: &Sink) {
@@ -177,6 +186,56 @@ impl Lines {
         match self.stdio {
             Stdio::Stdout => emit!("stdout": ERROR, WARN, INFO, DEBUG, TRACE),
             Stdio::Stderr => emit!("stderr": ERROR, WARN, INFO, DEBUG, TRACE),
+        }
+    }
+}
+
+/// A line that has not ended yet.
+#[derive(Default)]
+struct Line {
+    bytes: Vec<u8>,
+    rest: Rest,
+    cursor: Cursor,
+}
+
+#[derive(Default, PartialEq, Eq)]
+enum Rest {
+    #[default]
+    Kept,
+    Cut,
+}
+
+/// Where the next byte of a line goes.
+#[derive(Default, PartialEq, Eq)]
+enum Cursor {
+    #[default]
+    AtEnd,
+    /// After a carriage return, unless the line ends with it.
+    AtStart,
+}
+
+impl Line {
+    fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.rest = Rest::Kept;
+        self.cursor = Cursor::AtEnd;
+    }
+
+    fn put(&mut self, part: &[u8], max: usize) {
+        if part.is_empty() {
+            return;
+        }
+        if self.cursor == Cursor::AtStart {
+            self.clear();
+        }
+        let kept = part.len().min(max - self.bytes.len());
+        self.bytes.extend_from_slice(&part[..kept]);
+        if kept < part.len() {
+            self.rest = Rest::Cut;
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The bridge's own voice: the span of each worker, and what is to be said about its stream.
+//! The bridge's own span for each worker, and its own events about the worker's stream.
 //!
 //! A filter for the program's own targets is not meant to hide from which worker an event came, nor that others were
 //! lost. So subscribers get these without being asked by target; only the level has to be wanted by one of them.

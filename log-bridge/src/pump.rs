@@ -197,8 +197,10 @@ impl CollectorHandle {
 
     /// Stops replaying: all events that wait are dropped, and counted. Returns the final counts, without waiting.
     pub fn abandon(&self) -> Tally {
-        self.sources.abandon();
-        self.sources.tally()
+        if !self.is_copy() {
+            self.sources.abandon();
+        }
+        self.tally()
     }
 
     /// Replays what is readable, removes every source and ends the thread, within two seconds; gives the final counts.

@@ -3,7 +3,7 @@
 use tracing_core::subscriber::NoSubscriber;
 use tracing_core::{Dispatch, dispatcher};
 
-/// What is asked about records now.
+/// The receiver of records.
 #[derive(Debug, Clone)]
 pub(crate) enum Sink {
     Subscriber(Dispatch),

@@ -7,6 +7,7 @@ mod executors;
 mod forks;
 mod handles;
 mod interrupts;
+mod logs;
 mod models;
 mod reports;
 #[cfg(target_os = "linux")]

@@ -48,10 +48,11 @@ fn install(level: LevelFilter) -> (Capture, Collector) {
     let (producer, consumer) = ring::in_process(1 << 20);
     let slots = Slots::in_process(SLOTS);
     let builder = || WorkerLayer::builder(ring::in_process(1024).0, Slots::in_process(SLOTS));
-    WorkerLayer::builder(producer, slots.clone())
+    let guard = WorkerLayer::builder(producer, slots.clone())
         .filter(Filter::new(level))
         .install()
         .unwrap();
+    std::mem::forget(guard);
     assert!(builder().install().is_err(), "there is a default already");
     let capture = Capture::default();
     let mut collector = Collector::new()
@@ -142,6 +143,31 @@ fn panics_and_ending_threads_are_heard() {
     let tally = collector.remove(1).unwrap().tally;
     let warned = tally.level(Level::WARN);
     assert_eq!((warned.emitted, warned.delivered + warned.dropped), (1, 1));
+}
+
+#[test]
+fn a_worker_that_ends_right_after_a_flood_tells_its_summaries_by_its_guard() {
+    if !alone("a_worker_that_ends_right_after_a_flood_tells_its_summaries_by_its_guard") {
+        return;
+    }
+    let (producer, consumer) = ring::in_process(4096);
+    let slots = Slots::in_process(SLOTS);
+    let guard = WorkerLayer::builder(producer, slots.clone())
+        .overflow(log_bridge::Overflow::Batch)
+        .watch_every(Duration::from_secs(3600))
+        .install()
+        .unwrap();
+    (0..1000).for_each(|n| tracing::info!(n, "flood"));
+    drop(guard);
+    // The process ends here; its default subscriber is never dropped.
+    let capture = Capture::default();
+    let mut collector = Collector::new().dispatch(capture.dispatch());
+    collector.add(Source::new(1), consumer, slots).unwrap();
+    let tally = collector.remove(1).unwrap().tally;
+    assert!(tally.total().dropped > 900);
+    assert_eq!(tally.collapsed(), tally.total().dropped);
+    let summary = format!("[repeats u64 {}]", tally.collapsed());
+    assert!(capture.take().iter().any(|seen| seen.fields.contains(&summary)));
 }
 
 #[test]

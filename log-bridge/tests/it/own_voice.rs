@@ -1,4 +1,4 @@
-//! What the bridge itself says survives filters that are meant for the program's own targets.
+//! The bridge's own span and events survive filters that are meant for the program's targets.
 
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -207,7 +207,7 @@ fn any_number_of_targets_of_log_leaves_room_for_others() {
     let [(leader, screen), _] = filtered("my_crate=info");
     let (producer, consumer) = shm_buffers::ring::in_process(1 << 20);
     let slots = shm_buffers::slots::Slots::in_process(log_bridge::SLOTS);
-    log_bridge::WorkerLayer::builder(producer, slots.clone())
+    let _guard = log_bridge::WorkerLayer::builder(producer, slots.clone())
         .install()
         .unwrap();
     let mut collector = log_bridge::Collector::new().dispatch(leader);

@@ -288,7 +288,7 @@ fn a_scoped_subscriber_is_replayed_into_and_a_reloaded_one_is_followed() {
     handle.flush(WATCHDOG).unwrap();
     assert_eq!(capture.take().len(), 1);
     reloaded.reload(LevelFilter::WARN).unwrap();
-    // A filter that somebody sets is not changed any more.
+    // A filter that was set explicitly is not changed any more.
     handle.set_filter(&Filter::new(LevelFilter::INFO)).unwrap();
     reloaded.reload(LevelFilter::TRACE).unwrap();
     handle.flush(WATCHDOG).unwrap();
