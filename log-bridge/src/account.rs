@@ -28,6 +28,9 @@ pub(crate) struct Count(AtomicU64);
 impl Count {
     #[inline]
     pub(crate) fn add(&self, n: u64) {
+        if n == 0 {
+            return;
+        }
         // Release: a thread that sees the new count sees that the pump is replaying.
         self.0
             .store(self.0.load(Ordering::Relaxed) + n, Ordering::Release);

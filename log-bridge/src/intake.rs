@@ -7,7 +7,7 @@ use shm_buffers::ring::{Consumer, Corrupt};
 
 use crate::known::KnownSites;
 use crate::replay;
-use crate::wire::{DecodeError, Frame};
+use crate::wire::{DecodeError, Frame, KIND_EVENT};
 
 /// Records that are taken at a time, and about how many bytes of them.
 const BATCH: usize = 64;
@@ -25,6 +25,11 @@ pub enum SourceError {
     /// A record in it is.
     #[error(transparent)]
     Record(#[from] DecodeError),
+}
+
+/// Whether a record that was decoded before is one of an event.
+fn is_event(frame: &[u8]) -> bool {
+    frame.get(1) == Some(&KIND_EVENT)
 }
 
 /// The reading end of one worker's ring.
@@ -129,10 +134,14 @@ impl Intake {
         batch.len = 0;
         batch.next = 0;
         let mut bytes = 0;
+        // Those of the rest were remembered when they were taken.
+        let mut fresh = 0;
         while batch.len < BATCH && bytes < BATCH_BYTES {
+            let nth = batch.len;
             let frame = batch.buffer();
             if let Some(rest) = self.rest.pop_front() {
                 *frame = rest;
+                fresh = nth + 1;
             } else if self.is_over() {
                 break;
             } else {
@@ -148,6 +157,13 @@ impl Intake {
             bytes += frame.len();
             batch.len += 1;
         }
+        let events = || {
+            batch.frames[fresh..batch.len]
+                .iter()
+                .filter(|frame| is_event(frame))
+        };
+        let before_last = events().count().saturating_sub(self.keep);
+        events().skip(before_last).for_each(|frame| self.remember(frame));
     }
 
     /// Takes the next record out of the ring.
@@ -159,7 +175,6 @@ impl Intake {
         let record = Frame::decode(frame).map_err(DecodeError::from)?;
         if let Frame::Event(record) = record {
             self.sites.learn(&record).map_err(DecodeError::from)?;
-            self.remember(frame);
         }
         Ok(true)
     }
@@ -183,7 +198,12 @@ impl Intake {
         while !self.is_over() && taken < MOST_AT_END {
             let mut frame = Vec::new();
             match self.pop(&mut frame) {
-                Ok(true) => self.rest.push_back(frame),
+                Ok(true) => {
+                    if is_event(&frame) {
+                        self.remember(&frame);
+                    }
+                    self.rest.push_back(frame);
+                }
                 Ok(false) => break,
                 Err(error) => self.error = Some(error),
             }

@@ -5,6 +5,7 @@ mod faithful;
 mod filters;
 mod flood;
 mod global;
+mod kept;
 mod killed;
 mod lines;
 mod own_voice;

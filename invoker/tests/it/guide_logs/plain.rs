@@ -1,3 +1,5 @@
+//! The guide's first example of logs, as a user writes it.
+
 use std::io::IsTerminal;
 
 use invoker::Invoker;
