@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use log_bridge::{Collector, CollectorHandle, Filter, WorkerLayer};
+use log_bridge::{Collector, CollectorHandle, Filter, WorkerGuard, WorkerLayer};
 use proc_pool::{BoxError, Builder, Cause, Fault, Observer, Worker, WorkerContext, WorkerId, Workers};
 use progress::{Bar, Counters, Outcome, Reporter, Total};
 use serde::{Deserialize, Serialize};
@@ -35,6 +35,8 @@ struct Start {
 struct Scorer {
     model: Model,
     counters: Counters,
+    /// Flushes its logs when it ends.
+    _logs: Option<WorkerGuard>,
 }
 
 impl Worker for Scorer {
@@ -45,13 +47,14 @@ impl Worker for Scorer {
 
     fn start(context: &mut WorkerContext, (): (), init: Start) -> Result<Self, BoxError> {
         let slots = context.slots().clone();
-        if let Some(side) = context.take_side() {
+        let logs = context.take_side().map(|side| {
             let layer = WorkerLayer::builder(side, slots.part(0..log_bridge::SLOTS));
-            layer.filter(init.logs).install()?;
-        }
+            layer.filter(init.logs).install()
+        });
         Ok(Self {
             model: Image::attach(&init.model)?.load()?,
             counters: Counters::new(slots.part(log_bridge::SLOTS..SLOTS)),
+            _logs: logs.transpose()?,
         })
     }
 

@@ -167,7 +167,8 @@ where
     }
 
     fn run<I: Iterator<Item = T>>(&self, tasks: I, order: Order) -> Outputs<'_, T, R, I> {
-        self.journal.begin(exactly(&tasks));
+        let total = exactly(&tasks);
+        self.journal.begin(total);
         let tasks = Seeds {
             root: self.settings.seed.value,
             tasks: tasks.enumerate(),
@@ -178,7 +179,11 @@ where
             (Place::Local { pool, .. }, Order::Ordered) => Run::Local(pool.map(tasks)),
             (Place::Local { pool, .. }, Order::AsCompleted) => Run::Local(pool.map_unordered(tasks)),
         };
-        Outputs::new(run, &self.journal)
+        let watch = match &self.place {
+            Place::Processes(processes) => Some(&*processes.watch),
+            Place::Local { .. } => None,
+        };
+        Outputs::new(run, &self.journal, watch, total)
     }
 
     /// Runs the op for every task, and `use_output` here for every output as it comes.
@@ -274,12 +279,20 @@ where
 
     pub(crate) fn submit_as(&self, index: u64, task: T) -> Handle<R> {
         let task = Seeded::new(self.settings.seed.value, index, task);
-        let handle = match &self.place {
-            Place::Processes(processes) => processes.pool.submit(task),
-            Place::Local { pool, .. } => pool.submit(task),
+        let (handle, watch) = match &self.place {
+            Place::Processes(processes) => (
+                processes.pool.submit(task),
+                Some(Arc::downgrade(&processes.watch)),
+            ),
+            Place::Local { pool, .. } => (pool.submit(task), None),
         };
         let journal = self.journal.clone();
-        handle.numbered(index).inspect(move |output| journal.end(output))
+        handle.numbered(index).inspect(move |output| {
+            if let Some(watch) = watch.and_then(|watch| watch.upgrade()) {
+                watch.task_ended();
+            }
+            journal.end(output);
+        })
     }
 
     /// What interrupts it from any thread, for as long as it exists: runs end early, and tasks that are not run have

@@ -4,6 +4,7 @@ use proc_pool::{LocalMap, Map, TaskError};
 
 use crate::journal::Journal;
 use crate::seed::{Seeded, Seeds};
+use crate::watch::Watch;
 
 /// In which order outputs come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +20,18 @@ pub(crate) enum Order {
 pub struct Outputs<'a, T, R, I: Iterator<Item = T>> {
     run: Run<'a, T, R, I>,
     journal: &'a Journal,
+    /// With worker processes.
+    watch: Option<&'a Watch>,
+    /// Outputs yet to come, if their number is known.
+    left: Option<usize>,
+    logs: Logs,
+}
+
+/// Whether everything that was logged for the outputs up to now has been replayed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Logs {
+    Flushed,
+    Pending,
 }
 
 pub(crate) enum Run<'a, T, R, I: Iterator<Item = T>> {
@@ -27,8 +40,30 @@ pub(crate) enum Run<'a, T, R, I: Iterator<Item = T>> {
 }
 
 impl<'a, T, R, I: Iterator<Item = T>> Outputs<'a, T, R, I> {
-    pub(crate) fn new(run: Run<'a, T, R, I>, journal: &'a Journal) -> Self {
-        Self { run, journal }
+    /// `total`: the number of outputs, if that is known.
+    pub(crate) fn new(
+        run: Run<'a, T, R, I>,
+        journal: &'a Journal,
+        watch: Option<&'a Watch>,
+        total: Option<usize>,
+    ) -> Self {
+        Self {
+            run,
+            journal,
+            watch,
+            left: total,
+            logs: Logs::Flushed,
+        }
+    }
+
+    /// The program may exit after this.
+    fn flush(&mut self) {
+        if self.logs == Logs::Pending
+            && let Some(watch) = self.watch
+        {
+            watch.run_ended();
+        }
+        self.logs = Logs::Flushed;
     }
 }
 
@@ -47,8 +82,18 @@ impl<T: Send + 'static, R: Send + 'static, I: Iterator<Item = T>> Iterator for O
             Run::Local(run) => run.next(),
         };
         match &output {
-            Some(output) => self.journal.count(output),
-            None => self.journal.rest(),
+            Some(output) => {
+                self.journal.count(output);
+                self.logs = Logs::Pending;
+                self.left = self.left.map(|left| left.saturating_sub(1));
+                if self.left == Some(0) {
+                    self.flush();
+                }
+            }
+            None => {
+                self.flush();
+                self.journal.rest();
+            }
         }
         output
     }
@@ -56,6 +101,7 @@ impl<T: Send + 'static, R: Send + 'static, I: Iterator<Item = T>> Iterator for O
 
 impl<T, R, I: Iterator<Item = T>> Drop for Outputs<'_, T, R, I> {
     fn drop(&mut self) {
+        self.flush();
         self.journal.rest();
     }
 }

@@ -66,7 +66,7 @@ where
             step: "share the model",
             source,
         })?;
-        let watch = Watch::new(bar)?;
+        let watch = Watch::new(bar, wishes.logs.as_ref())?;
         let begun = Instant::now();
         let init = Init {
             image: handle,

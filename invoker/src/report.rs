@@ -209,14 +209,16 @@ pub struct ProcessCounts {
     pub recalled: u64,
 }
 
-/// Log events of worker processes; emitted = delivered + dropped.
+/// Log events of worker processes; emitted = delivered + dropped + waiting.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Logs {
     /// Written by ops and what they use, as far as the leader's filter wants them.
     pub emitted: u64,
-    /// Replayed in the leader.
+    /// Replayed in the leader: a subscriber, or a logger of the `log` crate, was asked.
     pub delivered: u64,
-    /// Lost because a worker's ring was full.
+    /// Lost: a worker's ring was full, the leader had no subscriber, or the subscriber was too slow at the end.
     pub dropped: u64,
+    /// On their way; none at the end.
+    pub waiting: u64,
 }

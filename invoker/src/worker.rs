@@ -3,7 +3,7 @@
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use log_bridge::{Filter, WorkerLayer};
+use log_bridge::{Filter, WorkerGuard, WorkerLayer};
 use proc_pool::{BoxError, Worker, WorkerContext};
 use progress::Counters;
 use serde::de::DeserializeOwned;
@@ -48,6 +48,8 @@ pub(crate) struct ModelWorker<F: Op<M, T, R>, M, T, R> {
     state: F::State,
     tasks: Tasks,
     types: PhantomData<fn(T) -> R>,
+    /// In a process.
+    _logs: Option<WorkerGuard>,
 }
 
 impl<F: Op<M, T, R>, M, T, R> ModelWorker<F, M, T, R> {
@@ -58,6 +60,7 @@ impl<F: Op<M, T, R>, M, T, R> ModelWorker<F, M, T, R> {
             op,
             tasks: Tasks::new(counters),
             types: PhantomData,
+            _logs: None,
         })
     }
 
@@ -83,16 +86,21 @@ where
     fn start(context: &mut WorkerContext, functions: F::Functions, init: Init) -> Result<Self, BoxError> {
         // Whatever an op builds: only the leader draws.
         progress::mute();
-        if let Some(side) = context.take_side() {
-            let layer = WorkerLayer::builder(side, log_slots(context.slots())).filter(init.logs);
-            layer.install()?;
-        }
+        let logs = context.take_side().map(|side| {
+            let layer = WorkerLayer::builder(side, log_slots(context.slots()));
+            layer.filter(init.logs).install()
+        });
+        let logs = logs.transpose()?;
         if init.panics == Panics::Logged {
             log_bridge::log_panics();
         }
         let model = Image::attach(&init.image)?.load()?;
         let counters = Counters::new(progress_slots(context.slots()));
-        Self::new(Arc::new(model), F::of(functions), counters)
+        let worker = Self::new(Arc::new(model), F::of(functions), counters)?;
+        Ok(Self {
+            _logs: logs,
+            ..worker
+        })
     }
 
     fn run(&mut self, task: Seeded<T>) -> R {

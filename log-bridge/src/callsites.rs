@@ -12,11 +12,15 @@ use crate::site::Site;
 use crate::tally::LEVELS;
 use crate::wire::{Flaw, level_of};
 
-/// Callsites that a process interns at most; callsites can't be freed.
-const BOUND: usize = 4096;
+/// Callsites that a process interns at most, of `tracing`'s events and spans and of the records of `log` each; callsites
+/// can't be freed.
+const BOUND: usize = 2048;
+
+/// How `tracing-log` names the records of `log`.
+pub(crate) const LOG_RECORD: &str = "log event";
 
 /// Fields of the callsites that stand in for those beyond the bound.
-const STAND_IN: [&str; 4] = [
+pub(crate) const STAND_IN: [&str; 4] = [
     "message",
     "original.target",
     "original.location",
@@ -40,7 +44,7 @@ pub(crate) struct Interned {
 }
 
 impl Interned {
-    fn leak(kind: Kind, site: &Site<'_>) -> &'static Self {
+    pub(crate) fn leak(kind: Kind, site: &Site<'_>) -> &'static Self {
         let text = |text: &str| -> &'static str { Box::leak(Box::from(text)) };
         let fields = site.fields.iter().copied().map(text).collect();
         Self::leak_with(fields, |fields| {
@@ -130,6 +134,8 @@ impl Callsite for Interned {
 /// All that were interned, by kind and encoded metadata.
 pub(crate) struct Callsites {
     events: Mutex<HashMap<Box<[u8]>, &'static Interned>>,
+    /// Apart, because their targets may be any number of texts: they shall not take the places of others.
+    records: Mutex<HashMap<Box<[u8]>, &'static Interned>>,
     spans: Mutex<HashMap<Box<[u8]>, &'static Interned>>,
     bound: usize,
 }
@@ -141,10 +147,11 @@ impl Callsites {
         GLOBAL.get_or_init(|| Self::new(BOUND))
     }
 
-    /// At most `bound` callsites, half of them for events and half for spans.
+    /// At most `bound` callsites of each kind.
     fn new(bound: usize) -> Self {
         Self {
             events: Mutex::default(),
+            records: Mutex::default(),
             spans: Mutex::default(),
             bound,
         }
@@ -152,7 +159,11 @@ impl Callsites {
 
     /// The callsite of an event; `None` if there are too many.
     pub(crate) fn event(&self, site: &[u8]) -> Result<Option<&'static Interned>, Flaw> {
-        self.intern(&self.events, Kind::EVENT, site)
+        let known = match Site::decode_name(site)? {
+            LOG_RECORD => &self.records,
+            _ => &self.events,
+        };
+        self.intern(known, Kind::EVENT, site)
     }
 
     /// The callsite of a span; `None` if there are too many.
@@ -172,7 +183,7 @@ impl Callsites {
                 return Ok(Some(interned));
             }
             let decoded = Site::decode(site)?;
-            if known.len() >= self.bound / 2 {
+            if known.len() >= self.bound {
                 return Ok(None);
             }
             let interned = Interned::leak(kind, &decoded);
@@ -244,7 +255,7 @@ mod tests {
 
     #[test]
     fn there_are_no_more_than_the_bound() {
-        let callsites = Callsites::new(8);
+        let callsites = Callsites::new(4);
         for line in 0..4 {
             assert!(callsites.event(&site(line)).unwrap().is_some());
         }

@@ -1,22 +1,24 @@
 //! The leader's end: all sources, drained in turn.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use shm_buffers::ring::Consumer;
 use shm_buffers::slots::Slots;
-use tracing_core::{Dispatch, dispatcher};
+use tracing_core::Dispatch;
 
 use crate::filter::Filter;
+use crate::intake::SourceError;
 use crate::pushed::{FilterTooLong, Pushable};
-use crate::source::{Announce, SourceError, Stream};
+use crate::sink::Target;
+use crate::source::{Announce, Stream};
+use crate::sources::{Inlet, Sources};
 use crate::tally::{Counters, SLOTS, Tally};
 
 /// Records that one source may have replayed before it is the next one's turn.
 pub(crate) const TURN: usize = 256;
 /// Records of one source that one call replays at most.
 const MOST: usize = 1 << 16;
-/// Records that a source may leave behind: more than any ring holds, so that a live one can't hold us for ever.
-const MOST_AT_END: usize = 1 << 22;
 
 /// Who emitted: the worker id, by which a source is found again and which its span `worker{id=…}` shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -59,9 +61,9 @@ pub enum AddError {
 pub struct Departed {
     /// The worker.
     pub source: Source,
-    /// All its events: per level emitted = delivered + dropped.
+    /// All its events. Some wait if a [handle](crate::CollectorHandle::remove) did not wait for them to be replayed.
     pub tally: Tally,
-    /// The last records, oldest first, one line each.
+    /// The last records, oldest first, one line each, safe to print: controls are [escaped](shm_buffers::Printable).
     pub records: Vec<String>,
     /// Why its stream was given up, if it was.
     pub error: Option<SourceError>,
@@ -80,15 +82,17 @@ pub struct Drained {
 /// Replays the records of any number of workers into one subscriber.
 ///
 /// Either call [`drain`](Self::drain) now and then, or [`spawn`](Self::spawn) a thread that does.
-/// A source that lies (corrupt ring, record that does not decode) is given up; the others go on.
+/// A source that lies (corrupt ring, record that does not decode) is given up; the others go on. A subscriber that panics
+/// on a record costs that record.
 #[derive(Debug)]
 pub struct Collector {
-    dispatch: Dispatch,
-    sources: Vec<Stream>,
-    departed: Tally,
+    target: Target,
+    sources: Arc<Sources>,
+    streams: Vec<Stream>,
+    /// How many sources had been added when `streams` were brought up to date.
+    added: u64,
     last_records: usize,
     notice_interval: Duration,
-    filter: Option<Pushable>,
 }
 
 impl Default for Collector {
@@ -98,22 +102,24 @@ impl Default for Collector {
 }
 
 impl Collector {
-    /// Replays into the subscriber that is this thread's default now.
+    /// Replays into this thread's default subscriber. In a thread without one, the collector looks again in each turn and
+    /// takes the first that the process gets; until then, with the feature `log`, it asks the logger of the `log` crate. An
+    /// event that arrives while there is neither is dropped, and counted.
     pub fn new() -> Self {
         Self {
-            dispatch: dispatcher::get_default(Clone::clone),
-            sources: Vec::new(),
-            departed: Tally::default(),
+            target: Target::current(),
+            sources: Arc::default(),
+            streams: Vec::new(),
+            added: 0,
             last_records: 16,
             notice_interval: Duration::from_secs(1),
-            filter: None,
         }
     }
 
     /// Replays into another subscriber.
     #[must_use]
     pub fn dispatch(mut self, dispatch: Dispatch) -> Self {
-        self.dispatch = dispatch;
+        self.target = Target::Given(dispatch);
         self
     }
 
@@ -131,26 +137,23 @@ impl Collector {
         self
     }
 
+    /// Sends workers what subscribers [want](Filter::wanted) whenever that changes, because one was set late or reloaded,
+    /// until [`set_filter`](Self::set_filter) sends something else. For workers that are built with what is wanted
+    /// before; looked at in each turn.
+    #[must_use]
+    pub fn follow_wanted(self) -> Self {
+        self.sources.follow();
+        self
+    }
+
     /// Adds a source; both ends fresh. One that has the same id is removed first.
     ///
     /// # Errors
     /// If there are fewer than [`SLOTS`] slots.
     pub fn add(&mut self, source: Source, consumer: Consumer, slots: Slots) -> Result<(), AddError> {
-        let given = slots.len();
-        let counters = Counters::new(&slots).ok_or(AddError::TooFewSlots { id: source.id, given })?;
+        let inlet = inlet(source, consumer, slots, self.last_records)?;
         self.remove(source.id);
-        if let Some(filter) = &self.filter {
-            filter.write(&slots);
-        }
-        let stream = Stream::new(
-            source.id,
-            consumer,
-            slots,
-            counters,
-            self.last_records,
-            self.notice_interval,
-        );
-        self.sources.push(stream);
+        self.sources.add(inlet);
         Ok(())
     }
 
@@ -168,32 +171,67 @@ impl Collector {
         drained
     }
 
+    /// Replays what workers had written when this was called.
+    pub(crate) fn catch_up(&mut self) {
+        self.update();
+        let goals: Vec<u64> = (self.streams.iter())
+            .map(|stream| stream.inlet().account.accepted())
+            .collect();
+        loop {
+            let turn = self.turn();
+            let behind = self.streams.iter().zip(&goals);
+            let mut behind = behind.filter(|(stream, goal)| stream.inlet().account.read() < **goal);
+            // A worker counts an event before it publishes it, and may be killed in between.
+            if turn.unfinished == 0 || behind.next().is_none() || self.sources.is_abandoned() {
+                break;
+            }
+        }
+    }
+
     /// One turn for each source.
     pub(crate) fn turn(&mut self) -> Drained {
+        self.update();
+        self.sources.follow_up();
+        let sources = self.sources.clone();
+        let sink = self.target.sink();
         let mut drained = Drained::default();
-        for source in &mut self.sources {
-            let records = source.drain(&self.dispatch, TURN, Announce::Paced);
+        let _replaying = sources.replaying();
+        for source in &mut self.streams {
+            let records = source.drain(&sink, TURN, Announce::Paced, &sources);
             drained.records += records;
             drained.unfinished += usize::from(records == TURN);
         }
+        let finished = self.streams.extract_if(.., |stream| stream.is_finished());
+        finished.for_each(|stream| stream.finish(&sink, &sources));
         drained
+    }
+
+    /// Takes up sources that the handle has added.
+    fn update(&mut self) {
+        let added = self.sources.added();
+        if self.added == added {
+            return;
+        }
+        self.added = added;
+        for inlet in self.sources.open() {
+            if !self
+                .streams
+                .iter()
+                .any(|stream| Arc::ptr_eq(stream.inlet(), &inlet))
+            {
+                self.streams.push(Stream::new(inlet, self.notice_interval));
+            }
+        }
     }
 
     /// Sends all workers, present and future, another filter than they were built with. It is in force once they
     /// [refresh](crate::Watch::refresh), by default within 100 ms.
     ///
     /// # Errors
-    /// If it does not fit: it takes a byte, and for each target its length and three bytes, of 422.
+    /// If it does not fit: it takes two bytes, and for each target its length and three bytes, of 422.
     pub fn set_filter(&mut self, filter: &Filter) -> Result<(), FilterTooLong> {
-        self.push_filter(Pushable::new(filter)?);
+        self.sources.push_filter(Pushable::new(filter)?);
         Ok(())
-    }
-
-    pub(crate) fn push_filter(&mut self, filter: Pushable) {
-        for source in &self.sources {
-            source.push_filter(&filter);
-        }
-        self.filter = Some(filter);
     }
 
     /// Replays what the source left, and forgets it; `None` if there is no such source.
@@ -201,34 +239,73 @@ impl Collector {
     /// To be called once the worker writes no more: what it writes later is lost, and of a worker that is still
     /// writing the counts are not final.
     pub fn remove(&mut self, id: u64) -> Option<Departed> {
-        let index = self.sources.iter().position(|source| source.id == id)?;
-        self.sources[index].drain(&self.dispatch, MOST_AT_END, Announce::Now);
-        let (tally, records, error) = self.sources.remove(index).end(&self.dispatch);
-        self.departed += &tally;
-        Some(Departed {
-            source: Source { id },
-            tally,
-            records,
-            error,
-        })
+        let inlet = self.sources.find(id)?;
+        inlet.end();
+        self.replay_rest(&inlet);
+        Some(departed(&inlet))
+    }
+
+    /// Replays what is left of a source that has ended, before all others.
+    pub(crate) fn replay_rest(&mut self, inlet: &Arc<Inlet>) {
+        self.update();
+        let mut streams = self.streams.iter();
+        let Some(index) = streams.position(|stream| Arc::ptr_eq(stream.inlet(), inlet)) else {
+            return;
+        };
+        let sources = self.sources.clone();
+        let sink = self.target.sink();
+        let _replaying = sources.replaying();
+        let mut stream = self.streams.swap_remove(index);
+        while !stream.is_finished() && !sources.is_abandoned() {
+            stream.drain(&sink, TURN, Announce::Paced, &sources);
+        }
+        stream.finish(&sink, &sources);
     }
 
     /// The counts of all sources together, removed ones included.
     pub fn tally(&self) -> Tally {
-        let mut tally = self.departed.clone();
-        for source in &self.sources {
-            tally += &source.tally();
-        }
-        tally
+        self.sources.tally()
     }
 
-    pub(crate) fn replays_into(&self) -> &Dispatch {
-        &self.dispatch
+    pub(crate) fn shared(&self) -> (Target, Arc<Sources>, usize) {
+        (self.target.clone(), self.sources.clone(), self.last_records)
     }
 
+    /// Replays what is readable and forgets all sources.
     pub(crate) fn remove_all(&mut self) {
-        while let Some(source) = self.sources.first() {
-            self.remove(source.id);
+        self.update();
+        for inlet in self.sources.open() {
+            inlet.end();
         }
+        self.turn();
+        while self.streams.iter().any(|stream| !stream.is_finished()) && !self.sources.is_abandoned() {
+            self.turn();
+        }
+        let sink = self.target.sink();
+        for stream in std::mem::take(&mut self.streams) {
+            stream.finish(&sink, &self.sources);
+        }
+    }
+}
+
+/// A source to add, if its slots suffice.
+pub(crate) fn inlet(
+    source: Source,
+    consumer: Consumer,
+    slots: Slots,
+    last_records: usize,
+) -> Result<Inlet, AddError> {
+    let (id, given) = (source.id, slots.len());
+    let counters = Counters::new(&slots).ok_or(AddError::TooFewSlots { id, given })?;
+    Ok(Inlet::new(id, consumer, slots, counters, last_records))
+}
+
+/// Describes a source that has ended.
+pub(crate) fn departed(inlet: &Inlet) -> Departed {
+    Departed {
+        source: Source { id: inlet.id },
+        tally: inlet.account.tally(),
+        records: inlet.lines(),
+        error: inlet.error(),
     }
 }

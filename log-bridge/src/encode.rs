@@ -9,12 +9,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tracing_core::field::{Field, Visit};
 use tracing_core::{Event, Metadata, span};
 
+use crate::newest;
 use crate::numbers::{Memory, NumberedSite, Numbers, RateLimit};
 use crate::reader::{put_varint, zigzag};
 use crate::site::{SiteRef, blob_of};
 use crate::wire::{
-    HEADER, Header, MAX_DEPTH, TAG_BYTES, TAG_DEBUG, TAG_ERROR, TAG_F64, TAG_FALSE, TAG_I64, TAG_I128,
-    TAG_STR, TAG_TRUE, TAG_U64, TAG_U128, clipped,
+    BATCH_HEAD, HEADER, Header, MAX_DEPTH, TAG_BYTES, TAG_DEBUG, TAG_ERROR, TAG_F64, TAG_FALSE, TAG_I64,
+    TAG_I128, TAG_STR, TAG_TRUE, TAG_U64, TAG_U128, clipped,
 };
 
 /// What replaces the end of a text that was too long.
@@ -22,7 +23,7 @@ const MARKER: &str = "…[truncated]";
 /// Room that a value needs besides its text.
 const OVERHEAD: usize = 16;
 /// What a span takes besides callsite and values.
-const SPAN_HEAD: usize = 14;
+const SPAN_HEAD: usize = 16;
 /// Sources of an error that travel with it.
 const MAX_SOURCES: usize = 8;
 const MAX_THREAD_NAME: usize = 64;
@@ -47,7 +48,8 @@ pub(crate) struct Scratch {
 pub(crate) struct EncodedSpan {
     uid: u64,
     site: SpanSite,
-    batches: u16,
+    /// How often values were recorded after its creation.
+    version: u32,
     values: Vec<u8>,
     cut: u16,
 }
@@ -74,21 +76,25 @@ impl EncodedSpan {
         Some(Self {
             uid: NEXT.fetch_add(1, Ordering::Relaxed),
             site,
-            batches: 1,
+            version: 0,
             values: first.bytes,
             cut: first.cut,
         })
     }
 
-    /// Adds values recorded later, as long as they fit into `max` bytes together.
-    pub(crate) fn record(&mut self, later: &Batch, max: usize) {
+    /// Adds values recorded later. If all do not fit into `max` bytes together, the newest of each field stay.
+    pub(crate) fn record(&mut self, mut later: Batch, max: usize) {
         self.cut = self.cut.saturating_add(later.cut);
-        if self.values.len() + later.bytes.len() > max || self.batches == u16::MAX {
+        let Some(version) = self.version.checked_add(1) else {
             self.cut = self.cut.saturating_add(1);
             return;
+        };
+        self.version = version;
+        if let Some(number) = later.bytes.get_mut(..4) {
+            number.copy_from_slice(&version.to_le_bytes());
         }
         self.values.extend_from_slice(&later.bytes);
-        self.batches += 1;
+        self.cut = self.cut.saturating_add(newest::keep(&mut self.values, max));
     }
 
     fn site(&self) -> SiteRef<'_> {
@@ -103,7 +109,7 @@ impl Batch {
     /// What a span has whose values could not be read.
     pub(crate) fn unreadable() -> Self {
         Self {
-            bytes: vec![0; 4],
+            bytes: vec![0; BATCH_HEAD],
             cut: 1,
         }
     }
@@ -144,13 +150,11 @@ impl Scratch {
 
     fn batch(&mut self, room: usize, record: impl FnOnce(&mut dyn Visit)) -> Batch {
         self.values.clear();
-        self.values.extend_from_slice(&[0; 4]);
+        self.values.extend_from_slice(&[0; BATCH_HEAD]);
         let mut writer = Writer::new(&mut self.values, room, Which::All);
         record(&mut writer);
         let (count, cut) = (writer.count, writer.cut);
-        let len = self.values.len() as u16 - 4;
-        self.values[..2].copy_from_slice(&count.to_le_bytes());
-        self.values[2..4].copy_from_slice(&len.to_le_bytes());
+        newest::put_head(&mut self.values, 0, 0, count);
         Batch {
             bytes: self.values.as_slice().into(),
             cut,
@@ -220,7 +224,7 @@ impl Scratch {
             header.depth += 1;
             header.cut = header.cut.saturating_add(span.cut);
             frame.extend_from_slice(&span.uid.to_le_bytes());
-            frame.extend_from_slice(&span.batches.to_le_bytes());
+            frame.extend_from_slice(&span.version.to_le_bytes());
             frame.extend_from_slice(&(span.values.len() as u32).to_le_bytes());
             site.put(frame);
             frame.extend_from_slice(&span.values);

@@ -4,9 +4,11 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
-use tracing_core::{LevelFilter, Metadata};
+use tracing_core::subscriber::NoSubscriber;
+use tracing_core::{LevelFilter, Metadata, dispatcher};
 use tracing_subscriber::filter::Targets;
 
+use crate::cover;
 use crate::reader::Reader;
 use crate::wire::Flaw;
 
@@ -36,6 +38,9 @@ const LEVELS: [LevelFilter; 6] = [
 pub struct Filter {
     #[serde(with = "level")]
     default: LevelFilter,
+    /// For spans of any target, at least.
+    #[serde(with = "level")]
+    spans: LevelFilter,
     /// The longest target first.
     directives: Vec<Directive>,
 }
@@ -60,6 +65,7 @@ impl Filter {
     pub fn new(level: LevelFilter) -> Self {
         Self {
             default: level,
+            spans: LevelFilter::OFF,
             directives: Vec::new(),
         }
     }
@@ -69,18 +75,24 @@ impl Filter {
         Self::new(LevelFilter::OFF)
     }
 
-    /// What the subscribers of this process want at most, as they told `tracing`. To be called in the leader once
-    /// its subscriber is set; without one it is [`off`](Self::off).
+    /// The maximum level of this process's subscribers.
+    ///
+    /// A process without any subscriber may get one later: until then it wants INFO or, with the feature `log`, what the
+    /// logger of the `log` crate wants.
     pub fn wanted() -> Self {
-        Self::new(LevelFilter::current())
+        Self::new(wanted())
     }
 
-    /// The least that covers the directives of an `EnvFilter`, such as `RUST_LOG` holds, so that the leader's
-    /// `EnvFilter` decides as if workers sent everything.
+    /// Covers the directives of an `EnvFilter`, such as `RUST_LOG` holds, so that the leader's `EnvFilter` decides as if
+    /// workers sent everything.
     ///
-    /// Directives for targets are taken as they are. One for a span (`[span{field=value}]=level`) may want events of
-    /// any target in that span, so it raises all levels to its own. What can't be understood is ignored, as `EnvFilter`
-    /// does.
+    /// Directives for targets are taken as they are; without a level they mean TRACE. One for a span or a field
+    /// (`[span{field=value}]=level`) may want events of any target, so it raises all levels to its own and lets all
+    /// [spans](Self::spans) through. Without directives, as when `RUST_LOG` is unset, and in addition to them when one is
+    /// rejected, it is what the process's subscribers [want](Self::wanted). So call it once they are set.
+    ///
+    /// It may let more through than the `EnvFilter`, never less: the tests compare them over generated directives. For an
+    /// `EnvFilter` with further directives of the program's own, pass its text: `Filter::covering(&filter.to_string())`.
     ///
     /// ```
     /// use log_bridge::Filter;
@@ -88,43 +100,7 @@ impl Filter {
     /// assert_eq!(filter.to_string(), "info,my_crate=debug");
     /// ```
     pub fn covering(directives: &str) -> Self {
-        let mut filter = Self::off();
-        let mut least = LevelFilter::OFF;
-        let mut depth = 0_usize;
-        let parts = directives.split(|c: char| {
-            depth = match c {
-                '[' | '{' => depth + 1,
-                ']' | '}' => depth.saturating_sub(1),
-                _ => depth,
-            };
-            depth == 0 && c == ','
-        });
-        let mut any = false;
-        for part in parts.map(str::trim).filter(|part| !part.is_empty()) {
-            if part.contains('[') {
-                let level = part
-                    .rsplit_once("]=")
-                    .map_or(Ok(LevelFilter::TRACE), |(_, level)| level.parse());
-                least = least.max(level.unwrap_or(LevelFilter::OFF));
-                any = true;
-                continue;
-            }
-            match directive(part) {
-                Some((Some(target), level)) => filter = filter.target(target, level),
-                Some((None, level)) => filter.default = level,
-                None => continue,
-            }
-            any = true;
-        }
-        if !any {
-            // An empty `EnvFilter` lets errors pass.
-            filter.default = LevelFilter::ERROR;
-        }
-        filter.default = filter.default.max(least);
-        for directive in &mut filter.directives {
-            directive.level = directive.level.max(least);
-        }
-        filter
+        cover::covering(directives, wanted())
     }
 
     /// Everything up to `level` from targets that begin with `target`.
@@ -142,8 +118,49 @@ impl Filter {
         self
     }
 
-    /// The most verbose level that any target may use.
+    /// Spans up to `level` of any target, in addition to those that [`target`](Self::target) and the general level let
+    /// through. A leader whose filter looks at spans needs those that no event of theirs would bring along.
+    #[must_use]
+    pub fn spans(mut self, level: LevelFilter) -> Self {
+        self.spans = level;
+        self
+    }
+
+    /// Everything up to `level` from all targets that are not named.
+    pub(crate) fn others(mut self, level: LevelFilter) -> Self {
+        self.default = level;
+        self
+    }
+
+    /// Everything that it lets through, and everything up to `level`.
+    pub(crate) fn at_least(mut self, level: LevelFilter) -> Self {
+        self.default = self.default.max(level);
+        for directive in &mut self.directives {
+            directive.level = directive.level.max(level);
+        }
+        self
+    }
+
+    /// What either lets through.
+    pub(crate) fn union(self, other: Self) -> Self {
+        // The longest matching target of both filters decides: a shorter one that matches a text matches that target, too.
+        let targets = self.directives.iter().chain(&other.directives);
+        let levels: Vec<_> = targets
+            .map(|Directive { target, .. }| (target, self.level_for(target).max(other.level_for(target))))
+            .collect();
+        let both = Self::new(self.default.max(other.default)).spans(self.spans.max(other.spans));
+        levels
+            .into_iter()
+            .fold(both, |both, (target, level)| both.target(target, level))
+    }
+
+    /// The most verbose level that any span or event may have.
     pub fn max_level(&self) -> LevelFilter {
+        self.max_event_level().max(self.spans)
+    }
+
+    /// The most verbose level that any event may have.
+    pub(crate) fn max_event_level(&self) -> LevelFilter {
         self.directives
             .iter()
             .map(|directive| directive.level)
@@ -152,12 +169,13 @@ impl Filter {
 
     /// Whether an event or span with this metadata is sent.
     pub fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        *metadata.level() <= self.level_for(metadata.target())
+        let level = self.level_for(metadata.target());
+        *metadata.level() <= level || (metadata.is_span() && *metadata.level() <= self.spans)
     }
 
-    /// The level of all others, then level and length of each target before the target.
+    /// The level of all others and that of spans, then level and length of each target before the target.
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut out = vec![index_of(self.default)];
+        let mut out = vec![index_of(self.default), index_of(self.spans)];
         for Directive { target, level } in &self.directives {
             out.push(index_of(*level));
             out.extend_from_slice(&(target.len() as u16).to_le_bytes());
@@ -172,7 +190,7 @@ impl Filter {
             LEVELS.get(usize::from(index)).copied().ok_or(Flaw::Level(index))
         };
         let mut reader = Reader::new(bytes);
-        let mut filter = Self::new(level(&mut reader)?);
+        let mut filter = Self::new(level(&mut reader)?).spans(level(&mut reader)?);
         while reader.end().is_err() {
             let level = level(&mut reader)?;
             filter = filter.target(reader.text()?, level);
@@ -180,7 +198,7 @@ impl Filter {
         Ok(filter)
     }
 
-    fn level_for(&self, target: &str) -> LevelFilter {
+    pub(crate) fn level_for(&self, target: &str) -> LevelFilter {
         self.directives
             .iter()
             .find(|directive| target.starts_with(&directive.target))
@@ -243,16 +261,27 @@ fn index_of(level: LevelFilter) -> u8 {
     index.unwrap_or_default() as u8
 }
 
-/// What an `EnvFilter` says of one target, if anything.
-fn directive(text: &str) -> Option<(Option<&str>, LevelFilter)> {
-    let (target, level) = match text.rsplit_once('=') {
-        Some((target, level)) => (Some(target), level.parse().ok()?),
-        None => match text.parse() {
-            Ok(level) => (None, level),
-            Err(_) => (Some(text), LevelFilter::TRACE),
-        },
-    };
-    Some((target.filter(|target| !target.is_empty()), level))
+/// The maximum level of this process's subscribers.
+fn wanted() -> LevelFilter {
+    let current = LevelFilter::current();
+    let none = dispatcher::get_default(|dispatch| dispatch.is::<NoSubscriber>());
+    match current {
+        LevelFilter::OFF if none => logger_wants().unwrap_or(LevelFilter::INFO),
+        current => current,
+    }
+}
+
+/// The maximum level of the `log` crate's logger, if there is one.
+#[cfg(feature = "log")]
+fn logger_wants() -> Option<LevelFilter> {
+    use tracing_log::{AsTrace, log};
+    let level = log::max_level();
+    (level != log::LevelFilter::Off).then(|| level.as_trace())
+}
+
+#[cfg(not(feature = "log"))]
+fn logger_wants() -> Option<LevelFilter> {
+    None
 }
 
 /// [`LevelFilter`] as a number: 0 is off, 5 is TRACE.
@@ -291,28 +320,28 @@ mod tests {
 
     #[test]
     fn it_crosses() {
-        let filter = Filter::new(LevelFilter::OFF).target("x", LevelFilter::DEBUG);
+        let filter = Filter::new(LevelFilter::OFF)
+            .target("x", LevelFilter::DEBUG)
+            .spans(LevelFilter::TRACE);
         let bytes = postcard::to_stdvec(&filter).unwrap();
         assert_eq!(postcard::from_bytes::<Filter>(&bytes).unwrap(), filter);
-        assert!(postcard::from_bytes::<Filter>(&[6, 0]).is_err());
+        assert!(postcard::from_bytes::<Filter>(&[6, 0, 0]).is_err());
         let bytes = filter.encode();
         assert_eq!(Filter::decode(&bytes).unwrap(), filter);
-        assert!((0..bytes.len()).all(|len| len == 1 || Filter::decode(&bytes[..len]).is_err()));
+        assert!((0..bytes.len()).all(|len| len == 2 || Filter::decode(&bytes[..len]).is_err()));
         assert_eq!(Filter::decode(&[6]), Err(Flaw::Level(6)));
-        assert_eq!(Filter::from(Targets::from(&filter)), filter);
+        let targets = filter.spans(LevelFilter::OFF);
+        assert_eq!(Filter::from(Targets::from(&targets)), targets);
     }
 
     #[test]
-    fn an_env_filter_is_covered() {
-        for (directives, expected) in [
-            ("", "error"),
-            ("debug", "debug"),
-            ("info,a::b=off,c", "info,a::b=off,c=trace"),
-            ("a=warn,[s]", "trace,a=trace"),
-            ("off,t[s{x=1,y=\"a,b\"}]=info,a=debug", "info,a=debug"),
-            ("x=loud", "error"),
-        ] {
-            assert_eq!(Filter::covering(directives).to_string(), expected, "{directives}");
+    fn a_union_lets_through_what_either_does() {
+        let one: Filter = "warn,a=trace,a::b=off".parse().unwrap();
+        let other: Filter = "error,a::b::c=info,b=debug".parse().unwrap();
+        let both = one.clone().union(other.clone());
+        for target in ["c", "a", "a::b", "a::b::c::d", "b", "a::b::d"] {
+            let level = one.level_for(target).max(other.level_for(target));
+            assert_eq!(both.level_for(target), level, "{target}");
         }
     }
 

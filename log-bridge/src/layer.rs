@@ -1,7 +1,7 @@
 //! The worker's layer: every wanted event becomes a record in the ring.
 
 use std::io;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use shm_buffers::ring::Producer;
@@ -41,7 +41,7 @@ pub struct WorkerLayer {
     max_record: usize,
 }
 
-/// What the layer and its [`Watch`] have in common.
+/// The state that the layer shares with its [`Watch`] and its [`WorkerGuard`].
 pub(crate) struct Shared {
     pub(crate) outlet: Outlet,
     /// Read only where `tracing` caches the answer, or by who asks `enabled!`.
@@ -195,27 +195,61 @@ impl WorkerLayerBuilder {
     }
 
     /// Makes the layer, above a registry, the default subscriber of this process; with the feature `log` it gets
-    /// the records of the `log` crate, too. A thread watches for another filter. To be called once, early in a worker.
+    /// the records of the `log` crate, too. A thread watches for another filter. To be called once, early in a worker, which
+    /// keeps the guard until it ends.
     ///
     /// # Errors
     /// If it can't be built, there is no thread, or the process has a default already.
-    pub fn install(self) -> Result<(), InstallError> {
+    pub fn install(self) -> Result<WorkerGuard, InstallError> {
         let interval = self.watch;
         let layer = self.build()?;
         let watch = layer.watch();
+        let guard = WorkerGuard {
+            shared: Arc::downgrade(&layer.shared),
+        };
         #[cfg(feature = "log")]
         let watch = watch.with_log();
         #[cfg(feature = "log")]
         let max_level = layer
             .shared
-            .with_filter(|filter| tracing_log::AsLog::as_log(&filter.max_level()));
+            .with_filter(|filter| tracing_log::AsLog::as_log(&filter.max_event_level()));
         watch.spawn(interval).map_err(InstallError::Thread)?;
         tracing::subscriber::set_global_default(tracing_subscriber::registry().with(layer))?;
         #[cfg(feature = "log")]
         tracing_log::LogTracer::builder()
             .with_max_level(max_level)
             .init()?;
-        Ok(())
+        Ok(guard)
+    }
+}
+
+/// Writes into the ring what an [installed](WorkerLayerBuilder::install) layer has held back, when it is dropped: the
+/// summaries of [`Overflow::Batch`]. A default subscriber is never dropped, so a worker that ends right after a flood
+/// would lose them. Events themselves need no flush.
+#[must_use = "a worker keeps it until it ends"]
+pub struct WorkerGuard {
+    shared: Weak<Shared>,
+}
+
+impl WorkerGuard {
+    /// Writes now, for a worker that is about to exit without dropping the guard. Never blocks: a ring without room for all
+    /// summaries takes some.
+    pub fn flush(&self) {
+        if let Some(shared) = self.shared.upgrade() {
+            shared.outlet.flush();
+        }
+    }
+}
+
+impl std::fmt::Debug for WorkerGuard {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WorkerGuard").finish_non_exhaustive()
+    }
+}
+
+impl Drop for WorkerGuard {
+    fn drop(&mut self) {
+        self.flush();
     }
 }
 
@@ -265,7 +299,7 @@ where
         if let Some(span) = context.span(id)
             && let Some(encoded) = span.extensions_mut().get_mut::<EncodedSpan>()
         {
-            encoded.record(&later.unwrap_or_else(Batch::unreadable), self.span_room());
+            encoded.record(later.unwrap_or_else(Batch::unreadable), self.span_room());
         }
     }
 

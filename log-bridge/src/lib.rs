@@ -45,8 +45,9 @@
 //!     tracing::debug!("nobody wants this");
 //! });
 //!
-//! // In the leader:
-//! let mut collector = Collector::new();
+//! // In the leader (by default, into its own subscriber):
+//! let leader = tracing::Dispatch::new(tracing_subscriber::fmt().with_writer(std::io::stderr).finish());
+//! let mut collector = Collector::new().dispatch(leader);
 //! collector.add(Source::new(3), consumer, slots)?;
 //! collector.drain();
 //! let last = collector.remove(3).unwrap();
@@ -56,15 +57,22 @@
 //! ```
 #![deny(missing_docs)]
 
+mod account;
 mod callsites;
 mod collector;
+mod cover;
 mod encode;
 mod filter;
+mod intake;
 mod known;
 mod layer;
 mod lines;
+#[cfg(feature = "log")]
+mod logger;
+mod newest;
 mod numbers;
 mod outlet;
+mod own;
 mod panics;
 mod pump;
 mod pushed;
@@ -73,8 +81,10 @@ mod repeats;
 pub mod replay;
 #[cfg(feature = "setup")]
 pub mod setup;
+mod sink;
 mod site;
 mod source;
+mod sources;
 mod spans;
 mod tally;
 mod time;
@@ -83,14 +93,15 @@ mod wire;
 
 pub use collector::{AddError, Collector, Departed, Drained, Source};
 pub use filter::{Filter, ParseFilterError};
-pub use layer::{BuildError, InstallError, WorkerLayer, WorkerLayerBuilder};
+pub use intake::SourceError;
+pub use layer::{BuildError, InstallError, WorkerGuard, WorkerLayer, WorkerLayerBuilder};
 pub use lines::{Captured, Lines, Stdio};
 pub use numbers::RateLimit;
 pub use outlet::Overflow;
 pub use panics::log_panics;
 pub use pump::{CollectorHandle, FlushError, RemoveError, SetFilterError};
 pub use pushed::FilterTooLong;
-pub use source::SourceError;
+
 pub use tally::{LevelTally, SLOTS, Tally};
 pub use time::EmissionTime;
 pub use watch::Watch;

@@ -5,6 +5,8 @@ use std::io::{self, BufRead, BufReader, Read};
 use tracing_core::{Dispatch, Level, dispatcher};
 
 use crate::collector::Source;
+use crate::own;
+use crate::sink::{Sink, Target};
 
 const DEFAULT_MAX: usize = 4096;
 
@@ -20,7 +22,8 @@ pub enum Stdio {
 /// Emits an event for each line that a worker prints, below the same span `worker{id=…}` as its log records.
 ///
 /// Anything that can be read will do: the pipe of a child, a socket, a file. It is read to its end, so each stream needs
-/// a thread of its own. A line longer than the bound is cut, and its rest is skipped; what is not UTF-8 is replaced.
+/// a thread of its own. A line longer than the bound is cut, and its rest is skipped; bytes that are not UTF-8 are replaced.
+/// Text after a carriage return replaces the text before it, as on a terminal: of a progress bar the last state counts.
 ///
 /// ```
 /// use log_bridge::{Lines, Source, Stdio};
@@ -36,7 +39,7 @@ pub struct Lines {
     stdio: Stdio,
     level: Level,
     max: usize,
-    dispatch: Option<Dispatch>,
+    target: Option<Target>,
 }
 
 /// What was captured.
@@ -60,7 +63,7 @@ impl Lines {
                 Stdio::Stderr => Level::WARN,
             },
             max: DEFAULT_MAX,
-            dispatch: None,
+            target: None,
         }
     }
 
@@ -77,8 +80,12 @@ impl Lines {
     }
 
     /// Emits to another subscriber than the default of the thread that calls [`run`](Self::run).
-    pub fn dispatch(mut self, dispatch: Dispatch) -> Self {
-        self.dispatch = Some(dispatch);
+    pub fn dispatch(self, dispatch: Dispatch) -> Self {
+        self.target(Target::Given(dispatch))
+    }
+
+    pub(crate) fn target(mut self, target: Target) -> Self {
+        self.target = Some(target);
         self
     }
 
@@ -87,7 +94,7 @@ impl Lines {
     /// # Errors
     /// If reading fails; what was read before was emitted.
     pub fn run(self, pipe: impl Read) -> io::Result<Captured> {
-        self.as_worker(|| self.read(BufReader::new(pipe)))
+        self.as_worker(|sink| self.read(BufReader::new(pipe), sink))
     }
 
     /// Emits one line that somebody else has read, as it is: it is not cut.
@@ -97,53 +104,77 @@ impl Lines {
     /// Lines::new(Source::new(3), Stdio::Stderr).line("libfoo: no such device");
     /// ```
     pub fn line(&self, line: &str) {
-        self.as_worker(|| self.emit(line));
+        self.as_worker(|sink| self.emit(line, sink));
     }
 
-    fn as_worker<R>(&self, emit: impl FnOnce() -> R) -> R {
-        let dispatch = self.dispatch.clone();
-        let dispatch = dispatch.unwrap_or_else(|| dispatcher::get_default(Clone::clone));
-        dispatcher::with_default(&dispatch, || {
-            let id = self.source.id;
-            let _worker = tracing::error_span!(target: "log_bridge", parent: None, "worker", id).entered();
-            emit()
+    fn as_worker<R>(&self, emit: impl FnOnce(&Sink) -> R) -> R {
+        let sink = self.target.clone().unwrap_or_else(Target::current).sink();
+        let Sink::Subscriber(dispatch) = &sink else {
+            return emit(&sink);
+        };
+        dispatcher::with_default(dispatch, || {
+            let _worker = own::worker_span(self.source.id).entered();
+            emit(&sink)
         })
     }
 
-    fn read(&self, mut pipe: impl BufRead) -> io::Result<Captured> {
+    fn read(&self, mut pipe: impl BufRead, sink: &Sink) -> io::Result<Captured> {
         let mut captured = Captured::default();
-        let mut line = Vec::new();
+        let mut line = Line::default();
         loop {
-            line.clear();
-            // One more than fits, and the line break, which may be of two bytes.
-            let read = (&mut pipe)
-                .take(self.max as u64 + 2)
-                .read_until(b'\n', &mut line)?;
-            if read == 0 {
-                return Ok(captured);
-            }
-            let ended = line.last() == Some(&b'\n');
-            if ended {
-                line.pop();
-                if line.last() == Some(&b'\r') {
-                    line.pop();
+            let bytes = match pipe.fill_buf() {
+                Ok(bytes) => bytes,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            };
+            let end = bytes.iter().position(|byte| matches!(byte, b'\n' | b'\r'));
+            line.put(&bytes[..end.unwrap_or(bytes.len())], self.max);
+            let ended = match end {
+                None if bytes.is_empty() && line.is_empty() => return Ok(captured),
+                None => bytes.is_empty(),
+                Some(end) if bytes[end] == b'\n' => true,
+                Some(_) => {
+                    line.cursor = Cursor::AtStart;
+                    false
                 }
+            };
+            if ended {
+                self.end(&mut line, &mut captured, sink);
             }
-            captured.lines += 1;
-            if line.len() > self.max {
-                line.truncate(self.max);
-                captured.truncated += 1;
-                self.emit(&format!("{}…[truncated]", String::from_utf8_lossy(&line)));
-            } else {
-                self.emit(&String::from_utf8_lossy(&line));
-            }
-            if !ended {
-                pipe.skip_until(b'\n')?;
-            }
+            let taken = end.map_or(bytes.len(), |end| end + 1);
+            pipe.consume(taken);
         }
     }
 
-    fn emit(&self, line: &str) {
+    fn end(&self, line: &mut Line, captured: &mut Captured, sink: &Sink) {
+        captured.lines += 1;
+        let text = String::from_utf8_lossy(&line.bytes);
+        match line.rest {
+            Rest::Kept => self.emit(&text, sink),
+            Rest::Cut => {
+                captured.truncated += 1;
+                self.emit(&format!("{text}…[truncated]"), sink);
+            }
+        }
+        line.clear();
+    }
+
+    fn emit(&self, line: &str, sink: &Sink) {
+        match sink {
+            Sink::Subscriber(_) => self.emit_event(line),
+            #[cfg(feature = "log")]
+            Sink::Logger => {
+                let target = match self.stdio {
+                    Stdio::Stdout => "stdout",
+                    Stdio::Stderr => "stderr",
+                };
+                crate::logger::log_line(self.source.id, target, self.level, line);
+            }
+            Sink::Nothing => {}
+        }
+    }
+
+    fn emit_event(&self, line: &str) {
         // Target and level are part of a callsite, so each pair needs its own.
         macro_rules! emit {
             ($target:literal: $($level:ident),*) => {
@@ -155,6 +186,56 @@ impl Lines {
         match self.stdio {
             Stdio::Stdout => emit!("stdout": ERROR, WARN, INFO, DEBUG, TRACE),
             Stdio::Stderr => emit!("stderr": ERROR, WARN, INFO, DEBUG, TRACE),
+        }
+    }
+}
+
+/// A line that has not ended yet.
+#[derive(Default)]
+struct Line {
+    bytes: Vec<u8>,
+    rest: Rest,
+    cursor: Cursor,
+}
+
+#[derive(Default, PartialEq, Eq)]
+enum Rest {
+    #[default]
+    Kept,
+    Cut,
+}
+
+/// Where the next byte of a line goes.
+#[derive(Default, PartialEq, Eq)]
+enum Cursor {
+    #[default]
+    AtEnd,
+    /// After a carriage return, unless the line ends with it.
+    AtStart,
+}
+
+impl Line {
+    fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.rest = Rest::Kept;
+        self.cursor = Cursor::AtEnd;
+    }
+
+    fn put(&mut self, part: &[u8], max: usize) {
+        if part.is_empty() {
+            return;
+        }
+        if self.cursor == Cursor::AtStart {
+            self.clear();
+        }
+        let kept = part.len().min(max - self.bytes.len());
+        self.bytes.extend_from_slice(&part[..kept]);
+        if kept < part.len() {
+            self.rest = Rest::Cut;
         }
     }
 }

@@ -9,25 +9,26 @@ use std::time::{Duration, Instant};
 
 use shm_buffers::ring::Consumer;
 use shm_buffers::slots::Slots;
-use tracing_core::Dispatch;
 
-use crate::collector::{AddError, Collector, Departed, Source};
+use crate::collector::{AddError, Collector, Departed, Source, departed, inlet};
 use crate::filter::Filter;
 use crate::lines::{Lines, Stdio};
 use crate::pushed::{FilterTooLong, Pushable};
-use crate::tally::{SLOTS, Tally};
+use crate::sink::Target;
+use crate::sources::{Inlet, Sources};
+use crate::tally::Tally;
 
 /// How much sooner the pump comes back to sources that had something.
 const SOONER: u32 = 8;
-/// How long a handle waits for counts, or for its pump to end, when a subscriber blocks.
+/// How long a handle that is dropped waits for what is readable to be replayed.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How long a subscriber may take to hear that the rest was dropped.
+const LAST_NOTICE: Duration = Duration::from_millis(100);
 
 enum Command {
-    Add(Source, Consumer, Slots),
-    Remove(u64, SyncSender<Option<Departed>>),
+    /// A source has ended: replay its rest.
+    Finish(Arc<Inlet>, SyncSender<()>),
     Flush(SyncSender<()>),
-    Count(SyncSender<()>),
-    Filter(Box<Pushable>),
 }
 
 /// Why workers did not get another filter.
@@ -64,16 +65,6 @@ pub enum RemoveError {
         /// The worker.
         id: u64,
     },
-    /// The subscriber was too slow. The source will be removed all the same.
-    #[error(
-        "log records of worker {id} were not all replayed within {within:?}: the subscriber is slow or blocked"
-    )]
-    TimedOut {
-        /// The worker.
-        id: u64,
-        /// How long was waited.
-        within: Duration,
-    },
     /// The pump has stopped, or waits for itself because a layer called it.
     #[error("log collector has stopped or is waiting for itself, worker {id} was not removed")]
     Stopped {
@@ -84,16 +75,17 @@ pub enum RemoveError {
 
 /// A [`Collector`] that a thread of its own drains; can be shared by reference.
 ///
-/// When dropped it replays what is readable and ends the thread, within two seconds: a subscriber that blocks
-/// for longer is left behind with it. It belongs to the process that made it: a copy in a forked child has no thread,
-/// refuses as one that has stopped, and does nothing when it is dropped.
+/// Dropping it replays all readable records and ends the thread, within two seconds and a tenth. Later records are dropped,
+/// and a subscriber that blocks keeps the thread. The handle belongs to the process that made it: a copy in a forked child
+/// has no thread, refuses as one that has stopped, and does nothing when it is dropped.
 #[derive(Debug)]
 pub struct CollectorHandle {
     commands: Option<Sender<Command>>,
     thread: Option<JoinHandle<()>>,
     ended: Mutex<Receiver<()>>,
-    tally: Arc<Mutex<Tally>>,
-    dispatch: Dispatch,
+    sources: Arc<Sources>,
+    target: Target,
+    last_records: usize,
     /// The process whose thread it is.
     maker: u32,
 }
@@ -107,12 +99,8 @@ impl Collector {
     pub fn spawn(self, interval: Duration) -> io::Result<CollectorHandle> {
         let (commands, received) = channel();
         let (end, ended) = sync_channel(1);
-        let tally = Arc::new(Mutex::new(self.tally()));
-        let dispatch = self.replays_into().clone();
-        let pump = Pump {
-            collector: self,
-            tally: tally.clone(),
-        };
+        let (target, sources, last_records) = self.shared();
+        let pump = Pump { collector: self };
         let thread = thread::Builder::new().name("log-bridge".into()).spawn(move || {
             pump.run(&received, interval);
             // Nobody may be waiting.
@@ -122,8 +110,9 @@ impl Collector {
             commands: Some(commands),
             thread: Some(thread),
             ended: Mutex::new(ended),
-            tally,
-            dispatch,
+            sources,
+            target,
+            last_records,
             maker: std::process::id(),
         })
     }
@@ -133,19 +122,19 @@ impl CollectorHandle {
     /// As [`Collector::add`]; does not wait.
     ///
     /// # Errors
-    /// If there are fewer than [`SLOTS`] slots, or the pump has stopped.
+    /// If there are fewer than [`SLOTS`](crate::SLOTS) slots, or the pump has stopped.
     pub fn add(&self, source: Source, consumer: Consumer, slots: Slots) -> Result<(), AddError> {
-        let (id, given) = (source.id, slots.len());
-        if given < SLOTS {
-            return Err(AddError::TooFewSlots { id, given });
+        let inlet = inlet(source, consumer, slots, self.last_records)?;
+        if !self.is_running() {
+            return Err(AddError::Stopped { id: source.id });
         }
-        self.send(Command::Add(source, consumer, slots))
-            .ok_or(AddError::Stopped { id })
+        self.sources.add(inlet);
+        Ok(())
     }
 
     /// What turns lines that `source` prints to `stdio` into events, where the collector's go.
     pub fn lines(&self, source: Source, stdio: Stdio) -> Lines {
-        Lines::new(source, stdio).dispatch(self.dispatch.clone())
+        Lines::new(source, stdio).target(self.target.clone())
     }
 
     /// As [`Collector::set_filter`]; does not wait.
@@ -153,31 +142,42 @@ impl CollectorHandle {
     /// # Errors
     /// If the filter is too long, or the pump has stopped.
     pub fn set_filter(&self, filter: &Filter) -> Result<(), SetFilterError> {
-        let filter = Box::new(Pushable::new(filter)?);
-        self.send(Command::Filter(filter)).ok_or(SetFilterError::Stopped)
+        let filter = Pushable::new(filter)?;
+        if !self.is_running() {
+            return Err(SetFilterError::Stopped);
+        }
+        self.sources.push_filter(filter);
+        Ok(())
     }
 
-    /// As [`Collector::remove`], at once.
+    /// As [`Collector::remove`], in the pump's thread. The [last records](Departed::records) do not depend on the subscriber,
+    /// which may be busy. If it takes longer than `within`, the [counts](Departed::tally) show how many events wait; they
+    /// are replayed later.
     ///
     /// # Errors
-    /// If the source is unknown, or its rest is not replayed within the given time.
+    /// If the source is unknown, or the pump has stopped.
     pub fn remove(&self, id: u64, within: Duration) -> Result<Departed, RemoveError> {
-        let (reply, replied) = sync_channel(1);
-        self.ask(Command::Remove(id, reply))
-            .ok_or(RemoveError::Stopped { id })?;
-        match replied.recv_timeout(within) {
-            Ok(Some(departed)) => Ok(departed),
-            Ok(None) => Err(RemoveError::Unknown { id }),
-            Err(RecvTimeoutError::Timeout) => Err(RemoveError::TimedOut { id, within }),
-            Err(RecvTimeoutError::Disconnected) => Err(RemoveError::Stopped { id }),
+        if !self.can_ask() {
+            return Err(RemoveError::Stopped { id });
         }
+        let inlet = self.sources.find(id).ok_or(RemoveError::Unknown { id })?;
+        inlet.end();
+        let (reply, replied) = sync_channel(1);
+        self.send(Command::Finish(inlet.clone(), reply))
+            .ok_or(RemoveError::Stopped { id })?;
+        // The counts show whether it was in time.
+        let _ = replied.recv_timeout(within);
+        Ok(departed(&inlet))
     }
 
-    /// Waits until everything that is readable now was replayed.
+    /// Waits until everything that is readable now was replayed. Without a system call if that is so already.
     ///
     /// # Errors
     /// If that takes longer than `within`.
     pub fn flush(&self, within: Duration) -> Result<(), FlushError> {
+        if self.can_ask() && self.sources.is_idle() {
+            return Ok(());
+        }
         let (reply, replied) = sync_channel(1);
         self.ask(Command::Flush(reply)).ok_or(FlushError::Stopped)?;
         replied.recv_timeout(within).map_err(|error| match error {
@@ -186,32 +186,33 @@ impl CollectorHandle {
         })
     }
 
-    /// As [`Collector::tally`]. If the subscriber blocks for seconds, the counts are those of its last good time.
+    /// As [`Collector::tally`]: the counts of this moment, whatever the subscriber does. It does not wait.
     pub fn tally(&self) -> Tally {
-        let (reply, replied) = sync_channel(1);
-        if self.ask(Command::Count(reply)).is_some() {
-            // Without an answer the counts are older, not wrong.
-            let _ = replied.recv_timeout(PATIENCE);
-        }
-        self.last_tally()
-    }
-
-    fn last_tally(&self) -> Tally {
-        if self.is_copy() {
+        match self.is_copy() {
             // The thread that may hold the lock is not here.
-            return self
-                .tally
-                .try_lock()
-                .map(|tally| tally.clone())
-                .unwrap_or_default();
+            true => self.sources.try_tally().unwrap_or_default(),
+            false => self.sources.tally(),
         }
-        self.tally.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Replays what is readable, removes every source and ends the thread; gives the final counts.
-    pub fn stop(mut self) -> Tally {
-        self.end();
-        self.last_tally()
+    /// Stops replaying: all events that wait are dropped, and counted. Returns the final counts, without waiting.
+    pub fn abandon(&self) -> Tally {
+        if !self.is_copy() {
+            self.sources.abandon();
+        }
+        self.tally()
+    }
+
+    /// Replays what is readable, removes every source and ends the thread, within two seconds; gives the final counts.
+    pub fn stop(self) -> Tally {
+        self.stop_within(PATIENCE)
+    }
+
+    /// As [`stop`](Self::stop), within another time, and a tenth of a second. Events that are not replayed by then are
+    /// dropped, and counted.
+    pub fn stop_within(mut self, within: Duration) -> Tally {
+        self.end(within);
+        self.tally()
     }
 
     /// Whether this process is a forked child of the one whose thread it is.
@@ -219,33 +220,48 @@ impl CollectorHandle {
         self.maker != std::process::id()
     }
 
+    fn is_running(&self) -> bool {
+        !self.is_copy() && self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
+    }
+
     fn send(&self, command: Command) -> Option<()> {
-        if self.is_copy() {
-            return None;
-        }
         self.commands.as_ref()?.send(command).ok()
     }
 
-    /// Sends what will be waited for; the pump's own thread, in a layer that calls us, would wait for ever.
-    fn ask(&self, command: Command) -> Option<()> {
-        let pump = self.thread.as_ref()?.thread().id();
-        if thread::current().id() == pump {
-            return None;
-        }
-        self.send(command)
+    /// Whether the pump may be waited for. Its own thread, in a layer that calls us, would deadlock.
+    fn can_ask(&self) -> bool {
+        let pump = self.thread.as_ref().map(|pump| pump.thread().id());
+        self.is_running() && pump != Some(thread::current().id())
     }
 
-    fn end(&mut self) {
+    fn ask(&self, command: Command) -> Option<()> {
+        match self.can_ask() {
+            true => self.send(command),
+            false => None,
+        }
+    }
+
+    fn end(&mut self, within: Duration) {
         if self.is_copy() {
             std::mem::forget((self.commands.take(), self.thread.take()));
             return;
         }
         self.commands = None;
         let Some(pump) = self.thread.take() else { return };
+        if thread::current().id() == pump.thread().id() {
+            return;
+        }
         let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
-        if thread::current().id() != pump.thread().id()
-            && !matches!(ended.recv_timeout(PATIENCE), Err(RecvTimeoutError::Timeout))
-        {
+        let within = match self.sources.is_abandoned() {
+            true => LAST_NOTICE,
+            false => within,
+        };
+        let mut over = ended.recv_timeout(within);
+        if over == Err(RecvTimeoutError::Timeout) {
+            self.sources.abandon();
+            over = ended.recv_timeout(LAST_NOTICE);
+        }
+        if over != Err(RecvTimeoutError::Timeout) {
             // A panic of the pump was told by the panic hook.
             let _ = pump.join();
         }
@@ -254,13 +270,12 @@ impl CollectorHandle {
 
 impl Drop for CollectorHandle {
     fn drop(&mut self) {
-        self.end();
+        self.end(PATIENCE);
     }
 }
 
 struct Pump {
     collector: Collector,
-    tally: Arc<Mutex<Tally>>,
 }
 
 impl Pump {
@@ -284,42 +299,24 @@ impl Pump {
             }
         }
         self.guarded(Collector::remove_all);
-        self.publish();
     }
 
     /// A reply that nobody waits for any more is no error.
     fn obey(&mut self, command: Command) {
         match command {
-            Command::Add(source, consumer, slots) => {
-                // Checked by the sender.
-                let _ = self.guarded(|collector| collector.add(source, consumer, slots));
-            }
-            Command::Remove(id, reply) => {
-                let departed = self.guarded(|collector| collector.remove(id));
-                self.publish();
-                let _ = reply.try_send(departed.flatten());
-            }
-            Command::Flush(reply) => {
-                self.guarded(Collector::drain);
-                self.publish();
+            Command::Finish(inlet, reply) => {
+                self.guarded(|collector| collector.replay_rest(&inlet));
                 let _ = reply.try_send(());
             }
-            Command::Filter(filter) => {
-                self.guarded(|collector| collector.push_filter(*filter));
-            }
-            Command::Count(reply) => {
-                self.publish();
+            Command::Flush(reply) => {
+                self.guarded(Collector::catch_up);
                 let _ = reply.try_send(());
             }
         }
     }
 
-    /// A subscriber that panics loses the event that it panicked on; the panic hook has told about it.
+    /// Records have guards of their own; this is for the rest, such as a subscriber's `Drop`.
     fn guarded<T>(&mut self, act: impl FnOnce(&mut Collector) -> T) -> Option<T> {
         catch_unwind(AssertUnwindSafe(|| act(&mut self.collector))).ok()
-    }
-
-    fn publish(&mut self) {
-        *self.tally.lock().unwrap_or_else(PoisonError::into_inner) = self.collector.tally();
     }
 }

@@ -141,6 +141,6 @@ mod tests {
         assert_eq!(receiver.take(), None);
         let long = Filter::off().target("x".repeat(500), LevelFilter::INFO);
         let error = Pushable::new(&long).unwrap_err();
-        assert!(error.to_string().contains("504 bytes, at most 422"), "{error}");
+        assert!(error.to_string().contains("505 bytes, at most 422"), "{error}");
     }
 }

@@ -4,10 +4,13 @@ use std::cell::RefCell;
 use std::fmt::{self, Write as _};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use tracing_core::field::{DebugValue, Value as Field, ValueSet};
-use tracing_core::{Dispatch, Event};
+use shm_buffers::Printable;
+use tracing_core::field::{DebugValue, FieldSet, Value as Field, ValueSet};
+use tracing_core::{Dispatch, Event, Kind, LevelFilter, Metadata};
 
-use crate::callsites::{Interned, REPEATS, stand_in};
+#[cfg(feature = "log")]
+use crate::callsites::LOG_RECORD;
+use crate::callsites::{Interned, REPEATS, STAND_IN, stand_in};
 use crate::known::KnownSites;
 use crate::site::Site;
 use crate::wire::{Flaw, Frame, Record, Texts, Value, Values, level_of};
@@ -275,56 +278,110 @@ fn emit(
     })
 }
 
-/// Emits an event whose callsite is beyond the bound.
+/// Emits an event whose callsite is beyond the bound: subscribers are asked with its own level and target.
 pub(crate) fn unregistered(dispatch: &Dispatch, site: &Site<'_>, record: &Record<'_>) -> Result<(), Flaw> {
     let (mut message, mut fields) = (String::new(), String::new());
     print_fields(&mut message, &mut fields, site, record)?;
+    #[cfg(feature = "log")]
+    if site.name == LOG_RECORD {
+        log_record(site, &format!("{message}{fields}"));
+        return Ok(());
+    }
+    let stand_in = stand_in(site.level).metadata();
+    if *stand_in.level() > LevelFilter::current() {
+        return Ok(());
+    }
+    // Its fields are those of the stand-in: field sets belong to callsites, and those are static.
+    let original = Metadata::new(
+        stand_in.name(),
+        site.target,
+        *stand_in.level(),
+        site.file,
+        site.line,
+        site.module_path,
+        FieldSet::new(&STAND_IN, stand_in.callsite()),
+        Kind::EVENT,
+    );
+    if !dispatch.enabled(&original) {
+        return Ok(());
+    }
     let location = match (site.file, site.line) {
         (Some(file), Some(line)) => format!("{file}:{line}"),
         (file, _) => file.unwrap_or_default().to_owned(),
     };
-    let stand_in = stand_in(site.level);
-    if !stand_in.enabled(dispatch) {
-        return Ok(());
-    }
     let values: [Option<&dyn Field>; 4] = [
         Some(&tracing_core::field::debug(Verbatim(&message))),
         Some(&site.target),
         Some(&location.as_str()),
         Some(&tracing_core::field::debug(Verbatim(fields.trim_start()))),
     ];
-    let metadata = stand_in.metadata();
-    dispatch.event(&Event::new(metadata, &metadata.fields().value_set_all(&values)));
+    dispatch.event(&Event::new(stand_in, &stand_in.fields().value_set_all(&values)));
     Ok(())
 }
 
-/// A record in one line, such as `WARN eval:user: my_crate::knn: no neighbours item=7`.
+/// Emits a record of the `log` crate as `tracing-log` does, so that whoever knows its events sees the original target.
+/// The thread's default subscriber is asked.
+#[cfg(feature = "log")]
+fn log_record(site: &Site<'_>, text: &str) {
+    use tracing_log::{AsLog, log};
+    let level = level_of(site.level.into());
+    if level > LevelFilter::current() {
+        return;
+    }
+    // It never fails.
+    let _ = tracing_log::format_trace(
+        &log::Record::builder()
+            .level(level.as_log())
+            .target(site.target)
+            .module_path(site.module_path)
+            .file(site.file)
+            .line(site.line)
+            .args(format_args!("{text}"))
+            .build(),
+    );
+}
+
+/// A record in one line for a person, such as `WARN eval:user: my_crate::knn: no neighbours item=7`.
 pub(crate) fn line(frame: &[u8], sites: &KnownSites) -> Option<String> {
     let Ok(Frame::Event(record)) = Frame::decode(frame) else {
         return None;
     };
-    let site = Site::decode(sites.blob_of_event(record.site)?).ok()?;
+    let site = Site::decode(sites.event(record.site)?).ok()?;
+    let Told { spans, text } = told(&record, &site, sites).ok()?;
     let mut line = format!("{} ", level_of(site.level.into()));
-    let mut spans = Vec::new();
-    let named = record.each_span(|_, span| {
-        let blob = sites.blob_of_span(span.site).unwrap_or_default();
-        spans.push(Site::decode(blob)?.name);
-        Ok(())
-    });
-    named.ok()?;
-    for name in spans.iter().rev() {
-        line.push_str(name);
-        line.push(':');
-    }
     if !spans.is_empty() {
+        line.push_str(&spans);
         line.push(' ');
     }
     line.push_str(site.target);
     line.push_str(": ");
-    let mut fields = String::new();
-    print_fields(&mut line, &mut fields, &site, &record).ok()?;
-    line.push_str(&fields);
-    Some(line)
+    line.push_str(&text);
+    Some(Printable(&line).to_string())
+}
+
+/// A record as text.
+pub(crate) struct Told {
+    /// The names of its spans from the root, each with a colon.
+    pub(crate) spans: String,
+    /// Message and fields.
+    pub(crate) text: String,
+}
+
+pub(crate) fn told(record: &Record<'_>, site: &Site<'_>, sites: &KnownSites) -> Result<Told, Flaw> {
+    let mut names = Vec::new();
+    record.each_span(|_, span| {
+        names.push(Site::decode(sites.span(span.site).unwrap_or_default())?.name);
+        Ok(())
+    })?;
+    let mut spans = String::new();
+    for name in names.iter().rev() {
+        spans.push_str(name);
+        spans.push(':');
+    }
+    let (mut text, mut fields) = (String::new(), String::new());
+    print_fields(&mut text, &mut fields, site, record)?;
+    text.push_str(&fields);
+    Ok(Told { spans, text })
 }
 
 fn print_fields(

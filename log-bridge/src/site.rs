@@ -134,6 +134,15 @@ impl<'a> Site<'a> {
     }
 }
 
+impl Site<'_> {
+    /// Only the name.
+    pub(crate) fn decode_name(site: &[u8]) -> Result<&str, Flaw> {
+        let mut reader = Reader::new(site);
+        reader.bytes(2)?;
+        reader.text()
+    }
+}
+
 /// The metadata of a callsite as a blob; `None` if it is larger than any may be.
 pub(crate) fn blob_of(metadata: &Metadata<'_>) -> Option<Box<[u8]>> {
     let mut out = Vec::with_capacity(256);

@@ -4,7 +4,8 @@ use tracing_core::Dispatch;
 use tracing_core::span::{Attributes, Id, Record as SpanUpdate};
 
 use crate::callsites::Interned;
-use crate::known::KnownSites;
+use crate::known::LiveSites;
+use crate::own;
 use crate::replay::with_values;
 use crate::wire::{Flaw, Record, SpanRecord};
 
@@ -32,7 +33,8 @@ struct Path {
 #[derive(Debug)]
 struct Open {
     uid: u64,
-    batches: u16,
+    /// The number of the last batch of values that was replayed.
+    version: u32,
     /// `None` for a span that the leader does not want, or whose callsite is beyond the bound.
     live: Option<(Id, &'static Interned)>,
 }
@@ -58,14 +60,26 @@ impl SpanPaths {
     pub(crate) fn enter(&mut self, dispatch: &Dispatch) {
         // After a subscriber's panic some may be entered still.
         self.leave(dispatch);
-        let source = self.source;
-        let worker = self.worker.get_or_insert_with(
-            || tracing::error_span!(target: "log_bridge", parent: None, "worker", id = source),
-        );
+        // One that no level let through may be wanted now: the subscriber may have been reloaded.
+        let worker = match self.worker.take() {
+            Some(worker) if !worker.is_none() => worker,
+            _ => own::worker_span(self.source),
+        };
         self.worker_entered = worker.id();
+        self.worker = Some(worker);
         if let Some(id) = &self.worker_entered {
             dispatch.enter(id);
         }
+    }
+
+    /// The source's own span, if it has one now.
+    pub(crate) fn worker(&self) -> Option<Id> {
+        self.worker.as_ref().and_then(tracing::Span::id)
+    }
+
+    /// Exits all but the source's own, innermost first, and keeps them open.
+    pub(crate) fn leave_inner(&mut self, dispatch: &Dispatch) {
+        self.leave_to(dispatch, 0);
     }
 
     /// Exits all, innermost first, and keeps them open.
@@ -82,7 +96,7 @@ impl SpanPaths {
         &mut self,
         dispatch: &Dispatch,
         record: &Record<'_>,
-        sites: &mut KnownSites,
+        sites: &mut LiveSites,
     ) -> Result<u64, Flaw> {
         self.select(dispatch, record.header.thread);
         let depth = usize::from(record.header.depth);
@@ -91,11 +105,9 @@ impl SpanPaths {
         let mut same = open.len().min(depth);
         let mut unchanged = open.len() == depth && self.entered == depth;
         record.each_span(|index, span| {
-            // What it defines is to be learned, also when the span itself is known.
-            sites.span(span.site)?;
             let place = depth - 1 - index;
             match open.get(place) {
-                Some(open) if open.uid == span.uid => unchanged &= open.batches == span.count,
+                Some(open) if open.uid == span.uid => unchanged &= open.version == span.version,
                 _ => {
                     same = same.min(place);
                     unchanged = false;
@@ -135,7 +147,7 @@ impl SpanPaths {
         &mut self,
         dispatch: &Dispatch,
         record: &Record<'_>,
-        sites: &mut KnownSites,
+        sites: &mut LiveSites,
         same: usize,
     ) -> Result<u64, Flaw> {
         let mut spans = Vec::with_capacity(record.header.depth.into());
@@ -155,14 +167,14 @@ impl SpanPaths {
             }
             let open = &mut path.open[index];
             if let Some((id, site)) = &open.live {
-                span.batches(|nth, batch| match nth < usize::from(open.batches) {
+                span.batches(|number, batch| match number <= open.version {
                     true => Ok(()),
                     false => with_values(site, batch, None, |values| {
                         dispatch.record(id, &SpanUpdate::new(values));
                     }),
                 })?;
             }
-            open.batches = open.batches.max(span.count);
+            open.version = open.version.max(span.version);
             if index >= self.entered {
                 self.entered = index + 1;
                 if let Some(id) = open.id() {
@@ -198,13 +210,13 @@ fn create(
     dispatch: &Dispatch,
     path: &mut Path,
     span: &SpanRecord<'_>,
-    sites: &mut KnownSites,
+    sites: &mut LiveSites,
 ) -> Result<u64, Flaw> {
     let site = sites.span(span.site)?.interned;
     let mut live = None;
     if let Some(site) = site.filter(|site| site.enabled(dispatch)) {
-        span.batches(|nth, batch| {
-            if nth == 0 {
+        span.batches(|number, batch| {
+            if number == 0 && live.is_none() {
                 let id = with_values(site, batch, None, |values| {
                     dispatch.new_span(&Attributes::new(site.metadata(), values))
                 })?;
@@ -215,7 +227,7 @@ fn create(
     }
     path.open.push(Open {
         uid: span.uid,
-        batches: 1,
+        version: 0,
         live,
     });
     Ok(u64::from(site.is_none()))

@@ -61,7 +61,9 @@ impl Watch {
         match self.log {
             SetsLog::No => {}
             #[cfg(feature = "log")]
-            SetsLog::Yes => tracing_log::log::set_max_level(tracing_log::AsLog::as_log(&filter.max_level())),
+            SetsLog::Yes => {
+                tracing_log::log::set_max_level(tracing_log::AsLog::as_log(&filter.max_event_level()))
+            }
         }
         Some(filter)
     }

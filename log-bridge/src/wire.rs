@@ -5,13 +5,17 @@
 //!
 //! ```text
 //! thread name | callsite | values | span, leaf first | span | …
-//! span:     unique id u64 | batches u16 | length of values u32 | callsite | values of each batch
-//! values:   count u16, if they are a batch of a span's | entry | entry | …
+//! span:     unique id u64 | version u32 | length of batches u32 | callsite | batch | batch | …
+//! batch:    number u32 | count of entries u16 | length of entries u16 | entry | entry | …
+//! values:   entry | entry | …
 //! entry:    position in the callsite's field set (varint) | tag u8 | value
 //! callsite: 0 | length u16 | blob                     metadata for this record only
 //!           1 | number u16 | length u16 | blob        metadata, and the number it has from now on
 //!           2 | number u16                            the number of one defined before
 //! ```
+//!
+//! The batch of number 0 has the values that a span was made with, a later one those of the `record` of its number; the
+//! version is the number of the last. A batch whose values were replaced by later ones may be missing.
 //!
 //! A definition travels inside the first records that need it, so it is lost only if they are, and then the next one
 //! carries it again: the worker refers to a number only once a record that defines it is in the ring.
@@ -23,7 +27,7 @@ use crate::site::SiteRef;
 use crate::tally::LEVELS;
 
 /// The first byte of every frame. Leader and worker are the same image, but a mismatch must be told, not guessed.
-pub(crate) const VERSION: u8 = 2;
+pub(crate) const VERSION: u8 = 3;
 pub(crate) const KIND_EVENT: u8 = 0;
 pub(crate) const KIND_DROPS: u8 = 1;
 
@@ -40,6 +44,8 @@ pub(crate) const MAX_DEPTH: usize = 64;
 
 /// Bytes of [`Header`].
 pub(crate) const HEADER: usize = 32;
+/// Bytes before the entries of a batch.
+pub(crate) const BATCH_HEAD: usize = 8;
 
 pub(crate) const TAG_FALSE: u8 = 0;
 pub(crate) const TAG_TRUE: u8 = 1;
@@ -253,8 +259,8 @@ pub(crate) struct SpanRecord<'a> {
     /// Unique in its worker for ever.
     pub(crate) uid: u64,
     pub(crate) site: SiteRef<'a>,
-    /// How many [`batches`](Self::batches) there are.
-    pub(crate) count: u16,
+    /// The number of the last [batch](Self::batches).
+    pub(crate) version: u32,
     values: &'a [u8],
 }
 
@@ -267,7 +273,7 @@ impl<'a> Record<'a> {
         let mut reader = self.spans;
         for index in 0..self.header.depth {
             let uid = reader.u64()?;
-            let count = reader.u16()?;
+            let version = reader.u32()?;
             let len = reader.u32()?;
             let site = SiteRef::decode(&mut reader)?;
             let values = reader.bytes(len as usize)?;
@@ -276,7 +282,7 @@ impl<'a> Record<'a> {
                 SpanRecord {
                     uid,
                     site,
-                    count,
+                    version,
                     values,
                 },
             )?;
@@ -286,20 +292,26 @@ impl<'a> Record<'a> {
 }
 
 impl<'a> SpanRecord<'a> {
-    /// The values at creation, then those of each later `record`.
+    /// The values at creation, which have the number 0, then those of later `record`s with their numbers.
     pub(crate) fn batches(
         &self,
-        mut take: impl FnMut(usize, Values<'a>) -> Result<(), Flaw>,
+        mut take: impl FnMut(u32, Values<'a>) -> Result<(), Flaw>,
     ) -> Result<(), Flaw> {
         let mut reader = Reader::new(self.values);
-        for index in 0..self.count {
+        while !reader.rest().is_empty() {
+            let number = reader.u32()?;
             let count = reader.u16()?;
             let len = reader.u16()?;
             let bytes = reader.bytes(len.into())?;
-            take(index.into(), Values { count, bytes })?;
+            take(number, Values { count, bytes })?;
         }
-        reader.end()
+        Ok(())
     }
+}
+
+/// Reads past one entry; gives its field.
+pub(crate) fn skip_entry(reader: &mut Reader<'_>) -> Result<u64, Flaw> {
+    entry(reader).map(|(field, _)| field)
 }
 
 /// What a frame says.
@@ -471,6 +483,7 @@ mod tests {
         use crate::{Collector, SLOTS, Source};
         use shm_buffers::{ring, slots::Slots};
         let frames = examples();
+        let leader = tracing_core::Dispatch::new(tracing_subscriber::registry());
         for frame in &frames[..2] {
             for at in 0..frame.len() {
                 for flip in [1, 0x80, 0xff] {
@@ -478,7 +491,7 @@ mod tests {
                     flipped[at] ^= flip;
                     let _ = check(&flipped);
                     let (mut producer, consumer) = ring::in_process(4096);
-                    let mut collector = Collector::new();
+                    let mut collector = Collector::new().dispatch(leader.clone());
                     let slots = Slots::in_process(SLOTS);
                     collector.add(Source::new(1), consumer, slots).unwrap();
                     producer.push(&frames[0]).unwrap();

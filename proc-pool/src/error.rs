@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use shm_buffers::Printable;
 
 /// A worker's place in its pool, from 0; it stays the same when the process in it is replaced. Not a pid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -143,7 +144,7 @@ pub enum PoolError {
     )]
     EntryOutsideImage,
     /// The initial value for workers can't be encoded.
-    #[error("cannot encode the workers' initial value: {0}")]
+    #[error("cannot encode the workers' initial value: {}", Printable(.0))]
     Init(String),
     /// The operating system refused something that every pool needs.
     #[error("cannot {step}")]
@@ -154,7 +155,10 @@ pub enum PoolError {
         source: Arc<dyn std::error::Error + Send + Sync>,
     },
     /// Workers failed to start, again and again.
-    #[error("worker {worker} did not start in {attempts} attempts; the last one {reason}")]
+    #[error(
+        "worker {worker} did not start in {attempts} attempts; the last one {}",
+        Printable(reason)
+    )]
     Start {
         /// Which.
         worker: WorkerId,
@@ -269,11 +273,15 @@ impl fmt::Display for Toll {
 #[non_exhaustive]
 pub enum Fault {
     /// The op panicked; its worker goes on.
-    #[error("panicked in worker {worker} at {location}: {message}")]
+    #[error(
+        "panicked in worker {worker} at {}: {}",
+        Printable(location),
+        Printable(message)
+    )]
     Panicked {
         /// Where it ran.
         worker: WorkerId,
-        /// The panic's message.
+        /// The panic's message, as it was: only what is displayed is [escaped](Printable).
         message: String,
         /// `file:line:column`.
         location: String,
@@ -295,7 +303,7 @@ pub enum Fault {
         /// The last things it logged, oldest first, as its pool's observer tells.
         last_logs: Vec<String>,
         /// The last lines that it printed, if that is [captured](crate::Redirect::Capture): up to 16 of standard
-        /// output, then of standard error, each oldest first.
+        /// output, then of standard error, each oldest first. They are [escaped](Printable).
         last_printed: Vec<String>,
     },
     /// The task ran longer than it may; its worker was killed.
@@ -315,14 +323,14 @@ pub enum Fault {
         /// The last things it logged, oldest first, as its pool's observer tells.
         last_logs: Vec<String>,
         /// The last lines that it printed, if that is [captured](crate::Redirect::Capture): up to 16 of standard
-        /// output, then of standard error, each oldest first.
+        /// output, then of standard error, each oldest first. They are [escaped](Printable).
         last_printed: Vec<String>,
     },
     /// The task could not be encoded, or not be decoded by the worker.
-    #[error("cannot pass the task to a worker: {0}")]
+    #[error("cannot pass the task to a worker: {}", Printable(.0))]
     Task(String),
     /// The output could not be encoded by the worker, or not be decoded.
-    #[error("cannot pass the output to the leader: {0}")]
+    #[error("cannot pass the output to the leader: {}", Printable(.0))]
     Output(String),
     /// It was cancelled by its [`Handle`](crate::Handle).
     #[error("cancelled")]
@@ -330,4 +338,35 @@ pub enum Fault {
     /// The pool stopped working before the task was done.
     #[error("not run: {0}")]
     Pool(PoolError),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_worker_says_is_shown_on_one_line_without_controls_and_kept_as_it_was() {
+        let hostile = "boom\r\n\u{1b}[2KINFO forged \u{202e}txt\u{2028}";
+        let escaped = r"boom\r\n\u{1b}[2KINFO forged \u{202e}txt\u{2028}";
+        let panicked = Fault::Panicked {
+            worker: WorkerId(1),
+            message: hostile.to_owned(),
+            location: "src/op.rs:1:2".to_owned(),
+            backtrace: None,
+        };
+        let expected = format!("panicked in worker 1 at src/op.rs:1:2: {escaped}");
+        assert_eq!(panicked.to_string(), expected);
+        assert!(matches!(panicked, Fault::Panicked { message, .. } if message == hostile));
+        for fault in [Fault::Task(hostile.to_owned()), Fault::Output(hostile.to_owned())] {
+            assert!(fault.to_string().ends_with(escaped), "{fault}");
+        }
+        let start = PoolError::Start {
+            worker: WorkerId(0),
+            attempts: 3,
+            reason: hostile.to_owned(),
+        };
+        for error in [start, PoolError::Init(hostile.to_owned())] {
+            assert!(error.to_string().ends_with(escaped), "{error}");
+        }
+    }
 }

@@ -19,7 +19,8 @@ pub trait Observer: Send + Sync {
     fn ended(&self, worker: WorkerId, cause: &Cause) -> Vec<String>;
 
     /// The process in `worker`'s place has printed a line to a stream that is [captured](crate::Redirect::Capture):
-    /// without its end, what is not UTF-8 replaced, and beyond 16 KiB only counted. Comes between
+    /// without its end, bytes that are not UTF-8 replaced, and beyond 16 KiB only counted. Text after a carriage return
+    /// replaces the text before it, as on a terminal. Comes between
     /// [`started`](Self::started) and [`ended`](Self::ended), with everything that the process had printed before
     /// its end, however it ended.
     ///

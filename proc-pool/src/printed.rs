@@ -11,6 +11,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError};
+use shm_buffers::Printable;
 
 use crate::core::Incarnation;
 use crate::error::PoolError;
@@ -228,32 +229,46 @@ impl Voices {
             if last.len() == LAST {
                 last.pop_front();
             }
-            last.push_back(text.to_owned());
+            // A person reads them in an error; the observer gets the original.
+            last.push_back(Printable(text).to_string());
             let tell = || self.observer.printed(incarnation.worker, *stream, text);
             let _ = guarded(tell);
         });
     }
 }
 
-/// A line that has not ended yet.
+/// A line that has not ended yet. Text after a carriage return replaces the text before it, as on a terminal: of a
+/// progress bar the newest state is kept.
 #[derive(Debug, Default)]
 struct Line {
     bytes: Vec<u8>,
     /// Bytes beyond those.
     cut: u64,
+    cursor: Cursor,
+}
+
+/// Where the next byte of a line goes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Cursor {
+    #[default]
+    AtEnd,
+    /// After a carriage return, unless the line ends with it.
+    AtStart,
 }
 
 impl Line {
     /// Adds what was read, or nothing at the stream's end, and tells each line that ends with it.
     fn add(&mut self, bytes: &[u8], mut tell: impl FnMut(&str)) {
-        for part in bytes.split_inclusive(|byte| *byte == b'\n') {
-            let ended = part.strip_suffix(b"\n");
-            let part = ended.unwrap_or(part);
-            let kept = part.len().min(MAX_LINE - self.bytes.len());
-            self.bytes.extend_from_slice(&part[..kept]);
-            self.cut += (part.len() - kept) as u64;
-            if ended.is_some() {
-                self.end(&mut tell);
+        for part in bytes.split_inclusive(|byte| matches!(byte, b'\n' | b'\r')) {
+            let (part, end) = match part {
+                [part @ .., end @ (b'\n' | b'\r')] => (part, Some(*end)),
+                part => (part, None),
+            };
+            self.put(part);
+            match end {
+                Some(b'\n') => self.end(&mut tell),
+                Some(_) => self.cursor = Cursor::AtStart,
+                None => {}
             }
         }
         if bytes.is_empty() && !self.bytes.is_empty() {
@@ -261,9 +276,20 @@ impl Line {
         }
     }
 
+    fn put(&mut self, part: &[u8]) {
+        if !part.is_empty() && self.cursor == Cursor::AtStart {
+            self.bytes.clear();
+            self.cut = 0;
+            self.cursor = Cursor::AtEnd;
+        }
+        let kept = part.len().min(MAX_LINE - self.bytes.len());
+        self.bytes.extend_from_slice(&part[..kept]);
+        self.cut += (part.len() - kept) as u64;
+    }
+
     fn end(&mut self, tell: &mut impl FnMut(&str)) {
-        let bytes = self.bytes.strip_suffix(b"\r").unwrap_or(&self.bytes);
-        let text = String::from_utf8_lossy(bytes);
+        self.cursor = Cursor::AtEnd;
+        let text = String::from_utf8_lossy(&self.bytes);
         match std::mem::take(&mut self.cut) {
             0 => tell(&text),
             cut => tell(&format!("{text}… ({cut} bytes more)")),
@@ -293,6 +319,18 @@ mod tests {
         assert_eq!(lines(&[b"a\n", b""]), ["a"]);
         // What has not ended is not told.
         assert_eq!(lines(&[b"a\nb"]), ["a"]);
+    }
+
+    #[test]
+    fn text_after_a_carriage_return_replaces_the_text_before_it() {
+        assert_eq!(
+            lines(&[b"10 %\r20 %\r", b"100 %\r", b"\ndone\n"]),
+            ["100 %", "done"]
+        );
+        assert_eq!(lines(&[b"\r10 %", b"\r20 %\r\r", b""]), ["20 %"]);
+        let mut long = vec![b'x'; MAX_LINE + 7];
+        long.extend_from_slice(b"\rnewest\n");
+        assert_eq!(lines(&[&long]), ["newest"]);
     }
 
     #[test]

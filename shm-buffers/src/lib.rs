@@ -35,6 +35,7 @@ mod mapped;
 mod model;
 #[cfg(not(loom))]
 mod os;
+mod printable;
 mod region;
 #[cfg(not(loom))]
 mod replace;
@@ -69,6 +70,7 @@ pub use model::{
 };
 #[cfg(not(loom))]
 pub use os::descriptors;
+pub use printable::Printable;
 pub use region::Region;
 #[cfg(not(loom))]
 pub use region::RegionHandle;

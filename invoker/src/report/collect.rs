@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use log_bridge::Tally;
 use proc_pool::{Chronicle, Interrupt, Memory, Stats};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -11,7 +12,6 @@ use super::{Latency, Logs, MemoryUse, Model, ProcessCounts, Report, Tasks, Timel
 use crate::error::Error;
 use crate::invoker::{Invoker, Place};
 use crate::journal::Journal;
-use crate::watch::Watch;
 
 /// From when on a report tells, and of whom.
 #[derive(Debug)]
@@ -34,14 +34,17 @@ where
     pub fn report(&self) -> Report {
         let mut report = self.begin_report();
         if let Place::Processes(processes) = &self.place {
-            report.count(&processes.pool.bytes().stats(), &processes.watch);
+            report.count(&processes.pool.bytes().stats(), &processes.watch.tally());
         }
         report.time(&self.journal, &self.since);
         report
     }
 
-    /// Waits for the tasks that were submitted, lets the workers end and tells what everything took. (Dropping an
+    /// Waits for the tasks that were submitted, lets the workers end and returns a report of the whole run. (Dropping an
     /// invoker kills worker processes.)
+    ///
+    /// Workers have five seconds to end, and then the leader's subscriber two to take what they have logged. Later events
+    /// are dropped, and counted in [`Logs`].
     ///
     /// # Errors
     /// When the workers had failed, or the [`trace`](crate::Builder::trace) can't be written.
@@ -58,7 +61,9 @@ where
             Place::Local { pool, .. } => pool.shutdown(),
             Place::Processes(processes) => {
                 let (stats, watch) = processes.end();
-                report.count(&stats?, &watch);
+                // Whether the workers ended well or not: their logs are not lost by that.
+                let logs = watch.finish();
+                report.count(&stats?, &logs);
             }
         }
         report.time(&journal, &since);
@@ -151,7 +156,7 @@ fn memory(workers: impl Iterator<Item = Memory>) -> Option<MemoryUse> {
 
 impl Report {
     /// What happened to processes.
-    fn count(&mut self, stats: &Stats, watch: &Watch) {
+    fn count(&mut self, stats: &Stats, logs: &Tally) {
         self.processes = Some(ProcessCounts {
             spawned: stats.spawned,
             died: stats.deaths,
@@ -161,11 +166,12 @@ impl Report {
             retried: stats.retried,
             recalled: stats.recalled,
         });
-        let logs = watch.tally().total();
+        let logs = logs.total();
         self.logs = Some(Logs {
             emitted: logs.emitted,
             delivered: logs.delivered,
             dropped: logs.dropped,
+            waiting: logs.waiting(),
         });
     }
 

@@ -73,10 +73,16 @@ impl fmt::Display for Report {
             )?;
         }
         if let Some(Logs {
-            delivered, dropped, ..
+            delivered,
+            dropped,
+            waiting,
+            ..
         }) = &self.logs
         {
             write!(f, "\nlogs      {delivered} delivered, {dropped} dropped")?;
+            if *waiting > 0 {
+                write!(f, ", {waiting} waiting")?;
+            }
         }
         split(f, &self.split)
     }
@@ -193,9 +199,10 @@ mod tests {
                 recalled: 5,
             }),
             logs: Some(Logs {
-                emitted: 10,
+                emitted: 15,
                 delivered: 7,
                 dropped: 3,
+                waiting: 5,
             }),
             timeline: Timeline::default(),
         };
@@ -205,7 +212,7 @@ latency   p50 12.0 µs, p90 2.1 ms, p99 500.0 ms, max 1.50 s
 shared    7.0 MiB in anonymous memory, moved in 4.2 ms; workers started in 9.5 ms
 memory    PSS: leader 12.0 MiB, workers 3.0 MiB + 1000 B, together 15.0 MiB; peak RSS of the leader 20.0 MiB
 processes 3 started, 1 died, 0 recycled; tasks: 2 resent, 4 retried, 5 recalled
-logs      7 delivered, 3 dropped
+logs      7 delivered, 3 dropped, 5 waiting
 worker        start    attach      wait   blocked    decode       run    encode     tasks
 0            3.0 ms    1.2 ms  200.0 ms    0.0 µs    1.0 ms  297.0 ms    2.0 ms       670";
         assert_eq!(report.to_string(), expected);

@@ -13,6 +13,7 @@ mod handles;
 mod interrupts;
 #[cfg(target_os = "linux")]
 mod limits;
+mod logs;
 mod mapped;
 mod models;
 mod reports;

@@ -128,11 +128,12 @@ fn bridge(case: &Case, level: LevelFilter, overflow: Overflow) {
 
 fn bridge_with(case: &Case, filter: Filter, overflow: Overflow) {
     let bridge = case.bridge.as_ref().expect("a bridge");
-    WorkerLayer::builder(bridge.producer(), bridge.slots())
+    let guard = WorkerLayer::builder(bridge.producer(), bridge.slots())
         .filter(filter)
         .overflow(overflow)
         .install()
         .expect("the first subscriber");
+    std::mem::forget(guard);
 }
 
 /// The leader's subscriber, for events of its own and for replayed ones.

@@ -303,3 +303,86 @@ fn the_last_records_stay_at_hand() {
     assert_eq!(departed.records[15], "WARN a:b: t: last words text=\"x\"");
     assert_eq!(departed.tally.total().delivered, 41);
 }
+
+#[test]
+fn of_a_field_that_is_recorded_again_and_again_the_newest_value_arrives() {
+    let capture = Capture::default();
+    let Bridge {
+        worker,
+        mut collector,
+    } = bridge(1 << 16, capture.dispatch());
+    with_default(&worker, || {
+        let span = tracing::info_span!(
+            "load",
+            file = "a",
+            step = tracing::field::Empty,
+            done = tracing::field::Empty
+        );
+        span.in_scope(|| {
+            span.record("done", "no");
+            tracing::info!("begins");
+            for step in 0..20_000 {
+                span.record("step", step);
+                if step == 10_000 {
+                    tracing::info!("halfway");
+                }
+            }
+            span.record("done", "yes");
+            tracing::info!("ends");
+        });
+    });
+    collector.drain();
+    let seen = capture.take();
+    let spans = seen.iter().map(|seen| seen.spans[1].as_str());
+    let [begins, halfway, ends] = spans.collect::<Vec<_>>()[..] else {
+        panic!("{seen:?}");
+    };
+    assert!(
+        begins.ends_with("[file str \"a\"] then [done str \"no\"]"),
+        "{begins}"
+    );
+    assert!(halfway.ends_with("then [step i64 10000]"), "{halfway}");
+    assert!(
+        ends.ends_with("then [step i64 19999] then [done str \"yes\"]"),
+        "{ends}"
+    );
+    assert_eq!(
+        ends.matches("[done str \"no\"]").count(),
+        1,
+        "nothing is recorded twice"
+    );
+    assert_eq!(collector.tally().truncated(), 0);
+}
+
+#[test]
+fn last_records_are_one_line_each_without_controls_and_events_keep_the_original() {
+    let capture = Capture::default();
+    let Bridge {
+        worker,
+        mut collector,
+    } = bridge(1 << 16, capture.dispatch());
+    let hostile = "done\r\n\u{1b}]0;title\u{7}INFO forged: \u{202e}txt\u{2028}";
+    with_default(&worker, || {
+        tracing::warn!(target: "t\n", text = ?format_args!("{hostile}"), plain = hostile, "{hostile}");
+    });
+    collector.drain();
+    let departed = collector.remove(3).unwrap();
+    let escaped = r"done\r\n\u{1b}]0;title\u{7}INFO forged: \u{202e}txt\u{2028}";
+    let [line] = &departed.records[..] else {
+        panic!("{:?}", departed.records);
+    };
+    assert!(
+        line.starts_with(&format!("WARN t\\n: {escaped} text={escaped} plain=\"")),
+        "{line}"
+    );
+    assert!(
+        line.chars()
+            .all(|c| !c.is_control() && !"\u{202e}\u{2028}".contains(c)),
+        "{line:?}"
+    );
+    let seen = capture.take();
+    assert!(
+        seen[0].fields.contains(&format!("[message debug {hostile}]")),
+        "{seen:?}"
+    );
+}

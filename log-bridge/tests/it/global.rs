@@ -17,13 +17,18 @@ const WATCHDOG: Duration = Duration::from_secs(60);
 
 /// Runs the named test of this file in a process of its own; `true` in there.
 fn alone(name: &str) -> bool {
+    alone_in("global", name)
+}
+
+/// Runs the named test of the file `module` in a process of its own; `true` in there.
+pub(crate) fn alone_in(module: &str, name: &str) -> bool {
     if std::env::var_os(CHILD).is_some() {
         return true;
     }
     let output = Command::new(std::env::current_exe().unwrap())
         .args([
             "--exact",
-            &format!("global::{name}"),
+            &format!("{module}::{name}"),
             "--nocapture",
             "--test-threads=1",
         ])
@@ -43,10 +48,11 @@ fn install(level: LevelFilter) -> (Capture, Collector) {
     let (producer, consumer) = ring::in_process(1 << 20);
     let slots = Slots::in_process(SLOTS);
     let builder = || WorkerLayer::builder(ring::in_process(1024).0, Slots::in_process(SLOTS));
-    WorkerLayer::builder(producer, slots.clone())
+    let guard = WorkerLayer::builder(producer, slots.clone())
         .filter(Filter::new(level))
         .install()
         .unwrap();
+    std::mem::forget(guard);
     assert!(builder().install().is_err(), "there is a default already");
     let capture = Capture::default();
     let mut collector = Collector::new()
@@ -140,6 +146,31 @@ fn panics_and_ending_threads_are_heard() {
 }
 
 #[test]
+fn a_worker_that_ends_right_after_a_flood_tells_its_summaries_by_its_guard() {
+    if !alone("a_worker_that_ends_right_after_a_flood_tells_its_summaries_by_its_guard") {
+        return;
+    }
+    let (producer, consumer) = ring::in_process(4096);
+    let slots = Slots::in_process(SLOTS);
+    let guard = WorkerLayer::builder(producer, slots.clone())
+        .overflow(log_bridge::Overflow::Batch)
+        .watch_every(Duration::from_secs(3600))
+        .install()
+        .unwrap();
+    (0..1000).for_each(|n| tracing::info!(n, "flood"));
+    drop(guard);
+    // The process ends here; its default subscriber is never dropped.
+    let capture = Capture::default();
+    let mut collector = Collector::new().dispatch(capture.dispatch());
+    collector.add(Source::new(1), consumer, slots).unwrap();
+    let tally = collector.remove(1).unwrap().tally;
+    assert!(tally.total().dropped > 900);
+    assert_eq!(tally.collapsed(), tally.total().dropped);
+    let summary = format!("[repeats u64 {}]", tally.collapsed());
+    assert!(capture.take().iter().any(|seen| seen.fields.contains(&summary)));
+}
+
+#[test]
 fn an_installed_layer_follows_its_leaders_filter() {
     if !alone("an_installed_layer_follows_its_leaders_filter") {
         return;
@@ -205,8 +236,8 @@ fn records_of_log_come_with_their_own_metadata() {
 
 #[cfg(feature = "log")]
 #[test]
-fn too_many_callsites_are_replayed_by_a_stand_in() {
-    if !alone("too_many_callsites_are_replayed_by_a_stand_in") {
+fn too_many_callsites_of_log_are_replayed_as_tracing_log_does() {
+    if !alone("too_many_callsites_of_log_are_replayed_as_tracing_log_does") {
         return;
     }
     let (capture, mut collector) = install(LevelFilter::INFO);
@@ -227,13 +258,12 @@ fn too_many_callsites_are_replayed_by_a_stand_in() {
     let last = &seen[2999];
     assert_eq!(last.level, Level::INFO);
     assert!(last.fields.starts_with("[message debug text]"), "{last:?}");
-    assert!(
-        last.fields.contains("[original.target str \"generated\"]"),
-        "{last:?}"
-    );
-    assert!(
-        last.fields.contains("[original.location str \"some.rs:2999\"]"),
-        "{last:?}"
-    );
+    for field in [
+        "[log.target str \"generated\"]",
+        "[log.file str \"some.rs\"]",
+        "[log.line u64 2999]",
+    ] {
+        assert!(last.fields.contains(field), "{last:?}");
+    }
     assert_eq!(collector.tally().unregistered(), 3000 - 2048);
 }

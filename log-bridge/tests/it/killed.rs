@@ -24,7 +24,7 @@ fn emit_until_killed(handle: &str) -> ! {
     let region = Region::attach(&handle).unwrap();
     let [ring, slots, own] = layout(&mut Layout::new());
     let own = Slots::new(&region, own);
-    WorkerLayer::builder(ring::Producer::new(&region, ring), Slots::new(&region, slots))
+    let _guard = WorkerLayer::builder(ring::Producer::new(&region, ring), Slots::new(&region, slots))
         .filter(Filter::new(LevelFilter::TRACE))
         .install()
         .unwrap();

@@ -68,3 +68,13 @@ fn what_was_read_before_an_error_was_emitted() {
     assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
     assert_eq!(capture.take().len(), 1);
 }
+
+#[test]
+fn of_a_line_that_is_written_again_and_again_the_last_state_counts() {
+    let stdout = Lines::new(Source::new(7), Stdio::Stdout).max_line(16);
+    let (seen, captured) = captured(b"10 %\r20 % of a long line\r30 %\r\nnext\r\n\r40 %\r", stdout);
+    let fields: Vec<_> = seen.iter().map(|seen| seen.fields.as_str()).collect();
+    let expected = ["30 %", "next", "40 %"].map(|line| format!("[message debug {line}]"));
+    assert_eq!(fields, expected);
+    assert_eq!((captured.lines, captured.truncated), (3, 0));
+}
