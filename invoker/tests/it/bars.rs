@@ -158,6 +158,16 @@ fn nested() {
         invoker.finish().expect("it ends well");
     }
     // A thread of a worker is in the worker.
+    fn threaded(_: &(), n: u32) -> u32 {
+        std::thread::spawn(move || n + inner()).join().expect("no panic")
+    }
+    let builder = Invoker::builder(threaded)
+        .model(())
+        .executor(Executor::Processes)
+        .progress("outer");
+    let invoker = builder.build().expect("it builds");
+    assert_eq!(invoker.map(0..20).filter(Result::is_ok).count(), 20);
+    invoker.finish().expect("it ends well");
     let isolated = run_isolated(
         |n: u32| std::thread::spawn(move || n + inner()).join().expect("no panic"),
         1,
@@ -173,10 +183,10 @@ fn an_op_with_an_invoker_of_its_own_draws_nothing() {
         let screen = Screen::of(nested, LONG);
         assert_eq!(screen.status, status(0), "{render}: {screen:?}");
         assert!(!screen.raw.contains("inner"), "{render}: {screen:?}");
-        // Three last lines; of JSON, each in two rows.
+        // A last line of each run.
         assert_eq!(
             screen.raw.matches("20/20 (100 %)").count() + screen.raw.matches("finished").count(),
-            3,
+            4,
             "{render}: {screen:?}"
         );
     }
