@@ -8,11 +8,13 @@
 //! - [`Image::save`], [`Image::open`], [`Image::load_shared`]: images on disk, mapped or loaded; they are safetensors
 //!   files, and those of other programs ([`open_safetensors`], [`open_npy`]) are buffers by name.
 //! - [`Region`], [`ring`] and [`slots`]: memory that several processes write at once, as single-producer rings of
-//!   byte frames and as atomic numbers; [`claims`]: work that was given may be taken back.
+//!   byte frames and as atomic numbers; [`arena`]: blocks that are too large for a ring; [`claims`]: work that was given
+//!   may be taken back.
 //! - Features `ndarray`, `sprs` and `arrow`: arrays with any number of axes, sparse matrices and Arrow arrays over buffers.
 //!
 //! This crate knows nothing of processes, pools, tracing or terminals.
 
+pub mod arena;
 #[cfg(not(loom))]
 mod backing;
 #[cfg(not(loom))]

@@ -74,7 +74,20 @@ impl Region {
     /// As [`SegmentMut::create`](crate::SegmentMut::create).
     pub fn create(backing: &Backing, bytes: usize) -> Result<Self, CreateError> {
         let len = bytes.next_multiple_of(size_of::<u64>());
-        let (store, mapping) = os::create(backing, len)?;
+        Self::sealed(os::create(backing, len)?, len)
+    }
+
+    /// As [`create`](Self::create), for memory of which little is touched, as a rule: where the system needs no reservation
+    /// for it (anonymous memory of Linux), the room for all of it is not asked for.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create).
+    pub fn create_sparse(backing: &Backing, bytes: usize) -> Result<Self, CreateError> {
+        let len = bytes.next_multiple_of(size_of::<u64>());
+        Self::sealed(os::create_sparse(backing, len)?, len)
+    }
+
+    fn sealed((store, mapping): (Store, Mapping), len: usize) -> Result<Self, CreateError> {
         store.seal(Access::ReadWrite).map_err(|source| CreateError::Os {
             step: "seal",
             len,

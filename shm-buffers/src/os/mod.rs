@@ -85,6 +85,22 @@ impl std::fmt::Display for Locator {
 
 /// Makes zeroed memory of `len` bytes (1 at least), mapped for writing, with its space reserved.
 pub(crate) fn create(backing: &Backing, len: usize) -> Result<(Store, Mapping), CreateError> {
+    create_admitted(backing, len, space::admit_new)
+}
+
+/// As [`create`], but anonymous memory, which is not reserved, is made without a look at what is there.
+pub(crate) fn create_sparse(backing: &Backing, len: usize) -> Result<(Store, Mapping), CreateError> {
+    create_admitted(backing, len, |backing, len| match backing {
+        Backing::Anonymous => Ok(()),
+        _ => space::admit_new(backing, len),
+    })
+}
+
+fn create_admitted(
+    backing: &Backing,
+    len: usize,
+    admit: impl Fn(&Backing, usize) -> Result<(), CreateError>,
+) -> Result<(Store, Mapping), CreateError> {
     let len = len.max(1);
     let candidates: &[Backing] = match backing {
         Backing::Auto => &[
@@ -96,7 +112,7 @@ pub(crate) fn create(backing: &Backing, len: usize) -> Result<(Store, Mapping), 
     };
     let mut first = None;
     for candidate in candidates {
-        match space::admit_new(candidate, len).and_then(|()| imp::create(candidate, len)) {
+        match admit(candidate, len).and_then(|()| imp::create(candidate, len)) {
             Ok(made) => return Ok(made),
             // Tell what hinders the best one, unless it does not exist here at all.
             Err(error) => match first {
