@@ -23,7 +23,7 @@ use crate::timing::{Timing, tally};
 use crate::workers::Workers;
 
 /// Shared memory for large tasks of a worker's, and for its large outputs, in bytes.
-const ARENA: usize = 16 << 20;
+const ARENA: usize = 8 << 20;
 /// Bytes of an output, unless the user has another limit.
 const MAX_OUTPUT: u64 = 4 << 30;
 
@@ -351,7 +351,7 @@ mod tests {
         assert_eq!((limits.deadline, limits.retries), (None, 0));
         assert!(lifespan.is_none() && !limits.weighs());
         assert_eq!((sizes.side, sizes.slots), (256 << 10, 0));
-        assert_eq!((sizes.arena, sizes.output), (16 << 20, 4 << 30));
+        assert_eq!((sizes.arena, sizes.output), (8 << 20, 4 << 30));
         assert_eq!(backing, Backing::Auto);
         assert!(launch.environment.inherits() && launch.directory.is_none());
         assert_eq!(

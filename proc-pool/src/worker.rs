@@ -34,7 +34,7 @@ pub(crate) const NOT_STARTED: i32 = 71;
 /// Looks for a task before a worker gives way.
 const LOOKS: u32 = 32;
 /// Memory for a task that is kept for the next one, at most, and for an output.
-const KEEP: usize = 8 << 20;
+const KEEP: usize = 4 << 20;
 
 const INLINE: u8 = Tag::Inline as u8;
 const PIECE: u8 = Tag::Piece as u8;

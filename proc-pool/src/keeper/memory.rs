@@ -45,7 +45,7 @@ fn arena(backing: &Backing, most: usize, limit: Option<u64>, workers: usize) -> 
 mod tests {
     use super::*;
 
-    const MOST: usize = 16 << 20;
+    const MOST: usize = 8 << 20;
 
     #[cfg(target_os = "linux")]
     #[test]

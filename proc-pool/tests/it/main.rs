@@ -16,6 +16,7 @@ mod deaths;
 #[cfg(target_os = "linux")]
 mod environment;
 #[cfg(target_os = "linux")]
+mod forgeries;
 mod forks;
 mod guards;
 mod handles;
