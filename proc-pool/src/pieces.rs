@@ -186,6 +186,19 @@ impl Inbound {
     }
 }
 
+/// Where there is room for a piece.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Found {
+    Block(Block),
+    /// Nowhere until blocks are given back.
+    NoRoom,
+    /// Nowhere. Then no piece was ever sent.
+    NoMemory,
+}
+
+/// Why [`Found::NoMemory`] is a task's error.
+pub(crate) const NO_MEMORY: &str = "no memory to share for large payloads; free some, or raise the limit";
+
 /// Whether the sender has to wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Wish {
@@ -228,9 +241,13 @@ impl Outbound {
         self.writer.count_given_back()
     }
 
-    /// The next block of a payload of which `rest` bytes are left, if there is room.
-    pub(crate) fn find(&self, rest: usize) -> Option<Block> {
-        self.writer.find(rest)
+    /// The next block of a payload of which `rest` bytes are left.
+    pub(crate) fn find(&mut self, rest: usize) -> Found {
+        match self.writer.find(rest) {
+            Some(block) => Found::Block(block),
+            None if self.writer.under_way() == 0 => Found::NoMemory,
+            None => Found::NoRoom,
+        }
     }
 
     /// Writes that block. Its frame is shown afterwards.
@@ -286,7 +303,9 @@ mod tests {
             let mut frames = std::collections::VecDeque::new();
             let received = loop {
                 outbound.collect().expect("an honest count");
-                while let Some(block) = outbound.find(len - at).filter(|_| at < len) {
+                while at < len
+                    && let Found::Block(block) = outbound.find(len - at)
+                {
                     outbound.fill(block, &sent[at..]).expect("it was found");
                     frames.push_back(Piece::new(block, len - at).frame());
                     at += block.len as usize;
@@ -310,7 +329,9 @@ mod tests {
     fn a_wish_is_seen_once() {
         let (mut outbound, mut inbound) = ends(u64::MAX);
         for _ in 0..4 {
-            let block = outbound.find(100).expect("there is room");
+            let Found::Block(block) = outbound.find(100) else {
+                panic!("there is room")
+            };
             outbound.fill(block, &[0; 100]).expect("it was found");
         }
         assert_eq!(outbound.wish(), Wish::Open);

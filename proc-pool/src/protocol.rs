@@ -205,7 +205,7 @@ pub(crate) enum Tag {
     BadOutput = 4,
     /// Nothing: the task was taken back before it began.
     Recalled = 5,
-    /// Nothing: the rest of the task that came in pieces does not come, for it was taken back.
+    /// Text: the rest of the task that came in pieces, which may be all of it, does not come. It was taken back, or this is why.
     Withdrawn = 6,
 }
 

@@ -18,7 +18,7 @@ use crate::os::doorbell::{Ear, Ended, FromLeader};
 use crate::os::introduction::{Invited, ReceiveError, ToLeader};
 use crate::panics::catch_panic;
 use crate::payload::{MAX_INLINE, chain};
-use crate::pieces::{Arrived, Inbound, Outbound, Piece, Wish};
+use crate::pieces::{Arrived, Found, Inbound, NO_MEMORY, Outbound, Piece, Wish};
 use crate::protocol::{Carried, Inherited, MAX_REASON, Map, Note, Spin, Tag, VERSION, Welcome, leader, slot};
 use crate::registry::Registry;
 use crate::service::{CallError, Service, WorkerContext, encode};
@@ -235,7 +235,7 @@ impl Process {
                 },
                 Some(&WITHDRAWN) => {
                     self.pieces_in.forget();
-                    Some(Err("the rest of the task was not sent".to_owned()))
+                    Some(Err(String::from_utf8_lossy(&frame[1..]).into_owned()))
                 }
                 _ => None,
             };
@@ -324,9 +324,16 @@ impl Process {
     fn send_large(&mut self, output: &[u8]) -> Result<(), Ended> {
         let mut rest = output;
         while !rest.is_empty() {
-            let Some(block) = self.pieces_out.find(rest.len()) else {
-                self.wait_for_blocks()?;
-                continue;
+            let block = match self.pieces_out.find(rest.len()) {
+                Found::Block(block) => block,
+                Found::NoRoom => {
+                    self.wait_for_blocks()?;
+                    continue;
+                }
+                Found::NoMemory => {
+                    self.stage(&[&[Tag::BadOutput as u8], NO_MEMORY.as_bytes()])?;
+                    return self.show();
+                }
             };
             if self.pieces_out.fill(block, rest).is_err() {
                 os::exit_now(ORPHANED);

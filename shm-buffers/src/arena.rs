@@ -18,7 +18,7 @@
 //! let mut layout = Layout::new();
 //! let span = layout.arena(1 << 20);
 //! let region = Region::on_heap(layout.bytes());
-//! let (mut writer, reader) = (BlockWriter::new(&region, span), BlockReader::new(&region, span));
+//! let (mut writer, mut reader) = (BlockWriter::new(&region, span), BlockReader::new(&region, span));
 //! let block = writer.find(5).unwrap();
 //! writer.fill(block, b"large").unwrap();
 //! let mut copy = Vec::new();
@@ -90,6 +90,10 @@ pub struct BlockWriter {
     /// Those under way, oldest first: where each begins and where the room behind it begins.
     under_way: VecDeque<(u64, u64)>,
     given_back: u64,
+    /// Bytes from the start that have pages.
+    touched: u64,
+    /// Bytes from the start that are used: all, unless there was no memory for more.
+    limit: u64,
 }
 
 impl BlockWriter {
@@ -104,6 +108,8 @@ impl BlockWriter {
             span,
             under_way: VecDeque::new(),
             given_back: 0,
+            touched: 0,
+            limit: (span.words * WORD) as u64,
         }
     }
 
@@ -117,15 +123,37 @@ impl BlockWriter {
         self.given_back
     }
 
-    /// The longest block.
+    /// The longest block, where there is memory for it.
     pub fn largest(&self) -> usize {
         (self.span.words * WORD / PARTS).clamp(WORD, LARGEST)
     }
 
-    /// Where the next block would be: one of `len` bytes, or the longest if that is shorter. `None` if there is no room now.
-    pub fn find(&self, len: usize) -> Option<Block> {
-        let len = len.min(self.largest()) as u64;
-        let end = (self.span.words * WORD) as u64;
+    /// Where the next block would be: one of `len` bytes, or the longest if that is shorter. `None` if there is no room now,
+    /// or, with nothing under way, no memory at all.
+    ///
+    /// Memory that was not touched before is made here. Where the system has none, the arena ends there.
+    pub fn find(&mut self, len: usize) -> Option<Block> {
+        loop {
+            let block = self.place(len)?;
+            let end = block.offset + block.len;
+            if end <= self.touched {
+                return Some(block);
+            }
+            let words = |bytes: u64| bytes as usize / WORD;
+            let new = words(self.touched)..words(end.next_multiple_of(WORD as u64));
+            match self.region.populate(self.span, new) {
+                Ok(()) => self.touched = end.next_multiple_of(ALIGN),
+                Err(_) => self.limit = self.limit.min(self.touched),
+            }
+        }
+    }
+
+    fn place(&self, len: usize) -> Option<Block> {
+        let end = self.limit;
+        let len = (len.min(self.largest()) as u64).min(end);
+        if len == 0 {
+            return None;
+        }
         let fits = |start: u64, end: u64| end.checked_sub(start).is_some_and(|room| room >= len);
         let block = |offset| Some(Block { offset, len });
         let (Some(&(first, _)), Some(&(last, next))) = (self.under_way.front(), self.under_way.back()) else {
@@ -152,7 +180,7 @@ impl BlockWriter {
     pub fn fill(&mut self, block: Block, bytes: &[u8]) -> Result<(), BlockError> {
         let found = usize::try_from(block.len)
             .ok()
-            .filter(|&len| self.find(len) == Some(block));
+            .filter(|&len| self.place(len) == Some(block));
         let bytes = found.and_then(|len| bytes.get(..len));
         let (Some(bytes), Some(words)) = (bytes, words_of(&self.region, self.span, block)) else {
             return Err(impossible(self.span, block));
@@ -195,6 +223,8 @@ impl BlockWriter {
 pub struct BlockReader {
     region: Region,
     span: Span,
+    /// Bytes from the start that have pages: a peer that names others must not have us touch them unprepared.
+    touched: u64,
 }
 
 impl BlockReader {
@@ -207,6 +237,7 @@ impl BlockReader {
         Self {
             region: region.clone(),
             span,
+            touched: 0,
         }
     }
 
@@ -214,15 +245,20 @@ impl BlockReader {
     ///
     /// # Errors
     /// [`BlockError::Impossible`], [`BlockError::Memory`].
-    pub fn read(&self, block: Block, out: &mut Vec<u8>) -> Result<(), BlockError> {
+    pub fn read(&mut self, block: Block, out: &mut Vec<u8>) -> Result<(), BlockError> {
         let Some(words) = words_of(&self.region, self.span, block) else {
             return Err(impossible(self.span, block));
         };
         // Not more than the arena has.
         let len = block.len as usize;
-        if out.try_reserve(len).is_err() {
-            return Err(BlockError::Memory { len: out.len() + len });
+        let memory = BlockError::Memory { len: out.len() + len };
+        let end = (block.offset + block.len).next_multiple_of(ALIGN);
+        if end > self.touched {
+            let new = self.touched as usize / WORD..(block.offset as usize + len).div_ceil(WORD);
+            self.region.populate(self.span, new).map_err(|_| memory)?;
+            self.touched = end;
         }
+        out.try_reserve(len).map_err(|_| memory)?;
         words::append(words, len, out);
         Ok(())
     }
@@ -269,7 +305,7 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read() {
-        let (mut writer, reader) = arena(1 << 20);
+        let (mut writer, mut reader) = arena(1 << 20);
         for len in [1, 7, 8, 9, 127, 128, 129, 4095, writer.largest()] {
             let block = writer.find(len).expect("nothing is under way");
             let sent = bytes(len as u64, len);
@@ -285,7 +321,7 @@ mod tests {
 
     #[test]
     fn blocks_under_way_never_overlap_and_room_always_comes_back() {
-        let (mut writer, reader) = arena(16 << 10);
+        let (mut writer, mut reader) = arena(16 << 10);
         let mut random = 1u64;
         let mut next = move |below: u64| {
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
@@ -329,7 +365,7 @@ mod tests {
 
     #[test]
     fn impossible_blocks_are_refused_and_leave_nothing() {
-        let (mut writer, reader) = arena(1 << 12);
+        let (mut writer, mut reader) = arena(1 << 12);
         let capacity = 1 << 12;
         let mut copy = b"before".to_vec();
         for (offset, len) in [
@@ -358,6 +394,20 @@ mod tests {
                 &mut copy,
             )
             .expect("all of it");
+    }
+
+    #[test]
+    fn an_arena_without_memory_for_all_of_it_is_smaller() {
+        let (mut writer, _) = arena(1 << 20);
+        let first = writer.find(1000).expect("there is memory");
+        writer.fill(first, &[0; 1000]).expect("it was found");
+        writer.limit = writer.touched;
+        assert_eq!(writer.find(1), None, "a block is under way");
+        writer.given_back(1).expect("it was written");
+        let second = writer.find(1 << 20).expect("there is room");
+        assert_eq!((second.offset, second.len), (0, 1024));
+        writer.limit = 0;
+        assert_eq!(writer.find(1), None, "there is no memory at all");
     }
 
     #[test]
@@ -393,7 +443,7 @@ mod model {
             let region = Region::on_heap(layout.bytes());
             let mut writer = BlockWriter::new(&region, arena);
             let slots = Slots::new(&region, slots);
-            let (reader, theirs) = (BlockReader::new(&region, arena), slots.clone());
+            let (mut reader, theirs) = (BlockReader::new(&region, arena), slots.clone());
             let block = Block { offset: 0, len: 8 };
             writer.fill(block, &[1; 8]).unwrap();
             slots.slot(0).publish(1);

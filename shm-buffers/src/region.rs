@@ -52,6 +52,21 @@ impl Region {
         &self.words()[span.start..span.start + span.words]
     }
 
+    /// Makes the pages of these words of a span.
+    pub(crate) fn populate(&self, span: Span, words: std::ops::Range<usize>) -> std::io::Result<()> {
+        match &*self.0 {
+            Memory::Heap(_) => {
+                let _ = (span, words);
+                Ok(())
+            }
+            #[cfg(not(loom))]
+            Memory::Mapped { mapping, .. } => {
+                let word = size_of::<u64>();
+                mapping.populate((span.start + words.start) * word, words.len() * word)
+            }
+        }
+    }
+
     #[inline]
     fn words(&self) -> &[AtomicU64] {
         match &*self.0 {

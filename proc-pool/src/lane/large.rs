@@ -6,21 +6,30 @@ use super::{Lane, Refused};
 use crate::error::KillReason;
 use crate::jobs::JobKey;
 use crate::payload::Large;
-use crate::pieces::{Piece, Wish};
+use crate::pieces::{Found, NO_MEMORY, Piece, Wish};
 use crate::protocol::Tag;
 
 /// A task of which pieces are still to be sent. It is the last one in the ledger, and no other is sent meanwhile.
 #[derive(Debug)]
 pub(super) struct Outgoing {
-    /// `None` once it was taken back: what is left to send is word of that.
-    large: Option<Large>,
+    /// Otherwise what is left to send is word that it is not.
+    large: Result<Large, Unsent>,
     sent: usize,
+}
+
+/// Why a task is not sent to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unsent {
+    /// It was taken back.
+    Withdrawn,
+    NoMemory,
 }
 
 /// Why no more is sent now.
 enum Pause {
     Room,
     Blocks,
+    Memory,
 }
 
 impl Lane {
@@ -35,7 +44,7 @@ impl Lane {
         self.large += large.len();
         self.left = self.left.saturating_sub(1);
         self.outgoing = Some(Outgoing {
-            large: Some(large.clone()),
+            large: Ok(large.clone()),
             sent: 0,
         });
         self.feed();
@@ -45,7 +54,7 @@ impl Lane {
     /// The task that is being sent was taken back.
     pub(super) fn withdraw_outgoing(&mut self) {
         if let Some(outgoing) = &mut self.outgoing {
-            outgoing.large = None;
+            outgoing.large = Err(Unsent::Withdrawn);
         }
         self.feed();
     }
@@ -71,6 +80,10 @@ impl Lane {
                         continue;
                     }
                 }
+                Ok(Some(Pause::Memory)) => {
+                    outgoing.large = Err(Unsent::NoMemory);
+                    continue;
+                }
                 // Tasks before it are to be answered first.
                 Ok(Some(Pause::Room)) => self.publish(),
                 Err(()) => self.broken = Some(KillReason::Corrupt),
@@ -81,20 +94,32 @@ impl Lane {
     }
 
     fn feed_some(&mut self, outgoing: &mut Outgoing) -> Result<Option<Pause>, ()> {
-        let Some(large) = &outgoing.large else {
-            return match self.tasks.stage(&[Tag::Withdrawn as u8]) {
-                Ok(()) => Ok(None),
-                Err(PushError::Full) => Ok(Some(Pause::Room)),
-                Err(_) => Err(()),
-            };
+        let large = match &outgoing.large {
+            Ok(large) => large,
+            Err(why) => {
+                let reason = match why {
+                    Unsent::Withdrawn => "",
+                    Unsent::NoMemory => NO_MEMORY,
+                };
+                return match self
+                    .tasks
+                    .stage_parts(&[&[Tag::Withdrawn as u8], reason.as_bytes()])
+                {
+                    Ok(()) => Ok(None),
+                    Err(PushError::Full) => Ok(Some(Pause::Room)),
+                    Err(_) => Err(()),
+                };
+            }
         };
         loop {
             let rest = &large.bytes()[outgoing.sent..];
             if rest.is_empty() {
                 return Ok(None);
             }
-            let Some(block) = self.pieces_out.find(rest.len()) else {
-                return Ok(Some(Pause::Blocks));
+            let block = match self.pieces_out.find(rest.len()) {
+                Found::Block(block) => block,
+                Found::NoRoom => return Ok(Some(Pause::Blocks)),
+                Found::NoMemory => return Ok(Some(Pause::Memory)),
             };
             match self.tasks.stage(&Piece::new(block, rest.len()).frame()) {
                 Ok(()) => {}

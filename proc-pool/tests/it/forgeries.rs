@@ -68,7 +68,10 @@ impl Outcomes {
 
     /// Writes a frame, unless the ring is full.
     fn push(&self, frame: &[u8]) -> bool {
-        let (tail, head) = (self.0[0].load(Ordering::Relaxed), self.0[16].load(Ordering::Relaxed));
+        let (tail, head) = (
+            self.0[0].load(Ordering::Relaxed),
+            self.0[16].load(Ordering::Relaxed),
+        );
         let words = 1 + frame.len().div_ceil(8) as u64;
         let capacity = RING as u64 / 8;
         if tail.wrapping_sub(head).saturating_add(words) > capacity {
@@ -171,7 +174,9 @@ fn whatever_a_worker_forges_its_leader_neither_waits_nor_grows() {
     if !is_alone() {
         return Alone::new(&test_name!()).run();
     }
-    let seconds = std::env::var("IT_HOSTILE").ok().and_then(|wish| wish.parse().ok());
+    let seconds = std::env::var("IT_HOSTILE")
+        .ok()
+        .and_then(|wish| wish.parse().ok());
     let seconds: u64 = seconds.unwrap_or(0);
     let _watchdog = watchdog(200 + seconds);
     let end = Instant::now() + Duration::from_secs(seconds);
@@ -190,7 +195,13 @@ fn whatever_a_worker_forges_its_leader_neither_waits_nor_grows() {
     // Large ones among them, which go through the same arenas.
     let len = |n: u64| if n % 7 == 0 { 100_000 } else { 10 };
     let tasks = |round: u64, forgery: Option<Forgery>| {
-        let task = move |n| (n ^ round << 32, forgery.filter(|_| n == 20), vec![n as u8; len(n)]);
+        let task = move |n| {
+            (
+                n ^ round << 32,
+                forgery.filter(|_| n == 20),
+                vec![n as u8; len(n)],
+            )
+        };
         (0..60).map(task)
     };
     assert!(pool.map(tasks(0, None)).all(|result| result.is_ok()));

@@ -17,6 +17,7 @@ mod deaths;
 mod environment;
 #[cfg(target_os = "linux")]
 mod forgeries;
+#[cfg(target_os = "linux")]
 mod forks;
 mod guards;
 mod handles;
