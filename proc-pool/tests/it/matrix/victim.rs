@@ -73,6 +73,17 @@ impl Fault {
     }
 }
 
+impl Fault {
+    /// The same for the arena of tasks (0) or outputs (1).
+    fn lie_in_wait_in_arena(self, which: usize) {
+        match self {
+            // Where it is can't be found out afterwards.
+            Self::Alloc | Self::Emfile | Self::Enospc => self.exhaust(),
+            _ => self.lie_in_wait(arenas()[which].clone()),
+        }
+    }
+}
+
 fn wish() -> Option<(Phase, Fault)> {
     let wish = std::env::var(STRIKE).ok()?;
     let (phase, fault) = wish.split_once('/')?;
@@ -216,14 +227,13 @@ impl Worker for Victim {
         let mut mine = EncodeMine(None);
         if let Some(Strike { phase, fault }) = task.strike {
             let [tasks, outcomes, side] = rings();
-            let [large_tasks, large_outputs] = arenas();
             match phase {
                 Phase::Receive => fault.lie_in_wait(tasks),
-                Phase::ReceiveLarge => fault.lie_in_wait(large_tasks),
+                Phase::ReceiveLarge => fault.lie_in_wait_in_arena(0),
                 Phase::Run => drop(fault.strike()),
                 Phase::Encode => mine = EncodeMine(Some(fault)),
                 Phase::SendSmall => fault.lie_in_wait(outcomes),
-                Phase::SendLarge => fault.lie_in_wait(large_outputs),
+                Phase::SendLarge => fault.lie_in_wait_in_arena(1),
                 Phase::Log if fault == Fault::Panic => {
                     let _ = self.side.stage(&[7; PAGES]);
                     panic!("as asked")
