@@ -39,7 +39,7 @@ impl Draft<'_> {
     pub(crate) fn put(&mut self, bytes: &[u8]) {
         match bytes.len() {
             ..=MAX_INLINE => self.bytes.extend_from_slice(bytes),
-            _ => self.large = Some(Large::new(bytes).map(Box::new)),
+            _ => self.large = Some(Large::copied(bytes).map(Box::new)),
         }
     }
 }
@@ -84,8 +84,12 @@ impl Batch {
         let written = encode(&mut draft);
         let mut large = draft.large;
         if written.is_ok() && large.is_none() && self.bytes.len() - start > MAX_INLINE + 1 {
-            let bytes = &self.bytes[start + 1..];
-            large = Some(Large::new(bytes).map(Box::new));
+            // Of its own, without a copy, if it is alone here.
+            let made = match start {
+                0 => Ok(Large::new(std::mem::take(&mut self.bytes), 1)),
+                _ => Large::copied(&self.bytes[start + 1..]),
+            };
+            large = Some(made.map(Box::new));
         }
         let large = written.and_then(|()| large.transpose());
         let large = large.inspect_err(|_| self.bytes.truncate(start))?;

@@ -22,6 +22,11 @@ use crate::threads::Threads;
 use crate::timing::{Timing, tally};
 use crate::workers::Workers;
 
+/// Shared memory for large tasks of a worker's, and for its large outputs, in bytes.
+const ARENA: usize = 8 << 20;
+/// Bytes of an output, unless the user has another limit.
+const MAX_OUTPUT: u64 = 4 << 30;
+
 /// Sets a pool up.
 #[derive(Clone)]
 pub struct Builder {
@@ -66,6 +71,8 @@ impl Default for Builder {
                 slots: 0,
                 stack: 0,
                 timing: tally::slots(Timing::default()),
+                arena: ARENA,
+                output: MAX_OUTPUT,
             },
             backing: Backing::Auto,
             descriptors: Vec::new(),
@@ -171,6 +178,14 @@ impl Builder {
     /// more for a fifth of a second. It keeps one task from taking the machine's memory, not from taking any.
     pub fn memory_limit(mut self, bytes: u64) -> Self {
         self.limits.memory = Some(bytes);
+        self
+    }
+
+    /// How many bytes an output may have, as it is encoded (default: 4 GiB). One that has more is its task's error,
+    /// [`Fault::Output`](crate::Fault), and its worker goes on. A worker that sends more nevertheless is killed, with
+    /// [`KillReason::Corrupt`](crate::KillReason): no worker makes this process take more memory for an output than that.
+    pub fn max_output(mut self, bytes: u64) -> Self {
+        self.sizes.output = bytes;
         self
     }
 
@@ -339,6 +354,7 @@ mod tests {
         assert_eq!((limits.deadline, limits.retries), (None, 0));
         assert!(lifespan.is_none() && !limits.weighs());
         assert_eq!((sizes.side, sizes.slots), (256 << 10, 0));
+        assert_eq!((sizes.arena, sizes.output), (8 << 20, 4 << 30));
         assert_eq!(backing, Backing::Auto);
         assert!(launch.environment.inherits() && launch.directory.is_none());
         assert_eq!(

@@ -1,42 +1,24 @@
-//! Bytes on their way from an op to who asked for it: [`OutputBuf`] in the worker, [`Bytes`] in the leader.
+//! Bytes on their way from an op to its caller: [`OutputBuf`] in the worker, [`Bytes`] in the leader.
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 
-use shm_buffers::{Segment, SegmentHandle};
-
-use crate::payload::{MAX_INLINE, to_segment};
-
-/// Where a [`Service`](crate::Service) writes its output: a `Vec<u8>` that is used again. What lies in memory already is
-/// better [put](Self::put).
+/// Where a [`Service`](crate::Service) writes its output: a `Vec<u8>` that is used again.
 #[derive(Debug, Default)]
 pub struct OutputBuf {
     bytes: Vec<u8>,
-    large: Option<Result<(Segment, SegmentHandle), String>>,
 }
 
 impl OutputBuf {
-    /// Makes `bytes` the whole output. Large ones are copied once, to where the leader reads them, instead of twice.
+    /// Makes `bytes` the whole output.
     pub fn put(&mut self, bytes: &[u8]) {
         self.clear();
-        match bytes.len() {
-            ..=MAX_INLINE => self.bytes.extend_from_slice(bytes),
-            _ => self.large = Some(to_segment(bytes)),
-        }
+        self.bytes.extend_from_slice(bytes);
     }
 
     /// Forgets everything.
     pub fn clear(&mut self) {
         self.bytes.clear();
-        self.large = None;
-    }
-
-    /// An output that is not to go through the ring, in a segment of its own.
-    pub(crate) fn take_large(&mut self) -> Option<Result<(Segment, SegmentHandle), String>> {
-        match self.large.take() {
-            None if self.bytes.len() > MAX_INLINE => Some(to_segment(&self.bytes)),
-            large => large,
-        }
     }
 }
 
@@ -54,34 +36,25 @@ impl DerefMut for OutputBuf {
     }
 }
 
-/// An output of a [`BytePool`](crate::BytePool). A large one stays in the shared memory that its worker wrote it to; it is
-/// freed with this value, and may outlive the pool.
+/// An output of a [`BytePool`](crate::BytePool), in memory of this process: it may outlive the pool, and no worker can change
+/// it.
 #[derive(Clone)]
-pub struct Bytes(Place);
-
-#[derive(Clone)]
-enum Place {
-    Heap(Vec<u8>),
-    Segment(Segment),
-}
+pub struct Bytes(Vec<u8>);
 
 impl Bytes {
     /// Some of many.
     pub(crate) fn copied(bytes: &[u8]) -> Self {
-        Self(Place::Heap(bytes.to_vec()))
+        Self(bytes.to_vec())
     }
 
-    /// That stay where they are.
-    pub(crate) fn kept(segment: Segment) -> Self {
-        Self(Place::Segment(segment))
+    /// All of them.
+    pub(crate) fn kept(bytes: Vec<u8>) -> Self {
+        Self(bytes)
     }
 
-    /// As a `Vec`; copies a large output.
+    /// As a `Vec`, without a copy.
     pub fn into_vec(self) -> Vec<u8> {
-        match self.0 {
-            Place::Heap(bytes) => bytes,
-            Place::Segment(segment) => segment.to_vec(),
-        }
+        self.0
     }
 }
 
@@ -89,10 +62,7 @@ impl Deref for Bytes {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        match &self.0 {
-            Place::Heap(bytes) => bytes,
-            Place::Segment(segment) => segment,
-        }
+        &self.0
     }
 }
 
@@ -130,25 +100,21 @@ mod tests {
     #[test]
     fn what_is_put_is_the_whole_output() {
         let mut output = OutputBuf::default();
-        for len in [0, 5, MAX_INLINE, MAX_INLINE + 1, 3] {
-            output.clear();
+        for len in [0, 5, 100_000, 3] {
             output.extend_from_slice(b"before");
             let bytes = vec![7; len];
             output.put(&bytes);
-            match output.take_large() {
-                None => assert_eq!(*output, bytes),
-                Some(large) => {
-                    let (segment, _) = large.expect("there is room");
-                    assert!(len > MAX_INLINE && segment[..] == bytes[..] && output.is_empty());
-                    let read = Bytes::kept(segment);
-                    assert_eq!(read, bytes);
-                    assert_eq!(format!("{read:?}"), format!("Bytes({len} of them)"));
-                    assert_eq!(read.into_vec(), bytes);
-                }
-            }
+            assert_eq!(*output, bytes);
         }
-        // What was appended is as good.
-        output.extend_from_slice(&[1; MAX_INLINE]);
-        assert!(output.take_large().is_some_and(|large| large.is_ok()));
+    }
+
+    #[test]
+    fn long_outputs_are_told_by_their_length() {
+        let bytes = Bytes::kept(vec![7; 65]);
+        assert_eq!(format!("{bytes:?}"), "Bytes(65 of them)");
+        assert_eq!(
+            (bytes.clone(), bytes.into_vec()),
+            (Bytes::copied(&[7; 65]), vec![7; 65])
+        );
     }
 }

@@ -21,7 +21,7 @@ use crate::error::{Cause, Fault, KillReason, PoolError, WorkerId};
 use crate::interrupt::Interrupt;
 use crate::jobs::{JobKey, Jobs};
 use crate::keeper::Order;
-use crate::lane::Lane;
+use crate::lane::{Extent, Lane};
 use crate::ledger::Task;
 use crate::limits::Limits;
 use crate::observer::LastWords;
@@ -323,7 +323,7 @@ impl Core {
             && let Some(mut member) = self.members[worker.0 as usize].take()
         {
             // What it had written is still there. If it had broken its ring, that counts as unwritten.
-            self.stats.answered += member.lane.drain(&mut self.jobs) as u64;
+            self.stats.answered += member.lane.drain(&mut self.jobs, Extent::Rest) as u64;
             let (settled, lost) = member.lane.settle();
             // A task that is finished in the moment before its worker is killed leaves it without one.
             let for_task = Cause::Killed {
@@ -476,7 +476,7 @@ impl Core {
             .map(|task| (task.job, task.index))
             .collect();
         for member in self.members.iter_mut().flatten() {
-            self.stats.answered += member.lane.drain(&mut self.jobs) as u64;
+            self.stats.answered += member.lane.drain(&mut self.jobs, Extent::Turn) as u64;
             let (settled, unreachable) = member.lane.settle();
             lost.extend(unreachable);
             lost.extend(settled.in_progress.map(|task| (task.job, task.index)));

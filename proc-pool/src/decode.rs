@@ -1,7 +1,5 @@
 //! [`Decode`]: how what a worker answered becomes an output.
 
-use shm_buffers::Segment;
-
 use crate::bytes::Bytes;
 use crate::codec::Codec;
 use crate::error::Fault;
@@ -12,7 +10,7 @@ use crate::panics::guarded;
 /// of either: what is small is passed in registers then.
 pub(crate) struct Decode<R> {
     slice: fn(&[u8]) -> Result<R, String>,
-    segment: fn(Segment) -> Result<R, String>,
+    large: fn(Vec<u8>) -> Result<R, String>,
 }
 
 impl<R> Clone for Decode<R> {
@@ -27,7 +25,7 @@ impl Decode<Bytes> {
     /// Bytes as they are.
     pub(crate) const BYTES: Self = Self {
         slice: |bytes| Ok(Bytes::copied(bytes)),
-        segment: |segment| Ok(Bytes::kept(segment)),
+        large: |bytes| Ok(Bytes::kept(bytes)),
     };
 }
 
@@ -36,7 +34,7 @@ impl<R> Decode<R> {
     pub(crate) fn by<C: Codec<R>>() -> Self {
         Self {
             slice: |bytes| C::decode(bytes).map_err(|e| e.to_string()),
-            segment: |segment| C::decode(&segment).map_err(|e| e.to_string()),
+            large: |bytes| C::decode(&bytes).map_err(|e| e.to_string()),
         }
     }
 
@@ -45,9 +43,9 @@ impl<R> Decode<R> {
     pub(crate) fn outcome(self, outcome: Outcome, bytes: &[u8]) -> (Result<R, Box<Fault>>, usize) {
         match outcome {
             Outcome::Bytes { start, end } => (caught(|| (self.slice)(&bytes[start..end])), end - start),
-            Outcome::Segment(segment) => {
-                let len = segment.len();
-                (caught(|| (self.segment)(segment)), len)
+            Outcome::Large(bytes) => {
+                let len = bytes.len();
+                (caught(|| (self.large)(bytes)), len)
             }
             Outcome::Fault(fault) => (Err(fault), 0),
         }

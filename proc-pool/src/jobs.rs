@@ -3,8 +3,6 @@
 
 use std::task::Waker;
 
-use shm_buffers::Segment;
-
 use crate::error::Fault;
 
 /// Memory that is kept for the next outputs, at most.
@@ -46,7 +44,7 @@ pub(crate) enum Outcome {
         end: usize,
     },
     /// Its output, too large for a ring.
-    Segment(Segment),
+    Large(Vec<u8>),
     Fault(Box<Fault>),
 }
 

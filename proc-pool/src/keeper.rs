@@ -3,6 +3,7 @@
 //! It lives as long as its pool: Linux ends a worker with the *thread* that started it.
 
 mod inquiry;
+mod memory;
 #[cfg(all(feature = "stacks", target_os = "linux"))]
 mod namer;
 mod process;
@@ -85,6 +86,8 @@ pub(crate) struct Keeper {
     to_self: Sender<Order>,
     processes: Vec<Process>,
     numbers: HashMap<WorkerId, u32>,
+    /// How large the memory is that workers share was found out.
+    shared: bool,
     /// A large `init` in shared memory, for as long as workers may be started.
     init: Option<(shm_buffers::Segment, shm_buffers::SegmentHandle)>,
     /// Reads what workers print, if that is captured.
@@ -129,6 +132,7 @@ impl Keeper {
             to_self,
             processes: Vec::new(),
             numbers: HashMap::new(),
+            shared: false,
             init,
             reader,
             namer: Namer::default(),
@@ -272,9 +276,7 @@ impl Keeper {
             if process.killed.is_none() {
                 process.killed = Some(reason);
                 if reason == KillReason::Deadline
-                    && process
-                        .inquiry
-                        .begin(process.pid, &process.region, self.plan.sizes)
+                    && process.inquiry.begin(process.pid, &process.region, process.sizes)
                 {
                     // As soon as it has answered.
                     continue;

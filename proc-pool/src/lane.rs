@@ -1,6 +1,7 @@
 //! A lane: the leader's side of one worker process.
 
 mod drain;
+mod large;
 mod lifespan;
 mod load;
 mod patience;
@@ -11,6 +12,7 @@ use std::sync::atomic::{Ordering, fence};
 use std::time::Instant;
 
 use shm_buffers::Region;
+use shm_buffers::arena::{BlockReader, BlockWriter};
 use shm_buffers::claims::Giver;
 use shm_buffers::ring::{Arm, Bell, Consumer, Producer, PushError};
 use shm_buffers::slots::Slots;
@@ -22,9 +24,12 @@ use crate::ledger::{Kept, Ledger, Task};
 use crate::os::doorbell::{Doorbell, ToWorker};
 use crate::os::introduction::Liveness;
 use crate::payload::{Large, Payload};
-use crate::protocol::{Map, leader, slot};
+use crate::pieces::{Inbound, Outbound};
+use crate::protocol::{Sizes, leader, slot};
 use crate::window::Window;
 
+pub(crate) use drain::Extent;
+use large::Outgoing;
 pub(crate) use stall::Stalled;
 
 /// Bytes of large tasks that wait at a worker, beyond the one it runs, at most.
@@ -36,8 +41,13 @@ pub(crate) struct Lane {
     worker: WorkerId,
     tasks: Producer,
     outcomes: Consumer,
+    /// Pieces of tasks.
+    pieces_out: Outbound,
+    /// Pieces of outputs.
+    pieces_in: Inbound,
+    /// The task that is being sent.
+    outgoing: Option<Outgoing>,
     control: Slots,
-    leader: Slots,
     claims: Giver,
     /// `None` once the worker was told to end.
     doorbell: Option<Doorbell>,
@@ -52,7 +62,8 @@ pub(crate) struct Lane {
     full: bool,
     /// Why the worker has to end: nothing it says is of interest any more.
     broken: Option<KillReason>,
-    /// It has tasks and does not begin: since then, with so many tasks answered, after so many rescues.
+    /// It has tasks and does not begin: since then, with so many tasks answered and pieces taken, after so many
+    /// rescues.
     idle: Option<(Instant, u64, u32)>,
     /// The task in progress, by the number of those answered before, as seen since then.
     running: Option<(u64, Instant)>,
@@ -60,7 +71,7 @@ pub(crate) struct Lane {
     stall: Option<(u64, Instant)>,
     /// Tasks that the worker gave back unbegun.
     returned: Vec<Task<Large>>,
-    /// Answered with an output that ended with the worker's process.
+    /// Answered with what no correct worker writes.
     lost: Vec<(JobKey, u64)>,
     window: Window,
     /// What the worker had told of its time when we last looked: (ns, tasks).
@@ -114,10 +125,11 @@ impl Lane {
     pub(crate) fn new(
         worker: WorkerId,
         region: &Region,
-        map: Map,
+        sizes: Sizes,
         to_worker: ToWorker,
         liveness: Liveness,
     ) -> Self {
+        let map = sizes.map();
         let control = Slots::new(region, map.control);
         let leader = Slots::new(region, map.leader);
         let doorbell = Doorbell::new(leader.part(leader::DOORBELL), to_worker);
@@ -125,12 +137,23 @@ impl Lane {
             worker,
             tasks: Producer::new(region, map.tasks),
             outcomes: Consumer::new(region, map.outcomes),
+            pieces_out: Outbound::new(
+                BlockWriter::new(region, map.large_tasks),
+                control.part(slot::TAKEN..slot::TAKEN + 1),
+                leader.part(leader::WANTED..leader::WANTED + 1),
+            ),
+            pieces_in: Inbound::new(
+                BlockReader::new(region, map.large_outputs),
+                leader.part(leader::TAKEN..leader::TAKEN + 1),
+                control.part(slot::WANTED..slot::WANTED + 1),
+                sizes.output,
+            ),
+            outgoing: None,
             claims: Giver::new(
                 control.part(slot::STARTED..slot::STARTED + 1),
                 leader.part(leader::RECALLED..leader::RECALLED + 1),
             ),
             control,
-            leader,
             doorbell: Some(doorbell),
             _liveness: liveness,
             ledger: Ledger::default(),
@@ -183,6 +206,7 @@ impl Lane {
         // Behind a task that has cost workers, nobody has to wait and see; what was taken back is not to come back.
         let closed = self.full
             || self.broken.is_some()
+            || self.is_sending()
             || self.ledger.ends_with_suspect()
             || self.ledger.has_recalled();
         if closed || (self.large > LARGE && outstanding > 1) {
@@ -206,19 +230,16 @@ impl Lane {
     /// Sends one task, to be shown to the worker by [`publish`](Self::publish).
     #[inline]
     pub(crate) fn send(&mut self, job: JobKey, index: u64, payload: Payload<'_>) -> Result<(), Refused> {
+        if self.is_sending() {
+            return Err(Refused::Full);
+        }
         let frame = match payload {
             Payload::Inline(frame) => frame,
-            Payload::Large(large) => &large.frame,
+            Payload::Large(large) => return self.send_large(job, index, large),
         };
         let staged = self.tasks.stage(frame);
         staged.map_err(|e| self.refused(e, 0))?;
-        match payload {
-            Payload::Inline(frame) => self.ledger.sent(job, index, frame),
-            Payload::Large(large) => {
-                self.large += large.len();
-                self.ledger.sent_large(job, index, large.clone());
-            }
-        }
+        self.ledger.sent(job, index, frame);
         self.left = self.left.saturating_sub(1);
         Ok(())
     }

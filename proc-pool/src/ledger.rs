@@ -171,6 +171,11 @@ impl<K> Ledger<K> {
         self.sent.back().is_some_and(|last| last.deaths > 0)
     }
 
+    /// Whether the task that was sent last was taken back.
+    pub(crate) fn ends_with_recalled(&self) -> bool {
+        self.sent.back().is_some_and(|last| last.job == JobKey::NOBODY)
+    }
+
     /// Tasks that the worker is to run.
     pub(crate) fn live(&self) -> usize {
         self.sent.len() - self.recalled

@@ -65,6 +65,7 @@ mod op;
 mod os;
 mod panics;
 mod payload;
+mod pieces;
 mod pool;
 mod printed;
 mod protocol;

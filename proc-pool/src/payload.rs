@@ -1,22 +1,21 @@
-//! Payloads: small ones travel through a ring, large ones in a segment of their own.
+//! Payloads: small ones travel through a ring, large ones in [pieces](crate::pieces).
+
+use std::sync::Arc;
 
 use shm_buffers::{Backing, Segment, SegmentHandle, SegmentMut};
 
-use crate::protocol::Tag;
-use crate::service::encode;
-
-/// A payload of more bytes than this gets a segment of its own.
+/// A payload of more bytes than this travels in pieces.
 pub(crate) const MAX_INLINE: usize = 32 << 10;
 
-/// A payload in a segment of its own; cheap to clone. The segment lives as long as any clone.
+/// A task that travels in pieces, in memory of the leader's own until it is answered, so that it can be sent again. Cheap
+/// to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Large {
-    segment: Segment,
-    /// Its tag and handle: what goes through the ring.
-    pub(crate) frame: Vec<u8>,
+    bytes: Arc<Vec<u8>>,
+    start: usize,
 }
 
-/// A payload on its way into a ring: a frame of tag and bytes, or what leads to the bytes.
+/// A payload on its way to a worker: a frame of tag and bytes, or the bytes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Payload<'a> {
     Inline(&'a [u8]),
@@ -24,17 +23,29 @@ pub(crate) enum Payload<'a> {
 }
 
 impl Large {
-    /// Copies `bytes` into a new segment.
-    pub(crate) fn new(bytes: &[u8]) -> Result<Self, String> {
-        let (segment, handle) = to_segment(bytes)?;
-        let mut frame = vec![Tag::Segment as u8];
-        encode(&handle, &mut frame).map_err(|e| e.to_string())?;
-        Ok(Self { segment, frame })
+    /// All but the first `start` of `bytes`.
+    pub(crate) fn new(bytes: Vec<u8>, start: usize) -> Self {
+        let start = start.min(bytes.len());
+        let bytes = Arc::new(bytes);
+        Self { bytes, start }
+    }
+
+    /// A copy of `bytes`, where there is memory for it.
+    pub(crate) fn copied(bytes: &[u8]) -> Result<Self, String> {
+        let mut copy = Vec::new();
+        copy.try_reserve_exact(bytes.len())
+            .map_err(|e| format!("no memory for a task of {} bytes: {e}", bytes.len()))?;
+        copy.extend_from_slice(bytes);
+        Ok(Self::new(copy, 0))
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes[self.start..]
     }
 
     /// Bytes of the payload.
     pub(crate) fn len(&self) -> usize {
-        self.segment.len()
+        self.bytes.len() - self.start
     }
 }
 

@@ -81,7 +81,7 @@ pub(crate) enum Spin {
     Never,
 }
 
-/// A payload: by value, or in a segment of its own when it is large.
+/// An initial value: in the introduction, or in a segment of the leader's when it is large.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Carried {
     Inline(Vec<u8>),
@@ -98,6 +98,10 @@ pub(crate) struct Sizes {
     pub(crate) stack: usize,
     /// For where its time goes.
     pub(crate) timing: usize,
+    /// For pieces, in each direction.
+    pub(crate) arena: usize,
+    /// Bytes of an output, at most.
+    pub(crate) output: u64,
 }
 
 /// Where everything is in that memory.
@@ -117,6 +121,10 @@ pub(crate) struct Map {
     pub(crate) stack: Span,
     /// Written by the worker, as its [`Tally`](crate::timing::tally::Tally).
     pub(crate) timing: Span,
+    /// Pieces of tasks, written by the leader.
+    pub(crate) large_tasks: Span,
+    /// Pieces of outputs, written by the worker.
+    pub(crate) large_outputs: Span,
     pub(crate) bytes: usize,
 }
 
@@ -131,18 +139,24 @@ pub(crate) mod slot {
     pub(crate) const BELLS: usize = 3;
     /// When the task in progress began, at most: [`now_ns`](crate::os::now_ns) as last read before it.
     pub(crate) const SINCE_NS: usize = 4;
-    pub(crate) const COUNT: usize = 5;
+    /// Pieces of tasks that the worker has copied.
+    pub(crate) const TAKEN: usize = 5;
+    /// The number of pieces of outputs that it waits for the leader to copy.
+    pub(crate) const WANTED: usize = 6;
+    pub(crate) const COUNT: usize = 7;
 }
 
 /// The leader's control slots.
 pub(crate) mod leader {
-    /// Large outputs that it has attached.
+    /// Pieces of outputs that it has copied.
     pub(crate) const TAKEN: usize = 0;
     /// Tasks that it takes back, as its `Giver` says.
     pub(crate) const RECALLED: usize = 1;
     /// The [doorbell](crate::os::doorbell)'s.
     pub(crate) const DOORBELL: std::ops::Range<usize> = 2..4;
-    pub(crate) const COUNT: usize = 4;
+    /// The number of pieces of tasks that it waits for the worker to copy.
+    pub(crate) const WANTED: usize = 4;
+    pub(crate) const COUNT: usize = 5;
 }
 
 impl Sizes {
@@ -156,6 +170,9 @@ impl Sizes {
         let slots = layout.slots(self.slots);
         let stack = layout.slots(self.stack);
         let timing = layout.slots(self.timing);
+        // Last: of these, the first pages are touched at most.
+        let large_tasks = layout.arena(self.arena);
+        let large_outputs = layout.arena(self.arena);
         Map {
             tasks,
             outcomes,
@@ -165,6 +182,8 @@ impl Sizes {
             slots,
             stack,
             timing,
+            large_tasks,
+            large_outputs,
             bytes: layout.bytes(),
         }
     }
@@ -176,8 +195,8 @@ impl Sizes {
 pub(crate) enum Tag {
     /// The bytes themselves.
     Inline = 0,
-    /// A [`SegmentHandle`].
-    Segment = 1,
+    /// A [piece](crate::pieces) of the bytes.
+    Piece = 1,
     /// A [`Panic`](crate::Panic).
     Panicked = 2,
     /// Text: the worker could not decode the task.
@@ -186,17 +205,20 @@ pub(crate) enum Tag {
     BadOutput = 4,
     /// Nothing: the task was taken back before it began.
     Recalled = 5,
+    /// Text: the rest of the task that came in pieces, which may be all of it, does not come. It was taken back, or this is why.
+    Withdrawn = 6,
 }
 
 impl Tag {
     pub(crate) fn of(byte: u8) -> Option<Self> {
         [
             Self::Inline,
-            Self::Segment,
+            Self::Piece,
             Self::Panicked,
             Self::BadTask,
             Self::BadOutput,
             Self::Recalled,
+            Self::Withdrawn,
         ]
         .into_iter()
         .find(|tag| *tag as u8 == byte)

@@ -3,10 +3,11 @@
 use std::ops::ControlFlow;
 use std::sync::atomic::{Ordering, fence};
 
+use shm_buffers::arena::{BlockReader, BlockWriter};
 use shm_buffers::claims::{Begin, Taker};
 use shm_buffers::ring::{Arm, Bell, Consumer, Producer, PushError};
 use shm_buffers::slots::Slots;
-use shm_buffers::{Region, Segment, SegmentHandle};
+use shm_buffers::{Region, Segment};
 
 use crate::bytes::OutputBuf;
 use crate::clock::Clock;
@@ -17,9 +18,10 @@ use crate::os::doorbell::{Ear, Ended, FromLeader};
 use crate::os::introduction::{Invited, ReceiveError, ToLeader};
 use crate::panics::catch_panic;
 use crate::payload::{MAX_INLINE, chain};
+use crate::pieces::{Arrived, Found, Inbound, NO_MEMORY, Outbound, Piece, Wish};
 use crate::protocol::{Carried, Inherited, MAX_REASON, Map, Note, Spin, Tag, VERSION, Welcome, leader, slot};
 use crate::registry::Registry;
-use crate::service::{CallError, Service, WorkerContext, decode, encode};
+use crate::service::{CallError, Service, WorkerContext, encode};
 use crate::spin::Spinner;
 use crate::timing::Laps;
 use crate::timing::tally::Tally;
@@ -31,8 +33,12 @@ pub(crate) const NOT_STARTED: i32 = 71;
 
 /// Looks for a task before a worker gives way.
 const LOOKS: u32 = 32;
-/// Memory for outputs that is kept between tasks, at most.
-const KEEP: usize = 1 << 20;
+/// Memory for a task that is kept for the next one, at most, and for an output.
+const KEEP: usize = 4 << 20;
+
+const INLINE: u8 = Tag::Inline as u8;
+const PIECE: u8 = Tag::Piece as u8;
+const WITHDRAWN: u8 = Tag::Withdrawn as u8;
 
 /// A worker that knows its leader, for the entry point.
 pub(crate) struct Bootstrap {
@@ -157,17 +163,18 @@ fn with_carried<R>(
 struct Process {
     tasks: Consumer,
     outcomes: Producer,
+    /// Pieces of tasks.
+    pieces_in: Inbound,
+    /// Pieces of outputs.
+    pieces_out: Outbound,
     control: Slots,
-    leader: Slots,
     claims: Taker,
     ear: Ear,
     to_leader: ToLeader,
     /// Where it may look on before it sleeps.
     spinner: Option<Spinner>,
-    /// A large output that the leader may not have attached yet.
-    output: Option<Segment>,
-    /// Large outputs made.
-    outputs: u64,
+    /// Bytes of an output, at most.
+    most: u64,
     clock: Clock,
 }
 
@@ -184,21 +191,30 @@ impl Process {
             ),
             clock: Clock::new(control.clone(), tally),
             ear: Ear::new(leader.part(leader::DOORBELL), bootstrap.from_leader),
+            pieces_in: Inbound::new(
+                BlockReader::new(region, map.large_tasks),
+                control.part(slot::TAKEN..slot::TAKEN + 1),
+                leader.part(leader::WANTED..leader::WANTED + 1),
+                u64::MAX,
+            ),
+            pieces_out: Outbound::new(
+                BlockWriter::new(region, map.large_outputs),
+                leader.part(leader::TAKEN..leader::TAKEN + 1),
+                control.part(slot::WANTED..slot::WANTED + 1),
+            ),
+            most: bootstrap.welcome.sizes.output,
             control,
-            leader,
             to_leader: bootstrap.to_leader,
             spinner: (bootstrap.welcome.spin == Spin::Briefly).then(Spinner::default),
-            output: None,
-            outputs: 0,
         }
     }
 
     fn run(&mut self, mut service: impl Service) {
-        let mut task = Vec::new();
+        let mut frame = Vec::new();
         let mut output = OutputBuf::default();
         loop {
-            task.clear();
-            match self.tasks.pop(&mut task) {
+            frame.clear();
+            match self.tasks.pop(&mut frame) {
                 Ok(Some(_)) => {}
                 Ok(None) => {
                     self.clock.stop();
@@ -210,6 +226,19 @@ impl Process {
                 // Our own leader's memory is broken: nothing sensible can follow.
                 Err(_) => os::exit_now(ORPHANED),
             }
+            let large = match frame.first() {
+                Some(&PIECE) => match self.take_piece(&frame[1..]) {
+                    Ok(Arrived::Part) => continue,
+                    Ok(Arrived::Whole(bytes)) => Some(Ok(bytes)),
+                    Ok(Arrived::Lost(reason)) => Some(Err(reason)),
+                    Err(Ended) => return,
+                },
+                Some(&WITHDRAWN) => {
+                    self.pieces_in.forget();
+                    Some(Err(String::from_utf8_lossy(&frame[1..]).into_owned()))
+                }
+                _ => None,
+            };
             self.clock.start();
             output.clear();
             // What the op does stays behind that: should it kill us, the leader knows.
@@ -219,9 +248,13 @@ impl Process {
                 }
                 continue;
             }
+            let task = match &large {
+                None => inline(&frame),
+                Some(large) => large.as_deref().map_err(Clone::clone),
+            };
             let mut laps = Laps::default();
             let sampling = self.clock.is_sampling();
-            let tag = call(&mut service, &task, &mut output, sampling.then_some(&mut laps));
+            let tag = call(&mut service, task, &mut output, sampling.then_some(&mut laps));
             if self.send(tag, &mut output).is_err() {
                 return;
             }
@@ -229,63 +262,87 @@ impl Process {
                 false => self.clock.task_done(),
                 true => self.clock.sample_done(laps),
             }
-            if self.output.is_some() {
+            if output.capacity() > KEEP {
+                output.clear();
                 output.shrink_to(KEEP);
-                if self.hand_over().is_err() {
-                    return;
-                }
+            }
+            if let Some(Ok(bytes)) = large {
+                self.pieces_in.reuse(bytes, KEEP);
             }
         }
+    }
+
+    /// Takes a piece of a task, and rings if the leader waits for that.
+    fn take_piece(&mut self, payload: &[u8]) -> Result<Arrived, Ended> {
+        let Ok(arrived) = self.pieces_in.take(payload) else {
+            os::exit_now(ORPHANED)
+        };
+        if self.pieces_in.is_awaited() {
+            self.ring()?;
+        }
+        Ok(arrived)
     }
 
     fn send(&mut self, mut tag: Tag, output: &mut OutputBuf) -> Result<(), Ended> {
-        if tag == Tag::Inline
-            && let Some(large) = output.take_large()
-        {
-            let made = large.and_then(|(segment, handle)| {
-                output.clear();
-                encode(&handle, output).map_err(|e| e.to_string())?;
-                Ok(segment)
-            });
-            match made {
-                Ok(segment) => {
-                    tag = Tag::Segment;
-                    self.output = Some(segment);
-                    self.outputs += 1;
-                }
-                Err(reason) => {
-                    tag = Tag::BadOutput;
-                    output.clear();
-                    output.extend_from_slice(reason.as_bytes());
-                }
-            }
+        if tag == Tag::Inline && output.len() as u64 > self.most {
+            tag = Tag::BadOutput;
+            let (len, most) = (output.len(), self.most);
+            let reason = format!(
+                "output of {len} bytes exceeds the limit of {most} bytes; raise `Builder::max_output`"
+            );
+            output.put(reason.as_bytes());
+        }
+        if tag == Tag::Inline && output.len() > MAX_INLINE {
+            return self.send_large(output);
         }
         // Of texts, the beginning is enough.
         output.truncate(MAX_INLINE);
+        self.stage(&[&[tag as u8], output])?;
+        self.show()
+    }
+
+    /// Writes a frame, once there is room for it.
+    fn stage(&mut self, parts: &[&[u8]]) -> Result<(), Ended> {
         loop {
-            match self.outcomes.stage_parts(&[&[tag as u8], output]) {
-                Ok(()) => break,
-                Err(PushError::Full) => self.wait_for_room(output.len() + 1)?,
+            match self.outcomes.stage_parts(parts) {
+                Ok(()) => return Ok(()),
+                Err(PushError::Full) => self.wait_for_room(parts.iter().map(|part| part.len()).sum())?,
                 Err(_) => os::exit_now(ORPHANED),
             }
         }
-        // A large output is always told: we wait for the leader then.
-        if self.outcomes.publish() == Bell::Ring || tag == Tag::Segment {
-            self.ring()?;
-        }
-        Ok(())
     }
 
-    /// Waits until the leader has the large output: ours would go with us, should the next task kill us.
-    fn hand_over(&mut self) -> Result<(), Ended> {
-        self.clock.stop();
-        loop {
-            if self.leader.slot(leader::TAKEN).get() >= self.outputs {
-                self.output = None;
-                return Ok(());
-            }
-            self.hear()?;
+    /// Shows what was staged.
+    fn show(&mut self) -> Result<(), Ended> {
+        match self.outcomes.publish() {
+            Bell::Ring => self.ring(),
+            Bell::Silent => Ok(()),
         }
+    }
+
+    /// Sends an output in pieces. Each is the leader's from when it is shown, whatever becomes of this process.
+    fn send_large(&mut self, output: &[u8]) -> Result<(), Ended> {
+        let mut rest = output;
+        while !rest.is_empty() {
+            let block = match self.pieces_out.find(rest.len()) {
+                Found::Block(block) => block,
+                Found::NoRoom => {
+                    self.wait_for_blocks()?;
+                    continue;
+                }
+                Found::NoMemory => {
+                    self.stage(&[&[Tag::BadOutput as u8], NO_MEMORY.as_bytes()])?;
+                    return self.show();
+                }
+            };
+            if self.pieces_out.fill(block, rest).is_err() {
+                os::exit_now(ORPHANED);
+            }
+            self.stage(&[&Piece::new(block, rest.len()).frame()])?;
+            self.show()?;
+            rest = &rest[block.len as usize..];
+        }
+        Ok(())
     }
 
     fn ring(&self) -> Result<(), Ended> {
@@ -330,6 +387,23 @@ impl Process {
         }
     }
 
+    /// Waits until the leader has taken pieces.
+    fn wait_for_blocks(&mut self) -> Result<(), Ended> {
+        let before = self.pieces_out.count_given_back();
+        if self.pieces_out.collect().is_err() {
+            os::exit_now(ORPHANED);
+        }
+        if self.pieces_out.count_given_back() != before || self.pieces_out.wish() == Wish::Granted {
+            return Ok(());
+        }
+        // It may wait for more frames than there is room for.
+        self.ring()?;
+        let begun = os::now_ns();
+        self.hear()?;
+        self.clock.excuse(begun);
+        Ok(())
+    }
+
     /// Sleeps until the leader rings. It may ring for another reason than the one waited for.
     fn hear(&mut self) -> Result<(), Ended> {
         let bells = self.ear.hear()?;
@@ -343,22 +417,24 @@ impl Process {
     }
 }
 
-fn call(service: &mut impl Service, task: &[u8], output: &mut OutputBuf, laps: Option<&mut Laps>) -> Tag {
-    let serve = |bytes: &[u8], output: &mut OutputBuf| match laps {
-        None => service.call(bytes, output),
-        Some(laps) => service.call_timed(bytes, output, laps),
-    };
-    let called = catch_panic(|| match task.split_first() {
-        Some((&tag, bytes)) => match Tag::of(tag) {
-            Some(Tag::Inline) => serve(bytes, output),
-            Some(Tag::Segment) => {
-                let handle: SegmentHandle = decode(bytes).map_err(|e| CallError::Task(e.to_string()))?;
-                let segment = Segment::attach(&handle).map_err(|e| CallError::Task(chain(&e)))?;
-                serve(&segment, output)
-            }
-            _ => Err(CallError::Task(format!("unknown tag {tag}"))),
-        },
-        None => Err(CallError::Task("empty frame".to_owned())),
+/// The bytes of a task that is a frame.
+fn inline(frame: &[u8]) -> Result<&[u8], String> {
+    match frame.split_first() {
+        Some((&INLINE, bytes)) => Ok(bytes),
+        Some((tag, _)) => Err(format!("unknown tag {tag}")),
+        None => Err("empty frame".to_owned()),
+    }
+}
+
+fn call(
+    service: &mut impl Service,
+    task: Result<&[u8], String>,
+    output: &mut OutputBuf,
+    laps: Option<&mut Laps>,
+) -> Tag {
+    let called = catch_panic(|| match (task.map_err(CallError::Task)?, laps) {
+        (bytes, None) => service.call(bytes, output),
+        (bytes, Some(laps)) => service.call_timed(bytes, output, laps),
     });
     let (tag, text) = match called {
         Ok(Ok(())) => return Tag::Inline,

@@ -43,6 +43,11 @@ impl Layout {
         self.take(ring::words_for(capacity))
     }
 
+    /// An [arena](crate::arena) of `bytes` bytes, rounded up to whole words.
+    pub fn arena(&mut self, bytes: usize) -> Span {
+        self.take(bytes.div_ceil(size_of::<u64>()))
+    }
+
     /// `count` slots.
     pub fn slots(&mut self, count: usize) -> Span {
         self.take(count)

@@ -9,12 +9,14 @@
 //!   ([`load_safetensors`], [`load_npy`]) are buffers by name. To load copies a file into a segment; to open
 //!   ([`Image::open`], [`open_safetensors`], [`open_npy`]) is `unsafe` and maps it: no process may change the file then.
 //! - [`Region`], [`ring`] and [`slots`]: memory that several processes write at once, as single-producer rings of
-//!   byte frames and as atomic numbers; [`claims`]: work that was given may be taken back.
+//!   byte frames and as atomic numbers; [`arena`]: blocks that are too large for a ring; [`claims`]: work that was given
+//!   may be taken back.
 //! - [`limits`] and [`Room`]: what memory limits leave, and the other limits that segments meet.
 //! - Features `ndarray`, `sprs` and `arrow`: arrays with any number of axes, sparse matrices and Arrow arrays over buffers.
 //!
 //! This crate knows nothing of processes, pools, tracing or terminals.
 
+pub mod arena;
 #[cfg(not(loom))]
 mod backing;
 #[cfg(not(loom))]

@@ -52,6 +52,21 @@ impl Region {
         &self.words()[span.start..span.start + span.words]
     }
 
+    /// Makes the pages of these words of a span.
+    pub(crate) fn populate(&self, span: Span, words: std::ops::Range<usize>) -> std::io::Result<()> {
+        match &*self.0 {
+            Memory::Heap(_) => {
+                let _ = (span, words);
+                Ok(())
+            }
+            #[cfg(not(loom))]
+            Memory::Mapped { mapping, .. } => {
+                let word = size_of::<u64>();
+                mapping.populate((span.start + words.start) * word, words.len() * word)
+            }
+        }
+    }
+
     #[inline]
     fn words(&self) -> &[AtomicU64] {
         match &*self.0 {
@@ -74,7 +89,20 @@ impl Region {
     /// As [`SegmentMut::create`](crate::SegmentMut::create).
     pub fn create(backing: &Backing, bytes: usize) -> Result<Self, CreateError> {
         let len = bytes.next_multiple_of(size_of::<u64>());
-        let (store, mapping) = os::create(backing, len, None)?;
+        Self::sealed(os::create(backing, len, None)?, len)
+    }
+
+    /// As [`create`](Self::create), for memory of which little is touched, as a rule: where the system needs no reservation
+    /// for it (anonymous memory of Linux), the room for all of it is not asked for.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create).
+    pub fn create_sparse(backing: &Backing, bytes: usize) -> Result<Self, CreateError> {
+        let len = bytes.next_multiple_of(size_of::<u64>());
+        Self::sealed(os::create_sparse(backing, len)?, len)
+    }
+
+    fn sealed((store, mapping): (Store, Mapping), len: usize) -> Result<Self, CreateError> {
         store.seal(Access::ReadWrite).map_err(|source| CreateError::Os {
             step: "seal",
             len,

@@ -32,7 +32,7 @@
 
 mod frame;
 mod shared;
-mod words;
+pub(crate) mod words;
 
 pub(crate) use shared::words_for;
 

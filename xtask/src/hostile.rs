@@ -40,6 +40,11 @@ const PEERS: &[Peer] = &[
     },
     Peer {
         package: "proc-pool",
+        test: "forgeries::",
+        parts: 3,
+    },
+    Peer {
+        package: "proc-pool",
         test: "introductions::",
         parts: 0,
     },

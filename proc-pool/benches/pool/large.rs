@@ -32,6 +32,65 @@ impl Service for Echo {
     }
 }
 
+/// Gives back the beginning of a buffer, as long as the task says.
+struct Wide(Vec<u8>);
+
+impl Service for Wide {
+    fn start(_: &mut WorkerContext, _: &[u8]) -> Result<Self, BoxError> {
+        Ok(Self(vec![7; LARGE]))
+    }
+
+    fn call(&mut self, task: &[u8], output: &mut OutputBuf) -> Result<(), CallError> {
+        let len = task.try_into().map(u64::from_le_bytes);
+        let len = len.map_err(|_| CallError::Task("no length".to_owned()))? as usize;
+        output.put(&self.0[..len]);
+        Ok(())
+    }
+}
+
+/// Outputs of several sizes, each dropped before the next one is taken, against a copy of as many bytes within the leader.
+fn outputs(effort: Effort, report: &mut Report) -> Result<(), Failure> {
+    const BYTES: usize = 400_000_000;
+    report.heading("400 MB of outputs, of two workers");
+    let pool = Builder::new()
+        .workers(Workers::Count(WORKERS))
+        .build_bytes::<Wide>(Vec::new())?;
+    let source = vec![7; LARGE];
+    for (name, len) in [
+        ("128 KiB each", 128 << 10),
+        ("1 MiB each", 1 << 20),
+        ("8 MiB each", 8 << 20),
+        ("100 MB each", LARGE),
+    ] {
+        let count = BYTES / len;
+        let task = (len as u64).to_le_bytes();
+        let (mut floor, mut ours) = (Samples::new(), Samples::new());
+        for _ in 0..effort.repeats {
+            let begun = Instant::now();
+            for _ in 0..count {
+                std::hint::black_box(source[..len].to_vec());
+            }
+            floor.push(begun.elapsed().as_nanos() as f64);
+
+            let begun = Instant::now();
+            for output in pool.map_unordered(std::iter::repeat_n(task, count)) {
+                if output?.len() != len {
+                    return Err("an output of another length".into());
+                }
+            }
+            ours.push(begun.elapsed().as_nanos() as f64);
+        }
+        report.row(
+            name,
+            span(ours.median()),
+            ("copied once", span(floor.median())),
+            &floor.over(&ours),
+            Target::None,
+        );
+    }
+    Ok(())
+}
+
 /// A value that is bytes to its codec, rather than a sequence of numbers.
 #[derive(Clone)]
 struct Bytes(Vec<u8>);
@@ -112,7 +171,7 @@ pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<(), Failure
             target,
         );
     }
-    Ok(())
+    outputs(effort, report)
 }
 
 fn check(output: &[u8], task: &[u8]) -> Result<(), Failure> {

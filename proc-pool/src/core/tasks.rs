@@ -7,7 +7,7 @@ use crate::batch::Batch;
 use crate::error::{Fault, KillReason, PoolError};
 use crate::jobs::JobKey;
 use crate::keeper::Order;
-use crate::lane::{Armed, Refused, Wake};
+use crate::lane::{Armed, Extent, Refused, Wake};
 
 impl Core {
     pub(super) fn fault(&mut self, job: JobKey, index: u64, fault: Fault) {
@@ -167,13 +167,17 @@ impl Core {
         }
     }
 
-    /// Takes what workers have finished and hands out what waits; gives how many tasks were finished.
+    /// Takes what workers have finished and hands out what waits; gives how many tasks were finished, and how many workers
+    /// have room again because a large task has reached them.
     pub(crate) fn pump(&mut self) -> usize {
         let mut count = 0;
         let mut broken = false;
         let mut spent = false;
+        let mut opened = 0;
         for member in self.members.iter_mut().flatten().filter(|m| m.ready) {
-            let drained = member.lane.drain(&mut self.jobs);
+            let sending = member.lane.is_sending();
+            let drained = member.lane.drain(&mut self.jobs, Extent::Turn);
+            opened += usize::from(sending && !member.lane.is_sending());
             self.backlog.extend(member.lane.take_returned());
             if drained > 0 {
                 count += drained;
@@ -190,7 +194,7 @@ impl Core {
             self.let_go();
         }
         self.dispatch_backlog();
-        count
+        count + opened
     }
 
     /// Asks every worker for a bell.

@@ -6,6 +6,7 @@ use super::{Core, Incarnation};
 use crate::error::KillReason;
 use crate::jobs::JobKey;
 use crate::keeper::Order;
+use crate::lane::Extent;
 use crate::supervisor::Event;
 
 /// How often workers' memory is looked at, at most.
@@ -75,7 +76,7 @@ impl Core {
     /// The same, after the worker's outcomes were taken.
     fn drained_overdue(&mut self, place: usize, deadline: Duration, now: Instant) -> Option<(JobKey, u64)> {
         let member = self.members[place].as_mut()?;
-        self.stats.answered += member.lane.drain(&mut self.jobs) as u64;
+        self.stats.answered += member.lane.drain(&mut self.jobs, Extent::Turn) as u64;
         self.overdue(place, deadline, now)
     }
 

@@ -8,6 +8,7 @@ use shm_buffers::Region;
 use super::inquiry::Inquiry;
 use crate::core::Incarnation;
 use crate::error::KillReason;
+use crate::protocol::Sizes;
 use crate::spawn::Spawned;
 
 /// While a process that has not connected may die unheard.
@@ -23,6 +24,8 @@ pub(super) struct Process {
     pub(super) spawned: Spawned,
     pub(super) pid: u32,
     pub(super) region: Region,
+    /// Of the parts of that.
+    pub(super) sizes: Sizes,
     pub(super) connected: bool,
     pub(super) killed: Option<KillReason>,
     /// For its stack, before it is killed.

@@ -2,10 +2,10 @@
 
 use std::io;
 
-use shm_buffers::Region;
 use shm_buffers::ring::Consumer;
 use shm_buffers::slots::Slots;
 
+use super::memory::share;
 use super::process::Process;
 use super::{Inquiry, Keeper, Order};
 use crate::core::Incarnation;
@@ -41,14 +41,17 @@ impl Keeper {
         });
         let (mut spawned, connection) = spawned?;
         // While the process starts: it needs that last.
-        let map = self.plan.sizes.map();
-        let region = match Region::create(&self.plan.backing, map.bytes) {
+        let workers = self.driver.core().wanted();
+        let is_first = !std::mem::replace(&mut self.shared, true);
+        let region = match share(&self.plan.backing, &mut self.plan.sizes, workers, is_first) {
             Ok(region) => region,
             Err(e) => {
                 spawned.give_up();
                 return Err(PoolError::os("create a worker's shared memory", e));
             }
         };
+        let sizes = self.plan.sizes;
+        let map = sizes.map();
         let side = Consumer::new(&region, map.side);
         let slots = Slots::new(&region, map.slots);
         let _ = guarded(|| self.observer.started(worker, side, slots));
@@ -63,6 +66,7 @@ impl Keeper {
             spawned,
             pid,
             region,
+            sizes,
             connected: false,
             killed: None,
             inquiry: Inquiry::default(),
@@ -92,7 +96,7 @@ impl Keeper {
                 workers: workers as u32,
                 entry: self.plan.entry.clone(),
                 region,
-                sizes: self.plan.sizes,
+                sizes: process.sizes,
                 init,
                 spin: self.driver.worker_spin(workers),
                 inherited: self.plan.inherited,
@@ -119,8 +123,13 @@ impl Keeper {
             Ok(None) => {}
             Ok(Some((notes, to_worker, liveness))) => {
                 process.connected = true;
-                let map = self.plan.sizes.map();
-                let lane = Lane::new(incarnation.worker, &process.region, map, to_worker, liveness);
+                let lane = Lane::new(
+                    incarnation.worker,
+                    &process.region,
+                    process.sizes,
+                    to_worker,
+                    liveness,
+                );
                 core.connected(incarnation, process.pid, lane, notes);
             }
             Err(reason) => {

@@ -8,7 +8,7 @@ use crate::error::KillReason;
 use crate::jobs::{Completion, Completions, JobKey, Jobs, Outcome};
 use crate::ledger::{Kept, Recalled, Settled, Task};
 use crate::payload::Large;
-use crate::protocol::{Tag, leader, slot};
+use crate::protocol::{Tag, slot};
 
 /// Why no more of a job's outcomes were taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,22 +34,38 @@ enum Stop {
 
 const INLINE: u8 = Tag::Inline as u8;
 
+/// Pieces of outputs that are taken before others have their turn, at most: those of about two arenas.
+const TURN: u64 = 32;
+
+/// How much of what is there is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Extent {
+    /// Of a living worker, which may write for as long as it is read: a bounded amount.
+    Turn,
+    /// Of a dead one: everything.
+    Rest,
+}
+
 impl Lane {
-    /// Takes every outcome that is there to its job; gives how many there were.
-    pub(crate) fn drain(&mut self, jobs: &mut Jobs) -> usize {
+    /// Takes the outcomes that are there to their jobs; gives how many there were. Sends more of the task that is being sent.
+    pub(crate) fn drain(&mut self, jobs: &mut Jobs, extent: Extent) -> usize {
         let before = self.ledger.count_answered();
         let mut count = 0;
-        let mut attached = false;
+        let pieces = self.pieces_in.count();
+        let last = match extent {
+            Extent::Turn => pieces.saturating_add(TURN),
+            Extent::Rest => u64::MAX,
+        };
         // Who is answered was sent: more answers than tasks are a lie, and left in the ring.
         while self.broken.is_none()
             && let Some((key, _)) = self.ledger.next()
         {
             let (drained, run) = match jobs.get(key) {
-                Some(job) => self.drain_job(key, &mut job.done, &mut attached),
+                Some(job) => self.drain_job(key, &mut job.done, last),
                 None => {
                     let mut nobody = Completions::default();
                     std::mem::swap(&mut nobody.bytes, &mut self.scratch);
-                    let drained = self.drain_job(key, &mut nobody, &mut attached);
+                    let drained = self.drain_job(key, &mut nobody, last);
                     nobody.clear();
                     self.scratch = nobody.bytes;
                     drained
@@ -67,7 +83,7 @@ impl Lane {
         if answered > before {
             self.claims.answered(answered);
             self.full = false;
-            if self.outcomes.settle() == Bell::Ring || attached {
+            if self.outcomes.settle() == Bell::Ring {
                 self.ring();
             }
             let busy = (
@@ -79,16 +95,25 @@ impl Lane {
                 busy.0.saturating_sub(self.busy.0),
             );
             self.busy = busy;
+        } else if self.pieces_in.count() > pieces && self.outcomes.settle() == Bell::Ring {
+            self.ring();
         }
+        self.feed();
         count
     }
 
     /// Takes outcomes for as long as they are `key`'s; gives how many tasks were finished.
-    fn drain_job(&mut self, key: JobKey, done: &mut Completions, attached: &mut bool) -> (usize, Run) {
+    fn drain_job(&mut self, key: JobKey, done: &mut Completions, last: u64) -> (usize, Run) {
         let mut count = 0;
         loop {
+            let in_pieces = self.pieces_in.is_under_way();
             let (small, stop) = self.drain_small(key, done);
             count += small;
+            if in_pieces && small > 0 {
+                // In the middle of another output.
+                self.broken = Some(KillReason::Corrupt);
+                return (count, Run::Dry);
+            }
             let (index, start) = match stop {
                 Stop::Other { index, start } => (index, start),
                 Stop::Over => return (count, Run::Over),
@@ -98,12 +123,19 @@ impl Lane {
                     return (count, Run::Dry);
                 }
             };
-            let outcome = match read(self.worker, &mut done.bytes, start) {
-                Read::Small(outcome) => outcome,
-                Read::Large(outcome) => {
-                    *attached = true;
-                    self.leader.slot(leader::TAKEN).add(1);
-                    outcome
+            let taken = self.pieces_in.count();
+            let mut read = read(self.worker, &mut done.bytes, start, &mut self.pieces_in);
+            if in_pieces && self.pieces_in.count() == taken {
+                read = Read::Corrupt;
+            }
+            let outcome = match read {
+                Read::Done(outcome) => outcome,
+                Read::Part => {
+                    self.ring_if_awaited();
+                    if self.pieces_in.count() >= last {
+                        return (count, Run::Dry);
+                    }
+                    continue;
                 }
                 Read::Recalled if self.claims.is_recalled(self.ledger.count_answered() + 1) => {
                     let returned = self.ledger.returned();
@@ -111,21 +143,22 @@ impl Lane {
                     self.returned.extend(returned);
                     continue;
                 }
-                // Its owner is about to end, or lies: both ways this process's end settles it.
-                lost @ (Read::Recalled | Read::Lost) => {
+                Read::Recalled | Read::Corrupt => {
+                    // This process's end settles it.
                     self.answered();
-                    self.broken = Some(match lost {
-                        Read::Lost => KillReason::Disconnected,
-                        _ => KillReason::Corrupt,
-                    });
+                    self.broken = Some(KillReason::Corrupt);
                     self.lost.push((key, index));
                     return (count, Run::Dry);
                 }
             };
+            self.ring_if_awaited();
             self.answered();
             if key != JobKey::NOBODY {
                 done.list.push(Completion { index, outcome });
                 count += 1;
+            }
+            if self.pieces_in.count() >= last {
+                return (count, Run::Dry);
             }
         }
     }
@@ -161,6 +194,13 @@ impl Lane {
         (count, stop)
     }
 
+    /// Rings if the worker waits for pieces to be taken that were.
+    fn ring_if_awaited(&mut self) {
+        if self.pieces_in.is_awaited() {
+            self.ring();
+        }
+    }
+
     #[inline]
     fn answered(&mut self) {
         if let Some(large) = self.ledger.answered() {
@@ -190,6 +230,9 @@ impl Lane {
             self.forget(Some(task));
         }
         self.large -= recalled.large.iter().map(|large| large.len()).sum::<usize>();
+        if self.ledger.ends_with_recalled() {
+            self.withdraw_outgoing();
+        }
         recalled
     }
 

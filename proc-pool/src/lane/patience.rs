@@ -24,9 +24,15 @@ impl Lane {
             self.idle = None;
             return None;
         }
-        let (since, before, rescues) = *self.idle.get_or_insert((now, answered, 0));
-        if before != answered {
-            self.idle = Some((now, answered, 0));
+        if self.is_sending() && self.pieces_out.under_way() == 0 {
+            // It waits for us.
+            self.idle = None;
+            return None;
+        }
+        let progress = answered + self.pieces_out.count_given_back();
+        let (since, before, rescues) = *self.idle.get_or_insert((now, progress, 0));
+        if before != progress {
+            self.idle = Some((now, progress, 0));
             return Some(RESCUE);
         }
         let patience = RESCUE * 2u32.pow(rescues.min(DOUBLINGS));
@@ -39,7 +45,7 @@ impl Lane {
             return None;
         }
         self.ring_if_unheard(doorbell::MOST_UNHEARD);
-        self.idle = Some((now, answered, rescues + 1));
+        self.idle = Some((now, progress, rescues + 1));
         Some(patience)
     }
 

@@ -1,55 +1,53 @@
 //! Reading what a worker answers: nothing of it is trusted.
 
-use shm_buffers::{AttachError, Segment, SegmentHandle};
-
 use crate::error::{Fault, WorkerId};
 use crate::jobs::Outcome;
 use crate::panics::Panic;
-use crate::payload::chain;
+use crate::pieces::{Arrived, Inbound};
 use crate::protocol::Tag;
 use crate::service::decode;
 
 /// A frame that was read.
 #[derive(Debug)]
 pub(super) enum Read {
-    Small(Outcome),
-    /// It came in a segment.
-    Large(Outcome),
-    /// It was in a segment that can't be reached any more.
-    Lost,
+    Done(Outcome),
+    /// It is a piece of an output, of which more is to come.
+    Part,
+    /// No correct worker writes that.
+    Corrupt,
     /// The task was not begun, because it was taken back.
     Recalled,
 }
 
 /// Reads the frame that starts at `start` of `bytes`, which keep only what the outcome refers to.
 #[inline]
-pub(super) fn read(worker: WorkerId, bytes: &mut Vec<u8>, start: usize) -> Read {
+pub(super) fn read(worker: WorkerId, bytes: &mut Vec<u8>, start: usize, pieces: &mut Inbound) -> Read {
     let end = bytes.len();
     let tag = bytes.get(start).copied().and_then(Tag::of);
     if tag == Some(Tag::Inline) {
         let start = start + 1;
-        return Read::Small(Outcome::Bytes { start, end });
+        return Read::Done(Outcome::Bytes { start, end });
     }
-    read_other(worker, tag, bytes, start)
+    read_other(worker, tag, bytes, start, pieces)
 }
 
 #[cold]
-fn read_other(worker: WorkerId, tag: Option<Tag>, bytes: &mut Vec<u8>, start: usize) -> Read {
+fn read_other(
+    worker: WorkerId,
+    tag: Option<Tag>,
+    bytes: &mut Vec<u8>,
+    start: usize,
+    pieces: &mut Inbound,
+) -> Read {
     let fault = |fault| Outcome::Fault(Box::new(fault));
     let payload = bytes.get(start + 1..).unwrap_or_default();
     let text = || String::from_utf8_lossy(payload).into_owned();
     let read = match tag {
-        Some(Tag::Segment) => match decode::<SegmentHandle>(payload) {
-            Ok(handle) => match Segment::attach(&handle) {
-                Ok(segment) => Read::Large(Outcome::Segment(segment)),
-                Err(AttachError::Unreachable { source, .. })
-                    if source.kind() == std::io::ErrorKind::NotFound =>
-                {
-                    Read::Lost
-                }
-                Err(e) => Read::Large(fault(Fault::Output(chain(&e)))),
-            },
-            Err(e) => Read::Large(fault(Fault::Output(e.to_string()))),
+        Some(Tag::Piece) => match pieces.take(payload) {
+            Ok(Arrived::Part) => Read::Part,
+            Ok(Arrived::Whole(bytes)) => Read::Done(Outcome::Large(bytes)),
+            Ok(Arrived::Lost(reason)) => Read::Done(fault(Fault::Output(reason))),
+            Err(_) => Read::Corrupt,
         },
         Some(Tag::Panicked) => {
             let Panic {
@@ -57,7 +55,7 @@ fn read_other(worker: WorkerId, tag: Option<Tag>, bytes: &mut Vec<u8>, start: us
                 location,
                 backtrace,
             } = decode(payload).unwrap_or_default();
-            Read::Small(fault(Fault::Panicked {
+            Read::Done(fault(Fault::Panicked {
                 worker,
                 message,
                 location,
@@ -65,11 +63,11 @@ fn read_other(worker: WorkerId, tag: Option<Tag>, bytes: &mut Vec<u8>, start: us
             }))
         }
         Some(Tag::Recalled) => Read::Recalled,
-        Some(Tag::BadTask) => Read::Small(fault(Fault::Task(text()))),
-        Some(Tag::BadOutput) => Read::Small(fault(Fault::Output(text()))),
-        Some(Tag::Inline) | None => {
+        Some(Tag::BadTask) => Read::Done(fault(Fault::Task(text()))),
+        Some(Tag::BadOutput) => Read::Done(fault(Fault::Output(text()))),
+        Some(Tag::Inline | Tag::Withdrawn) | None => {
             let unknown = "the worker sent an unknown frame".to_owned();
-            Read::Small(fault(Fault::Output(unknown)))
+            Read::Done(fault(Fault::Output(unknown)))
         }
     };
     bytes.truncate(start);
@@ -79,11 +77,19 @@ fn read_other(worker: WorkerId, tag: Option<Tag>, bytes: &mut Vec<u8>, start: us
 #[cfg(test)]
 mod tests {
     use super::*;
+    use shm_buffers::arena::BlockReader;
+    use shm_buffers::slots::Slots;
+    use shm_buffers::{Layout, Region};
 
     fn read_frame(frame: &[u8]) -> (Read, Vec<u8>) {
+        let mut layout = Layout::new();
+        let arena = layout.arena(1 << 10);
+        let region = Region::on_heap(layout.bytes());
+        let slots = || Slots::in_process(1);
+        let mut pieces = Inbound::new(BlockReader::new(&region, arena), slots(), slots(), 1 << 20);
         let mut bytes = b"before".to_vec();
         bytes.extend_from_slice(frame);
-        let read = read(WorkerId(3), &mut bytes, 6);
+        let read = read(WorkerId(3), &mut bytes, 6, &mut pieces);
         (read, bytes)
     }
 
@@ -91,7 +97,7 @@ mod tests {
     fn an_output_stays_where_it_is() {
         for output in [&b""[..], b"output"] {
             let (read, bytes) = read_frame(&[&[Tag::Inline as u8], output].concat());
-            let Read::Small(Outcome::Bytes { start, end }) = read else {
+            let Read::Done(Outcome::Bytes { start, end }) = read else {
                 panic!("{read:?}")
             };
             assert_eq!(&bytes[start..end], output);
@@ -102,7 +108,7 @@ mod tests {
     fn hostile_frames_are_faults_and_leave_nothing() {
         let garbage = [0xff; 40];
         let mut frames: Vec<Vec<u8>> = vec![vec![], vec![99], vec![0xff; 9]];
-        for tag in [Tag::Segment, Tag::Panicked, Tag::BadTask, Tag::BadOutput] {
+        for tag in [Tag::Panicked, Tag::BadTask, Tag::BadOutput, Tag::Withdrawn] {
             for len in 0..garbage.len() {
                 frames.push([&[tag as u8], &garbage[..len]].concat());
             }
@@ -111,25 +117,18 @@ mod tests {
             let (read, bytes) = read_frame(&frame);
             assert_eq!(bytes, b"before", "{frame:?}");
             assert!(
-                matches!(
-                    read,
-                    Read::Small(Outcome::Fault(_)) | Read::Large(Outcome::Fault(_))
-                ),
+                matches!(read, Read::Done(Outcome::Fault(_))),
                 "{frame:?}: {read:?}"
             );
         }
     }
 
     #[test]
-    fn a_segment_of_nobody_is_lost() {
-        let (segment, handle) = crate::payload::to_segment(&[7; 100]).unwrap();
-        let mut frame = vec![Tag::Segment as u8];
-        crate::service::encode(&handle, &mut frame).unwrap();
-        let (read, _) = read_frame(&frame);
-        assert!(matches!(read, Read::Large(Outcome::Segment(it)) if it[..] == [7; 100]));
-        drop(segment);
-        let (read, _) = read_frame(&frame);
-        // Another test's descriptor may have its number now.
-        assert!(!matches!(read, Read::Large(Outcome::Segment(_))), "{read:?}");
+    fn forged_pieces_are_corruption_and_leave_nothing() {
+        for len in 0..40 {
+            let (read, bytes) = read_frame(&[&[Tag::Piece as u8], &[0xff; 40][..len]].concat());
+            assert_eq!(bytes, b"before");
+            assert!(matches!(read, Read::Corrupt), "{len}: {read:?}");
+        }
     }
 }

@@ -236,10 +236,10 @@ fn a_death_is_noticed_although_the_connection_stays_open() {
     );
 }
 
-/// A large output goes with its worker, which loses its files before it has ended: it is not to be taken for a liar.
+/// A large output that was written to its end outlives its worker.
 #[cfg(target_os = "linux")]
 #[test]
-fn who_is_about_to_die_is_not_killed_for_its_lost_output() {
+fn a_large_output_that_was_written_is_not_lost_with_its_worker() {
     let _watchdog = watchdog(60);
     let pool = pool(1, |n: u32| {
         if n == 3 {
@@ -248,10 +248,28 @@ fn who_is_about_to_die_is_not_killed_for_its_lost_output() {
         }
         vec![1; 100_000]
     });
+    let results: Vec<_> = pool.map(0..6).collect();
+    let whole = |result: &Result<Vec<u8>, _>| result.as_ref().is_ok_and(|output| output.len() == 100_000);
+    assert!(results.iter().all(whole), "{results:?}");
+    assert_eq!(pool.bytes().stats().deaths, 1);
+}
+
+/// A death in the middle of an output is the error of its task, whatever of it has arrived.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_death_in_the_middle_of_an_output_is_its_tasks() {
+    let _watchdog = watchdog(60);
+    let pool = pool(1, |n: u32| {
+        if n == 3 {
+            // A bell: the leader is to take the first pieces, so that there is room for more.
+            crate::trip::on_call(libc::SYS_sendto, Crash::KillSelf);
+        }
+        vec![1u8; 12 << 20]
+    });
     let failed: Vec<_> = pool.map(0..6).filter_map(Result::err).collect();
     let [error] = &failed[..] else {
         panic!("{failed:?}")
     };
     assert_eq!(error.task, 3);
-    check(error, Crash::DieSlowly);
+    check(error, Crash::KillSelf);
 }

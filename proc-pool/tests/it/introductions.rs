@@ -398,6 +398,12 @@ fn a_leader_that_is_not_dumpable() {
     let behaviour = rustix::process::DumpableBehavior::NotDumpable;
     rustix::process::set_dumpable_behavior(behaviour).expect("it is Linux");
     works_with_a_segment();
+    let pool = crate::support::pool(2, |bytes: Vec<u8>| bytes);
+    for len in [40_000, 1 << 20, 10 << 20] {
+        let echoed = pool.map([vec![1; len], vec![2; len], vec![3; len]]);
+        let echoed = echoed.map(|bytes| bytes.expect("no task fails"));
+        assert!(echoed.eq([vec![1; len], vec![2; len], vec![3; len]]), "{len}");
+    }
 }
 
 #[test]

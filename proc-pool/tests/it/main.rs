@@ -16,6 +16,8 @@ mod deaths;
 #[cfg(target_os = "linux")]
 mod environment;
 #[cfg(target_os = "linux")]
+mod forgeries;
+#[cfg(target_os = "linux")]
 mod forks;
 mod guards;
 mod handles;

@@ -27,14 +27,16 @@ enum Phase {
     Connect,
     /// Shared memory is mapped and the service made.
     Attach,
-    /// A task is taken from its ring or segment.
+    /// A task is taken from its ring.
     Receive,
+    /// A piece of a task is taken from its arena.
+    ReceiveLarge,
     Decode,
     Run,
     Encode,
     /// The outcome goes into its ring.
     SendSmall,
-    /// The outcome goes into a segment.
+    /// The outcome goes into an arena, in pieces.
     SendLarge,
     /// The service writes into its side ring.
     Log,
@@ -42,11 +44,12 @@ enum Phase {
     Idle,
 }
 
-const PHASES: [Phase; 11] = [
+const PHASES: [Phase; 12] = [
     Phase::Spawn,
     Phase::Connect,
     Phase::Attach,
     Phase::Receive,
+    Phase::ReceiveLarge,
     Phase::Decode,
     Phase::Run,
     Phase::Encode,
@@ -112,6 +115,7 @@ impl Phase {
             Self::Run => "run",
             Self::Encode => "encode",
             Self::SendSmall => "send-small",
+            Self::ReceiveLarge => "receive-large",
             Self::SendLarge => "send-large",
             Self::Log => "log",
             Self::Idle => "idle",
@@ -183,9 +187,10 @@ impl FromStr for Case {
 /// Why the two don't go together, if they don't.
 fn senseless(phase: Phase, fault: Fault) -> Option<&'static str> {
     match (phase, fault) {
-        (Phase::Connect | Phase::Receive | Phase::SendSmall | Phase::SendLarge, Fault::Panic) => {
-            Some("no code of the user's runs there, and the pool's own has nothing to panic for")
-        }
+        (
+            Phase::Connect | Phase::Receive | Phase::ReceiveLarge | Phase::SendSmall | Phase::SendLarge,
+            Fault::Panic,
+        ) => Some("no code of the user's runs there, and the pool's own has nothing to panic for"),
         (Phase::Attach, Fault::Enospc) => Some("what is mapped is there already: no space is asked for"),
         _ => None,
     }
@@ -247,14 +252,16 @@ impl Case {
     fn starves(self) -> bool {
         let at_the_pools_work = matches!(
             self.phase,
-            Phase::Receive | Phase::SendSmall | Phase::SendLarge | Phase::Log
+            Phase::Receive | Phase::ReceiveLarge | Phase::SendSmall | Phase::SendLarge | Phase::Log
         );
         self.fault == Fault::Alloc && at_the_pools_work
     }
 
     /// Whether it takes the pool half a minute to find out.
     fn waits_for_the_pool(self) -> bool {
-        self.fault == Fault::Stop && matches!(self.phase, Phase::Receive | Phase::Idle) && self.workers == 1
+        self.fault == Fault::Stop
+            && matches!(self.phase, Phase::Receive | Phase::ReceiveLarge | Phase::Idle)
+            && self.workers == 1
     }
 }
 

@@ -98,17 +98,104 @@ fn megabytes_there_and_back_and_no_memory_kept() {
         let output = pool.map([task]).next().expect("one").expect("no task fails");
         assert!(output.len() == SIZE && output[0] == 7 && output[SIZE - 1] == 7);
     }
-    // The worker lets go as soon as the leader has the output: the next task's answer proves that it has.
+    // What it shares with its leader stays, and 4 MiB of each of its own buffers.
     assert_eq!(
         pool.map([b"ab"]).next().expect("one").expect("no task fails"),
         b"ba"
     );
     let after = worker_memory(&pool);
     assert!(
-        after < before + (16 << 20)
+        after < before + (28 << 20)
             || crate::support::wine_lacks("HeapReAlloc keeps the pages of a block that shrinks"),
         "{before} before, {after} after"
     );
+}
+
+/// A task of which pieces have been sent, and not all, is withdrawn as any other, and its worker goes on.
+#[test]
+fn a_task_is_withdrawn_while_it_is_sent() {
+    use proc_pool::Cancelled;
+
+    let _watchdog = watchdog(100);
+    const SIZE: usize = 20 << 20;
+    let ear = crate::support::Ear::new();
+    let op = |(path, filler): (String, Vec<u8>)| {
+        if !path.is_empty() {
+            crate::support::hear_from(&path);
+        }
+        filler.len()
+    };
+    let pool = pool(1, op);
+    let plain = |len| (String::new(), vec![1; len]);
+    for round in 0..3 {
+        let blocked = pool.submit((ear.path.clone(), vec![1; 50_000]));
+        let mut asking = ear.accept();
+        // More than fits beside each other.
+        let large = pool.submit(plain(SIZE));
+        let last = pool.submit(plain(100_000));
+        match round {
+            0 => drop(large),
+            1 => assert_eq!(large.cancel(), Cancelled::Withdrawn),
+            _ => assert_eq!(large.kill(), Cancelled::Withdrawn),
+        }
+        std::io::Write::write_all(&mut asking, &[1]).expect("the blocker listens");
+        assert_eq!(blocked.wait().expect("it runs"), 50_000);
+        assert_eq!(last.wait().expect("it runs"), 100_000);
+    }
+    let outputs = pool.map([plain(SIZE), plain(3), plain(40_000)]);
+    assert!(
+        outputs
+            .map(|output| output.expect("no task fails"))
+            .eq([SIZE, 3, 40_000])
+    );
+    let stats = pool.bytes().stats();
+    assert_eq!((stats.submitted, stats.answered, stats.faulted), (12, 9, 3));
+    assert_eq!(stats.deaths, 0);
+}
+
+/// A task of which pieces have been sent is sent again, whole, when its worker dies.
+#[test]
+fn a_task_whose_worker_dies_while_it_is_sent_is_sent_to_another() {
+    let _watchdog = watchdog(100);
+    const SIZE: usize = 20 << 20;
+    let ear = crate::support::Ear::new();
+    let op = |(path, filler): (String, Vec<u8>)| {
+        if !path.is_empty() {
+            crate::support::hear_from(&path);
+            std::process::exit(7);
+        }
+        (filler.len(), filler.iter().all(|&byte| byte == 5))
+    };
+    let pool = pool(1, op);
+    let doomed = pool.submit((ear.path.clone(), vec![1; 10]));
+    let mut asking = ear.accept();
+    let large = pool.submit((String::new(), vec![5; SIZE]));
+    std::io::Write::write_all(&mut asking, &[1]).expect("it listens");
+    assert!(doomed.wait().is_err());
+    assert_eq!(large.wait().expect("it was not running"), (SIZE, true));
+    assert_eq!(pool.bytes().stats().deaths, 1);
+}
+
+#[test]
+fn an_output_beyond_the_limit_is_its_tasks_error() {
+    let _watchdog = watchdog(60);
+    for limit in [1000, 50_000, 3_000_000] {
+        let pool = Builder::new()
+            .workers(Workers::Count(1))
+            .max_output(limit)
+            .build_bytes::<Reverse>(Vec::new())
+            .expect("the pool starts");
+        let limit = limit as usize;
+        let tasks = [limit + 1, limit, 10 * limit, 3];
+        let results: Vec<_> = pool.map(tasks.map(payload)).collect();
+        assert!(results[1].is_ok() && results[3].is_ok(), "{results:?}");
+        for (place, len) in [(0, limit + 1), (2, 10 * limit)] {
+            let error = results[place].as_ref().expect_err("it is too long").to_string();
+            let told = [len.to_string(), limit.to_string(), "max_output".to_owned()];
+            assert!(told.iter().all(|it| error.contains(it)), "{error}");
+        }
+        assert_eq!(pool.stats().deaths, 0);
+    }
 }
 
 fn worker_memory(pool: &BytePool) -> u64 {

@@ -105,6 +105,26 @@ impl Mapping {
         }
     }
 
+    /// Makes the pages of these bytes, where the system can be asked to (Linux 5.14): that there is no memory for them is an
+    /// error here, rather than a signal or a killed process at the first touch.
+    #[cfg(not(loom))]
+    pub(crate) fn populate(&self, start: usize, len: usize) -> std::io::Result<()> {
+        #[cfg(target_os = "linux")]
+        {
+            let Owner::Mmap(mmap) = &self.owner;
+            match mmap.advise_range(memmap2::Advice::PopulateWrite, start, len) {
+                // An older kernel, or a mapping that has no such pages.
+                Err(e) if e.kind() == std::io::ErrorKind::InvalidInput => Ok(()),
+                populated => populated,
+            }
+        }
+        #[cfg(not(target_os = "linux"))]
+        {
+            let _ = (start, len);
+            Ok(())
+        }
+    }
+
     /// The bytes, for memory that nobody writes any more.
     ///
     /// # Safety

@@ -90,7 +90,24 @@ impl std::fmt::Display for Locator {
 pub(crate) fn create(
     backing: &Backing,
     len: usize,
+    moved: Option<&mut Moved<'_>>,
+) -> Result<(Store, Mapping), CreateError> {
+    create_admitted(backing, len, moved, space::admit_new)
+}
+
+/// As [`create`], but anonymous memory, which is not reserved, is made without a look at what is there.
+pub(crate) fn create_sparse(backing: &Backing, len: usize) -> Result<(Store, Mapping), CreateError> {
+    create_admitted(backing, len, None, |backing, len, moved| match backing {
+        Backing::Anonymous => Ok(()),
+        _ => space::admit_new(backing, len, moved),
+    })
+}
+
+fn create_admitted(
+    backing: &Backing,
+    len: usize,
     mut moved: Option<&mut Moved<'_>>,
+    admit: impl Fn(&Backing, usize, Option<&mut Moved<'_>>) -> Result<(), CreateError>,
 ) -> Result<(Store, Mapping), CreateError> {
     let len = len.max(1);
     let candidates: &[Backing] = match backing {
@@ -103,7 +120,7 @@ pub(crate) fn create(
     };
     let mut first = None;
     for candidate in candidates {
-        let made = space::admit_new(candidate, len, moved.as_deref_mut())
+        let made = admit(candidate, len, moved.as_deref_mut())
             .and_then(|()| imp::create(candidate, len, moved.as_deref_mut()));
         match made {
             Ok(made) => return Ok(made),

@@ -93,7 +93,7 @@ impl<'a> Words<'a> {
 }
 
 #[inline]
-fn store(words: &[AtomicU64], chunks: &[Chunk]) {
+pub(crate) fn store(words: &[AtomicU64], chunks: &[Chunk]) {
     let one = |(word, chunk): (&AtomicU64, &Chunk)| word.store(u64::from_ne_bytes(*chunk), Ordering::Relaxed);
     let (blocks, words) = words.as_chunks::<BLOCK>();
     let (from, chunks) = chunks.as_chunks::<BLOCK>();
@@ -112,6 +112,24 @@ fn load(words: &[AtomicU64], chunks: &mut [Chunk]) {
         words.iter().zip(chunks).for_each(one);
     }
     words.iter().zip(chunks).for_each(one);
+}
+
+/// Bytes that are made and overwritten while they are in the nearest cache.
+const STEP: usize = 16 << 10;
+
+/// Appends the first `len` bytes of `words` to `out`, which has room for them.
+pub(crate) fn append(words: &[AtomicU64], len: usize, out: &mut Vec<u8>) {
+    let end = out.len() + len;
+    for words in words.chunks(STEP / WORD) {
+        let start = out.len();
+        let more = (end - start).min(words.len() * WORD);
+        out.resize(start + more, 0);
+        let first = Words {
+            first: words,
+            second: &[],
+        };
+        first.read(&mut out[start..]);
+    }
 }
 
 #[cfg(all(test, not(loom)))]

@@ -20,7 +20,7 @@ pub(super) const ONCE: &str = "IT_STRIKE_ONCE";
 
 /// A payload that takes several pages of a ring.
 pub(super) const PAGES: usize = 12_000;
-/// A payload that takes a segment.
+/// A payload that takes an arena.
 pub(super) const LARGE: usize = 100_000;
 
 impl Fault {
@@ -69,6 +69,17 @@ impl Fault {
         match self {
             Self::Alloc | Self::Emfile | Self::Enospc => self.exhaust(),
             _ => trip::on_bytes(bytes, self.crash().expect("a crash")),
+        }
+    }
+}
+
+impl Fault {
+    /// The same for the arena of tasks (0) or outputs (1).
+    fn lie_in_wait_in_arena(self, which: usize) {
+        match self {
+            // Where it is can't be found out afterwards.
+            Self::Alloc | Self::Emfile | Self::Enospc => self.exhaust(),
+            _ => self.lie_in_wait(arenas()[which].clone()),
         }
     }
 }
@@ -170,6 +181,18 @@ fn rings() -> [std::ops::Range<usize>; 3] {
     })
 }
 
+/// The same for the beginnings of the arenas, which are at the region's end: tasks, outputs. A payload of [`LARGE`] bytes
+/// touches them.
+fn arenas() -> [std::ops::Range<usize>; 2] {
+    const ARENA: usize = 8 << 20;
+    const PAGE: usize = 4096;
+    let end = size_of_val(crate::crash::shared_words());
+    [2, 1].map(|arenas| {
+        let start = end - arenas * ARENA + PAGE;
+        start..start + LARGE / 2
+    })
+}
+
 impl Worker for Victim {
     type Op = ();
     /// Whom to ask for the time to be struck when idle.
@@ -206,13 +229,11 @@ impl Worker for Victim {
             let [tasks, outcomes, side] = rings();
             match phase {
                 Phase::Receive => fault.lie_in_wait(tasks),
+                Phase::ReceiveLarge => fault.lie_in_wait_in_arena(0),
                 Phase::Run => drop(fault.strike()),
                 Phase::Encode => mine = EncodeMine(Some(fault)),
                 Phase::SendSmall => fault.lie_in_wait(outcomes),
-                Phase::SendLarge => match fault.crash() {
-                    Some(crash) if fault != Fault::Alloc => trip::on_call(libc::SYS_memfd_create, crash),
-                    _ => fault.exhaust(),
-                },
+                Phase::SendLarge => fault.lie_in_wait_in_arena(1),
                 Phase::Log if fault == Fault::Panic => {
                     let _ = self.side.stage(&[7; PAGES]);
                     panic!("as asked")
