@@ -88,7 +88,7 @@ pub(crate) fn create(backing: &Backing, len: usize) -> Result<(Store, Mapping), 
     create_admitted(backing, len, space::admit_new)
 }
 
-/// As [`create`], but anonymous memory, which is not reserved, is made without a look at what is there.
+/// As [`create`], but anonymous memory, which is not reserved, is made without admission.
 pub(crate) fn create_sparse(backing: &Backing, len: usize) -> Result<(Store, Mapping), CreateError> {
     create_admitted(backing, len, |backing, len| match backing {
         Backing::Anonymous => Ok(()),
