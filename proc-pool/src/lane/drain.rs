@@ -244,6 +244,7 @@ impl Lane {
     /// The worker is dead and everything it had written was drained.
     pub(crate) fn settle(&mut self) -> (Settled<Large>, Vec<(JobKey, u64)>) {
         self.large = 0;
+        self.forget_outgoing();
         let mut settled = self.ledger.settle(self.claims.begun());
         settled.not_started.splice(..0, self.take_returned());
         (settled, std::mem::take(&mut self.lost))

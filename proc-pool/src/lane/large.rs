@@ -59,7 +59,12 @@ impl Lane {
         self.feed();
     }
 
-    /// Sends what there is room for.
+    /// Sends no more of the task that is being sent: its worker is gone.
+    pub(super) fn forget_outgoing(&mut self) {
+        self.outgoing = None;
+    }
+
+    /// Sends as many pieces as find room.
     pub(super) fn feed(&mut self) {
         let Some(mut outgoing) = self.outgoing.take() else {
             return;

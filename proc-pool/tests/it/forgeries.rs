@@ -193,7 +193,7 @@ fn whatever_a_worker_forges_its_leader_neither_waits_nor_grows() {
         .deadline(Duration::from_millis(700));
     let pool = builder.build_op(op).expect("it starts");
     // Large ones among them, which go through the same arenas.
-    let len = |n: u64| if n % 7 == 0 { 100_000 } else { 10 };
+    let len = |n: u64| if n.is_multiple_of(7) { 100_000 } else { 10 };
     let tasks = |round: u64, forgery: Option<Forgery>| {
         let task = move |n| {
             (
