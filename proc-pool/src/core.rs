@@ -22,7 +22,7 @@ use crate::interrupt::Interrupt;
 use crate::jobs::{JobKey, Jobs};
 use crate::keeper::Order;
 use crate::lane::{Extent, Lane};
-use crate::ledger::Task;
+use crate::ledger::{Kept, Task};
 use crate::limits::Limits;
 use crate::observer::LastWords;
 use crate::os::Notes;
@@ -324,7 +324,17 @@ impl Core {
         {
             // What it had written is still there. If it had broken its ring, that counts as unwritten.
             self.stats.answered += member.lane.drain(&mut self.jobs, Extent::Rest) as u64;
-            let (settled, lost) = member.lane.settle();
+            let (mut settled, lost) = member.lane.settle();
+            // It takes a large task into its memory before it begins with it.
+            if settled.in_progress.is_none()
+                && end.cause.is_of_memory()
+                && let Some(Task {
+                    payload: Kept::Large(_),
+                    ..
+                }) = settled.not_started.first()
+            {
+                settled.in_progress = Some(settled.not_started.remove(0));
+            }
             // A task that is finished in the moment before its worker is killed leaves it without one.
             let for_task = Cause::Killed {
                 reason: KillReason::Deadline,

@@ -87,6 +87,14 @@ pub enum KillReason {
     EndTimeout,
 }
 
+impl Cause {
+    /// Whether its memory is what the worker ended for.
+    pub(crate) fn is_of_memory(&self) -> bool {
+        let reason = KillReason::MemoryLimit;
+        matches!(self, Self::OutOfMemory { .. }) || *self == Self::Killed { reason }
+    }
+}
+
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

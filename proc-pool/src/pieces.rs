@@ -41,7 +41,7 @@ impl Piece {
         frame
     }
 
-    /// What a frame says, without its tag.
+    /// The piece of a frame, given without its tag.
     fn of(payload: &[u8]) -> Option<Self> {
         let (fields, []) = payload.as_chunks() else {
             return None;
@@ -57,7 +57,7 @@ impl Piece {
     }
 }
 
-/// What a piece made of a payload.
+/// The state of a payload after a piece of it.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Arrived {
     /// More of it is to come.
@@ -106,7 +106,7 @@ impl Inbound {
         }
     }
 
-    /// Whether a payload has begun to arrive.
+    /// Whether a payload has arrived in part.
     pub(crate) fn is_under_way(&self) -> bool {
         self.left.is_some()
     }
@@ -116,7 +116,7 @@ impl Inbound {
         self.count
     }
 
-    /// Takes the piece that a frame tells of, without its tag.
+    /// Takes the piece of a frame, given without its tag.
     pub(crate) fn take(&mut self, payload: &[u8]) -> Result<Arrived, Broken> {
         let piece = Piece::of(payload).ok_or(Broken)?;
         let Piece { block, left } = piece;
@@ -202,7 +202,7 @@ pub(crate) const NO_MEMORY: &str = "no memory to share for large payloads; free 
 /// Whether the sender has to wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Wish {
-    /// Blocks were given back meanwhile.
+    /// Blocks were given back already.
     Granted,
     /// The receiver will ring.
     Open,

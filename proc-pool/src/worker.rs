@@ -324,6 +324,10 @@ impl Process {
     fn send_large(&mut self, output: &[u8]) -> Result<(), Ended> {
         let mut rest = output;
         while !rest.is_empty() {
+            // Each time: blocks lie low then, in memory that is warm.
+            if self.pieces_out.collect().is_err() {
+                os::exit_now(ORPHANED);
+            }
             let block = match self.pieces_out.find(rest.len()) {
                 Found::Block(block) => block,
                 Found::NoRoom => {
@@ -389,11 +393,7 @@ impl Process {
 
     /// Waits until the leader has taken pieces.
     fn wait_for_blocks(&mut self) -> Result<(), Ended> {
-        let before = self.pieces_out.count_given_back();
-        if self.pieces_out.collect().is_err() {
-            os::exit_now(ORPHANED);
-        }
-        if self.pieces_out.count_given_back() != before || self.pieces_out.wish() == Wish::Granted {
+        if self.pieces_out.wish() == Wish::Granted {
             return Ok(());
         }
         // It may wait for more frames than there is room for.

@@ -6,10 +6,10 @@
 //!
 //! Nothing is trusted: the reader checks each block against the arena and copies each of its bytes once, into private memory,
 //! before anything looks at it; the writer checks the count. Memory is only touched as relaxed atomic words, so a peer
-//! that writes meanwhile causes wrong bytes, never undefined behaviour.
+//! that writes at the same time causes wrong bytes, never undefined behaviour.
 //!
-//! Blocks lie as low as the order allows: memory that was touched before is used again, and an arena takes only as many pages
-//! as were ever under way at the same time.
+//! Blocks lie as low as the order allows: memory that was touched before is used again, and an arena takes pages only for the
+//! blocks that were ever under way at the same time.
 //!
 //! ```
 //! use shm_buffers::arena::{BlockReader, BlockWriter};
@@ -198,7 +198,7 @@ impl BlockWriter {
         Ok(())
     }
 
-    /// The reader says that it has given back so many blocks since the start.
+    /// The reader reports that it has given back `count` blocks since the start.
     ///
     /// # Errors
     /// [`BlockError::Count`] if that can't be.
@@ -241,7 +241,7 @@ impl BlockReader {
         }
     }
 
-    /// Appends a copy of `block` to `out`, which is as it was after an error. Each byte is read once.
+    /// Appends a copy of `block` to `out`; after an error, `out` is unchanged. Each byte is read once.
     ///
     /// # Errors
     /// [`BlockError::Impossible`], [`BlockError::Memory`].

@@ -32,7 +32,7 @@ impl Service for Echo {
     }
 }
 
-/// Gives back the beginning of a buffer, as long as the task says.
+/// Outputs the beginning of a buffer, of the length that the task names.
 struct Wide(Vec<u8>);
 
 impl Service for Wide {

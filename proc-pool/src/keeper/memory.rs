@@ -24,7 +24,7 @@ pub(super) fn share(
     if made.is_ok() || sizes.arena <= RESERVED {
         return made;
     }
-    // Another backing than the one hoped for, which has to be there in full.
+    // The system has another backing than the best one: all of its memory is reserved.
     sizes.arena = RESERVED;
     Region::create_sparse(backing, sizes.map().bytes)
 }

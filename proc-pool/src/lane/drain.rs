@@ -37,7 +37,7 @@ const INLINE: u8 = Tag::Inline as u8;
 /// Pieces of outputs that are taken before others have their turn, at most: those of about two arenas.
 const TURN: u64 = 32;
 
-/// How much of what is there is taken.
+/// How much of a worker's outcomes is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Extent {
     /// Of a living worker, which may write for as long as it is read: a bounded amount.
@@ -47,7 +47,7 @@ pub(crate) enum Extent {
 }
 
 impl Lane {
-    /// Takes the outcomes that are there to their jobs; gives how many there were. Sends more of the task that is being sent.
+    /// Takes the outcomes that have come to their jobs, and returns their number. Continues the task that is being sent.
     pub(crate) fn drain(&mut self, jobs: &mut Jobs, extent: Extent) -> usize {
         let before = self.ledger.count_answered();
         let mut count = 0;
@@ -244,6 +244,7 @@ impl Lane {
     /// The worker is dead and everything it had written was drained.
     pub(crate) fn settle(&mut self) -> (Settled<Large>, Vec<(JobKey, u64)>) {
         self.large = 0;
+        self.forget_outgoing();
         let mut settled = self.ledger.settle(self.claims.begun());
         settled.not_started.splice(..0, self.take_returned());
         (settled, std::mem::take(&mut self.lost))

@@ -1,4 +1,4 @@
-//! A lane's large task on its way: as many pieces as there is room for, and the others when there is.
+//! A lane's large task on its way: the pieces that find room are sent, and the others when there is room again.
 
 use shm_buffers::ring::PushError;
 
@@ -9,7 +9,7 @@ use crate::payload::Large;
 use crate::pieces::{Found, NO_MEMORY, Piece, Wish};
 use crate::protocol::Tag;
 
-/// A task of which pieces are still to be sent. It is the last one in the ledger, and no other is sent meanwhile.
+/// A task of which pieces are still to be sent. It is the last one in the ledger, and no other is sent before its end.
 #[derive(Debug)]
 pub(super) struct Outgoing {
     /// Otherwise what is left to send is word that it is not.
@@ -59,7 +59,12 @@ impl Lane {
         self.feed();
     }
 
-    /// Sends what there is room for.
+    /// Sends no more of the task that is being sent: its worker is gone.
+    pub(super) fn forget_outgoing(&mut self) {
+        self.outgoing = None;
+    }
+
+    /// Sends as many pieces as find room.
     pub(super) fn feed(&mut self) {
         let Some(mut outgoing) = self.outgoing.take() else {
             return;
@@ -84,7 +89,7 @@ impl Lane {
                     outgoing.large = Err(Unsent::NoMemory);
                     continue;
                 }
-                // Tasks before it are to be answered first.
+                // It goes on when tasks before it are answered.
                 Ok(Some(Pause::Room)) => self.publish(),
                 Err(()) => self.broken = Some(KillReason::Corrupt),
             }

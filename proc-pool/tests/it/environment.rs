@@ -177,7 +177,7 @@ fn few_open_files() {
     assert_eq!(pool(2, |n: u64| n).map(0..10).filter(Result::is_ok).count(), 10);
 }
 
-/// Large payloads go through memory that is there already.
+/// Large payloads go through memory that exists already.
 #[test]
 fn large_payloads_need_no_file() {
     if !is_alone() {

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::support::{Alone, is_alone, test_name, watchdog};
 
-/// What a worker does instead of answering.
+/// The ways in which a worker lies instead of answering.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 enum Forgery {
     /// Blocks anywhere, of any length, of a payload of any length.
@@ -219,7 +219,7 @@ fn whatever_a_worker_forges_its_leader_neither_waits_nor_grows() {
                 }
             }
             assert_eq!(done + failed, 60, "{forgery:?}");
-            // What a worker answers for the tasks that it has is its own affair; the other worker's are done.
+            // A worker may spoil the tasks that it has, and no others.
             assert!(done >= 20, "{forgery:?}: {done}");
             // A watchdog: the deadline is 0.7 s, and machines are busy.
             assert!(

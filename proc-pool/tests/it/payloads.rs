@@ -98,7 +98,7 @@ fn megabytes_there_and_back_and_no_memory_kept() {
         let output = pool.map([task]).next().expect("one").expect("no task fails");
         assert!(output.len() == SIZE && output[0] == 7 && output[SIZE - 1] == 7);
     }
-    // What it shares with its leader stays, and 4 MiB of each of its own buffers.
+    // The memory that it shares with its leader stays, and 4 MiB of each of its own buffers.
     assert_eq!(
         pool.map([b"ab"]).next().expect("one").expect("no task fails"),
         b"ba"

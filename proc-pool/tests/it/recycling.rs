@@ -6,11 +6,12 @@ use std::thread;
 use std::time::Duration;
 
 use proc_pool::{
-    BoxError, Builder, CallError, Cause, Fault, KillReason, Observer, OutputBuf, Pool, PoolError, Service,
-    TaskError, Worker, WorkerContext, WorkerId, Workers,
+    BoxError, Builder, Cause, Fault, KillReason, Observer, Pool, PoolError, TaskError, Worker, WorkerContext,
+    WorkerId, Workers,
 };
 use shm_buffers::ring::Consumer;
 use shm_buffers::slots::Slots;
+use shm_buffers::{Backing, Segment, SegmentHandle, SegmentMut};
 
 use crate::crash::ends_within;
 use crate::support::{Dir, NO_PRIVATE_BYTES, hang, watchdog, wine_lacks};
@@ -263,20 +264,24 @@ fn a_task_beyond_the_memory_limit_costs_itself_only() {
     assert_eq!(pool.bytes().stats().deaths, 1);
 }
 
-/// Has a task's bytes in its memory for a while, where they are shared.
-struct Holder;
+/// Has a segment of its leader's in its memory, and looks at all of it for a while.
+struct Holder(Segment);
 
-impl Service for Holder {
-    fn start(_: &mut WorkerContext, _: &[u8]) -> Result<Self, BoxError> {
-        Ok(Self)
+impl Worker for Holder {
+    type Op = ();
+    type Init = SegmentHandle;
+    type Task = ();
+    type Output = u64;
+
+    fn start(_: &mut WorkerContext, (): (), handle: SegmentHandle) -> Result<Self, BoxError> {
+        Ok(Self(Segment::attach(&handle)?))
     }
 
-    fn call(&mut self, task: &[u8], output: &mut OutputBuf) -> Result<(), CallError> {
-        let sum: u64 = task.iter().map(|&byte| u64::from(byte)).sum();
+    fn run(&mut self, (): ()) -> u64 {
+        let sum = self.0.iter().map(|&byte| u64::from(byte)).sum();
         // Some looks long.
         thread::sleep(Duration::from_secs(1));
-        output.extend(sum.to_le_bytes());
-        Ok(())
+        sum
     }
 }
 
@@ -287,19 +292,51 @@ fn what_is_shared_does_not_count() {
     }
     const SIZE: usize = 128 << 20;
     let _watchdog = watchdog(60);
+    let mut segment = SegmentMut::create(&Backing::Auto, SIZE).expect("there is room");
+    segment.fill(1);
+    let segment = segment.freeze().expect("it can be sealed");
+    let handle = segment.handle().expect("it is its owner");
     let pool = builder(1).memory_limit(64 << 20).recycle_above(32 << 20);
-    let pool = pool.build_bytes::<Holder>(Vec::new()).expect("it starts");
-    let outputs: Vec<_> = pool.map([vec![1; SIZE], Vec::new()]).collect();
-    assert_eq!(outputs.len(), 2);
-    assert_eq!(
-        outputs[0].as_ref().expect("it is left alone")[..],
-        (SIZE as u64).to_le_bytes()
-    );
-    let stats = pool.stats();
+    let pool = pool.build::<Holder>((), &handle).expect("it starts");
+    let sums: Vec<_> = pool
+        .map([(), ()])
+        .map(|sum| sum.expect("it is left alone"))
+        .collect();
+    assert_eq!(sums, [SIZE as u64; 2]);
+    let stats = pool.bytes().stats();
     assert_eq!(
         (stats.deaths, stats.recycled, stats.spawned),
         (0, 0, 1),
         "{stats:?}"
+    );
+}
+
+/// A worker that is killed for the memory of a task, before it begins with it, dies of that task.
+#[test]
+fn a_task_above_the_memory_limit_is_an_error_of_its_own() {
+    if wine_lacks(NO_PRIVATE_BYTES) {
+        return;
+    }
+    let _watchdog = watchdog(60);
+    let op = |bytes: Vec<u8>| {
+        if bytes.len() > 1 << 20 {
+            hang();
+        }
+        bytes.len()
+    };
+    let pool = builder(1).memory_limit(32 << 20).build_op(op).expect("it starts");
+    let results: Vec<_> = pool.map([vec![1; 3], vec![1; 96 << 20], vec![1; 5]]).collect();
+    assert_eq!(
+        (results[0].as_ref().ok(), results[2].as_ref().ok()),
+        (Some(&3), Some(&5))
+    );
+    let fault = results[1].as_ref().map_err(|error| &error.fault);
+    let cause = Cause::Killed {
+        reason: KillReason::MemoryLimit,
+    };
+    assert!(
+        matches!(fault, Err(Fault::WorkerDied { cause: it, .. }) if *it == cause),
+        "{fault:?}"
     );
 }
 

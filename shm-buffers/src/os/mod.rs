@@ -95,7 +95,7 @@ pub(crate) fn create(
     create_admitted(backing, len, moved, space::admit_new)
 }
 
-/// As [`create`], but anonymous memory, which is not reserved, is made without a look at what is there.
+/// As [`create`], but anonymous memory, which is not reserved, is made without admission.
 pub(crate) fn create_sparse(backing: &Backing, len: usize) -> Result<(Store, Mapping), CreateError> {
     create_admitted(backing, len, None, |backing, len, moved| match backing {
         Backing::Anonymous => Ok(()),

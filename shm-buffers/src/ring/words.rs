@@ -117,7 +117,7 @@ fn load(words: &[AtomicU64], chunks: &mut [Chunk]) {
 /// Bytes that are made and overwritten while they are in the nearest cache.
 const STEP: usize = 16 << 10;
 
-/// Appends the first `len` bytes of `words` to `out`, which has room for them.
+/// Appends the first `len` bytes of `words` to `out`; there is room for them in `out`.
 pub(crate) fn append(words: &[AtomicU64], len: usize, out: &mut Vec<u8>) {
     let end = out.len() + len;
     for words in words.chunks(STEP / WORD) {

@@ -181,7 +181,7 @@ fn rings() -> [std::ops::Range<usize>; 3] {
     })
 }
 
-/// The same for the beginnings of the arenas, which are at the region's end: tasks, outputs. A payload of [`LARGE`] bytes
+/// The beginnings of the arenas, which lie at the region's end: tasks, outputs. A payload of [`LARGE`] bytes
 /// touches them.
 fn arenas() -> [std::ops::Range<usize>; 2] {
     const ARENA: usize = 8 << 20;
