@@ -285,11 +285,11 @@ where
         self.tell("stderr", redirect, |pool| pool.stderr(redirect))
     }
 
-    /// Which log events worker processes send (default: those at levels that this process's subscriber wants when
-    /// the invoker is built). For processes.
+    /// Which log events worker processes send (default: those at levels that this process's subscribers want, also when one
+    /// is set after the invoker is built, or reloaded; INFO as long as there is none). For processes.
     ///
-    /// Subscribers tell their level only. Who filters by `RUST_LOG` or other directives knows more, and saves the
-    /// workers the rest:
+    /// Subscribers report their maximum level only. A leader whose `EnvFilter` has directives can save the workers the
+    /// events that these refuse:
     ///
     /// ```
     /// use invoker::{Filter, Invoker};

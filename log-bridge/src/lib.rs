@@ -8,8 +8,10 @@
 //! - *Nothing blocks.* A full ring drops the newest event, or [collapses](Overflow::Batch) it with others of its
 //!   callsite. Threads of a worker share the ring behind a lock that is held for a copy only and never waited for longer
 //!   than a bounded spin.
-//! - *Nothing is lost uncounted.* Per level, emitted = delivered + dropped, to the event, also after SIGKILL:
-//!   see [`Tally`] for the order of operations that makes it so. Drops are replayed as an event, too.
+//! - *Nothing is lost uncounted.* Per level, emitted = delivered + dropped + waiting at every moment, to the event, also
+//!   after SIGKILL: see [`Tally`] for the order of operations that makes it so. Drops are replayed as an event, too.
+//! - *No subscriber is trusted to be quick.* Counts and a dead worker's last records are there while it is slow or blocked; a
+//!   panic costs the record that caused it; a process may get its subscriber late, or have a logger of `log` only.
 //! - *The important survives.* The last quarter of the ring is for WARN and ERROR alone. They are all delivered, whatever
 //!   else is emitted, as long as their own records (about 100 bytes each with a few fields) fit into a quarter of the ring
 //!   between two drains, and in the long run are fewer bytes than the leader replays. A ring of 1 MiB that is drained
@@ -20,7 +22,7 @@
 //!   [`Collector::set_filter`] changes it while workers run.
 //! - *Nothing is trusted.* A hostile or corrupt stream is a typed error, counted, and ends that source only. What a source
 //!   makes the leader keep is bounded: 4,096 callsites and 1 MiB of metadata of events and of spans each, the spans of 16
-//!   threads, its last records.
+//!   threads, its last records; of all sources together, 2,048 callsites of events, of spans and of records of `log` each.
 //!
 //! Beside events of `tracing` and, with the feature `log`, records of `log`, [`log_panics`] turns panics into events, and
 //! [`Lines`] what a worker prints. With the feature `setup` there are ready-made subscribers in `setup`.

@@ -1,4 +1,4 @@
-//! What workers log reaches the leader's subscriber, however that is set up and however the program ends.
+//! Workers' events reach the leader's subscriber, however that is set up and however the program ends.
 
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;

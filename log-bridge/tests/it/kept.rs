@@ -1,4 +1,4 @@
-//! What a replayed event and span keep, as the guide's table says: tried on the layers that look at spans.
+//! Replayed events and spans keep what the guide's table says: tried on the layers that look at spans.
 
 use std::collections::HashMap;
 use std::io;
@@ -80,7 +80,7 @@ fn fmt_span_shows_the_spans_of_the_replay_and_none_without_events() {
     assert!(!text.contains("without events"), "{text}");
 }
 
-/// Keeps spans as an exporter of traces does: what it began in `on_new_span` it exports in `on_close`.
+/// Keeps spans as an exporter of traces does, from `on_new_span` to `on_close`.
 #[derive(Clone, Default)]
 struct Traces(Arc<Mutex<HashMap<String, Option<String>>>>);
 

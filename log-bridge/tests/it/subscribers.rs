@@ -1,7 +1,5 @@
 //! Counting is exact and current, and last words come first, whatever the leader's subscriber does.
 
-use std::io;
-use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
@@ -338,11 +336,13 @@ fn a_leader_that_has_only_a_logger_gets_records_there() {
     assert_eq!(handle.tally().total().delivered, 2);
 }
 
+#[cfg(target_os = "linux")]
 const BROKEN: &str = "LOG_BRIDGE_TEST_BROKEN";
 
 /// Replays 150 events into a subscriber that prints to standard error, and prints the counts.
+#[cfg(target_os = "linux")]
 fn leader_with_broken_stderr() {
-    let subscriber = tracing_subscriber::fmt().with_writer(io::stderr).finish();
+    let subscriber = tracing_subscriber::fmt().with_writer(std::io::stderr).finish();
     let Bridge { worker, collector } = bridge(1 << 16, Dispatch::new(subscriber));
     let handle = collector.spawn(Duration::from_millis(1)).unwrap();
     with_default(&worker, || (0..150).for_each(|n| tracing::info!(n, "text")));
@@ -359,13 +359,14 @@ fn leader_with_broken_stderr() {
 #[cfg(target_os = "linux")]
 #[test]
 fn a_full_disk_a_broken_pipe_and_no_standard_error_cost_neither_counts_nor_last_words() {
+    use std::process::{Command, Stdio};
     if std::env::var_os(BROKEN).is_some() {
         return leader_with_broken_stderr();
     }
     let name =
         "subscribers::a_full_disk_a_broken_pipe_and_no_standard_error_cost_neither_counts_nor_last_words";
     let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
-    let (reader, pipe) = io::pipe().unwrap();
+    let (reader, pipe) = std::io::pipe().unwrap();
     drop(reader);
     let exe = std::env::current_exe().unwrap();
     let run = |command: &mut Command, stderr: Stdio| {
