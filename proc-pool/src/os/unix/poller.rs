@@ -7,9 +7,6 @@ use std::time::Duration;
 
 use rustix::time::Timespec;
 
-/// The waker's key.
-const WAKER: u64 = u64::MAX;
-
 /// The longest wait that every system takes.
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -40,6 +37,8 @@ mod imp {
         waker: Arc<OwnedFd>,
     }
 
+    /// The waker's key.
+    const WAKER: u64 = u64::MAX;
     /// Sockets that are reported in one turn, at most; the others' turn is the next.
     const EVENTS: usize = 64;
 
