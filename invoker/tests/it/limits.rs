@@ -101,7 +101,7 @@ fn in_full(error: &(dyn std::error::Error + 'static)) -> String {
 }
 
 #[test]
-fn a_file_size_limit_is_an_error_of_build_task_and_trace() {
+fn a_file_size_limit_is_an_error_of_build_and_trace() {
     fn repeat(_: &Buffer<u64>, bytes: usize) -> Vec<u8> {
         vec![7; bytes]
     }
@@ -125,19 +125,19 @@ fn a_file_size_limit_is_an_error_of_build_task_and_trace() {
         limit_file_sizes(Some(8 << 20));
         let invoker = builder().build().expect("it fits");
         let outputs: Vec<_> = invoker.map([10, 20 << 20, 30]).collect();
-        assert!(outputs[0].is_ok() && outputs[2].is_ok(), "{outputs:?}");
-        errors.push(in_full(outputs[1].as_ref().expect_err("more than the limit")));
+        // A large output travels in pieces, each within the limit.
+        assert!(outputs.iter().all(Result::is_ok));
         let report = invoker.finish().expect("it ends well");
         limit_file_sizes(Some(100));
         let error = report
             .write_trace(dir.join("trace.json"))
             .expect_err("more than the limit");
-        errors.push(error.to_string());
+        errors.push(in_full(&error));
         errors
     }
     let dir = tempfile::tempdir().expect("a directory can be made");
     let errors = invoker::run_isolated(leader, dir.path().to_owned()).expect("it is not killed");
-    assert_eq!(errors.len(), 5);
+    assert_eq!(errors.len(), 4);
     for error in errors {
         assert!(
             error.contains("RLIMIT_FSIZE") && error.contains("ulimit -f"),

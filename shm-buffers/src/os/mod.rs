@@ -97,9 +97,8 @@ pub(crate) fn create(
 
 /// As [`create`], but anonymous memory, which is not reserved, is made without admission.
 pub(crate) fn create_sparse(backing: &Backing, len: usize) -> Result<(Store, Mapping), CreateError> {
-    create_admitted(backing, len, None, |backing, len, moved| match backing {
-        Backing::Anonymous => Ok(()),
-        _ => space::admit_new(backing, len, moved),
+    create_admitted(backing, len, None, |backing, len, _| {
+        space::admit_sparse(backing, len)
     })
 }
 

@@ -47,6 +47,15 @@ pub(super) fn admit_new(
     }
 }
 
+/// As [`admit_new`], for memory of which little is touched: anonymous memory, which needs no reservation, only has to be within
+/// the limit of file sizes.
+pub(super) fn admit_sparse(backing: &Backing, len: usize) -> Result<(), CreateError> {
+    match backing {
+        Backing::Anonymous => admit_size(BackingKind::Anonymous, 0, len),
+        _ => admit_new(backing, len, None),
+    }
+}
+
 /// Refuses a segment that grows from `old` to `new` bytes.
 #[cfg(unix)]
 pub(super) fn admit_growth(
