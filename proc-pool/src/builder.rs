@@ -162,7 +162,8 @@ impl Builder {
     /// is replaced at a time. Linux only: elsewhere the pool is refused with [`PoolError`](crate::PoolError)
     /// `Unsupported`.
     ///
-    /// A process's own memory is what it has allocated and touched; the model that all share does not count. It is
+    /// A process's own memory is what it has allocated and touched, the bytes of a large task included; the model that all share
+    /// does not count. It is
     /// looked at up to five times a second, and only while there are tasks and for a moment after. One that has not
     /// run a task is not replaced, however large.
     pub fn recycle_above(mut self, bytes: u64) -> Self {

@@ -171,6 +171,11 @@ impl<K> Ledger<K> {
         self.sent.back().is_some_and(|last| last.deaths > 0)
     }
 
+    /// Whether the next answer is that of a large task.
+    pub(crate) fn starts_with_large(&self) -> bool {
+        self.sent.front().is_some_and(|next| next.large.is_some())
+    }
+
     /// Whether the task that was sent last was taken back.
     pub(crate) fn ends_with_recalled(&self) -> bool {
         self.sent.back().is_some_and(|last| last.job == JobKey::NOBODY)

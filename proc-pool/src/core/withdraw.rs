@@ -91,7 +91,12 @@ impl Core {
         if self.members[place].as_ref().is_none_or(|member| member.condemned) {
             return;
         }
-        self.recall(place);
+        // One that grows while it takes a large task dies of that task (`ended`), which would otherwise cost every worker.
+        let of_next = reason == KillReason::MemoryLimit
+            && (self.members[place].as_ref()).is_some_and(|member| member.lane.takes_large());
+        if !of_next {
+            self.recall(place);
+        }
         if let Some(member) = &mut self.members[place] {
             member.condemned = true;
             let worker = member.incarnation.worker;

@@ -38,6 +38,11 @@ impl Lane {
         self.outgoing.is_some()
     }
 
+    /// Whether the worker's next task is a large one that it has not begun.
+    pub(crate) fn takes_large(&self) -> bool {
+        self.claims.begun() <= self.ledger.count_answered() && self.ledger.starts_with_large()
+    }
+
     /// Sends a large task, or its first pieces.
     pub(super) fn send_large(&mut self, job: JobKey, index: u64, large: &Large) -> Result<(), Refused> {
         self.ledger.sent_large(job, index, large.clone());

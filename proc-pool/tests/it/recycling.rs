@@ -324,7 +324,10 @@ fn a_task_above_the_memory_limit_is_an_error_of_its_own() {
         }
         bytes.len()
     };
-    let pool = builder(1).memory_limit(32 << 20).build_op(op).expect("it starts");
+    let pool = builder(1)
+        .memory_limit(32 << 20)
+        .build_op_with_codecs(op, proc_pool::PodVec, proc_pool::Postcard)
+        .expect("it starts");
     let results: Vec<_> = pool.map([vec![1; 3], vec![1; 96 << 20], vec![1; 5]]).collect();
     assert_eq!(
         (results[0].as_ref().ok(), results[2].as_ref().ok()),
