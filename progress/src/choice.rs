@@ -11,7 +11,7 @@ use crate::tty;
 #[non_exhaustive]
 pub enum Render {
     /// [`Bar`](Self::Bar) if standard error is a terminal that can draw one, that is: `TERM` is neither `dumb` nor
-    /// (except on Windows) unset, no `CI` variable is set, and the feature `bars` is on. Else
+    /// (except on Windows) unset, no `CI` variable is set, and the feature `indicatif` is on. Else
     /// [`Lines`](Self::Lines).
     #[default]
     Auto,
@@ -165,12 +165,12 @@ impl Surroundings {
     /// What `Auto` means here.
     pub(crate) fn auto(&self) -> Render {
         match self.screen {
-            Screen::Terminal if !self.ci && cfg!(feature = "bars") => Render::Bar,
+            Screen::Terminal if !self.ci && cfg!(feature = "indicatif") => Render::Bar,
             _ => Render::Lines,
         }
     }
 
-    #[cfg(feature = "bars")]
+    #[cfg(feature = "indicatif")]
     pub(crate) fn has_color(&self, color: Color) -> bool {
         match color {
             Color::Always => true,
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    #[cfg(feature = "bars")]
+    #[cfg(feature = "indicatif")]
     fn auto_draws_bars_only_where_someone_sees_them() {
         let xterm = ("TERM", "xterm-256color");
         assert_eq!(with(&[xterm]).auto(), Render::Bar);
@@ -211,13 +211,13 @@ mod tests {
     }
 
     #[test]
-    #[cfg(not(feature = "bars"))]
+    #[cfg(not(feature = "indicatif"))]
     fn auto_draws_lines_without_indicatif() {
         assert_eq!(with(&[("TERM", "xterm")]).auto(), Render::Lines);
     }
 
     #[test]
-    #[cfg(feature = "bars")]
+    #[cfg(feature = "indicatif")]
     fn no_color_counts_unless_empty() {
         let xterm = ("TERM", "xterm");
         assert!(with(&[xterm]).has_color(Color::Auto));
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    #[cfg(feature = "bars")]
+    #[cfg(feature = "indicatif")]
     fn colours_are_as_the_environment_says() {
         let cases: [(&[(&str, &str)], bool); 10] = [
             (&[("TERM", "xterm")], true),

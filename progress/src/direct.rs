@@ -22,7 +22,7 @@ impl Direct {
     }
 
     /// Whether it has found a way to write.
-    #[cfg(feature = "bars")]
+    #[cfg(feature = "indicatif")]
     pub(crate) fn is_possible(&self) -> bool {
         #[cfg(target_os = "linux")]
         return self.opened.as_ref().is_some_and(linux::Opened::is_possible);
@@ -90,7 +90,7 @@ mod linux {
     }
 
     impl Opened {
-        #[cfg(feature = "bars")]
+        #[cfg(feature = "indicatif")]
         pub(super) fn is_possible(&self) -> bool {
             !matches!(self.way, Way::None)
         }

@@ -30,6 +30,9 @@
 //! Writers in other processes count in shared memory: reserve [`SLOTS`] slots of a region for each, make
 //! [`Counters::new`] of them there and [`Bar::add_source`] of them here. This crate knows neither processes nor
 //! transports.
+//!
+//! [indicatif](https://docs.rs/indicatif) draws the bars if the feature `indicatif` is on, as it is by default; without it,
+//! [`Render::Auto`] prints lines everywhere.
 
 mod bar;
 mod choice;

@@ -19,7 +19,7 @@ enum Way {
 }
 
 /// What became of a drawing.
-#[cfg(feature = "bars")]
+#[cfg(feature = "indicatif")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Drawn {
     Yes,
@@ -62,7 +62,7 @@ impl Output {
     }
 
     /// Draws `frame` unless the destination is still busy: a later frame replaces it.
-    #[cfg(feature = "bars")]
+    #[cfg(feature = "indicatif")]
     pub(crate) fn draw(&self, frame: &[u8]) -> Drawn {
         match &self.0 {
             _ if frame.is_empty() => Drawn::Yes,

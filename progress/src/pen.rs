@@ -12,7 +12,7 @@ use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
 use crate::direct::Direct;
-#[cfg(feature = "bars")]
+#[cfg(feature = "indicatif")]
 use crate::output::Drawn;
 use crate::tty;
 
@@ -92,7 +92,7 @@ enum Lines {
     /// They are counted when they are lost.
     Text,
     /// A later drawing replaces them.
-    #[cfg(feature = "bars")]
+    #[cfg(feature = "indicatif")]
     Frame,
 }
 
@@ -172,7 +172,7 @@ impl Pen {
         }
     }
 
-    #[cfg(feature = "bars")]
+    #[cfg(feature = "indicatif")]
     pub(crate) fn draw(self: &Arc<Self>, frame: &[u8]) -> Drawn {
         let mut state = self.state();
         if state.is_busy() {
@@ -374,7 +374,7 @@ impl State {
     }
 
     /// Whether what is not written directly would block.
-    #[cfg(feature = "bars")]
+    #[cfg(feature = "indicatif")]
     fn is_direct(&self) -> bool {
         self.direct.as_ref().is_some_and(Direct::is_possible)
     }
@@ -408,7 +408,7 @@ impl Item {
     fn count(&self) -> u64 {
         match self.lines {
             Lines::Text => self.bytes.iter().filter(|byte| **byte == b'\n').count() as u64,
-            #[cfg(feature = "bars")]
+            #[cfg(feature = "indicatif")]
             Lines::Frame => 0,
         }
     }

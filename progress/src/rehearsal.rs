@@ -12,8 +12,8 @@ use crate::shared::Shared;
 /// Nothing is drawn but by [`tick`](Self::tick) (and at the end, and log lines at once), so that what is on the screen
 /// is the same in every run, to the character.
 ///
-#[cfg_attr(feature = "bars", doc = "```")]
-#[cfg_attr(not(feature = "bars"), doc = "```ignore")]
+#[cfg_attr(feature = "indicatif", doc = "```")]
+#[cfg_attr(not(feature = "indicatif"), doc = "```ignore")]
 /// use progress::{Outcome, Render, Reporter, Total};
 /// use std::io::Write;
 /// use std::time::Duration;

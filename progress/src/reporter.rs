@@ -24,7 +24,7 @@ pub enum StartError {
     #[error("cannot start the thread that draws progress")]
     Thread(#[source] io::Error),
     /// [`Render::Bar`] was asked for.
-    #[error("cannot draw progress bars: built without the feature `bars`; ask for lines instead")]
+    #[error("cannot draw progress bars: built without the feature `indicatif`; ask for lines instead")]
     NoBars,
 }
 
@@ -134,7 +134,7 @@ impl ReporterBuilder {
         })
     }
 
-    #[cfg(feature = "bars")]
+    #[cfg(feature = "indicatif")]
     fn bars(&self, surroundings: &Surroundings) -> Result<Renderer, StartError> {
         use crate::choice::Screen;
         use crate::render::Terminal;
@@ -146,14 +146,14 @@ impl ReporterBuilder {
         }))
     }
 
-    #[cfg(feature = "bars")]
+    #[cfg(feature = "indicatif")]
     fn frame(&self, surroundings: &Surroundings) -> Result<Renderer, StartError> {
         let (columns, rows) = self.size(surroundings);
         let frame = crate::render::Frame::new(self.look(surroundings), columns, rows);
         Ok(Renderer::Frame(frame))
     }
 
-    #[cfg(feature = "bars")]
+    #[cfg(feature = "indicatif")]
     fn size(&self, surroundings: &Surroundings) -> (u16, u16) {
         let (columns, rows) = crate::render::USUAL_SIZE;
         let some = |asked: Option<u16>| asked.filter(|size| *size > 0);
@@ -165,7 +165,7 @@ impl ReporterBuilder {
         )
     }
 
-    #[cfg(feature = "bars")]
+    #[cfg(feature = "indicatif")]
     fn look(&self, surroundings: &Surroundings) -> crate::render::Look {
         use crate::render::{Glyphs, Look, Palette};
         Look {
@@ -180,12 +180,12 @@ impl ReporterBuilder {
         }
     }
 
-    #[cfg(not(feature = "bars"))]
+    #[cfg(not(feature = "indicatif"))]
     fn bars(&self, _: &Surroundings) -> Result<Renderer, StartError> {
         Err(StartError::NoBars)
     }
 
-    #[cfg(not(feature = "bars"))]
+    #[cfg(not(feature = "indicatif"))]
     fn frame(&self, _: &Surroundings) -> Result<Renderer, StartError> {
         Err(StartError::NoBars)
     }

@@ -7,12 +7,12 @@ use std::mem::MaybeUninit;
 /// Whether this process is in the foreground of the terminal that standard error is.
 ///
 /// It is where there is no job control: on other systems, and on a terminal of another session.
-#[cfg(all(unix, feature = "bars"))]
+#[cfg(all(unix, feature = "indicatif"))]
 pub(crate) fn stderr_in_foreground() -> bool {
     rustix::termios::tcgetpgrp(std::io::stderr()).map_or(true, |group| group == rustix::process::getpgrp())
 }
 
-#[cfg(all(not(unix), feature = "bars"))]
+#[cfg(all(not(unix), feature = "indicatif"))]
 pub(crate) fn stderr_in_foreground() -> bool {
     true
 }

@@ -1,12 +1,14 @@
 //! The renderers behind one small enum: bars at one moment in, text out.
 
-#[cfg(feature = "bars")]
+#[cfg(feature = "indicatif")]
 mod frame;
 mod json;
 mod lines;
-#[cfg(feature = "bars")]
+#[cfg(feature = "indicatif")]
+mod painter;
+#[cfg(feature = "indicatif")]
 mod rows;
-#[cfg(feature = "bars")]
+#[cfg(feature = "indicatif")]
 mod terminal;
 mod text;
 
@@ -16,13 +18,13 @@ use std::time::Duration;
 use crate::bar::{Life, PARTS, Role, Sample, Total};
 use crate::output::Output;
 
-#[cfg(feature = "bars")]
+#[cfg(feature = "indicatif")]
 pub(crate) use frame::Frame;
 pub(crate) use json::Json;
 pub(crate) use lines::Lines;
-#[cfg(feature = "bars")]
+#[cfg(feature = "indicatif")]
 pub(crate) use rows::{Glyphs, Look, Palette};
-#[cfg(feature = "bars")]
+#[cfg(feature = "indicatif")]
 pub(crate) use terminal::{Terminal, USUAL_SIZE};
 
 /// A bar at one moment, with what time tells about it.
@@ -67,10 +69,10 @@ pub(crate) enum Belongs {
 /// What draws.
 #[derive(Debug)]
 pub(crate) enum Renderer {
-    #[cfg(feature = "bars")]
+    #[cfg(feature = "indicatif")]
     Terminal(Terminal),
     /// Bars that only a test sees.
-    #[cfg(feature = "bars")]
+    #[cfg(feature = "indicatif")]
     Frame(Frame),
     Lines(Lines),
     Json(Json),
@@ -81,7 +83,7 @@ impl Renderer {
     /// Whether it erases what it drew.
     pub(crate) fn is_terminal(&self) -> bool {
         match self {
-            #[cfg(feature = "bars")]
+            #[cfg(feature = "indicatif")]
             Self::Terminal(_) => true,
             _ => false,
         }
@@ -90,7 +92,7 @@ impl Renderer {
     /// How long to sleep between two calls of [`draw`](Self::draw); `None` if there is nothing to draw ever.
     pub(crate) fn interval(&self) -> Option<Duration> {
         match self {
-            #[cfg(feature = "bars")]
+            #[cfg(feature = "indicatif")]
             Self::Terminal(_) | Self::Frame(_) => Some(Duration::from_millis(100)),
             Self::Lines(_) | Self::Json(_) => Some(Duration::from_millis(250)),
             Self::Nothing => None,
@@ -100,9 +102,9 @@ impl Renderer {
     /// Draws the bars: those that ended for the last time.
     pub(crate) fn draw(&mut self, now: Duration, views: &[View], output: &Output) {
         match self {
-            #[cfg(feature = "bars")]
+            #[cfg(feature = "indicatif")]
             Self::Terminal(terminal) => terminal.draw(views, output),
-            #[cfg(feature = "bars")]
+            #[cfg(feature = "indicatif")]
             Self::Frame(frame) => frame.draw(views, output),
             Self::Lines(lines) => lines.draw(now, views, output),
             Self::Json(json) => json.draw(now, views, output),
@@ -120,7 +122,7 @@ impl Renderer {
         output: &Output,
     ) -> io::Result<()> {
         match self {
-            #[cfg(feature = "bars")]
+            #[cfg(feature = "indicatif")]
             Self::Terminal(terminal) => terminal.print(now, lines, screen, output),
             _ => {
                 self.clear(output);
@@ -135,31 +137,31 @@ impl Renderer {
 
     /// Takes off the screen what does not stay, so that others can write to it.
     pub(crate) fn clear(&mut self, output: &Output) {
-        #[cfg(feature = "bars")]
+        #[cfg(feature = "indicatif")]
         match self {
             Self::Terminal(terminal) => terminal.clear(output),
             Self::Frame(frame) => frame.clear(),
             Self::Lines(_) | Self::Json(_) | Self::Nothing => {}
         }
-        #[cfg(not(feature = "bars"))]
+        #[cfg(not(feature = "indicatif"))]
         let _ = output;
     }
 
     /// Others wrote to the screen: brings back what was cleared, unless that was just done.
     pub(crate) fn restore(&mut self, now: Duration, output: &Output) {
-        #[cfg(feature = "bars")]
+        #[cfg(feature = "indicatif")]
         match self {
             Self::Terminal(terminal) => terminal.restore(now, output),
             Self::Frame(frame) => frame.restore(),
             Self::Lines(_) | Self::Json(_) | Self::Nothing => {}
         }
-        #[cfg(not(feature = "bars"))]
+        #[cfg(not(feature = "indicatif"))]
         let _ = (now, output);
     }
 
     /// Other programs may have written to the screen: nothing that was drawn may be erased.
     pub(crate) fn forget(&mut self) {
-        #[cfg(feature = "bars")]
+        #[cfg(feature = "indicatif")]
         if let Self::Terminal(terminal) = self {
             terminal.forget();
         }
@@ -168,7 +170,7 @@ impl Renderer {
     /// The bars as they are on the screen, a line each, for those who test them.
     pub(crate) fn rows(&self) -> &[String] {
         match self {
-            #[cfg(feature = "bars")]
+            #[cfg(feature = "indicatif")]
             Self::Frame(frame) => frame.rows(),
             _ => &[],
         }

@@ -1,13 +1,14 @@
 //! Bars on a terminal, redrawn in place.
 //!
-//! A drawing is one write of ECMA-48 sequences, and relies on nothing but what was drawn before. What could not be drawn
-//! was not drawn, so a terminal that does not read for a while later gets the newest state.
+//! A drawing is one write of the sequence that [`Painter`] makes, and relies on nothing but what was written before. What
+//! could not be written was not drawn, so a terminal that does not read for a while later gets the newest state.
 
 use std::io;
 use std::time::Duration;
 
-use console::{Term, measure_text_width};
+use console::Term;
 
+use super::painter::{Painter, Screen};
 use super::rows::Look;
 use super::{Belongs, View};
 use crate::output::{Drawn, Output};
@@ -31,6 +32,7 @@ pub(crate) struct Terminal {
     columns: usize,
     /// The screen's contents.
     screen: Screen,
+    painter: Painter,
     restored: Option<Duration>,
 }
 
@@ -39,13 +41,6 @@ enum Device {
     Stderr(Term),
     /// Anything that understands the sequences.
     Other,
-}
-
-/// The bars on the screen. The cursor is behind the last one.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Screen {
-    Empty,
-    Bars { lines: Vec<String>, columns: usize },
 }
 
 impl Terminal {
@@ -67,6 +62,7 @@ impl Terminal {
             lines: Vec::new(),
             columns: 0,
             screen: Screen::Empty,
+            painter: Painter::new(),
             restored: None,
         }
     }
@@ -143,9 +139,9 @@ impl Terminal {
 
     /// Takes the bars off, writes `text`, and draws `bars`.
     fn write(&mut self, text: &[u8], bars: Screen, output: &Output) -> io::Result<()> {
-        let mut bytes = self.erase().into_bytes();
+        let mut bytes = self.painter.repaint(&self.screen, &Screen::Empty).into_bytes();
         bytes.extend_from_slice(text);
-        bytes.extend_from_slice(bars.drawing().as_bytes());
+        bytes.extend_from_slice(self.painter.repaint(&Screen::Empty, &bars).as_bytes());
         output.write(&bytes)?;
         self.screen = bars;
         Ok(())
@@ -155,17 +151,7 @@ impl Terminal {
         if wanted == self.screen {
             return;
         }
-        let frame = match (&self.screen, &wanted) {
-            // As many lines as before, of the same width: each replaces one, and nothing flickers.
-            (
-                Screen::Bars { lines, columns },
-                Screen::Bars {
-                    lines: new,
-                    columns: now,
-                },
-            ) if lines.len() == new.len() && columns == now => up(lines.len()) + &wanted.drawing(),
-            _ => self.erase() + &wanted.drawing(),
-        };
+        let frame = self.painter.repaint(&self.screen, &wanted);
         if output.draw(frame.as_bytes()) == Drawn::Yes {
             self.screen = wanted;
         }
@@ -184,77 +170,14 @@ impl Terminal {
         }
     }
 
+    /// Returns what the screen should show. A thread that panics shows nothing, and the next drawing brings the bars back.
     fn wanted(&self) -> Screen {
-        match self.lines.is_empty() {
-            true => Screen::Empty,
-            false => Screen::Bars {
-                lines: self.lines.clone(),
-                columns: self.columns,
-            },
+        if self.lines.is_empty() || !Painter::can_draw() {
+            return Screen::Empty;
         }
-    }
-
-    /// Takes the bars off the screen, and goes to where the first began.
-    ///
-    /// After the terminal became narrower, some terminals break lines anew, so that bars take more lines than were drawn, and
-    /// some cut each. Taking too few leaves a piece of an old bar; taking too many would erase log lines.
-    fn erase(&self) -> String {
-        match &self.screen {
-            Screen::Empty => String::new(),
-            Screen::Bars { lines, .. } => up(lines.len()) + "\u{1b}[J",
+        Screen::Bars {
+            lines: self.lines.clone(),
+            columns: self.columns,
         }
-    }
-}
-
-impl Screen {
-    /// Returns the sequence that draws it where the cursor is, in the first column. The cursor stays behind the last line,
-    /// which is filled with blanks, so that another program's output begins in a line of its own.
-    fn drawing(&self) -> String {
-        let Self::Bars { lines, columns } = self else {
-            return String::new();
-        };
-        let mut drawing = String::new();
-        for (index, line) in lines.iter().enumerate() {
-            drawing += line;
-            let blank = columns.saturating_sub(measure_text_width(line));
-            if index + 1 == lines.len() {
-                drawing.extend(std::iter::repeat_n(' ', blank));
-            } else {
-                // Behind a full line, the cursor is still on its last column, which this would erase.
-                drawing += if blank > 0 { "\u{1b}[K\r\n" } else { "\r\n" };
-            }
-        }
-        drawing
-    }
-}
-
-/// Moves the cursor from the last of `lines` lines to the beginning of the first.
-fn up(lines: usize) -> String {
-    match lines.saturating_sub(1) {
-        0 => "\r".into(),
-        up => format!("\u{1b}[{up}A\r"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn bars(lines: &[&str], columns: usize) -> Screen {
-        let lines = lines.iter().map(|line| (*line).to_owned()).collect();
-        Screen::Bars { lines, columns }
-    }
-
-    #[test]
-    fn a_drawing_ends_in_the_last_column() {
-        assert_eq!(bars(&["abc", "wx"], 3).drawing(), "abc\r\nwx ");
-        assert_eq!(bars(&["ab", "推"], 3).drawing(), "ab\u{1b}[K\r\n推 ");
-        assert_eq!(Screen::Empty.drawing(), "");
-    }
-
-    #[test]
-    fn bars_are_left_upwards() {
-        assert_eq!(up(1), "\r");
-        assert_eq!(up(3), "\u{1b}[2A\r");
     }
 }

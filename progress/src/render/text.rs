@@ -22,7 +22,7 @@ pub(super) enum Part {
 }
 
 /// From what is left out first to what goes last; the position always stays.
-#[cfg(feature = "bars")]
+#[cfg(feature = "indicatif")]
 pub(super) const LEAST_MISSED: [Part; 7] = [
     Part::Message,
     Part::Bytes,
@@ -34,7 +34,7 @@ pub(super) const LEAST_MISSED: [Part; 7] = [
 ];
 
 /// So many of them are notes, worth less than the bar.
-#[cfg(feature = "bars")]
+#[cfg(feature = "indicatif")]
 pub(super) const NOTES: usize = 4;
 
 /// An ETA beyond this says no more than that the job stalls.

@@ -1,6 +1,6 @@
 //! What is on the screen and in the file, to the character, under a clock that the test holds.
 
-#[cfg(feature = "bars")]
+#[cfg(feature = "indicatif")]
 mod layouts;
 
 use std::io::Write;
@@ -332,7 +332,7 @@ fn json_lines_parse() {
     assert_eq!(serde_json::Value::from(objects).to_string(), expected.to_string());
 }
 
-#[cfg(feature = "bars")]
+#[cfg(feature = "indicatif")]
 mod screen {
     use indicatif::InMemoryTerm;
 

@@ -1,11 +1,11 @@
 //! The reporter as its users see it: real threads, real time, and nothing that waits for either.
 
-#[cfg(all(target_os = "linux", feature = "bars"))]
+#[cfg(all(target_os = "linux", feature = "indicatif"))]
 mod hardship;
-#[cfg(all(target_os = "linux", feature = "bars"))]
+#[cfg(all(target_os = "linux", feature = "indicatif"))]
 mod pseudo_terminal;
 mod rehearsal;
-#[cfg(all(target_os = "linux", feature = "bars"))]
+#[cfg(all(target_os = "linux", feature = "indicatif"))]
 mod terminal;
 
 use std::io::{self, Write};
@@ -301,7 +301,7 @@ fn an_output_that_panics_costs_its_lines_and_nothing_else() {
     }
 }
 
-#[cfg(feature = "bars")]
+#[cfg(feature = "indicatif")]
 #[test]
 fn bars_are_drawn_again_when_the_output_takes_them() {
     let (hold, release) = channel();
@@ -332,7 +332,7 @@ fn bars_are_drawn_again_when_the_output_takes_them() {
     assert_eq!(drawn.matches("log\n").count(), 100, "{drawn:?}");
 }
 
-#[cfg(feature = "bars")]
+#[cfg(feature = "indicatif")]
 #[test]
 fn bars_off_a_terminal_are_drawn_when_asked_for() {
     let (reporter, written) = reporter(Render::Bar);
@@ -343,7 +343,7 @@ fn bars_off_a_terminal_are_drawn_when_asked_for() {
     drop(reporter);
 }
 
-#[cfg(feature = "bars")]
+#[cfg(feature = "indicatif")]
 #[test]
 fn drop_takes_the_bars_off_though_log_writers_live_on() {
     let (reporter, written) = reporter(Render::Bar);
@@ -355,7 +355,7 @@ fn drop_takes_the_bars_off_though_log_writers_live_on() {
     assert_eq!(written.try_iter().last().as_deref(), Some("\r\u{1b}[J"));
 }
 
-#[cfg(not(feature = "bars"))]
+#[cfg(not(feature = "indicatif"))]
 #[test]
 fn bars_that_are_not_built_in_are_refused() {
     let error = Reporter::builder()

@@ -23,7 +23,7 @@ fn lines_come_by_the_clock_of_the_test() {
     );
 }
 
-#[cfg(feature = "bars")]
+#[cfg(feature = "indicatif")]
 #[test]
 fn bars_stay_below_logs_and_leave_a_suspended_screen() {
     let (reporter, rehearsal) = Reporter::builder()

@@ -10,6 +10,7 @@ use crate::workspace::{Member, Publish, Workspace};
 const OUTSIDERS: &[(&str, &[&str])] = &[
     ("console", &["progress", "invoker"]),
     ("crossbeam-channel", &["proc-pool", "invoker"]),
+    ("indicatif", &["progress", "invoker"]),
     ("ipc-channel", &["proc-pool", "invoker"]),
     ("tracing-core", &["log-bridge", "invoker"]),
     // It takes a C compiler.
