@@ -248,10 +248,16 @@ fn a_large_output_that_was_written_is_not_lost_with_its_worker() {
         }
         vec![1; 100_000]
     });
-    let results: Vec<_> = pool.map(0..6).collect();
     let whole = |result: &Result<Vec<u8>, _>| result.as_ref().is_ok_and(|output| output.len() == 100_000);
-    assert!(results.iter().all(whole), "{results:?}");
-    assert_eq!(pool.bytes().stats().deaths, 1);
+    // A leader that is awake needs no bell: then there is no death, and another round.
+    for _ in 0..1000 {
+        let results: Vec<_> = pool.map(0..6).collect();
+        assert!(results.iter().all(whole), "{results:?}");
+        if pool.bytes().stats().deaths > 0 {
+            return;
+        }
+    }
+    panic!("no worker has died");
 }
 
 /// A death in the middle of an output is the error of its task, whatever of it has arrived.
