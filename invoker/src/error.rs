@@ -1,7 +1,7 @@
 //! Why an invoker could not be built.
 
 /// Why an invoker could not be built. (What happens to single tasks is a [`TaskError`](crate::TaskError).)
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The model could not be moved into shared memory.
@@ -52,7 +52,8 @@ pub enum Error {
 impl Error {
     /// The error with all its causes, in one line.
     pub fn in_full(&self) -> String {
-        let errors = std::iter::successors(Some(self as &dyn std::error::Error), |e| e.source());
-        errors.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+        format!("{:#}", shm_buffers::WithCauses(self))
     }
 }
+
+shm_buffers::debug_with_causes!(Error);

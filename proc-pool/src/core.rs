@@ -17,7 +17,7 @@ use crossbeam_channel::Sender;
 use shm_buffers::slots::Slots;
 
 use crate::awake::Awake;
-use crate::error::{Cause, Fault, KillReason, PoolError, WorkerId};
+use crate::error::{After, Cause, Fault, KillReason, PoolError, WorkerId};
 use crate::interrupt::Interrupt;
 use crate::jobs::{JobKey, Jobs};
 use crate::keeper::Order;
@@ -380,6 +380,11 @@ impl Core {
         if let Some(birth) = self.births.get_mut(&worker) {
             birth.pid = None;
         }
+        if !end.last.panics.is_empty() {
+            // If it has not started, that is why.
+            let reason = format!("{}{}", end.cause, After(&end.last.panics));
+            self.event(Event::StartFailed(worker, reason));
+        }
         self.event(Event::Ended {
             worker,
             cause: end.cause.clone(),
@@ -397,7 +402,12 @@ impl Core {
         worker: WorkerId,
         end: &End<'_>,
     ) -> Fault {
-        let LastWords { logs, printed, stack } = end.last.clone();
+        let LastWords {
+            logs,
+            printed,
+            panics,
+            stack,
+        } = end.last.clone();
         match self.limits.deadline {
             Some(deadline) if expired == Some(task) => Fault::TimedOut {
                 worker,
@@ -413,6 +423,7 @@ impl Core {
                 pid: end.pid,
                 cause: end.cause.clone(),
                 deaths,
+                last_panics: panics,
                 last_logs: logs,
                 last_printed: printed,
             },
