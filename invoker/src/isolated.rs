@@ -107,7 +107,7 @@ mod tests {
             IsolatedError::Failed(Fault::Pool(refused())),
         ] {
             shm_buffers::assert_said_once(&error);
-            let mut chain = std::iter::successors(Some(&error as &(dyn Error + 'static)), |e| e.source());
+            let mut chain = std::iter::successors(Some(&error as &(dyn Error + 'static)), |&e| e.source());
             assert!(chain.any(|e| e.is::<io::Error>()), "{error:?}");
         }
     }

@@ -423,7 +423,7 @@ impl Core {
                 pid: end.pid,
                 cause: end.cause.clone(),
                 deaths,
-                last_panics: panics,
+                last_panics: panics.into(),
                 last_logs: logs,
                 last_printed: printed,
             },

@@ -233,6 +233,14 @@ pub enum PoolError {
         /// What.
         what: &'static str,
     },
+    /// An environment variable that pools set for their workers makes no sense.
+    #[error("{variable} is `{value}`, which is not UTF-8 and no pool's; remove it from the environment")]
+    Environment {
+        /// Its name.
+        variable: &'static str,
+        /// What it is set to; bytes that are not UTF-8 as `\xFF`.
+        value: String,
+    },
     /// A size makes no sense.
     #[error("{what} of {asked} is too large; {max} at most")]
     Size {
@@ -373,7 +381,7 @@ pub enum Fault {
         /// Its panics during this task that were not known to be caught, oldest first, each as `panicked at src/op.rs:7:5: message`:
         /// those that no process survives, in `extern "C"` functions, in drops while it unwinds, and all with
         /// `panic = "abort"`. They are [escaped](Printable).
-        last_panics: Vec<String>,
+        last_panics: Box<[String]>,
         /// The last things it logged, oldest first, as its pool's observer tells.
         last_logs: Vec<String>,
         /// The last lines that it printed, if that is [captured](crate::Redirect::Capture): up to 16 of standard

@@ -7,9 +7,9 @@ use std::fmt::{self, Write};
 /// one line, separated by colons.
 ///
 /// ```
-/// use shm_buffers::{Image, WithCauses};
+/// use shm_buffers::{Backing, Image, WithCauses};
 ///
-/// let error = Image::load_shared("no/such/file").expect_err("there is no such file");
+/// let error = Image::load_shared("no/such/file", &Backing::Auto).expect_err("there is no such file");
 /// let text = WithCauses(&error).to_string();
 /// assert!(text.starts_with("cannot open no/such/file\n\nCaused by:\n    "), "{text}");
 /// assert!(format!("{:#}", WithCauses(&error)).starts_with("cannot open no/such/file: "));
