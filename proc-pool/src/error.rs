@@ -238,7 +238,7 @@ pub enum PoolError {
     Environment {
         /// Its name.
         variable: &'static str,
-        /// What it is set to; bytes that are not UTF-8 as `\xFF`.
+        /// Its value; bytes that are not UTF-8 are shown as `\xFF`.
         value: String,
     },
     /// A size makes no sense.

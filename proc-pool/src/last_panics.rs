@@ -49,7 +49,7 @@ fn put<'a>(slots: &Slots, panics: impl Iterator<Item = &'a str>) {
     slots.slot(0).publish(bytes.len() as u64);
 }
 
-/// What a worker that has ended has written, whatever that is: a bounded number of bounded, escaped texts.
+/// Reads the text of a worker that has ended. The text may be forged: the result is a bounded number of bounded, escaped lines.
 pub(crate) fn read(slots: &Slots) -> Vec<String> {
     let len = slots.slot(0).observe().min(BYTES as u64) as usize;
     let words = 1..1 + len.div_ceil(WORD);

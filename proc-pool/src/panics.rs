@@ -23,7 +23,7 @@ const KEPT: usize = last_panics::MOST - 1;
 /// Panics of other threads that are kept, in case an op passes one on.
 const ELSEWHERE: usize = 16;
 
-/// What is known of a panic. Displayed without controls, on one line.
+/// A panic's message and origin. Its display is one line without control characters.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Panic {
     /// Its message.
