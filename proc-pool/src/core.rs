@@ -402,30 +402,25 @@ impl Core {
         worker: WorkerId,
         end: &End<'_>,
     ) -> Fault {
-        let LastWords {
-            logs,
-            printed,
-            panics,
-            stack,
-        } = end.last.clone();
+        let last = end.last.clone();
         match self.limits.deadline {
             Some(deadline) if expired == Some(task) => Fault::TimedOut {
                 worker,
                 pid: end.pid,
                 deadline,
-                stack,
+                stack: last.stack,
                 deaths,
-                last_logs: logs,
-                last_printed: printed,
+                last_logs: last.logs,
+                last_printed: last.printed,
             },
             _ => Fault::WorkerDied {
                 worker,
                 pid: end.pid,
                 cause: end.cause.clone(),
                 deaths,
-                last_panics: panics.into(),
-                last_logs: logs,
-                last_printed: printed,
+                last_panics: last.panics.into(),
+                last_logs: last.logs,
+                last_printed: last.printed,
             },
         }
     }
