@@ -101,10 +101,7 @@ pub(crate) struct Facts {
 
 /// Shares a page and attaches it again as another process would.
 fn try_sharing() -> Result<(), String> {
-    let in_full = |error: &dyn std::error::Error| {
-        let errors = std::iter::successors(Some(error), |e| e.source());
-        errors.map(ToString::to_string).collect::<Vec<_>>().join(": ")
-    };
+    let in_full = |error: &(dyn std::error::Error + 'static)| format!("{:#}", shm_buffers::WithCauses(error));
     let page: Buffer<u8> = vec![7; 4096].into();
     let image = shm_buffers::share(&page, &Backing::Anonymous).map_err(|e| in_full(&e))?;
     let handle = image.handle().map_err(|e| in_full(&e))?;

@@ -1,7 +1,7 @@
 //! Why an invoker could not be built.
 
 /// Why an invoker could not be built. (What happens to single tasks is a [`TaskError`](crate::TaskError).)
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The model could not be moved into shared memory.
@@ -52,7 +52,59 @@ pub enum Error {
 impl Error {
     /// The error with all its causes, in one line.
     pub fn in_full(&self) -> String {
-        let errors = std::iter::successors(Some(self as &dyn std::error::Error), |e| e.source());
-        errors.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+        format!("{:#}", shm_buffers::WithCauses(self))
+    }
+}
+
+shm_buffers::debug_with_causes!(Error);
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn a_main_that_returns_it_prints_the_remedy_for_a_forgotten_init() {
+        let error: Box<dyn std::error::Error> = Error::from(proc_pool::PoolError::NotInitialized).into();
+        let printed = format!("Error: {error:?}");
+        let expected = "Error: cannot start the workers\n\nCaused by:\n    `init()` was not called; make it the first line";
+        assert!(printed.starts_with(expected), "{printed}");
+    }
+
+    #[test]
+    fn each_message_of_a_chain_is_said_once_and_ends_with_the_systems_reason() {
+        let system = || io::Error::from_raw_os_error(12);
+        let program = || proc_pool::PoolError::Program {
+            path: "worker".into(),
+            source: system().into(),
+        };
+        let image = shm_buffers::Image::load_shared("no/such/file", &shm_buffers::Backing::Auto)
+            .expect_err("there is none");
+        shm_buffers::assert_said_once(&image);
+        let errors = [
+            Error::Pool(program()),
+            Error::Progress(progress::StartError::Thread(system())),
+            Error::Os {
+                step: "open a file",
+                source: system(),
+            },
+            Error::Share(shm_buffers::ShareError::Create(shm_buffers::CreateError::Os {
+                step: "map",
+                len: 1,
+                backing: shm_buffers::BackingKind::Anonymous,
+                source: system(),
+            })),
+            Error::Filter(log_bridge::SetFilterError::Stopped),
+        ];
+        for error in errors {
+            shm_buffers::assert_said_once(&error);
+            let chain = std::iter::successors(Some(&error as &(dyn std::error::Error + 'static)), |&e| {
+                e.source()
+            });
+            let last = chain.last().and_then(|last| last.downcast_ref::<io::Error>());
+            let expected = (!matches!(error, Error::Filter(_))).then_some(12);
+            assert_eq!(last.and_then(io::Error::raw_os_error), expected, "{error:?}");
+        }
     }
 }

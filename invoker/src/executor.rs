@@ -7,7 +7,9 @@ pub enum Executor {
     /// In processes of their own: an op that crashes, exits or is killed costs its own task.
     #[default]
     Processes,
-    /// In threads of this process: an op that panics costs its own task; one that crashes ends the program.
+    /// In threads of this process: an op that panics costs its own task; one that crashes ends the program. It is for running the
+    /// same job without processes: under a debugger or a sanitizer, in tests, where no process may be started. It is not a
+    /// faster path: where ops need no isolation, use rayon.
     Threads,
     /// In the caller's thread: when the output is asked for, or at once when the task is
     /// [submitted](crate::Invoker::submit).

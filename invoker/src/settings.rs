@@ -3,6 +3,7 @@
 //! Code first, then the environment, then the default. A variable that makes no sense is an error, also when code has
 //! decided: nobody sets one to be ignored.
 
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::num::NonZeroUsize;
 
@@ -156,11 +157,11 @@ const FOR_PROCESSES: [(&str, &str); 17] = [
 ];
 
 /// Reads the environment. Injected, so that tests need not change it.
-pub(crate) type Environment<'a> = &'a dyn Fn(&'static str) -> Option<String>;
+pub(crate) type Environment<'a> = &'a dyn Fn(&'static str) -> Option<OsString>;
 
 /// The process's own environment.
-pub(crate) fn environment(name: &'static str) -> Option<String> {
-    std::env::var(name).ok()
+pub(crate) fn environment(name: &'static str) -> Option<OsString> {
+    std::env::var_os(name)
 }
 
 pub(crate) fn resolve(choices: &Choices, environment: Environment<'_>) -> Result<Settings, Error> {
@@ -256,7 +257,7 @@ pub(crate) fn variables(environment: Environment<'_>) -> Result<Vec<(&'static st
     resolve(&Choices::default(), environment).map_err(|e| e.in_full())?;
     let set = names
         .into_iter()
-        .filter_map(|name| Some((name, environment(name)?)));
+        .filter_map(|name| Some((name, environment(name)?.into_string().ok()?)));
     Ok(set.collect())
 }
 
@@ -302,15 +303,21 @@ fn pick<T>(code: Option<T>, environment: Option<T>, variable: &'static str, defa
 
 fn parse<T>(
     variable: &'static str,
-    text: &str,
+    value: &OsStr,
     wanted: &'static str,
     read: impl FnOnce(&str) -> Option<T>,
 ) -> Result<T, Error> {
-    read(text.trim()).ok_or_else(|| Error::Environment {
-        variable,
-        value: text.to_owned(),
-        wanted,
-    })
+    let text = value.to_str();
+    text.and_then(|text| read(text.trim()))
+        .ok_or_else(|| Error::Environment {
+            variable,
+            // Bytes that are not UTF-8 are shown as `\xFF`.
+            value: text.map_or_else(
+                || format!("{value:?}").trim_matches('"').to_owned(),
+                str::to_owned,
+            ),
+            wanted,
+        })
 }
 
 fn levels(text: &str) -> Option<Vec<Workers>> {
@@ -333,7 +340,7 @@ mod tests {
             variables
                 .iter()
                 .find(|(variable, _)| *variable == name)
-                .map(|(_, value)| (*value).to_owned())
+                .map(|(_, value)| value.into())
         };
         resolve(&choices, &find)
     }
@@ -460,6 +467,29 @@ mod tests {
                 error.contains(variable) && error.contains(&format!("`{value}`")),
                 "{error}"
             );
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_variable_that_is_not_utf8_is_an_error_that_names_it() {
+        use std::os::unix::ffi::OsStrExt;
+        for variable in [
+            EXECUTOR_VARIABLE,
+            WORKERS_VARIABLE,
+            PROGRESS_VARIABLE,
+            LEVEL_VARIABLE,
+        ] {
+            let find = |name: &'static str| {
+                let value = OsStr::from_bytes(b"4\xff").to_owned();
+                (name == variable).then_some(value)
+            };
+            let error = resolve(&Choices::default(), &find)
+                .expect_err(variable)
+                .to_string();
+            let expected = format!(r"{variable} is `4\xFF`; it has to be ");
+            assert!(error.starts_with(&expected), "{error}");
+            assert!(variables(&find).is_err_and(|said| said.contains(variable)));
         }
     }
 

@@ -36,7 +36,7 @@ impl Source {
 }
 
 /// Why a source was not added.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AddError {
     /// The counters have no place.
@@ -309,3 +309,5 @@ pub(crate) fn departed(inlet: &Inlet) -> Departed {
         error: inlet.error(),
     }
 }
+
+shm_buffers::debug_with_causes!(AddError);

@@ -53,7 +53,7 @@ struct Directive {
 }
 
 /// A text is no filter.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[error("invalid log filter {text:?}: give a level, or TARGET=LEVEL, separated by commas")]
 pub struct ParseFilterError {
     text: String,
@@ -303,6 +303,8 @@ mod level {
             .ok_or_else(|| D::Error::custom(format_args!("unknown level filter {index}")))
     }
 }
+
+shm_buffers::debug_with_causes!(ParseFilterError);
 
 #[cfg(test)]
 mod tests {

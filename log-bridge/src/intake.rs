@@ -16,7 +16,7 @@ const BATCH_BYTES: usize = 256 << 10;
 const MOST_AT_END: usize = 1 << 22;
 
 /// Why a source's stream was given up.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SourceError {
     /// The ring itself is corrupt.
@@ -218,3 +218,5 @@ impl Intake {
         lines.flatten().collect()
     }
 }
+
+shm_buffers::debug_with_causes!(SourceError);

@@ -68,7 +68,7 @@ pub struct WorkerLayerBuilder {
 }
 
 /// Why there is no layer.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
     /// The counters have no place.
@@ -86,7 +86,7 @@ pub enum BuildError {
 }
 
 /// Why the layer did not become the process's default.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum InstallError {
     /// It could not be built.
@@ -379,6 +379,8 @@ fn key_of_log(metadata: &Metadata<'_>) -> u64 {
         .hash(&mut hasher);
     hasher.finish()
 }
+
+shm_buffers::debug_with_causes!(BuildError, InstallError);
 
 #[cfg(test)]
 mod tests {

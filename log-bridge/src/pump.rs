@@ -32,7 +32,7 @@ enum Command {
 }
 
 /// Why workers did not get another filter.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SetFilterError {
     /// It does not fit.
@@ -44,7 +44,7 @@ pub enum SetFilterError {
 }
 
 /// Why not everything was replayed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum FlushError {
     /// The subscriber was too slow.
@@ -56,7 +56,7 @@ pub enum FlushError {
 }
 
 /// Why nothing is known about a source.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RemoveError {
     /// It was never added, or is removed already.
@@ -320,3 +320,5 @@ impl Pump {
         catch_unwind(AssertUnwindSafe(|| act(&mut self.collector))).ok()
     }
 }
+
+shm_buffers::debug_with_causes!(SetFilterError, FlushError, RemoveError);

@@ -18,7 +18,7 @@ const LENGTH: usize = 2;
 const ATTEMPTS: usize = 16;
 
 /// A filter has too many or too long targets to be sent to a running worker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "log filter takes {bytes} bytes, at most {MAX_FILTER} can be sent to a running worker: name fewer targets, or set it before workers start"
 )]
@@ -109,6 +109,8 @@ impl Receiver {
         None
     }
 }
+
+shm_buffers::debug_with_causes!(FilterTooLong);
 
 #[cfg(test)]
 mod tests {

@@ -111,7 +111,7 @@ pub struct Files {
 }
 
 /// Rolling files could not be set up.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[error("cannot write log files to {}", directory.display())]
 pub struct FilesError {
     directory: PathBuf,
@@ -213,3 +213,5 @@ impl Files {
         ))
     }
 }
+
+shm_buffers::debug_with_causes!(FilesError);

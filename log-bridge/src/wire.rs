@@ -114,7 +114,7 @@ impl Header {
 }
 
 /// A frame that no correct worker writes.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[error(transparent)]
 pub struct DecodeError(#[from] Flaw);
 
@@ -413,6 +413,8 @@ pub(crate) fn check(frame: &[u8]) -> Result<(), Flaw> {
     }
     Ok(())
 }
+
+shm_buffers::debug_with_causes!(DecodeError);
 
 #[cfg(test)]
 mod tests {

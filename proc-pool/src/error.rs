@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::ops::Deref;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -127,8 +128,38 @@ impl fmt::Display for KillReason {
     }
 }
 
+/// A cause that several clones of an error have. The error's [`source`](std::error::Error::source) is the cause itself, so that it can be
+/// downcast, to [`io::Error`] for example.
+pub struct Shared<T: ?Sized>(Arc<T>);
+
+impl<T: ?Sized> Clone for Shared<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<T: ?Sized> Deref for Shared<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+impl<T: ?Sized + fmt::Debug> fmt::Debug for Shared<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl<T> From<T> for Shared<T> {
+    fn from(cause: T) -> Self {
+        Self(Arc::new(cause))
+    }
+}
+
 /// Why a pool could not be built, or stopped working.
-#[derive(Debug, Clone, thiserror::Error)]
+#[derive(Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum PoolError {
     /// `init` was not called: a worker process would run `main` and start workers of its own.
@@ -160,7 +191,7 @@ pub enum PoolError {
         /// What was being done.
         step: &'static str,
         /// Its reason.
-        source: Arc<dyn std::error::Error + Send + Sync>,
+        source: Shared<dyn std::error::Error + Send + Sync>,
     },
     /// Workers failed to start, again and again.
     #[error(
@@ -188,7 +219,7 @@ pub enum PoolError {
         /// Its path.
         path: PathBuf,
         /// What is wrong with it.
-        source: Arc<io::Error>,
+        source: Shared<io::Error>,
     },
     /// The directory that workers are to be started in is none.
     #[error("cannot start workers in the directory {}", dir.display())]
@@ -196,7 +227,7 @@ pub enum PoolError {
         /// The directory.
         dir: PathBuf,
         /// What is wrong with it.
-        source: Arc<io::Error>,
+        source: Shared<io::Error>,
     },
     /// Workers were to have no threads at all.
     #[error("workers need at least one thread; `Threads::Unlimited` sets no limit")]
@@ -209,6 +240,14 @@ pub enum PoolError {
     Unsupported {
         /// What.
         what: &'static str,
+    },
+    /// An environment variable that pools set for their workers makes no sense.
+    #[error("{variable} is `{value}`, which is not UTF-8 and no pool's; remove it from the environment")]
+    Environment {
+        /// Its name.
+        variable: &'static str,
+        /// Its value; bytes that are not UTF-8 are shown as `\xFF`.
+        value: String,
     },
     /// A size makes no sense.
     #[error("{what} of {asked} is too large; {max} at most")]
@@ -244,7 +283,7 @@ impl PoolError {
     pub(crate) fn os(step: &'static str, source: impl std::error::Error + Send + Sync + 'static) -> Self {
         Self::Os {
             step,
-            source: Arc::new(source),
+            source: Shared(Arc::new(source)),
         }
     }
 
@@ -254,18 +293,62 @@ impl PoolError {
 }
 
 /// Why a task has no output. The other tasks have theirs.
-#[derive(Debug, Clone, thiserror::Error)]
-#[error("task {task}: {fault}")]
+///
+/// It displays its fault as well. Its [`source`](std::error::Error::source) is therefore the fault's cause, so that no message is
+/// printed twice.
+#[derive(Clone)]
 pub struct TaskError {
     /// The task's position in its input, from 0.
     pub task: u64,
     /// What happened.
-    #[source]
     pub fault: Fault,
+}
+
+impl fmt::Display for TaskError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { task, fault } = self;
+        write!(f, "task {task}: {fault}")
+    }
+}
+
+impl std::error::Error for TaskError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.fault.source()
+    }
 }
 
 /// How many workers a task cost, where that is worth a word.
 struct Toll(u32);
+
+/// Where a panic was, if that is known.
+struct At<'a>(&'a str);
+
+impl fmt::Display for At<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            "" => Ok(()),
+            location => write!(f, " at {}", Printable(location)),
+        }
+    }
+}
+
+/// The panics before a death.
+pub(crate) struct After<'a>(pub(crate) &'a [String]);
+
+impl fmt::Display for After<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (number, panic) in self.0.iter().enumerate() {
+            let words = if number == 0 {
+                "; before that, it"
+            } else {
+                ", then"
+            };
+            // They are escaped already.
+            write!(f, "{words} {panic}")?;
+        }
+        Ok(())
+    }
+}
 
 impl fmt::Display for Toll {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -277,27 +360,22 @@ impl fmt::Display for Toll {
 }
 
 /// What happened to a task.
-#[derive(Debug, Clone, thiserror::Error)]
+#[derive(Clone)]
 #[non_exhaustive]
 pub enum Fault {
     /// The op panicked; its worker goes on.
-    #[error(
-        "panicked in worker {worker} at {}: {}",
-        Printable(location),
-        Printable(message)
-    )]
     Panicked {
         /// Where it ran.
         worker: WorkerId,
         /// The panic's message, as it was: only what is displayed is [escaped](Printable).
         message: String,
-        /// `file:line:column`.
+        /// `file:line:column`; empty when it is not known. It is known for panics of the op's thread, and for those of other
+        /// threads that the op has passed on, unless a panic hook of the program replaced the pool's.
         location: String,
         /// The stack, when `RUST_BACKTRACE` asks for it.
         backtrace: Option<String>,
     },
     /// The worker process ended while it ran this task.
-    #[error("worker {worker} (pid {pid}) {cause}{}", Toll(*deaths))]
     #[non_exhaustive]
     WorkerDied {
         /// Which.
@@ -308,6 +386,10 @@ pub enum Fault {
         cause: Cause,
         /// How many workers the task has cost, with this one: more than 1 only if it was retried.
         deaths: u32,
+        /// Its panics during this task that were not known to be caught, oldest first, each as `panicked at src/op.rs:7:5: message`:
+        /// those that no process survives, in `extern "C"` functions, in drops while it unwinds, and all with
+        /// `panic = "abort"`. They are [escaped](Printable).
+        last_panics: Box<[String]>,
         /// The last things it logged, oldest first, as its pool's observer tells.
         last_logs: Vec<String>,
         /// The last lines that it printed, if that is [captured](crate::Redirect::Capture): up to 16 of standard
@@ -315,7 +397,6 @@ pub enum Fault {
         last_printed: Vec<String>,
     },
     /// The task ran longer than it may; its worker was killed.
-    #[error("worker {worker} (pid {pid}) was killed: the task ran longer than its deadline of {deadline:?}{}", Toll(*deaths))]
     #[non_exhaustive]
     TimedOut {
         /// Which.
@@ -335,22 +416,134 @@ pub enum Fault {
         last_printed: Vec<String>,
     },
     /// The task could not be encoded, or not be decoded by the worker.
-    #[error("cannot pass the task to a worker: {}", Printable(.0))]
     Task(String),
     /// The output could not be encoded by the worker, or not be decoded.
-    #[error("cannot pass the output to the leader: {}", Printable(.0))]
     Output(String),
     /// It was cancelled by its [`Handle`](crate::Handle).
-    #[error("cancelled")]
     Cancelled,
     /// The pool stopped working before the task was done.
-    #[error("not run: {0}")]
+    ///
+    /// The pool's error is displayed as well; its cause is the [`source`](std::error::Error::source).
     Pool(PoolError),
 }
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Panicked {
+                worker,
+                message,
+                location,
+                ..
+            } => write!(
+                f,
+                "panicked in worker {worker}{}: {}",
+                At(location),
+                Printable(message)
+            ),
+            Self::WorkerDied {
+                worker,
+                pid,
+                cause,
+                deaths,
+                last_panics,
+                ..
+            } => {
+                let (after, toll) = (After(last_panics), Toll(*deaths));
+                write!(f, "worker {worker} (pid {pid}) {cause}{after}{toll}")
+            }
+            Self::TimedOut {
+                worker,
+                pid,
+                deadline,
+                deaths,
+                ..
+            } => write!(
+                f,
+                "worker {worker} (pid {pid}) was killed: the task ran longer than its deadline of {deadline:?}{}",
+                Toll(*deaths)
+            ),
+            Self::Task(reason) => write!(f, "cannot pass the task to a worker: {}", Printable(reason)),
+            Self::Output(reason) => write!(f, "cannot pass the output to the leader: {}", Printable(reason)),
+            Self::Cancelled => f.write_str("cancelled"),
+            Self::Pool(error) => write!(f, "not run: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for Fault {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            // Its message is in this one's.
+            Self::Pool(error) => error.source(),
+            _ => None,
+        }
+    }
+}
+
+shm_buffers::debug_with_causes!(PoolError, TaskError, Fault);
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_message_of_a_chain_is_said_once_and_the_systems_reason_is_kept() {
+        let system = || io::Error::from_raw_os_error(11);
+        let errors = [
+            PoolError::os("start a thread", system()),
+            PoolError::Program {
+                path: "worker".into(),
+                source: system().into(),
+            },
+            PoolError::CurrentDir {
+                dir: "work".into(),
+                source: system().into(),
+            },
+        ];
+        for error in errors {
+            let fault = Fault::Pool(error.clone());
+            let task = TaskError {
+                task: 7,
+                fault: fault.clone(),
+            };
+            let all: [&(dyn std::error::Error + 'static); 3] = [&error, &fault, &task];
+            for said in all {
+                shm_buffers::assert_said_once(said);
+                let source = said
+                    .source()
+                    .and_then(|source| source.downcast_ref::<io::Error>());
+                let source = source.and_then(io::Error::raw_os_error);
+                assert_eq!(source, Some(11), "{said}");
+                assert!(format!("{said:?}").contains("Caused by"), "{said:?}");
+            }
+            assert!(
+                task.to_string().starts_with(&format!("task 7: not run: {error}")),
+                "{task}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_panic_without_a_known_location_leaves_it_out() {
+        let panicked = |location: &str| Fault::Panicked {
+            worker: WorkerId(2),
+            message: "boom".to_owned(),
+            location: location.to_owned(),
+            backtrace: None,
+        };
+        assert_eq!(panicked("").to_string(), "panicked in worker 2: boom");
+        assert_eq!(
+            panicked("op.rs:1:2").to_string(),
+            "panicked in worker 2 at op.rs:1:2: boom"
+        );
+    }
+
+    #[test]
+    fn debug_prints_the_remedy() {
+        let text = format!("{:?}", PoolError::NotInitialized);
+        assert!(text.contains("make it the first line of `main`"), "{text}");
+    }
 
     #[test]
     fn what_a_worker_says_is_shown_on_one_line_without_controls_and_kept_as_it_was() {

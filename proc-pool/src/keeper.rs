@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use shm_buffers::Backing;
 use shm_buffers::descriptors::Descriptors;
+use shm_buffers::slots::Slots;
 
 use self::inquiry::{Inquiry, Namer};
 use self::process::{IDLE_POLL, Process};
@@ -27,6 +28,7 @@ use crate::core::{End, Incarnation, WEIGH};
 use crate::driver::Driver;
 use crate::entry::Entry;
 use crate::error::{Cause, KillReason, PoolError, WorkerId};
+use crate::last_panics;
 use crate::launch::Launch;
 use crate::observer::{LastWords, Observer};
 use crate::os;
@@ -339,6 +341,7 @@ impl Keeper {
             connected,
             spawned,
             region,
+            sizes,
             inquiry,
             ..
         } = process;
@@ -355,10 +358,12 @@ impl Keeper {
         };
         let printed = self.reader.as_ref().map(|reader| reader.finish(incarnation));
         let logs = guarded(|| self.observer.ended(incarnation.worker, &cause)).unwrap_or_default();
+        let panics = last_panics::read(&Slots::new(&region, sizes.map().last_panics));
         drop(region);
         let last = LastWords {
             logs,
             printed: printed.unwrap_or_default(),
+            panics,
             stack: inquiry.text(),
         };
         let end = End {

@@ -99,7 +99,7 @@ impl Launch {
         self.kept_directory = match &self.directory {
             None => None,
             Some(dir) => Some(Arc::new(Kept::directory(dir).map_err(|source| {
-                let (dir, source) = (dir.clone(), Arc::new(source));
+                let (dir, source) = (dir.clone(), source.into());
                 PoolError::CurrentDir { dir, source }
             })?)),
         };
@@ -160,7 +160,7 @@ fn named(program: &Kept) -> Command {
 fn unusable(path: &Path, source: io::Error) -> PoolError {
     PoolError::Program {
         path: path.to_owned(),
-        source: Arc::new(source),
+        source: source.into(),
     }
 }
 

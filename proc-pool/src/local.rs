@@ -170,7 +170,7 @@ fn begin<W>(worker: WorkerId, start: impl Fn(WorkerId) -> Result<W, BoxError>) -
     let reason = match catch_panic(|| start(worker)) {
         Ok(Ok(work)) => return Ok(work),
         Ok(Err(e)) => format!("failed to start: {}", chain(&*e)),
-        Err(panic) => format!("panicked at {}: {}", panic.location, panic.message),
+        Err(panic) => panic.to_string(),
     };
     Err(PoolError::Start {
         worker,

@@ -36,6 +36,8 @@ pub trait Observer: Send + Sync {
 pub(crate) struct LastWords {
     pub(crate) logs: Vec<String>,
     pub(crate) printed: Vec<String>,
+    /// The panics that ended it.
+    pub(crate) panics: Vec<String>,
     /// Of the task that it was stuck in.
     pub(crate) stack: Option<String>,
 }

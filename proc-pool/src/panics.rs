@@ -3,68 +3,158 @@
 use std::any::Any;
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::cell::{Cell, RefCell};
-use std::panic::{self, AssertUnwindSafe};
-use std::sync::Once;
+use std::collections::VecDeque;
+use std::fmt;
+use std::io::Write;
+use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
+use std::sync::{Mutex, Once, PoisonError};
+use std::thread;
 
 use serde::{Deserialize, Serialize};
+use shm_buffers::Printable;
+
+use crate::last_panics;
 
 /// Bytes of a message, and of a backtrace, at most.
 const MAX_MESSAGE: usize = 8 << 10;
 const MAX_BACKTRACE: usize = 16 << 10;
+/// Panics of a thread that are kept: with the one that ends the process, all can be written.
+const KEPT: usize = last_panics::MOST - 1;
+/// Panics of other threads that are kept, in case an op passes one on.
+const ELSEWHERE: usize = 16;
 
-/// What is known of a panic.
+/// A panic's message and origin. Its display is one line without control characters.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Panic {
     /// Its message.
     pub message: String,
-    /// `file:line:column`.
+    /// `file:line:column`; empty when it is not known.
     pub location: String,
     /// The stack, when `RUST_BACKTRACE` asks for it.
     pub backtrace: Option<String>,
 }
 
-thread_local! {
-    static CATCHING: Cell<bool> = const { Cell::new(false) };
-    /// What the hook saw of a panic on this thread.
-    static SEEN: RefCell<Option<Panic>> = const { RefCell::new(None) };
+impl fmt::Display for Panic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let message = Printable(&self.message);
+        match &*self.location {
+            "" => write!(f, "panicked: {message}"),
+            location => write!(f, "panicked at {}: {message}", Printable(location)),
+        }
+    }
 }
 
+thread_local! {
+    static CATCHING: Cell<bool> = const { Cell::new(false) };
+    /// The last panics of this thread, oldest first; in a thread that catches, those of the op that it runs.
+    static SEEN: RefCell<Vec<Panic>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The last panics of threads that do not catch: an op gets them from a join, or from a library that does, such as rayon.
+static OTHERS: Mutex<VecDeque<Panic>> = Mutex::new(VecDeque::new());
+
 /// Runs `op`; its panic becomes a value and is not printed. Panics elsewhere, also of other threads that `op`
-/// started, are printed as ever.
+/// started, are printed as ever. So is a panic that no process survives (in an `extern "C"` function, in a drop while another
+/// one unwinds, any with `panic = "abort"`); in a worker, it also becomes part of the task's error.
 ///
 /// The first call puts a panic hook in front of the one there is.
 ///
 /// # Errors
-/// The panic.
+/// The panic. Of one that another thread has passed on, the location is known as well, unless its message is not that of one of the
+/// last panics.
 pub fn catch_panic<R>(op: impl FnOnce() -> R) -> Result<R, Panic> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
         let before = panic::take_hook();
-        panic::set_hook(Box::new(move |info| {
-            if !CATCHING.get() {
-                before(info);
-                return;
-            }
-            let backtrace = Backtrace::capture();
-            let captured = backtrace.status() == BacktraceStatus::Captured;
-            let seen = Panic {
-                message: String::new(),
-                location: info.location().map(ToString::to_string).unwrap_or_default(),
-                backtrace: captured.then(|| bounded(backtrace.to_string(), MAX_BACKTRACE)),
-            };
-            SEEN.with_borrow_mut(|last| *last = Some(seen));
-        }));
+        panic::set_hook(Box::new(move |info| hook(info, &*before)));
     });
     // One that was caught within an earlier op says nothing about this one.
-    SEEN.with_borrow_mut(|last| *last = None);
+    SEEN.with_borrow_mut(Vec::clear);
     let outer = CATCHING.replace(true);
     let caught = panic::catch_unwind(AssertUnwindSafe(op));
     CATCHING.set(outer);
     caught.map_err(|payload| {
-        let mut panic = SEEN.with_borrow_mut(Option::take).unwrap_or_default();
-        panic.message = thrown(payload);
-        panic
+        let message = thrown(payload);
+        let mut seen = SEEN.with_borrow_mut(std::mem::take);
+        let own = seen.iter().rposition(|panic| panic.message == message);
+        let known = match own {
+            Some(index) => Some(seen.swap_remove(index)),
+            None => passed_on(&message),
+        };
+        Panic {
+            message,
+            ..known.unwrap_or_default()
+        }
     })
+}
+
+/// The last panic of another thread with this message.
+fn passed_on(message: &str) -> Option<Panic> {
+    let mut others = OTHERS.lock().unwrap_or_else(PoisonError::into_inner);
+    let index = others.iter().rposition(|panic| panic.message == message)?;
+    others.remove(index)
+}
+
+fn hook(info: &PanicHookInfo<'_>, before: &dyn Fn(&PanicHookInfo<'_>)) {
+    // Both are gone at the end of a thread.
+    let catching = CATCHING.try_with(Cell::get).unwrap_or_default();
+    let backtrace = Backtrace::capture();
+    let captured = backtrace.status() == BacktraceStatus::Captured;
+    let panic = Panic {
+        message: bounded(message(info.payload()), MAX_MESSAGE),
+        location: info.location().map(ToString::to_string).unwrap_or_default(),
+        backtrace: captured.then(|| bounded(backtrace.to_string(), MAX_BACKTRACE)),
+    };
+    if is_fatal(info) {
+        let earlier = SEEN.try_with(RefCell::take).unwrap_or_default();
+        let all = earlier.iter().chain([&panic]);
+        let texts: Vec<String> = all
+            .map(|panic| bounded(panic.to_string(), last_panics::MAX_TEXT))
+            .collect();
+        last_panics::write(texts.iter().map(|text| &**text));
+        if catching {
+            earlier.iter().for_each(print);
+        }
+        return before(info);
+    }
+    if !catching {
+        let mut others = OTHERS.lock().unwrap_or_else(PoisonError::into_inner);
+        if others.len() == ELSEWHERE {
+            others.pop_front();
+        }
+        others.push_back(panic.clone());
+    }
+    let _ = SEEN.try_with(|seen| {
+        let mut seen = seen.borrow_mut();
+        if seen.len() == KEPT {
+            seen.remove(0);
+        }
+        seen.push(panic);
+    });
+    if !catching {
+        before(info);
+    }
+}
+
+/// Whether the process aborts after this panic. The standard library knows, and says so only in its `Debug`.
+fn is_fatal(info: &PanicHookInfo<'_>) -> bool {
+    cfg!(panic = "abort") || format!("{info:?}").contains("can_unwind: false")
+}
+
+/// Prints a panic that was not printed when it happened, as the standard library would have.
+fn print(panic: &Panic) {
+    let thread = thread::current();
+    let (
+        name,
+        Panic {
+            location, message, ..
+        },
+    ) = (thread.name().unwrap_or("<unnamed>"), panic);
+    // Where standard error is gone, there is nothing to print to.
+    let _ = writeln!(
+        std::io::stderr(),
+        "\nthread '{name}' panicked at {location}:\n{message}"
+    );
 }
 
 /// Runs user code in a thread of the pool, or in the middle of the pool's own work: a waker, an observer, a decoder, a
@@ -112,6 +202,28 @@ mod tests {
         assert_eq!(panic.message, "no 7");
         assert!(panic.location.contains("panics.rs"), "{}", panic.location);
         assert_eq!(catch_panic(|| 3), Ok(3));
+    }
+
+    #[test]
+    fn a_panic_of_another_thread_that_was_passed_on_has_its_location() {
+        let panic = catch_panic(|| {
+            let other = thread::spawn(|| panic!("elsewhere {}", 8)).join();
+            other.unwrap_or_else(|payload| panic::resume_unwind(payload))
+        });
+        let panic = panic.map(|()| "no panic").unwrap_err();
+        assert_eq!(panic.message, "elsewhere 8");
+        assert!(panic.location.contains("panics.rs"), "{panic}");
+    }
+
+    #[test]
+    fn a_panic_that_was_caught_on_the_way_lends_its_location_to_no_other() {
+        let panic = catch_panic(|| -> () {
+            let caught = panic::catch_unwind(|| panic!("caught"));
+            assert!(caught.is_err());
+            panic::resume_unwind(Box::new("made without a panic"));
+        });
+        let panic = panic.map(|()| "no panic").unwrap_err();
+        assert_eq!(panic.to_string(), "panicked: made without a panic");
     }
 
     #[test]

@@ -10,6 +10,7 @@ use shm_buffers::{Layout, RegionHandle, SegmentHandle, Span};
 
 use crate::entry::Entry;
 use crate::error::WorkerId;
+use crate::last_panics;
 use crate::service::{decode, encode};
 
 /// What leader and worker must have in common: a worker program may have been built at another time. The greeting, which
@@ -121,6 +122,8 @@ pub(crate) struct Map {
     pub(crate) stack: Span,
     /// Written by the worker, as its [`Tally`](crate::timing::tally::Tally).
     pub(crate) timing: Span,
+    /// Written by the worker, see [`last_panics`].
+    pub(crate) last_panics: Span,
     /// Pieces of tasks, written by the leader.
     pub(crate) large_tasks: Span,
     /// Pieces of outputs, written by the worker.
@@ -170,6 +173,7 @@ impl Sizes {
         let slots = layout.slots(self.slots);
         let stack = layout.slots(self.stack);
         let timing = layout.slots(self.timing);
+        let last_panics = layout.slots(last_panics::SLOTS);
         // Last: of these, the first pages are touched at most.
         let large_tasks = layout.arena(self.arena);
         let large_outputs = layout.arena(self.arena);
@@ -182,6 +186,7 @@ impl Sizes {
             slots,
             stack,
             timing,
+            last_panics,
             large_tasks,
             large_outputs,
             bytes: layout.bytes(),

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 
+use crate::error::PoolError;
 use crate::launch::Environment;
 
 /// The variables by which numeric libraries learn how many threads to use.
@@ -67,9 +68,27 @@ pub(crate) struct Nesting {
 impl Nesting {
     /// This process's.
     pub(crate) fn here() -> Self {
-        let value = std::env::var(VARIABLE).ok();
-        // Only pools write it; what none would write says nothing.
-        value.and_then(|value| Self::of_value(&value)).unwrap_or_default()
+        Self::of_variable(std::env::var_os(VARIABLE)).unwrap_or_default()
+    }
+
+    /// This process's, for its own pool.
+    ///
+    /// # Errors
+    /// When the variable is not UTF-8.
+    pub(crate) fn checked() -> Result<Self, PoolError> {
+        Self::of_variable(std::env::var_os(VARIABLE))
+    }
+
+    fn of_variable(value: Option<OsString>) -> Result<Self, PoolError> {
+        let Some(value) = value else {
+            return Ok(Self::default());
+        };
+        let text = value.into_string().map_err(|value| PoolError::Environment {
+            variable: VARIABLE,
+            value: format!("{value:?}").trim_matches('"').to_owned(),
+        })?;
+        // Only pools write it; text that none of this version would write may be of another version's.
+        Ok(Self::of_value(&text).unwrap_or_default())
     }
 
     /// How many of the system's cores this process may use.
@@ -146,6 +165,18 @@ impl Nesting {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn a_variable_that_is_not_utf8_is_an_error_that_names_it() {
+        use std::os::unix::ffi::OsStringExt;
+        let value = OsString::from_vec(b"2\xff".to_vec());
+        let error = Nesting::of_variable(Some(value))
+            .expect_err("it is not UTF-8")
+            .to_string();
+        assert!(error.starts_with(r"PROC_POOL_NESTING is `2\xFF`"), "{error}");
+        assert_eq!(Nesting::of_variable(None).ok(), Some(Nesting::default()));
+    }
 
     /// What a worker finds whose leader is in `nesting` and has the user's variables `users`.
     fn worker(

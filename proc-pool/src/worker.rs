@@ -12,6 +12,7 @@ use shm_buffers::{Region, Segment};
 use crate::bytes::OutputBuf;
 use crate::clock::Clock;
 use crate::entry::Routine;
+use crate::last_panics;
 use crate::op::Code;
 use crate::os;
 use crate::os::doorbell::{Ear, Ended, FromLeader};
@@ -116,6 +117,7 @@ pub(crate) fn serve<S: Service>(bootstrap: Bootstrap) -> ! {
         Err(e) => give_up(&bootstrap.to_leader, &chain(&e)),
     };
     let map = welcome.sizes.map();
+    last_panics::write_into(Slots::new(&region, map.last_panics));
     #[cfg(all(feature = "stacks", target_os = "linux"))]
     if welcome.sizes.stack > 0 {
         // Without it, there will be no answer.
@@ -134,10 +136,7 @@ pub(crate) fn serve<S: Service>(bootstrap: Bootstrap) -> ! {
     let service = match started {
         Ok(Ok(service)) => service,
         Ok(Err(e)) => give_up(&bootstrap.to_leader, &format!("failed to start: {}", chain(&*e))),
-        Err(panic) => give_up(
-            &bootstrap.to_leader,
-            &format!("panicked at {}: {}", panic.location, panic.message),
-        ),
+        Err(panic) => give_up(&bootstrap.to_leader, &panic.to_string()),
     };
     let tally = Tally::new(Slots::new(&region, map.timing), bootstrap.born, os::now_ns());
     if bootstrap.to_leader.send(&Note::Ready).is_err() {

@@ -39,7 +39,7 @@ const NAMES: [(&str, Render); 5] = [
 ];
 
 /// No renderer has this name.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[error("no progress renderer is called {0:?}: use auto, bar, lines, json or none")]
 pub struct ParseRenderError(String);
 
@@ -183,6 +183,8 @@ impl Surroundings {
         }
     }
 }
+
+shm_buffers::debug_with_causes!(ParseRenderError);
 
 #[cfg(test)]
 mod tests {

@@ -17,7 +17,7 @@ use crate::stage::Member;
 use crate::writer::BarWriter;
 
 /// Why a [`Reporter`] did not start.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
     /// The thread that draws could not be made.
@@ -336,3 +336,5 @@ impl Drop for Reporter {
         self.end(End::Abandon);
     }
 }
+
+shm_buffers::debug_with_causes!(StartError);

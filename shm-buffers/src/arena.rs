@@ -51,7 +51,7 @@ pub struct Block {
 }
 
 /// Why a block can't be used: its peer has made it up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BlockError {
     /// It is empty, misaligned or reaches beyond the arena.
@@ -283,6 +283,8 @@ fn impossible(span: Span, block: Block) -> BlockError {
         capacity: (span.words * WORD) as u64,
     }
 }
+
+crate::debug_with_causes!(BlockError);
 
 #[cfg(all(test, not(loom)))]
 mod tests {

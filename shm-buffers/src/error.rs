@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use crate::backing::BackingKind;
 
 /// Why no memory was made.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum CreateError {
     /// It does not fit. Nothing was touched.
@@ -50,7 +50,7 @@ pub enum CreateError {
 }
 
 /// Why memory could not be made read-only for good.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[error("cannot {step} a segment of {len} bytes")]
 pub struct FreezeError {
     pub(crate) step: &'static str,
@@ -59,7 +59,7 @@ pub struct FreezeError {
 }
 
 /// Why a handle could not be attached.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum AttachError {
     /// The memory cannot be reached.
@@ -111,7 +111,7 @@ pub enum AttachError {
 }
 
 /// Why a model was not shared.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum ShareError {
     /// The model's skeleton could not be serialized.
@@ -129,7 +129,7 @@ pub enum ShareError {
 }
 
 /// Why an image was not turned back into a model.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum LoadError {
     /// The handle leads nowhere.
@@ -168,3 +168,5 @@ impl From<crate::model::header::HeaderError> for LoadError {
         }
     }
 }
+
+crate::debug_with_causes!(CreateError, FreezeError, AttachError, ShareError, LoadError);

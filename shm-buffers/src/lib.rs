@@ -23,6 +23,7 @@ mod backing;
 mod buffer;
 #[cfg(not(loom))]
 mod buffer_mut;
+mod causes;
 pub mod claims;
 #[cfg(not(loom))]
 mod copy;
@@ -59,6 +60,9 @@ pub use backing::{Backing, BackingKind, CoreDump, Pages};
 pub use buffer::{Buffer, MAX_ALIGN};
 #[cfg(not(loom))]
 pub use buffer_mut::BufferMut;
+pub use causes::WithCauses;
+#[doc(hidden)]
+pub use causes::assert_said_once;
 #[cfg(not(loom))]
 pub use error::{AttachError, CreateError, FreezeError, LoadError, ShareError};
 pub use layout::{Layout, Span};

@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 /// Why a file was not written. The old file is still there.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[error("cannot {step} {}", path.display())]
 pub struct SaveError {
     pub(crate) step: &'static str,
@@ -149,3 +149,5 @@ fn failed(step: &'static str, path: &Path) -> impl Fn(io::Error) -> SaveError {
         source,
     }
 }
+
+crate::debug_with_causes!(SaveError);

@@ -45,7 +45,7 @@ use crate::region::Region;
 use crate::sync::Ordering;
 
 /// The peer wrote something that no correct peer writes; the ring is of no further use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "ring corrupted by its peer: {what} {value} is impossible at position {position} of {capacity} words"
 )]
@@ -57,7 +57,7 @@ pub struct Corrupt {
 }
 
 /// Why a frame was not written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PushError {
     /// There is no room now; there will be when the consumer went on.
@@ -412,6 +412,8 @@ impl Consumer {
         self.ring.disarm(DATA_MARK)
     }
 }
+
+crate::debug_with_causes!(Corrupt, PushError);
 
 #[cfg(all(test, not(loom)))]
 mod runs {

@@ -272,7 +272,7 @@ impl Builder {
         let mut launch = self.launch;
         launch.program = program;
         launch.prepare()?;
-        Nesting::here().limit(
+        Nesting::checked()?.limit(
             cores(),
             workers,
             &self.threads,

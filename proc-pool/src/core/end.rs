@@ -1,7 +1,7 @@
 //! The end of a worker's process: what becomes of its tasks.
 
 use super::{Core, Incarnation};
-use crate::error::{Cause, Fault, KillReason, WorkerId};
+use crate::error::{After, Cause, Fault, KillReason, WorkerId};
 use crate::jobs::JobKey;
 use crate::lane::Extent;
 use crate::ledger::{Kept, Task};
@@ -94,6 +94,11 @@ impl Core {
         if let Some(birth) = self.births.get_mut(&worker) {
             birth.pid = None;
         }
+        if !end.last.panics.is_empty() {
+            // If it has not started, that is why.
+            let reason = format!("{}{}", end.cause, After(&end.last.panics));
+            self.event(Event::StartFailed(worker, reason));
+        }
         self.event(Event::Ended {
             worker,
             cause: end.cause.clone(),
@@ -111,24 +116,25 @@ impl Core {
         worker: WorkerId,
         end: &End<'_>,
     ) -> Fault {
-        let LastWords { logs, printed, stack } = end.last.clone();
+        let last = end.last.clone();
         match self.limits.deadline {
             Some(deadline) if expired == Some(task) => Fault::TimedOut {
                 worker,
                 pid: end.pid,
                 deadline,
-                stack,
+                stack: last.stack,
                 deaths,
-                last_logs: logs,
-                last_printed: printed,
+                last_logs: last.logs,
+                last_printed: last.printed,
             },
             _ => Fault::WorkerDied {
                 worker,
                 pid: end.pid,
                 cause: end.cause.clone(),
                 deaths,
-                last_logs: logs,
-                last_printed: printed,
+                last_panics: last.panics.into(),
+                last_logs: last.logs,
+                last_printed: last.printed,
             },
         }
     }

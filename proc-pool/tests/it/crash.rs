@@ -120,6 +120,9 @@ extern "C" fn before_init() {
             unsafe { libc::_exit(code) };
         }
     }
+    if std::env::var_os("IT_NO_THREADS").is_some() && support::is_worker_before_init() {
+        crate::trip::no_more_threads();
+    }
     crate::matrix::before_init();
     crate::hostile::before_init();
     if std::env::var_os("IT_STOP_BEFORE_INIT").is_some() && support::is_worker_before_init() {

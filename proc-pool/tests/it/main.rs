@@ -28,6 +28,7 @@ mod inputs;
 mod interrupts;
 #[cfg(target_os = "linux")]
 mod introductions;
+mod last_panics;
 mod leaders;
 mod lifecycles;
 mod limits;

@@ -138,6 +138,11 @@ fn limit(resource: Resource, current: u64) {
     rustix::process::setrlimit(resource, Rlimit { current, ..limits }).expect("less is allowed");
 }
 
+/// This thread can start no other one, as when its user has too many.
+pub(crate) fn no_more_threads() {
+    fail_calls(&[libc::SYS_clone, libc::SYS_clone3], libc::EAGAIN, Reach::Thread);
+}
+
 /// Memory that can be shared needs space, and gets none.
 pub(crate) fn no_space_for_memory(reach: Reach) {
     fail_calls(&[libc::SYS_ftruncate, libc::SYS_fallocate], libc::ENOSPC, reach);

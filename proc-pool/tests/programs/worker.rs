@@ -4,7 +4,11 @@ use proc_pool::{
     BoxError, Builder, CallError, OutputBuf, Pod, PodVec, Registry, Service, Worker, WorkerContext, Workers,
 };
 
-fn main() {
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    if std::env::args().nth(1).as_deref() == Some("without-init") {
+        Builder::new().build_op(|n: u64| n)?;
+        return Ok(());
+    }
     Registry::new()
         .op("square", |n: u64| n * n)
         .op("exit", |code: i32| -> () { std::process::exit(code) })

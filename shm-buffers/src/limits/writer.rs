@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use super::process::file_size;
 
 /// A file would be larger than this process may make one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{needed} bytes are needed, a file may have {limit}; raise the limit on file sizes (RLIMIT_FSIZE, `ulimit -f`)"
 )]
@@ -73,3 +73,5 @@ impl<W: Write> Write for SizeLimited<W> {
         self.file.flush()
     }
 }
+
+crate::debug_with_causes!(FileSizeError);

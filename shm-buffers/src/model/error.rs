@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use crate::error::{AttachError, CreateError, FreezeError};
 
 /// Why a file was not opened.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
     /// It can't be reached.
@@ -72,7 +72,7 @@ pub enum OpenError {
 }
 
 /// Why an image's bytes are not what was saved.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum VerifyError {
     /// They are no image.
@@ -92,7 +92,7 @@ pub enum VerifyError {
 }
 
 /// Why an image was not loaded into memory.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum LoadSharedError {
     /// The file can't be reached, or is no image.
@@ -157,3 +157,5 @@ pub enum LoadSharedError {
         what: String,
     },
 }
+
+crate::debug_with_causes!(OpenError, VerifyError, LoadSharedError);

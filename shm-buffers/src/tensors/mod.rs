@@ -46,7 +46,7 @@ pub struct Tensor {
 }
 
 /// Why a tensor is no buffer of the wanted type.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum TensorError {
     /// There is none of that name.
@@ -382,3 +382,5 @@ impl Tensor {
         npy::read(segment, name.into(), &what)
     }
 }
+
+crate::debug_with_causes!(TensorError);

@@ -86,14 +86,35 @@ pub(crate) struct Liveness(#[expect(dead_code, reason = "held open")] Arc<OwnedF
 impl Connection {
     /// Sends the introduction, and returns the leader's ends of what the worker has now.
     ///
+    /// A process that does not read it has ended, or gives up: then its notes, which can still be read, say why.
+    ///
     /// # Errors
-    /// When the socket has no room for it, or the process has ended.
+    /// When the socket has no room for it.
     pub(crate) fn welcome(
         self,
         introduction: &[u8],
         given: &[&Descriptors],
     ) -> io::Result<(Notes, doorbell::ToWorker, Liveness)> {
         let (ours, theirs) = doorbell::channel()?;
+        match self.introduce(introduction, &theirs, given) {
+            Err(e)
+                if !matches!(
+                    e.kind(),
+                    io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+                ) =>
+            {
+                Err(e)
+            }
+            _ => Ok((Notes::new(self.0.clone()), ours, Liveness(self.0))),
+        }
+    }
+
+    fn introduce(
+        &self,
+        introduction: &[u8],
+        theirs: &Option<OwnedFd>,
+        given: &[&Descriptors],
+    ) -> io::Result<()> {
         let mut fds: Vec<BorrowedFd<'_>> = theirs.iter().map(AsFd::as_fd).collect();
         fds.extend(given.iter().flat_map(|given| given.as_fds()));
         let mut header = Vec::with_capacity(16 + introduction.len());
@@ -109,8 +130,7 @@ impl Connection {
             // Descriptors travel with a byte at least.
             rustix::net::sendmsg(&self.0, &[IoSlice::new(&[0])], &mut control, send_flags())?;
         }
-        self.send(introduction)?;
-        Ok((Notes::new(self.0.clone()), ours, Liveness(self.0)))
+        self.send(introduction)
     }
 
     fn send(&self, mut bytes: &[u8]) -> io::Result<()> {
@@ -431,6 +451,24 @@ mod tests {
         let _ends = sent.expect("there is room");
         let mut invited = Invited::of(theirs);
         assert_eq!(invited.receive().expect("it was sent"), b"welcome");
+    }
+
+    #[test]
+    fn what_a_worker_said_before_it_was_welcomed_is_heard_although_it_has_ended() {
+        use crate::os::{Heard, Listener};
+        let (ours, theirs) = UnixStream::pair().expect("a pair");
+        send_note(theirs.as_fd(), &Note::Failed("no memory".into())).expect("there is room");
+        drop(theirs);
+        let connection = Connection(Arc::new(ours.into()));
+        let (notes, ..) = connection.welcome(b"welcome", &[]).expect("that is no error");
+        let (mut listener, _waker) = Listener::new().expect("a listener");
+        listener.add(notes).expect("it is there");
+        let mut all = Vec::new();
+        while all.last() != Some(&Heard::Closed) {
+            let heard = listener.wait(std::time::Duration::from_secs(10), |_, heard| all.push(heard));
+            assert!(heard.expect("it can wait"), "{all:?}");
+        }
+        assert_eq!(all[0], Heard::Note(Note::Failed("no memory".into())));
     }
 
     #[test]
