@@ -16,6 +16,14 @@ use crate::mapped;
 
 const CORRUPTIONS: u64 = 10_000;
 
+/// More of them where `IT_HOSTILE` asks for seconds (`cargo xtask hostile`): about as many as fit into that time.
+fn corruptions() -> u64 {
+    let seconds = std::env::var("IT_HOSTILE")
+        .ok()
+        .and_then(|wish| wish.parse::<u64>().ok());
+    CORRUPTIONS * (1 + seconds.unwrap_or(0) / 5)
+}
+
 fn model() -> Model {
     let layer = |k: u32| Layer {
         weights: (0..20).map(|i| (i * k) as f32 / 3.0).collect(),
@@ -151,7 +159,11 @@ fn every_corruption_is_refused_or_harmless() -> Result<(), Box<dyn Error>> {
     for (kind, file) in saved(dir.path())?.into_iter().enumerate() {
         let mut refused = 0;
         // The second one is the third in a single frame.
-        let corruptions = if kind == 1 { CORRUPTIONS / 10 } else { CORRUPTIONS };
+        let corruptions = if kind == 1 {
+            corruptions() / 10
+        } else {
+            corruptions()
+        };
         for seed in 1..=corruptions {
             let mut bytes = file.clone();
             corrupt(&mut bytes, &mut Random(seed));
@@ -229,7 +241,7 @@ fn the_corpus_and_random_operations_on_rings() -> Result<(), Box<dyn Error>> {
         }
         assert!(files > 0, "no corpus for {name}");
     }
-    for seed in 1..=CORRUPTIONS {
+    for seed in 1..=corruptions() {
         let mut random = Random(seed);
         let input: Vec<u8> = (0..random.below(200)).map(|_| random.next() as u8).collect();
         rings::run(&input);
