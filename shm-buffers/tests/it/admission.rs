@@ -97,7 +97,7 @@ fn refused<T: std::fmt::Debug>(made: Result<T, ShareError>) -> (u64, u64) {
 
 #[test]
 fn a_move_fits_under_a_limit_of_1_3_times_the_model() {
-    const TEST: &str = "limits::a_move_fits_under_a_limit_of_1_3_times_the_model";
+    const TEST: &str = "admission::a_move_fits_under_a_limit_of_1_3_times_the_model";
     let Some(part) = children::part() else {
         for part in ["move-anonymous", "move-auto", "move-huge", "move-parts"] {
             under_limit(TEST, part, MODEL / 10 * 13, part == "move-auto");
@@ -132,7 +132,7 @@ fn a_move_fits_under_a_limit_of_1_3_times_the_model() {
 
 #[test]
 fn a_move_counts_only_what_comes_back() {
-    const TEST: &str = "limits::a_move_counts_only_what_comes_back";
+    const TEST: &str = "admission::a_move_counts_only_what_comes_back";
     let Some(part) = children::part() else {
         for part in ["move-cloned", "move-untouched", "move-named"] {
             under_limit(TEST, part, MODEL / 10 * 13, false);
@@ -181,7 +181,7 @@ fn cached_file(dir: &Path, bytes: usize) -> File {
 
 #[test]
 fn page_cache_is_room_in_the_group_and_in_its_parent() {
-    const TEST: &str = "limits::page_cache_is_room_in_the_group_and_in_its_parent";
+    const TEST: &str = "admission::page_cache_is_room_in_the_group_and_in_its_parent";
     let Some(_) = children::part() else {
         under_limit(TEST, "cache-own", 200 * MIB, false);
         under_limit(TEST, "cache-nested", 200 * MIB, true);
@@ -208,7 +208,7 @@ fn page_cache_is_room_in_the_group_and_in_its_parent() {
 /// What grows or lies on a tmpfs is memory of the group as well.
 #[test]
 fn growth_and_tmpfs_are_admitted_by_the_group() {
-    const TEST: &str = "limits::growth_and_tmpfs_are_admitted_by_the_group";
+    const TEST: &str = "admission::growth_and_tmpfs_are_admitted_by_the_group";
     let Some(_) = children::part() else {
         return under_limit(TEST, "growth", 96 * MIB, false);
     };
@@ -271,7 +271,7 @@ fn again(test: &str, part: &str) {
 
 #[test]
 fn a_file_size_limit_is_an_error_for_every_backing() {
-    const TEST: &str = "limits::a_file_size_limit_is_an_error_for_every_backing";
+    const TEST: &str = "admission::a_file_size_limit_is_an_error_for_every_backing";
     if children::part().is_none() {
         return again(TEST, "file-size");
     }
@@ -303,7 +303,7 @@ fn a_file_size_limit_is_an_error_for_every_backing() {
 
 #[test]
 fn a_file_size_limit_is_an_error_of_save() {
-    const TEST: &str = "limits::a_file_size_limit_is_an_error_of_save";
+    const TEST: &str = "admission::a_file_size_limit_is_an_error_of_save";
     if children::part().is_none() {
         return again(TEST, "file-size-save");
     }
@@ -348,7 +348,7 @@ fn a_file_size_limit_is_an_error_of_save() {
 
 #[test]
 fn an_address_space_limit_is_an_error_with_its_name() {
-    const TEST: &str = "limits::an_address_space_limit_is_an_error_with_its_name";
+    const TEST: &str = "admission::an_address_space_limit_is_an_error_with_its_name";
     if children::part().is_none() {
         return again(TEST, "address-space");
     }
@@ -388,7 +388,7 @@ fn an_address_space_limit_is_an_error_with_its_name() {
 /// Where threads can't be made, the caller's thread does the work.
 #[test]
 fn copies_do_without_threads() {
-    const TEST: &str = "limits::copies_do_without_threads";
+    const TEST: &str = "admission::copies_do_without_threads";
     if children::part().is_none() {
         return again(TEST, "threads");
     }
