@@ -123,10 +123,10 @@ fn what_takes_processes_is_refused_without() {
             builder().on_dump(|_| {}),
         ];
         for builder in asked {
-            let said = format!("{:?}", builder.settings());
+            let said = builder.settings();
+            assert!(matches!(said, Err(Error::Unsupported { .. })), "{said:?}");
             let refused = builder.build().map(drop);
             assert!(matches!(refused, Err(Error::Unsupported { .. })), "{refused:?}");
-            assert!(said.contains("Unsupported"), "{said}");
         }
         let invoker = builder().build().expect("it builds");
         assert!(invoker.snapshot().is_none() && invoker.pids().is_empty());
