@@ -223,8 +223,8 @@ extern "C" fn on_signal<const LAYER: usize>(
         return;
     };
     RUNNING.fetch_add(1, Ordering::SeqCst);
-    let is_ours = own_pid() == OWNER.load(Ordering::SeqCst)
-        && ACTIVE[signal.index()].load(Ordering::SeqCst) == LAYER;
+    let is_ours =
+        own_pid() == OWNER.load(Ordering::SeqCst) && ACTIVE[signal.index()].load(Ordering::SeqCst) == LAYER;
     if is_ours {
         report(number);
     }

@@ -2,9 +2,9 @@
 #![allow(unsafe_code)]
 
 mod credentials;
-mod group;
 #[cfg(not(target_os = "linux"))]
 pub(crate) mod doorbell;
+mod group;
 pub(crate) mod introduction;
 mod kept;
 mod listener;
