@@ -305,6 +305,7 @@ fn what_is_shared_does_not_count() {
 
 #[test]
 fn a_lifespan_of_no_task_is_refused() {
+    let _watchdog = watchdog(120);
     let refused = builder(1).recycle_after(0).build_op(|n: u64| n);
     assert!(matches!(refused, Err(PoolError::Lifespan)), "{refused:?}");
 }
