@@ -56,7 +56,7 @@ impl Spawned {
         self.group.kill(&mut self.child);
     }
 
-    /// Reaps the process if it has ended; what it has started ends with it.
+    /// Reaps the process if it has ended; programs that it has started end with it.
     pub(crate) fn try_wait(&mut self) -> io::Result<Option<ExitStatus>> {
         self.group.try_wait(&mut self.child)
     }

@@ -32,7 +32,7 @@ type Handler = extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut c_void);
 /// The handlers, each with one address.
 static HANDLERS: [Handler; LAYERS] = [on_signal::<0>, on_signal::<1>, on_signal::<2>, on_signal::<3>];
 
-/// For each signal and layer, what was there before it, for the layer to call.
+/// For each signal and layer, the handler that the layer replaced and calls.
 static BEFORE: [[Before; LAYERS]; SIGNALS] = [const { [const { Before::new() }; LAYERS] }; SIGNALS];
 
 /// For each signal, the layer that writes to the pipe; [`LAYERS`] for none.
@@ -41,7 +41,7 @@ static ACTIVE: [AtomicUsize; SIGNALS] = [const { AtomicUsize::new(LAYERS) }; SIG
 /// Layers that no pool wants any more, under handlers of others.
 static LEFT: Mutex<Vec<Layer>> = Mutex::new(Vec::new());
 
-/// What a signal did before one of our handlers was installed.
+/// The action of a signal before one of our handlers was installed.
 struct Before {
     handler: AtomicUsize,
     with_info: AtomicBool,
@@ -117,7 +117,7 @@ fn left() -> MutexGuard<'static, Vec<Layer>> {
 }
 
 impl Layer {
-    /// Has the signal told; `None` if the process ignores it.
+    /// Installs a handler for the signal; `None` if the process ignores it.
     fn install(signal: Signal) -> io::Result<Option<Self>> {
         let before = current(number(signal))?;
         if before.sa_sigaction == libc::SIG_IGN && signal != Signal::Dump {
@@ -126,7 +126,7 @@ impl Layer {
         let mut left = left();
         let on_top = |it: &Self| it.signal == signal && address(it.layer) == before.sa_sigaction;
         if let Some(on_top) = left.iter().position(on_top) {
-            // What had been installed over it is gone.
+            // The handler that had been installed over it is gone.
             let layer = left.swap_remove(on_top);
             ACTIVE[signal.index()].store(layer.layer, Ordering::SeqCst);
             return Ok(Some(layer));
@@ -288,7 +288,7 @@ fn number(signal: Signal) -> libc::c_int {
 impl Signal {
     const ALL: [Self; SIGNALS] = [Self::Interrupt, Self::Terminate, Self::Dump];
 
-    /// What a byte from the pipe means.
+    /// The signal that a byte from the pipe reports.
     pub(crate) fn of(byte: u8) -> Option<Self> {
         Self::ALL
             .into_iter()
@@ -336,12 +336,10 @@ pub(crate) fn raise(signal: Signal) {
 
 extern "C" fn do_nothing(_: libc::c_int) {}
 
-/// Lets Ctrl-C and SIGTERM be the leader's affair in this worker, whoever sends them to all processes of a job or a
-/// control group: the leader decides what becomes of tasks in progress. By a handler that does nothing: a program that
+/// Leaves Ctrl-C and SIGTERM that are sent to all processes of a job or a control group to the leader: the leader decides what becomes of tasks in progress. By a handler that does nothing: a program that
 /// is started from here has these signals as ever, where it would inherit that they are ignored.
 ///
-/// A worker is in no foreground group of its terminal. What it and its programs do with the terminal must not stop
-/// them, though: no shell would continue them. So they write whatever `stty tostop` says, and to read is an error.
+/// A worker is in no foreground group of its terminal. To use the terminal must not stop it or its programs, though: no shell would continue them. So they write whatever `stty tostop` says, and to read is an error.
 pub(crate) fn leave_signals_to_leader() {
     for number in [libc::SIGINT, libc::SIGTERM] {
         if current(number).is_ok_and(|action| action.sa_sigaction == libc::SIG_DFL) {

@@ -71,7 +71,7 @@ pub(crate) fn end_group(code: i32) -> ! {
     exit_now(code)
 }
 
-/// A job of the leader's ends a worker with its leader, and the liveness channel does. A worker must end at once when it
+/// A job of the leader's ends a worker with its leader, and the liveness channel does. A worker must end immediately when it
 /// crashes: nobody is there to answer a dialog.
 pub(crate) fn die_with(_leader: u32) -> bool {
     // SAFETY: it has no preconditions.

@@ -264,7 +264,7 @@ impl Forked {
     }
 }
 
-/// Gives Ctrl-C its default meaning in this process: where these tests run in the background of a script, or under a
+/// Resets SIGINT to its default action in this process: where these tests run in the background of a script, or under a
 /// program that ignores it, a test of it would wait in vain.
 pub(crate) fn reset_interrupts() {
     // SAFETY: the default action needs no handler.

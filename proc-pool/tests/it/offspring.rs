@@ -12,7 +12,7 @@ use crate::support::{Alone, Ear, hang, is_alone, signal, tell, test_name, try_ki
 
 const EAR: &str = "IT_EAR";
 
-/// What an op does once it has started a program.
+/// The way an op goes on once it has started a program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 enum Then {
     Return,
@@ -31,7 +31,7 @@ fn sleeper() -> Command {
 /// Starts a program that starts another one, and reports the pid of that.
 #[expect(clippy::zombie_processes, reason = "what becomes of it is the test")]
 fn start((ear, then): (String, Then)) {
-    let shell = "sleep 600 & echo $!; wait";
+    let shell = "sleep 600 >/dev/null 2>&1 & echo $!; wait";
     let mut child = Command::new("sh")
         .args(["-c", shell])
         .stdout(Stdio::piped())
@@ -163,7 +163,7 @@ fn a_leaders_death_ends_what_ops_have_started() {
     }
 }
 
-/// A program that leads a group of its own is its op's affair.
+/// A program that leads a group of its own is not killed.
 #[test]
 fn what_leads_a_group_of_its_own_goes_on() {
     let _watchdog = watchdog(60);

@@ -348,8 +348,7 @@ fn a_program_that_listened_before_a_pool_keeps_its_signals() {
     leader.ends_well();
 }
 
-/// With a handler that calls the one it found, which is the pool's, when that pool is gone, too; and pools after it hear
-/// of each signal once.
+/// The program's handler calls the pool's, also when that pool is gone; later pools hear of each signal once.
 #[test]
 fn a_program_that_listens_after_a_pool_keeps_its_signals() {
     let _watchdog = watchdog(60);

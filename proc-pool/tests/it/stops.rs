@@ -18,7 +18,7 @@ fn ear() -> String {
     std::env::var(EAR).expect("it was told")
 }
 
-/// What is stopped: a terminal's Ctrl-Z stops the leader's process group, and a container's pause all processes.
+/// The processes that are stopped: a terminal's Ctrl-Z stops the leader's process group, and a container's pause all processes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Stopped {
     Leader,

@@ -34,7 +34,7 @@ impl Group {
         }
     }
 
-    /// Reaps the worker if it has ended; what is left of its group is killed first, while the worker's number can
+    /// Reaps the worker if it has ended; the rest of its group is killed first, while the worker's number can
     /// belong to no other group.
     pub(crate) fn try_wait(&self, child: &mut Child) -> io::Result<Option<ExitStatus>> {
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;

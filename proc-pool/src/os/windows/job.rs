@@ -15,7 +15,7 @@ use windows_sys::Win32::System::JobObjects::{
 /// The exit status of what is killed with a worker, as of the worker itself (`std::process::Child::kill`).
 const KILLED: u32 = 1;
 
-/// The job of a worker. What the worker starts is in it, too, unless that is started with `CREATE_BREAKAWAY_FROM_JOB`.
+/// The job of a worker. Programs that the worker starts are in it, too, unless they are started with `CREATE_BREAKAWAY_FROM_JOB`.
 /// All of it ends when this is dropped, and when this process ends, however that comes: the system closes the job's only
 /// handle.
 ///
@@ -44,7 +44,7 @@ impl Group {
         let _ = child.kill();
     }
 
-    /// The worker's status if it has ended; what is left of its job is killed then.
+    /// Returns the worker's status if it has ended; the rest of its job is killed then.
     pub(crate) fn try_wait(&self, child: &mut Child) -> io::Result<Option<ExitStatus>> {
         let status = child.try_wait()?;
         if status.is_some() {
