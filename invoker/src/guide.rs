@@ -7,9 +7,10 @@
 //! 5. [Logs](logs): what ops log and print.
 //! 6. [Progress](progress): bars, lines, and steps within a task.
 //! 7. [Containers](containers): small `/dev/shm`, limits, process 1, signals.
-//! 8. [Tests](tests): of your own ops.
-//! 9. [From other Rust crates](from_rust): rayon and procspawn.
-//! 10. [From Python](from_python): a table of equivalents.
+//! 8. [Signals](signals): Ctrl-C, SIGTERM and Ctrl-Z; what becomes of programs that ops start.
+//! 9. [Tests](tests): of your own ops.
+//! 10. [From other Rust crates](from_rust): rayon and procspawn.
+//! 11. [From Python](from_python): a table of equivalents.
 //!
 //! Programs to start from are in the crate's `examples`.
 
@@ -33,6 +34,9 @@ pub mod progress {}
 
 #[doc = include_str!("../guide/containers.md")]
 pub mod containers {}
+
+#[doc = include_str!("../guide/signals.md")]
+pub mod signals {}
 
 #[doc = include_str!("../guide/tests.md")]
 pub mod tests {}

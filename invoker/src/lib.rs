@@ -13,7 +13,7 @@
 //! - [`Builder`] says what else there is; [`Builder::settings`] tells what it comes to.
 //!
 //! The [guide] tells how, chapter by chapter: processes or threads, models, memory, failures, logs, progress, containers,
-//! tests, and how to come from other crates or from Python.
+//! signals, tests, and how to come from other crates or from Python.
 //!
 //! Everything here is put together from crates that can be used alone: `shm_buffers` (memory), `proc_pool`
 //! (processes), `log_bridge` (logs) and `progress`.

@@ -125,6 +125,9 @@ impl Builder {
     ///
     /// No other task is lost: the pool takes back those that the worker has not started before it kills it. If the late
     /// task finishes before the kill comes, its output counts; the worker is replaced all the same.
+    ///
+    /// Programs that an op has started end with their worker, here as at the end of the pool, unless they lead a process
+    /// group of their own (on Windows: unless they have left the worker's job).
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.limits.deadline = Some(deadline);
         self
@@ -240,7 +243,10 @@ impl Builder {
 
     /// What Ctrl-C and SIGTERM do to the pool while it exists (default: [`OnInterrupt::Ignore`]).
     ///
-    /// The workers of any pool leave the terminal's Ctrl-C to this process; programs that they start don't.
+    /// The workers of any pool leave Ctrl-C and SIGTERM to this process. Each leads a process group, so that signals for
+    /// the group of this process do not reach workers or the programs that they start.
+    ///
+    /// A handler of the program's that is installed when the pool starts is called as well, after the pool's.
     pub fn on_interrupt(mut self, reaction: OnInterrupt) -> Self {
         self.reactions.interrupt = reaction;
         self

@@ -151,7 +151,7 @@ impl Keeper {
     pub(crate) fn run(mut self) {
         if guarded(|| self.keep()).is_err() {
             for process in &mut self.processes {
-                let _ = process.spawned.child.kill();
+                process.spawned.kill();
                 let _ = process.spawned.child.wait();
             }
             self.driver.core().lose_keeper();
@@ -283,8 +283,7 @@ impl Keeper {
                     // As soon as it has answered.
                     continue;
                 }
-                // It fails if the process has ended by itself.
-                let _ = process.spawned.child.kill();
+                process.spawned.kill();
             }
         }
     }
@@ -303,14 +302,14 @@ impl Keeper {
         while index < self.processes.len() {
             let process = &mut self.processes[index];
             if process.inquiry.is_over(&mut self.namer) {
-                let _ = process.spawned.child.kill();
+                process.spawned.kill();
             }
             if process.ended.is_none() && (all || process.poll() < IDLE_POLL) {
-                match process.spawned.child.try_wait() {
+                match process.spawned.try_wait() {
                     Ok(None) => {
                         if process.closed.is_some_and(over) && process.killed.is_none() {
                             process.killed = Some(KillReason::Disconnected);
-                            let _ = process.spawned.child.kill();
+                            process.spawned.kill();
                         }
                     }
                     Ok(Some(status)) => process.ended = Some((now, Some(status))),

@@ -159,7 +159,7 @@ fn listen(mut heard: PipeReader) {
     }
 }
 
-/// Puts back what was there before us, for good, and sends the signal again.
+/// Puts back what was there before us, for good, and lets the signal do that.
 fn as_without_us(signal: Signal) {
     if let (_, Some(hub)) = &mut *hub() {
         for subscriber in &mut hub.subscribers {

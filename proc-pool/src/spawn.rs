@@ -1,16 +1,19 @@
 //! Starting one worker process.
 
-use std::process::Child;
+use std::io;
+use std::process::{Child, ExitStatus};
 
 use crate::error::PoolError;
 use crate::launch::Launch;
-use crate::os;
+use crate::os::Group;
 use crate::os::introduction::{Connection, Invitation, Pending};
 
 /// A process that was started.
 #[derive(Debug)]
 pub(crate) struct Spawned {
     pub(crate) child: Child,
+    /// The process, and what it starts.
+    group: Group,
     pending: Option<Pending>,
 }
 
@@ -25,9 +28,16 @@ pub(crate) fn spawn(
 ) -> Result<(Spawned, Option<Connection>), PoolError> {
     let (invitation, stdin) = Invitation::new().map_err(PoolError::io("make a connection for a worker"))?;
     // With the command, this process's copy of the worker's end is closed.
-    let child = launch.command(stdin)?.spawn().map_err(|e| launch.refused(e))?;
-    os::end_with_us(&child);
-    let mut spawned = Spawned { child, pending: None };
+    let child = {
+        let mut command = launch.command(stdin)?;
+        Group::prepare(&mut command);
+        command.spawn().map_err(|e| launch.refused(e))?
+    };
+    let mut spawned = Spawned {
+        group: Group::of(&child),
+        child,
+        pending: None,
+    };
     match invitation.started(&spawned.child, introduced) {
         Ok((pending, connection)) => {
             spawned.pending = Some(pending);
@@ -41,9 +51,19 @@ pub(crate) fn spawn(
 }
 
 impl Spawned {
+    /// Kills the process and what it has started. Does nothing if it has ended by itself and was reaped.
+    pub(crate) fn kill(&mut self) {
+        self.group.kill(&mut self.child);
+    }
+
+    /// Reaps the process if it has ended; programs that it has started end with it.
+    pub(crate) fn try_wait(&mut self) -> io::Result<Option<ExitStatus>> {
+        self.group.try_wait(&mut self.child)
+    }
+
     /// Ends the process, which has no task yet.
     pub(crate) fn give_up(mut self) {
-        let _ = self.child.kill();
+        self.kill();
         let _ = self.child.wait();
         self.finish(false);
     }

@@ -56,10 +56,10 @@ pub(crate) fn main(mut invited: Invited, registry: Option<&Registry>) -> ! {
     let born = os::now_ns();
     // As in every Rust program, but `init` may run before Rust's own start.
     os::ignore_broken_pipes();
-    os::leave_interrupts_to_leader();
+    os::leave_signals_to_leader();
     // Between its recognition and the request to end with it, the leader may have ended.
     if !os::die_with(invited.leader()) {
-        os::exit_now(ORPHANED);
+        os::end_group(ORPHANED);
     }
     let to_leader = invited.to_leader();
     if invited.version() != VERSION {
@@ -76,7 +76,7 @@ pub(crate) fn main(mut invited: Invited, registry: Option<&Registry>) -> ! {
     }
     let welcome = match invited.receive() {
         Ok(bytes) => Welcome::decoded(&bytes),
-        Err(ReceiveError::Gone) => os::exit_now(ORPHANED),
+        Err(ReceiveError::Gone) => os::end_group(ORPHANED),
         Err(ReceiveError::Descriptors { sent, received }) => Err(format!(
             "received {received} of {sent} descriptors; raise the limit of open files"
         )),
@@ -85,7 +85,7 @@ pub(crate) fn main(mut invited: Invited, registry: Option<&Registry>) -> ! {
     if welcome.inherited == Inherited::Nothing {
         os::introduction::close_inherited();
     }
-    let from_leader = invited.live_with_leader(|| os::exit_now(ORPHANED));
+    let from_leader = invited.live_with_leader(|| os::end_group(ORPHANED));
     let from_leader =
         from_leader.unwrap_or_else(|e| give_up(&to_leader, &format!("cannot start a thread: {e}")));
     match welcome.entry.resolve(registry) {
@@ -140,7 +140,7 @@ pub(crate) fn serve<S: Service>(bootstrap: Bootstrap) -> ! {
     };
     let tally = Tally::new(Slots::new(&region, map.timing), bootstrap.born, os::now_ns());
     if bootstrap.to_leader.send(&Note::Ready).is_err() {
-        os::exit_now(ORPHANED);
+        os::end_group(ORPHANED);
     }
     let mut process = Process::new(&region, map, bootstrap, tally);
     process.run(service);
@@ -223,7 +223,7 @@ impl Process {
                     }
                 }
                 // Our own leader's memory is broken: nothing sensible can follow.
-                Err(_) => os::exit_now(ORPHANED),
+                Err(_) => os::end_group(ORPHANED),
             }
             let large = match frame.first() {
                 Some(&PIECE) => match self.take_piece(&frame[1..]) {
@@ -274,7 +274,7 @@ impl Process {
     /// Takes a piece of a task, and rings if the leader waits for that.
     fn take_piece(&mut self, payload: &[u8]) -> Result<Arrived, Ended> {
         let Ok(arrived) = self.pieces_in.take(payload) else {
-            os::exit_now(ORPHANED)
+            os::end_group(ORPHANED)
         };
         if self.pieces_in.is_awaited() {
             self.ring()?;
@@ -306,7 +306,7 @@ impl Process {
             match self.outcomes.stage_parts(parts) {
                 Ok(()) => return Ok(()),
                 Err(PushError::Full) => self.wait_for_room(parts.iter().map(|part| part.len()).sum())?,
-                Err(_) => os::exit_now(ORPHANED),
+                Err(_) => os::end_group(ORPHANED),
             }
         }
     }
@@ -325,7 +325,7 @@ impl Process {
         while !rest.is_empty() {
             // Each time: blocks lie low then, in memory that is warm.
             if self.pieces_out.collect().is_err() {
-                os::exit_now(ORPHANED);
+                os::end_group(ORPHANED);
             }
             let block = match self.pieces_out.find(rest.len()) {
                 Found::Block(block) => block,
@@ -339,7 +339,7 @@ impl Process {
                 }
             };
             if self.pieces_out.fill(block, rest).is_err() {
-                os::exit_now(ORPHANED);
+                os::end_group(ORPHANED);
             }
             self.stage(&[&Piece::new(block, rest.len()).frame()])?;
             self.show()?;
@@ -386,7 +386,7 @@ impl Process {
                 self.clock.excuse(begun);
                 Ok(())
             }
-            Err(_) => os::exit_now(ORPHANED),
+            Err(_) => os::end_group(ORPHANED),
         }
     }
 

@@ -56,6 +56,7 @@ pub(crate) fn status(code: i32) -> ExitStatus {
 
 #[test]
 fn child() {
+    let _watchdog = crate::watchdog::watchdog(120);
     let Ok(scenario) = std::env::var(SCENARIO) else {
         return;
     };
@@ -177,6 +178,7 @@ fn nested() {
 
 #[test]
 fn an_op_with_an_invoker_of_its_own_draws_nothing() {
+    let _watchdog = crate::watchdog::watchdog(120);
     for render in ["auto", "bar", "lines", "json"] {
         let mut nested = command("nested");
         nested.env("INVOKER_PROGRESS", render);
@@ -212,6 +214,7 @@ fn panic_in_the_leader() {
 
 #[test]
 fn a_panic_of_the_leader_is_reported_whole_above_the_bar() {
+    let _watchdog = crate::watchdog::watchdog(120);
     let screen = Screen::of(command("panic"), LONG);
     assert_eq!(screen.status, status(0), "{screen:?}");
     let first = screen.rows.iter().position(|row| row == "the first line");
@@ -290,6 +293,7 @@ fn hardships() -> [Hardship; 4] {
 
 #[test]
 fn the_main_job_does_not_depend_on_its_standard_error() {
+    let _watchdog = crate::watchdog::watchdog(120);
     let dir = tempfile::tempdir().expect("there is a temporary directory");
     let ratings = ratings(dir.path());
     for (name, stderr) in hardships() {

@@ -104,6 +104,7 @@ fn run(dir: &Path, ratings: &str, more: &[&str]) -> Run {
 
 #[test]
 fn recommendations_do_not_depend_on_the_executor() {
+    let _watchdog = crate::watchdog::watchdog(300);
     let dir = tempfile::tempdir().expect("there is a temporary directory");
     let ratings = ratings(dir.path());
     let expected = run(dir.path(), &ratings, &["--executor", "in-process"]);
@@ -127,6 +128,7 @@ fn recommendations_do_not_depend_on_the_executor() {
 
 #[test]
 fn the_report_tells_what_the_run_took() {
+    let _watchdog = crate::watchdog::watchdog(300);
     let dir = tempfile::tempdir().expect("there is a temporary directory");
     let ratings = ratings(dir.path());
     let json = run(
@@ -176,6 +178,7 @@ fn the_report_tells_what_the_run_took() {
 
 #[test]
 fn a_crashing_user_costs_nobody_else() {
+    let _watchdog = crate::watchdog::watchdog(300);
     let dir = tempfile::tempdir().expect("there is a temporary directory");
     let ratings = ratings(dir.path());
     let whole = run(dir.path(), &ratings, &["--workers", "2"]).recs;
@@ -331,6 +334,7 @@ mod killed {
 
 #[test]
 fn bad_input_is_one_line_with_the_remedy() {
+    let _watchdog = crate::watchdog::watchdog(300);
     let dir = tempfile::tempdir().expect("there is a temporary directory");
     let file = |name: &str, content: &str| {
         let path = dir.path().join(name);
@@ -377,6 +381,7 @@ fn bad_input_is_one_line_with_the_remedy() {
 
 #[test]
 fn help_explains_the_options() {
+    let _watchdog = crate::watchdog::watchdog(300);
     let output = batch_eval(&["--help"]);
     assert!(output.status.success());
     let help = text(&output.stdout);

@@ -50,6 +50,7 @@ fn bits(outputs: impl Iterator<Item = (u64, Option<u64>, f64)>) -> Vec<(u64, Opt
 
 #[test]
 fn outputs_depend_on_the_tasks_alone() {
+    let _watchdog = crate::watchdog::watchdog(120);
     let builder = Invoker::builder(walk).model(model(None)).seed(42);
     let alone = builder.executor(Executor::InProcess).build().expect("it builds");
     let expected = bits(alone.map(0..TASKS).map(|output| output.expect("none fails")));

@@ -44,6 +44,7 @@ pub(crate) const EXECUTORS: [(Executor, Workers); 4] = [
 
 #[test]
 fn outputs_and_errors_are_the_same_everywhere() {
+    let _watchdog = crate::watchdog::watchdog(120);
     for (executor, workers) in EXECUTORS {
         let builder = Invoker::builder(square)
             .model(powers())
@@ -98,6 +99,7 @@ fn outputs_and_errors_are_the_same_everywhere() {
 
 #[test]
 fn every_backing_shares_the_model() {
+    let _watchdog = crate::watchdog::watchdog(120);
     for backing in [Backing::Named, Backing::File(std::env::temp_dir())] {
         let builder = Invoker::builder(square)
             .model(powers())
@@ -151,6 +153,7 @@ fn last_words(_: &(), n: u32) -> u32 {
 
 #[test]
 fn logs_arrive_and_a_dead_worker_has_the_last_word() {
+    let _watchdog = crate::watchdog::watchdog(120);
     let printed = Printed::default();
     let subscriber = tracing_subscriber::fmt()
         .with_writer(printed.clone())
@@ -205,6 +208,7 @@ fn logs_arrive_and_a_dead_worker_has_the_last_word() {
 
 #[test]
 fn progress_counts_what_is_done_and_failed() {
+    let _watchdog = crate::watchdog::watchdog(120);
     for (executor, workers) in EXECUTORS {
         let printed = Printed::default();
         let reporter = Reporter::builder()
@@ -234,6 +238,7 @@ fn progress_counts_what_is_done_and_failed() {
 
 #[test]
 fn what_an_executor_cannot_do_is_refused() {
+    let _watchdog = crate::watchdog::watchdog(120);
     let build = |executor, workers| {
         Invoker::builder(square)
             .model(powers())
@@ -264,6 +269,7 @@ fn what_an_executor_cannot_do_is_refused() {
 
 #[test]
 fn one_call_in_its_own_process() {
+    let _watchdog = crate::watchdog::watchdog(120);
     let doubled = run_isolated(|n: u32| (n * 2, std::process::id()), 21).expect("it runs");
     assert_eq!(doubled.0, 42);
     assert_ne!(doubled.1, std::process::id());
@@ -278,6 +284,7 @@ fn one_call_in_its_own_process() {
 
 #[test]
 fn tasks_invoke_themselves_and_nested_invokers_are_modest() {
+    let _watchdog = crate::watchdog::watchdog(120);
     fn nested(_: &(), n: usize) -> (usize, usize) {
         let inner = Invoker::builder(|_: &(), n: usize| n + 1)
             .model(())
@@ -306,6 +313,7 @@ fn tasks_invoke_themselves_and_nested_invokers_are_modest() {
 
 #[test]
 fn a_hung_op_misses_its_deadline() {
+    let _watchdog = crate::watchdog::watchdog(120);
     fn hang(_: &(), n: u32) -> u32 {
         if n == 3 {
             loop {
@@ -334,6 +342,7 @@ fn a_hung_op_misses_its_deadline() {
 
 #[test]
 fn a_model_may_come_as_an_image() {
+    let _watchdog = crate::watchdog::watchdog(120);
     let dir = tempfile::tempdir().expect("there is a temporary directory");
     let path = dir.path().join("powers.safetensors");
     let model = powers();
@@ -365,6 +374,7 @@ fn wait_half_done(_: &(), file: String) {
 
 #[test]
 fn an_op_tells_how_far_it_is() {
+    let _watchdog = crate::watchdog::watchdog(120);
     for executor in [Executor::Processes, Executor::Threads] {
         let dir = tempfile::tempdir().expect("there is a temporary directory");
         let file = dir.path().join("go").to_str().expect("it is text").to_owned();

@@ -47,6 +47,7 @@ impl Write for Drawn {
 
 #[test]
 fn a_forked_child_is_refused_and_drops_everything_silently() {
+    let _watchdog = crate::watchdog::watchdog(120);
     for executor in [Executor::Processes, Executor::Threads] {
         let drawn = Drawn::default();
         let reporter = Reporter::builder()

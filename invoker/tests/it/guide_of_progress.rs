@@ -81,6 +81,7 @@ fn panics_and_other_writers() -> Result<(), Box<dyn Error>> {
 
 #[test]
 fn the_examples_are_those_of_the_guide() {
+    let _watchdog = crate::watchdog::watchdog(120);
     let guide = include_str!("../../guide/progress.md");
     let guide = guide.split("```").skip(1).step_by(2).map(|block| {
         let shown = block.lines().filter(|line| !line.starts_with("# "));
@@ -108,6 +109,7 @@ const EXAMPLES: [(&str, &str, &str, &str); 3] = [
 
 #[test]
 fn examples_show_bars_on_a_terminal() {
+    let _watchdog = crate::watchdog::watchdog(120);
     for (example, _, log, bar) in EXAMPLES {
         let screen = Screen::of(command(example), LONG);
         assert_eq!(screen.status, status(0), "{example}: {screen:?}");
@@ -131,6 +133,7 @@ fn examples_show_bars_on_a_terminal() {
 
 #[test]
 fn examples_print_lines_off_a_terminal() {
+    let _watchdog = crate::watchdog::watchdog(120);
     for (example, printed, log, bar) in EXAMPLES {
         let output = run(command(example));
         assert!(output.status.success(), "{example}: {output:?}");

@@ -43,6 +43,7 @@ pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
 
 #[test]
 fn outputs_errors_and_numbers_are_the_same_everywhere() {
+    let _watchdog = crate::watchdog::watchdog(120);
     for (executor, workers) in EXECUTORS {
         let builder = Invoker::builder(square).model(()).executor(executor);
         let invoker = builder.workers(workers).build().expect("it builds");
@@ -77,6 +78,7 @@ fn outputs_errors_and_numbers_are_the_same_everywhere() {
 
 #[test]
 fn what_has_not_begun_is_withdrawn_and_what_runs_is_killed_if_it_can_be() {
+    let _watchdog = crate::watchdog::watchdog(120);
     for executor in [Executor::Processes, Executor::Threads] {
         let dir = tempfile::tempdir().expect("there is a temporary directory");
         let file = dir.path().join("go").to_str().expect("it is text").to_owned();
@@ -116,6 +118,7 @@ fn what_has_not_begun_is_withdrawn_and_what_runs_is_killed_if_it_can_be() {
 
 #[test]
 fn who_submits_in_process_finds_the_output_there() {
+    let _watchdog = crate::watchdog::watchdog(120);
     let builder = Invoker::builder(square).model(()).executor(Executor::InProcess);
     let invoker = builder.build().expect("it builds");
     let handle = invoker.submit(free(6));
@@ -130,6 +133,7 @@ fn who_submits_in_process_finds_the_output_there() {
 
 #[test]
 fn handles_outlive_their_invoker() {
+    let _watchdog = crate::watchdog::watchdog(120);
     for executor in [Executor::Processes, Executor::Threads] {
         let dir = tempfile::tempdir().expect("there is a temporary directory");
         let file = dir.path().join("go").to_str().expect("it is text").to_owned();

@@ -13,6 +13,7 @@ fn square(_: &(), n: u64) -> u64 {
 
 #[test]
 fn an_endless_run_is_finished_or_cancelled() {
+    let _watchdog = crate::watchdog::watchdog(120);
     for (executor, workers) in EXECUTORS {
         for how in [Interrupt::Finish, Interrupt::Cancel, Interrupt::Kill] {
             let builder = Invoker::builder(square).model(()).executor(executor);
@@ -69,6 +70,7 @@ fn an_endless_run_is_finished_or_cancelled() {
 
 #[test]
 fn the_bar_of_an_interrupted_run_is_cleared() {
+    let _watchdog = crate::watchdog::watchdog(120);
     for (executor, workers) in EXECUTORS {
         for how in [None, Some(Interrupt::Finish)] {
             let reporter = Reporter::builder().render(Render::Bar).rehearse();
@@ -101,6 +103,7 @@ fn wait_for(_: &(), file: String) -> bool {
 
 #[test]
 fn what_waits_is_given_up_at_once() {
+    let _watchdog = crate::watchdog::watchdog(120);
     for executor in [Executor::Processes, Executor::Threads] {
         let dir = tempfile::tempdir().expect("there is a temporary directory");
         let file = dir.path().join("go").to_str().expect("it is text").to_owned();
@@ -134,6 +137,15 @@ fn what_waits_is_given_up_at_once() {
 fn the_first_ctrl_c_finishes_and_the_report_says_so() {
     use rustix::process::{Pid, Signal, getpid, kill_process};
 
+    // A background job of a script ignores Ctrl-C, and so do the processes that it starts.
+    let status = std::fs::read_to_string("/proc/self/status").expect("it is readable");
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = u64::from_str_radix(ignored.expect("it is there").trim(), 16).expect("a number");
+    if ignored >> (Signal::INT.as_raw() - 1) & 1 == 1 {
+        println!("not tested: this process ignores SIGINT");
+        return;
+    }
+    let _watchdog = crate::watchdog::watchdog(120);
     fn leader(executor: String) -> (u64, String) {
         let pid: Pid = getpid();
         let executor = Executor::of_name(&executor).expect("it is one");

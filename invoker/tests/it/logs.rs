@@ -53,6 +53,7 @@ fn text(bytes: &[u8]) -> String {
 
 #[test]
 fn in_a_process_of_its_own() {
+    let _watchdog = crate::watchdog::watchdog(120);
     let role = std::env::var(ROLE).unwrap_or_default();
     match role.as_str() {
         "plain" => plain::main().expect("it runs"),
@@ -186,6 +187,7 @@ fn crash() {
 
 #[test]
 fn a_program_that_exits_after_all_outputs_has_all_events() {
+    let _watchdog = crate::watchdog::watchdog(120);
     for role in [
         "exit after map",
         "exit after the last output",
@@ -204,6 +206,7 @@ fn a_program_that_exits_after_all_outputs_has_all_events() {
 
 #[test]
 fn a_subscriber_that_is_set_after_build_hears_the_workers() {
+    let _watchdog = crate::watchdog::watchdog(120);
     let output = program("late", Stdio::piped(), |_| {});
     let logs = text(&output.stderr);
     assert_eq!(logs.matches("chatting").count(), 20, "{logs}");
@@ -216,6 +219,7 @@ fn a_subscriber_that_is_set_after_build_hears_the_workers() {
 
 #[test]
 fn a_leader_that_has_only_a_logger_hears_the_workers() {
+    let _watchdog = crate::watchdog::watchdog(120);
     let output = program("logger", Stdio::piped(), |_| {});
     let logs = text(&output.stderr);
     assert_eq!(logs.matches("INFO it::logs: worker{id=").count(), 20, "{logs}");
@@ -230,6 +234,7 @@ fn a_leader_that_has_only_a_logger_hears_the_workers() {
 #[cfg(target_os = "linux")]
 #[test]
 fn a_broken_standard_error_costs_neither_outputs_nor_counts_nor_last_logs() {
+    let _watchdog = crate::watchdog::watchdog(120);
     let full = std::fs::OpenOptions::new().write(true).open("/dev/full");
     let (reader, broken) = std::io::pipe().expect("a pipe");
     drop(reader);
@@ -267,6 +272,7 @@ fn flood(_: &(), n: u32) -> u32 {
 
 #[test]
 fn a_slow_subscriber_delays_the_end_by_a_bounded_time_and_every_event_is_counted() {
+    let _watchdog = crate::watchdog::watchdog(120);
     let slow = tracing_subscriber::registry().with(LevelFilter::INFO).with(Slow);
     tracing::subscriber::with_default(slow, || {
         let builder = Invoker::builder(flood).model(()).workers(Workers::Count(2));
@@ -318,6 +324,7 @@ fn progress_lines(_: &(), n: u32) -> u32 {
 
 #[test]
 fn of_captured_progress_the_newest_state_stays_and_controls_are_escaped() {
+    let _watchdog = crate::watchdog::watchdog(120);
     let builder = Invoker::builder(progress_lines)
         .model(())
         .workers(Workers::Count(1));
@@ -337,6 +344,7 @@ fn of_captured_progress_the_newest_state_stays_and_controls_are_escaped() {
 
 #[test]
 fn the_guides_examples_print_every_event_whatever_rust_log_says() {
+    let _watchdog = crate::watchdog::watchdog(120);
     let guide = include_str!("../../guide/logs.md");
     for example in [
         include_str!("guide_logs/plain.rs"),
@@ -372,6 +380,7 @@ fn quiet(_: &(), n: u32) -> u32 {
 
 #[test]
 fn a_run_that_logs_nothing_waits_for_nothing() {
+    let _watchdog = crate::watchdog::watchdog(120);
     let builder = Invoker::builder(quiet).model(()).workers(Workers::Count(1));
     let invoker = builder.logs(Filter::off()).build().expect("it builds");
     assert_eq!((0..100).map(|n| invoker.map([n]).count()).sum::<usize>(), 100);

@@ -26,5 +26,6 @@ mod stdio;
 mod streams;
 mod surroundings;
 mod verify;
+mod watchdog;
 
 invoker::init_in_tests!();

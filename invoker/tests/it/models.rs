@@ -15,6 +15,7 @@ fn at(model: &Buffer<u64>, n: usize) -> u64 {
 
 #[test]
 fn a_model_by_reference_stays() {
+    let _watchdog = crate::watchdog::watchdog(120);
     let model: Buffer<u64> = (0..1000).map(|n| n * n).collect();
     for (executor, workers) in EXECUTORS {
         let builder = Invoker::builder(at).model_ref(&model).executor(executor);
@@ -27,6 +28,7 @@ fn a_model_by_reference_stays() {
 
 #[test]
 fn the_report_tells_of_all_of_the_models_bytes() {
+    let _watchdog = crate::watchdog::watchdog(120);
     const LEN: usize = 200_000;
     let built = BufferMut::from_fn(&Backing::Auto, LEN, |n| n as u64).expect("there is room");
     let model = built.freeze().expect("it freezes");
@@ -58,6 +60,7 @@ fn fragile(model: &Buffer<u64>, n: usize) -> u64 {
 #[cfg(unix)]
 #[test]
 fn a_job_keeps_the_model_file_that_it_has_mapped() {
+    let _watchdog = crate::watchdog::watchdog(120);
     type Change = fn(&std::path::Path);
     let touched: Change = |path| {
         let file = std::fs::File::options()

@@ -18,6 +18,7 @@ fn json(report: &Report) -> Value {
 
 #[test]
 fn a_bar_took_as_long_as_its_runs_whatever_came_afterwards() {
+    let _watchdog = crate::watchdog::watchdog(120);
     for finished in [true, false] {
         let printed = Printed::default();
         let reporter = Reporter::builder()
@@ -52,6 +53,7 @@ fn a_bar_took_as_long_as_its_runs_whatever_came_afterwards() {
 
 #[test]
 fn times_agree_with_the_clock_on_every_executor() {
+    let _watchdog = crate::watchdog::watchdog(120);
     for executor in [Executor::Processes, Executor::Threads, Executor::InProcess] {
         let begun = Instant::now();
         let builder = Invoker::builder(nap).model(()).executor(executor);
@@ -108,6 +110,7 @@ fn fragile(_: &(), n: u64) -> u64 {
 #[cfg(unix)]
 #[test]
 fn a_trace_is_not_written_through_a_symbolic_link() {
+    let _watchdog = crate::watchdog::watchdog(120);
     let dir = tempfile::tempdir().expect("a directory can be made");
     let (target, link) = (dir.path().join("target"), dir.path().join("link"));
     std::fs::write(&target, "precious").expect("the directory is writable");
@@ -134,6 +137,7 @@ fn a_trace_is_not_written_through_a_symbolic_link() {
 
 #[test]
 fn a_trace_shows_lives_deaths_and_tasks() {
+    let _watchdog = crate::watchdog::watchdog(120);
     let dir = tempfile::tempdir().expect("a directory can be made");
     let path = dir.path().join("trace.json");
     let builder = Invoker::builder(fragile).model(()).workers(Workers::Count(2));
@@ -197,6 +201,7 @@ fn a_trace_shows_lives_deaths_and_tasks() {
 
 #[test]
 fn without_timing_there_are_counts_only() {
+    let _watchdog = crate::watchdog::watchdog(120);
     let builder = Invoker::builder(fragile).model(()).workers(Workers::Count(1));
     let invoker = builder.timing(Timing::Off).build().expect("it builds");
     assert_eq!(invoker.map(0..20).filter(Result::is_ok).count(), 20);
@@ -224,6 +229,7 @@ fn rollup(pid: u32, key: &str) -> f64 {
 #[cfg(target_os = "linux")]
 #[test]
 fn memory_agrees_with_the_system_and_the_model_is_there_once() {
+    let _watchdog = crate::watchdog::watchdog(120);
     const LEN: usize = 8 << 20;
     let model: invoker::Buffer<u64> = (0..LEN as u64).collect();
     let sum = |model: &invoker::Buffer<u64>, _: u32| model.iter().sum::<u64>();

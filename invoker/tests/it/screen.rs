@@ -111,6 +111,7 @@ fn is_whole(row: &str) -> bool {
 
 #[test]
 fn a_flood_of_logs_above_the_bar() {
+    let _watchdog = crate::watchdog::watchdog(120);
     let dir = tempfile::tempdir().expect("there is a temporary directory");
     let ratings = ratings(dir.path());
     let (mut device, slave) = terminal();

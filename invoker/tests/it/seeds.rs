@@ -21,6 +21,7 @@ fn tasks(directory: &str) -> impl Iterator<Item = (u64, String)> + use<> {
 
 #[test]
 fn seeds_depend_on_the_root_and_the_position_only() {
+    let _watchdog = crate::watchdog::watchdog(120);
     let reference: Vec<_> = {
         let builder = Invoker::builder(seed)
             .model(())
@@ -84,6 +85,7 @@ fn seeds_depend_on_the_root_and_the_position_only() {
 
 #[test]
 fn without_a_root_there_are_none() {
+    let _watchdog = crate::watchdog::watchdog(120);
     for (executor, workers) in EXECUTORS {
         let builder = Invoker::builder(seed)
             .model(())

@@ -26,6 +26,7 @@ fn count(_: &u64, state: &mut Counter, n: u64) -> (String, u64) {
 
 #[test]
 fn each_worker_has_one_state_and_keeps_it() {
+    let _watchdog = crate::watchdog::watchdog(120);
     for (executor, workers) in EXECUTORS {
         let builder = Invoker::builder_with_state(counter, count).model(1000);
         let invoker = builder
@@ -56,6 +57,7 @@ fn each_worker_has_one_state_and_keeps_it() {
 
 #[test]
 fn a_state_that_cannot_be_made_fails_the_build_in_the_same_words() {
+    let _watchdog = crate::watchdog::watchdog(120);
     for (executor, workers) in EXECUTORS {
         let no = |_: &()| -> Result<(), BoxError> { Err("no such cache".into()) };
         let builder = Invoker::builder_with_state(no, |_: &(), (): &mut (), n: u64| n).model(());
@@ -79,6 +81,7 @@ fn a_state_that_cannot_be_made_fails_the_build_in_the_same_words() {
 
 #[test]
 fn a_process_takes_its_state_along() {
+    let _watchdog = crate::watchdog::watchdog(120);
     let builder = Invoker::builder_with_state(counter, count).model(0);
     let builder = builder.executor(Executor::Processes).workers(Workers::Count(1));
     let invoker = builder.recycle_after(1).build().expect("it builds");
@@ -94,6 +97,7 @@ fn a_process_takes_its_state_along() {
 
 #[test]
 fn callers_at_the_same_time_have_a_state_each() {
+    let _watchdog = crate::watchdog::watchdog(120);
     let builder = Invoker::builder_with_state(counter, count).model(0);
     let invoker = builder.executor(Executor::InProcess).build().expect("it builds");
     let run = || {

@@ -32,6 +32,7 @@ fn logged(level: LevelFilter, run: impl FnOnce()) -> String {
 
 #[test]
 fn captured_lines_are_events_and_the_last_ones_are_in_the_error() {
+    let _watchdog = crate::watchdog::watchdog(120);
     let text = logged(LevelFilter::INFO, || {
         let builder = Invoker::builder(loud).model(()).executor(Executor::Processes);
         let builder = builder.workers(Workers::Count(1)).stdout(Redirect::Capture);
@@ -78,6 +79,7 @@ fn chatter(_: &(), n: u32) -> bool {
 
 #[test]
 fn the_filter_can_be_changed_while_workers_run() {
+    let _watchdog = crate::watchdog::watchdog(120);
     let text = logged(LevelFilter::DEBUG, || {
         let builder = Invoker::builder(chatter).model(()).executor(Executor::Processes);
         let builder = builder.workers(Workers::Count(1)).logs(Filter::covering("info"));

@@ -24,6 +24,7 @@ fn all<S: Stream + Unpin>(mut stream: S, mut use_it: impl FnMut(S::Item)) {
 
 #[test]
 fn a_stream_gives_what_a_map_gives() {
+    let _watchdog = crate::watchdog::watchdog(120);
     for (executor, workers) in EXECUTORS {
         let builder = Invoker::builder(square)
             .model(())
@@ -58,6 +59,7 @@ fn a_stream_gives_what_a_map_gives() {
 
 #[test]
 fn an_endless_stream_is_bounded_and_can_be_interrupted() {
+    let _watchdog = crate::watchdog::watchdog(120);
     for (executor, workers) in EXECUTORS {
         let builder = Invoker::builder(square)
             .model(())

@@ -13,6 +13,7 @@ fn around(_: &(), name: String) -> (Option<String>, String) {
 
 #[test]
 fn environment_directory_and_threads_are_as_said() {
+    let _watchdog = crate::watchdog::watchdog(120);
     let dir = tempfile::tempdir().expect("there is a temporary directory");
     let dir = dir.path().canonicalize().expect("it is there");
     let builder = Invoker::builder(around).model(()).executor(Executor::Processes);
@@ -49,6 +50,7 @@ fn pid(_: &(), _: u32) -> u32 {
 
 #[test]
 fn processes_are_recycled_and_resized() {
+    let _watchdog = crate::watchdog::watchdog(120);
     let builder = Invoker::builder(pid).model(()).executor(Executor::Processes);
     let invoker = builder
         .workers(Workers::Count(1))
@@ -68,6 +70,7 @@ fn processes_are_recycled_and_resized() {
 #[cfg(target_os = "linux")]
 #[test]
 fn a_task_that_takes_too_much_memory_fails_alone() {
+    let _watchdog = crate::watchdog::watchdog(120);
     fn take(_: &(), mebibytes: usize) -> usize {
         let mut taken: Vec<Vec<u8>> = Vec::new();
         for _ in 0..mebibytes {
@@ -98,6 +101,7 @@ fn a_task_that_takes_too_much_memory_fails_alone() {
 
 #[test]
 fn what_takes_processes_is_refused_without() {
+    let _watchdog = crate::watchdog::watchdog(120);
     for (executor, _) in EXECUTORS {
         if executor == Executor::Processes {
             continue;
@@ -140,6 +144,7 @@ fn what_takes_processes_is_refused_without() {
 #[cfg(all(feature = "stacks", target_os = "linux"))]
 #[test]
 fn a_hung_op_tells_where_it_hung() {
+    let _watchdog = crate::watchdog::watchdog(120);
     #[inline(never)]
     fn stuck_here() -> u32 {
         loop {
@@ -167,6 +172,7 @@ fn a_hung_op_tells_where_it_hung() {
 #[cfg(target_os = "linux")]
 #[test]
 fn a_process_that_is_asked_tells_what_its_workers_do() {
+    let _watchdog = crate::watchdog::watchdog(120);
     use rustix::process::{Signal, getpid, kill_process};
 
     fn leader(_: ()) -> String {

@@ -13,6 +13,7 @@ fn leaky(_: &(), n: u32) -> String {
 
 #[test]
 fn what_depends_on_the_worker_is_found() {
+    let _watchdog = crate::watchdog::watchdog(120);
     for executor in [Executor::Processes, Executor::Threads] {
         for workers in [1, 2] {
             let builder = Invoker::builder(leaky).model(()).executor(executor).seed(7);
@@ -44,6 +45,7 @@ fn what_depends_on_the_worker_is_found() {
 
 #[test]
 fn the_caller_has_no_other_worker() {
+    let _watchdog = crate::watchdog::watchdog(120);
     let invoker = Invoker::builder(leaky).model(()).executor(Executor::InProcess);
     let invoker = invoker.build().expect("it starts");
     let Err(error) = invoker.verify([0]) else {

@@ -89,7 +89,7 @@ pub(crate) fn raise(_: Signal) {
 
 /// Lets Ctrl-C and Ctrl-Break, which go to all processes of the console, be the leader's affair. By a handler that does
 /// nothing: a program that is started from here has them as ever, where it would inherit that Ctrl-C is ignored.
-pub(crate) fn leave_interrupts_to_leader() {
+pub(crate) fn leave_signals_to_leader() {
     // SAFETY: `do_nothing` has the type of a handler and lives as long as the program.
     unsafe { SetConsoleCtrlHandler(Some(do_nothing), 1) };
 }

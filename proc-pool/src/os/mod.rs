@@ -4,14 +4,14 @@
 mod unix;
 #[cfg(unix)]
 pub(crate) use unix::{
-    Kept, Listener, Notes, Waker, arguments, cause, check_executable, die_with, end_with_us, exit_now,
+    Group, Kept, Listener, Notes, Waker, arguments, cause, check_executable, die_with, end_group, exit_now,
     ignore_broken_pipes, introduction, is_kill, is_no_program, is_privileged, now_ns, pipes, program,
 };
 #[cfg(windows)]
 mod windows;
 #[cfg(windows)]
 pub(crate) use windows::{
-    Kept, Listener, Notes, Waker, arguments, cause, check_executable, die_with, end_with_us, exit_now,
+    Group, Kept, Listener, Notes, Waker, arguments, cause, check_executable, die_with, end_group, exit_now,
     ignore_broken_pipes, introduction, is_kill, is_no_program, is_privileged, now_ns, pipes, program,
 };
 
@@ -27,11 +27,11 @@ pub(crate) use windows::doorbell;
 #[cfg(unix)]
 mod signals;
 #[cfg(unix)]
-pub(crate) use signals::{Handlers, leave_interrupts_to_leader, raise};
+pub(crate) use signals::{Handlers, leave_signals_to_leader, raise};
 #[cfg(windows)]
 mod console;
 #[cfg(windows)]
-pub(crate) use console::{Handlers, leave_interrupts_to_leader, raise};
+pub(crate) use console::{Handlers, leave_signals_to_leader, raise};
 
 #[cfg(all(feature = "stacks", target_os = "linux"))]
 pub(crate) mod stack;

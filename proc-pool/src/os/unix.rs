@@ -4,6 +4,7 @@
 mod credentials;
 #[cfg(not(target_os = "linux"))]
 pub(crate) mod doorbell;
+mod group;
 pub(crate) mod introduction;
 mod kept;
 mod listener;
@@ -14,10 +15,11 @@ use std::ffi::OsString;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Child, ExitStatus};
+use std::process::ExitStatus;
 use std::sync::OnceLock;
 
 pub(crate) use credentials::is_privileged;
+pub(crate) use group::{Group, die_with, end_group};
 pub(crate) use kept::Kept;
 pub(crate) use listener::{Listener, Notes};
 pub(crate) use poller::Waker;
@@ -86,20 +88,6 @@ pub(crate) fn exit_now(code: i32) -> ! {
     // SAFETY: _exit has no preconditions.
     unsafe { libc::_exit(code) }
 }
-
-/// Asks the system to end this process when its parent's spawning thread ends, and tells whether the parent
-/// is still `leader`.
-pub(crate) fn die_with(leader: u32) -> bool {
-    #[cfg(target_os = "linux")]
-    {
-        // Best effort: the liveness channel does the same everywhere.
-        let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
-    }
-    credentials::is_parent(leader)
-}
-
-/// A worker sees to its leader's end itself: [`die_with`].
-pub(crate) fn end_with_us(_child: &Child) {}
 
 /// Nanoseconds of a clock that all processes of the machine read alike, and that nobody sets.
 #[inline]

@@ -28,7 +28,7 @@ use windows_sys::Win32::System::Threading::{
 
 use crate::error::Cause;
 
-pub(crate) use job::end_with_us;
+pub(crate) use job::Group;
 pub(crate) use kept::Kept;
 pub(crate) use listener::{Listener, Notes, Waker};
 
@@ -66,7 +66,12 @@ pub(crate) fn exit_now(code: i32) -> ! {
     std::process::abort()
 }
 
-/// The leader's job ends a worker with its leader, and the liveness channel does. A worker must end at once when it
+/// Ends this worker; the leader's end has ended the job that the worker is in, with what it has started.
+pub(crate) fn end_group(code: i32) -> ! {
+    exit_now(code)
+}
+
+/// A job of the leader's ends a worker with its leader, and the liveness channel does. A worker must end immediately when it
 /// crashes: nobody is there to answer a dialog.
 pub(crate) fn die_with(_leader: u32) -> bool {
     // SAFETY: it has no preconditions.

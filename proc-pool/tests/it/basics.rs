@@ -8,6 +8,7 @@ use crate::support::{pool, watchdog};
 
 #[test]
 fn ordered_outputs_are_in_order() {
+    let _watchdog = watchdog(120);
     let pool = pool(2, |n: u64| n * n);
     for round in 0..3 {
         let squares: Vec<u64> = pool
@@ -26,6 +27,7 @@ fn ordered_outputs_are_in_order() {
 
 #[test]
 fn a_panic_is_its_tasks_error_only() {
+    let _watchdog = watchdog(120);
     let pool = pool(2, |n: u32| if n % 7 == 3 { panic!("seven {n}") } else { n });
     let mut failed = 0;
     for (index, result) in pool.map(0..1000).enumerate() {
@@ -50,6 +52,7 @@ fn a_panic_is_its_tasks_error_only() {
 
 #[test]
 fn a_dead_worker_costs_its_task_only() {
+    let _watchdog = watchdog(120);
     let pool = pool(2, |n: u32| if n % 100 == 50 { std::process::abort() } else { n });
     let mut failed = Vec::new();
     for (index, result) in pool.map(0..1000).enumerate() {

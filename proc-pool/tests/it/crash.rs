@@ -266,3 +266,19 @@ impl Forked {
         std::os::unix::process::ExitStatusExt::from_raw(status)
     }
 }
+
+/// Resets SIGINT to its default action in this process: where these tests run in the background of a script, or under a
+/// program that ignores it, a test of it would wait in vain.
+pub(crate) fn reset_interrupts() {
+    // SAFETY: the default action needs no handler.
+    unsafe { libc::signal(libc::SIGINT, libc::SIG_DFL) };
+}
+
+/// Blocks all signals that can be blocked, in this thread.
+pub(crate) fn block_all_signals() {
+    let mut all = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: `all` is valid for writes.
+    unsafe { libc::sigfillset(all.as_mut_ptr()) };
+    // SAFETY: the call above has initialised `all`, and no old mask is asked for.
+    unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, all.as_ptr(), std::ptr::null_mut()) };
+}

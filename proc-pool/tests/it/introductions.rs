@@ -185,6 +185,7 @@ fn a_program_with_elevated_privileges_is_never_a_worker() {
 /// Its workers would have them, too.
 #[test]
 fn a_leader_with_elevated_privileges_is_refused_a_pool() {
+    let _watchdog = watchdog(120);
     if !is_alone() {
         return match rustix::process::geteuid().is_root() {
             true => Alone::new(&test_name!()).run(),

@@ -17,6 +17,7 @@ fn hang_at_five(n: u32) -> u32 {
 
 #[test]
 fn a_hung_task_costs_itself_only() {
+    let _watchdog = crate::support::watchdog(120);
     let builder = Builder::new()
         .workers(Workers::Count(2))
         .deadline(Duration::from_millis(200));
@@ -41,6 +42,7 @@ fn a_hung_task_costs_itself_only() {
 
 #[test]
 fn tasks_below_their_deadline_are_left_alone() {
+    let _watchdog = crate::support::watchdog(120);
     let builder = Builder::new()
         .workers(Workers::Count(2))
         .deadline(Duration::from_secs(60));
@@ -59,6 +61,7 @@ fn second_time_lucky(marker: String) -> String {
 
 #[test]
 fn a_retried_task_may_succeed() {
+    let _watchdog = crate::support::watchdog(120);
     let dir = Dir::new();
     let markers: Vec<String> = (0..10).map(|n| format!("{}/{n}", dir.path().display())).collect();
     let builder = Builder::new().workers(Workers::Count(2)).retries(1);
@@ -74,6 +77,7 @@ fn a_retried_task_may_succeed() {
 
 #[test]
 fn a_task_that_kills_again_and_again_is_given_up() {
+    let _watchdog = crate::support::watchdog(120);
     let builder = Builder::new().workers(Workers::Count(2)).retries(2);
     let op = |n: u32| if n == 7 { std::process::exit(4) } else { n };
     let pool = builder.build_op(op).expect("the pool starts");
@@ -94,6 +98,7 @@ fn a_task_that_kills_again_and_again_is_given_up() {
 
 #[test]
 fn a_hung_task_is_retried_too() {
+    let _watchdog = crate::support::watchdog(120);
     let builder = Builder::new()
         .workers(Workers::Count(1))
         .deadline(Duration::from_millis(100))

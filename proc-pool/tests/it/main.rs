@@ -37,6 +37,8 @@ mod local;
 mod matrix;
 mod model;
 mod observers;
+#[cfg(target_os = "linux")]
+mod offspring;
 mod origins;
 mod payloads;
 mod printed;

@@ -179,6 +179,7 @@ fn relative_paths() {
 
 #[test]
 fn run_by_hand() {
+    let _watchdog = watchdog(120);
     let output = Command::new(PROGRAM)
         .stdin(Stdio::null())
         .output()

@@ -345,6 +345,7 @@ fn a_task_above_the_memory_limit_is_an_error_of_its_own() {
 
 #[test]
 fn a_lifespan_of_no_task_is_refused() {
+    let _watchdog = watchdog(120);
     let refused = builder(1).recycle_after(0).build_op(|n: u64| n);
     assert!(matches!(refused, Err(PoolError::Lifespan)), "{refused:?}");
 }

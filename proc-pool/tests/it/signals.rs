@@ -4,13 +4,17 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ExitStatus};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use proc_pool::{Builder, Fault, Interrupt, OnInterrupt, Pool, PoolError, WorkerState, Workers};
 use rustix::process::Signal;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
-use crate::support::{Alone, Dir, Ear, hang, is_alone, open_files, signal, tell, test_name, watchdog};
+use crate::support::{
+    Alone, Dir, Ear, hang, hear_from, is_alone, open_files, processes_of, signal, tell, test_name, watchdog,
+};
 
 const EAR: &str = "IT_EAR";
 const TERMINAL: &str = "IT_TERMINAL";
@@ -19,28 +23,15 @@ const TERMINAL: &str = "IT_TERMINAL";
 struct Leader {
     child: Child,
     ear: Ear,
-    _tmp: Dir,
+    tmp: Dir,
 }
 
 impl Leader {
     fn start(test: &str, terminal: &str) -> Self {
-        // What is ignored stays ignored in who is started, and these leaders would wait for it in vain.
-        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-        let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-        let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
-        assert_eq!(
-            ignored.unwrap_or(0) >> (Signal::INT.as_raw() - 1) & 1,
-            0,
-            "these tests were started with SIGINT ignored, as by a script in the background: start them by `env --default-signal`"
-        );
         let ear = Ear::new();
         let leader = Alone::new(test).env(EAR, &ear.path).env(TERMINAL, terminal);
         let (child, tmp) = leader.start();
-        Self {
-            child,
-            ear,
-            _tmp: tmp,
-        }
+        Self { child, ear, tmp }
     }
 
     fn send_when_told(&self, what: Signal) {
@@ -68,6 +59,11 @@ fn ask() {
 }
 
 fn builder(reaction: OnInterrupt) -> Builder {
+    crate::crash::reset_interrupts();
+    builder_without_reset(reaction)
+}
+
+fn builder_without_reset(reaction: OnInterrupt) -> Builder {
     Builder::new().workers(Workers::Count(2)).on_interrupt(reaction)
 }
 
@@ -270,5 +266,169 @@ fn a_terminals_ctrl_c_is_the_leaders() {
     let mut echo = [0; 2];
     terminal.read_exact(&mut echo).expect("it echoes");
     assert_eq!(&echo, b"^C");
+    leader.ends_well();
+}
+
+/// A task in progress when all processes of a job are asked to terminate, as by `systemctl stop`, has its time.
+#[test]
+fn a_request_to_all_processes_to_terminate_leaves_tasks_their_grace() {
+    let _watchdog = watchdog(60);
+    if is_alone() {
+        let pool = builder(OnInterrupt::Cancel)
+            .build_op(|path: String| hear_from(&path))
+            .expect("it starts");
+        let tasks = std::iter::repeat_n(std::env::var(EAR).expect("it was told"), 2);
+        let results: Vec<_> = pool.map(tasks).collect();
+        assert!(results.iter().all(Result::is_ok), "{results:?}");
+        while pool.bytes().interrupted().is_none() {
+            thread::yield_now();
+        }
+        assert_eq!(pool.bytes().interrupted(), Some(Interrupt::Cancel));
+        assert_eq!(pool.bytes().stats().deaths, 0);
+        return;
+    }
+    let leader = Leader::start(&test_name!(), "");
+    let tasks = [leader.ear.accept(), leader.ear.accept()];
+    let processes = processes_of(&leader.child, &leader.tmp);
+    assert_eq!(processes.len(), 3, "a leader and its workers");
+    processes.iter().for_each(|pid| signal(*pid, Signal::TERM));
+    for mut task in tasks {
+        task.write_all(&[1]).expect("it waits");
+    }
+    leader.ends_well();
+}
+
+/// Programs that listen to signals themselves, before a pool and after it.
+fn listen() -> Arc<AtomicUsize> {
+    let count = Arc::new(AtomicUsize::new(0));
+    for number in [Signal::INT, Signal::TERM, Signal::USR1] {
+        let mut signals = signal_hook::iterator::Signals::new([number.as_raw()]).expect("it can be handled");
+        let count = count.clone();
+        thread::spawn(move || {
+            signals
+                .forever()
+                .for_each(|_| _ = count.fetch_add(1, Ordering::SeqCst))
+        });
+    }
+    count
+}
+
+fn wait_for(count: &AtomicUsize, expected: usize) {
+    while count.load(Ordering::SeqCst) < expected {
+        thread::yield_now();
+    }
+    assert_eq!(count.load(Ordering::SeqCst), expected);
+}
+
+#[test]
+fn a_program_that_listened_before_a_pool_keeps_its_signals() {
+    let _watchdog = watchdog(60);
+    if is_alone() {
+        crate::crash::reset_interrupts();
+        let count = listen();
+        for n in 0..3 {
+            let pool = builder_without_reset(OnInterrupt::Finish)
+                .build_op(|n: u64| n)
+                .expect("it starts");
+            ask();
+            wait_for(&count, 2 * n + 1);
+            while pool.bytes().interrupted().is_none() {
+                thread::yield_now();
+            }
+            drop(pool);
+            ask();
+            wait_for(&count, 2 * n + 2);
+        }
+        return;
+    }
+    let leader = Leader::start(&test_name!(), "");
+    for _ in 0..6 {
+        leader.send_when_told(Signal::INT);
+    }
+    leader.ends_well();
+}
+
+/// The program's handler calls the pool's, also when that pool is gone; later pools hear of each signal once.
+#[test]
+fn a_program_that_listens_after_a_pool_keeps_its_signals() {
+    let _watchdog = watchdog(60);
+    if is_alone() {
+        let build = || {
+            let builder = builder_without_reset(OnInterrupt::Finish);
+            builder.build_op(|n: u64| n).expect("it starts")
+        };
+        crate::crash::reset_interrupts();
+        let first = build();
+        let count = listen();
+        ask();
+        wait_for(&count, 1);
+        while first.bytes().interrupted().is_none() {
+            thread::yield_now();
+        }
+        drop(first);
+        ask();
+        wait_for(&count, 2);
+        for n in 1..6 {
+            let pool = build();
+            ask();
+            wait_for(&count, 2 * n + 1);
+            while pool.bytes().interrupted().is_none() {
+                thread::yield_now();
+            }
+            assert_eq!(
+                pool.bytes().interrupted(),
+                Some(Interrupt::Finish),
+                "it heard of one signal"
+            );
+            drop(pool);
+            ask();
+            wait_for(&count, 2 * n + 2);
+        }
+        return;
+    }
+    let leader = Leader::start(&test_name!(), "");
+    for _ in 0..12 {
+        leader.send_when_told(Signal::INT);
+    }
+    leader.ends_well();
+}
+
+/// `ctrlc` replaces the handler that it finds: the signals are the program's then, until there is another pool.
+#[test]
+fn a_program_that_takes_over_ctrl_c_has_it() {
+    let _watchdog = watchdog(60);
+    if is_alone() {
+        crate::crash::reset_interrupts();
+        let build = || {
+            let builder = builder_without_reset(OnInterrupt::Finish);
+            builder.build_op(|n: u64| n).expect("it starts")
+        };
+        let first = build();
+        let count = Arc::new(AtomicUsize::new(0));
+        let counter = count.clone();
+        ctrlc::set_handler(move || _ = counter.fetch_add(1, Ordering::SeqCst)).expect("it is the first one");
+        for signal in 1..=2 {
+            ask();
+            wait_for(&count, signal);
+        }
+        assert_eq!(first.bytes().interrupted(), None);
+        drop(first);
+        ask();
+        wait_for(&count, 3);
+        let second = build();
+        ask();
+        wait_for(&count, 4);
+        while second.bytes().interrupted().is_none() {
+            thread::yield_now();
+        }
+        drop(second);
+        ask();
+        wait_for(&count, 5);
+        return;
+    }
+    let leader = Leader::start(&test_name!(), "");
+    for _ in 0..5 {
+        leader.send_when_told(Signal::INT);
+    }
     leader.ends_well();
 }

@@ -143,6 +143,7 @@ fn a_worker_that_exits_before_init() {
 
 #[test]
 fn sizes_that_make_no_sense_are_refused() {
+    let _watchdog = watchdog(120);
     let build = |builder: Builder| builder.workers(Workers::Count(1)).build_op(|n: u64| n);
     for builder in [
         Builder::new().side_ring(usize::MAX),

@@ -1,12 +1,12 @@
-//! Leaders that are stopped and continued with their workers, as a terminal's Ctrl-Z does.
+//! Leaders that are stopped and continued, alone and with their workers.
 
 use std::process::Child;
 use std::time::Duration;
 
 use proc_pool::{BoxError, Builder, Worker, WorkerContext, Workers};
-use rustix::process::{Pid, Signal, kill_process_group, setpgid};
+use rustix::process::Signal;
 
-use crate::support::{Alone, Dir, Ear, is_alone, tell, test_name, watchdog};
+use crate::support::{Alone, Dir, Ear, is_alone, processes_of, signal, tell, test_name, watchdog};
 
 const EAR: &str = "IT_EAR";
 /// A few times longer than what is allowed.
@@ -14,27 +14,39 @@ const STOPPED: Duration = Duration::from_secs(3);
 const ALLOWED: Duration = Duration::from_secs(1);
 const EACH: Duration = Duration::from_millis(100);
 
-/// To be one's own group before there are workers: the test must not stop itself.
-fn own_group() -> String {
-    setpgid(None, None).expect("it is no leader of a session");
+fn ear() -> String {
     std::env::var(EAR).expect("it was told")
 }
 
-/// Stops everything when somebody says so, for long, and lets it go on to its end.
+/// The processes that are stopped: a terminal's Ctrl-Z stops the leader's process group, and a container's pause all processes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stopped {
+    Leader,
+    All,
+}
+
+/// Stops the leader, or all its processes, when the ear hears of something, for long, and lets it go on to its end.
 fn stop_when_told(test: &str) {
-    let ear = Ear::new();
-    let (leader, _tmp): (Child, Dir) = Alone::new(test).env(EAR, &ear.path).start();
-    let group = Pid::from_raw(ear.hear() as i32).expect("no pid is 0");
-    kill_process_group(group, Signal::STOP).expect("it lives");
-    // Not for something to happen: this is what happens.
-    std::thread::sleep(STOPPED);
-    kill_process_group(group, Signal::CONT).expect("it lives");
-    let output = leader.wait_with_output().expect("it is ours");
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stdout)
-    );
+    for stopped in [Stopped::Leader, Stopped::All] {
+        let ear = Ear::new();
+        let (leader, tmp): (Child, Dir) = Alone::new(test).env(EAR, &ear.path).start();
+        ear.hear();
+        let processes = match stopped {
+            Stopped::Leader => vec![leader.id()],
+            Stopped::All => processes_of(&leader, &tmp),
+        };
+        assert_eq!(processes.len() > 1, stopped == Stopped::All);
+        processes.iter().for_each(|pid| signal(*pid, Signal::STOP));
+        // Not for something to happen: this is what happens.
+        std::thread::sleep(STOPPED);
+        processes.iter().for_each(|pid| signal(*pid, Signal::CONT));
+        let output = leader.wait_with_output().expect("it is ours");
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stdout)
+        );
+    }
 }
 
 #[test]
@@ -43,7 +55,7 @@ fn no_task_exceeds_its_deadline_while_everything_is_stopped() {
     if !is_alone() {
         return stop_when_told(&test_name!());
     }
-    let ear = own_group();
+    let ear = ear();
     let pool = Builder::new()
         .workers(Workers::Count(2))
         .deadline(ALLOWED)
@@ -72,7 +84,7 @@ impl Worker for Slow {
 
     fn start(context: &mut WorkerContext, (): (), ear: String) -> Result<Self, BoxError> {
         if context.worker().0 == 0 {
-            tell(&ear, rustix::process::getpgrp().as_raw_nonzero().get() as u32);
+            tell(&ear, std::process::id());
         }
         std::thread::sleep(EACH);
         Ok(Self)
@@ -87,7 +99,7 @@ fn no_start_takes_too_long_while_everything_is_stopped() {
     if !is_alone() {
         return stop_when_told(&test_name!());
     }
-    let ear = own_group();
+    let ear = ear();
     let pool = Builder::new()
         .workers(Workers::Count(2))
         .start_timeout(ALLOWED)

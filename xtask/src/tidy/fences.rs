@@ -74,6 +74,10 @@ pub(super) const FENCES: &[Fence] = &[
         reason: "asks the system about privileges, and about the process behind a socket",
     },
     Fence {
+        path: "proc-pool/src/os/unix/group.rs",
+        reason: "kills the worker's own process group, and has the system do so when the leader dies",
+    },
+    Fence {
         path: "proc-pool/src/os/unix/introduction.rs",
         reason: "takes over and closes descriptors that this process has inherited",
     },
@@ -87,7 +91,7 @@ pub(super) const FENCES: &[Fence] = &[
     },
     Fence {
         path: "proc-pool/src/os/windows/job.rs",
-        reason: "the job that ends workers with their leader",
+        reason: "the job that ends a worker with its leader, and what it started with the worker",
     },
     Fence {
         path: "proc-pool/src/os/windows/module.rs",
