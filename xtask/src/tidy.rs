@@ -4,6 +4,7 @@
 //! scanned is what git tracks or would track, so that a new file is judged before it is committed.
 
 mod arrows;
+mod errors;
 mod fences;
 mod layout;
 mod source;
@@ -68,6 +69,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<(), Error> {
     let mut problems = arrows::check(workspace);
     for file in &files {
         problems.extend(words::check(file));
+        problems.extend(errors::check(file));
         problems.extend(layout::check(file));
     }
     problems.extend(layout::check_manifests(&member_manifests(workspace), &files));
