@@ -78,10 +78,13 @@ impl Shared {
         if self.clock.is_held() {
             return Ok(None);
         }
+        // Before the thread's first turn: the process may be stopped between.
+        self.clock.read_every(interval);
         let shared = Arc::clone(self);
         let thread = std::thread::Builder::new().name("progress".into());
         thread
             .spawn(move || shared.draw_until_stopped(interval))
+            .inspect_err(|_| self.clock.rest())
             .map(Some)
     }
 
@@ -167,7 +170,6 @@ impl Shared {
     }
 
     fn draw_until_stopped(&self, interval: Duration) {
-        self.clock.read_every(interval);
         loop {
             let stop = self
                 .stopping
