@@ -137,14 +137,23 @@ static BEFORE_INIT: extern "C" fn() = before_init;
 /// The memory that this worker shares with its leader, as words.
 pub(crate) fn shared_words() -> &'static [std::sync::atomic::AtomicU64] {
     let maps = std::fs::read_to_string("/proc/self/maps").expect("maps are readable");
-    let line = maps
-        .lines()
-        .find(|line| line.contains("rw-s") && line.contains("memfd:shm-buffers"))
-        .expect("the region is mapped");
-    let range = line.split_whitespace().next().expect("a range");
-    let (start, end) = range.split_once('-').expect("a range");
-    let start = usize::from_str_radix(start, 16).expect("an address");
-    let end = usize::from_str_radix(end, 16).expect("an address");
+    // Pages that are taken away for a while make several lines of one mapping.
+    let mut region: Option<(&str, usize, usize)> = None;
+    for line in maps.lines().filter(|line| line.contains("memfd:shm-buffers")) {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        if !["rw-s", "---s"].contains(&fields[1]) {
+            continue;
+        }
+        let (start, end) = fields[0].split_once('-').expect("a range");
+        let start = usize::from_str_radix(start, 16).expect("an address");
+        let end = usize::from_str_radix(end, 16).expect("an address");
+        region = match region {
+            None => Some((fields[4], start, end)),
+            Some((inode, first, last)) if inode == fields[4] && last == start => Some((inode, first, end)),
+            other => other,
+        };
+    }
+    let (_, start, end) = region.expect("the region is mapped");
     let words = std::ptr::with_exposed_provenance(start);
     // SAFETY: a shared mapping of this process that it keeps to its end; page-aligned, and accessed atomically
     // only, here and by its owner.

@@ -209,7 +209,7 @@ fn proc_pool_chain(error: &dyn std::error::Error) -> String {
 
 fn with_few_files<R>(then: impl FnOnce() -> R) -> R {
     let limits = getrlimit(Resource::Nofile);
-    let few = Some(open_files() as u64 + 2);
+    let few = Some(open_files() as u64 + 1);
     setrlimit(
         Resource::Nofile,
         Rlimit {
