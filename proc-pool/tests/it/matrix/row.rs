@@ -209,7 +209,8 @@ fn proc_pool_chain(error: &dyn std::error::Error) -> String {
 
 fn with_few_files<R>(then: impl FnOnce() -> R) -> R {
     let limits = getrlimit(Resource::Nofile);
-    let few = Some(open_files() as u64 + 1);
+    // One of them reads the list: there is room for one end of a pair of sockets.
+    let few = Some(open_files() as u64);
     setrlimit(
         Resource::Nofile,
         Rlimit {
