@@ -16,6 +16,7 @@ use std::process::{Child, Stdio};
 use std::sync::Arc;
 use std::thread;
 
+use rustix::event::{PollFd, PollFlags};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags,
@@ -318,6 +319,9 @@ impl Invited {
             .spawn(move || {
                 let mut byte = [0];
                 loop {
+                    // Not by reading: each note that the leader takes makes room in the socket, which would wake a reader.
+                    let mut polled = [PollFd::new(&*socket, PollFlags::IN)];
+                    let _ = rustix::event::poll(&mut polled, None);
                     match (&*socket).read(&mut byte) {
                         Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                         // Nothing is sent any more.
