@@ -3,6 +3,7 @@
 //! All of it are tests of the crates. They read from the environment how many seconds to go on.
 
 use crate::cmd::{Cmd, Tally};
+use crate::faults::run_some;
 use crate::outcome::{Done, Error};
 
 const USAGE: &str = "\
@@ -103,17 +104,13 @@ pub(crate) fn sample(tally: &mut Tally) -> Result<Done, Error> {
 
 fn run(seconds: u64, tally: &mut Tally) -> Result<(), Error> {
     for peer in PEERS {
-        let before = tally.passed;
         let mut cargo = Cmd::cargo()
             .args(["test", "-p", peer.package, "--all-features", "--test", "it", "--"])
             .args([peer.test, "--nocapture"]);
         if peer.parts > 0 {
             cargo = cargo.env(SECONDS, (seconds * peer.parts / parts()).to_string());
         }
-        cargo.run_tests(tally)?;
-        if tally.passed == before {
-            return Err(Error::failed(format!("there is no test {}", peer.test)));
-        }
+        run_some(cargo, peer.test, tally)?;
     }
     Ok(())
 }
