@@ -57,7 +57,7 @@ fn send(to: &UnixStream, piece: &[u8], with_descriptor: bool) {
     if with_descriptor {
         control.push(SendAncillaryMessage::ScmRights(&fds));
     }
-    // What has no room is not sent.
+    // A piece without room in the socket is left out.
     let _ = sendmsg(to, &[std::io::IoSlice::new(piece)], &mut control, flags);
 }
 

@@ -36,7 +36,7 @@ impl Keeper {
         let begun = os::now_ns();
         let to_self = self.to_self.clone();
         let spawned = spawn::spawn(&self.plan.launch, move |introduction| {
-            // The keeper may have ended meanwhile, and with it the interest.
+            // It fails only after the keeper has ended, which needs no answer.
             let _ = to_self.send(Order::Introduced(incarnation, introduction));
         });
         let (mut spawned, connection) = spawned?;

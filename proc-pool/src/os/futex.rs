@@ -12,10 +12,10 @@ use shm_buffers::slots::Slots;
 /// Bells that a worker may have left unheard, at most, when it is rung again: any number is one to it.
 pub(crate) const MOST_UNHEARD: u64 = u64::MAX;
 
-/// What the leader's side is made from, beside the shared slots: nothing.
+/// The leader's end needs nothing but the shared slots.
 #[derive(Debug)]
 pub(crate) struct ToWorker;
-/// What the worker's side is made from, beside the shared slots: nothing.
+/// The worker's end needs nothing but the shared slots.
 #[derive(Debug)]
 pub(crate) struct FromLeader;
 

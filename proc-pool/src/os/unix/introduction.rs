@@ -67,7 +67,7 @@ impl Invitation {
     }
 }
 
-/// What a start has under way beside the process itself: nothing.
+/// The part of a start that is still under way beside the process: none on this system.
 #[derive(Debug)]
 pub(crate) struct Pending;
 
@@ -232,7 +232,7 @@ impl Invited {
     pub(crate) fn release_stdin(&self) -> io::Result<()> {
         let empty = match std::fs::File::open("/dev/null") {
             Ok(null) => OwnedFd::from(null),
-            // A pipe that nobody writes to is as empty.
+            // A pipe without a writer is as empty.
             Err(_) => io::pipe()?.0.into(),
         };
         rustix::stdio::dup2_stdin(&empty)?;

@@ -1,4 +1,4 @@
-//! What a path led to once: used again later, whatever the path leads to then.
+//! Programs and directories that are found once by their path, and stay the same when the path leads elsewhere later.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -55,12 +55,12 @@ impl Kept {
         })
     }
 
-    /// What it was found as.
+    /// Returns the absolute path that it was found by.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// What leads there: for a process that is about to be executed by this one.
+    /// Returns a path that leads there for a process that this one is about to execute.
     pub(crate) fn reach(&self) -> PathBuf {
         #[cfg(target_os = "linux")]
         if let Some(descriptor) = &self.descriptor {

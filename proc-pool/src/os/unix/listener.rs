@@ -1,4 +1,4 @@
-//! The leader's ear: what workers write, one byte a note, and the closing of their sockets.
+//! Listens to workers: reads their notes, one byte each, and notices the closing of their sockets.
 //!
 //! Nothing here is parsed: a note is a byte, and the reason of a worker that could not start is text up to its end. Of each
 //! worker, a bounded number of bytes is read a turn, without waiting and without taking descriptors in; a worker that
@@ -40,7 +40,7 @@ pub(crate) struct Notes {
     state: State,
 }
 
-/// What a worker has said.
+/// How far a worker's start has come, by its notes.
 #[derive(Debug)]
 enum State {
     Starting,
@@ -55,7 +55,7 @@ impl Notes {
         Self { socket, state }
     }
 
-    /// Reads what is there, up to a bound; `false` when nothing will come any more.
+    /// Reads the notes that have arrived, up to a bound. Returns `false` once the socket is closed.
     fn read(&mut self, mut heard: impl FnMut(Note)) -> bool {
         let mut bytes = [0; TURN];
         // Descriptors that come along are dropped by the system.
