@@ -8,7 +8,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use log_bridge::{Collector, CollectorHandle, Filter, WorkerGuard, WorkerLayer};
-use proc_pool::{BoxError, Builder, Cause, Fault, Observer, Worker, WorkerContext, WorkerId, Workers};
+use proc_pool::{
+    BoxError, Builder, EntryPoint, ExitCause, Fault, Observer, Worker, WorkerContext, WorkerId, Workers,
+};
 use progress::{Bar, Counters, Outcome, Reporter, Total};
 use serde::{Deserialize, Serialize};
 use shm_buffers::slots::Slots;
@@ -47,7 +49,7 @@ impl Worker for Scorer {
 
     fn start(context: &mut WorkerContext, (): (), init: Start) -> Result<Self, BoxError> {
         let slots = context.slots().clone();
-        let logs = context.take_side().map(|side| {
+        let logs = context.take_user_ring().map(|side| {
             let layer = WorkerLayer::builder(side, slots.part(0..log_bridge::SLOTS));
             layer.filter(init.logs).install()
         });
@@ -86,13 +88,13 @@ impl Observer for Watch {
         sources.insert(worker, source);
     }
 
-    fn ended(&self, worker: WorkerId, _: &Cause) -> Vec<String> {
+    fn ended(&self, worker: WorkerId, _: &ExitCause) -> Vec<String> {
         let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(source) = sources.remove(&worker) {
             source.retire(); // what it has counted stays
         }
         let last = self.logs.remove(worker.0.into(), LAST_WORDS);
-        last.map_or_else(|_| Vec::new(), |departed| departed.records)
+        last.map_or_else(|_| Vec::new(), |removed| removed.last_records)
     }
 }
 
@@ -112,10 +114,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let start = Start {
         model: image.handle()?,
-        logs: Filter::wanted(),
+        logs: Filter::current(),
     };
     let builder = Builder::new().workers(Workers::Count(2)).slots(SLOTS);
-    let pool = builder.observer(Arc::new(watch)).build::<Scorer>((), &start)?;
+    let pool = builder
+        .observer(Arc::new(watch))
+        .build(EntryPoint::worker::<Scorer>(()), &start)?;
 
     let mut sum = 0.0;
     let mut last_logs = Vec::new();

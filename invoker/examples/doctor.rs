@@ -1,22 +1,28 @@
-//! What this machine will allow: `cargo run -p invoker --example doctor`, with `--json` for programs.
+//! Checks what this machine offers: `cargo run -p invoker --example doctor`, with `--json` for programs.
 //!
-//! It is an example, not a verb of the repository's own tools, so that it can be copied into a program that is deployed:
-//! what counts is what that program finds where it runs.
+//! Copy it into a program that you deploy: the limits that count are those of that program, where it runs.
 
 use std::process::ExitCode;
 
+use clap::Parser;
 use invoker::{Verdict, doctor};
+
+/// Checks what this machine offers. Exits with status 1 if a feature does not work.
+#[derive(Parser)]
+#[command(name = "doctor")]
+struct Args {
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
 
 fn main() -> ExitCode {
     invoker::init();
+    let args = Args::parse();
     let diagnosis = doctor();
-    match std::env::args().nth(1).as_deref() {
-        None => println!("{diagnosis}"),
-        Some("--json") => println!("{}", diagnosis.to_json()),
-        Some(other) => {
-            eprintln!("doctor: {other} is not an option; --json is the only one");
-            return ExitCode::from(2);
-        }
+    match args.json {
+        true => println!("{}", diagnosis.to_json()),
+        false => println!("{diagnosis}"),
     }
     match diagnosis.worst() {
         Verdict::Broken => ExitCode::FAILURE,

@@ -1,12 +1,12 @@
-//! An op that never comes back for one input: its worker is killed at the deadline, and the run goes on.
+//! An op that never returns for one input. Its worker is killed at the deadline, and the run goes on.
 //!
 //! `cargo run -p invoker --example hung_op`
 
 use std::time::Duration;
 
-use invoker::{Fault, Invoker, Workers};
+use invoker::{Fault, Invoker, Processes};
 
-/// Steps of the Collatz sequence down to 1. From 0 it never gets there.
+/// Returns the number of steps of the Collatz sequence from `start` to 1. From 0 it never ends.
 fn steps(_: &(), start: u64) -> u32 {
     let mut steps: u32 = 0;
     let mut n = start;
@@ -21,8 +21,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     invoker::init();
     let invoker = Invoker::builder(steps)
         .model(())
-        .workers(Workers::Count(2))
-        .deadline(Duration::from_secs(1))
+        .workers(2)
+        .executor(Processes::new().deadline(Duration::from_secs(1)))
         .build()?;
     let mut most = (0, 0);
     let mut hung = Vec::new();
@@ -36,9 +36,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             Err(error) => return Err(error.into()),
         }
     }
-    println!("{} takes most steps: {}\n{}", most.1, most.0, invoker.finish()?);
+    println!(
+        "{} takes the most steps: {}\n{}",
+        most.1,
+        most.0,
+        invoker.finish()?
+    );
 
-    // It is a test, too.
+    // This example is also a test.
     assert_eq!(hung, [0]);
     assert_eq!(most, (261, 6171));
     Ok(())
@@ -49,7 +54,7 @@ mod tests {
     invoker::init_in_tests!();
 
     #[test]
-    fn it_runs() {
-        super::main().expect("it runs");
+    fn runs_to_the_end() {
+        super::main().expect("no error");
     }
 }

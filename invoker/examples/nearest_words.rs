@@ -1,4 +1,4 @@
-//! Nearest neighbours over word vectors: an array that NumPy could have saved, mapped once, searched by worker processes.
+//! Nearest neighbours over word vectors: a NumPy array is loaded once into shared memory, and worker processes search it.
 //!
 //! `cargo run --release -p invoker --example nearest_words`
 
@@ -8,19 +8,19 @@ use invoker::{Buffer, Invoker};
 use serde::{Deserialize, Serialize};
 use shm_buffers::{Backing, load_npy};
 
-type Failure = Box<dyn std::error::Error>;
-
-/// Words that are near each other stand together.
+/// Three groups of three related words.
 const WORDS: [&str; 9] = [
     "cat", "dog", "horse", "red", "green", "blue", "run", "walk", "swim",
 ];
+/// Components of a vector.
 const AXES: usize = 4;
-const MOST: usize = 2;
+/// Neighbours per word.
+const TOP: usize = 2;
 
 #[derive(Serialize, Deserialize)]
 struct Embedding {
     words: Vec<String>,
-    /// Row by row, each of length 1.
+    /// Unit vectors of shape (words, [`AXES`]), row by row.
     vectors: Buffer<f32>,
 }
 
@@ -30,7 +30,7 @@ impl Embedding {
     }
 }
 
-/// The words nearest to one, best first, by the cosine of the angle between them.
+/// Returns the nearest words and the cosines of their angles, nearest first.
 fn nearest(model: &Embedding, word: usize) -> Vec<(usize, f32)> {
     let query = model.vector(word);
     let others = (0..model.words.len()).filter(|other| *other != word);
@@ -41,11 +41,13 @@ fn nearest(model: &Embedding, word: usize) -> Vec<(usize, f32)> {
         })
         .collect();
     scored.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
-    scored.truncate(MOST);
+    scored.truncate(TOP);
     scored
 }
 
-/// What `numpy.save` writes for a float32 array of `rows` rows (<https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html>).
+/// Returns a file as `numpy.save` writes it for a float32 array of shape (rows, [`AXES`])
+/// (<https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html>). By hand, because the crate `ndarray-npy` brings a
+/// parser generator along for these few lines.
 fn npy(rows: usize, values: &[f32]) -> Vec<u8> {
     let dict = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {AXES}), }}");
     let mut file = b"\x93NUMPY\x01\x00\x76\x00".to_vec();
@@ -54,7 +56,7 @@ fn npy(rows: usize, values: &[f32]) -> Vec<u8> {
     file
 }
 
-/// Three groups of words: each has an axis of its own, and leans a little to the fourth.
+/// Returns the vectors of all words: each group has its own axis, and its words lean a little towards the last axis.
 fn vectors() -> Vec<f32> {
     let rows = (0..WORDS.len()).flat_map(|word| {
         let mut row = [0.0; AXES];
@@ -66,13 +68,13 @@ fn vectors() -> Vec<f32> {
     rows.collect()
 }
 
-fn main() -> Result<(), Failure> {
+fn main() -> Result<(), Box<dyn std::error::Error>> {
     invoker::init();
     let dir = tempfile::tempdir()?;
     let path = dir.path().join("vectors.npy");
     fs::write(&path, npy(WORDS.len(), &vectors()))?;
 
-    // Loaded into shared memory, where the workers attach it: not copied again, unless it is as small as this one.
+    // Loads the file into shared memory, where the workers attach it without another copy (unless it is as small as this one).
     let tensor = load_npy(&path, &Backing::Auto)?;
     assert_eq!(tensor.shape(), [WORDS.len(), AXES]);
     let model = Embedding {
@@ -87,7 +89,7 @@ fn main() -> Result<(), Failure> {
             .map(|(other, cosine)| format!("{} {cosine:.3}", WORDS[*other]))
             .collect();
         println!("{:6} {}", WORDS[word], shown.join(", "));
-        // It is a test, too: neighbours are of the word's own group.
+        // This example is also a test: neighbours belong to the word's own group.
         assert!(found.iter().all(|(other, _)| other / 3 == word / 3), "{found:?}");
     }
     println!("\n{}", invoker.finish()?);
@@ -99,7 +101,7 @@ mod tests {
     invoker::init_in_tests!();
 
     #[test]
-    fn it_runs() {
-        super::main().expect("it runs");
+    fn runs_to_the_end() {
+        super::main().expect("no error");
     }
 }

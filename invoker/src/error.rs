@@ -1,56 +1,57 @@
-//! Why an invoker could not be built.
+//! [`Error`]: why an invoker could not be built or changed.
 
-/// Why an invoker could not be built. (What happens to single tasks is a [`TaskError`](crate::TaskError).)
+/// The error of building, changing or finishing an invoker. (The error of a single task is a
+/// [`TaskError`](crate::TaskError).)
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The model could not be moved into shared memory.
     #[error("cannot share the model")]
     Share(#[from] shm_buffers::ShareError),
-    /// The model could not be rebuilt from shared memory: its `Serialize` and `Deserialize` disagree.
+    /// The model could not be deserialized from shared memory: its `Serialize` and `Deserialize` disagree.
     #[error("cannot use the shared model")]
     Load(#[from] shm_buffers::LoadError),
     /// The workers could not be started.
     #[error("cannot start the workers")]
     Pool(#[from] proc_pool::PoolError),
-    /// Progress can't be shown.
+    /// Progress cannot be shown.
     #[error("cannot show progress")]
     Progress(#[from] progress::StartError),
-    /// The worker processes did not get another filter of their logs.
-    #[error("cannot change the filter of workers' logs")]
+    /// The worker processes did not receive a new log filter.
+    #[error("cannot change the log filter of the workers")]
     Filter(#[from] log_bridge::SetFilterError),
-    /// The operating system refused.
+    /// An operating system call failed.
     #[error("cannot {step}")]
     Os {
-        /// What was being done.
+        /// The purpose of the call.
         step: &'static str,
-        /// Its reason.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// An environment variable makes no sense.
-    #[error("{variable} is `{value}`; it has to be {wanted}")]
+    /// The value of an environment variable is invalid.
+    #[error("{variable} is `{value}`; it must be {wanted}")]
     Environment {
-        /// Which.
+        /// The name of the variable.
         variable: &'static str,
-        /// What it is set to.
+        /// Its value.
         value: String,
-        /// What it can be.
+        /// The valid values.
         wanted: &'static str,
     },
-    /// The executor can't do what was asked for.
-    #[error(
-        "{executor:?} does not support {what}; leave it out, or use `Executor::Processes` on a model by value"
-    )]
+    /// The executor, or the source of the model, does not support a setting or a call.
+    #[error("{what} needs {needs}: {remedy}")]
     Unsupported {
-        /// Which executor.
-        executor: crate::Executor,
-        /// What it can't do.
+        /// The setting or the call.
         what: &'static str,
+        /// The missing capability.
+        needs: &'static str,
+        /// The remedy.
+        remedy: &'static str,
     },
 }
 
 impl Error {
-    /// The error with all its causes, in one line.
+    /// Returns the error with all its causes, in one line.
     pub fn in_full(&self) -> String {
         format!("{:#}", shm_buffers::WithCauses(self))
     }
@@ -65,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_main_that_returns_it_prints_the_remedy_for_a_forgotten_init() {
+    fn a_main_that_returns_the_error_prints_the_remedy_for_a_missing_init() {
         let error: Box<dyn std::error::Error> = Error::from(proc_pool::PoolError::NotInitialized).into();
         let printed = format!("Error: {error:?}");
         let expected = "Error: cannot start the workers\n\nCaused by:\n    `init()` was not called; make it the first line";
@@ -73,14 +74,14 @@ mod tests {
     }
 
     #[test]
-    fn each_message_of_a_chain_is_said_once_and_ends_with_the_systems_reason() {
+    fn every_message_of_a_chain_appears_once_and_the_last_is_the_systems() {
         let system = || io::Error::from_raw_os_error(12);
         let program = || proc_pool::PoolError::Program {
             path: "worker".into(),
             source: system().into(),
         };
         let image = shm_buffers::Image::load_shared("no/such/file", &shm_buffers::Backing::Auto)
-            .expect_err("there is none");
+            .expect_err("no such file");
         shm_buffers::assert_said_once(&image);
         let errors = [
             Error::Pool(program()),

@@ -1,27 +1,26 @@
-//! [`Invoker`]: an op on a model, for many tasks.
+//! [`Invoker`]: runs an op on one model for any number of tasks.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use log_bridge::Filter;
-use proc_pool::{
-    BoxError, Chronicle, Handle, Interrupt, Interrupter, LocalPool, Snapshot, TaskError, WorkerId, Workers,
-};
+use proc_pool::{Handle, Interrupt, Interrupter, Snapshot, TaskError, WorkerId};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::builder::OpBuilder;
 use crate::error::Error;
-use crate::journal::Journal;
-use crate::op::{PlainOp, WithState};
-use crate::outputs::{Order, Outputs, Run};
-use crate::processes::Processes;
-use crate::report::Since;
+use crate::outputs::Outputs;
+use crate::report::{Report, ReportBase};
+use crate::run_progress::RunProgress;
+use crate::runner::{Order, ProcessRunner, Runner};
 use crate::seed::{Seeded, Seeds};
 use crate::settings::Settings;
-use crate::verify::Another;
+use crate::verify::Verification;
+use crate::workers::Workers;
 
-/// Runs an op on one model for any number of tasks: `op(&model, task)`.
+/// Runs an op on one model for any number of tasks: `op(&model, task)`. Made by [`Invoker::builder`].
+///
+/// Dropping an invoker kills its worker processes; [`finish`](Self::finish) waits for submitted tasks and returns the report.
 ///
 /// ```no_run
 /// use invoker::{Buffer, Invoker};
@@ -46,37 +45,18 @@ use crate::verify::Another;
 /// }
 /// ```
 pub struct Invoker<M, T, R> {
-    pub(crate) settings: Settings,
-    pub(crate) journal: Arc<Journal>,
-    pub(crate) place: Place<M, T, R>,
-    /// Tasks that were submitted alone.
-    singles: AtomicU64,
-    pub(crate) since: Since,
-    pub(crate) another: Option<Another<T, R>>,
+    settings: Settings,
+    progress: Arc<RunProgress>,
+    runner: Runner<M, T, R>,
+    /// Number of submitted tasks.
+    submitted: AtomicU64,
+    report_base: ReportBase,
 }
 
-/// How many they are, if that is known.
-fn exactly(tasks: &impl Iterator) -> Option<usize> {
+/// Returns the number of tasks, if the iterator knows it.
+fn exact_len(tasks: &impl Iterator) -> Option<usize> {
     let (low, high) = tasks.size_hint();
     high.filter(|high| *high == low)
-}
-
-/// Where the ops of an invoker run.
-pub(crate) enum Place<M, T, R> {
-    Processes(Processes<M, T, R>),
-    Local {
-        model: Arc<M>,
-        pool: LocalPool<Seeded<T>, R>,
-    },
-}
-
-impl<M, T: Send + 'static, R: Send + 'static> Place<M, T, R> {
-    pub(crate) fn chronicle(&self) -> Chronicle {
-        match self {
-            Self::Processes(processes) => processes.pool.bytes().chronicle(),
-            Self::Local { pool, .. } => pool.chronicle(),
-        }
-    }
 }
 
 impl<M, T, R> std::fmt::Debug for Invoker<M, T, R> {
@@ -95,98 +75,47 @@ where
 {
     pub(crate) fn new(
         settings: Settings,
-        journal: Arc<Journal>,
-        place: Place<M, T, R>,
-        since: Since,
-        another: Option<Another<T, R>>,
+        progress: RunProgress,
+        runner: Runner<M, T, R>,
+        report_base: ReportBase,
     ) -> Self {
         Self {
             settings,
-            journal,
-            place,
-            singles: AtomicU64::new(0),
-            since,
-            another,
+            progress: Arc::new(progress),
+            runner,
+            submitted: AtomicU64::new(0),
+            report_base,
         }
     }
 
-    /// Begins with the op: a plain `fn(&M, T) -> R`, or a closure that captures nothing.
+    /// Runs the op for every task and returns an iterator over the outputs, in the order of the tasks.
     ///
-    /// A closure that captures is not a `fn`: a worker process has its code, but not the values. They belong in the model or
-    /// in the task:
-    ///
-    /// ```compile_fail,E0308
-    /// let factor = 3.0;
-    /// let builder = invoker::Invoker::builder(move |scale: &f64, n: f64| factor * scale * n).model(2.0);
-    /// ```
-    pub fn builder(op: fn(&M, T) -> R) -> OpBuilder<PlainOp<M, T, R>, M, T, R> {
-        OpBuilder::new(op)
-    }
-
-    /// As [`builder`](Self::builder), for an op with a state of its worker's: buffers that are used again, a cache, a
-    /// connection. `state` makes it once in each worker, from the model; both are plain `fn`s or closures that capture
-    /// nothing.
-    ///
-    /// A worker is a process, a thread, or the caller (callers at the same time have a state each). A state lives as long as
-    /// its worker: with processes, the next one begins with a fresh state. After a panic it is as the op left it. So an
-    /// output should not depend on what a state has gone through.
-    ///
-    /// ```
-    /// use invoker::{Executor, Invoker};
-    ///
-    /// let state = |_: &Vec<f64>| Ok(Vec::new());
-    /// let median = |model: &Vec<f64>, sorted: &mut Vec<f64>, most: f64| {
-    ///     sorted.clear(); // and not allocated again
-    ///     sorted.extend(model.iter().filter(|value| **value <= most));
-    ///     sorted.sort_by(f64::total_cmp);
-    ///     sorted.get(sorted.len() / 2).copied()
-    /// };
-    /// let builder = Invoker::builder_with_state(state, median).model(vec![3.0, 1.0, 2.0]);
-    /// let invoker = builder.executor(Executor::Threads).build()?;
-    /// let medians: Vec<Option<f64>> = invoker.map([3.0, 1.0, 0.0]).collect::<Result<_, _>>()?;
-    /// assert_eq!(medians, [Some(2.0), Some(1.0), None]);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn builder_with_state<S: Send + 'static>(
-        state: fn(&M) -> Result<S, BoxError>,
-        op: fn(&M, &mut S, T) -> R,
-    ) -> OpBuilder<WithState<M, S, T, R>, M, T, R> {
-        OpBuilder::new(WithState::new(state, op))
-    }
-
-    /// Runs the op for every task and gives the outputs in the tasks' order.
-    ///
-    /// Tasks are taken from `tasks` as workers have room for them: it may be infinite.
+    /// Tasks are taken from `tasks` as workers have room for them, so it may be infinite.
     pub fn map<I: IntoIterator<Item = T>>(&self, tasks: I) -> Outputs<'_, T, R, I::IntoIter> {
         self.run(tasks.into_iter(), Order::Ordered)
     }
 
-    /// As [`map`](Self::map), with outputs as they come.
+    /// Like [`map`](Self::map), with outputs in the order of their completion.
     pub fn map_unordered<I: IntoIterator<Item = T>>(&self, tasks: I) -> Outputs<'_, T, R, I::IntoIter> {
         self.run(tasks.into_iter(), Order::AsCompleted)
     }
 
     fn run<I: Iterator<Item = T>>(&self, tasks: I, order: Order) -> Outputs<'_, T, R, I> {
-        let total = exactly(&tasks);
-        self.journal.begin(total);
-        let tasks = Seeds {
-            root: self.settings.seed.value,
-            tasks: tasks.enumerate(),
-        };
-        let run = match (&self.place, order) {
-            (Place::Processes(it), Order::Ordered) => Run::Processes(it.pool.map(tasks)),
-            (Place::Processes(it), Order::AsCompleted) => Run::Processes(it.pool.map_unordered(tasks)),
-            (Place::Local { pool, .. }, Order::Ordered) => Run::Local(pool.map(tasks)),
-            (Place::Local { pool, .. }, Order::AsCompleted) => Run::Local(pool.map_unordered(tasks)),
-        };
-        let watch = match &self.place {
-            Place::Processes(processes) => Some(&*processes.watch),
-            Place::Local { .. } => None,
-        };
-        Outputs::new(run, &self.journal, watch, total)
+        let (_, most) = tasks.size_hint();
+        self.progress.start_run(exact_len(&tasks));
+        let map = self.runner.map(self.seeded(tasks), order);
+        let observer = self.runner.processes().map(|processes| &*processes.observer);
+        Outputs::new(map, &self.progress, observer, most)
     }
 
-    /// Runs the op for every task, and `use_output` here for every output as it comes.
+    fn seeded<I: Iterator<Item = T>>(&self, tasks: I) -> Seeds<I> {
+        Seeds {
+            root: self.settings.seed.value,
+            tasks: tasks.enumerate(),
+        }
+    }
+
+    /// Runs the op for every task, and calls `use_output` on this thread with every output, in the order of completion.
     pub fn for_each<I: IntoIterator<Item = T>>(
         &self,
         tasks: I,
@@ -195,11 +124,10 @@ where
         self.map_unordered(tasks).for_each(use_output);
     }
 
-    /// As [`map`](Self::map), for async programs: a `Stream` of the crate `futures-core`.
+    /// Like [`map`](Self::map), for async programs: returns a `Stream` of the crate `futures-core`.
     ///
-    /// Eight tasks for each worker are under way at most, and each is handed over by itself, which costs some
-    /// microseconds: for many tiny tasks `map` is faster. With [`Executor::InProcess`](crate::Executor) tasks run where it
-    /// is polled.
+    /// At most eight tasks per worker are in flight, and each is dispatched separately, which costs some microseconds: for many
+    /// tiny tasks `map` is faster. With [`Executor::Inline`](crate::Executor::Inline), tasks run on the polling thread.
     ///
     /// ```
     /// use futures_core::Stream;
@@ -223,7 +151,7 @@ where
         proc_pool::OutputStream::ordered(self.handles(tasks), self.window())
     }
 
-    /// As [`stream`](Self::stream), with outputs as they come.
+    /// Like [`stream`](Self::stream), with outputs in the order of their completion.
     #[cfg(feature = "stream")]
     pub fn stream_unordered<I>(&self, tasks: I) -> proc_pool::OutputStream<impl Iterator<Item = Handle<R>>>
     where
@@ -232,12 +160,12 @@ where
         proc_pool::OutputStream::as_completed(self.handles(tasks), self.window())
     }
 
-    /// Tasks under way in a stream.
+    /// Returns the number of tasks of a stream that may be in flight.
     #[cfg(feature = "stream")]
     fn window(&self) -> usize {
         match self.settings.executor.value {
-            // It runs here and now.
-            crate::Executor::InProcess => 1,
+            // Submitting a task runs it.
+            crate::Executor::Inline => 1,
             _ => 8 * self.workers(),
         }
     }
@@ -245,7 +173,7 @@ where
     #[cfg(feature = "stream")]
     fn handles<I: IntoIterator<Item = T>>(&self, tasks: I) -> impl Iterator<Item = Handle<R>> {
         let tasks = tasks.into_iter();
-        self.journal.begin(exactly(&tasks));
+        self.progress.start_run(exact_len(&tasks));
         let mut tasks = (0..).zip(tasks);
         std::iter::from_fn(move || match self.interrupted() {
             None => tasks.next().map(|(index, task)| self.submit_as(index, task)),
@@ -253,10 +181,10 @@ where
         })
     }
 
-    /// Runs the op for one task; [`Handle`] waits for the output, awaits it, or cancels the task. It waits until a worker
-    /// has room, whatever others wait for already: for many tasks there is [`map`](Self::map). It counts as done or failed
-    /// when its output is taken. With
-    /// [`Executor::InProcess`](crate::Executor) it runs at once, and returns with its output there.
+    /// Queues one task and returns immediately. The [`Handle`] waits for the output, awaits it, or cancels the task.
+    ///
+    /// The queue is unbounded: for many tasks use [`map`](Self::map). The task counts as done or failed when its output is
+    /// taken. With [`Executor::Inline`](crate::Executor::Inline) the task runs before `submit` returns.
     ///
     /// ```
     /// use invoker::{Executor, Invoker};
@@ -273,122 +201,187 @@ where
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn submit(&self, task: T) -> Handle<R> {
-        self.journal.begin(Some(1));
-        self.submit_as(self.singles.fetch_add(1, Ordering::Relaxed), task)
+        self.progress.start_run(Some(1));
+        self.submit_as(self.submitted.fetch_add(1, Ordering::Relaxed), task)
     }
 
-    pub(crate) fn submit_as(&self, index: u64, task: T) -> Handle<R> {
+    fn submit_as(&self, index: u64, task: T) -> Handle<R> {
         let task = Seeded::new(self.settings.seed.value, index, task);
-        let (handle, watch) = match &self.place {
-            Place::Processes(processes) => (
-                processes.pool.submit(task),
-                Some(Arc::downgrade(&processes.watch)),
-            ),
-            Place::Local { pool, .. } => (pool.submit(task), None),
-        };
-        let journal = self.journal.clone();
-        handle.numbered(index).inspect(move |output| {
-            if let Some(watch) = watch.and_then(|watch| watch.upgrade()) {
-                watch.task_ended();
+        let handle = self.runner.submit(task);
+        let observer = self
+            .runner
+            .processes()
+            .map(|processes| Arc::downgrade(&processes.observer));
+        let progress = self.progress.clone();
+        handle.with_task(index).inspect(move |output| {
+            if let Some(observer) = observer.and_then(|observer| observer.upgrade()) {
+                observer.flush_task();
             }
-            journal.end(output);
+            progress.end_single(output);
         })
     }
 
-    /// What interrupts it from any thread, for as long as it exists: runs end early, and tasks that are not run have
-    /// [`Fault::Pool`](crate::Fault) as their error. Only processes can be killed: elsewhere [`Interrupt::Kill`] is as
-    /// [`Interrupt::Cancel`]. For Ctrl-C there is [`on_interrupt`](crate::Builder::on_interrupt).
+    /// Returns an [`Interrupter`], which ends runs early, from any thread, for as long as the invoker exists.
+    ///
+    /// The error of tasks that do not run is [`Fault::Pool`](crate::Fault::Pool). Threads cannot be killed: there
+    /// [`Interrupt::Kill`] acts like [`Interrupt::Cancel`]. For Ctrl-C use [`on_interrupt`](crate::Builder::on_interrupt).
     ///
     /// ```
     /// use invoker::{Executor, Interrupt, Invoker};
     ///
     /// let builder = Invoker::builder(|_: &(), n: u64| n).model(());
-    /// let invoker = builder.executor(Executor::InProcess).build()?;
+    /// let invoker = builder.executor(Executor::Inline).build()?;
     /// let interrupter = invoker.interrupter();
-    /// let mut outputs = invoker.map(0..); // would never end
+    /// let mut outputs = invoker.map(0..); // an endless run
     /// assert_eq!(outputs.next().expect("the first")?, 0);
     /// std::thread::spawn(move || interrupter.interrupt(Interrupt::Finish)).join().expect("no panic");
     /// assert_eq!(outputs.count(), 0);
-    /// assert_eq!(invoker.finish()?.interrupted, Some("finish"));
+    /// assert_eq!(invoker.finish()?.interrupted, Some(Interrupt::Finish));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn interrupter(&self) -> Interrupter {
-        match &self.place {
-            Place::Processes(processes) => processes.pool.bytes().interrupter(),
-            Place::Local { pool, .. } => pool.interrupter(),
-        }
+        self.runner.interrupter()
     }
 
-    /// How it was interrupted, if it was: then runs may have ended before their inputs did, and new ones give nothing.
+    /// Returns how the invoker was interrupted, if it was. Its runs may then have ended before their inputs did, and new runs
+    /// have no outputs.
     pub fn interrupted(&self) -> Option<Interrupt> {
-        match &self.place {
-            Place::Processes(processes) => processes.pool.bytes().interrupted(),
-            Place::Local { pool, .. } => pool.interrupted(),
-        }
+        self.runner.interrupted()
     }
 
-    /// The model; with worker processes a view of the shared one.
+    /// Returns the model; with worker processes, a view of the shared model.
     pub fn model(&self) -> &M {
-        match &self.place {
-            Place::Processes(processes) => &processes.model,
-            Place::Local { model, .. } => model,
-        }
+        self.runner.model()
     }
 
-    /// What it was built with.
+    /// Returns the effective settings.
     pub fn settings(&self) -> &Settings {
         &self.settings
     }
 
-    /// Number of workers.
+    /// Returns the number of workers.
     pub fn workers(&self) -> usize {
-        match &self.place {
-            Place::Processes(processes) => processes.pool.bytes().workers(),
-            Place::Local { pool, .. } => pool.workers(),
-        }
+        self.runner.workers()
     }
 
-    /// Makes it have more or fewer worker processes, also in the middle of runs. It returns at once; no task is lost or run
-    /// twice.
+    /// Changes the number of worker processes, also during runs. Returns immediately; no task is lost or run twice.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] unless there are processes; a number of workers that makes no sense.
-    pub fn resize(&self, workers: Workers) -> Result<(), Error> {
-        Ok(self
-            .processes("another number of workers")?
-            .pool
-            .resize(workers)?)
+    /// [`Error::Unsupported`] with other executors; [`Error::Pool`] for 0 and for too many workers.
+    pub fn resize(&self, workers: impl Into<Workers>) -> Result<(), Error> {
+        let workers = workers.into().for_pool();
+        Ok(self.processes("`resize`")?.pool.resize(workers)?)
     }
 
-    /// Sends the worker processes another filter of their logs than they were built with; it is in force within 100 ms.
+    /// Changes the log filter of the worker processes. The new filter is in force within 100 ms.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] unless there are processes; a filter of too many targets.
+    /// [`Error::Unsupported`] with other executors; [`Error::Filter`] if the filter has too many targets.
     pub fn set_filter(&self, filter: &Filter) -> Result<(), Error> {
-        Ok(self
-            .processes("a filter of workers' logs")?
-            .watch
-            .set_filter(filter)?)
+        Ok(self.processes("`set_filter`")?.observer.set_filter(filter)?)
     }
 
-    fn processes(&self, what: &'static str) -> Result<&Processes<M, T, R>, Error> {
-        match &self.place {
-            Place::Processes(processes) => Ok(processes),
-            Place::Local { .. } => Err(Error::Unsupported {
-                executor: self.settings.executor.value,
-                what,
-            }),
-        }
+    fn processes(&self, what: &'static str) -> Result<&ProcessRunner<M, T, R>, Error> {
+        self.runner.processes().ok_or(Error::Unsupported {
+            what,
+            needs: "worker processes",
+            remedy: "use `Executor::Processes`",
+        })
     }
 
-    /// What the worker processes are doing now, as a table when printed; `None` unless there are processes.
+    /// Returns the current state of each worker process, which `Display` prints as a table; `None` with other executors.
     pub fn snapshot(&self) -> Option<Snapshot> {
-        self.processes("").ok().map(|processes| processes.pool.snapshot())
+        let processes = self.runner.processes();
+        processes.map(|processes| processes.pool.snapshot())
     }
 
-    /// Process ids of the worker processes that are there now.
+    /// Returns the process ids of the live worker processes.
     pub fn pids(&self) -> Vec<(WorkerId, u32)> {
-        let processes = self.processes("").ok();
+        let processes = self.runner.processes();
         processes.map_or_else(Vec::new, |processes| processes.pool.bytes().pids())
+    }
+
+    /// Runs every task in one of the workers and, again, in a second worker that it starts, and compares the encoded outputs
+    /// byte for byte.
+    ///
+    /// Where they differ, the op depends on more than model, task and seed: on its own random generator, the order of tasks,
+    /// uninitialized memory. Pass a sample of the input:
+    ///
+    /// ```no_run
+    /// # use invoker::Invoker;
+    /// # invoker::init();
+    /// let invoker = Invoker::builder(|scale: &f64, n: u32| scale * f64::from(n)).model(2.0).build()?;
+    /// let verification = invoker.verify((0..1_000_000).step_by(1000))?;
+    /// assert!(verification.different.is_empty(), "{verification}");
+    /// # Ok::<(), invoker::Error>(())
+    /// ```
+    ///
+    /// These tasks count neither in the report nor in the bar, and log events of the second worker are discarded.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] with [`Executor::Inline`](crate::Executor::Inline); [`Error::Pool`] if the second worker cannot
+    /// start.
+    pub fn verify<I>(&self, tasks: I) -> Result<Verification, Error>
+    where
+        I: IntoIterator<Item = T>,
+        T: Clone,
+    {
+        let tasks: Vec<T> = tasks.into_iter().collect();
+        let (first, second) = (tasks.clone(), tasks);
+        self.runner
+            .verify(self.seeded(first.into_iter()), self.seeded(second.into_iter()))
+    }
+
+    /// Returns a report of everything so far. It reads the memory use of each process from the system, which takes about a
+    /// millisecond per gigabyte that they use.
+    pub fn report(&self) -> Report {
+        let mut report = self.new_report();
+        if let Some(processes) = self.runner.processes() {
+            report.add_counts(&processes.pool.bytes().stats(), &processes.observer.tally());
+        }
+        report.add_times(&self.progress, &self.report_base);
+        report
+    }
+
+    /// Waits for the submitted tasks, ends the workers, and returns a report of everything.
+    ///
+    /// Worker processes have five seconds to end; after that, this process's subscriber has two seconds to take what they
+    /// logged. Later events are dropped, and counted in [`LogCounts`](crate::report::LogCounts).
+    ///
+    /// # Errors
+    /// [`Error::Pool`] if the workers failed; [`Error::Os`] if the [`trace`](crate::Builder::trace) cannot be written.
+    pub fn finish(self) -> Result<Report, Error> {
+        let mut report = self.new_report();
+        let interrupted = self.interrupted();
+        let Self {
+            progress,
+            runner,
+            report_base,
+            ..
+        } = self;
+        match runner {
+            Runner::Local(local) => local.shut_down(),
+            Runner::Processes(processes) => {
+                let (stats, observer) = processes.shut_down();
+                // Before the error of the shutdown is returned: the logs are still replayed.
+                let logs = observer.finish();
+                report.add_counts(&stats?, &logs);
+            }
+        }
+        report.add_times(&progress, &report_base);
+        // Last, so that everything the workers logged appears above the finished bar.
+        progress.close(interrupted);
+        if let Some(path) = &report_base.trace {
+            report.write_trace(path).map_err(|source| Error::Os {
+                step: "write the trace",
+                source,
+            })?;
+        }
+        Ok(report)
+    }
+
+    /// Returns a report of what can be read only while the workers exist.
+    fn new_report(&self) -> Report {
+        Report::new(self.settings.executor.value, &self.runner)
     }
 }

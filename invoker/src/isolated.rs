@@ -1,18 +1,18 @@
-//! [`run_isolated`]: one call in a process of its own.
+//! [`run_isolated`]: a single call in its own process.
 
 use std::error::Error;
 use std::fmt;
 
-use proc_pool::{BoxError, Fault, PoolError, Worker, WorkerContext, Workers};
+use proc_pool::{BoxError, EntryPoint, Fault, PoolError, Worker, WorkerContext, Workers};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// Why an isolated call gave nothing.
+/// The error of [`run_isolated`].
 #[non_exhaustive]
 pub enum IsolatedError {
-    /// There was no process for it.
+    /// The process could not be started.
     Start(PoolError),
-    /// The call itself came to nothing. The fault is displayed as well; its cause is the [`source`](Error::source).
+    /// The call failed. `Display` includes the fault; [`source`](Error::source) is the cause of the fault.
     Failed(Fault),
 }
 
@@ -29,7 +29,7 @@ impl Error for IsolatedError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             Self::Start(error) => Some(error),
-            // Its message is in this one's.
+            // `Display` has the message of the fault already.
             Self::Failed(fault) => fault.source(),
         }
     }
@@ -43,8 +43,8 @@ impl From<PoolError> for IsolatedError {
 
 shm_buffers::debug_with_causes!(IsolatedError);
 
-/// Calls `op(task)` in a process of its own and waits for the output: for a single call that may crash, leak or need
-/// a fresh process. Costs the start of a process.
+/// Runs `op(task)` in its own process and returns the output: for a single call that may crash, leak or need a fresh
+/// process. Each call starts a process.
 ///
 /// ```no_run
 /// use invoker::{Fault, IsolatedError, run_isolated};
@@ -55,7 +55,8 @@ shm_buffers::debug_with_causes!(IsolatedError);
 /// ```
 ///
 /// # Errors
-/// What kept the op from giving an output.
+/// [`IsolatedError::Start`] if the process cannot be started, [`IsolatedError::Failed`] if the call panics or its process
+/// dies.
 pub fn run_isolated<T, R>(op: fn(T) -> R, task: T) -> Result<R, IsolatedError>
 where
     T: Serialize + DeserializeOwned + 'static,
@@ -63,10 +64,9 @@ where
 {
     let pool = proc_pool::Builder::new()
         .workers(Workers::Count(1))
-        .build::<Isolated<T, R>>(op, &())?;
+        .build(EntryPoint::worker::<Isolated<T, R>>(op), &())?;
     let output = pool.map([task]).next();
-    // One task has one output.
-    let output = output.unwrap_or_else(|| unreachable!("a map gives an output for each task"));
+    let output = output.unwrap_or_else(|| unreachable!("a map returns one output per task"));
     output.map_err(|error| IsolatedError::Failed(error.fault))
 }
 
@@ -80,8 +80,8 @@ impl<T: 'static, R: 'static> Worker for Isolated<T, R> {
     type Output = R;
 
     fn start(_: &mut WorkerContext, op: fn(T) -> R, (): ()) -> Result<Self, BoxError> {
-        // Whatever the op builds: only the leader draws.
-        progress::mute();
+        // Only the leader draws, even if the op builds an invoker with progress.
+        progress::disable_drawing();
         Ok(Self(op))
     }
 
@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_systems_reason_is_kept_and_nothing_is_said_twice() {
+    fn the_system_error_is_a_source_and_no_message_appears_twice() {
         let refused = || PoolError::Program {
             path: "worker".into(),
             source: io::Error::from_raw_os_error(13).into(),

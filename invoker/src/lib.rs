@@ -1,51 +1,53 @@
 //! One large read-only model, a million small tasks, isolated worker processes.
 //!
-//! An [`Invoker`] runs `op(&model, task)` for every task, in processes that share one copy of the model. An op may
-//! panic, crash, exit or be killed: its task gets an error that tells why, the worker is replaced, and every other
-//! task is done as if nothing had happened.
+//! An [`Invoker`] runs `op(&model, task)` for every task, in worker processes that share one copy of the model. An op may
+//! panic, crash, exit or be killed: its task gets an error with the cause, the worker is replaced, and all other tasks are
+//! unaffected.
 //!
 //! - [`init`] is the first line of `main`.
-//! - The model is any serde type whose big parts are [`Buffer`]s.
+//! - The model is any serde type whose large parts are [`Buffer`]s.
 //! - The op is a plain `fn`, or a closure that captures nothing.
-//! - The same op runs in threads or in this process with another [`Executor`], with the same outputs and errors.
-//! - Outputs come from [`Invoker::map`], one by one from [`Invoker::submit`], or as a `stream` (feature `stream`).
-//! - Workers can have a state of their own ([`Invoker::builder_with_state`]), and tasks a seed ([`task_seed`]).
-//! - [`Builder`] says what else there is; [`Builder::settings`] tells what it comes to.
+//! - [`Invoker::map`] returns an iterator over the outputs, [`Invoker::submit`] runs one task, and `Invoker::stream` (feature
+//!   `stream`) serves async programs.
+//! - [`Builder`] has the settings, and [`Processes`] the options of worker processes: deadlines, retries, memory limits,
+//!   environment, logs. [`Builder::settings`] returns the effective settings.
+//! - Another [`Executor`] runs the same op in threads, or on the calling thread, with the same outputs and errors.
+//! - Workers can have their own state ([`Invoker::builder_with_state`]), and tasks a seed ([`task_seed`]).
+//! - [`Invoker::finish`] returns a [`Report`].
 //!
-//! The [guide] tells how, chapter by chapter: processes or threads, models, memory, failures, logs, progress, containers,
-//! signals, tests, and how to come from other crates or from Python.
+//! The [guide] has a chapter for each question, from the quick start to tuning, async programs and deployment.
 //!
-//! Everything here is put together from crates that can be used alone: `shm_buffers` (memory), `proc_pool`
-//! (processes), `log_bridge` (logs) and `progress`.
+//! This crate puts together crates that can be used alone: `shm_buffers` (memory), `proc_pool` (processes), `log_bridge`
+//! (logs) and `progress`.
 
 mod builder;
 mod doctor;
 mod error;
 mod executor;
-mod extension;
 #[cfg(any(doc, doctest))]
 pub mod guide;
+mod invoke;
 mod invoker;
 mod isolated;
-mod journal;
+mod model_source;
 mod op;
 mod outputs;
-mod processes;
 #[cfg(doctest)]
 mod readme;
-mod report;
+pub mod report;
+mod run_progress;
+mod runner;
 mod seed;
 mod settings;
-mod step;
+mod task_context;
 mod verify;
-mod watch;
-mod worker;
+mod workers;
 
 pub use builder::{Builder, OpBuilder};
 pub use doctor::{Advice, Diagnosis, Finding, Verdict, doctor};
 pub use error::Error;
-pub use executor::Executor;
-pub use extension::Invoke;
+pub use executor::{Executor, ExecutorOptions, ParseExecutorError, Processes};
+pub use invoke::Invoke;
 pub use invoker::Invoker;
 pub use isolated::{IsolatedError, run_isolated};
 pub use log_bridge::{Filter, SetFilterError};
@@ -54,12 +56,13 @@ pub use outputs::Outputs;
 #[cfg(feature = "stream")]
 pub use proc_pool::OutputStream;
 pub use proc_pool::{
-    BoxError, Cancelled, Cause, Fault, Handle, Interrupt, Interrupter, KillReason, OnInterrupt, PoolError,
-    Redirect, Snapshot, TaskError, Threads, Timing, WorkerId, Workers, init, init_in_tests,
+    BoxError, CancelOutcome, ExitCause, Fault, Handle, Interrupt, Interrupter, KillReason, NativeThreads,
+    OnInterrupt, PoolError, Redirect, Snapshot, TaskError, Timing, WorkerId, init, init_in_tests,
 };
 pub use progress::{BarWriter, Render, Reporter, StartError as ProgressError, Total};
-pub use report::{Latency, Logs, MemoryUse, Model, ProcessCounts, Report, Tasks, Times, WorkerTimes};
+pub use report::Report;
 pub use settings::{EXECUTOR_VARIABLE, Origin, PROGRESS_VARIABLE, Setting, Settings, WORKERS_VARIABLE};
 pub use shm_buffers::{Backing, BackingKind, Buffer, Image, LoadOptions, share};
-pub use step::{step, task_seed};
+pub use task_context::{step, task_seed};
 pub use verify::Verification;
+pub use workers::{ParseWorkersError, Workers};

@@ -1,16 +1,17 @@
-//! [`Op`]: what is run for each task.
+//! [`Op`]: the code that runs for each task.
 
 use proc_pool::{BoxError, ByRef};
 
-/// The code that an invoker runs: a [`PlainOp`], that is, a `fn(&Model, Task) -> Output`, or a [`WithState`]. No other type implements it.
+/// The code that runs for each task: a [`PlainOp`] (`fn(&Model, Task) -> Output`) or a [`WithState`]. The trait is
+/// sealed.
 ///
 /// Plain functions, and closures that capture nothing, coerce to function pointers.
 pub trait Op<M, T, R>: sealed::Sealed<M, T, R> + Copy + Send + Sync + 'static {
-    /// What a worker keeps between its tasks.
+    /// The state that a worker keeps between tasks.
     #[doc(hidden)]
     type State: Send + 'static;
 
-    /// The function pointers that cross to a worker process.
+    /// The function pointers that are sent to a worker process.
     #[doc(hidden)]
     type Functions: proc_pool::Op;
 
@@ -18,7 +19,7 @@ pub trait Op<M, T, R>: sealed::Sealed<M, T, R> + Copy + Send + Sync + 'static {
     fn functions(self) -> Self::Functions;
 
     #[doc(hidden)]
-    fn of(functions: Self::Functions) -> Self;
+    fn from_functions(functions: Self::Functions) -> Self;
 
     #[doc(hidden)]
     fn start(self, model: &M) -> Result<Self::State, BoxError>;
@@ -31,7 +32,7 @@ mod sealed {
     pub trait Sealed<M, T, R> {}
 }
 
-/// An op without a state: see [`Invoker::builder`](crate::Invoker::builder).
+/// An op without state: see [`Invoker::builder`](crate::Invoker::builder).
 pub type PlainOp<M, T, R> = fn(&M, T) -> R;
 
 impl<M, T, R> sealed::Sealed<M, T, R> for PlainOp<M, T, R> {}
@@ -44,7 +45,7 @@ impl<M: 'static, T: 'static, R: 'static> Op<M, T, R> for PlainOp<M, T, R> {
         self
     }
 
-    fn of(functions: Self) -> Self {
+    fn from_functions(functions: Self) -> Self {
         functions
     }
 
@@ -58,7 +59,7 @@ impl<M: 'static, T: 'static, R: 'static> Op<M, T, R> for PlainOp<M, T, R> {
     }
 }
 
-/// An op with a state of its worker's: see [`Invoker::builder_with_state`](crate::Invoker::builder_with_state).
+/// An op with state per worker: see [`Invoker::builder_with_state`](crate::Invoker::builder_with_state).
 pub struct WithState<M, S, T, R> {
     start: fn(&M) -> Result<S, BoxError>,
     op: fn(&M, &mut S, T) -> R,
@@ -100,7 +101,7 @@ where
         (ByRef(self.start), self.op)
     }
 
-    fn of((ByRef(start), op): Self::Functions) -> Self {
+    fn from_functions((ByRef(start), op): Self::Functions) -> Self {
         Self { start, op }
     }
 

@@ -1,75 +1,80 @@
-//! [`Outputs`]: the iterator over what the ops give, whichever executor runs them.
+//! [`Outputs`]: the iterator over the outputs of a run, whichever executor runs it.
 
-use proc_pool::{LocalMap, Map, TaskError};
+use std::iter::FusedIterator;
 
-use crate::journal::Journal;
-use crate::seed::{Seeded, Seeds};
-use crate::watch::Watch;
+use proc_pool::TaskError;
 
-/// In which order outputs come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Order {
-    Ordered,
-    AsCompleted,
-}
+use crate::run_progress::RunProgress;
+use crate::runner::{RunnerMap, WorkerObserver};
 
-/// The outputs of a run, as they become available: `Ok`, or what happened to that task.
+/// An iterator over the outputs of a run, as they become available: `Ok`, or the error of that task.
 ///
-/// Tasks are taken from the input as there is room for them. Dropping it withdraws the tasks that no worker has started;
-/// the others go on, and their outputs are dropped.
+/// It takes tasks from the input as workers have room for them, and only while the caller waits for an output. Dropping it
+/// withdraws the tasks that no worker has started; workers finish the others, and their outputs are dropped.
+///
+/// The upper bound of `size_hint` is the number of outputs that remain, if the input knows its length. The lower bound is 0,
+/// because an [interrupted](crate::Invoker::interrupter) run ends early.
+#[must_use = "iterators are lazy: tasks run while outputs are taken"]
 pub struct Outputs<'a, T, R, I: Iterator<Item = T>> {
-    run: Run<'a, T, R, I>,
-    journal: &'a Journal,
-    /// With worker processes.
-    watch: Option<&'a Watch>,
-    /// Outputs yet to come, if their number is known.
-    left: Option<usize>,
+    map: RunnerMap<'a, T, R, I>,
+    progress: &'a RunProgress,
+    /// Only with worker processes.
+    observer: Option<&'a WorkerObserver>,
+    /// The most outputs that remain, if the input has a bound.
+    remaining: Option<usize>,
     logs: Logs,
+    ended: bool,
 }
 
-/// Whether everything that was logged for the outputs up to now has been replayed.
+/// Whether all events that workers logged for the outputs so far were replayed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Logs {
     Flushed,
     Pending,
 }
 
-pub(crate) enum Run<'a, T, R, I: Iterator<Item = T>> {
-    Processes(Map<'a, Seeds<I>, R>),
-    Local(LocalMap<'a, Seeded<T>, R, Seeds<I>>),
-}
-
 impl<'a, T, R, I: Iterator<Item = T>> Outputs<'a, T, R, I> {
-    /// `total`: the number of outputs, if that is known.
+    /// `most` is the upper bound of the number of outputs, if the input has one.
     pub(crate) fn new(
-        run: Run<'a, T, R, I>,
-        journal: &'a Journal,
-        watch: Option<&'a Watch>,
-        total: Option<usize>,
+        map: RunnerMap<'a, T, R, I>,
+        progress: &'a RunProgress,
+        observer: Option<&'a WorkerObserver>,
+        most: Option<usize>,
     ) -> Self {
         Self {
-            run,
-            journal,
-            watch,
-            left: total,
+            map,
+            progress,
+            observer,
+            remaining: most,
             logs: Logs::Flushed,
+            ended: false,
         }
     }
 
-    /// The program may exit after this.
+    /// Waits for pending logs: the program may exit after this.
     fn flush(&mut self) {
         if self.logs == Logs::Pending
-            && let Some(watch) = self.watch
+            && let Some(observer) = self.observer
         {
-            watch.run_ended();
+            observer.flush_run();
         }
         self.logs = Logs::Flushed;
+    }
+
+    fn end(&mut self) {
+        if !self.ended {
+            self.ended = true;
+            self.flush();
+            self.progress.end_run();
+        }
     }
 }
 
 impl<T, R, I: Iterator<Item = T>> std::fmt::Debug for Outputs<'_, T, R, I> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Outputs").finish_non_exhaustive()
+        f.debug_struct("Outputs")
+            .field("remaining", &self.remaining)
+            .finish_non_exhaustive()
     }
 }
 
@@ -77,31 +82,37 @@ impl<T: Send + 'static, R: Send + 'static, I: Iterator<Item = T>> Iterator for O
     type Item = Result<R, TaskError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let output = match &mut self.run {
-            Run::Processes(run) => run.next(),
-            Run::Local(run) => run.next(),
-        };
+        if self.ended {
+            return None;
+        }
+        let output = self.map.next();
         match &output {
             Some(output) => {
-                self.journal.count(output);
+                self.progress.count(output);
                 self.logs = Logs::Pending;
-                self.left = self.left.map(|left| left.saturating_sub(1));
-                if self.left == Some(0) {
+                self.remaining = self.remaining.map(|remaining| remaining.saturating_sub(1));
+                // The caller may stop here, without asking for the end.
+                if self.remaining == Some(0) {
                     self.flush();
                 }
             }
-            None => {
-                self.flush();
-                self.journal.rest();
-            }
+            None => self.end(),
         }
         output
     }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        match self.ended {
+            true => (0, Some(0)),
+            false => (0, self.remaining),
+        }
+    }
 }
+
+impl<T: Send + 'static, R: Send + 'static, I: Iterator<Item = T>> FusedIterator for Outputs<'_, T, R, I> {}
 
 impl<T, R, I: Iterator<Item = T>> Drop for Outputs<'_, T, R, I> {
     fn drop(&mut self) {
-        self.flush();
-        self.journal.rest();
+        self.end();
     }
 }

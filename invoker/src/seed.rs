@@ -1,4 +1,4 @@
-//! Seeds of tasks: a number for each that depends on nothing but the root seed and the task's position.
+//! Seeds of tasks: each depends only on the root seed and the position of the task.
 
 use proc_pool::{BoxError, Codec, Postcard};
 use serde::Serialize;
@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 /// The odd number nearest to 2^64 over the golden ratio: SplitMix64's step.
 const GOLDEN_GAMMA: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// The output with number `index` (from 0) of the generator SplitMix64 that was started with `root`.
+/// Returns output number `index` (from 0) of the generator SplitMix64 seeded with `root`.
 ///
 /// Guy L. Steele Jr., Doug Lea, Christine H. Flood: Fast splittable pseudorandom number generators. OOPSLA 2014.
 /// <https://doi.org/10.1145/2660193.2660195>; constants as in Sebastiano Vigna's public domain `splitmix64.c`.
@@ -18,7 +18,7 @@ fn seed(root: u64, index: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// A task with its seed, if seeds were asked for.
+/// A task, with a seed if the builder has a root seed.
 pub(crate) struct Seeded<T> {
     pub(crate) seed: Option<u64>,
     pub(crate) task: T,
@@ -31,7 +31,7 @@ impl<T> Seeded<T> {
     }
 }
 
-/// Gives tasks their seeds.
+/// An iterator that adds seeds to tasks.
 pub(crate) struct Seeds<I> {
     pub(crate) root: Option<u64>,
     pub(crate) tasks: std::iter::Enumerate<I>,
@@ -51,7 +51,7 @@ impl<I: Iterator> Iterator for Seeds<I> {
     }
 }
 
-/// Tasks cross without seeds.
+/// The codec of tasks without seeds.
 #[derive(Clone, Copy)]
 pub(crate) struct Bare;
 
@@ -66,7 +66,7 @@ impl<T: Serialize + DeserializeOwned> Codec<Seeded<T>> for Bare {
     }
 }
 
-/// The seed crosses before its task.
+/// The codec of tasks with seeds: the seed comes before its task.
 #[derive(Clone, Copy)]
 pub(crate) struct SeedFirst;
 
@@ -87,9 +87,9 @@ impl<T: Serialize + DeserializeOwned> Codec<Seeded<T>> for SeedFirst {
 mod tests {
     use super::*;
 
-    /// The first outputs of `splitmix64.c`, started with 1234567 (as in Rosetta Code's test of it) and with 0.
+    /// The first outputs of `splitmix64.c`, seeded with 1234567 (as in Rosetta Code's test of it) and with 0.
     #[test]
-    fn seeds_are_those_of_the_reference() {
+    fn seeds_equal_the_reference_implementation() {
         let reference = [
             6_457_827_717_110_365_317,
             3_203_168_211_198_807_973,
@@ -102,15 +102,15 @@ mod tests {
     }
 
     #[test]
-    fn without_seeds_nothing_more_crosses() {
+    fn tasks_without_seeds_have_no_extra_bytes() {
         let bytes = |seed, encode: fn(&Seeded<u8>, &mut Vec<u8>) -> Result<(), BoxError>| {
             let mut bytes = Vec::new();
-            encode(&Seeded { seed, task: 7 }, &mut bytes).expect("it encodes");
+            encode(&Seeded { seed, task: 7 }, &mut bytes).expect("a number");
             bytes
         };
         assert_eq!(bytes(None, Bare::encode), [7]);
         let seeded = bytes(Some(u64::MAX - 1), SeedFirst::encode);
-        let back: Seeded<u8> = SeedFirst::decode(&seeded).expect("it decodes");
+        let back: Seeded<u8> = SeedFirst::decode(&seeded).expect("just encoded");
         assert_eq!((back.seed, back.task), (Some(u64::MAX - 1), 7));
         assert!(<SeedFirst as Codec<Seeded<u8>>>::decode(&seeded[..5]).is_err());
     }

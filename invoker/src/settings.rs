@@ -1,37 +1,37 @@
-//! [`Settings`]: what a builder's choices come to, and where each comes from.
+//! [`Settings`]: the effective settings of a builder, and the origin of each.
 //!
-//! Code first, then the environment, then the default. A variable that makes no sense is an error, also when code has
-//! decided: nobody sets one to be ignored.
+//! Code overrides the environment, which overrides the default. An invalid variable is an error even if code overrides it.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::num::NonZeroUsize;
 
-use proc_pool::{OnInterrupt, Workers};
+use proc_pool::OnInterrupt;
 use progress::Render;
 
 use crate::error::Error;
-use crate::executor::Executor;
+use crate::executor::{Executor, ExecutorOptions, Options, Processes};
+use crate::workers::Workers;
 
-/// `processes`, `threads` or `in-process`.
+/// The environment variable that selects the executor: `processes`, `threads` or `inline`.
 pub const EXECUTOR_VARIABLE: &str = "INVOKER_EXECUTOR";
-/// Numbers of workers by nesting level, as `4,2`: four, and two for an invoker inside an op of the first; `all` for one
-/// a core. Levels beyond the last number have one worker.
+/// The environment variable that sets the number of workers by nesting level. `4,2` means four workers, and two for an
+/// invoker inside an op of the first; `all` means one per core. Levels after the last number have one worker.
 pub const WORKERS_VARIABLE: &str = "INVOKER_WORKERS";
-/// `auto`, `bar`, `lines`, `json` or `none`: for progress that a builder asks for.
+/// The environment variable that selects how requested progress is shown: `auto`, `bar`, `lines`, `json` or `none`.
 pub const PROGRESS_VARIABLE: &str = "INVOKER_PROGRESS";
-/// Set in worker processes: how deep they are.
+/// The nesting level, set in worker processes.
 pub(crate) const LEVEL_VARIABLE: &str = "INVOKER_LEVEL";
 
-/// Where a setting comes from.
+/// Where the value of a setting comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Origin {
-    /// The builder was told.
+    /// A method of the builder.
     Code,
     /// This environment variable.
     Environment(&'static str),
-    /// Nobody said anything.
+    /// Neither code nor an environment variable.
     Default,
 }
 
@@ -47,10 +47,11 @@ impl fmt::Display for Origin {
 
 /// A setting and its origin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Setting<T> {
-    /// What is used.
+    /// The effective value.
     pub value: T,
-    /// Why.
+    /// Where the value comes from.
     pub origin: Origin,
 }
 
@@ -66,10 +67,9 @@ impl<T> Setting<T> {
     }
 }
 
-/// The settings that [`build`](crate::Builder::build) would use. Printed, they are a table.
+/// The effective settings of a [`Builder`](crate::Builder). `Display` prints them as a table.
 ///
-/// What ops have to bear (that they are killed, or run twice) is said in code alone: no variable sets deadlines or
-/// retries.
+/// Deadlines and retries are set in code alone: whether an op may be killed or run twice is a property of the op.
 ///
 /// ```
 /// use invoker::{Executor, Invoker, Origin};
@@ -85,17 +85,17 @@ impl<T> Setting<T> {
 pub struct Settings {
     /// Where ops run.
     pub executor: Setting<Executor>,
-    /// How many workers.
+    /// Number of workers.
     pub workers: Setting<NonZeroUsize>,
-    /// How progress is shown, if it is.
+    /// How progress is shown, if the builder requests it.
     pub progress: Setting<Render>,
-    /// What Ctrl-C does.
+    /// The reaction to Ctrl-C and SIGTERM.
     pub on_interrupt: Setting<OnInterrupt>,
     /// The root of the tasks' seeds.
     pub seed: Setting<Option<u64>>,
-    /// What only worker processes have, by the name of the builder's method and as text; empty for other executors.
+    /// The options of [`Processes`], by method name, as text. Empty with other executors.
     pub processes: Vec<(&'static str, Setting<String>)>,
-    /// How many invokers this process is inside of.
+    /// How many invokers enclose this process.
     pub level: usize,
 }
 
@@ -103,60 +103,37 @@ impl fmt::Display for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fn row<T: fmt::Display>(name: &str, setting: &Setting<T>) -> String {
             let value = setting.value.to_string();
-            format!("{name:<17} {value:<12} {}\n", setting.origin)
+            format!("{name:<19} {value:<17} {}\n", setting.origin)
         }
-        writeln!(f, "{:<17} {:<12} origin", "setting", "value")?;
-        f.write_str(&row("executor", &self.executor.map(Executor::name)))?;
+        writeln!(f, "{:<19} {:<17} origin", "setting", "value")?;
+        f.write_str(&row("executor", &self.executor))?;
         f.write_str(&row("workers", &self.workers))?;
         f.write_str(&row("progress", &self.progress))?;
-        f.write_str(&row(
-            "on_interrupt",
-            &self.on_interrupt.map(|it| format!("{it:?}")),
-        ))?;
+        let on_interrupt = self.on_interrupt.map(|reaction| format!("{reaction:?}"));
+        f.write_str(&row("on_interrupt", &on_interrupt))?;
         let seed = self
             .seed
-            .map(|it| it.map_or_else(|| "none".to_owned(), |root| root.to_string()));
+            .map(|root| root.map_or_else(|| "none".to_owned(), |root| root.to_string()));
         f.write_str(&row("seed", &seed))?;
         for (name, setting) in &self.processes {
             f.write_str(&row(name, setting))?;
         }
-        write!(f, "{:<17} {:<12}", "level", self.level)
+        write!(f, "{:<19} {}", "level", self.level)
     }
 }
 
-/// What a builder was told.
+/// The choices of a builder.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Choices {
-    pub(crate) executor: Option<Executor>,
+    pub(crate) executor: Option<ExecutorOptions>,
     pub(crate) workers: Option<Workers>,
     pub(crate) on_interrupt: Option<OnInterrupt>,
     pub(crate) seed: Option<u64>,
-    /// Some of [`FOR_PROCESSES`], as text.
-    pub(crate) processes: Vec<(&'static str, String)>,
+    /// Whether `finish` writes a trace, which needs samples.
+    pub(crate) trace: bool,
 }
 
-/// What only worker processes have, and what it is when nobody says anything.
-const FOR_PROCESSES: [(&str, &str); 17] = [
-    ("backing", "Auto"),
-    ("deadline", "none"),
-    ("retries", "0"),
-    ("start_timeout", "60s"),
-    ("recycle_after", "never"),
-    ("recycle_above", "never"),
-    ("memory_limit", "none"),
-    ("threads", "Share"),
-    ("env", "as here"),
-    ("current_dir", "as here"),
-    ("stdout", "Inherit"),
-    ("stderr", "Inherit"),
-    ("logs", "as wanted"),
-    ("log_panics", "no"),
-    ("on_dump", "nobody"),
-    ("stack_on_deadline", "no"),
-    ("timing", "Totals"),
-];
-
-/// Reads the environment. Injected, so that tests need not change it.
+/// Reads environment variables. A parameter, so that tests need not change the process's own.
 pub(crate) type Environment<'a> = &'a dyn Fn(&'static str) -> Option<OsString>;
 
 /// The process's own environment.
@@ -164,7 +141,8 @@ pub(crate) fn environment(name: &'static str) -> Option<OsString> {
     std::env::var_os(name)
 }
 
-pub(crate) fn resolve(choices: &Choices, environment: Environment<'_>) -> Result<Settings, Error> {
+/// Returns the effective settings, and the options of the executor.
+pub(crate) fn resolve(choices: &Choices, environment: Environment<'_>) -> Result<(Settings, Options), Error> {
     let level = match environment(LEVEL_VARIABLE) {
         None => 0,
         Some(text) => parse(LEVEL_VARIABLE, &text, "a whole number", |text| text.parse().ok())?,
@@ -174,31 +152,31 @@ pub(crate) fn resolve(choices: &Choices, environment: Environment<'_>) -> Result
         Some(text) => Some(parse(
             EXECUTOR_VARIABLE,
             &text,
-            "processes, threads or in-process",
-            Executor::of_name,
+            "processes, threads or inline",
+            |text| text.parse().ok(),
         )?),
     };
-    let executor = pick(choices.executor, executor, EXECUTOR_VARIABLE, Executor::default());
+    let chosen = choices.executor.as_ref().map(ExecutorOptions::executor);
+    let executor = pick(chosen, executor, EXECUTOR_VARIABLE, Executor::default());
     let workers = match environment(WORKERS_VARIABLE) {
         None => None,
         Some(text) => {
             let levels = parse(
                 WORKERS_VARIABLE,
                 &text,
-                "numbers from 1 up or `all`, as 4,2",
-                levels,
+                "whole numbers from 1 or `all`, as in 4,2",
+                parse_levels,
             )?;
             Some(levels.get(level).copied().unwrap_or(Workers::Count(1)))
         }
     };
-    // One for each core at each level would be cores to the power of levels.
-    let default = if level == 0 {
-        Workers::All
-    } else {
-        Workers::Count(1)
+    // With one worker per core at each level, processes would multiply: cores to the power of levels.
+    let default = match level {
+        0 => Workers::All,
+        _ => Workers::Count(1),
     };
     let workers = match executor.value {
-        Executor::InProcess => in_process(choices.workers)?,
+        Executor::Inline => inline_workers(choices.workers)?,
         _ => {
             let Setting { value, origin } = pick(choices.workers, workers, WORKERS_VARIABLE, default);
             Setting {
@@ -215,38 +193,36 @@ pub(crate) fn resolve(choices: &Choices, environment: Environment<'_>) -> Result
         }
     };
     let progress = pick(None, progress, PROGRESS_VARIABLE, Render::default());
-    Ok(Settings {
-        processes: for_processes(executor.value, &choices.processes)?,
+    let options = choices.executor.clone();
+    let ExecutorOptions(options) = options.unwrap_or_else(|| executor.value.into());
+    let options = match options {
+        Options::Processes(processes) if choices.trace => {
+            Options::Processes(Box::new(processes.sample_for_trace()))
+        }
+        options => options,
+    };
+    let settings = Settings {
+        processes: match &options {
+            Options::Processes(processes) => process_settings(processes),
+            Options::Threads | Options::Inline => Vec::new(),
+        },
         executor,
         workers,
         progress,
-        on_interrupt: told(choices.on_interrupt, OnInterrupt::default()),
-        seed: told(choices.seed.map(Some), None),
+        on_interrupt: code_only(choices.on_interrupt, OnInterrupt::default()),
+        seed: code_only(choices.seed.map(Some), None),
         level,
-    })
-}
-
-fn for_processes(
-    executor: Executor,
-    chosen: &[(&'static str, String)],
-) -> Result<Vec<(&'static str, Setting<String>)>, Error> {
-    if executor != Executor::Processes {
-        return match chosen.first() {
-            Some((what, _)) => Err(Error::Unsupported { executor, what }),
-            None => Ok(Vec::new()),
-        };
-    }
-    let setting = |(name, default): (&'static str, &str)| {
-        let mut values = chosen.iter().filter(|it| it.0 == name).map(|it| &*it.1);
-        let value = values
-            .next()
-            .map(|first| values.fold(first.to_owned(), |all, it| all + ", " + it));
-        (name, told(value, default.to_owned()))
     };
-    Ok(FOR_PROCESSES.into_iter().map(setting).collect())
+    Ok((settings, options))
 }
 
-/// The variables that are set, or what is wrong with them.
+fn process_settings(processes: &Processes) -> Vec<(&'static str, Setting<String>)> {
+    let values = processes.values();
+    let settings = values.map(|(option, value, default)| (option, code_only(value, default.to_owned())));
+    settings.collect()
+}
+
+/// Returns the variables that are set, or the reason why one is invalid.
 pub(crate) fn variables(environment: Environment<'_>) -> Result<Vec<(&'static str, String)>, String> {
     let names = [
         EXECUTOR_VARIABLE,
@@ -261,9 +237,9 @@ pub(crate) fn variables(environment: Environment<'_>) -> Result<Vec<(&'static st
     Ok(set.collect())
 }
 
-/// The caller is the only worker there.
-fn in_process(asked: Option<Workers>) -> Result<Setting<NonZeroUsize>, Error> {
-    match asked {
+/// The calling thread is the only worker of [`Executor::Inline`].
+fn inline_workers(chosen: Option<Workers>) -> Result<Setting<NonZeroUsize>, Error> {
+    match chosen {
         None => Ok(Setting {
             value: NonZeroUsize::MIN,
             origin: Origin::Default,
@@ -273,14 +249,15 @@ fn in_process(asked: Option<Workers>) -> Result<Setting<NonZeroUsize>, Error> {
             origin: Origin::Code,
         }),
         Some(_) => Err(Error::Unsupported {
-            executor: Executor::InProcess,
-            what: "several workers",
+            what: "more than one worker",
+            needs: "threads or processes",
+            remedy: "use `Executor::Threads` or `Executor::Processes`, or leave `workers` out",
         }),
     }
 }
 
-/// What only code can say.
-fn told<T>(code: Option<T>, default: T) -> Setting<T> {
+/// A setting without an environment variable.
+fn code_only<T>(code: Option<T>, default: T) -> Setting<T> {
     pick(code, None, "", default)
 }
 
@@ -320,15 +297,9 @@ fn parse<T>(
         })
 }
 
-fn levels(text: &str) -> Option<Vec<Workers>> {
-    let level = |text: &str| match text.trim() {
-        "all" => Some(Workers::All),
-        number => number
-            .parse::<NonZeroUsize>()
-            .ok()
-            .map(|n| Workers::Count(n.get())),
-    };
-    text.split(',').map(level).collect()
+/// Parses numbers of workers by nesting level.
+fn parse_levels(text: &str) -> Option<Vec<Workers>> {
+    text.split(',').map(|level| level.trim().parse().ok()).collect()
 }
 
 #[cfg(test)]
@@ -342,12 +313,19 @@ mod tests {
                 .find(|(variable, _)| *variable == name)
                 .map(|(_, value)| value.into())
         };
-        resolve(&choices, &find)
+        resolve(&choices, &find).map(|(settings, _)| settings)
+    }
+
+    fn executor(executor: impl Into<ExecutorOptions>) -> Choices {
+        Choices {
+            executor: Some(executor.into()),
+            ..Choices::default()
+        }
     }
 
     #[test]
-    fn defaults() {
-        let settings = resolved(Choices::default(), &[]).expect("nothing is wrong");
+    fn defaults_are_processes_on_all_cores_with_automatic_progress() {
+        let settings = resolved(Choices::default(), &[]).expect("valid");
         assert_eq!(
             settings.executor,
             Setting {
@@ -374,18 +352,18 @@ mod tests {
     }
 
     #[test]
-    fn code_goes_before_the_environment() {
+    fn code_overrides_the_environment() {
         let environment = [(EXECUTOR_VARIABLE, "threads"), (WORKERS_VARIABLE, "7")];
-        let settings = resolved(Choices::default(), &environment).expect("nothing is wrong");
+        let settings = resolved(Choices::default(), &environment).expect("valid");
         assert_eq!(settings.executor.value, Executor::Threads);
         assert_eq!(settings.workers.value.get(), 7);
         assert_eq!(settings.workers.origin, Origin::Environment(WORKERS_VARIABLE));
+        assert_eq!(settings.processes, []);
         let choices = Choices {
-            executor: Some(Executor::Processes),
-            workers: Some(Workers::Count(3)),
-            ..Choices::default()
+            workers: Some(3.into()),
+            ..executor(Executor::Processes)
         };
-        let settings = resolved(choices, &environment).expect("nothing is wrong");
+        let settings = resolved(choices, &environment).expect("valid");
         assert_eq!(
             (settings.executor.value, settings.workers.value.get()),
             (Executor::Processes, 3)
@@ -393,50 +371,40 @@ mod tests {
         assert_eq!(settings.executor.origin, Origin::Code);
         let text = settings.to_string();
         assert!(
-            text.contains("executor          processes    code\nworkers           3 "),
+            text.contains("executor            processes         code\nworkers             3 "),
             "{text}"
         );
     }
 
     #[test]
-    fn what_only_processes_have_is_told_or_refused() {
-        let choices = |executor| Choices {
-            executor: Some(executor),
+    fn process_options_are_listed_with_their_origins() {
+        let choices = Choices {
             seed: Some(7),
-            processes: vec![
-                ("retries", "2".into()),
-                ("env", "A".into()),
-                ("env", "no B".into()),
-            ],
-            ..Choices::default()
+            ..executor(Processes::new().retries(2).env("A", "1").env_remove("B"))
         };
-        let settings = resolved(choices(Executor::Processes), &[]).expect("nothing is wrong");
+        let settings = resolved(choices, &[]).expect("valid");
         let text = settings.to_string();
         for row in [
-            "seed              7            code",
-            "deadline          none         default",
-            "retries           2            code",
-            "env               A, no B      code",
+            "seed                7                 code",
+            "deadline            none              default",
+            "retries             2                 code",
+            "recycle_above_bytes never             default",
+            "env                 A=…, no B         code",
         ] {
             assert!(text.contains(row), "{row}\n{text}");
         }
-        let refused = resolved(choices(Executor::Threads), &[]);
-        assert!(
-            matches!(refused, Err(Error::Unsupported { what: "retries", .. })),
-            "{refused:?}"
-        );
-        let known = |name| FOR_PROCESSES.iter().any(|it| it.0 == name);
-        assert!(settings.processes.iter().all(|it| known(it.0)) && settings.processes.len() == 17);
+        let settings = resolved(executor(Executor::Threads), &[]).expect("valid");
+        assert_eq!(settings.processes, []);
     }
 
     #[test]
-    fn each_level_has_its_number() {
+    fn each_nesting_level_has_its_number_of_workers() {
         for (level, workers) in [("0", 4), ("1", 2), ("2", 1), ("9", 1)] {
             let environment = [(WORKERS_VARIABLE, "4, 2"), (LEVEL_VARIABLE, level)];
-            let settings = resolved(Choices::default(), &environment).expect("nothing is wrong");
+            let settings = resolved(Choices::default(), &environment).expect("valid");
             assert_eq!(settings.workers.value.get(), workers, "level {level}");
         }
-        let settings = resolved(Choices::default(), &[(LEVEL_VARIABLE, "1")]).expect("nothing is wrong");
+        let settings = resolved(Choices::default(), &[(LEVEL_VARIABLE, "1")]).expect("valid");
         assert_eq!(
             settings.workers.value.get(),
             1,
@@ -445,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_named_with_the_remedy() {
+    fn an_invalid_variable_is_named_even_if_code_overrides_it() {
         let cases = [
             (EXECUTOR_VARIABLE, "fork"),
             (WORKERS_VARIABLE, "0"),
@@ -456,9 +424,8 @@ mod tests {
         ];
         for (variable, value) in cases {
             let choices = Choices {
-                executor: Some(Executor::Threads),
-                workers: Some(Workers::Count(1)),
-                ..Choices::default()
+                workers: Some(1.into()),
+                ..executor(Executor::Threads)
             };
             let error = resolved(choices, &[(variable, value)])
                 .expect_err(value)
@@ -487,28 +454,19 @@ mod tests {
             let error = resolve(&Choices::default(), &find)
                 .expect_err(variable)
                 .to_string();
-            let expected = format!(r"{variable} is `4\xFF`; it has to be ");
+            let expected = format!(r"{variable} is `4\xFF`; it must be ");
             assert!(error.starts_with(&expected), "{error}");
-            assert!(variables(&find).is_err_and(|said| said.contains(variable)));
+            assert!(variables(&find).is_err_and(|reason| reason.contains(variable)));
         }
     }
 
     #[test]
-    fn the_caller_is_one_worker() {
+    fn the_inline_executor_has_one_worker() {
+        let choices = executor(Executor::Inline);
+        let settings = resolved(choices.clone(), &[(WORKERS_VARIABLE, "4")]).expect("valid");
+        assert_eq!(settings.workers.value.get(), 1);
         let choices = Choices {
-            executor: Some(Executor::InProcess),
-            ..Choices::default()
-        };
-        assert_eq!(
-            resolved(choices.clone(), &[(WORKERS_VARIABLE, "4")])
-                .expect("fine")
-                .workers
-                .value
-                .get(),
-            1
-        );
-        let choices = Choices {
-            workers: Some(Workers::Count(2)),
+            workers: Some(2.into()),
             ..choices
         };
         assert!(matches!(resolved(choices, &[]), Err(Error::Unsupported { .. })));

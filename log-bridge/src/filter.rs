@@ -1,4 +1,4 @@
-//! Which events a worker sends: the leader's wish, pushed down.
+//! Which events a worker sends.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,12 +8,14 @@ use tracing_core::subscriber::NoSubscriber;
 use tracing_core::{LevelFilter, Metadata, dispatcher};
 use tracing_subscriber::filter::Targets;
 
-use crate::cover;
-use crate::reader::Reader;
-use crate::wire::Flaw;
+use crate::wire::bytes::ByteReader;
+use crate::wire::error::Malformed;
 
-/// [`LevelFilter`] as a number.
-const LEVELS: [LevelFilter; 6] = [
+pub(crate) mod env_filter;
+pub(crate) mod update;
+
+/// The index of a level filter is its position: 0 is off, 5 is TRACE.
+const LEVEL_FILTERS: [LevelFilter; 6] = [
     LevelFilter::OFF,
     LevelFilter::ERROR,
     LevelFilter::WARN,
@@ -22,10 +24,10 @@ const LEVELS: [LevelFilter; 6] = [
     LevelFilter::TRACE,
 ];
 
-/// A maximum level, and other ones for some targets. What it refuses costs the worker a level check.
+/// A maximum level, and other maximum levels for some targets. An event that it rejects costs the worker a level check.
 ///
-/// It crosses to the worker with serde. A directive holds for all targets that begin with its own; of several the
-/// longest holds.
+/// A directive applies to all targets that start with its own; if there are several, the longest one applies. A filter
+/// reaches its worker through serde, or while the worker runs through [`Collector::set_filter`](crate::Collector::set_filter).
 ///
 /// ```
 /// use log_bridge::Filter;
@@ -35,10 +37,11 @@ const LEVELS: [LevelFilter; 6] = [
 /// assert_eq!(filter.max_level(), LevelFilter::INFO);
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[must_use]
 pub struct Filter {
     #[serde(with = "level")]
     default: LevelFilter,
-    /// For spans of any target, at least.
+    /// Spans up to this level pass whatever their target.
     #[serde(with = "level")]
     spans: LevelFilter,
     /// The longest target first.
@@ -52,7 +55,7 @@ struct Directive {
     level: LevelFilter,
 }
 
-/// A text is no filter.
+/// The text is not a filter.
 #[derive(thiserror::Error)]
 #[error("invalid log filter {text:?}: give a level, or TARGET=LEVEL, separated by commas")]
 pub struct ParseFilterError {
@@ -61,7 +64,7 @@ pub struct ParseFilterError {
 }
 
 impl Filter {
-    /// Everything up to `level`.
+    /// Returns a filter for everything up to `level`.
     pub fn new(level: LevelFilter) -> Self {
         Self {
             default: level,
@@ -70,41 +73,20 @@ impl Filter {
         }
     }
 
-    /// Nothing at all.
+    /// Returns a filter that rejects everything.
     pub fn off() -> Self {
         Self::new(LevelFilter::OFF)
     }
 
-    /// The maximum level of this process's subscribers.
+    /// Returns a filter for the maximum level that this process's subscribers enable now.
     ///
-    /// A process without any subscriber may get one later: until then it wants INFO or, with the feature `log`, what the
-    /// logger of the `log` crate wants.
-    pub fn wanted() -> Self {
-        Self::new(wanted())
+    /// In a process without a subscriber, which may still set one, that is the maximum level of the `log` crate's logger
+    /// (with the feature `log`), or INFO if there is no logger either.
+    pub fn current() -> Self {
+        Self::new(current_level())
     }
 
-    /// Covers the directives of an `EnvFilter`, such as `RUST_LOG` holds, so that the leader's `EnvFilter` decides as if
-    /// workers sent everything.
-    ///
-    /// Directives for targets are taken as they are; without a level they mean TRACE. One for a span or a field
-    /// (`[span{field=value}]=level`) may want events of any target, so it raises all levels to its own and lets all
-    /// [spans](Self::spans) through. Without directives, as when `RUST_LOG` is unset, and in addition to them when one is
-    /// rejected, it is what the process's subscribers [want](Self::wanted). So call it once they are set.
-    ///
-    /// It may let more through than the `EnvFilter`, never less: the tests compare them over generated directives. For an
-    /// `EnvFilter` with further directives of the program's own, pass its text: `Filter::covering(&filter.to_string())`.
-    ///
-    /// ```
-    /// use log_bridge::Filter;
-    /// let filter = Filter::covering("warn,my_crate=debug,[user{id=7}]=info");
-    /// assert_eq!(filter.to_string(), "info,my_crate=debug");
-    /// ```
-    pub fn covering(directives: &str) -> Self {
-        cover::covering(directives, wanted())
-    }
-
-    /// Everything up to `level` from targets that begin with `target`.
-    #[must_use]
+    /// Applies `level` to targets that start with `target`.
     pub fn target(mut self, target: impl Into<String>, level: LevelFilter) -> Self {
         let target = target.into();
         self.directives.retain(|directive| directive.target != target);
@@ -118,22 +100,22 @@ impl Filter {
         self
     }
 
-    /// Spans up to `level` of any target, in addition to those that [`target`](Self::target) and the general level let
-    /// through. A leader whose filter looks at spans needs those that no event of theirs would bring along.
-    #[must_use]
+    /// Lets spans up to `level` pass whatever their target, in addition to those that the other levels let pass.
+    ///
+    /// A leader whose filter matches spans needs it: otherwise a worker does not send a span whose target its filter rejects.
     pub fn spans(mut self, level: LevelFilter) -> Self {
         self.spans = level;
         self
     }
 
-    /// Everything up to `level` from all targets that are not named.
-    pub(crate) fn others(mut self, level: LevelFilter) -> Self {
+    /// Applies `level` to all targets without a directive.
+    fn default_level(mut self, level: LevelFilter) -> Self {
         self.default = level;
         self
     }
 
-    /// Everything that it lets through, and everything up to `level`.
-    pub(crate) fn at_least(mut self, level: LevelFilter) -> Self {
+    /// Lets pass what this filter lets pass, and everything up to `level`.
+    fn at_least(mut self, level: LevelFilter) -> Self {
         self.default = self.default.max(level);
         for directive in &mut self.directives {
             directive.level = directive.level.max(level);
@@ -141,9 +123,10 @@ impl Filter {
         self
     }
 
-    /// What either lets through.
-    pub(crate) fn union(self, other: Self) -> Self {
-        // The longest matching target of both filters decides: a shorter one that matches a text matches that target, too.
+    /// Lets pass what either filter lets pass.
+    fn union(self, other: Self) -> Self {
+        // The longest directive of both filters that matches a target decides. All others that match the target match the
+        // longest one as well, so each filter has the same level for both.
         let targets = self.directives.iter().chain(&other.directives);
         let levels: Vec<_> = targets
             .map(|Directive { target, .. }| (target, self.level_for(target).max(other.level_for(target))))
@@ -154,12 +137,13 @@ impl Filter {
             .fold(both, |both, (target, level)| both.target(target, level))
     }
 
-    /// The most verbose level that any span or event may have.
+    /// Returns the most verbose level that any span or event may have.
+    #[must_use]
     pub fn max_level(&self) -> LevelFilter {
         self.max_event_level().max(self.spans)
     }
 
-    /// The most verbose level that any event may have.
+    /// Returns the most verbose level that any event may have.
     pub(crate) fn max_event_level(&self) -> LevelFilter {
         self.directives
             .iter()
@@ -167,14 +151,22 @@ impl Filter {
             .fold(self.default, Ord::max)
     }
 
-    /// Whether an event or span with this metadata is sent.
+    /// Returns whether an event or span with this metadata is sent.
+    #[must_use]
     pub fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         let level = self.level_for(metadata.target());
         *metadata.level() <= level || (metadata.is_span() && *metadata.level() <= self.spans)
     }
 
-    /// The level of all others and that of spans, then level and length of each target before the target.
-    pub(crate) fn encode(&self) -> Vec<u8> {
+    fn level_for(&self, target: &str) -> LevelFilter {
+        self.directives
+            .iter()
+            .find(|directive| target.starts_with(&directive.target))
+            .map_or(self.default, |directive| directive.level)
+    }
+
+    /// Encodes the default level and that of spans, then each directive: level, length of the target, target.
+    fn encode(&self) -> Vec<u8> {
         let mut out = vec![index_of(self.default), index_of(self.spans)];
         for Directive { target, level } in &self.directives {
             out.push(index_of(*level));
@@ -184,12 +176,15 @@ impl Filter {
         out
     }
 
-    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Flaw> {
-        let level = |reader: &mut Reader<'_>| {
+    fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
+        let level = |reader: &mut ByteReader<'_>| {
             let index = reader.u8()?;
-            LEVELS.get(usize::from(index)).copied().ok_or(Flaw::Level(index))
+            LEVEL_FILTERS
+                .get(usize::from(index))
+                .copied()
+                .ok_or(Malformed::Level(index))
         };
-        let mut reader = Reader::new(bytes);
+        let mut reader = ByteReader::new(bytes);
         let mut filter = Self::new(level(&mut reader)?).spans(level(&mut reader)?);
         while reader.end().is_err() {
             let level = level(&mut reader)?;
@@ -197,17 +192,10 @@ impl Filter {
         }
         Ok(filter)
     }
-
-    pub(crate) fn level_for(&self, target: &str) -> LevelFilter {
-        self.directives
-            .iter()
-            .find(|directive| target.starts_with(&directive.target))
-            .map_or(self.default, |directive| directive.level)
-    }
 }
 
 impl Default for Filter {
-    /// Everything up to INFO.
+    /// Returns a filter for everything up to INFO.
     fn default() -> Self {
         Self::new(LevelFilter::INFO)
     }
@@ -248,6 +236,7 @@ impl FromStr for Filter {
 }
 
 impl fmt::Display for Filter {
+    /// Writes the filter as [`FromStr`] reads it; the level of [`spans`](Filter::spans) is left out.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.default)?;
         self.directives
@@ -256,40 +245,41 @@ impl fmt::Display for Filter {
     }
 }
 
+/// Returns the index of a level filter.
 fn index_of(level: LevelFilter) -> u8 {
-    let index = LEVELS.iter().position(|known| *known == level);
+    let index = LEVEL_FILTERS.iter().position(|other| *other == level);
     index.unwrap_or_default() as u8
 }
 
-/// The maximum level of this process's subscribers.
-fn wanted() -> LevelFilter {
+/// See [`Filter::current`].
+fn current_level() -> LevelFilter {
     let current = LevelFilter::current();
     let none = dispatcher::get_default(|dispatch| dispatch.is::<NoSubscriber>());
     match current {
-        LevelFilter::OFF if none => logger_wants().unwrap_or(LevelFilter::INFO),
+        LevelFilter::OFF if none => logger_level().unwrap_or(LevelFilter::INFO),
         current => current,
     }
 }
 
-/// The maximum level of the `log` crate's logger, if there is one.
+/// Returns the maximum level of the `log` crate's logger, if one is set.
 #[cfg(feature = "log")]
-fn logger_wants() -> Option<LevelFilter> {
+fn logger_level() -> Option<LevelFilter> {
     use tracing_log::{AsTrace, log};
     let level = log::max_level();
     (level != log::LevelFilter::Off).then(|| level.as_trace())
 }
 
 #[cfg(not(feature = "log"))]
-fn logger_wants() -> Option<LevelFilter> {
+fn logger_level() -> Option<LevelFilter> {
     None
 }
 
-/// [`LevelFilter`] as a number: 0 is off, 5 is TRACE.
+/// Serializes a level filter as its index.
 mod level {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
     use tracing_core::LevelFilter;
 
-    use super::{LEVELS, index_of};
+    use super::{LEVEL_FILTERS, index_of};
 
     pub(super) fn serialize<S: Serializer>(level: &LevelFilter, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_u8(index_of(*level))
@@ -297,7 +287,7 @@ mod level {
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<LevelFilter, D::Error> {
         let index = u8::deserialize(deserializer)?;
-        LEVELS
+        LEVEL_FILTERS
             .get(usize::from(index))
             .copied()
             .ok_or_else(|| D::Error::custom(format_args!("unknown level filter {index}")))
@@ -311,7 +301,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_longest_target_holds() {
+    fn the_longest_matching_target_decides() {
         let filter: Filter = "warn,a=trace,a::b=off".parse().unwrap();
         assert_eq!(filter.level_for("c"), LevelFilter::WARN);
         assert_eq!(filter.level_for("a::c"), LevelFilter::TRACE);
@@ -321,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn it_crosses() {
+    fn a_filter_survives_serde_and_its_own_encoding() {
         let filter = Filter::new(LevelFilter::OFF)
             .target("x", LevelFilter::DEBUG)
             .spans(LevelFilter::TRACE);
@@ -331,13 +321,13 @@ mod tests {
         let bytes = filter.encode();
         assert_eq!(Filter::decode(&bytes).unwrap(), filter);
         assert!((0..bytes.len()).all(|len| len == 2 || Filter::decode(&bytes[..len]).is_err()));
-        assert_eq!(Filter::decode(&[6]), Err(Flaw::Level(6)));
+        assert_eq!(Filter::decode(&[6]), Err(Malformed::Level(6)));
         let targets = filter.spans(LevelFilter::OFF);
         assert_eq!(Filter::from(Targets::from(&targets)), targets);
     }
 
     #[test]
-    fn a_union_lets_through_what_either_does() {
+    fn a_union_lets_pass_what_either_filter_does() {
         let one: Filter = "warn,a=trace,a::b=off".parse().unwrap();
         let other: Filter = "error,a::b::c=info,b=debug".parse().unwrap();
         let both = one.clone().union(other.clone());
@@ -348,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn defaults_and_nonsense() {
+    fn the_default_is_info_and_an_invalid_level_is_an_error() {
         assert_eq!(Filter::default().max_level(), LevelFilter::INFO);
         let error = "a=loud".parse::<Filter>().unwrap_err();
         assert!(error.to_string().contains("a=loud"), "{error}");

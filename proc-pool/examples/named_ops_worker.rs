@@ -1,4 +1,4 @@
-//! The worker program of `named_ops`: its whole `main` is a list of ops by name.
+//! The worker program of `named_ops`: its `main` is a list of named ops.
 
 fn main() {
     proc_pool::Registry::new()

@@ -1,4 +1,4 @@
-//! Squares of numbers, each computed by a worker process; one number is too much for its worker.
+//! Worker processes compute squares of numbers; one number crashes its worker.
 //!
 //! `cargo run -p proc-pool --example squares`
 
@@ -23,7 +23,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
     }
     println!("the sum of the others is {sum}");
-    // It is a test, too: of workers that are an example.
+    // This example is a test, too: of workers that run an example.
     assert_eq!(sum, (0..100).filter(|n| *n != 13).map(|n| n * n).sum::<u64>());
     Ok(())
 }
@@ -33,7 +33,7 @@ mod tests {
     proc_pool::init_in_tests!();
 
     #[test]
-    fn it_runs() {
-        super::main().expect("it runs");
+    fn example_succeeds() {
+        super::main().expect("the example succeeds");
     }
 }

@@ -1,4 +1,10 @@
-//! What can go wrong: with a pool, and with a task.
+//! Errors of a pool and of a task, and the ids of workers that they name.
+//!
+//! This module is the ground of the crate: it imports no other module.
+
+mod exit_cause;
+
+pub use exit_cause::{ExitCause, KillReason};
 
 use std::fmt;
 use std::io;
@@ -10,7 +16,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use shm_buffers::Printable;
 
-/// A worker's place in its pool, from 0; it stays the same when the process in it is replaced. Not a pid.
+/// The index of a worker in its pool, from 0. It is not a process id, and stays the same when the worker's process is replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct WorkerId(pub u32);
 
@@ -20,116 +26,8 @@ impl fmt::Display for WorkerId {
     }
 }
 
-/// How a worker process ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Cause {
-    /// A signal ended it (Unix).
-    Signal {
-        /// The signal's number.
-        number: i32,
-        /// Its name, such as `SIGSEGV`; the number again where it has none.
-        name: String,
-    },
-    /// An exception that nothing handled ended it (Windows).
-    Exception {
-        /// The exception's code, such as `0xC0000005`.
-        code: u32,
-        /// Its name, such as `STATUS_ACCESS_VIOLATION`; the code again where it has none. `abort` is
-        /// `STATUS_STACK_BUFFER_OVERRUN`.
-        name: String,
-    },
-    /// It called `exit`, or returned. On Windows a C library's `abort` is `exit(3)`, and who is ended by another
-    /// process has the status that it chose, often 1.
-    Exited {
-        /// The exit status.
-        code: i32,
-    },
-    /// The system killed it for want of memory (Linux).
-    ///
-    /// The kernel does not say so of a process, but it counts such kills for each control group: a death by SIGKILL
-    /// that the pool did not send is taken for one if the count of the leader's group has grown. When it has grown by
-    /// `n`, that is the next `n` such deaths, until a worker is started while no other one is dead: if something else in
-    /// the group was killed at the same moment as a worker by somebody's SIGKILL, it is a mistake.
-    OutOfMemory {
-        /// The control group; `None` when only the whole machine's kills could be counted.
-        cgroup: Option<String>,
-    },
-    /// The pool ended it.
-    Killed {
-        /// Why.
-        reason: KillReason,
-    },
-    /// The system does not tell.
-    Unknown,
-}
-
-/// Why a pool ended one of its own workers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum KillReason {
-    /// It did not get ready in time.
-    StartTimeout,
-    /// It wrote what no correct worker writes.
-    Corrupt,
-    /// A task ran longer than it may.
-    Deadline,
-    /// The pool was shut down.
-    Shutdown,
-    /// Its task was cancelled.
-    Cancelled,
-    /// It closed its connection without ending.
-    Disconnected,
-    /// It had tasks and did not begin with them for a long time, stopped by a signal perhaps.
-    Unresponsive,
-    /// It had more memory of its own than it may.
-    MemoryLimit,
-    /// It was told to end, and did not.
-    EndTimeout,
-}
-
-impl Cause {
-    /// Whether its memory is what the worker ended for.
-    pub(crate) fn is_of_memory(&self) -> bool {
-        let reason = KillReason::MemoryLimit;
-        matches!(self, Self::OutOfMemory { .. }) || *self == Self::Killed { reason }
-    }
-}
-
-impl fmt::Display for Cause {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Signal { number, name } => write!(f, "killed by signal {number} ({name})"),
-            Self::Exception { code, name } => write!(f, "died of exception {code:#010X} ({name})"),
-            Self::Exited { code } => write!(f, "exited with status {code}"),
-            Self::OutOfMemory { cgroup: Some(cgroup) } => {
-                write!(f, "killed for want of memory in control group {cgroup}")
-            }
-            Self::OutOfMemory { cgroup: None } => f.write_str("killed for want of memory"),
-            Self::Killed { reason } => write!(f, "killed by its pool: {reason}"),
-            Self::Unknown => f.write_str("ended for an unknown reason"),
-        }
-    }
-}
-
-impl fmt::Display for KillReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::StartTimeout => "it was not ready in time",
-            Self::Deadline => "a task ran beyond its deadline",
-            Self::Corrupt => "it corrupted its transport",
-            Self::Shutdown => "the pool was shut down",
-            Self::Cancelled => "its task was cancelled",
-            Self::Disconnected => "it closed its connection",
-            Self::Unresponsive => "it did not take its tasks",
-            Self::MemoryLimit => "its memory grew beyond its limit",
-            Self::EndTimeout => "it did not end when it was told to",
-        })
-    }
-}
-
-/// A cause that several clones of an error have. The error's [`source`](std::error::Error::source) is the cause itself, so that it can be
-/// downcast, to [`io::Error`] for example.
+/// A cause that clones of an error share. [`source`](std::error::Error::source) of the error returns the cause itself, so it
+/// can be downcast, for example to [`io::Error`].
 pub struct Shared<T: ?Sized>(Arc<T>);
 
 impl<T: ?Sized> Clone for Shared<T> {
@@ -162,113 +60,115 @@ impl<T> From<T> for Shared<T> {
 #[derive(Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum PoolError {
-    /// `init` was not called: a worker process would run `main` and start workers of its own.
+    /// `init` was not called. Without it, a worker process would run `main` and start workers of its own.
     #[error(
         "`init()` was not called; make it the first line of `main` (in tests: `proc_pool::init_in_tests!()`)"
     )]
     NotInitialized,
-    /// The number of workers makes no sense.
+    /// The number of workers is out of range.
     #[error("a pool needs 1 to {max} workers, not {asked}")]
     WorkerCount {
-        /// What was asked for.
+        /// The requested number.
         asked: usize,
-        /// The most there can be.
+        /// The maximum.
         max: usize,
     },
-    /// The op, or other code of a worker, is not in the executable or library that this crate is linked into, but in another
-    /// shared library. A closure that calls it is where it is written.
+    /// The op, or another function that workers run, is not in the executable or library that this crate is linked into, but in
+    /// another shared library. Wrap it in a closure: a closure belongs to the crate that contains it.
     #[error(
         "the worker's code is in another shared library than the pool; link it statically, or wrap a function of that \
          library in a closure: `|task| function(task)`"
     )]
-    EntryOutsideImage,
-    /// The initial value for workers can't be encoded.
+    EntryInOtherLibrary,
+    /// The initial value for workers cannot be encoded.
     #[error("cannot encode the workers' initial value: {}", Printable(.0))]
     Init(String),
-    /// The operating system refused something that every pool needs.
+    /// The operating system refused an operation that the pool needs.
     #[error("cannot {step}")]
     Os {
-        /// What was being done.
+        /// The operation, as in "cannot start a thread".
         step: &'static str,
-        /// Its reason.
+        /// The system's error.
         source: Shared<dyn std::error::Error + Send + Sync>,
     },
-    /// Workers failed to start, again and again.
+    /// A worker failed to start several times in a row.
     #[error(
         "worker {worker} did not start in {attempts} attempts; the last one {}",
         Printable(reason)
     )]
     Start {
-        /// Which.
+        /// The worker's index.
         worker: WorkerId,
-        /// How often it was tried.
+        /// Number of attempts.
         attempts: u32,
-        /// What happened last.
+        /// Why the last attempt failed.
         reason: String,
     },
-    /// This program has elevated privileges (set-user-ID, set-group-ID, file capabilities): its workers would have them as
-    /// well, and a program with such privileges is never a worker.
+    /// This program has elevated privileges (set-user-ID, set-group-ID, file capabilities). Its workers would inherit them, and
+    /// a program with such privileges never becomes a worker.
     #[error(
         "a program with elevated privileges cannot have workers; give the privileges up for good (setresuid, setresgid) \
          and use a worker program that has none, or do not install this one with them"
     )]
     Privileged,
-    /// The worker program can't be executed.
+    /// The worker program cannot be executed.
     #[error("cannot execute the worker program {}", path.display())]
     Program {
-        /// Its path.
+        /// The path of the program.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The system's error.
         source: Shared<io::Error>,
     },
-    /// The directory that workers are to be started in is none.
+    /// The working directory for workers is not an accessible directory.
     #[error("cannot start workers in the directory {}", dir.display())]
     CurrentDir {
-        /// The directory.
+        /// The path of the directory.
         dir: PathBuf,
-        /// What is wrong with it.
+        /// The system's error.
         source: Shared<io::Error>,
     },
-    /// Workers were to have no threads at all.
-    #[error("workers need at least one thread; `Threads::Unlimited` sets no limit")]
+    /// `NativeThreads::Count(0)`: workers need at least one thread.
+    #[error("workers need at least one thread; `NativeThreads::Unlimited` sets no limit")]
     ThreadCount,
-    /// Workers that may run no task make no sense.
+    /// A limit of 0 tasks for each worker process: such workers could not run any task.
     #[error("workers that are recycled after 0 tasks can't run any; use 1 for a new process for each task")]
-    Lifespan,
-    /// This system can't do what was asked for.
+    ZeroTaskLimit,
+    /// This system does not support a requested feature.
     #[error("{what} is not supported on this system")]
     Unsupported {
-        /// What.
+        /// The feature.
         what: &'static str,
     },
-    /// An environment variable that pools set for their workers makes no sense.
-    #[error("{variable} is `{value}`, which is not UTF-8 and no pool's; remove it from the environment")]
+    /// An environment variable that pools set for their workers has a value that no pool writes.
+    #[error(
+        "{variable} is `{value}`, which is not UTF-8 and was not set by a pool; remove it from the environment"
+    )]
     Environment {
-        /// Its name.
+        /// The variable's name.
         variable: &'static str,
-        /// Its value; bytes that are not UTF-8 are shown as `\xFF`.
+        /// The variable's value; bytes that are not UTF-8 are shown as `\xFF`.
         value: String,
     },
-    /// A size makes no sense.
-    #[error("{what} of {asked} is too large; {max} at most")]
+    /// A size is too large.
+    #[error("{what} of {asked} is too large; the maximum is {max}")]
     Size {
-        /// Of what.
+        /// The name of the size.
         what: &'static str,
-        /// What was asked for.
+        /// The requested size.
         asked: usize,
-        /// The most there can be.
+        /// The maximum.
         max: usize,
     },
-    /// The thread that keeps the workers has panicked: a bug of this crate. Its message is on standard error.
+    /// The pool's process manager thread panicked: a bug of this crate. The panic's message is on standard error.
     #[error("the pool's own thread panicked")]
-    Keeper,
+    Internal,
     /// The pool was [interrupted](crate::Interrupt), by the program or by a signal.
     #[error("the pool was interrupted")]
     Interrupted,
-    /// This process is a forked copy of the pool's leader. Its copies of the pool, of its handles, maps and interrupters do
-    /// nothing, silently when they are dropped; the leader's own go on.
+    /// This process is a forked copy of the pool's leader. The copies of the pool and of its handles, maps and interrupters do
+    /// nothing here, also when they are dropped; those of the leader keep working.
     #[error(
-        "the pool belongs to process {pid}, of which this one is a forked copy; build a pool of its own here"
+        "the pool belongs to process {pid}, of which this process is a forked copy; build a separate pool in this process"
     )]
     Forked {
         /// The leader's process id.
@@ -292,15 +192,15 @@ impl PoolError {
     }
 }
 
-/// Why a task has no output. The other tasks have theirs.
+/// Why a task has no output. The other tasks are not affected.
 ///
-/// It displays its fault as well. Its [`source`](std::error::Error::source) is therefore the fault's cause, so that no message is
-/// printed twice.
+/// The message contains the message of the fault. [`source`](std::error::Error::source) therefore returns the fault's cause,
+/// so that no message is printed twice.
 #[derive(Clone)]
 pub struct TaskError {
     /// The task's position in its input, from 0.
     pub task: u64,
-    /// What happened.
+    /// Why the task has no output.
     pub fault: Fault,
 }
 
@@ -317,10 +217,10 @@ impl std::error::Error for TaskError {
     }
 }
 
-/// How many workers a task cost, where that is worth a word.
-struct Toll(u32);
+/// Displays how many workers a task has killed, if that is more than one.
+struct DeathCount(u32);
 
-/// Where a panic was, if that is known.
+/// Displays the location of a panic, if it is known.
 struct At<'a>(&'a str);
 
 impl fmt::Display for At<'_> {
@@ -332,98 +232,98 @@ impl fmt::Display for At<'_> {
     }
 }
 
-/// The panics before a death.
-pub(crate) struct After<'a>(pub(crate) &'a [String]);
+/// Displays the panics that preceded the end of a process.
+pub(crate) struct PrecedingPanics<'a>(pub(crate) &'a [String]);
 
-impl fmt::Display for After<'_> {
+impl fmt::Display for PrecedingPanics<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (number, panic) in self.0.iter().enumerate() {
-            let words = if number == 0 {
+            let separator = if number == 0 {
                 "; before that, it"
             } else {
                 ", then"
             };
-            // They are escaped already.
-            write!(f, "{words} {panic}")?;
+            // The panics are already escaped.
+            write!(f, "{separator} {panic}")?;
         }
         Ok(())
     }
 }
 
-impl fmt::Display for Toll {
+impl fmt::Display for DeathCount {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             ..=1 => Ok(()),
-            deaths => write!(f, "; the task has cost {deaths} workers"),
+            deaths => write!(f, "; the task has killed {deaths} workers"),
         }
     }
 }
 
-/// What happened to a task.
+/// Why a task has no output.
 #[derive(Clone)]
 #[non_exhaustive]
 pub enum Fault {
-    /// The op panicked; its worker goes on.
+    /// The op panicked. Its worker runs other tasks.
     Panicked {
-        /// Where it ran.
+        /// The worker that ran the task.
         worker: WorkerId,
-        /// The panic's message, as it was: only what is displayed is [escaped](Printable).
+        /// The panic's original message; only the displayed message is [escaped](Printable).
         message: String,
-        /// `file:line:column`; empty when it is not known. It is known for panics of the op's thread, and for those of other
-        /// threads that the op has passed on, unless a panic hook of the program replaced the pool's.
+        /// `file:line:column`, or empty if unknown. It is known for panics of the op's thread and for those of other threads
+        /// that the op has resumed, unless a panic hook of the program replaced the pool's.
         location: String,
-        /// The stack, when `RUST_BACKTRACE` asks for it.
+        /// The backtrace, if `RUST_BACKTRACE` requests it.
         backtrace: Option<String>,
     },
     /// The worker process ended while it ran this task.
     #[non_exhaustive]
     WorkerDied {
-        /// Which.
+        /// The worker that ran the task.
         worker: WorkerId,
-        /// Its process id.
+        /// The process id of the worker.
         pid: u32,
-        /// How.
-        cause: Cause,
-        /// How many workers the task has cost, with this one: more than 1 only if it was retried.
+        /// How the process ended.
+        cause: ExitCause,
+        /// Number of workers that the task has killed, this one included: more than 1 only if it was retried.
         deaths: u32,
-        /// Its panics during this task that were not known to be caught, oldest first, each as `panicked at src/op.rs:7:5: message`:
-        /// those that no process survives, in `extern "C"` functions, in drops while it unwinds, and all with
-        /// `panic = "abort"`. They are [escaped](Printable).
+        /// The uncaught panics of the process during this task, oldest first, each as
+        /// `panicked at src/op.rs:7:5: message`: those that end any process, in `extern "C"` functions, in drops during
+        /// unwinding, and all of them with `panic = "abort"`. They are [escaped](Printable).
         last_panics: Box<[String]>,
-        /// The last things it logged, oldest first, as its pool's observer tells.
+        /// The last log messages of the process, oldest first, as the pool's [observer](crate::Observer) returned them.
         last_logs: Vec<String>,
-        /// The last lines that it printed, if that is [captured](crate::Redirect::Capture): up to 16 of standard
-        /// output, then of standard error, each oldest first. They are [escaped](Printable).
+        /// The last lines that the process printed, if they are [captured](crate::Redirect::Capture): up to 16 of standard
+        /// output, then up to 16 of standard error, each oldest first. They are [escaped](Printable).
         last_printed: Vec<String>,
     },
-    /// The task ran longer than it may; its worker was killed.
+    /// The task ran longer than its deadline, and its worker was killed.
     #[non_exhaustive]
     TimedOut {
-        /// Which.
+        /// The worker that ran the task.
         worker: WorkerId,
-        /// Its process id.
+        /// The process id of the worker.
         pid: u32,
-        /// How long it may run.
+        /// The deadline: the maximum time that a task may run.
         deadline: Duration,
-        /// What it was doing, if that was asked for (`Builder::stack_on_deadline`) and could be told.
+        /// The stack of the task, if it was requested (`Builder::stack_on_deadline`) and the worker replied in time.
         stack: Option<String>,
-        /// How many workers the task has cost, with this one: more than 1 only if it was retried.
+        /// Number of workers that the task has killed, this one included: more than 1 only if it was retried.
         deaths: u32,
-        /// The last things it logged, oldest first, as its pool's observer tells.
+        /// The last log messages of the process, oldest first, as the pool's [observer](crate::Observer) returned them.
         last_logs: Vec<String>,
-        /// The last lines that it printed, if that is [captured](crate::Redirect::Capture): up to 16 of standard
-        /// output, then of standard error, each oldest first. They are [escaped](Printable).
+        /// The last lines that the process printed, if they are [captured](crate::Redirect::Capture): up to 16 of standard
+        /// output, then up to 16 of standard error, each oldest first. They are [escaped](Printable).
         last_printed: Vec<String>,
     },
-    /// The task could not be encoded, or not be decoded by the worker.
+    /// The task could not be encoded, or the worker could not decode it.
     Task(String),
-    /// The output could not be encoded by the worker, or not be decoded.
+    /// The worker could not encode the output, or it could not be decoded here.
     Output(String),
-    /// It was cancelled by its [`Handle`](crate::Handle).
+    /// The task was cancelled through its [`Handle`](crate::Handle).
     Cancelled,
     /// The pool stopped working before the task was done.
     ///
-    /// The pool's error is displayed as well; its cause is the [`source`](std::error::Error::source).
+    /// The message contains the pool's error; [`source`](std::error::Error::source) returns that error's cause.
     Pool(PoolError),
 }
 
@@ -449,8 +349,8 @@ impl fmt::Display for Fault {
                 last_panics,
                 ..
             } => {
-                let (after, toll) = (After(last_panics), Toll(*deaths));
-                write!(f, "worker {worker} (pid {pid}) {cause}{after}{toll}")
+                let (panics, death_count) = (PrecedingPanics(last_panics), DeathCount(*deaths));
+                write!(f, "worker {worker} (pid {pid}) {cause}{panics}{death_count}")
             }
             Self::TimedOut {
                 worker,
@@ -461,7 +361,7 @@ impl fmt::Display for Fault {
             } => write!(
                 f,
                 "worker {worker} (pid {pid}) was killed: the task ran longer than its deadline of {deadline:?}{}",
-                Toll(*deaths)
+                DeathCount(*deaths)
             ),
             Self::Task(reason) => write!(f, "cannot pass the task to a worker: {}", Printable(reason)),
             Self::Output(reason) => write!(f, "cannot pass the output to the leader: {}", Printable(reason)),
@@ -474,7 +374,7 @@ impl fmt::Display for Fault {
 impl std::error::Error for Fault {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            // Its message is in this one's.
+            // The message of the pool's error is part of this one's.
             Self::Pool(error) => error.source(),
             _ => None,
         }
@@ -483,12 +383,38 @@ impl std::error::Error for Fault {
 
 shm_buffers::debug_with_causes!(PoolError, TaskError, Fault);
 
+/// Identifies a process: the index of its worker, and its generation. The worker's first process has generation 1, and each
+/// replacement has one more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct ProcessId {
+    pub(crate) worker: WorkerId,
+    pub(crate) generation: u32,
+}
+
+impl ProcessId {
+    /// Returns the number of processes that this worker had before.
+    pub(crate) fn restarts(self) -> u32 {
+        self.generation.saturating_sub(1)
+    }
+}
+
+/// Any error that a worker's initialization may return.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Returns the messages of an error and its sources on one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    std::iter::successors(Some(error), |e| e.source())
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(": ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn each_message_of_a_chain_is_said_once_and_the_systems_reason_is_kept() {
+    fn each_message_of_a_chain_appears_once_and_the_systems_error_is_kept() {
         let system = || io::Error::from_raw_os_error(11);
         let errors = [
             PoolError::os("start a thread", system()),
@@ -508,14 +434,14 @@ mod tests {
                 fault: fault.clone(),
             };
             let all: [&(dyn std::error::Error + 'static); 3] = [&error, &fault, &task];
-            for said in all {
-                shm_buffers::assert_said_once(said);
-                let source = said
+            for error in all {
+                shm_buffers::assert_said_once(error);
+                let source = error
                     .source()
                     .and_then(|source| source.downcast_ref::<io::Error>());
                 let source = source.and_then(io::Error::raw_os_error);
-                assert_eq!(source, Some(11), "{said}");
-                assert!(format!("{said:?}").contains("Caused by"), "{said:?}");
+                assert_eq!(source, Some(11), "{error}");
+                assert!(format!("{error:?}").contains("Caused by"), "{error:?}");
             }
             assert!(
                 task.to_string().starts_with(&format!("task 7: not run: {error}")),
@@ -525,7 +451,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_without_a_known_location_leaves_it_out() {
+    fn an_unknown_panic_location_is_left_out() {
         let panicked = |location: &str| Fault::Panicked {
             worker: WorkerId(2),
             message: "boom".to_owned(),
@@ -546,7 +472,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_worker_says_is_shown_on_one_line_without_controls_and_kept_as_it_was() {
+    fn text_from_workers_is_escaped_when_displayed_and_kept_unchanged() {
         let hostile = "boom\r\n\u{1b}[2KINFO forged \u{202e}txt\u{2028}";
         let escaped = r"boom\r\n\u{1b}[2KINFO forged \u{202e}txt\u{2028}";
         let panicked = Fault::Panicked {

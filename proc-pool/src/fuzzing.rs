@@ -1,4 +1,4 @@
-//! What fuzz targets call: the two ends of a worker's connection, with any bytes from the other end.
+//! The functions that the fuzz targets call: each feeds arbitrary bytes to one end of a worker's connection.
 
 use std::io::Write;
 use std::mem::MaybeUninit;
@@ -9,41 +9,47 @@ use std::time::Duration;
 
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 
-use crate::os::introduction::Invited;
-use crate::os::{Heard, Listener, Notes};
-use crate::protocol::{MAX_REASON, Note, Welcome};
+use crate::message::{MAX_REASON, WorkerMessage};
+use crate::os::introduction::ParentConnection;
+use crate::os::{ConnectionEvent, MessageListener, MessageReceiver};
+use crate::wire::entry::Entry;
+use crate::wire::handshake::Welcome;
 
-/// A leader hears `bytes` from a worker, in pieces whose lengths are among them, some with a descriptor.
+/// Sends `bytes` to a leader as if they came from a worker. The bytes also determine the lengths of the pieces in which they
+/// are sent, and which of the pieces have a descriptor attached.
 ///
 /// # Panics
-/// When the leader hears more than was said, something without a bound, or no end.
-pub fn notes(bytes: &[u8]) {
-    let (ours, theirs) = UnixStream::pair().expect("there are files left");
-    let (mut listener, _waker) = Listener::new().expect("there are files left");
-    let notes = Notes::new(Arc::new(OwnedFd::from(ours)));
-    let key = listener.add(notes).expect("it can be listened to");
-    let mut heard = Vec::new();
+/// When the leader reports more than was sent, a message that is too long, or not exactly one end of the connection.
+pub fn messages(bytes: &[u8]) {
+    let (ours, theirs) = UnixStream::pair().expect("descriptors are left");
+    let (mut listener, _waker) = MessageListener::new().expect("descriptors are left");
+    let messages = MessageReceiver::new(Arc::new(OwnedFd::from(ours)));
+    let key = listener.add(messages).expect("it can be added");
+    let mut events = Vec::new();
     let mut rest = bytes;
     while let Some((&len, after)) = rest.split_first() {
         let (piece, after) = after.split_at(usize::from(len % 32).min(after.len()));
         rest = after;
         send(&theirs, piece, len & 0x80 != 0);
-        let waited = listener.wait(Duration::ZERO, |of, it| heard.push((of, it)));
-        waited.expect("it can be waited");
+        let waited = listener.wait(Duration::ZERO, |of, event| events.push((of, event)));
+        waited.expect("it can wait");
     }
     drop(theirs);
-    // Each turn takes something, until nothing is left.
+    // Each turn reads at least one byte, until none are left.
     for _ in 0..=bytes.len() {
-        let waited = listener.wait(Duration::ZERO, |of, it| heard.push((of, it)));
-        waited.expect("it can be waited");
+        let waited = listener.wait(Duration::ZERO, |of, event| events.push((of, event)));
+        waited.expect("it can wait");
     }
-    let closings = heard.iter().filter(|(_, it)| *it == Heard::Closed).count();
-    assert_eq!(closings, 1);
-    assert!(heard.len() <= bytes.len() + 2, "more was heard than said");
-    for (of, it) in heard {
+    let closed = events
+        .iter()
+        .filter(|(_, event)| *event == ConnectionEvent::Closed)
+        .count();
+    assert_eq!(closed, 1);
+    assert!(events.len() <= bytes.len() + 2, "more events than bytes");
+    for (of, event) in events {
         assert_eq!(of, key);
-        if let Heard::Note(Note::Failed(reason)) = it {
-            // Each byte may become a replacement character of three.
+        if let ConnectionEvent::Message(WorkerMessage::Failed(reason)) = event {
+            // Each byte may become a replacement character of three bytes.
             assert!(reason.len() <= 3 * MAX_REASON);
         }
     }
@@ -57,30 +63,38 @@ fn send(to: &UnixStream, piece: &[u8], with_descriptor: bool) {
     if with_descriptor {
         control.push(SendAncillaryMessage::ScmRights(&fds));
     }
-    // A piece without room in the socket is left out.
+    // A piece is skipped if the socket has no room for it.
     let _ = sendmsg(to, &[std::io::IoSlice::new(piece)], &mut control, flags);
 }
 
-/// A worker receives `bytes` from its leader, and no more.
-pub fn introduction(bytes: &[u8]) {
-    let (mut ours, theirs) = UnixStream::pair().expect("there are files left");
+/// Sends `bytes` to a worker as if they came from its leader, and closes the leader's end.
+pub fn handshake(bytes: &[u8]) {
+    let (mut ours, theirs) = UnixStream::pair().expect("descriptors are left");
     ours.set_nonblocking(true).expect("it can be set");
     let _ = ours.write(bytes);
     drop(ours);
-    if let Ok(bytes) = Invited::of(theirs).receive()
+    if let Ok(bytes) = ParentConnection::of(theirs).receive()
         && let Ok(welcome) = Welcome::decoded(&bytes)
     {
-        // Refused or not, nothing is run.
-        let _ = welcome.entry.resolve(None);
+        // Whether the entry is refused or not, nothing is run.
+        let _ = resolves(&welcome.entry);
     }
-    let _ = Welcome::decoded(bytes).map(|welcome| welcome.entry.resolve(None).is_ok());
+    let _ = Welcome::decoded(bytes).map(|welcome| resolves(&welcome.entry));
+}
+
+/// Looks for the functions of a forged entry in this process, without running them.
+fn resolves(entry: &Entry) -> bool {
+    match entry {
+        Entry::Own(own) => own.locate().is_ok(),
+        Entry::Named(_) => false,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// A short, deterministic run of what the fuzz targets run for long.
+    /// A short, deterministic version of the fuzz targets, which run for hours.
     #[test]
     fn any_bytes_are_harmless_at_both_ends() {
         let mut state = 0x9e37_79b9_7f4a_7c15_u64;
@@ -99,10 +113,10 @@ mod tests {
                     _ => random() as u8,
                 })
                 .collect();
-            notes(&bytes);
-            introduction(&bytes);
+            messages(&bytes);
+            handshake(&bytes);
             let framed = [&(bytes.len() as u64).to_le_bytes()[..], &[0; 8], &bytes].concat();
-            introduction(&framed);
+            handshake(&framed);
         }
     }
 }

@@ -1,117 +1,115 @@
-//! A spawn-based process pool that survives everything its workers do.
-//!
-//! - [`init`] is the first line of `main`.
-//! - [`Builder`] starts a [`Pool`] of processes that run a plain function, or a [`Worker`] with state of its own; a
-//!   [`BytePool`] of [`Service`]s is the same on bytes.
-//! - [`Pool::map`] gives each task's output or its [`TaskError`]: an op that panics, exits or crashes costs its own
-//!   task, and nothing else.
-//! - [`LocalPool`] is the same in threads, or in the caller: without isolation.
-//! - [`Pool::snapshot`] tells what everybody is doing; [`Interrupt`] and [`Builder::on_interrupt`] end maps early.
-//!
-//! Workers are made by executing the program again, never by `fork`; or another program, which has its ops by name
-//! ([`Registry`]). Tasks and outputs travel through rings in
-//! shared memory; the system is called only to wake who sleeps.
-//!
-//! Values cross by serde and postcard, or by another [`Codec`]. Workers get their share of the cores ([`Threads`]), an
-//! environment and a directory as the [`Builder`] says, and what they print can be captured ([`Redirect`]).
-//!
-//! [`Pool::submit`] gives a [`Handle`] to one task: to wait for, to await in any runtime, to cancel. A worker that is slow keeps
-//! nobody waiting: tasks that it has not begun go to another one that has nothing to do.
-//!
-//! This crate knows nothing of models, logs or terminals.
+//! A process pool that isolates tasks: a worker that panics, crashes, hangs or is killed costs only the task that it was
+//! running.
 //!
 //! ```no_run
-//! use proc_pool::{Builder, Workers};
+//! use proc_pool::Builder;
 //!
 //! fn slow_square(n: u64) -> u64 {
 //!     n * n
 //! }
 //!
 //! fn main() -> Result<(), Box<dyn std::error::Error>> {
-//!     proc_pool::init();
-//!     let pool = Builder::new().workers(Workers::Count(2)).build_op(slow_square)?;
-//!     let sum: u64 = pool.map_unordered(0..1000).map(|square| square.unwrap_or(0)).sum();
-//!     println!("{sum}");
+//!     proc_pool::init(); // the first line of main
+//!     let pool = Builder::new().workers(2).build_op(slow_square)?;
+//!     for square in pool.map(0..1000) {
+//!         println!("{}", square?);
+//!     }
 //!     Ok(())
 //! }
 //! ```
+//!
+//! The task of a worker that dies gets a [`TaskError`] with the cause. The pool replaces the worker, and runs all other tasks.
+//!
+//! # Two programs
+//!
+//! A pool involves two kinds of processes, which usually run the same program:
+//!
+//! - The *leader* is the process that builds a [`Pool`] and has the tasks. It starts the workers, sends them tasks, and
+//!   watches them.
+//! - A *worker* is a process that runs tasks for its leader, one after another. The leader starts it by executing its own
+//!   program again, never by `fork`. The call of [`init`] turns the new process into a worker and never returns there;
+//!   in the leader, it returns immediately. So everything before that call runs in every worker, and everything after it only
+//!   in the leader.
+//!
+//! Workers can also run a separate program, which registers its ops by name: see [`Registry`].
+//!
+//! Leader and worker exchange tasks and outputs through rings in shared memory. There is no system call while both are awake.
+//!
+//! # What it offers
+//!
+//! | you want | see |
+//! |---|---|
+//! | to run a function, a function with state, or a service on bytes | [`EntryPoint`], [`Worker`], [`Service`] |
+//! | the outputs of many tasks, in order or as they complete | [`Pool::map`], [`Pool::map_unordered`] |
+//! | one task: to wait for it, await it or cancel it | [`Pool::submit`], [`Handle`] |
+//! | deadlines, retries, memory limits, new processes from time to time | [`Builder`] |
+//! | to stop early, at Ctrl-C or by a call | [`OnInterrupt`], [`Interrupter`], [`Interrupt`] |
+//! | to see what workers are doing, and where their time goes | [`Pool::snapshot`], [`BytePool::history`] |
+//! | to capture what workers print | [`Redirect`], [`Observer`] |
+//! | to limit the threads of numeric libraries in workers | [`NativeThreads`] |
+//! | another encoding of values than serde with postcard | [`Codec`], [`Pod`], [`PodVec`] |
+//! | the same interface on threads, without isolation | [`LocalPool`] |
+//!
+//! Tasks are sent to workers in advance, so that a worker never waits for its next one. A slow worker does not delay them:
+//! the leader recalls tasks that a worker has not started, and sends them to an idle one.
+//!
+//! # For contributors
+//!
+//! Each layer imports only the layers below it; `leader` and `worker` never import each other.
+//!
+//! | layer | contents |
+//! |---|---|
+//! | `pool` | the public interface of the leader: builder, pools, iterators, handles |
+//! | `process` | worker processes: start, supervision, kill, and reading what they print |
+//! | `leader` | scheduler, event loop, and the leader's end of each worker's rings |
+//! | `worker` | the program in a worker process: start, main loop, the user's code. Only `pool` imports it |
+//! | `metrics` | the times of tasks and processes, written by workers and read by the leader |
+//! | `wire` | the protocol of both sides: handshake, memory layout, frames, encoding |
+//! | `observer` | the interface for code that watches workers |
+//! | `os` | calls to the operating system, with one implementation for each system |
+//! | `error`, `message`, `panics`, `last_panics`, `spin` | used by all layers |
 
-mod awake;
-mod batch;
-mod builder;
-mod bytes;
-mod clock;
-mod codec;
-mod core;
-mod decode;
-mod driver;
-mod entry;
 mod error;
 #[cfg(all(unix, any(fuzzing, test)))]
 pub mod fuzzing;
-mod handle;
-mod init;
-mod interrupt;
-mod jobs;
-mod keeper;
-mod lane;
 mod last_panics;
-mod launch;
-mod ledger;
-mod limits;
-mod local;
-mod map;
+mod leader;
+mod message;
+mod metrics;
 mod observer;
-mod op;
 mod os;
 mod panics;
-mod payload;
-mod pieces;
 mod pool;
-mod printed;
-mod protocol;
-mod registry;
-mod service;
-mod signals;
-mod snapshot;
-mod spawn;
+mod process;
 mod spin;
-#[cfg(all(feature = "stacks", target_os = "linux"))]
-mod stack;
-mod stats;
-#[cfg(feature = "stream")]
-mod stream;
-mod supervisor;
-mod surroundings;
-mod threads;
-mod timing;
-mod window;
+mod wire;
 mod worker;
-mod workers;
 
-pub use builder::Builder;
-pub use bytes::{Bytes, OutputBuf};
-pub use codec::{Codec, Pod, PodVec, Postcard};
-pub use error::{Cause, Fault, KillReason, PoolError, Shared, TaskError, WorkerId};
-pub use handle::{Cancelled, Handle};
-pub use init::init;
-pub use interrupt::{Interrupt, Interrupter, OnInterrupt};
-pub use local::{LocalMap, LocalPool};
-pub use map::Map;
-pub use observer::Observer;
-pub use op::{ByRef, Op};
-pub use os::Memory;
+pub use error::{BoxError, ExitCause, Fault, KillReason, PoolError, Shared, TaskError, WorkerId};
+pub use leader::interrupt::Interrupt;
+pub use leader::snapshot::{RunningTask, Snapshot, WorkerSnapshot, WorkerState};
+pub use leader::stats::Stats;
+pub use leader::withdrawal::CancelOutcome;
+pub use metrics::{ExitKind, History, Latency, PhaseTimes, ProcessHistory, Sample, Stopwatch, Times, Timing};
+pub use observer::{Observer, Redirect, Stream};
+pub use os::ProcessMemory;
 pub use panics::{Panic, catch_panic};
-pub use pool::{BytePool, Pool};
-pub use printed::{Redirect, Stream};
-pub use protocol::Inherited;
-pub use registry::Registry;
-pub use service::{BoxError, CallError, Service, Worker, WorkerContext};
-pub use snapshot::{Running, Snapshot, WorkerSnapshot, WorkerState};
-pub use stats::Stats;
+pub use pool::builder::{Builder, Runnable};
+pub use pool::handle::Handle;
+pub use pool::interrupt::{Interrupter, OnInterrupt};
+pub use pool::local::{LocalMap, LocalPool};
+pub use pool::map::Map;
 #[cfg(feature = "stream")]
-pub use stream::OutputStream;
-pub use surroundings::{FILES_PER_WORKER, Surroundings};
-pub use threads::Threads;
-pub use timing::{Chronicle, Ending, Laps, Latency, Life, Sample, Stopwatch, Times, Timing};
-pub use workers::{MAX_WORKERS, Workers};
+pub use pool::stream::OutputStream;
+pub use pool::system_info::{FILES_PER_WORKER, SystemInfo};
+pub use pool::workers::{MAX_WORKERS, Workers};
+pub use pool::{BytePool, Pool};
+pub use process::threads::NativeThreads;
+pub use wire::bytes::{Bytes, OutputBuf};
+pub use wire::codec::{Codec, Pod, PodVec, Postcard};
+pub use wire::handshake::Inherited;
+pub use worker::entry_point::{EntryPoint, OwnEntryPoint};
+pub use worker::init::init;
+pub use worker::op::{ByRef, Op};
+pub use worker::registry::Registry;
+pub use worker::service::{CallError, Service, Worker, WorkerContext};

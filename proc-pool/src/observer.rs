@@ -1,55 +1,81 @@
-//! [`Observer`]: who watches the workers' side rings and slots, and what they print.
+//! [`Observer`]: receives the start, end and output of a pool's workers. [`Redirect`] decides where their output goes.
+
+use std::process::Stdio;
 
 use shm_buffers::ring::Consumer;
 use shm_buffers::slots::Slots;
 
-use crate::error::{Cause, WorkerId};
-use crate::printed::Stream;
+use crate::error::{ExitCause, WorkerId};
 
-/// Is told of every worker process's begin and end. But for [`printed`](Self::printed), all calls come from one thread
-/// of the pool, which does nothing else meanwhile but keep processes: an observer that blocks delays restarts, not
-/// tasks.
+/// Receives the start and the end of every worker process, and its captured output.
+///
+/// All calls but [`printed`](Self::printed) come from the pool's process manager thread: an observer that blocks delays
+/// restarts and deadlines, not tasks.
 pub trait Observer: Send + Sync {
-    /// A process is being started in `worker`'s place. `side` and `slots` are its: fresh memory, that stays
-    /// readable after its end.
-    fn started(&self, worker: WorkerId, side: Consumer, slots: Slots);
+    /// Called when a process for `worker` is being started. `user_ring` and `slots` belong to this process: they are fresh memory
+    /// that stays readable after the process has ended.
+    fn started(&self, worker: WorkerId, user_ring: Consumer, slots: Slots);
 
-    /// The process in `worker`'s place has ended; gives the last things it had to say, oldest first, for the error
+    /// Called when the process of `worker` has ended. Returns the last messages of that process, oldest first, for the error
     /// of the task that it was running.
-    fn ended(&self, worker: WorkerId, cause: &Cause) -> Vec<String>;
+    fn ended(&self, worker: WorkerId, cause: &ExitCause) -> Vec<String>;
 
-    /// The process in `worker`'s place has printed a line to a stream that is [captured](crate::Redirect::Capture):
-    /// without its end, bytes that are not UTF-8 replaced, and beyond 16 KiB only counted. Text after a carriage return
-    /// replaces the text before it, as on a terminal. Comes between
-    /// [`started`](Self::started) and [`ended`](Self::ended), with everything that the process had printed before
-    /// its end, however it ended.
+    /// Called for each line that the process of `worker` prints to a [captured](crate::Redirect::Capture) stream.
     ///
-    /// Calls come from a thread of the pool that does nothing else: an observer that is slow here slows workers that
-    /// print a lot, and one that takes a second for a worker's last lines loses the rest of the promise.
+    /// The line comes without its line end. Bytes that are not UTF-8 are replaced, and bytes beyond 16 KiB are only counted.
+    /// Text after a carriage return replaces the text before it, as on a terminal. Calls for a process come between
+    /// [`started`](Self::started) and [`ended`](Self::ended), with everything that the process printed before its end,
+    /// however it ended.
+    ///
+    /// Calls come from a thread of the pool that only reads output. An observer that is slow here slows down workers that
+    /// print a lot. If an observer takes more than a second for the last lines of a process, the remaining ones may arrive
+    /// after [`ended`](Self::ended) and are missing in the task's error.
     fn printed(&self, worker: WorkerId, stream: Stream, line: &str) {
         let _ = (worker, stream, line);
     }
 }
 
-/// The last a worker had to say.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct LastWords {
-    pub(crate) logs: Vec<String>,
-    pub(crate) printed: Vec<String>,
-    /// The panics that ended it.
-    pub(crate) panics: Vec<String>,
-    /// Of the task that it was stuck in.
-    pub(crate) stack: Option<String>,
+/// Where workers' standard output or standard error goes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Redirect {
+    /// To the leader's stream of the same name.
+    #[default]
+    Inherit,
+    /// Nowhere.
+    Null,
+    /// To [`Observer::printed`], line by line. The last lines also become part of the error of a task that kills its worker.
+    Capture,
 }
 
-/// Watches nothing.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Nobody;
+/// A standard stream of a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Stream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
 
-impl Observer for Nobody {
+impl Redirect {
+    /// Returns what the stream is connected to when a worker is spawned.
+    pub(crate) fn stdio(self) -> Stdio {
+        match self {
+            Self::Inherit => Stdio::inherit(),
+            Self::Null => Stdio::null(),
+            Self::Capture => Stdio::piped(),
+        }
+    }
+}
+
+/// An observer that does nothing.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct NoopObserver;
+
+impl Observer for NoopObserver {
     fn started(&self, _: WorkerId, _: Consumer, _: Slots) {}
 
-    fn ended(&self, _: WorkerId, _: &Cause) -> Vec<String> {
+    fn ended(&self, _: WorkerId, _: &ExitCause) -> Vec<String> {
         Vec::new()
     }
 }

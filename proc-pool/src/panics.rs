@@ -1,4 +1,5 @@
-//! Catching an op's panic with all that is known of it.
+//! Catching panics of ops and of other user code, with everything that is known of them. The panics that end a process go to
+//! [`last_panics`].
 
 use std::any::Any;
 use std::backtrace::{Backtrace, BacktraceStatus};
@@ -15,22 +16,22 @@ use shm_buffers::Printable;
 
 use crate::last_panics;
 
-/// Bytes of a message, and of a backtrace, at most.
+/// Maximum lengths of a message and of a backtrace, in bytes.
 const MAX_MESSAGE: usize = 8 << 10;
 const MAX_BACKTRACE: usize = 16 << 10;
-/// Panics of a thread that are kept: with the one that ends the process, all can be written.
-const KEPT: usize = last_panics::MOST - 1;
-/// Panics of other threads that are kept, in case an op passes one on.
-const ELSEWHERE: usize = 16;
+/// Maximum number of recent panics kept for a thread: together with the one that ends the process, all of them can be written.
+const MAX_RECENT: usize = last_panics::MAX_PANICS - 1;
+/// Maximum number of panics kept of threads that do not catch, in case an op resumes one.
+const MAX_OTHERS: usize = 16;
 
-/// A panic's message and origin. Its display is one line without control characters.
+/// The message and origin of a panic. Its [`Display`](fmt::Display) is one line without control characters.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Panic {
-    /// Its message.
+    /// The panic's message.
     pub message: String,
-    /// `file:line:column`; empty when it is not known.
+    /// `file:line:column`, or empty if unknown.
     pub location: String,
-    /// The stack, when `RUST_BACKTRACE` asks for it.
+    /// The backtrace, if `RUST_BACKTRACE` requests it.
     pub backtrace: Option<String>,
 }
 
@@ -45,41 +46,45 @@ impl fmt::Display for Panic {
 }
 
 thread_local! {
+    /// Whether this thread is within [`catch_panic`].
     static CATCHING: Cell<bool> = const { Cell::new(false) };
-    /// The last panics of this thread, oldest first; in a thread that catches, those of the op that it runs.
-    static SEEN: RefCell<Vec<Panic>> = const { RefCell::new(Vec::new()) };
+    /// The recent panics of this thread, oldest first; within [`catch_panic`], those of its op.
+    static RECENT: RefCell<Vec<Panic>> = const { RefCell::new(Vec::new()) };
 }
 
-/// The last panics of threads that do not catch: an op gets them from a join, or from a library that does, such as rayon.
+/// The recent panics of threads that do not catch. An op may resume such a panic, after a join or through a library that catches
+/// and resumes panics, such as rayon.
 static OTHERS: Mutex<VecDeque<Panic>> = Mutex::new(VecDeque::new());
 
-/// Runs `op`; its panic becomes a value and is not printed. Panics elsewhere, also of other threads that `op`
-/// started, are printed as ever. So is a panic that no process survives (in an `extern "C"` function, in a drop while another
-/// one unwinds, any with `panic = "abort"`); in a worker, it also becomes part of the task's error.
+/// Runs `op` and returns its output or its panic. The panic is not printed.
 ///
-/// The first call puts a panic hook in front of the one there is.
+/// Panics of other threads are printed as usual, also those of threads that `op` started. So is a panic that no process survives
+/// (in an `extern "C"` function, in a drop during unwinding, any with `panic = "abort"`); in a worker, such a panic also becomes
+/// part of the task's error.
+///
+/// The first call installs a panic hook, which calls the previous hook for every panic that it does not catch.
 ///
 /// # Errors
-/// The panic. Of one that another thread has passed on, the location is known as well, unless its message is not that of one of the
-/// last panics.
+/// The panic of `op`. If `op` resumed a panic of another thread, its location is known as long as its message is that of one of
+/// the last 16 panics of other threads.
 pub fn catch_panic<R>(op: impl FnOnce() -> R) -> Result<R, Panic> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
         let before = panic::take_hook();
         panic::set_hook(Box::new(move |info| hook(info, &*before)));
     });
-    // One that was caught within an earlier op says nothing about this one.
-    SEEN.with_borrow_mut(Vec::clear);
-    let outer = CATCHING.replace(true);
+    // A panic that was caught within an earlier op must not lend its location to a panic of this one.
+    RECENT.with_borrow_mut(Vec::clear);
+    let previous = CATCHING.replace(true);
     let caught = panic::catch_unwind(AssertUnwindSafe(op));
-    CATCHING.set(outer);
+    CATCHING.set(previous);
     caught.map_err(|payload| {
-        let message = thrown(payload);
-        let mut seen = SEEN.with_borrow_mut(std::mem::take);
-        let own = seen.iter().rposition(|panic| panic.message == message);
+        let message = take_message(payload);
+        let mut recent = RECENT.with_borrow_mut(std::mem::take);
+        let own = recent.iter().rposition(|panic| panic.message == message);
         let known = match own {
-            Some(index) => Some(seen.swap_remove(index)),
-            None => passed_on(&message),
+            Some(index) => Some(recent.swap_remove(index)),
+            None => take_other(&message),
         };
         Panic {
             message,
@@ -88,15 +93,15 @@ pub fn catch_panic<R>(op: impl FnOnce() -> R) -> Result<R, Panic> {
     })
 }
 
-/// The last panic of another thread with this message.
-fn passed_on(message: &str) -> Option<Panic> {
+/// Removes and returns the last panic of another thread with this message.
+fn take_other(message: &str) -> Option<Panic> {
     let mut others = OTHERS.lock().unwrap_or_else(PoisonError::into_inner);
     let index = others.iter().rposition(|panic| panic.message == message)?;
     others.remove(index)
 }
 
 fn hook(info: &PanicHookInfo<'_>, before: &dyn Fn(&PanicHookInfo<'_>)) {
-    // Both are gone at the end of a thread.
+    // The thread's locals are gone at its end.
     let catching = CATCHING.try_with(Cell::get).unwrap_or_default();
     let backtrace = Backtrace::capture();
     let captured = backtrace.status() == BacktraceStatus::Captured;
@@ -106,7 +111,7 @@ fn hook(info: &PanicHookInfo<'_>, before: &dyn Fn(&PanicHookInfo<'_>)) {
         backtrace: captured.then(|| bounded(backtrace.to_string(), MAX_BACKTRACE)),
     };
     if is_fatal(info) {
-        let earlier = SEEN.try_with(RefCell::take).unwrap_or_default();
+        let earlier = RECENT.try_with(RefCell::take).unwrap_or_default();
         let all = earlier.iter().chain([&panic]);
         let texts: Vec<String> = all
             .map(|panic| bounded(panic.to_string(), last_panics::MAX_TEXT))
@@ -119,24 +124,24 @@ fn hook(info: &PanicHookInfo<'_>, before: &dyn Fn(&PanicHookInfo<'_>)) {
     }
     if !catching {
         let mut others = OTHERS.lock().unwrap_or_else(PoisonError::into_inner);
-        if others.len() == ELSEWHERE {
+        if others.len() == MAX_OTHERS {
             others.pop_front();
         }
         others.push_back(panic.clone());
     }
-    let _ = SEEN.try_with(|seen| {
-        let mut seen = seen.borrow_mut();
-        if seen.len() == KEPT {
-            seen.remove(0);
+    let _ = RECENT.try_with(|recent| {
+        let mut recent = recent.borrow_mut();
+        if recent.len() == MAX_RECENT {
+            recent.remove(0);
         }
-        seen.push(panic);
+        recent.push(panic);
     });
     if !catching {
         before(info);
     }
 }
 
-/// Whether the process aborts after this panic. The standard library knows, and says so only in its `Debug`.
+/// Returns whether the process aborts after this panic. The standard library exposes this only in its `Debug` output.
 fn is_fatal(info: &PanicHookInfo<'_>) -> bool {
     cfg!(panic = "abort") || format!("{info:?}").contains("can_unwind: false")
 }
@@ -150,26 +155,26 @@ fn print(panic: &Panic) {
             location, message, ..
         },
     ) = (thread.name().unwrap_or("<unnamed>"), panic);
-    // Where standard error is gone, there is nothing to print to.
+    // A closed standard error is no reason to fail.
     let _ = writeln!(
         std::io::stderr(),
         "\nthread '{name}' panicked at {location}:\n{message}"
     );
 }
 
-/// Runs user code in a thread of the pool, or in the middle of the pool's own work: a waker, an observer, a decoder, a
-/// drop. The panic hook has printed its panic; nothing of the pool ends with it.
+/// Runs user code (a waker, an observer, a decoder, a drop) in a thread of the pool or in the middle of the pool's own work, so
+/// that its panic does not end the thread. The panic hook has printed the panic.
 ///
 /// # Errors
 /// The panic's message.
 #[inline]
 pub(crate) fn guarded<R>(user: impl FnOnce() -> R) -> Result<R, String> {
-    panic::catch_unwind(AssertUnwindSafe(user)).map_err(thrown)
+    panic::catch_unwind(AssertUnwindSafe(user)).map_err(take_message)
 }
 
-/// The message of a panic's payload. A payload whose drop may panic, too, is leaked.
+/// Returns the message of a panic's payload. Leaks a payload whose drop could panic, too.
 #[cold]
-fn thrown(payload: Box<dyn Any + Send>) -> String {
+fn take_message(payload: Box<dyn Any + Send>) -> String {
     let message = bounded(message(&*payload), MAX_MESSAGE);
     if !(payload.is::<String>() || payload.is::<&str>()) {
         std::mem::forget(payload);
@@ -177,12 +182,14 @@ fn thrown(payload: Box<dyn Any + Send>) -> String {
     message
 }
 
+/// Returns the message of a panic's payload, if the payload is a string.
 fn message(payload: &(dyn Any + Send)) -> String {
     let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
     let text = text.or_else(|| payload.downcast_ref::<String>().cloned());
-    text.unwrap_or_else(|| "a value that is no string".to_owned())
+    text.unwrap_or_else(|| "a payload that is not a string".to_owned())
 }
 
+/// Truncates `text` to `max` bytes and marks the cut.
 fn bounded(mut text: String, max: usize) -> String {
     if text.len() > max {
         let end = (0..=max).rev().find(|&i| text.is_char_boundary(i)).unwrap_or(0);
@@ -197,7 +204,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn message_and_location_are_kept() {
+    fn caught_panic_has_its_message_and_location() {
         let panic = catch_panic(|| panic!("no {}", 7)).unwrap_err();
         assert_eq!(panic.message, "no 7");
         assert!(panic.location.contains("panics.rs"), "{}", panic.location);
@@ -205,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_of_another_thread_that_was_passed_on_has_its_location() {
+    fn resumed_panic_of_another_thread_has_its_location() {
         let panic = catch_panic(|| {
             let other = thread::spawn(|| panic!("elsewhere {}", 8)).join();
             other.unwrap_or_else(|payload| panic::resume_unwind(payload))
@@ -216,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_that_was_caught_on_the_way_lends_its_location_to_no_other() {
+    fn panic_caught_by_the_op_does_not_lend_its_location() {
         let panic = catch_panic(|| -> () {
             let caught = panic::catch_unwind(|| panic!("caught"));
             assert!(caught.is_err());
@@ -227,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn any_payload_will_do() {
+    fn payload_of_any_type_becomes_a_bounded_message() {
         struct Bomb;
         impl Drop for Bomb {
             fn drop(&mut self) {
@@ -235,7 +242,7 @@ mod tests {
             }
         }
         let panic = catch_panic(|| panic::panic_any(Bomb)).unwrap_err();
-        assert_eq!(panic.message, "a value that is no string");
+        assert_eq!(panic.message, "a payload that is not a string");
         let long = "ü".repeat(MAX_MESSAGE);
         let panic = catch_panic(|| panic!("{long}")).unwrap_err();
         assert!(panic.message.len() <= MAX_MESSAGE + 4 && panic.message.ends_with('…'));

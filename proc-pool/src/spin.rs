@@ -1,67 +1,69 @@
-//! [`Spinner`]: looking on for a moment before one sleeps.
+//! [`Spinner`]: an adaptive spin before a thread parks. The event loop and the workers' main loop use it.
 
 use std::ops::ControlFlow;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long somebody looks before he sleeps.
-const LOOK: Duration = Duration::from_micros(50);
-/// A core that was given away for longer went to somebody who has nothing to do with us.
+/// The spin budget: the longest time that a thread spins before it parks.
+const BUDGET: Duration = Duration::from_micros(50);
+/// A yield that takes longer than this gave the core to unrelated work.
 const LOST: Duration = Duration::from_micros(200);
-/// Waits without a look after the core was lost; doubles each time, and halves when it was not.
-const SHY: u32 = 16;
-const SHIEST: u32 = 1024;
+/// Number of waits that park immediately after the core was lost. It doubles with each loss up to `MAX_SKIPS`, and halves
+/// with each spin that did not lose the core.
+const MIN_SKIPS: u32 = 16;
+const MAX_SKIPS: u32 = 1024;
 
-/// Looks again and again, and gives way in between: whoever is waited for may have been put on this very core.
+/// Polls, yields, then parks; how often it spins at all adapts to the load of its core.
 ///
-/// On a core with other work, who gives way loses his turn, for milliseconds; who sleeps is preferred once he is woken.
-/// So after such a loss, the next waits are slept through at once.
+/// It yields between polls, because the thread that it waits for may have been scheduled on this very core. On a core with
+/// other work, a thread that yields loses its time slice, for milliseconds, whereas a thread that sleeps is preferred when it
+/// is woken. So after such a loss, the next waits park immediately.
 #[derive(Debug, Default)]
 pub(crate) struct Spinner {
-    /// Waits that are still to be slept through.
+    /// Number of next waits that park immediately.
     skip: u32,
-    /// How many it will be after the next loss, at least.
-    shy: u32,
+    /// The last value of `skip` after a loss, halved since with each spin.
+    penalty: u32,
 }
 
 impl Spinner {
-    /// Looks until `look` breaks, for [`LOOK`] at most; `None` when it is time to sleep.
-    pub(crate) fn look_on<B>(&mut self, look: impl FnMut() -> ControlFlow<B>) -> Option<B> {
-        self.look_on_giving(look, thread::yield_now)
+    /// Polls until `poll` breaks, for [`BUDGET`] at most. Returns `None` when the thread should park.
+    pub(crate) fn spin<B>(&mut self, poll: impl FnMut() -> ControlFlow<B>) -> Option<B> {
+        self.spin_yielding(poll, thread::yield_now)
     }
 
-    fn look_on_giving<B>(
+    fn spin_yielding<B>(
         &mut self,
-        mut look: impl FnMut() -> ControlFlow<B>,
-        mut give_way: impl FnMut(),
+        mut poll: impl FnMut() -> ControlFlow<B>,
+        mut yield_now: impl FnMut(),
     ) -> Option<B> {
         if let Some(skip) = self.skip.checked_sub(1) {
             self.skip = skip;
             return None;
         }
-        let begun = Instant::now();
+        let start = Instant::now();
         loop {
-            if let ControlFlow::Break(found) = look() {
-                self.shy /= 2;
+            if let ControlFlow::Break(found) = poll() {
+                self.penalty /= 2;
                 return Some(found);
             }
-            let given = Instant::now();
-            give_way();
+            let yielded = Instant::now();
+            yield_now();
             let back = Instant::now();
-            if back - given > LOST {
-                self.shy = (self.shy * 2).clamp(SHY, SHIEST);
-                self.skip = self.shy;
+            if back - yielded > LOST {
+                self.penalty = (self.penalty * 2).clamp(MIN_SKIPS, MAX_SKIPS);
+                self.skip = self.penalty;
                 return None;
             }
-            if back - begun >= LOOK {
-                self.shy /= 2;
+            if back - start >= BUDGET {
+                self.penalty /= 2;
                 return None;
             }
         }
     }
 }
 
-/// Lets a moment pass, of a fraction of a microsecond.
+/// Spins for a fraction of a microsecond.
 pub(crate) fn pause() {
     for _ in 0..32 {
         std::hint::spin_loop();
@@ -72,22 +74,22 @@ pub(crate) fn pause() {
 mod tests {
     use super::*;
 
-    /// Waits that were slept through before somebody looked again.
-    fn slept_through(spinner: &mut Spinner) -> u32 {
+    /// Counts the waits that park immediately until one polls again.
+    fn count_skipped(spinner: &mut Spinner) -> u32 {
         (0..)
-            .take_while(|_| spinner.look_on(|| ControlFlow::Break(())).is_none())
+            .take_while(|_| spinner.spin(|| ControlFlow::Break(())).is_none())
             .map(|_| 1)
             .sum()
     }
 
     #[test]
-    fn what_comes_while_one_looks_is_found() {
-        let (mut spinner, mut looks) = (Spinner::default(), 0);
-        let found = spinner.look_on_giving(
+    fn spin_returns_what_a_poll_finds() {
+        let (mut spinner, mut polls) = (Spinner::default(), 0);
+        let found = spinner.spin_yielding(
             || {
-                looks += 1;
-                if looks == 3 {
-                    ControlFlow::Break(looks)
+                polls += 1;
+                if polls == 3 {
+                    ControlFlow::Break(polls)
                 } else {
                     ControlFlow::Continue(())
                 }
@@ -98,22 +100,22 @@ mod tests {
     }
 
     #[test]
-    fn who_lost_the_core_sleeps_through_the_next_waits_and_learns() {
+    fn waits_after_a_lost_core_park_immediately_and_more_of_them_each_time() {
         let mut spinner = Spinner::default();
         let lose = |spinner: &mut Spinner| {
             let found: Option<()> =
-                spinner.look_on_giving(|| ControlFlow::Continue(()), || thread::sleep(2 * LOST));
+                spinner.spin_yielding(|| ControlFlow::Continue(()), || thread::sleep(2 * LOST));
             assert_eq!(found, None);
         };
         lose(&mut spinner);
-        assert_eq!(slept_through(&mut spinner), SHY);
-        // It was not lost then, so the next loss counts as the first.
+        assert_eq!(count_skipped(&mut spinner), MIN_SKIPS);
+        // The last spin did not lose the core, so the next loss counts as the first.
         lose(&mut spinner);
-        assert_eq!(spinner.skip, SHY);
+        assert_eq!(spinner.skip, MIN_SKIPS);
         for _ in 0..10 {
             spinner.skip = 0;
             lose(&mut spinner);
         }
-        assert_eq!(slept_through(&mut spinner), SHIEST);
+        assert_eq!(count_skipped(&mut spinner), MAX_SKIPS);
     }
 }

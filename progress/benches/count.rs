@@ -1,8 +1,9 @@
-//! What counting costs the worker, measured by criterion.
+//! The cost of counting in a worker.
 //!
-//! `cargo xtask bench progress`, or `cargo bench -p progress --bench count`. Counting is compared with the least that it can
-//! be, a relaxed load and a relaxed store in a slot that one thread owns, and with what others do: an atomic addition, and
-//! indicatif's own `inc`, hidden and drawn.
+//! - baselines: a relaxed load and store in a word that one thread owns, and a relaxed atomic addition;
+//! - peers: `ProgressBar::inc` of indicatif, hidden and drawn.
+//!
+//! Run it with `cargo bench -p progress --bench count`, or with `cargo xtask bench progress` for the comparisons.
 
 use std::hint::black_box;
 use std::io;
@@ -12,7 +13,7 @@ use criterion::Criterion;
 use indicatif::{ProgressBar, ProgressDrawTarget, TermLike};
 use progress::{Counters, Outcome, Total};
 
-fn counting(criterion: &mut Criterion) {
+fn count(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("inc");
     let slot = AtomicU64::new(0);
     group.bench_function("load and store", |bencher| {
@@ -43,7 +44,7 @@ fn counting(criterion: &mut Criterion) {
     group.bench_function("indicatif hidden", |bencher| {
         bencher.iter(|| black_box(&hidden).inc(1))
     });
-    let target = ProgressDrawTarget::term_like_with_hz(Box::new(Nowhere), 20);
+    let target = ProgressDrawTarget::term_like_with_hz(Box::new(NullTerminal), 20);
     let drawn = ProgressBar::with_draw_target(Some(u64::MAX), target);
     group.bench_function("indicatif drawn", |bencher| {
         bencher.iter(|| black_box(&drawn).inc(1))
@@ -53,15 +54,15 @@ fn counting(criterion: &mut Criterion) {
 
 fn main() {
     let mut criterion = Criterion::default().configure_from_args();
-    counting(&mut criterion);
+    count(&mut criterion);
     criterion.final_summary();
 }
 
-/// A terminal that forgets.
+/// A terminal that discards everything.
 #[derive(Debug)]
-struct Nowhere;
+struct NullTerminal;
 
-impl TermLike for Nowhere {
+impl TermLike for NullTerminal {
     fn width(&self) -> u16 {
         120
     }

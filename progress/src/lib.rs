@@ -1,9 +1,9 @@
-//! Progress reporting that costs nothing to the worker.
+//! Progress reporting that costs workers almost nothing.
 //!
 //! A writer (a worker process, a thread, the leader itself) counts in a few atomic slots that it alone owns:
-//! [`Counters`]. A [`Bar`] sums any number of writers. A [`Reporter`] samples bars at most ten times a second and
-//! shows them as [`Render`] says: bars on a terminal, plain or JSON lines off it, or nothing. Log lines go through a
-//! [`BarWriter`], so that they never garble bars.
+//! [`Counters`]. A [`Bar`] sums the counts of any number of writers. A [`Reporter`] samples bars at most ten times a
+//! second and shows them as a [`Render`]: bars on a terminal, plain or JSON lines elsewhere, or nothing. Log lines go
+//! through a [`BarWriter`], which writes them above the bars.
 //!
 //! ```
 //! use progress::{Outcome, Reporter, Total};
@@ -24,41 +24,31 @@
 //! # Ok::<(), progress::StartError>(())
 //! ```
 //!
-//! An op that takes long tells how far it is with [`Counters::step`]; a writer of [`Bar::add_row`] has a line of its own.
-//! Tests assert what is shown with [`ReporterBuilder::rehearse`].
+//! The op of a long task reports its progress within the task with [`Counters::step`]. A writer that is added with
+//! [`Bar::add_labeled_source`] has a line of its own. Tests compare the drawn text with
+//! [`ReporterBuilder::start_in_memory`].
 //!
-//! Writers in other processes count in shared memory: reserve [`SLOTS`] slots of a region for each, make
-//! [`Counters::new`] of them there and [`Bar::add_source`] of them here. This crate knows neither processes nor
+//! Writers in other processes count in shared memory: reserve [`SLOTS`] slots of a region for each writer, create its
+//! [`Counters::new`] in the worker and [`Bar::add_source`] in the leader. This crate knows neither processes nor
 //! transports.
 //!
-//! [indicatif](https://docs.rs/indicatif) draws the bars if the feature `indicatif` is on, as it is by default; without it,
-//! [`Render::Auto`] prints lines everywhere.
+//! [indicatif](https://docs.rs/indicatif) draws the bars. Without the default feature `indicatif`, [`Render::Auto`]
+//! writes lines everywhere.
 
-mod bar;
-mod choice;
-mod clock;
-mod counter;
-mod direct;
-mod end;
-mod escape;
-mod mute;
+mod config;
+mod counting;
 mod output;
-mod panics;
-mod pen;
-mod rate;
-mod rehearsal;
 mod render;
 mod reporter;
-mod shared;
-mod stage;
+mod time;
 mod tty;
-mod writer;
 
-pub use bar::{Bar, Source, Total, Unit};
-pub use choice::{Color, ParseRenderError, Render};
-pub use counter::{Counter, Counters, Counts, Outcome, SLOTS};
-pub use mute::mute;
-pub use rate::{Rate, eta};
-pub use rehearsal::Rehearsal;
-pub use reporter::{Reporter, ReporterBuilder, StartError};
-pub use writer::BarWriter;
+pub use config::choices::{Color, ParseColorError, ParseRenderError, Render};
+pub use config::disable::disable_drawing;
+pub use counting::bar::{Bar, Source};
+pub use counting::counters::{Counter, Counters};
+pub use counting::counts::{Counts, Outcome};
+pub use counting::slots::SLOTS;
+pub use counting::total::{Total, Unit};
+pub use reporter::{BarWriter, Reporter, ReporterBuilder, StartError, TestScreen};
+pub use time::rate::{Rate, eta};

@@ -1,9 +1,9 @@
-//! What a frame through a ring and a count in a slot cost within one process, measured by criterion.
+//! The cost of a frame through a ring, and of a count in a slot, within one process.
 //!
-//! `cargo xtask bench shm`, or `cargo bench -p shm-buffers --bench rings`. Both ends of a ring are on one thread: no cache line
-//! travels, so this is what the instructions cost. The floor of a frame is copying its bytes in and out once each; the
-//! peer is a bounded channel of crossbeam, which can't leave its process, with a vector for what does not fit a word. The
-//! floors of a count are a relaxed load and store of one's own, and a relaxed addition that anybody may make.
+//! Run it with `cargo xtask bench shm`, or `cargo bench -p shm-buffers --bench rings` (criterion). Both ends of a ring are on
+//! one thread, so no cache line moves between cores: this is the cost of the instructions. The floor of a frame is one copy
+//! of its bytes in and one out. Its peer is a bounded channel of crossbeam, which works within one process, with a vector for
+//! each frame. The floors of a count are a relaxed load and store of a thread's own number, and a relaxed atomic addition.
 
 use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,7 +12,7 @@ use criterion::{BenchmarkId, Criterion, Throughput};
 use shm_buffers::ring;
 use shm_buffers::slots::Slots;
 
-/// A number, a short text, a page.
+/// Bytes of a number, of a short text and of a page.
 const SIZES: [usize; 3] = [7, 64, 4096];
 
 fn frames(criterion: &mut Criterion) {
@@ -25,7 +25,7 @@ fn frames(criterion: &mut Criterion) {
         group.bench_function(BenchmarkId::new("ring", size), |bencher| {
             bencher.iter(|| {
                 out.clear();
-                tx.push(black_box(&frame)).expect("there is room");
+                tx.push(black_box(&frame)).expect("there is space");
                 let popped = rx.pop(&mut out).expect("sound");
                 assert_eq!(popped, Some(size));
             });
@@ -41,7 +41,7 @@ fn frames(criterion: &mut Criterion) {
         let (tx, rx) = crossbeam_channel::bounded(1024);
         group.bench_function(BenchmarkId::new("crossbeam", size), |bencher| {
             bencher.iter(|| {
-                tx.send(black_box(&frame).clone()).expect("there is room");
+                tx.send(black_box(&frame).clone()).expect("there is space");
                 black_box(rx.recv().expect("it was sent"))
             });
         });

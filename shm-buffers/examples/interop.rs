@@ -1,8 +1,8 @@
-//! The Rust half of `cargo xtask interop`: writes images that Python reads, and what it reads from Python's files.
+//! The Rust half of `cargo xtask interop`: writes images for Python, and the values of files from Python.
 //!
 //! - `interop save DIR`: saves a known model as `model.safetensors` and `model.safetensors.zst`.
-//! - `interop dump FILE DIR`: opens a safetensors or npy file and writes the values of each tensor, in C order, as
-//!   raw little-endian numbers, with a list of what they are in `tensors.json`.
+//! - `interop dump FILE DIR`: loads a safetensors or npy file and writes the values of each tensor, in C order, as
+//!   raw little-endian numbers, with their names, types and shapes in `tensors.json`.
 
 use std::error::Error;
 use std::ffi::OsString;
@@ -21,7 +21,7 @@ struct Layer {
     edges: Buffer<[u16; 2]>,
 }
 
-/// One buffer of each type, with values that the Python half knows: see `expected` there.
+/// One buffer of each type. The function `expected` of the Python half has the same values.
 #[derive(Serialize, Deserialize)]
 struct Model {
     name: String,
@@ -66,8 +66,8 @@ fn save(dir: &Path) -> Result<(), Failure> {
         dir.join("model.safetensors.zst"),
         shm_buffers::Compression::default(),
     )?;
-    let back: Model = Image::load_shared(&path, &Backing::Auto)?.load()?;
-    assert_eq!(back.name, "one of each");
+    let loaded: Model = Image::load_shared(&path, &Backing::Auto)?.load()?;
+    assert_eq!(loaded.name, "one of each");
     Ok(())
 }
 
@@ -86,7 +86,7 @@ fn dump(file: &Path, dir: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The elements through a typed buffer, in C order.
+/// Returns the bytes of the elements, read through a typed buffer, in C order.
 fn values(tensor: &Tensor) -> Result<Vec<u8>, Failure> {
     Ok(match tensor.dtype().to_string().as_str() {
         "BOOL" | "U8" => in_c_order::<u8>(tensor)?,
@@ -100,7 +100,7 @@ fn values(tensor: &Tensor) -> Result<Vec<u8>, Failure> {
         "I64" => in_c_order::<i64>(tensor)?,
         "F64" => in_c_order::<f64>(tensor)?,
         "C64" => in_c_order::<[f32; 2]>(tensor)?,
-        other => return Err(format!("no example of {other}").into()),
+        other => return Err(format!("elements of type {other} are not supported").into()),
     })
 }
 
@@ -110,32 +110,32 @@ fn in_c_order<T: Pod + Send + Sync>(tensor: &Tensor) -> Result<Vec<u8>, Failure>
     let elements: Vec<T> = match tensor.order() {
         Order::C => buffer.to_vec(),
         Order::Fortran => (0..buffer.len())
-            .map(|index| buffer[in_fortran_order(index, shape)])
+            .map(|index| buffer[fortran_index(index, shape)])
             .collect(),
     };
     Ok(bytemuck::cast_slice(&elements).to_vec())
 }
 
-/// Where an element is in Fortran order that has this place in C order.
-fn in_fortran_order(mut index: usize, shape: &[usize]) -> usize {
+/// Converts an element's index in C order to its index in Fortran order.
+fn fortran_index(mut index: usize, shape: &[usize]) -> usize {
     let mut coordinates = vec![0; shape.len()];
     for (coordinate, len) in coordinates.iter_mut().zip(shape).rev() {
         *coordinate = index % len;
         index /= len;
     }
-    let (mut place, mut stride) = (0, 1);
+    let (mut position, mut stride) = (0, 1);
     for (coordinate, len) in coordinates.iter().zip(shape) {
-        place += coordinate * stride;
+        position += coordinate * stride;
         stride *= len;
     }
-    place
+    position
 }
 
 fn main() -> Result<(), Failure> {
     let args: Vec<OsString> = std::env::args_os().skip(1).collect();
     match args.as_slice() {
-        [verb, dir] if verb == "save" => save(Path::new(dir)),
-        [verb, file, dir] if verb == "dump" => dump(Path::new(file), Path::new(dir)),
+        [command, dir] if command == "save" => save(Path::new(dir)),
+        [command, file, dir] if command == "dump" => dump(Path::new(file), Path::new(dir)),
         _ => Err("usage: interop save DIR | interop dump FILE DIR".into()),
     }
 }

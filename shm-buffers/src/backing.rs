@@ -1,34 +1,34 @@
-//! [`Backing`]: where the memory of a segment comes from.
+//! [`Backing`]: the kind of memory that a segment is created in.
 
 use std::fmt;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-/// Where the memory of a segment is wanted. An explicit choice never falls back to another.
+/// The kind of memory in which a segment is created. Only [`Auto`](Self::Auto) falls back to another kind.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Backing {
-    /// The first that works of anonymous, named, and a file in the system's temporary directory. What was chosen
-    /// is told by [`Segment::backing`](crate::Segment::backing).
+    /// The first that works: anonymous memory, named memory, or a file in the system's temporary directory.
+    /// [`Segment::backing`](crate::Segment::backing) returns the choice.
     #[default]
     Auto,
-    /// Memory without a name (`memfd`): nothing to leak, not bound by the size of `/dev/shm`, sealed when
-    /// frozen. Linux.
+    /// Memory without a name (`memfd`): it can't leak, is not bounded by the size of `/dev/shm`, and is sealed when frozen.
+    /// Linux only.
     Anonymous,
-    /// As [`Anonymous`](Self::Anonymous), on huge pages if the system gives any: fewer page faults to fill a model
-    /// and fewer entries in the page tables of every worker. Which pages were got is told by
-    /// [`Segment::pages`](crate::Segment::pages); memory is rounded up to whole huge pages. Linux.
+    /// Like [`Anonymous`](Self::Anonymous), on huge pages if the system grants any: fewer page faults while a model is filled,
+    /// and fewer page table entries in every worker. Memory is rounded up to whole huge pages.
+    /// [`Segment::pages`](crate::Segment::pages) returns the kind of pages that were granted. Linux only.
     HugePages,
-    /// Shared memory with a random name. Every platform: POSIX shared memory through the `shared_memory` crate, or a
-    /// mapping of the paging file that goes with the last process that has it open (Windows).
+    /// Shared memory with a random name, on every platform: POSIX shared memory through the `shared_memory` crate, or on
+    /// Windows a mapping of the paging file that exists until the last process closes it.
     Named,
-    /// A memory-mapped file in this directory: for models larger than memory.
+    /// A memory-mapped file in this directory, for models that are larger than memory.
     File(PathBuf),
 }
 
 impl Backing {
-    /// Where memory of this backing is; `None` where that is chosen later.
+    /// Returns the kind of memory, or `None` if it is chosen later.
     pub(crate) fn kind(&self) -> Option<BackingKind> {
         match self {
             Self::Anonymous | Self::HugePages => Some(BackingKind::Anonymous),
@@ -39,7 +39,7 @@ impl Backing {
     }
 }
 
-/// Where the memory of a segment is.
+/// The kind of memory that a segment is in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum BackingKind {
@@ -52,8 +52,8 @@ pub enum BackingKind {
 }
 
 impl BackingKind {
-    /// Its name: `anonymous`, `named` or `file`.
-    pub fn name(self) -> &'static str {
+    /// Returns `anonymous`, `named` or `file`.
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Anonymous => "anonymous",
             Self::Named => "named",
@@ -64,34 +64,34 @@ impl BackingKind {
 
 impl fmt::Display for BackingKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
+        f.pad(self.as_str())
     }
 }
 
-/// Whether the core dump of a process that crashes contains a segment.
+/// Whether the core dump of a crashed process contains a segment.
 ///
-/// Segments are excluded on Linux, in each process that maps them, or a worker that crashes would leave a core as large as
-/// the model. (Without that, the kernel's default, `coredump_filter` 0x33, includes memory without a name: `memfd` and files
-/// that were unlinked, as [`Backing::Anonymous`] and [`Backing::File`] make them. It leaves out named memory and other
-/// files.) [`Segment::core_dump`](crate::Segment::core_dump) changes it.
+/// On Linux, segments are excluded in each process that maps them: otherwise a crashed worker would leave a core as large as
+/// the model. (The kernel's default, `coredump_filter` 0x33, includes memory without a name, such as the `memfd`s of
+/// [`Backing::Anonymous`] and the unlinked files of [`Backing::File`]. It excludes named memory and other files.)
+/// [`Segment::core_dump`](crate::Segment::core_dump) changes this.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum CoreDump {
-    /// The core contains the segment, if the kernel's filter lets it.
+    /// The core dump contains the segment, if the kernel's filter allows it.
     Include,
-    /// It does not.
+    /// The core dump does not contain the segment.
     Exclude,
 }
 
-/// The pages that memory is made of.
+/// The kind of pages that memory consists of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Pages {
-    /// The system's ordinary ones.
+    /// The system's ordinary pages.
     Ordinary,
-    /// Huge ones wherever the system finds room for them (transparent huge pages of shared memory: its setting
-    /// `/sys/kernel/mm/transparent_hugepage/shmem_enabled` allows them).
+    /// Transparent huge pages, where the system has free ones and its setting
+    /// `/sys/kernel/mm/transparent_hugepage/shmem_enabled` allows them.
     Transparent,
-    /// Huge ones that the administrator has reserved (`vm.nr_hugepages`).
+    /// Huge pages that the administrator has reserved (`vm.nr_hugepages`).
     Reserved,
 }
 

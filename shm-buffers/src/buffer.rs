@@ -1,5 +1,12 @@
 //! [`Buffer`]: an immutable, cheaply cloned `[T]` of plain old data, on the heap or in a segment.
-#![allow(unsafe_code)]
+#![allow(unsafe_code, reason = "views memory that a shared pointer owns as a slice")]
+
+pub(crate) mod element;
+mod growing;
+pub(crate) mod memory;
+pub(crate) mod out_of_band;
+
+pub use growing::BufferMut;
 
 use std::fmt;
 use std::ops::{Deref, RangeBounds};
@@ -10,19 +17,20 @@ use bytemuck::Pod;
 use serde::de::{Deserialize, Deserializer, Error as _};
 use serde::ser::{Error as _, Serialize, Serializer};
 
-use crate::model::scope::{self, Block, Element, Part};
+use self::element::Element;
+use self::memory::{BufferMemory, MemoryRange};
+use self::out_of_band::Part;
 use crate::segment::Segment;
 
-/// The strictest alignment of an element, in bytes: a cache line.
+/// The strictest alignment that an element may have, in bytes: a cache line.
 pub const MAX_ALIGN: usize = 64;
 
 /// An immutable `[T]`: owned on the heap, or a view that keeps its segment alive. Cloning copies a pointer.
 ///
-/// `T` is plain old data ([`bytemuck::Pod`]): it has a size, no padding, no pointers, and any bytes are a value
-/// of it.
+/// `T` is plain old data ([`bytemuck::Pod`]) with a size: it has no padding and no pointers, and any bytes are a valid value.
 ///
 /// Serialized on its own, a buffer is a sequence like any `Vec<T>`. While a model is shared, its bytes
-/// travel out-of-band and only a reference stays in the model's skeleton; see [`share`](crate::share).
+/// travel out of band and only an index stays in the model's skeleton; see [`share`](crate::share).
 ///
 /// ```
 /// let buffer = shm_buffers::Buffer::from(vec![1.0f64, 2.0]);
@@ -30,7 +38,7 @@ pub const MAX_ALIGN: usize = 64;
 /// assert_eq!(buffer.iter().sum::<f64>(), 3.0);
 /// ```
 ///
-/// Elements without a size, and those aligned to more than [`MAX_ALIGN`], do not compile:
+/// Zero-sized elements, and elements aligned to more than [`MAX_ALIGN`], do not compile:
 ///
 /// ```compile_fail,E0080
 /// let nothing = shm_buffers::Buffer::from(vec![[0_u8; 0]]);
@@ -44,23 +52,17 @@ pub const MAX_ALIGN: usize = 64;
 pub struct Buffer<T> {
     start: NonNull<T>,
     len: usize,
-    block: Arc<dyn Keeper>,
+    memory: Arc<dyn BufferMemory>,
 }
 
-/// A [`Block`] that tells where it is.
-trait Keeper: Block {
-    /// The segment, unless the memory is of another kind.
-    fn segment(&self) -> Option<&Segment>;
-}
-
-// SAFETY: a buffer is a shared reference to `[T]` plus an `Arc` of a `Send + Sync` owner (a supertrait of
-// `Block`), so it may go where `&[T]` may.
+// SAFETY: a buffer is a shared reference to `[T]` plus an `Arc` of a `Send + Sync` owner (the supertraits of
+// `BufferMemory`), so it may go where `&[T]` may.
 unsafe impl<T: Sync> Send for Buffer<T> {}
-// SAFETY: as above; `&Buffer<T>` gives nothing but `&[T]`.
+// SAFETY: as above; `&Buffer<T>` gives access to nothing but `&[T]`.
 unsafe impl<T: Sync> Sync for Buffer<T> {}
 
 impl<T: Pod + Send + Sync> Buffer<T> {
-    pub(crate) const CHECKED: () = {
+    const CHECKED: () = {
         assert!(size_of::<T>() > 0, "a Buffer's elements must have a size");
         assert!(
             align_of::<T>() <= MAX_ALIGN,
@@ -68,8 +70,8 @@ impl<T: Pod + Send + Sync> Buffer<T> {
         );
     };
 
-    /// The `len` elements that start `offset` bytes into `segment`, which is kept alive; `None` if they don't lie in
-    /// it whole and aligned.
+    /// Returns the `len` elements that start `offset` bytes into `segment`, or `None` if they do not lie in it whole and
+    /// aligned. The buffer keeps the segment alive.
     pub fn view(segment: &Segment, offset: usize, len: usize) -> Option<Self> {
         let () = Self::CHECKED;
         let bytes = segment.get(offset..offset.checked_add(len.checked_mul(size_of::<T>())?)?)?;
@@ -77,14 +79,14 @@ impl<T: Pod + Send + Sync> Buffer<T> {
         Some(Self {
             start: NonNull::from(elements).cast(),
             len,
-            block: Arc::new(segment.clone()),
+            memory: Arc::new(segment.clone()),
         })
     }
 
-    /// The elements in `range`, sharing the memory.
+    /// Returns the elements in `range`, as a buffer that shares the memory.
     ///
     /// # Panics
-    /// If the range is not inside the buffer, as indexing does.
+    /// If the range is out of bounds.
     ///
     /// ```
     /// let buffer = shm_buffers::Buffer::from(vec![1, 2, 3, 4]);
@@ -99,41 +101,20 @@ impl<T: Pod + Send + Sync> Buffer<T> {
         Self {
             start: NonNull::from(elements).cast(),
             len: elements.len(),
-            block: self.block.clone(),
+            memory: self.memory.clone(),
         }
     }
 
-    /// The same memory as bytes.
-    fn to_bytes(&self) -> Buffer<u8> {
-        let bytes: &[u8] = bytemuck::cast_slice(self);
-        Buffer {
-            start: NonNull::from(bytes).cast(),
-            len: bytes.len(),
-            block: self.block.clone(),
-        }
+    /// Returns the memory of the elements as bytes.
+    fn to_bytes(&self) -> MemoryRange {
+        MemoryRange::new(self.memory.clone(), bytemuck::cast_slice(self))
     }
 }
 
 impl<T> Buffer<T> {
-    /// The segment that it lies in; `None` if it is on the heap.
+    /// Returns the segment that the elements lie in, or `None` if they are on the heap.
     pub fn segment(&self) -> Option<&Segment> {
-        self.block.segment()
-    }
-}
-
-impl Buffer<u8> {
-    /// Gives the memory up for [`Block::exclusive`], if it is this process's heap, whole and nobody else's.
-    pub(crate) fn into_exclusive(self) -> Result<Arc<dyn Block>, Self> {
-        let Self {
-            start,
-            len,
-            mut block,
-        } = self;
-        let bytes = Arc::get_mut(&mut block).and_then(|block| block.exclusive());
-        match bytes {
-            Some(bytes) if bytes.len() == len && bytes.as_ptr() == start.as_ptr() => Ok(block),
-            _ => Err(Self { start, len, block }),
-        }
+        self.memory.segment()
     }
 }
 
@@ -141,12 +122,12 @@ impl<T: Pod + Send + Sync> From<Vec<T>> for Buffer<T> {
     fn from(elements: Vec<T>) -> Self {
         let () = Self::CHECKED;
         let heap = Arc::new(Heap(elements));
-        // A `Vec`'s elements don't move with the `Vec`; nobody changes them: `Heap` is only reached mutably
-        // through `Block::exclusive`, which needs the last reference.
+        // The elements don't move when the `Vec` does, and are not changed: a `Heap` is only mutable through
+        // `BufferMemory::exclusive`, which needs the last reference.
         Self {
             start: NonNull::from(heap.0.as_slice()).cast(),
             len: heap.0.len(),
-            block: heap,
+            memory: heap,
         }
     }
 }
@@ -162,9 +143,9 @@ impl<T> Deref for Buffer<T> {
 
     #[inline]
     fn deref(&self) -> &[T] {
-        // SAFETY: both constructors take `start` and `len` from a `&[T]` owned by `block`, which lives as long as
-        // `self`, does not move its elements, and lets nobody write them while `self` holds a reference
-        // (`Heap`: needs the last `Arc`; `Segment`: read-only).
+        // SAFETY: all constructors take `start` and `len` from a `&[T]` owned by `memory`, which lives as long as
+        // `self`, does not move its elements, and allows no writes while `self` holds a reference
+        // (`Heap`: writes need the last `Arc`; `Segment`: read-only).
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
     }
 }
@@ -174,7 +155,7 @@ impl<T> Clone for Buffer<T> {
         Self {
             start: self.start,
             len: self.len,
-            block: self.block.clone(),
+            memory: self.memory.clone(),
         }
     }
 }
@@ -199,27 +180,17 @@ impl<T: Pod + Send + Sync> Default for Buffer<T> {
 
 struct Heap<T>(Vec<T>);
 
-impl<T: Pod + Send + Sync> Keeper for Heap<T> {
+impl<T: Pod + Send + Sync> BufferMemory for Heap<T> {
+    fn bytes(&self) -> &[u8] {
+        bytemuck::cast_slice(&self.0)
+    }
+
     fn segment(&self) -> Option<&Segment> {
         None
     }
-}
 
-impl Keeper for Segment {
-    fn segment(&self) -> Option<&Segment> {
-        Some(self)
-    }
-}
-
-impl<T: Pod + Send + Sync> Block for Heap<T> {
     fn exclusive(&mut self) -> Option<&mut [u8]> {
         Some(bytemuck::cast_slice_mut(&mut self.0))
-    }
-}
-
-impl Block for Segment {
-    fn exclusive(&mut self) -> Option<&mut [u8]> {
-        None
     }
 }
 
@@ -229,7 +200,7 @@ impl<T: Pod + Send + Sync + Serialize> Serialize for Buffer<T> {
             element: Element::of::<T>(),
             bytes: self.to_bytes(),
         };
-        match scope::hand_out(part) {
+        match out_of_band::hand_over(part) {
             None => serializer.collect_seq(self.iter()),
             Some(Ok(index)) => serializer.serialize_u32(index),
             Some(Err(error)) => Err(S::Error::custom(error)),
@@ -239,10 +210,11 @@ impl<T: Pod + Send + Sync + Serialize> Serialize for Buffer<T> {
 
 impl<'de, T: Pod + Send + Sync + Deserialize<'de>> Deserialize<'de> for Buffer<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        if !scope::is_loading() {
+        if !out_of_band::is_loading() {
             return Vec::deserialize(deserializer).map(Self::from);
         }
         let index = u32::deserialize(deserializer)?;
-        scope::take_in(index).map_err(D::Error::custom)
+        let wanted = (Element::of::<T>(), std::any::type_name::<T>());
+        out_of_band::take_back(index, wanted, Buffer::view).map_err(D::Error::custom)
     }
 }

@@ -1,40 +1,34 @@
-//! Filling memory on all cores, and copying it while its source is given back.
+//! Fills memory on all cores, and copies memory while the source is released.
 //!
-//! What takes the time is not the copy but the first touch of the target's pages: a fault each, and the system zeroes the
-//! page that is overwritten at once. It scales with threads as long as they touch different parts. Writing through the
-//! file that the memory belongs to saves both, which is about twice as fast, but one thread at a time: the file is
-//! locked. So one thread writes and the others touch.
+//! Filling fresh memory is slow because of the first touch of each page, not because of the copy: each page faults, and
+//! the system zeroes it although it is overwritten immediately. Touching scales with threads that touch different parts.
+//! Writing through the memory's file avoids both costs and is about twice as fast, but the file's lock lets only one
+//! thread write at a time. So one thread writes through the file while the others touch pages.
 
-use std::sync::Mutex;
-use std::thread;
+use crate::{os, parallel};
 
-use crate::os;
-
-/// Below this many bytes a thread costs more than it does.
+/// Below this many bytes, a thread costs more than it saves.
 const PER_THREAD: usize = 1 << 20;
-/// Bytes that a thread takes at a time, and keeps of a source until they are released. Large enough that taking and
-/// releasing cost next to nothing.
+/// Bytes that a thread takes at a time, and that stay in a source until they are released: enough to make the cost of taking
+/// and releasing negligible.
 const WINDOW: usize = 1 << 20;
-/// Threads of one move, so that its windows stay small on machines with many cores.
-const MOVERS: usize = 16;
-/// Below this many bytes a system call costs more than it saves.
-const WORTH_WRITING: usize = 64 << 10;
+/// The most threads of one move, so that the windows stay small on machines with many cores.
+const MAX_MOVERS: usize = 16;
+/// Below this many bytes, a system call costs more than it saves.
+const MIN_WRITE: usize = 64 << 10;
 
-/// Gives `work` disjoint parts of `target`, each with the index of its first element, on as many threads as pay.
-pub(crate) fn in_parallel<T: Send>(target: &mut [T], work: impl Fn(usize, &mut [T]) + Sync) {
+/// Calls `work` with disjoint parts of `target`, each with the index of its first element, on several threads if that pays
+/// off.
+pub(crate) fn fill_in_parallel<T: Send>(target: &mut [T], work: impl Fn(usize, &mut [T]) + Sync) {
     let threads = threads_for(size_of_val(target));
     let chunk = chunk_for(target.len(), threads, size_of::<T>());
-    let parts = Mutex::new(target.chunks_mut(chunk).enumerate());
-    let next = || parts.lock().ok().and_then(|mut parts| parts.next());
-    with_helpers(threads - 1, || {
-        while let Some((index, part)) = next() {
-            work(index * chunk, part);
-        }
-    });
+    let parts = target.chunks_mut(chunk).enumerate();
+    parallel::for_each(threads, parts, |(index, part)| work(index * chunk, part));
 }
 
-/// Copies `source` to `target` with as many threads as pay. `write` does the same for a part of it, given where that
-/// starts, without touching `target`; it tells whether it could.
+/// Copies `source` to `target`, on several threads if that pays off.
+///
+/// `write` copies a part, at a given offset, by other means than touching `target`, and returns whether it could.
 ///
 /// # Panics
 /// If the lengths differ.
@@ -42,104 +36,99 @@ pub(crate) fn copy(target: &mut [u8], source: &[u8], write: impl Fn(usize, &[u8]
     assert_eq!(target.len(), source.len());
     let threads = threads_for(target.len());
     let windows = target.chunks_mut(WINDOW).zip(source.chunks(WINDOW));
-    each(threads, windows, |how, start, (target, source)| {
-        fill(how, start, target, source, &write);
+    for_each_window(threads, windows, |mode, offset, (target, source)| {
+        fill(mode, offset, target, source, &write);
     });
 }
 
-/// As [`copy`], and gives the source's pages back window by window. The source reads as anything afterwards.
+/// Like [`copy`], but releases the source's pages window by window. The contents of the source are unspecified afterwards.
 ///
 /// # Panics
 /// If the lengths differ.
-pub(crate) fn moving(target: &mut [u8], source: &mut [u8], write: impl Fn(usize, &[u8]) -> bool + Sync) {
+pub(crate) fn copy_and_release(
+    target: &mut [u8],
+    source: &mut [u8],
+    write: impl Fn(usize, &[u8]) -> bool + Sync,
+) {
     assert_eq!(target.len(), source.len());
-    let threads = threads_for(target.len()).min(MOVERS);
+    let threads = threads_for(target.len()).min(MAX_MOVERS);
     let windows = target.chunks_mut(WINDOW).zip(source.chunks_mut(WINDOW));
-    each(threads, windows, |how, start, (target, source)| {
-        fill(how, start, target, source, &write);
+    for_each_window(threads, windows, |mode, offset, (target, source)| {
+        fill(mode, offset, target, source, &write);
         os::release_pages(source);
     });
 }
 
-/// Bytes that a move of `len` bytes has in both places at most: a window for each thread, and its neighbour on the same
-/// huge page, which comes back with it.
-pub(crate) fn moving_window(len: usize) -> u64 {
-    (2 * threads_for(len).min(MOVERS) * WINDOW) as u64
+/// Returns the most bytes that a move of `len` bytes has in both places at the same time: for each thread a window, and its
+/// neighbour on the same huge page, because the system releases both together.
+pub(crate) fn move_window(len: usize) -> u64 {
+    (2 * threads_for(len).min(MAX_MOVERS) * WINDOW) as u64
 }
 
 /// How a thread fills memory.
 #[derive(Clone, Copy, PartialEq)]
-enum Fill {
+enum FillMode {
     /// Through the file.
     Write,
     /// Through the mapping.
     Touch,
 }
 
-fn fill(how: Fill, start: usize, target: &mut [u8], source: &[u8], write: impl Fn(usize, &[u8]) -> bool) {
-    let written = how == Fill::Write && source.len() >= WORTH_WRITING && write(start, source);
+fn fill(
+    mode: FillMode,
+    offset: usize,
+    target: &mut [u8],
+    source: &[u8],
+    write: impl Fn(usize, &[u8]) -> bool,
+) {
+    let written = mode == FillMode::Write && source.len() >= MIN_WRITE && write(offset, source);
     if !written {
         target.copy_from_slice(source);
     }
 }
 
-/// Gives every window, with where it starts, to one of `threads` threads: the caller's, which writes, and others.
-fn each<W: Send>(
+/// Calls `work` with each window and its offset. The caller's thread writes, the others touch.
+fn for_each_window<W: Send>(
     threads: usize,
     windows: impl Iterator<Item = W> + Send,
-    work: impl Fn(Fill, usize, W) + Sync,
+    work: impl Fn(FillMode, usize, W) + Sync,
 ) {
-    let windows = Mutex::new(windows.enumerate());
-    let next = || windows.lock().ok().and_then(|mut windows| windows.next());
-    let run = |how| {
-        while let Some((index, window)) = next() {
-            work(how, index * WINDOW, window);
-        }
+    let mode = |thread| match thread {
+        0 => FillMode::Write,
+        _ => FillMode::Touch,
     };
-    let touch = || run(Fill::Touch);
-    thread::scope(|scope| {
-        helpers(scope, threads - 1, &touch);
-        run(Fill::Write);
-    });
+    let done: Result<(), std::convert::Infallible> = parallel::try_for_each_with(
+        threads,
+        windows.enumerate(),
+        |thread| Ok(mode(thread)),
+        |mode, (index, window)| {
+            work(*mode, index * WINDOW, window);
+            Ok(())
+        },
+    );
+    let Ok(()) = done;
 }
 
-/// Runs `work` in this thread and in `count` others.
-fn with_helpers(count: usize, work: impl Fn() + Sync) {
-    thread::scope(|scope| {
-        helpers(scope, count, &work);
-        work();
-    });
-}
-
-/// Starts up to `count` threads that run `work`. Where a limit forbids more threads, there are fewer.
-fn helpers<'scope>(scope: &'scope thread::Scope<'scope, '_>, count: usize, work: &'scope (impl Fn() + Sync)) {
-    for _ in 0..count {
-        if thread::Builder::new().spawn_scoped(scope, work).is_err() {
-            return;
-        }
-    }
-}
-
+/// Returns the number of threads that pay off for this many bytes.
 fn threads_for(bytes: usize) -> usize {
-    // Asking for the cores reads files of the system; what one thread does in less time is not worth it.
-    match bytes / PER_THREAD {
-        0 | 1 => 1,
-        worth => worth.min(thread::available_parallelism().map_or(1, usize::from)),
-    }
+    parallel::threads(bytes / PER_THREAD)
 }
 
-/// Elements for each of `threads`, so that no two write one page (but for elements that no page holds whole).
+/// Returns the number of elements for each of `threads`, so that no two threads write to one page (except for elements that
+/// are larger than a page).
 fn chunk_for(len: usize, threads: usize, size: usize) -> usize {
-    let whole = (4096 / size.max(1)).max(1);
-    len.div_ceil(threads).next_multiple_of(whole).max(1)
+    let per_page = (4096 / size.max(1)).max(1);
+    len.div_ceil(threads).next_multiple_of(per_page).max(1)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
     use super::*;
 
     #[test]
-    fn copies_whole_and_odd_sizes() {
+    fn copies_of_any_length_are_complete() {
         for len in [0, 1, 4095, 3 * PER_THREAD + 7] {
             let mut source: Vec<u8> = (0..len).map(|i| (i * 7) as u8).collect();
             let mut target = vec![0; len];
@@ -147,13 +136,13 @@ mod tests {
             assert!(target == source);
             let expected = target.clone();
             target.fill(0);
-            moving(&mut target, &mut source, |_, _| false);
+            copy_and_release(&mut target, &mut source, |_, _| false);
             assert!(target == expected);
         }
     }
 
     #[test]
-    fn what_is_written_is_not_touched() {
+    fn each_window_is_written_or_touched_but_not_both() {
         let source: Vec<u8> = (0..3 * WINDOW + 70_000).map(|i| (i % 251) as u8).collect();
         let written = Mutex::new(vec![0; source.len()]);
         let mut touched = vec![0; source.len()];
@@ -171,10 +160,10 @@ mod tests {
     }
 
     #[test]
-    fn every_index_is_met_once() {
+    fn fill_in_parallel_visits_each_index_once() {
         for len in [0, 1, 511, 512, 513, (3 << 20) / 8 + 5] {
             let mut target = vec![0_u64; len];
-            in_parallel(&mut target, |start, part| {
+            fill_in_parallel(&mut target, |start, part| {
                 for (index, slot) in (start..).zip(part) {
                     *slot += index as u64 + 1;
                 }

@@ -1,45 +1,45 @@
-//! What can go wrong: one type per verb.
+//! The errors of segments and models: one type per operation.
 
 use std::io;
 use std::path::PathBuf;
 
 use crate::backing::BackingKind;
 
-/// Why no memory was made.
+/// Why no memory was created.
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum CreateError {
-    /// It does not fit. Nothing was touched.
+    /// The memory or disk space that is left does not suffice. Nothing was touched.
     #[error("{needed} bytes of {backing} memory are needed, {available} are available; {hint}")]
     NoSpace {
         /// Bytes asked for.
         needed: u64,
-        /// Bytes that could be had.
+        /// Bytes that are left.
         available: u64,
-        /// Where they were looked for.
+        /// The kind of memory.
         backing: BackingKind,
-        /// What would help.
+        /// The remedy.
         hint: &'static str,
     },
     /// This backing does not exist on this platform.
     #[error("{backing} memory does not exist on this platform; choose `Backing::Auto`")]
     Unsupported {
-        /// The backing that was asked for.
+        /// The requested backing.
         backing: BackingKind,
     },
     /// The operating system refused.
     #[error("cannot {step} {len} bytes of {backing} memory")]
     Os {
-        /// What was being done.
+        /// The operation that failed, such as `map`.
         step: &'static str,
         /// Bytes asked for.
         len: usize,
-        /// Where.
+        /// The kind of memory.
         backing: BackingKind,
-        /// Its reason.
+        /// The reason.
         source: io::Error,
     },
-    /// The directory for a file-backed segment does not work.
+    /// No file can be created in the directory of a file-backed segment.
     #[error("cannot create a segment file in {}; choose a writable directory", dir.display())]
     Directory {
         /// The directory.
@@ -49,7 +49,18 @@ pub enum CreateError {
     },
 }
 
-/// Why memory could not be made read-only for good.
+impl CreateError {
+    pub(crate) fn os(step: &'static str, len: usize, backing: BackingKind, source: io::Error) -> Self {
+        Self::Os {
+            step,
+            len,
+            backing,
+            source,
+        }
+    }
+}
+
+/// Why memory could not be made read-only permanently.
 #[derive(thiserror::Error)]
 #[error("cannot {step} a segment of {len} bytes")]
 pub struct FreezeError {
@@ -65,45 +76,45 @@ pub enum AttachError {
     /// The memory cannot be reached.
     #[error("cannot open {what}; its owner must be alive, run as the same user and be in the same container")]
     Unreachable {
-        /// What the handle names.
+        /// The memory that the handle leads to.
         what: String,
         /// The reason.
         source: io::Error,
     },
-    /// Something else is there: the owner has gone and its descriptor or name was used again.
+    /// The handle leads to other memory: its owner has exited, and the descriptor or name was reused.
     #[error("{what} is no longer the memory that the handle was made for")]
     Replaced {
-        /// What the handle names.
+        /// The memory that the handle leads to.
         what: String,
     },
-    /// Its owner could still change it or cut it off under a reader's feet.
+    /// The memory is not sealed: its owner could change it, or truncate it while it is read.
     #[error("{what} is not sealed; its owner must freeze it before it makes a handle")]
     Unsealed {
-        /// What the handle names.
+        /// The memory that the handle leads to.
         what: String,
     },
-    /// It is there but cannot be mapped.
+    /// The memory exists but cannot be mapped.
     #[error("cannot map {len} bytes of {what}")]
     Map {
-        /// What the handle names.
+        /// The memory that the handle leads to.
         what: String,
         /// Bytes.
         len: usize,
         /// The reason.
         source: io::Error,
     },
-    /// It is there, but this process may not map as much as that.
+    /// The limit on this process's address space does not allow the mapping.
     #[error(
         "cannot map {what}: {needed} bytes of address space are needed, {available} are available; {hint}"
     )]
     AddressSpace {
-        /// The memory or file of the handle.
+        /// The memory or file that the handle leads to.
         what: String,
         /// Bytes.
         needed: u64,
         /// Bytes that the limit leaves.
         available: u64,
-        /// What would help.
+        /// The remedy.
         hint: &'static str,
         /// The reason.
         source: io::Error,
@@ -117,56 +128,45 @@ pub enum ShareError {
     /// The model's skeleton could not be serialized.
     #[error("cannot serialize the model: {0}")]
     Encode(String),
-    /// The model serialized its buffers differently while it was moved: two serializations must agree.
+    /// The header of the image could not be written.
     #[error("cannot lay out the image: {0}")]
     Layout(String),
-    /// No memory for it.
+    /// The image's segment could not be created.
     #[error("cannot create the image's segment")]
     Create(#[from] CreateError),
-    /// It could not be made read-only.
+    /// The segment could not be made read-only.
     #[error("cannot freeze the image")]
     Freeze(#[from] FreezeError),
 }
 
-/// Why an image was not turned back into a model.
+/// Why a model was not loaded from an image.
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum LoadError {
-    /// The handle leads nowhere.
+    /// A segment of the image cannot be attached.
     #[error("cannot attach the image")]
     Attach(#[from] AttachError),
-    /// The bytes are no image.
+    /// The bytes are not a model image.
     #[error("not a model image: {0}")]
     Format(String),
-    /// Its header is longer than is parsed without being asked: parsing takes many times its length.
+    /// The header exceeds the limit: parsing takes many times its length.
     #[error(
         "the image has a header of {len} bytes, which exceeds the limit of {limit}; raise `LoadOptions::max_header_bytes` for a source that you trust"
     )]
     HeaderTooLarge {
-        /// Bytes of its header.
+        /// Bytes of the header.
         len: usize,
-        /// The limit.
+        /// The limit in bytes.
         limit: usize,
     },
-    /// The image holds something else than the wanted type.
+    /// The image is not one of the requested type.
     #[error("cannot rebuild {model} from the image: {reason}")]
     Decode {
-        /// The type that was asked for.
+        /// The requested type.
         model: &'static str,
-        /// What did not fit.
+        /// The difference.
         reason: String,
     },
-}
-
-#[cfg(not(loom))]
-impl From<crate::model::header::HeaderError> for LoadError {
-    fn from(error: crate::model::header::HeaderError) -> Self {
-        use crate::model::header::HeaderError;
-        match error {
-            HeaderError::Format(reason) => Self::Format(reason),
-            HeaderError::TooLong { len, limit } => Self::HeaderTooLarge { len, limit },
-        }
-    }
 }
 
 crate::debug_with_causes!(CreateError, FreezeError, AttachError, ShareError, LoadError);

@@ -1,33 +1,35 @@
-//! Files that are mapped instead of loaded: the caller promises that no process changes them.
-#![allow(unsafe_code)]
+//! Maps files instead of loading them: the caller guarantees that no process changes them.
+#![allow(unsafe_code, reason = "maps files that the caller promises not to change")]
 
 use std::path::Path;
 
 use crate::error::AttachError;
 use crate::model::error::OpenError;
-use crate::model::file;
 use crate::model::image::Image;
 use crate::model::options::LoadOptions;
+use crate::model::plain::check_plain;
 use crate::os::OpenFile;
 use crate::segment::Segment;
 use crate::tensors::{self, Tensor, Tensors};
 
 impl Image {
-    /// Maps a plain image read-only, in time independent of its size: pages are read when they are touched, and all
-    /// processes that open the file share them. [`load_shared`](Self::load_shared) is the safe way: it
-    /// copies the file, and is right unless the model is larger than memory or only parts of it are read.
+    /// Maps a plain image read-only, in time independent of its size. Pages are read when they are touched, and all
+    /// processes that open the file share them. [`load_shared`](Self::load_shared) is the safe way: it copies the file, and
+    /// is the better choice unless the model is larger than memory or only parts of it are read.
     ///
-    /// Its bytes are judged when they are used; [`verify`](Self::verify) reads them all. A [handle](Self::handle) leads to
-    /// this very file, on Linux also after its name was removed or given to another file; elsewhere attaching then fails.
+    /// The bytes are checked when they are used; [`verify`](Self::verify) reads all of them. A [handle](Self::handle) always
+    /// leads to the same file. On Linux, it is valid even after the name was removed or reused; on other systems, attaching
+    /// fails then.
     ///
     /// # Safety
-    /// No process writes to the file or shortens it while it is mapped: until this image, its clones and the models
-    /// [loaded](Self::load) from it are gone, here and in each process that attached its [handle](Self::handle). A reader
-    /// would see a change through a `&[u8]`: undefined behaviour. A touch of a page beyond the new end of a file ends the
-    /// process with SIGBUS. Replacing or removing the file's name is no change of it: [`save`](Self::save) replaces.
+    /// No process writes to the file or truncates it while it is mapped: until this image, its clones and the models
+    /// [loaded](Self::load) from it are dropped, here and in each process that attached its [handle](Self::handle). A reader
+    /// would see a write through a `&[u8]`: undefined behaviour. Touching a page beyond the new end of a truncated
+    /// file ends the process with SIGBUS. Replacing or removing the file's name does not change the file:
+    /// [`save`](Self::save) replaces it.
     ///
     /// # Errors
-    /// When it can't be mapped, or its first bytes are no safetensors file's.
+    /// If the file can't be mapped, or its first bytes are not those of a safetensors file.
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -36,17 +38,17 @@ impl Image {
     /// # let dir = tempfile::tempdir()?;
     /// # let path = dir.path().join("model.safetensors");
     /// share(&Buffer::from(vec![0.5f32; 1000]), &Backing::Auto)?.save(&path)?;
-    /// // SAFETY: models of this program are replaced by `save`, never written in place.
+    /// // SAFETY: this program never writes its models in place: `save` replaces the file.
     /// let image = unsafe { Image::open(&path)? };
     /// assert_eq!(image.load::<Buffer<f32>>()?[999], 0.5);
     /// # Ok(()) }
     /// ```
     pub unsafe fn open(path: impl AsRef<Path>) -> Result<Self, OpenError> {
-        // SAFETY: the caller makes the same promise.
+        // SAFETY: the caller gives the same guarantee.
         unsafe { Self::open_with(path, &LoadOptions::new()) }
     }
 
-    /// As [`open`](Self::open), with another limit for its header; the other options are for what is loaded.
+    /// Like [`open`](Self::open), with another limit for the header. The other options do not apply to mapped files.
     ///
     /// # Safety
     /// As [`open`](Self::open).
@@ -55,28 +57,28 @@ impl Image {
     /// As [`open`](Self::open).
     pub unsafe fn open_with(path: impl AsRef<Path>, options: &LoadOptions) -> Result<Self, OpenError> {
         let path = path.as_ref();
-        // SAFETY: the caller makes the same promise.
+        // SAFETY: the caller gives the same guarantee.
         let segment = unsafe { map(path)? };
-        file::judge(&segment, options, || path.display().to_string())?;
+        check_plain(&segment, options, || path.display().to_string())?;
         Ok(Self::from_segment_with(segment, options))
     }
 }
 
-/// Maps a [safetensors](https://huggingface.co/docs/safetensors) file of any program read-only: its tensors become
-/// buffers without being read. [`load_safetensors`](crate::load_safetensors) is the safe way, and copies it.
+/// Maps a [safetensors](https://huggingface.co/docs/safetensors) file of any program read-only. Its tensors become buffers
+/// without being read. [`load_safetensors`](crate::load_safetensors) is the safe way: it copies the file.
 ///
 /// # Safety
-/// As [`Image::open`]: no process writes to the file or shortens it until the tensors and all buffers of them are gone,
+/// As [`Image::open`]: no process writes to the file or truncates it until the tensors and all their buffers are dropped,
 /// here and in each process that they were shared with.
 ///
 /// # Errors
-/// When it can't be mapped, or is no such file. What its header says is checked against the file's length.
+/// If the file can't be mapped, or has another format. The header is checked against the file's length.
 pub unsafe fn open_safetensors(path: impl AsRef<Path>) -> Result<Tensors, OpenError> {
-    // SAFETY: the caller makes the same promise.
+    // SAFETY: the caller gives the same guarantee.
     unsafe { open_safetensors_with(path, &LoadOptions::new()) }
 }
 
-/// As [`open_safetensors`], with another limit for the header; the other options are for what is loaded.
+/// Like [`open_safetensors`], with another limit for the header. The other options do not apply to mapped files.
 ///
 /// # Safety
 /// As [`open_safetensors`].
@@ -88,24 +90,24 @@ pub unsafe fn open_safetensors_with(
     options: &LoadOptions,
 ) -> Result<Tensors, OpenError> {
     let path = path.as_ref();
-    // SAFETY: the caller makes the same promise.
+    // SAFETY: the caller gives the same guarantee.
     let segment = unsafe { map(path)? };
     tensors::from_segment(&segment, options, || path.display().to_string())
 }
 
 /// Maps a NumPy array file (`.npy`, versions 1 to 3) read-only: a tensor of little-endian numbers in either
-/// [`Order`](crate::Order), named after the file. [`load_npy`](crate::load_npy) is the safe way, and copies it.
+/// [`Order`](crate::Order), named after the file. [`load_npy`](crate::load_npy) is the safe way: it copies the file.
 ///
 /// # Safety
-/// As [`Image::open`]: no process writes to the file or shortens it until the tensor and all buffers of it are gone, here
+/// As [`Image::open`]: no process writes to the file or truncates it until the tensor and all its buffers are dropped, here
 /// and in each process that they were shared with.
 ///
 /// # Errors
-/// When it can't be mapped, is no such file, or is not exactly as long as its header says;
+/// If the file can't be mapped, has another format, or has not exactly the length that its header declares;
 /// [`OpenError::BigEndian`] and [`OpenError::Unsupported`] for elements that can't be used in place.
 pub unsafe fn open_npy(path: impl AsRef<Path>) -> Result<Tensor, OpenError> {
     let path = path.as_ref();
-    // SAFETY: the caller makes the same promise.
+    // SAFETY: the caller gives the same guarantee.
     let segment = unsafe { map(path)? };
     tensors::npy(&segment, path)
 }
@@ -113,7 +115,7 @@ pub unsafe fn open_npy(path: impl AsRef<Path>) -> Result<Tensor, OpenError> {
 /// Maps a file read-only.
 ///
 /// # Safety
-/// As [`Image::open`], of the segment and the processes that attach its handle: bytes of a [`Segment`] don't change.
+/// As [`Image::open`], for the segment and the processes that attach its handle: the bytes of a [`Segment`] don't change.
 unsafe fn map(path: &Path) -> Result<Segment, OpenError> {
     let file = OpenFile::open(path).map_err(|source| OpenError::Io {
         path: path.to_owned(),

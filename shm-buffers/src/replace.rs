@@ -1,10 +1,10 @@
-//! [`replace_file`]: a file is written whole, or not at all.
+//! [`replace_file`]: writes a file completely or not at all.
 
 use std::fs::{self, File, Metadata};
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Why a file was not written. The old file is still there.
+/// Why a file was not written. The old file is unchanged.
 #[derive(thiserror::Error)]
 #[error("cannot {step} {}", path.display())]
 pub struct SaveError {
@@ -19,16 +19,15 @@ impl From<SaveError> for io::Error {
     }
 }
 
-/// Writes a file, whole or not at all: `write` fills one with another name in the same directory, which takes the place of
-/// `path` when all of it is on the disk. Readers see the old file or the new one, and a process that has mapped the old one
-/// keeps it.
+/// Writes a file completely or not at all: `write` fills a temporary file in the same directory. Once all of it is on the
+/// disk, it is renamed to `path`. Readers see the old file or the new one, and a process that has mapped the old file keeps it.
 ///
 /// Only a regular file is replaced. A device, a pipe, a directory or a symbolic link at `path` is refused, so that a link
-/// that another user planted leads nowhere; links in its directory's path are followed.
+/// that another user planted has no effect; links in the path of its directory are followed.
 ///
 /// # Errors
-/// The old file is still there then. After the rename the result is `Ok`: the directory is synchronized to the disk as well,
-/// but a failure of that is not reported.
+/// If the file can't be written or replaced. The old file is unchanged then. After the rename the result is `Ok`: the
+/// directory is synchronized to the disk as well, but a failure of that is not reported.
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -47,21 +46,20 @@ pub fn replace_file(
     replace(path.as_ref(), None, write)
 }
 
-/// Reports early what [`replace_file`] would refuse: a path that leads to anything but a regular file, or to nothing in a
-/// directory that exists.
+/// Checks early whether [`replace_file`] would refuse a path.
 ///
 /// # Errors
-/// As [`replace_file`].
+/// If the path leads to something other than a regular file, or its directory does not exist.
 pub fn check_replaceable(path: impl AsRef<Path>) -> Result<(), SaveError> {
     let path = path.as_ref();
     check(path)?;
     match fs::metadata(directory(path)) {
         Ok(_) => Ok(()),
-        Err(error) => Err(failed("make a file beside", path)(error)),
+        Err(error) => Err(failed("create a file beside", path)(error)),
     }
 }
 
-/// As [`replace_file`], with the permissions of the new file (Unix).
+/// Like [`replace_file`], with the permissions of the new file (Unix).
 pub(crate) fn replace(
     path: &Path,
     mode: Option<u32>,
@@ -74,11 +72,11 @@ pub(crate) fn replace(
     #[cfg(unix)]
     let builder = {
         use std::os::unix::fs::PermissionsExt;
-        // The umask applies, as to any new file.
+        // The umask applies as to any new file.
         builder.permissions(fs::Permissions::from_mode(mode.unwrap_or(0o666)))
     };
     let dir = directory(path);
-    let mut file = builder.tempfile_in(dir).map_err(failed("make a file beside"))?;
+    let mut file = builder.tempfile_in(dir).map_err(failed("create a file beside"))?;
     #[cfg(unix)]
     if let Some(mode) = mode {
         use std::os::unix::fs::PermissionsExt;
@@ -97,18 +95,18 @@ pub(crate) fn replace(
         .keep()
         .map_err(|e| failed("keep a file beside")(e.error))?;
     let removed = |_: &SaveError| drop(fs::remove_file(&finished));
-    // Again: writing may have taken long.
+    // Checked again, because writing may have taken long.
     check(path).inspect_err(removed)?;
     fs::rename(&finished, path)
         .map_err(failed("replace"))
         .inspect_err(removed)?;
-    // The new name is on the disk when its directory is. The file is replaced already, so that an error would mislead.
+    // The new name is on the disk once its directory is. An error would mislead: the file is already replaced.
     #[cfg(unix)]
     drop(File::open(dir).and_then(|dir| dir.sync_all()));
     Ok(())
 }
 
-/// The directory that `path` is in.
+/// Returns the directory of `path`.
 pub(crate) fn directory(path: &Path) -> &Path {
     match path.parent() {
         Some(dir) if dir != Path::new("") => dir,
@@ -116,29 +114,30 @@ pub(crate) fn directory(path: &Path) -> &Path {
     }
 }
 
-/// Refuses a path that leads to anything but a regular file or to nothing.
+/// Refuses a path that leads to something other than a regular file.
 pub(crate) fn check(path: &Path) -> Result<(), SaveError> {
-    let refused = match fs::symlink_metadata(path) {
-        Ok(metadata) => match unfit(&metadata) {
+    let error = match fs::symlink_metadata(path) {
+        Ok(metadata) => match refusal(&metadata) {
             Some(reason) => io::Error::new(io::ErrorKind::InvalidInput, reason),
             None => return Ok(()),
         },
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => error,
     };
-    Err(failed("replace", path)(refused))
+    Err(failed("replace", path)(error))
 }
 
-fn unfit(metadata: &Metadata) -> Option<&'static str> {
+/// Returns why a file is not replaced.
+fn refusal(metadata: &Metadata) -> Option<&'static str> {
     let kind = metadata.file_type();
     if kind.is_file() {
         None
     } else if kind.is_symlink() {
-        Some("it is a symbolic link, which is not followed; give the path that it leads to")
+        Some("it is a symbolic link, which is not followed; pass the path that it leads to")
     } else if kind.is_dir() {
-        Some("it is a directory; give the path of a file")
+        Some("it is a directory; pass the path of a file")
     } else {
-        Some("it is a device, a pipe or a socket; give the path of a regular file, or of none yet")
+        Some("it is a device, a pipe or a socket; pass the path of a regular file, or of a new one")
     }
 }
 

@@ -1,5 +1,5 @@
 //! Segments: [`SegmentMut`] → [`freeze`](SegmentMut::freeze) → [`Segment`] → [`SegmentHandle`] → attach.
-#![allow(unsafe_code)]
+#![allow(unsafe_code, reason = "views frozen memory as a slice")]
 
 use std::sync::Arc;
 
@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 use crate::backing::{Backing, BackingKind, CoreDump, Pages};
 use crate::copy;
 use crate::error::{AttachError, CreateError, FreezeError};
-use crate::os::{self, Access, Locator, Mapping, Moved, OpenFile, Store};
+use crate::os::{self, Access, Locator, Mapping, MoveSource, OpenFile, Store};
 
-/// Zeroed memory that only its owner sees, to be filled and frozen.
+/// Zeroed memory that only its owner can access, until it is filled and frozen.
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -32,44 +32,53 @@ pub struct SegmentMut {
 }
 
 impl SegmentMut {
-    /// Makes `len` zeroed bytes. Their space is reserved: no later access fails for want of it.
+    /// Creates a segment of `len` zeroed bytes. The space is reserved, so no later access fails because it is missing.
     ///
     /// # Errors
-    /// [`CreateError::NoSpace`] with the numbers when it is too large, before anything is touched.
+    /// [`CreateError::NoSpace`], with the numbers, if the memory or disk space that is left does not suffice. Nothing is
+    /// touched then.
     pub fn create(backing: &Backing, len: usize) -> Result<Self, CreateError> {
-        Self::create_for(backing, len, None)
+        Self::create_from(backing, len, None)
     }
 
-    /// As [`create`](Self::create), for bytes that are `moved` there: less room will do.
-    pub(crate) fn create_for(
+    /// Like [`create`](Self::create), for bytes that are moved from `source`, which releases its memory: less memory suffices.
+    pub(crate) fn create_for_move(
         backing: &Backing,
         len: usize,
-        moved: Option<&mut Moved<'_>>,
+        source: &mut MoveSource<'_>,
     ) -> Result<Self, CreateError> {
-        let (store, mapping) = os::create(backing, len, moved)?;
-        exclude(&mapping);
+        Self::create_from(backing, len, Some(source))
+    }
+
+    fn create_from(
+        backing: &Backing,
+        len: usize,
+        source: Option<&mut MoveSource<'_>>,
+    ) -> Result<Self, CreateError> {
+        let (store, mapping) = os::create(backing, len, source)?;
+        exclude_from_core_dumps(&mapping);
         Ok(Self { store, mapping, len })
     }
 
-    /// Where the memory is.
+    /// Returns the kind of memory that the segment is in.
     pub fn backing(&self) -> BackingKind {
         self.store.kind()
     }
 
-    /// The pages that were got for it; [`Backing::HugePages`] wants huge ones.
+    /// Returns the kind of pages that the system granted. [`Backing::HugePages`] requests huge pages.
     pub fn pages(&self) -> Pages {
         self.store.pages()
     }
 
-    /// Makes it `len` bytes long: what is new is zeroed, and its space reserved as at creation; what is behind the
-    /// end goes back to the system. Grown memory may move, but its pages are not copied (Linux).
+    /// Changes the length to `len` bytes. New bytes are zeroed, and their space is reserved as in [`create`](Self::create);
+    /// removed bytes are released to the system. Growing may move the memory, but copies no pages (Linux).
     ///
     /// # Errors
-    /// As [`create`](Self::create); the segment then is what it was.
+    /// As [`create`](Self::create). The segment is unchanged then.
     pub fn resize(&mut self, len: usize) -> Result<(), CreateError> {
         if len != self.len {
             if len < self.len {
-                // What stays (a byte at least, or the rest of a reserved page) must read as zeros if it grows again.
+                // Bytes that stay (at least one, or the rest of a reserved page) must be zero if the segment grows again.
                 let kept = match self.pages() {
                     Pages::Reserved => self.len,
                     Pages::Ordinary | Pages::Transparent => len.max(1),
@@ -77,28 +86,29 @@ impl SegmentMut {
                 self[len..kept].fill(0);
             }
             os::resize(&mut self.store, &mut self.mapping, len)?;
-            exclude(&self.mapping);
+            exclude_from_core_dumps(&self.mapping);
             self.len = len;
         }
         Ok(())
     }
 
-    /// Copies `source` to `offset` on all cores: the fastest way to fill a fresh segment, faster than through a slice.
+    /// Copies `source` to `offset`, on all cores. This is the fastest way to fill a new segment, faster than through a slice.
     ///
     /// # Panics
-    /// If it does not fit there, as `copy_from_slice` does.
+    /// If the bytes do not fit there.
     pub fn copy_at(&mut self, offset: usize, source: &[u8]) {
         let (target, write) = self.target(offset, source.len());
         copy::copy(target, source, write);
     }
 
-    /// As [`copy_at`](Self::copy_at), giving `source`'s pages back on the way; it reads as anything afterwards.
+    /// Like [`copy_at`](Self::copy_at), but releases the pages of `source`, whose contents are unspecified afterwards.
     pub(crate) fn move_at(&mut self, offset: usize, source: &mut [u8]) {
         let (target, write) = self.target(offset, source.len());
-        copy::moving(target, source, write);
+        copy::copy_and_release(target, source, write);
     }
 
-    /// The `len` bytes at `offset`, and what writes a part of them through the file.
+    /// Returns the `len` bytes at `offset`, and a function that writes a part of them through the file and returns whether it
+    /// could.
     pub(crate) fn target(
         &mut self,
         offset: usize,
@@ -118,11 +128,11 @@ impl SegmentMut {
         })
     }
 
-    /// Makes the memory read-only for good: unmapped for writing, and sealed where the system can, so that
+    /// Makes the memory read-only permanently: it is unmapped for writing and, where the system supports that, sealed, so that
     /// no process can write it any more.
     ///
     /// # Errors
-    /// When the system refuses to seal or to map again.
+    /// If the system refuses to seal or to map the memory.
     pub fn freeze(self) -> Result<Segment, FreezeError> {
         let Self { store, mapping, len } = self;
         drop(mapping);
@@ -136,13 +146,13 @@ impl SegmentMut {
             len,
             source,
         })?;
-        Ok(Segment::of(Origin::Made(store), mapping, len))
+        Ok(Segment::new(Origin::Created(store), mapping, len))
     }
 }
 
-/// Keeps a mapping out of core dumps, as far as the system can.
-fn exclude(mapping: &Mapping) {
-    // A system that refuses makes cores larger, and nothing else.
+/// Excludes a mapping from core dumps, where the system supports that.
+fn exclude_from_core_dumps(mapping: &Mapping) {
+    // If the system refuses, core dumps are larger, and nothing else happens.
     drop(mapping.dump(CoreDump::Exclude));
 }
 
@@ -150,7 +160,7 @@ impl std::ops::Deref for SegmentMut {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        // SAFETY: until it is frozen, nobody but `self` knows the memory: no locator was handed out. Writes need
+        // SAFETY: until the segment is frozen, only `self` can reach the memory: no locator was returned. Writes need
         // `&mut self`.
         unsafe { &self.mapping.bytes()[..self.len] }
     }
@@ -158,12 +168,12 @@ impl std::ops::Deref for SegmentMut {
 
 impl std::ops::DerefMut for SegmentMut {
     fn deref_mut(&mut self) -> &mut [u8] {
-        // SAFETY: mapped for writing by `create`; unshared as in `deref`.
+        // SAFETY: `create` and `resize` map for writing; unshared as in `deref`.
         unsafe { &mut self.mapping.bytes_mut()[..self.len] }
     }
 }
 
-/// Read-only memory shared by any number of threads and processes. Cheap to clone; the last clone frees it.
+/// Read-only memory that any number of threads and processes share. Cheap to clone; dropping the last clone frees it.
 #[derive(Debug, Clone)]
 pub struct Segment(Arc<Inner>);
 
@@ -174,63 +184,63 @@ struct Inner {
     len: usize,
 }
 
-/// How a segment came here.
+/// The origin of a segment's memory.
 #[derive(Debug)]
 enum Origin {
-    /// This process made it, and keeps it in existence.
-    Made(Store),
-    /// This process has mapped a file that existed already.
+    /// This process created the memory, and keeps it in existence.
+    Created(Store),
+    /// This process mapped an existing file.
     File(OpenFile),
-    /// Another process, or another segment of this one, keeps it.
+    /// Another process, or another segment of this one, keeps the memory in existence.
     Attached,
 }
 
 impl Segment {
-    /// What another process needs to [`attach`](Self::attach). It leads somewhere as long as a clone of
-    /// this segment lives in its owner.
+    /// Returns a handle with which another process can [`attach`](Self::attach) the segment, as long as a clone of the segment
+    /// lives in this process.
     ///
     /// # Errors
-    /// An attached segment has no handle: ask its owner.
+    /// If the segment is attached: only its owner makes handles.
     pub fn handle(&self) -> std::io::Result<SegmentHandle> {
         let locator = match &self.0.origin {
-            Origin::Made(store) => store.locator()?,
+            Origin::Created(store) => store.locator()?,
             Origin::File(file) => file.locator()?,
             Origin::Attached => {
                 return Err(std::io::Error::other(
-                    "an attached segment can't be handed on; its owner makes handles",
+                    "cannot make a handle of an attached segment; ask the process that created it",
                 ));
             }
         };
         Ok(SegmentHandle {
             locator,
             len: self.0.len,
-            content: Content::Own,
+            provenance: Provenance::Own,
         })
     }
 
-    /// Maps a segment of another (or this) process, read-only, in time independent of its size. The handle of a mapped file
-    /// comes with the promise of the process that [opened](crate::Image::open) it: no process changes the file.
+    /// Maps a segment of another (or this) process, read-only, in time independent of its size. For the handle of a mapped
+    /// file, the process that [opened](crate::Image::open) it guarantees that no process changes the file.
     ///
     /// # Errors
-    /// When the owner is gone or can't be reached.
+    /// If the owner has exited or can't be reached.
     pub fn attach(handle: &SegmentHandle) -> Result<Self, AttachError> {
         let mapping = os::attach(&handle.locator, handle.len, Access::ReadOnly)?;
-        Ok(Self::of(Origin::Attached, mapping, handle.len))
+        Ok(Self::new(Origin::Attached, mapping, handle.len))
     }
 
-    /// The segment of a mapped file. The caller sees to it that no process changes the file: see [`crate::Image::open`].
+    /// Returns the segment of a mapped file. The caller ensures that no process changes the file: see [`crate::Image::open`].
     pub(crate) fn of_file(file: OpenFile, mapping: Mapping) -> Self {
         let len = file.len();
-        Self::of(Origin::File(file), mapping, len)
+        Self::new(Origin::File(file), mapping, len)
     }
 
-    fn of(origin: Origin, mapping: Mapping, len: usize) -> Self {
-        exclude(&mapping);
+    fn new(origin: Origin, mapping: Mapping, len: usize) -> Self {
+        exclude_from_core_dumps(&mapping);
         Self(Arc::new(Inner { origin, mapping, len }))
     }
 
-    /// Decides whether a core dump of this process contains the segment: it does not, by default. Other processes that map
-    /// the segment are not affected. Of a model, each [`Buffer`](crate::Buffer) knows its [segment](crate::Buffer::segment).
+    /// Sets whether a core dump of this process contains the segment. By default it does not. Other processes that map
+    /// the segment are not affected. [`Buffer::segment`](crate::Buffer::segment) returns the segment of a model's buffer.
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -238,30 +248,30 @@ impl Segment {
     ///
     /// let segment = SegmentMut::create(&Backing::Auto, 5)?.freeze()?;
     /// if cfg!(target_os = "linux") {
-    ///     segment.core_dump(CoreDump::Include)?; // to look at it in a debugger
+    ///     segment.core_dump(CoreDump::Include)?; // to inspect it in a debugger
     /// }
     /// # Ok(()) }
     /// ```
     ///
     /// # Errors
-    /// When the system refuses; it is [`Unsupported`](std::io::ErrorKind::Unsupported) where the system is not Linux.
+    /// If the system refuses; [`Unsupported`](std::io::ErrorKind::Unsupported) on systems other than Linux.
     pub fn core_dump(&self, dump: CoreDump) -> std::io::Result<()> {
         self.0.mapping.dump(dump)
     }
 
-    /// The pages that its memory is made of; `None` for an attached segment.
+    /// Returns the kind of pages that the memory consists of, or `None` for an attached segment.
     pub fn pages(&self) -> Option<Pages> {
         match &self.0.origin {
-            Origin::Made(store) => Some(store.pages()),
+            Origin::Created(store) => Some(store.pages()),
             Origin::File(_) => Some(Pages::Ordinary),
             Origin::Attached => None,
         }
     }
 
-    /// Where the memory is; `None` for an attached segment.
+    /// Returns the kind of memory that the segment is in, or `None` for an attached segment.
     pub fn backing(&self) -> Option<BackingKind> {
         match &self.0.origin {
-            Origin::Made(store) => Some(store.kind()),
+            Origin::Created(store) => Some(store.kind()),
             Origin::File(_) => Some(BackingKind::File),
             Origin::Attached => None,
         }
@@ -272,48 +282,49 @@ impl std::ops::Deref for Segment {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        // SAFETY: frozen: the owner gave up its only writable mapping before any `Segment` or handle existed,
-        // and processes of this crate attach read-only. An anonymous segment is sealed against everybody; named
-        // ones and files are protected by mode 0600 and random names from all but processes of the same user
-        // that write them on purpose. Files that existed already don't change on the word of the caller of an `unsafe fn`
-        // of `mapped`.
+        // SAFETY: the memory is frozen: the owner dropped its only writable mapping before any `Segment` or handle existed,
+        // and this crate attaches read-only. Anonymous memory is sealed against all writers. Named memory and files have
+        // mode 0600 and random names, so only processes of the same user can write them, and only on purpose. Existing
+        // files are mapped by the `unsafe fn`s of `mapped` alone, whose caller guarantees that no process changes them.
         unsafe { &self.0.mapping.bytes()[..self.0.len] }
     }
 }
 
-/// What crosses to another process: a few bytes that tell where a segment is.
+/// A serializable reference to a segment, for other processes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SegmentHandle {
     #[serde(serialize_with = "os::descriptors::serialize_read_only")]
     pub(crate) locator: Locator,
     pub(crate) len: usize,
     #[serde(default)]
-    pub(crate) content: Content,
+    pub(crate) provenance: Provenance,
 }
 
-/// Whose bytes a segment has, which decides whether an image in it may name other segments.
+/// The author of a segment's bytes, on which it depends whether an image in it may refer to other segments.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Content {
-    /// Those that its maker wrote.
+pub(crate) enum Provenance {
+    /// The process that created the segment.
     Own,
-    /// Those of a file, or of an unknown source.
+    /// The author of a file, or an unknown source.
     #[default]
     Foreign,
 }
 
 impl SegmentHandle {
-    /// Where its maker says that the memory is. Anonymous memory is sealed, which [`Segment::attach`] checks; whoever
-    /// attaches what an untrusted process made takes no other, because a file can be cut off under a reader's feet.
+    /// Returns the kind of memory that the handle declares.
+    ///
+    /// [`Segment::attach`] checks that anonymous memory is sealed. A process that attaches segments of an untrusted process
+    /// should accept no other kind, because a file can be truncated while it is read.
     pub fn backing(&self) -> BackingKind {
         self.locator.kind()
     }
 
-    /// Bytes of the segment.
+    /// Returns the number of bytes of the segment.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether the segment has no bytes.
+    /// Returns whether the segment has no bytes.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }

@@ -1,13 +1,11 @@
-//! `cargo xtask bench`: runs the registered benchmarks, in release, one after the other, in passes over all of them.
+//! `cargo xtask bench`: runs the registered benchmarks in release mode, one after the other, in passes over all of them.
 //!
 //! A benchmark is a target of a package (`catalog` lists them), so this tool stays independent of what is measured.
-//! Where nothing is registered it says so and fails: a bench that measures nothing must not look like one that passed.
 
 mod baseline;
 mod catalog;
 mod criterion;
 mod machine;
-mod options;
 mod passes;
 mod peers;
 mod plot;
@@ -16,257 +14,175 @@ mod report;
 mod rows;
 
 use std::fs;
+use std::path::{self, Path, PathBuf};
 use std::time::Instant;
 
-use catalog::{Area, Scenario, Target};
-use options::{Effort, Request};
+use anyhow::{Result, ensure};
+use bytesize::ByteSize;
+use clap::builder::PossibleValuesParser;
+
+use catalog::{CATALOG, Scenario};
 use programs::Programs;
 use rows::Run;
 
-use crate::outcome::Error;
-use crate::workspace::Workspace;
+use crate::workspace::{self, Workspace};
 
-const USAGE: &str = "\
-Usage: cargo xtask bench [AREA...] [--quick] [--bytes N] [--out DIR] [--baseline FILE] [--list]
+/// Run the benchmarks of areas, by default of all but `peers`
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[arg(value_name = "AREA", value_parser = PossibleValuesParser::new(CATALOG.areas.iter().map(|area| &*area.0)))]
+    areas: Vec<String>,
+    /// A smoke run of one pass: shows that it works, not how fast it is
+    #[arg(long)]
+    quick: bool,
+    /// Size of the shared models, such as 1000000, 64MiB or 1GiB
+    #[arg(long, value_name = "N")]
+    bytes: Option<ByteSize>,
+    /// Directory for bench.json, and bench.md with tables and plots
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// The bench.json of another run to compare with; a regression is exit status 1
+    #[arg(long, value_name = "FILE")]
+    baseline: Option<PathBuf>,
+    /// List the benchmarks
+    #[arg(long)]
+    list: bool,
+}
 
-Runs the benchmarks of the areas, or of all of them; `peers` (pools of Python, in an environment that it makes) only if
-asked for.
+/// How often all scenarios of a full run are measured, one after the other.
+const PASSES: usize = 3;
 
-  --quick          a smoke run of one pass: does it work, not how fast is it
-  --bytes N        size of the model, where one is shared (64MiB, 1GiB ... or plain bytes)
-  --out DIR        also writes bench.json, and bench.md with tables and plots
-  --baseline FILE  compares with the bench.json of another run; a regression is exit status 1
-  --list           what is registered
-";
-
-pub(crate) fn main(args: lexopt::Parser) -> Result<(), Error> {
-    match options::parse(args)? {
-        Request::Help => print!("{USAGE}"),
-        Request::List => print!("{}", list(catalog::AREAS)),
-        Request::Run(request) => run(&request)?,
+impl Args {
+    /// Whether an area was asked for. `peers` must be named, because it downloads packages and takes long.
+    fn includes(&self, area: &str) -> bool {
+        self.areas.iter().any(|it| it == area) || (self.areas.is_empty() && area != peers::AREA)
     }
+
+    /// Returns the arguments of a benchmark.
+    fn to_benchmark(&self) -> Vec<String> {
+        let mut args = Vec::new();
+        args.extend(self.quick.then(|| "--quick".to_owned()));
+        if let Some(bytes) = self.bytes {
+            args.extend(["--bytes".to_owned(), bytes.as_u64().to_string()]);
+        }
+        args
+    }
+
+    fn describe(&self) -> String {
+        let areas = match self.areas.as_slice() {
+            [] => "all areas".to_owned(),
+            areas => areas.join(", "),
+        };
+        let effort = if self.quick { "quick" } else { "full, 3 passes" };
+        let bytes = self.bytes.map(|bytes| format!(", models of {bytes}"));
+        format!("{areas}, {effort}{}", bytes.unwrap_or_default())
+    }
+}
+
+pub(crate) fn main(args: &Args, workspace: &Workspace) -> Result<()> {
+    if args.list {
+        print!("{}", CATALOG.list());
+        return Ok(());
+    }
+    // Read before the measurement, which takes minutes.
+    let baseline = args.baseline.as_deref().map(Run::load).transpose()?;
+    let mut machine = machine::describe(&workspace.sh, &args.describe());
+    let mut run = measure(args, workspace)?;
+    machine.extend(machine::load().map(|load| ("load at the end".to_owned(), load)));
+    run.machine = machine;
+    if let Some(dir) = &args.out {
+        // The shell is in the workspace's root.
+        report::write(&run, &workspace.sh, &path::absolute(dir)?)?;
+    }
+    let Some(baseline) = baseline else {
+        return Ok(());
+    };
+    let comparison = baseline::compare(&baseline, &run);
+    println!("\nagainst the baseline, {comparison}");
+    let worse = comparison.regressions();
+    ensure!(worse == 0, "{worse} rows are worse than in the baseline");
     Ok(())
 }
 
-/// The area that is not of this workspace.
-const PEERS: &str = "peers";
-
-fn run(request: &options::Run) -> Result<(), Error> {
-    // Before anything is measured: it takes minutes.
-    let baseline = request.baseline.as_deref().map(Run::load).transpose()?;
-    // Not one of all areas: it downloads, and takes its time.
-    let areas: Vec<String> = request
-        .areas
-        .iter()
-        .filter(|area| *area != PEERS)
-        .cloned()
-        .collect();
-    let with_peers = areas.len() < request.areas.len();
-    let scenarios = match with_peers && areas.is_empty() {
-        true => Vec::new(),
-        false => select(catalog::AREAS, &areas)?,
-    };
-    let workspace = Workspace::load()?;
-    let mut run = Run {
-        machine: machine::describe(&settings(request)),
-        ..Run::default()
-    };
+fn measure(args: &Args, workspace: &Workspace) -> Result<Run> {
+    let is_chosen = |scenario: &&Scenario| args.includes(&scenario.area);
+    let scenarios: Vec<&Scenario> = CATALOG.scenarios.iter().filter(is_chosen).collect();
+    let mut run = Run::default();
     if !scenarios.is_empty() {
-        let programs = Programs::build(&scenarios)?;
-        let begun = Instant::now();
-        let count = passes::count(request.options.effort);
+        let targets = scenarios.iter().map(|it| (&*it.package, &*it.bench));
+        let programs = Programs::build(workspace, targets)?;
+        let start = Instant::now();
+        let count = if args.quick { 1 } else { PASSES };
         let mut all = Vec::new();
         for number in 1..=count {
             println!("\n== pass {number} of {count}");
-            all.push(pass(&scenarios, &programs, &request.options, &workspace)?);
+            let mut pass = Run::default();
+            for scenario in &scenarios {
+                println!("\n== {}: {}", scenario.bench, scenario.about);
+                pass.extend(scenario_rows(scenario, &programs, args, workspace)?);
+            }
+            all.push(pass);
         }
-        run = Run {
-            machine: run.machine,
-            ..passes::merge(&all)
-        };
-        println!("\nmeasured in {:.0} s", begun.elapsed().as_secs_f64());
+        run = passes::merge(&all);
+        println!("\nmeasured in {:.0} s", start.elapsed().as_secs_f64());
     }
-    if with_peers {
+    if args.includes(peers::AREA) {
         println!("\n== peers: pools of Python with the same tasks");
-        peers::measure(&request.options, &mut run)?;
+        run.extend(peers::measure(args, workspace)?);
     }
-    let load = machine::load().map(|load| ("load at the end".to_owned(), load));
-    run.machine.extend(load);
-    if let Some(dir) = &request.out {
-        report::write(&run, dir)?;
-    }
-    match baseline {
-        Some(baseline) => against(&baseline, &run),
-        None => Ok(()),
-    }
+    Ok(run)
 }
 
-/// All scenarios, once.
-fn pass(
-    scenarios: &[&Scenario],
-    programs: &Programs,
-    options: &options::Options,
-    workspace: &Workspace,
-) -> Result<Run, Error> {
-    let mut pass = Run::default();
-    for scenario in scenarios {
-        println!("\n== {}: {}", scenario.name, scenario.about);
-        pass.add_lines(&measured(scenario, programs, options, workspace)?)?;
-    }
-    Ok(pass)
-}
-
-/// The lines that a scenario has to tell.
-fn measured(
+/// Runs a scenario once.
+fn scenario_rows(
     scenario: &Scenario,
     programs: &Programs,
-    options: &options::Options,
+    args: &Args,
     workspace: &Workspace,
-) -> Result<String, Error> {
-    let rows = workspace.target.join("bench-rows.jsonl");
-    let home = programs::criterion_home(&workspace.target);
-    // What another pass left is not to be taken for this one's.
-    let _ = fs::remove_file(&rows);
-    criterion::forget(&home)?;
-    let command = programs.command(scenario, options, workspace)?;
-    command.env(rows::ROWS, &rows).run()?;
-    // None, if it told nothing.
-    let mut lines = fs::read_to_string(&rows).unwrap_or_default();
-    if let Target::Criterion(_, table, comparisons) = scenario.target {
-        for row in criterion::rows(&home, table, comparisons)? {
-            lines += &format!("{row}\n");
-        }
-    }
-    Ok(lines)
-}
-
-/// Tells what changed; a regression is an error.
-fn against(baseline: &Run, run: &Run) -> Result<(), Error> {
-    let comparison = baseline::compare(baseline, run);
-    println!("\nagainst the baseline, {comparison}");
-    match comparison
-        .changes
-        .iter()
-        .filter(|change| change.is_regression())
-        .count()
-    {
-        0 => Ok(()),
-        worse => Err(Error::failed(format!(
-            "{worse} rows are worse than in the baseline"
-        ))),
-    }
-}
-
-fn settings(request: &options::Run) -> String {
-    let areas = match request.areas.as_slice() {
-        [] => "all areas".to_owned(),
-        areas => areas.join(", "),
+) -> Result<Run> {
+    let sh = &workspace.sh;
+    // Not where `cargo bench` lets criterion write: contributors keep baselines there.
+    let criterion = workspace.target.join("bench-criterion");
+    // Another pass must not be taken for this one.
+    sh.remove_path(&criterion)?;
+    let _dir = sh.push_dir(workspace::dir(workspace.member(&scenario.package)?));
+    let program = sh.cmd(programs.path(&scenario.bench)?).arg("--bench");
+    let program = program.env(criterion::HOME, &criterion);
+    let program = match scenario.comparisons.is_empty() {
+        true => program.args(args.to_benchmark()),
+        false => program.args(criterion::args(args.quick)),
     };
-    let effort = match request.options.effort {
-        Effort::Full => format!("full, {} passes", passes::count(Effort::Full)),
-        Effort::Quick => "quick".to_owned(),
-    };
-    match request.options.bytes {
-        Some(bytes) => format!("{areas}, {effort}, models of {} MiB", bytes >> 20),
-        None => format!("{areas}, {effort}"),
+    let mut run = reported_rows(&workspace.target, program)?;
+    for comparison in &scenario.comparisons {
+        let row = criterion::row(&criterion, &scenario.table, comparison);
+        run.rows.push(row?);
     }
+    Ok(run)
 }
 
-fn list(areas: &[Area]) -> String {
-    let mut text = String::new();
-    for area in areas {
-        text += &format!("{:8} {}\n", area.name, area.about);
-        if area.scenarios.is_empty() {
-            text += "           (nothing registered yet)\n";
-        }
-        for scenario in area.scenarios {
-            text += &format!("  {:16} {}\n", scenario.name, scenario.about);
-        }
-    }
-    text
-}
-
-/// The scenarios of the named areas, or of all if none is named.
-fn select<'a>(areas: &'a [Area], names: &[String]) -> Result<Vec<&'a Scenario>, Error> {
-    let mut selected = Vec::new();
-    for name in names {
-        let area = areas.iter().find(|area| area.name == name).ok_or_else(|| {
-            let known: Vec<_> = areas.iter().map(|area| area.name).collect();
-            Error::usage(format!("unknown area `{name}`; there are {}", known.join(", ")))
-        })?;
-        if area.scenarios.is_empty() {
-            return Err(Error::usage(format!(
-                "no benchmark is registered for `{name}` yet; nothing was measured"
-            )));
-        }
-        selected.extend(area.scenarios);
-    }
-    if names.is_empty() {
-        selected.extend(areas.iter().flat_map(|area| area.scenarios));
-    }
-    if selected.is_empty() {
-        return Err(Error::usage(
-            "no benchmark is registered yet; nothing was measured",
-        ));
-    }
-    Ok(selected)
+/// Runs a program and returns the rows that it reports.
+fn reported_rows(target: &Path, program: xshell::Cmd<'_>) -> Result<Run> {
+    let path = target.join("bench-rows.jsonl");
+    let _ = fs::remove_file(&path);
+    program.env(rows::ROWS, &path).run()?;
+    // The file is missing if the program has nothing to report.
+    Run::parse_lines(&fs::read_to_string(&path).unwrap_or_default())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const COPY: Scenario = Scenario {
-        name: "copy",
-        about: "share a model",
-        package: "shm-buffers",
-        target: Target::Bench("copy"),
-    };
-    const AREAS: &[Area] = &[
-        Area {
-            name: "shm",
-            about: "memory",
-            scenarios: &[COPY],
-        },
-        Area {
-            name: "pool",
-            about: "dispatch",
-            scenarios: &[],
-        },
-    ];
-
-    fn names(areas: &[&str]) -> Result<Vec<&'static str>, Error> {
-        let areas: Vec<String> = areas.iter().map(|&name| name.to_owned()).collect();
-        select(AREAS, &areas).map(|scenarios| scenarios.iter().map(|scenario| scenario.name).collect())
-    }
+    use crate::Verb;
+    use crate::tests::parsed;
 
     #[test]
-    fn areas_select_their_scenarios() {
-        assert_eq!(names(&["shm"]).expect("shm has one"), ["copy"]);
-        assert_eq!(names(&[]).expect("all areas"), ["copy"]);
-    }
-
-    #[test]
-    fn nothing_registered_is_never_a_success() {
-        for (areas, what) in [
-            (&["pool"][..], "nothing was measured"),
-            (&["shm", "pool"], "nothing"),
-            (&["x"], "`x`"),
-        ] {
-            let error = names(areas).expect_err("pretended to run");
-            assert!(
-                matches!(&error, Error::Usage(message) if message.contains(what)),
-                "{areas:?}: {error}"
-            );
-        }
-        assert!(matches!(select(&[], &[]), Err(Error::Usage(_))));
-    }
-
-    #[test]
-    fn the_list_tells_what_is_missing() {
-        assert_eq!(
-            list(AREAS),
-            "shm      memory\n  copy             share a model\npool     dispatch\n           (nothing registered yet)\n"
-        );
+    fn options_reach_the_benchmark() {
+        let Ok(Verb::Bench(args)) = parsed("bench --quick --bytes 64MiB") else {
+            panic!("right usage was refused");
+        };
+        assert_eq!(args.to_benchmark(), ["--quick", "--bytes", "67108864"]);
+        assert_eq!(args.describe(), "all areas, quick, models of 64.0 MiB");
+        assert!(args.includes("shm") && !args.includes(peers::AREA));
+        assert!(parsed("bench --bytes many").is_err());
     }
 }

@@ -1,392 +1,262 @@
-//! `cargo xtask ci`: everything a change must pass, in one command, with a summary of where the time went.
+//! `cargo xtask ci`: everything that a change must pass, with a summary of results and times.
 
-use std::fmt::Write as _;
+use std::env;
 use std::io::{self, Write as _};
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::time::Instant;
 
-use crate::cmd::{Cmd, Tally};
-use crate::outcome::{Done, Error};
-use crate::workspace::{Publish, Workspace};
-use crate::{faults, hostile, loom, small_shm, tidy};
+use anyhow::{Context, Result, bail, ensure};
+use clap::builder::PossibleValuesParser;
+use xshell::cmd;
 
-const USAGE: &str = "\
-Usage: cargo xtask ci [STEP...] [--list]
+use crate::endurance::{sample_faults, sample_hostile};
+use crate::run::{self, Tally};
+use crate::workspace::{self, Workspace};
+use crate::{NotRun, tidy};
 
-Runs every step, also after one has failed, and ends with a summary. With names, only those.
-";
-
-/// One check of the list.
-struct Step {
-    name: &'static str,
-    about: &'static str,
-    run: fn(&Workspace, &mut Tally) -> Result<Done, Error>,
+/// Run everything that a change must pass
+///
+/// Runs every step, also after one has failed, and prints a summary.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Run only these steps
+    #[arg(value_name = "STEP", value_parser = PossibleValuesParser::new(STEPS.iter().map(|step| step.0)))]
+    steps: Vec<String>,
+    /// List the steps
+    #[arg(long)]
+    list: bool,
 }
 
-/// Cheap ones first: most mistakes are told within seconds.
-const STEPS: &[Step] = &[
-    Step {
-        name: "fmt",
-        about: "every file is formatted",
-        run: fmt,
-    },
-    Step {
-        name: "tidy",
-        about: "the house rules that code can check",
-        run: |workspace, _| passed(tidy::run(workspace)),
-    },
-    Step {
-        name: "clippy",
-        about: "all targets and features, warnings denied",
-        run: clippy,
-    },
-    Step {
-        name: "doc",
-        about: "documentation builds, warnings denied",
-        run: doc,
-    },
-    Step {
-        name: "test",
-        about: "the README's test command, with documentation tests",
-        run: test,
-    },
-    Step {
-        name: "alone",
-        about: "each library by itself, without and with each of its features",
-        run: alone,
-    },
-    Step {
-        name: "small-shm",
-        about: "the tests where /dev/shm has 64 MB",
-        run: |_, tally| small_shm::run(tally),
-    },
-    Step {
-        name: "faults",
-        about: "each phase of a worker's life × each fault, with one number of workers and one order",
-        run: |_, tally| faults::sample(tally),
-    },
-    Step {
-        name: "hostile",
-        about: "workers, leaders and images that lie, for a short while",
-        run: |_, tally| hostile::sample(tally),
-    },
-    Step {
-        name: "loom",
-        about: "the rings under every interleaving",
-        run: loom::run,
-    },
-    Step {
-        name: "msrv",
-        about: "the oldest supported compiler, if installed",
-        run: msrv,
-    },
-    Step {
-        name: "package",
-        about: "each published crate can be packaged, with those of ours that it depends on",
-        run: package,
-    },
-    Step {
-        name: "deny",
-        about: "licences, duplicates and sources, if cargo-deny is installed",
-        run: deny,
-    },
+type Step = fn(&Workspace, &mut Tally) -> Result<()>;
+
+/// Name, description and function of each step. Cheap ones come first: most mistakes are found within seconds.
+const STEPS: &[(&str, &str, Step)] = &[
+    ("fmt", "every file is formatted", fmt),
+    ("tidy", "the house rules", |workspace, _| tidy::run(workspace)),
+    ("clippy", "all targets and features, warnings denied", clippy),
+    ("doc", "documentation builds, warnings denied", doc),
+    ("test", "the README's test command, with doctests", test),
+    ("alone", "each library alone, with none and each feature", alone),
+    ("small-shm", "the tests where /dev/shm has 64 MB", small_shm),
+    ("faults", "each fault in each phase of worker life", sample_faults),
+    ("hostile", "hostile workers, leaders and images", sample_hostile),
+    ("loom", "the rings under every interleaving", loom),
+    ("msrv", "the oldest supported compiler, if installed", msrv),
+    ("package", "each published crate can be packaged", package),
+    ("deny", "licences, duplicates, sources, with cargo-deny", deny),
 ];
 
-pub(crate) fn main(mut args: lexopt::Parser) -> Result<(), Error> {
-    use lexopt::prelude::*;
-    let mut chosen: Vec<&Step> = Vec::new();
-    while let Some(arg) = args.next()? {
-        match arg {
-            Long("list") => {
-                STEPS
-                    .iter()
-                    .for_each(|step| println!("{:10} {}", step.name, step.about));
-                return Ok(());
-            }
-            Short('h') | Long("help") => {
-                print!("{USAGE}");
-                return Ok(());
-            }
-            Value(name) => {
-                let name = name.string()?;
-                let step = STEPS.iter().find(|step| step.name == name);
-                chosen.push(step.ok_or_else(|| {
-                    Error::usage(format!(
-                        "unknown step `{name}`; `cargo xtask ci --list` lists them"
-                    ))
-                })?);
-            }
-            other => return Err(other.unexpected().into()),
+pub(crate) fn main(args: &Args, workspace: &Workspace) -> Result<()> {
+    let mut summary = Summary::default();
+    for (name, about, step) in STEPS {
+        if args.list {
+            println!("{name:10} {about}");
+        } else if args.steps.is_empty() || args.steps.iter().any(|chosen| chosen == name) {
+            eprintln!("\n== {name}: {about}");
+            let (mut tally, start) = (Tally::default(), Instant::now());
+            let result = step(workspace, &mut tally);
+            summary.add(name, result, tally, start.elapsed().as_secs_f64());
         }
     }
-    if chosen.is_empty() {
-        chosen.extend(STEPS);
-    }
-    let workspace = Workspace::load()?;
-    let ended: Vec<Ended> = chosen
-        .into_iter()
-        .map(|step| run_step(step, &workspace))
-        .collect();
-    let (summary, verdict) = summarize(&ended);
     // A closed standard output must not hide the verdict.
-    let _ = io::stdout().write_all(summary.as_bytes());
-    verdict
+    let _ = io::stdout().write_all(summary.text().as_bytes());
+    let failed = summary.failed.join(", ");
+    ensure!(failed.is_empty(), "ci failed in {failed}");
+    Ok(())
 }
 
-/// A step that has run.
-struct Ended {
-    name: &'static str,
-    result: Result<Done, Error>,
-    tally: Tally,
-    took: Duration,
+/// The results of the steps.
+#[derive(Default)]
+struct Summary {
+    table: String,
+    failed: Vec<&'static str>,
+    tests: Tally,
 }
 
-fn run_step(step: &Step, workspace: &Workspace) -> Ended {
-    eprintln!("\n== {}: {}", step.name, step.about);
-    let mut tally = Tally::default();
-    let start = Instant::now();
-    let result = (step.run)(workspace, &mut tally);
-    match &result {
-        Ok(Done::Passed) => {}
-        Ok(Done::Skipped(reason)) => eprintln!("skipped: {reason}"),
-        Err(error) => eprintln!("failed: {error}"),
-    }
-    Ended {
-        name: step.name,
-        result,
-        tally,
-        took: start.elapsed(),
-    }
-}
-
-/// The table of the steps, a line that counts the tests, and what it all came to.
-fn summarize(ended: &[Ended]) -> (String, Result<(), Error>) {
-    let mut text = String::from("\nstep       result   seconds  tests\n");
-    let mut failed = Vec::new();
-    let mut sum = Tally::default();
-    for step in ended {
-        let (word, why) = match &step.result {
-            Ok(Done::Passed) => ("passed", String::new()),
-            Ok(Done::Skipped(reason)) => ("skipped", reason.clone()),
-            Err(error) => ("FAILED", error.to_string()),
+impl Summary {
+    fn add(&mut self, name: &'static str, result: Result<()>, tally: Tally, seconds: f64) {
+        let (word, why) = match result {
+            Ok(()) => ("passed", String::new()),
+            Err(error) if error.is::<NotRun>() => ("skipped", format!("{error:#}")),
+            Err(error) => ("FAILED", format!("{error:#}")),
         };
-        if step.result.is_err() {
-            failed.push(step.name);
+        if !why.is_empty() {
+            eprintln!("{word}: {why}");
         }
-        sum += step.tally;
-        let tests = step.tally.passed + step.tally.failed;
-        let tests = if tests == 0 {
-            String::new()
-        } else {
-            tests.to_string()
+        if word == "FAILED" {
+            self.failed.push(name);
+        }
+        self.tests += tally;
+        let tests = match tally.passed + tally.failed {
+            0 => String::new(),
+            tests => tests.to_string(),
         };
-        let line = format!(
-            "{:10} {word:8} {:7.1}  {tests:5}  {why}",
-            step.name,
-            step.took.as_secs_f64()
-        );
-        writeln!(text, "{}", line.trim_end()).expect("writing to a string succeeds");
+        let line = format!("{name:10} {word:8} {seconds:7.1}  {tests:5}  {why}");
+        self.table += &format!("{}\n", line.trim_end());
     }
-    let Tally {
-        passed,
-        failed: broken,
-        ignored,
-    } = sum;
-    if sum != Tally::default() {
-        writeln!(text, "\n{passed} passed, {broken} failed, {ignored} skipped")
-            .expect("writing to a string succeeds");
-    }
-    let verdict = match failed.as_slice() {
-        [] => Ok(()),
-        names => Err(Error::failed(format!("ci failed in {}", names.join(", ")))),
-    };
-    (text, verdict)
-}
 
-fn passed(result: Result<(), Error>) -> Result<Done, Error> {
-    result.map(|()| Done::Passed)
-}
-
-fn fmt(_: &Workspace, _: &mut Tally) -> Result<Done, Error> {
-    passed(Cmd::cargo().args(["fmt", "--all", "--", "--check"]).run())
-}
-
-fn clippy(_: &Workspace, _: &mut Tally) -> Result<Done, Error> {
-    let args = [
-        "clippy",
-        "--workspace",
-        "--all-targets",
-        "--all-features",
-        "--",
-        "-D",
-        "warnings",
-    ];
-    passed(Cmd::cargo().args(args).run())
-}
-
-fn doc(_: &Workspace, _: &mut Tally) -> Result<Done, Error> {
-    let args = ["doc", "--workspace", "--all-features", "--no-deps"];
-    passed(Cmd::cargo().args(args).env("RUSTDOCFLAGS", "-D warnings").run())
-}
-
-fn test(_: &Workspace, tally: &mut Tally) -> Result<Done, Error> {
-    Cmd::cargo().args(["test", "--workspace"]).run_tests(tally)?;
-    if tally.passed == 0 {
-        return Err(Error::failed("no test was executed"));
-    }
-    Ok(Done::Passed)
-}
-
-/// In a workspace build, a feature that one crate forgot to ask for is there because another one did.
-fn alone(workspace: &Workspace, tally: &mut Tally) -> Result<Done, Error> {
-    for member in workspace.members.iter().filter(|member| member.lib.is_some()) {
-        let on = |verb: &str| Cmd::cargo().args([verb, "-p", &member.name, "--lib"]);
-        // Without tests there are no dev-dependencies to lend features either.
-        on("check").args(["--no-default-features"]).run()?;
-        on("test").args(["--no-default-features"]).run_tests(tally)?;
-        for feature in &member.features {
-            on("check")
-                .args(["--no-default-features", "--features", feature])
-                .run()?;
-        }
-        if !member.features.is_empty() {
-            on("test").args(["--all-features"]).run_tests(tally)?;
+    /// Returns the table of the steps, and the line that counts the tests.
+    fn text(&self) -> String {
+        let table = match self.table.as_str() {
+            "" => return String::new(),
+            table => format!("\nstep       result   seconds  tests\n{table}"),
+        };
+        match self.tests == Tally::default() {
+            true => table,
+            false => format!("{table}\n{}\n", self.tests),
         }
     }
-    Ok(Done::Passed)
 }
 
-fn msrv(workspace: &Workspace, _: &mut Tally) -> Result<Done, Error> {
-    let versions = workspace
-        .members
-        .iter()
-        .filter_map(|member| member.rust_version.as_deref());
-    let Some(oldest) = versions.max() else {
-        return Err(Error::failed("no crate has a `rust-version`"));
-    };
-    // Asked first: naming a missing toolchain would make rustup download it.
-    let installed = Cmd::new("rustup")
-        .args(["toolchain", "list"])
-        .stdout()
-        .unwrap_or_default();
-    let Some(toolchain) = installed_toolchain(&installed, oldest) else {
-        return Ok(Done::Skipped(format!("toolchain {oldest} is not installed")));
-    };
-    let cmd = Cmd::new("rustup").args([
-        "run",
-        &toolchain,
-        "cargo",
-        "check",
-        "--workspace",
-        "--all-features",
-    ]);
-    passed(cmd.env("CARGO_TARGET_DIR", workspace.target.join("msrv")).run())
+fn fmt(workspace: &Workspace, _: &mut Tally) -> Result<()> {
+    workspace.cargo("fmt --all -- --check").run().map_err(Into::into)
 }
 
-/// The installed toolchain of that version, as `1.88` or `1.88.0`, from the output of `rustup toolchain list`.
-fn installed_toolchain(listed: &str, version: &str) -> Option<String> {
-    let names = listed.lines().filter_map(|line| line.split_whitespace().next());
-    let of_version = |name: &&str| {
-        name.strip_prefix(version)
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '-']))
-    };
-    names.into_iter().find(of_version).map(str::to_owned)
+fn clippy(workspace: &Workspace, _: &mut Tally) -> Result<()> {
+    let cargo = workspace.cargo("clippy --workspace --all-targets --all-features");
+    Ok(cargo.args(["--", "-D", "warnings"]).run()?)
 }
 
-/// What `cargo publish` would send, in the order of their dependencies; not compiled once more.
-fn package(workspace: &Workspace, _: &mut Tally) -> Result<Done, Error> {
-    let mut cmd = Cmd::cargo().args([
-        "package",
-        "--workspace",
-        "--no-verify",
-        "--allow-dirty",
-        "--quiet",
-    ]);
+fn doc(workspace: &Workspace, _: &mut Tally) -> Result<()> {
+    let cargo = workspace.cargo("doc --workspace --all-features --no-deps");
+    Ok(cargo.env("RUSTDOCFLAGS", "-D warnings").run()?)
+}
+
+fn test(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
+    run::tests(workspace.cargo("test --workspace"), tally)?;
+    ensure!(tally.passed > 0, "no test was executed");
+    Ok(())
+}
+
+/// In a workspace build, a feature that one crate forgot to enable is there because another one enables it.
+fn alone(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
+    for member in workspace.libraries() {
+        let on = |verb: &str| workspace.cargo(&format!("{verb} --lib -p {}", member.name));
+        // Without tests there are no dev-dependencies to enable features either.
+        on("check --no-default-features").run()?;
+        run::tests(on("test --no-default-features"), tally)?;
+        let features = member.features.keys().filter(|it| *it != "default");
+        for feature in features.clone() {
+            on(&format!("check --no-default-features --features {feature}")).run()?;
+        }
+        if features.count() > 0 {
+            run::tests(on("test --all-features"), tally)?;
+        }
+    }
+    Ok(())
+}
+
+/// Runs the tests where `/dev/shm` has 64 MB, as in a container with Docker's default settings: in a private mount namespace,
+/// which no process outside sees. That takes Linux and the right to create namespaces.
+fn small_shm(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
+    if !Path::new("/dev/shm").is_dir() {
+        bail!(NotRun("this system has no /dev/shm".to_owned()));
+    }
+    let sh = &workspace.sh;
+    let mount = "mount -t tmpfs -o size=64m tmpfs /dev/shm && exec \"$@\"";
+    // For root, and for a user who may become root in a new user namespace.
+    for flags in ["-m", "-rm"] {
+        let launched = |program: &str| cmd!(sh, "unshare {flags} sh -c {mount} sh {program}");
+        if run::succeeds(launched("true")) {
+            // Documentation tests show usage; a small tmpfs changes nothing for them.
+            let tests = "test --workspace --lib --bins --tests --examples";
+            return run::tests(launched("cargo").args(tests.split(' ')), tally);
+        }
+    }
+    let reason = "namespaces with a tmpfs (unshare -m, unshare -rm) are not allowed here";
+    bail!(NotRun(reason.to_owned()))
+}
+
+/// Runs the rings' concurrency tests under every interleaving that loom can reach. They have a target directory of their own,
+/// because the flag rebuilds every dependency.
+pub(crate) fn loom(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
+    let variable = |name, default: &str| env::var(name).unwrap_or(default.to_owned());
+    let flags = variable("RUSTFLAGS", "") + " --cfg loom";
+    // Loom's documentation finds that more pre-emptions rarely find more, and the time grows exponentially.
+    let preemptions = variable("LOOM_MAX_PREEMPTIONS", "3");
+    let cargo = workspace.cargo("test -p shm-buffers --release --lib loom --target-dir");
+    let cargo = cargo.arg(workspace.target.join("loom")).env("RUSTFLAGS", flags);
+    run::tests(cargo.env("LOOM_MAX_PREEMPTIONS", preemptions), tally)?;
+    ensure!(tally.passed > 0, "shm-buffers has no loom test");
+    Ok(())
+}
+
+fn msrv(workspace: &Workspace, _: &mut Tally) -> Result<()> {
+    let sh = &workspace.sh;
+    let versions = workspace.members.iter().filter_map(|it| it.rust_version.as_ref());
+    let oldest = versions.max().context("no crate has a `rust-version`")?;
+    let oldest = format!("{}.{}", oldest.major, oldest.minor);
+    // Naming a missing toolchain would make rustup download it.
+    let installed = cmd!(sh, "rustup toolchain list").read().unwrap_or_default();
+    let Some(toolchain) = installed_toolchain(&installed, &oldest) else {
+        bail!(NotRun(format!("toolchain {oldest} is not installed")));
+    };
+    let cargo = cmd!(sh, "rustup run {toolchain} cargo check --workspace");
+    let target = workspace.target.join("msrv");
+    Ok(cargo.args(["--all-features", "--target-dir"]).arg(target).run()?)
+}
+
+/// Finds the toolchain of that version, as `1.88` or `1.88.0`, in the output of `rustup toolchain list`.
+fn installed_toolchain<'a>(listed: &'a str, version: &str) -> Option<&'a str> {
+    let mut names = listed.lines().filter_map(|line| line.split_whitespace().next());
+    names.find(|name| match name.strip_prefix(version) {
+        Some(rest) => rest.is_empty() || rest.starts_with(['.', '-']),
+        None => false,
+    })
+}
+
+/// Packages what `cargo publish` would send. The files are not compiled again.
+fn package(workspace: &Workspace, _: &mut Tally) -> Result<()> {
+    let mut cargo = workspace.cargo("package --workspace --no-verify --allow-dirty --quiet");
     for member in &workspace.members {
-        if member.publish == Publish::No {
-            cmd = cmd.args(["--exclude", &member.name]);
+        if !workspace::is_published(member) {
+            cargo = cargo.args(["--exclude", &member.name]);
         }
     }
-    passed(cmd.run())
+    Ok(cargo.run()?)
 }
 
-/// Advisories are left to a scheduled run: they change without the code, and need a database from the network.
-fn deny(_: &Workspace, _: &mut Tally) -> Result<Done, Error> {
-    if !Cmd::cargo().args(["deny", "--version"]).succeeds() {
-        return Ok(Done::Skipped("cargo-deny is not installed".to_owned()));
+/// Advisories are left to a scheduled workflow: they change without the code, and need a database from the network.
+fn deny(workspace: &Workspace, _: &mut Tally) -> Result<()> {
+    if !run::succeeds(workspace.cargo("deny --version")) {
+        bail!(NotRun("cargo-deny is not installed".to_owned()));
     }
-    passed(
-        Cmd::cargo()
-            .args(["deny", "--all-features", "check", "bans", "licenses", "sources"])
-            .run(),
-    )
+    let cargo = workspace.cargo("deny --all-features check bans licenses sources");
+    Ok(cargo.run()?)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn ended(name: &'static str, result: Result<Done, Error>, passed: u64) -> Ended {
-        let tally = Tally {
-            passed,
-            ..Tally::default()
-        };
-        Ended {
-            name,
-            result,
-            tally,
-            took: Duration::from_millis(1500),
-        }
+    #[test]
+    fn summary_lists_the_steps_and_counts_the_tests() {
+        let (mut summary, mut tests) = (Summary::default(), Tally::default());
+        assert_eq!(summary.text(), "");
+        tests.passed = 7;
+        summary.add("fmt", Ok(()), Tally::default(), 1.5);
+        summary.add("test", Ok(()), tests, 1.5);
+        let reason = NotRun("not allowed here".to_owned());
+        summary.add("small-shm", Err(reason.into()), Tally::default(), 1.5);
+        assert!(summary.failed.is_empty());
+        let broken = anyhow::anyhow!("broken link").context("doc");
+        summary.add("doc", Err(broken), Tally::default(), 12.0);
+        assert_eq!(summary.failed, ["doc"]);
+        let expected = "\n\
+            step       result   seconds  tests\n\
+            fmt        passed       1.5\n\
+            test       passed       1.5  7\n\
+            small-shm  skipped      1.5         not allowed here\n\
+            doc        FAILED      12.0         doc: broken link\n\
+            \n7 passed, 0 failed, 0 skipped\n";
+        assert_eq!(summary.text(), expected);
     }
 
     #[test]
-    fn the_summary_tells_each_step_and_counts_the_tests() {
-        let skipped = Done::Skipped("not allowed here".to_owned());
-        let (text, verdict) = summarize(&[
-            ended("fmt", Ok(Done::Passed), 0),
-            ended("test", Ok(Done::Passed), 7),
-            ended("small-shm", Ok(skipped), 0),
-        ]);
-        assert!(verdict.is_ok());
-        let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(lines[2], "fmt        passed       1.5");
-        assert_eq!(lines[3], "test       passed       1.5  7");
-        assert_eq!(lines[4], "small-shm  skipped      1.5         not allowed here");
-        assert_eq!(lines.last(), Some(&"7 passed, 0 failed, 0 skipped"));
-    }
-
-    #[test]
-    fn one_failed_step_fails_the_run_and_is_named() {
-        let (text, verdict) = summarize(&[
-            ended("doc", Err(Error::failed("broken link")), 0),
-            ended("test", Ok(Done::Passed), 1),
-        ]);
-        assert!(text.contains("doc        FAILED"), "{text}");
-        assert!(text.contains("broken link"), "{text}");
-        assert_eq!(
-            verdict.expect_err("a failure passed").to_string(),
-            "ci failed in doc"
-        );
-    }
-
-    #[test]
-    fn the_oldest_toolchain_is_found_by_its_version_only() {
-        let listed = "stable-x86_64-unknown-linux-gnu (active, default)\n1.88.0-x86_64-unknown-linux-gnu\n";
-        assert_eq!(
-            installed_toolchain(listed, "1.88").as_deref(),
-            Some("1.88.0-x86_64-unknown-linux-gnu")
-        );
+    fn toolchain_is_found_by_its_whole_version() {
+        let listed = "stable-x86_64 (active, default)\n1.88.0-x86_64\n";
+        assert_eq!(installed_toolchain(listed, "1.88"), Some("1.88.0-x86_64"));
         assert_eq!(installed_toolchain(listed, "1.8"), None);
         assert_eq!(installed_toolchain(listed, "1.89"), None);
-    }
-
-    #[test]
-    fn step_names_are_unique() {
-        for (index, step) in STEPS.iter().enumerate() {
-            assert!(
-                STEPS[..index].iter().all(|earlier| earlier.name != step.name),
-                "{}",
-                step.name
-            );
-        }
     }
 }

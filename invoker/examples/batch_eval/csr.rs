@@ -14,7 +14,7 @@ pub(crate) struct Csr {
 }
 
 impl Csr {
-    /// The matrix of the given rows, each a list of (column, value) in the order to be stored.
+    /// Builds a matrix from rows, each a list of (column, value). Entries are stored in the given order.
     pub(crate) fn from_rows<R>(rows: impl IntoIterator<Item = R>) -> Self
     where
         R: IntoIterator<Item = (u32, f64)>,
@@ -34,23 +34,23 @@ impl Csr {
         }
     }
 
-    /// Number of rows.
+    /// Returns the number of rows.
     pub(crate) fn rows(&self) -> usize {
         self.indptr.len() - 1
     }
 
-    /// Number of stored entries.
+    /// Returns the number of stored entries.
     pub(crate) fn entries(&self) -> usize {
         self.indices.len()
     }
 
-    /// Columns and values of row `row`, in stored order.
+    /// Returns the columns and the values of row `row`, in stored order.
     pub(crate) fn row(&self, row: usize) -> (&[u32], &[f64]) {
         let range = self.indptr[row] as usize..self.indptr[row + 1] as usize;
         (&self.indices[range.clone()], &self.values[range])
     }
 
-    /// Size of the three arrays in bytes.
+    /// Returns the size of the three arrays in bytes.
     pub(crate) fn bytes(&self) -> usize {
         size_of_val(&self.indptr[..]) + size_of_val(&self.indices[..]) + size_of_val(&self.values[..])
     }
@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rows_come_back_in_the_order_given() {
+    fn rows_keep_the_order_of_their_entries() {
         let m = Csr::from_rows([vec![(3, 1.0), (1, 2.0)], vec![], vec![(0, -1.0)]]);
         assert_eq!((m.rows(), m.entries()), (3, 3));
         assert_eq!(m.row(0), (&[3, 1][..], &[1.0, 2.0][..]));
@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn a_matrix_without_rows_is_fine() {
+    fn a_matrix_may_have_no_rows() {
         let m = Csr::from_rows(Vec::<Vec<(u32, f64)>>::new());
         assert_eq!((m.rows(), m.entries()), (0, 0));
     }

@@ -1,13 +1,13 @@
-//! Gathers what came back from the workers: one outcome per user, in user order, and every failure.
+//! [`Gathered`]: collects one outcome per user, in user order, and every failure.
 
 use serde::Serialize;
 
 use crate::metrics::Summary;
 use crate::op::{Action, Outcome, Task};
 
-/// The tasks of a run: all users in order, `passes` times over. The op aborts at position `crash_at`.
+/// Returns the tasks of a run: all users in order, `passes` times. The op aborts for the user at position `crash_at`.
 pub(crate) fn tasks(users: u32, passes: u32, crash_at: Option<u32>) -> impl Iterator<Item = Task> {
-    // One range, so that its length is known: progress has a total.
+    // A single range knows its length, so that progress has a total.
     (0..u64::from(passes) * u64::from(users)).map(move |index| {
         let user = (index % u64::from(users)) as u32;
         let action = if crash_at == Some(user) {
@@ -19,20 +19,20 @@ pub(crate) fn tasks(users: u32, passes: u32, crash_at: Option<u32>) -> impl Iter
     })
 }
 
-/// What came back so far.
+/// The results so far.
 #[derive(Debug)]
 pub(crate) struct Gathered {
     /// Ids of the users.
     users: Vec<u32>,
-    /// The first outcome of each user, as long as there is one.
+    /// The first outcome of each user, if any.
     outcomes: Vec<Option<Outcome>>,
     /// Tasks without an outcome.
     failures: Vec<Failure>,
-    /// Tasks that came back, with or without an outcome.
+    /// Number of finished tasks, with or without an outcome.
     tasks: u64,
 }
 
-/// A task that has no outcome, or not the one it should have.
+/// A task without an outcome, or with a wrong one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]
 #[error("user {user}, pass {pass}: {error}")]
 pub(crate) struct Failure {
@@ -40,12 +40,12 @@ pub(crate) struct Failure {
     pub(crate) user: u32,
     /// Number of the pass, from 1.
     pub(crate) pass: u64,
-    /// What happened.
+    /// The message of the error.
     pub(crate) error: String,
 }
 
 impl Gathered {
-    /// Nothing yet, for users of these ids.
+    /// Creates an empty collection for users with these ids.
     pub(crate) fn new(users: Vec<u32>) -> Self {
         Self {
             outcomes: vec![None; users.len()],
@@ -55,9 +55,9 @@ impl Gathered {
         }
     }
 
-    /// Takes in what came back for the task at position `index` of [`tasks`].
+    /// Adds the result of the task at position `index` of [`tasks`].
     ///
-    /// The op is a pure function, so all passes must agree; one that does not is a failure.
+    /// The op is a pure function, so an outcome that differs between passes is a failure.
     pub(crate) fn add<E: std::fmt::Display>(&mut self, index: u64, result: Result<Outcome, E>) {
         self.tasks += 1;
         let users = self.users.len() as u64;
@@ -80,17 +80,17 @@ impl Gathered {
         });
     }
 
-    /// Number of tasks that came back.
+    /// Returns the number of finished tasks.
     pub(crate) fn tasks(&self) -> u64 {
         self.tasks
     }
 
-    /// Everything that failed, in the order it came.
+    /// Returns all failures, in the order of their completion.
     pub(crate) fn failures(&self) -> &[Failure] {
         &self.failures
     }
 
-    /// Users with an outcome and their recommendations, in user order.
+    /// Returns the users with an outcome and their recommendations, in user order.
     pub(crate) fn recs(&self) -> impl Iterator<Item = (u32, &[(u32, f64)])> {
         self.users
             .iter()
@@ -98,7 +98,7 @@ impl Gathered {
             .filter_map(|(user, outcome)| Some((*user, outcome.as_ref()?.recs.as_slice())))
     }
 
-    /// The metrics over all users that have some, summed in user order.
+    /// Returns the metrics over all users that have any, summed in user order.
     pub(crate) fn summary(&self) -> Option<Summary> {
         Summary::of(
             self.outcomes
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn tasks_go_through_the_users_pass_by_pass() {
+    fn tasks_iterate_over_all_users_in_each_pass() {
         assert_eq!(tasks(3, 2, None).size_hint(), (6, Some(6)));
         let all: Vec<Task> = tasks(3, 2, Some(1)).collect();
         assert_eq!(
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_user_that_failed_once_is_taken_from_a_later_pass_and_the_failure_is_told() {
+    fn a_failed_user_gets_the_outcome_of_a_later_pass_and_stays_a_failure() {
         let mut gathered = Gathered::new(vec![7, 9]);
         gathered.add(1, Err("worker 0 died"));
         gathered.add(0, Ok::<_, &str>(outcome(1)));
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pass_that_disagrees_is_a_failure() {
+    fn an_outcome_that_differs_between_passes_is_a_failure() {
         let mut gathered = Gathered::new(vec![7]);
         gathered.add(0, Ok::<_, &str>(outcome(1)));
         gathered.add(1, Ok::<_, &str>(outcome(2)));

@@ -20,7 +20,7 @@ const SCORING_NEIGHBOURS: usize = 20;
 /// A trained model. Items are addressed by their position in the table of ids.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct ItemKnn {
-    /// Item ids, rising.
+    /// Item ids, ascending.
     items: Buffer<u32>,
     /// Mean training rating of each item; NaN for an item without one.
     means: Buffer<f64>,
@@ -41,40 +41,40 @@ impl ItemKnn {
     /// Trains on ratings by user (row = user, column = item position).
     ///
     /// Ratings are centred on their item's mean. The similarity of two items is the cosine of their centred
-    /// vectors over all users, where a missing rating counts as zero. An item is no neighbour of itself. Of
-    /// several equally similar items at the cut, LensKit's bounded heap decides, fed in the order of ids.
+    /// vectors over all users, where a missing rating counts as zero. An item is not its own neighbour. Among
+    /// equally similar items at the cut, the bounded heap of LensKit decides, filled in the order of ids.
     pub(crate) fn train(items: Vec<u32>, ratings: &Csr) -> Self {
         let columns = transpose(ratings, items.len());
         let means: Vec<f64> = columns.iter().map(|column| mean(column)).collect();
-        // The centred unit vectors, by user (rows of item and value) and by item (columns of user and place in
+        // The centred unit vectors, by user (rows of item and value) and by item (columns of user and position in
         // the user's row).
         let mut rows = vec![Vec::new(); ratings.rows()];
-        let mut places = vec![Vec::new(); items.len()];
+        let mut positions = vec![Vec::new(); items.len()];
         for (item, (column, mean)) in (0_u32..).zip(columns.iter().zip(&means)) {
             for (user, value) in unit_vector(column, *mean) {
-                places[item as usize].push((user as usize, rows[user as usize].len()));
+                positions[item as usize].push((user as usize, rows[user as usize].len()));
                 rows[user as usize].push((item, value));
             }
         }
 
-        // Item by item, the dot products with all later items, summed over users in rising order. A product
-        // serves both its items; each is offered its candidates in rising order.
+        // For each item, the dot products with all later items, summed over users in ascending order. A product
+        // serves both of its items; each item is offered its candidates in ascending order.
         let mut nearest: Vec<Nearest> = items.iter().map(|_| Nearest::default()).collect();
         let mut dots = vec![0.0; items.len()];
         let mut seen = vec![false; items.len()];
-        let mut met = Vec::new();
-        for (item, places) in (0_u32..).zip(places) {
-            for (user, place) in places {
-                let (_, value) = rows[user][place];
-                for &(other, other_value) in &rows[user][place + 1..] {
+        let mut candidates = Vec::new();
+        for (item, positions) in (0_u32..).zip(positions) {
+            for (user, position) in positions {
+                let (_, value) = rows[user][position];
+                for &(other, other_value) in &rows[user][position + 1..] {
                     dots[other as usize] += value * other_value;
                     if !seen[other as usize] {
                         seen[other as usize] = true;
-                        met.push(other);
+                        candidates.push(other);
                     }
                 }
             }
-            met.retain(|&other| {
+            candidates.retain(|&other| {
                 seen[other as usize] = false;
                 let similar = dots[other as usize] >= MIN_SIMILARITY;
                 if !similar {
@@ -82,8 +82,8 @@ impl ItemKnn {
                 }
                 similar
             });
-            met.sort_unstable();
-            for other in met.drain(..) {
+            candidates.sort_unstable();
+            for other in candidates.drain(..) {
                 let similarity = std::mem::take(&mut dots[other as usize]);
                 nearest[item as usize].offer(other, similarity);
                 nearest[other as usize].offer(item, similarity);
@@ -97,22 +97,22 @@ impl ItemKnn {
         }
     }
 
-    /// The id of the item at a position.
+    /// Returns the id of the item at a position.
     pub(crate) fn item_id(&self, item: u32) -> u32 {
         self.items[item as usize]
     }
 
-    /// Number of items.
+    /// Returns the number of items.
     pub(crate) fn items(&self) -> usize {
         self.items.len()
     }
 
-    /// Number of stored (item, neighbour) pairs.
+    /// Returns the number of stored (item, neighbour) pairs.
     pub(crate) fn pairs(&self) -> usize {
         self.neighbours.entries()
     }
 
-    /// Size of the arrays in bytes.
+    /// Returns the size of the arrays in bytes.
     pub(crate) fn bytes(&self) -> usize {
         size_of_val(&self.items[..]) + size_of_val(&self.means[..]) + self.neighbours.bytes()
     }
@@ -130,7 +130,7 @@ impl ItemKnn {
     }
 }
 
-/// One user's ratings, laid out for scoring.
+/// The ratings of one user, prepared for scoring.
 #[derive(Debug)]
 pub(crate) struct Profile<'a> {
     model: &'a ItemKnn,
@@ -139,9 +139,9 @@ pub(crate) struct Profile<'a> {
 }
 
 impl Profile<'_> {
-    /// The predicted rating of an item:
+    /// Returns the predicted rating of an item:
     /// `mean_i + sum(w_ij * (r_uj - mean_j)) / sum(w_ij)` over the first 20 of the item's neighbours `j` that
-    /// the user has rated. `None` when there is not one.
+    /// the user has rated. `None` if the user has rated none of them.
     pub(crate) fn score(&self, item: u32) -> Option<f64> {
         let (neighbours, similarities) = self.model.neighbours.row(item as usize);
         let (mut used, mut weighted, mut weights, mut last) = (0, 0.0, 0.0, 0.0);
@@ -161,13 +161,13 @@ impl Profile<'_> {
         let mean = self.model.means[item as usize];
         match used {
             0 => None,
-            // The weight of a lone neighbour cancels; dividing by it would only add a rounding error.
+            // The weight of a single neighbour cancels; dividing by it would only add a rounding error.
             1 => Some(mean + last),
             _ => Some(mean + weighted / weights),
         }
     }
 
-    /// The `top` items of highest score among those the user has not rated, best first; ties by lower id.
+    /// Returns the `top` items with the highest scores among those the user has not rated, best first; ties by lower id.
     pub(crate) fn recommend(&self, top: usize) -> Vec<Rec> {
         let unrated = (0_u32..)
             .zip(&self.deviations)
@@ -180,7 +180,7 @@ impl Profile<'_> {
                 })
             })
             .collect();
-        // Ids rise with positions.
+        // Ids ascend with positions.
         let best_first = |a: &Rec, b: &Rec| b.score.total_cmp(&a.score).then(a.item.cmp(&b.item));
         if recs.len() > top {
             recs.select_nth_unstable_by(top, best_first);
@@ -191,7 +191,7 @@ impl Profile<'_> {
     }
 }
 
-/// Columns of a matrix as lists of (row, value), rows rising.
+/// Returns the columns of a matrix as lists of (row, value), rows ascending.
 fn transpose(matrix: &Csr, columns: usize) -> Vec<Vec<(u32, f64)>> {
     let mut transposed = vec![Vec::new(); columns];
     for row in 0..matrix.rows() {
@@ -203,8 +203,8 @@ fn transpose(matrix: &Csr, columns: usize) -> Vec<Vec<(u32, f64)>> {
     transposed
 }
 
-/// The mean rating of an item. Exact when all ratings are equal, so that they are centred to zero and not to
-/// a rounding error that would then be scaled up to a unit vector.
+/// Returns the mean rating of an item. Exact if all ratings are equal: they are then centred to zero, and not to a
+/// rounding error that would be scaled up to a unit vector.
 fn mean(column: &[(u32, f64)]) -> f64 {
     match column {
         [(_, first), rest @ ..] if rest.iter().all(|(_, value)| value == first) => *first,
@@ -212,10 +212,10 @@ fn mean(column: &[(u32, f64)]) -> f64 {
     }
 }
 
-/// The centred vector of an item at length 1; empty when all its entries are zero.
+/// Returns the centred vector of an item, scaled to length 1; empty if all entries are zero.
 ///
-/// Multiplies by the reciprocal of the norm, as LensKit does: a division would round differently, and equal
-/// similarities would not be equal any more.
+/// Multiplies by the reciprocal of the norm, as LensKit does: a division would round differently, and similarities that
+/// are equal there would differ here.
 fn unit_vector(column: &[(u32, f64)], mean: f64) -> Vec<(u32, f64)> {
     let norm = column
         .iter()
@@ -234,9 +234,9 @@ fn unit_vector(column: &[(u32, f64)], mean: f64) -> Vec<(u32, f64)> {
 
 /// The most similar items offered so far: a min-heap of at most [`STORED_NEIGHBOURS`].
 ///
-/// It moves its entries exactly as LensKit's `kvp_minheap_insert` and `kvp_minheap_sort` do. Many
-/// similarities in rating data are equal (two items with the same two raters have a cosine of 1), so which
-/// of them stay and in which order they are stored decides scores.
+/// It moves its entries exactly as LensKit's `kvp_minheap_insert` and `kvp_minheap_sort` do. Many similarities in rating
+/// data are equal (two items with the same two raters have a cosine of 1), so scores depend on which of them are kept, and
+/// in which order.
 #[derive(Default)]
 struct Nearest(Vec<(u32, f64)>);
 
@@ -266,7 +266,7 @@ impl Nearest {
     }
 }
 
-/// Restores the order of a min-heap whose root is new.
+/// Restores the order of a min-heap after its root was replaced.
 fn sift_down(heap: &mut [(u32, f64)]) {
     let mut at = 0;
     loop {
@@ -326,12 +326,12 @@ mod tests {
         assert_eq!(
             user_1.score(1),
             Some(3.0),
-            "rated its neighbour at that one's mean"
+            "the user rated the neighbour with its mean"
         );
-        let stranger = model.profile((&[0], &[4.5]));
-        assert_eq!(stranger.score(1), Some(4.5));
-        assert_eq!(stranger.score(2), None);
-        assert_eq!(stranger.recommend(10), [Rec { item: 1, score: 4.5 }]);
+        let new_user = model.profile((&[0], &[4.5]));
+        assert_eq!(new_user.score(1), Some(4.5));
+        assert_eq!(new_user.score(2), None);
+        assert_eq!(new_user.recommend(10), [Rec { item: 1, score: 4.5 }]);
     }
 
     #[test]
@@ -345,7 +345,7 @@ mod tests {
                     .chain((1..=n).map(|_| Vec::new())),
             ),
         };
-        // Everything but item 1 is rated with its own number.
+        // Every item except item 1 is rated with its own number.
         let rated: Vec<u32> = (2..=n).collect();
         let ratings: Vec<f64> = rated.iter().map(|j| f64::from(*j)).collect();
         let expected = 20.0 / (2..=21).map(|j| 1.0 / f64::from(j)).sum::<f64>();
@@ -354,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn equal_scores_are_ordered_by_lower_id_also_at_the_cut() {
+    fn ties_are_ordered_by_id_also_at_the_cut() {
         let model = ItemKnn {
             items: vec![1, 2, 3, 4].into(),
             means: vec![3.0; 4].into(),
@@ -381,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn extreme_ratings_spoil_their_item_only() {
+    fn extreme_ratings_affect_only_their_item() {
         let ratings = Csr::from_rows([
             vec![(0, 1e308), (1, 1.0), (2, 2.0)],
             vec![(0, 1.5e308), (1, 5.0), (2, 4.0)],
@@ -393,7 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn the_heap_keeps_the_greatest_in_falling_order_and_the_first_come_of_equals() {
+    fn the_heap_keeps_the_greatest_in_descending_order_and_the_first_of_equals() {
         let mut nearest = Nearest::default();
         for item in 0..250_u32 {
             nearest.offer(item, f64::from((item * 7919) % 250));

@@ -1,7 +1,7 @@
 //! Batch evaluation of a recommender: one model shared by all workers, one small task per user.
 //!
-//! Trains item-item kNN on movie ratings, recommends for every user, judges the lists against held-out ratings, and
-//! prints the metrics and what the run took. The modules, in the order data flows through them:
+//! Trains item-item kNN on movie ratings, recommends for every user, judges the lists against held-out ratings, and prints
+//! the metrics and the report of the run. The modules, in the order of the data flow:
 //!
 //! | module | duty |
 //! |---|---|
@@ -9,7 +9,7 @@
 //! | `ratings` | the ratings file |
 //! | `split` | training and held-out ratings |
 //! | `knn` | the recommender |
-//! | `op` | what a worker does for a user |
+//! | `op` | the op: evaluates one user |
 //! | `run` | the invoker |
 //! | `gather` | outcomes in user order, failures |
 //! | `metrics` | quality of lists and predictions |
@@ -33,9 +33,9 @@ use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use invoker::{BarWriter, Render, Reporter};
+use invoker::{BarWriter, Reporter};
 
-use crate::args::{Args, ArgsError, Command, Progress, ReportFormat};
+use crate::args::{Args, ReportFormat};
 use crate::gather::Gathered;
 use crate::knn::ItemKnn;
 use crate::op::EvalModel;
@@ -43,18 +43,16 @@ use crate::output::{Data, Holdout, Model, Report};
 use crate::ratings::{Ratings, RatingsError};
 use crate::run::Plan;
 
-/// Why there is no report.
+/// The error of a job without a report.
 #[derive(Debug, thiserror::Error)]
 enum EvalError {
     #[error(transparent)]
-    Args(#[from] ArgsError),
-    #[error(transparent)]
     Ratings(#[from] RatingsError),
-    #[error("--crash-user: the ratings have no user {0}; give the id of one that they have")]
+    #[error("--crash-user: the ratings have no user {0}; use the id of a user in the ratings")]
     UnknownUser(u32),
-    #[error("--recs: `{}` is the ratings file and would be overwritten; give another path", .0.display())]
+    #[error("--recs: `{}` is the ratings file and would be overwritten; use another path", .0.display())]
     RecsAreRatings(PathBuf),
-    #[error("--recs: cannot create `{}`: {source}; give a path that can be written", path.display())]
+    #[error("--recs: cannot create `{}`: {source}; use a writable path", path.display())]
     CreateRecs { path: PathBuf, source: io::Error },
     #[error("--recs: cannot write `{}`: {source}", path.display())]
     WriteRecs { path: PathBuf, source: io::Error },
@@ -69,11 +67,9 @@ enum EvalError {
 impl EvalError {
     fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Args(_)
-            | Self::Ratings(_)
-            | Self::UnknownUser(_)
-            | Self::RecsAreRatings(_)
-            | Self::CreateRecs { .. } => ExitCode::from(2),
+            Self::Ratings(_) | Self::UnknownUser(_) | Self::RecsAreRatings(_) | Self::CreateRecs { .. } => {
+                ExitCode::from(2)
+            }
             Self::WriteRecs { .. } | Self::Stdout(_) | Self::Progress(_) | Self::Run(_) => ExitCode::FAILURE,
         }
     }
@@ -81,29 +77,17 @@ impl EvalError {
 
 fn main() -> ExitCode {
     invoker::init();
-    let done = args::parse(std::env::args_os())
-        .map_err(EvalError::from)
-        .and_then(|command| match command {
-            Command::Help => stdout(|out| out.write_all(args::HELP.as_bytes())).map(|()| ExitCode::SUCCESS),
-            Command::Run(args) => batch_eval(args),
-        });
-    done.unwrap_or_else(|error| {
-        complain(&error);
+    batch_eval(args::parse()).unwrap_or_else(|error| {
+        print_error(&error);
         error.exit_code()
     })
 }
 
-/// The whole job. The exit code tells whether every task has its outcome.
+/// Runs the whole job. The exit code is a failure if a task failed.
 fn batch_eval(args: Args) -> Result<ExitCode, EvalError> {
-    let render = match args.progress {
-        Progress::Auto => Render::Auto,
-        Progress::Bar => Render::Bar,
-        Progress::Lines => Render::Lines,
-        Progress::None => Render::None,
-    };
-    let reporter = Arc::new(Reporter::builder().render(render).start()?);
+    let reporter = Arc::new(Reporter::builder().render(args.progress).start()?);
     let _ = CONSOLE.set(reporter.writer());
-    // Through the reporter, so that log lines stand above the bar.
+    // Through the reporter, so that log lines appear above the bar.
     tracing_subscriber::fmt()
         .with_writer(reporter.writer())
         .with_ansi(io::stderr().is_terminal())
@@ -132,35 +116,35 @@ fn batch_eval(args: Args) -> Result<ExitCode, EvalError> {
         ),
         None => None,
     };
-    // Before the work, so that a wrong path does not cost a run.
+    // Before any work, so that a wrong path does not cost a run.
     let recs = match &args.recs {
         Some(path) => Some((create(path, args.ratings.as_deref())?, path)),
         None => None,
     };
 
-    // Only now, so that bad input is answered by one line.
+    // Only now, so that the error of bad input is the only line.
     tracing::info!(
         ratings = data.ratings,
         users = data.users,
         items = data.items,
         "read the ratings"
     );
-    let split = match args.holdout {
+    let split = match args.holdout() {
         Some(fraction) => split::hold_out(&ratings, fraction, args.seed),
         None => split::keep_all(&ratings),
     };
-    let holdout = args.holdout.map(|fraction| Holdout {
+    let holdout = args.holdout().map(|fraction| Holdout {
         fraction,
         seed: args.seed,
         ratings: split.held_out.entries(),
     });
     let Ratings { users, items, .. } = ratings;
-    let begun = Instant::now();
+    let started = Instant::now();
     let knn = ItemKnn::train(items, &split.train);
-    let train_seconds = begun.elapsed().as_secs_f64();
+    let train_seconds = started.elapsed().as_secs_f64();
     tracing::info!(pairs = knn.pairs(), seconds = train_seconds, "trained the model");
     let model = EvalModel::new(knn, users.clone(), split, args.top.get());
-    let about_model = Model {
+    let model_info = Model {
         neighbour_pairs: model.knn().pairs(),
         bytes: model.bytes(),
         train_seconds,
@@ -184,7 +168,7 @@ fn batch_eval(args: Args) -> Result<ExitCode, EvalError> {
     let report = Report {
         data,
         holdout,
-        model: about_model,
+        model: model_info,
         top: args.top.get(),
         metrics: gathered.summary().map(Into::into),
         run,
@@ -195,12 +179,12 @@ fn batch_eval(args: Args) -> Result<ExitCode, EvalError> {
         ReportFormat::Json => output::write_json(out, &report),
     })?;
     for failure in gathered.failures() {
-        complain(failure);
+        print_error(failure);
     }
     if gathered.failures().is_empty() {
         return Ok(ExitCode::SUCCESS);
     }
-    complain(&format_args!(
+    print_error(&format_args!(
         "{} of {} tasks failed",
         gathered.failures().len(),
         gathered.tasks()
@@ -208,7 +192,7 @@ fn batch_eval(args: Args) -> Result<ExitCode, EvalError> {
     Ok(ExitCode::FAILURE)
 }
 
-/// Creates the file of recommendations, unless it is the file of ratings.
+/// Creates the file of recommendations. Refuses to overwrite the ratings file.
 fn create(path: &Path, ratings: Option<&Path>) -> Result<File, EvalError> {
     if let (Ok(path), Some(Ok(ratings))) = (fs::canonicalize(path), ratings.map(fs::canonicalize))
         && path == ratings
@@ -221,7 +205,7 @@ fn create(path: &Path, ratings: Option<&Path>) -> Result<File, EvalError> {
     })
 }
 
-/// Writes to standard output. A reader that has had enough, such as `head`, is no error.
+/// Writes to standard output. It is not an error if the reader closes the pipe, as `head` does.
 fn stdout(write: impl FnOnce(&mut io::StdoutLock<'_>) -> io::Result<()>) -> Result<(), EvalError> {
     match write(&mut io::stdout().lock()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(EvalError::Stdout(error)),
@@ -229,13 +213,13 @@ fn stdout(write: impl FnOnce(&mut io::StdoutLock<'_>) -> io::Result<()>) -> Resu
     }
 }
 
-/// Where complaints go once there are bars: it waits for no terminal that takes nothing.
+/// The destination of errors while there are bars. Unlike standard error, it does not wait for a stopped terminal.
 static CONSOLE: OnceLock<BarWriter> = OnceLock::new();
 
-/// Writes one line to standard error, without waiting for a reader once there are bars.
-fn complain(what: &impl std::fmt::Display) {
+/// Writes one line to standard error.
+fn print_error(error: &impl std::fmt::Display) {
     let _ = match CONSOLE.get() {
-        Some(console) => writeln!(console.clone(), "batch_eval: {what}"),
-        None => writeln!(io::stderr(), "batch_eval: {what}"),
+        Some(console) => writeln!(console.clone(), "batch_eval: {error}"),
+        None => writeln!(io::stderr(), "batch_eval: {error}"),
     };
 }

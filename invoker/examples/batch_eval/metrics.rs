@@ -1,8 +1,8 @@
 //! Quality of recommendations and predictions: per user, and over all users.
 //!
-//! An item is relevant to a user when the user's rating of it was held out: gains are binary, because a
-//! held-out rating shows what the user went for, and how well it was liked is judged by the RMSE. All top-N
-//! metrics look at the list of N recommendations, where N is what was asked for (`--top`).
+//! An item is relevant to a user if the user's rating of it was held out. Gains are binary, because a held-out rating shows
+//! that the user chose the item; the RMSE judges how much the user liked it. All top-N metrics use the list of N
+//! recommendations, with N from `--top`.
 //!
 //! - nDCG@N: `DCG / ideal DCG`, `DCG = sum over relevant ranks k <= N of 1 / log2(k + 1)`; the ideal list has
 //!   `min(N, held out)` relevant items at its head. K. Järvelin, J. Kekäläinen, "Cumulated gain-based
@@ -12,18 +12,18 @@
 //!   "Introduction to Information Retrieval", 2008, §8.3.
 //! - reciprocal rank: 1 / rank of the first relevant item in the list, 0 without one; its mean over users
 //!   is the MRR. E. Voorhees, "The TREC-8 question answering track report", 1999.
-//! - RMSE: `sqrt(mean((r - prediction)^2))` over all held-out ratings of all users that could be predicted;
-//!   which part that is, is the coverage. J. Herlocker et al., "Evaluating collaborative filtering
+//! - RMSE: `sqrt(mean((r - prediction)^2))` over all held-out ratings of all users that could be predicted; the coverage is
+//!   their share. J. Herlocker et al., "Evaluating collaborative filtering
 //!   recommender systems", ACM TOIS 22(1), 2004.
 //!
-//! Users without a held-out rating take no part; users with one but without recommendations count as 0.
+//! Users without a held-out rating do not count; users with one but without recommendations count as 0.
 
 use serde::{Deserialize, Serialize};
 
-/// How one user's recommendations and predictions did. Exists only for users with held-out ratings.
+/// The quality of one user's recommendations and predictions. Exists only for users with held-out ratings.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(crate) struct UserMetrics {
-    /// Held-out ratings.
+    /// Number of held-out ratings.
     pub(crate) held_out: u32,
     /// nDCG of the list, 0 to 1.
     pub(crate) ndcg: f64,
@@ -31,15 +31,15 @@ pub(crate) struct UserMetrics {
     pub(crate) recall: f64,
     /// Reciprocal rank of the first relevant item, 0 to 1.
     pub(crate) reciprocal_rank: f64,
-    /// Held-out ratings that could be predicted.
+    /// Number of held-out ratings that could be predicted.
     pub(crate) predicted: u32,
-    /// Sum of the squared errors of those.
+    /// Sum of the squared errors of these predictions.
     pub(crate) squared_error: f64,
 }
 
 impl UserMetrics {
-    /// Judges a list of recommended items, best first, against the user's held-out items (rising), their
-    /// ratings, and predictions of those. `None` without held-out items.
+    /// Judges a list of recommended items, best first, against the user's held-out items (ascending), their ratings, and
+    /// their predictions. `None` without held-out items.
     pub(crate) fn judge(
         recommended: impl IntoIterator<Item = u32>,
         top: usize,
@@ -78,15 +78,15 @@ impl UserMetrics {
     }
 }
 
-/// What a relevant item at this rank (from 1) is worth.
+/// Returns the gain of a relevant item at this rank (from 1).
 fn discount(rank: usize) -> f64 {
     1.0 / (rank as f64 + 1.0).log2()
 }
 
-/// Means over users. Sums are formed in the order the users are given in.
+/// Means over users. Summed in the given order of users.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub(crate) struct Summary {
-    /// Users judged.
+    /// Number of judged users.
     pub(crate) users: usize,
     /// Mean nDCG.
     pub(crate) ndcg: f64,
@@ -94,11 +94,11 @@ pub(crate) struct Summary {
     pub(crate) recall: f64,
     /// Mean reciprocal rank.
     pub(crate) mrr: f64,
-    /// Root mean squared error of the predicted held-out ratings; `None` when none could be predicted.
+    /// Root mean squared error of the predicted held-out ratings; `None` if no rating could be predicted.
     pub(crate) rmse: Option<f64>,
-    /// Held-out ratings of the judged users.
+    /// Number of held-out ratings of the judged users.
     pub(crate) held_out: u64,
-    /// How many of those could be predicted.
+    /// Number of these ratings that could be predicted.
     pub(crate) predicted: u64,
 }
 
@@ -134,7 +134,7 @@ impl Summary {
         })
     }
 
-    /// The part of the held-out ratings that could be predicted, 0 to 1.
+    /// Returns the share of held-out ratings that could be predicted, 0 to 1.
     pub(crate) fn coverage(&self) -> f64 {
         self.predicted as f64 / self.held_out as f64
     }
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_is_judged_by_hand_worked_values() {
+    fn a_list_has_the_metrics_worked_out_by_hand() {
         // Relevant: 2, 5, 9. Recommended: 7, 5, 1, 9. Ranks hit: 2 and 4.
         let m = UserMetrics::judge([7, 5, 1, 9], 4, (&[2, 5, 9], &[4.0, 3.0, 1.0]), |item| {
             (item != 2).then_some(2.0)
@@ -165,20 +165,20 @@ mod tests {
     }
 
     #[test]
-    fn a_perfect_list_scores_one_although_more_is_relevant_than_fits() {
+    fn a_perfect_list_scores_one_even_if_more_items_are_relevant_than_fit() {
         let m = UserMetrics::judge([1, 2], 2, (&[1, 2, 3, 4], &[5.0; 4]), |_| None).unwrap();
         assert!(near(m.ndcg, 1.0) && near(m.reciprocal_rank, 1.0) && near(m.recall, 0.5));
     }
 
     #[test]
-    fn no_recommendations_score_zero_and_no_held_out_ratings_are_not_judged() {
+    fn an_empty_list_scores_zero_and_users_without_held_out_ratings_have_no_metrics() {
         let m = UserMetrics::judge([], 10, (&[1], &[5.0]), |_| None).unwrap();
         assert_eq!((m.ndcg, m.recall, m.reciprocal_rank), (0.0, 0.0, 0.0));
         assert_eq!(UserMetrics::judge([1], 10, (&[], &[]), |_| None), None);
     }
 
     #[test]
-    fn the_summary_weighs_users_equally_and_pools_errors() {
+    fn the_summary_weights_users_equally_and_pools_errors() {
         let one = UserMetrics {
             held_out: 1,
             ndcg: 1.0,

@@ -1,4 +1,4 @@
-//! The op: what a worker does for one user, with the model, the task and the outcome it is made of.
+//! The op, which evaluates one user, and its model, task and outcome.
 
 use serde::{Deserialize, Serialize};
 use shm_buffers::Buffer;
@@ -8,15 +8,15 @@ use crate::knn::ItemKnn;
 use crate::metrics::UserMetrics;
 use crate::split::Split;
 
-/// Everything the op needs, shared by all workers. Users are addressed by their position.
+/// The data of the op, shared by all workers. Users are addressed by their position.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct EvalModel {
     knn: ItemKnn,
-    /// User ids, rising.
+    /// User ids, ascending.
     users: Buffer<u32>,
-    /// Training ratings (row = user, column = item position, rising).
+    /// Training ratings (row = user, column = item position, ascending).
     train: Csr,
-    /// Held-out ratings, likewise.
+    /// Held-out ratings, in the same form.
     held_out: Csr,
     /// Length of the lists of recommendations.
     top: u32,
@@ -27,11 +27,11 @@ pub(crate) struct EvalModel {
 pub(crate) struct Task {
     /// Position of the user.
     pub(crate) user: u32,
-    /// Whether to do it or to die of it.
+    /// Evaluate the user, or crash.
     pub(crate) action: Action,
 }
 
-/// What the op does with a task.
+/// The action of the op.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Action {
     /// Evaluate the user.
@@ -40,17 +40,17 @@ pub(crate) enum Action {
     Abort,
 }
 
-/// What came out for one user.
+/// The result for one user.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Outcome {
     /// Item ids with predicted ratings, best first.
     pub(crate) recs: Vec<(u32, f64)>,
-    /// Quality against the held-out ratings, when there are any.
+    /// Quality against the held-out ratings, if there are any.
     pub(crate) metrics: Option<UserMetrics>,
 }
 
 impl EvalModel {
-    /// Puts the model together; `users` are the ids of the rows of `split`.
+    /// Creates the model; `users` are the ids of the rows of `split`.
     pub(crate) fn new(knn: ItemKnn, users: Vec<u32>, split: Split, top: u32) -> Self {
         Self {
             knn,
@@ -61,12 +61,12 @@ impl EvalModel {
         }
     }
 
-    /// The recommender inside.
+    /// Returns the recommender.
     pub(crate) fn knn(&self) -> &ItemKnn {
         &self.knn
     }
 
-    /// Size of the arrays in bytes.
+    /// Returns the size of the arrays in bytes.
     pub(crate) fn bytes(&self) -> usize {
         self.knn.bytes() + size_of_val(&self.users[..]) + self.train.bytes() + self.held_out.bytes()
     }
@@ -77,7 +77,7 @@ pub(crate) fn evaluate_user(model: &EvalModel, task: Task) -> Outcome {
     let row = task.user as usize;
     let user = model.users[row];
     if task.action == Action::Abort {
-        tracing::error!(user, "aborting, as asked for by --crash-user");
+        tracing::error!(user, "aborting because of --crash-user");
         std::process::abort();
     }
     let profile = model.knn.profile(model.train.row(row));
@@ -116,7 +116,7 @@ mod tests {
     use crate::ratings::Ratings;
     use crate::split;
 
-    /// LensKit's top 10 of some users; `data/README.md` tells how it was made.
+    /// The top 10 of some users by LensKit; `data/README.md` describes how the file was made.
     const LENSKIT: &str = include_str!("data/lenskit-0.14.4-top10.csv");
 
     fn evaluate(model: &EvalModel, user: usize) -> Outcome {
@@ -166,7 +166,7 @@ mod tests {
         let ratings = Ratings::bundled().unwrap();
         let split = split::hold_out(&ratings, 0.2, 0);
         let knn = ItemKnn::train(ratings.items.clone(), &split.train);
-        // Lists long enough for everything that can be recommended.
+        // Lists long enough for all recommendations.
         let top = ratings.items.len() as u32;
         let model = EvalModel::new(knn, ratings.users, split, top);
         for user in 0..10 {

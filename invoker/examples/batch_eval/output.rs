@@ -1,4 +1,4 @@
-//! What the program writes: the recommendations as CSV, and the report as text or JSON.
+//! Writes the recommendations as CSV, and the report as text or JSON.
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -8,29 +8,29 @@ use serde::Serialize;
 use crate::gather::Failure;
 use crate::metrics::Summary;
 
-/// Everything the report tells; `R` is the executor's own report.
+/// The report of the job; `R` is the report of the invoker.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report<'a, R> {
     /// The ratings.
     pub(crate) data: Data,
-    /// The hold-out, if any.
+    /// The held-out ratings, if any.
     pub(crate) holdout: Option<Holdout>,
     /// The model.
     pub(crate) model: Model,
     /// Length of the lists.
     pub(crate) top: u32,
-    /// Quality, when something was held out.
+    /// Quality, if ratings were held out.
     pub(crate) metrics: Option<Metrics>,
     /// The run.
     pub(crate) run: R,
-    /// Tasks that failed.
+    /// The failed tasks.
     pub(crate) failures: &'a [Failure],
 }
 
 /// The ratings used.
 #[derive(Debug, Serialize)]
 pub(crate) struct Data {
-    /// File, or what was built in.
+    /// The path of the file, or the name of the built-in ratings.
     pub(crate) source: String,
     /// Number of ratings.
     pub(crate) ratings: usize,
@@ -43,26 +43,26 @@ pub(crate) struct Data {
 /// How ratings were held out.
 #[derive(Debug, Serialize)]
 pub(crate) struct Holdout {
-    /// Part of each user's ratings.
+    /// Share of each user's ratings.
     pub(crate) fraction: f64,
-    /// What decided which.
+    /// The seed that determined which ratings were held out.
     pub(crate) seed: u64,
-    /// Ratings held out.
+    /// Number of held-out ratings.
     pub(crate) ratings: usize,
 }
 
-/// The model trained.
+/// The trained model.
 #[derive(Debug, Serialize)]
 pub(crate) struct Model {
-    /// Stored (item, neighbour) pairs.
+    /// Number of stored (item, neighbour) pairs.
     pub(crate) neighbour_pairs: usize,
-    /// Size of all arrays.
+    /// Size of all arrays in bytes.
     pub(crate) bytes: usize,
-    /// Time it took to train.
+    /// Time of the training in seconds.
     pub(crate) train_seconds: f64,
 }
 
-/// The summary with the coverage that follows from it.
+/// The summary, with the coverage derived from it.
 #[derive(Debug, Serialize)]
 pub(crate) struct Metrics {
     #[serde(flatten)]
@@ -79,11 +79,11 @@ impl From<Summary> for Metrics {
     }
 }
 
-/// Writes recommendations as CSV: users in the order given, ranks from 1, scores with all the digits it takes to
-/// read the same number back.
+/// Writes recommendations as CSV: users in the given order, ranks from 1, scores with enough digits to parse back to the same
+/// number.
 ///
 /// # Errors
-/// When writing fails.
+/// If writing fails.
 pub(crate) fn write_recs<'a>(
     mut out: impl Write,
     recs: impl IntoIterator<Item = (u32, &'a [(u32, f64)])>,
@@ -100,7 +100,7 @@ pub(crate) fn write_recs<'a>(
 /// Writes the report as one JSON object.
 ///
 /// # Errors
-/// When writing fails.
+/// If writing fails.
 pub(crate) fn write_json<R: Serialize>(mut out: impl Write, report: &Report<'_, R>) -> io::Result<()> {
     serde_json::to_writer_pretty(&mut out, report)?;
     writeln!(out)?;
@@ -110,7 +110,7 @@ pub(crate) fn write_json<R: Serialize>(mut out: impl Write, report: &Report<'_, 
 /// Writes the report as text.
 ///
 /// # Errors
-/// When writing fails.
+/// If writing fails.
 pub(crate) fn write_text<R: Display>(mut out: impl Write, report: &Report<'_, R>) -> io::Result<()> {
     let Report { data, model, top, .. } = report;
     writeln!(out, "data      {}", data.source)?;
@@ -202,7 +202,7 @@ mod tests {
             },
             top: 10,
             metrics: metrics.map(Metrics::from),
-            run: "all went well",
+            run: "the run",
             failures,
         }
     }
@@ -245,7 +245,7 @@ mod tests {
         for line in [
             "nDCG@10     0.2500  mean over 2 users",
             "RMSE          none",
-            "all went well",
+            "the run",
             "failed tasks: 1",
         ] {
             assert!(text.contains(line), "{text}");
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn without_metrics_the_text_report_says_why() {
+    fn a_text_report_without_metrics_has_the_reason() {
         assert!(text(&report(&[], None)).contains("no evaluated user has a held-out rating"));
         let no_holdout = Report {
             holdout: None,
@@ -276,6 +276,6 @@ mod tests {
         assert_eq!(json["metrics"]["coverage"], 0.75);
         assert_eq!(json["metrics"]["rmse"], serde_json::Value::Null);
         assert_eq!(json["failures"][0]["user"], 15);
-        assert_eq!(json["run"], "all went well");
+        assert_eq!(json["run"], "the run");
     }
 }

@@ -1,4 +1,4 @@
-//! Reads a MovieLens ratings file into a table of ratings by user, or says which line is wrong.
+//! Reads a MovieLens ratings file into a table of ratings by user. Errors name the line.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
@@ -15,15 +15,15 @@ const HEADER: &str = "userId,movieId,rating,timestamp";
 /// All ratings, grouped by user. Users and items are addressed by their position in the sorted id tables.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Ratings {
-    /// User ids, rising.
+    /// User ids, ascending.
     pub(crate) users: Vec<u32>,
-    /// Item (movie) ids, rising.
+    /// Item (movie) ids, ascending.
     pub(crate) items: Vec<u32>,
-    /// For each user, in the order of `users`: (item position, rating), items rising.
+    /// For each user, in the order of `users`: (item position, rating), items ascending.
     pub(crate) by_user: Vec<Vec<(u32, f64)>>,
 }
 
-/// Why a ratings file could not be used.
+/// The error of reading a ratings file.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum RatingsError {
@@ -33,10 +33,10 @@ pub(crate) enum RatingsError {
         path.display()
     )]
     Read { path: PathBuf, source: io::Error },
-    /// There is nothing in the file, or only a header.
+    /// The file is empty, or has only a header.
     #[error("ratings file `{}` has no ratings; it needs the header `{HEADER}` and a row per rating", path.display())]
     Empty { path: PathBuf },
-    /// A line is not what it should be.
+    /// A line is invalid.
     #[error("{}:{line}: {problem}", path.display())]
     Line {
         path: PathBuf,
@@ -45,7 +45,7 @@ pub(crate) enum RatingsError {
     },
 }
 
-/// What is wrong with a line.
+/// The problem of a line.
 #[derive(Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum LineProblem {
@@ -76,7 +76,7 @@ struct Row {
 }
 
 impl Ratings {
-    /// The ratings that come with this program.
+    /// Returns the ratings that are built into this program.
     pub(crate) fn bundled() -> Result<Self, RatingsError> {
         Self::parse(BUNDLED, Path::new("bundled ratings.csv"))
     }
@@ -84,7 +84,7 @@ impl Ratings {
     /// Reads a ratings file: UTF-8, with or without a byte order mark, LF or CRLF line ends.
     ///
     /// # Errors
-    /// When the file cannot be read, is empty, or has a line that is no rating or repeats one.
+    /// If the file cannot be read, is empty, or has an invalid or a repeated line.
     pub(crate) fn read(path: &Path) -> Result<Self, RatingsError> {
         let file = File::open(path).map_err(|source| RatingsError::Read {
             path: path.to_owned(),
@@ -93,7 +93,7 @@ impl Ratings {
         Self::parse(BufReader::new(file), path)
     }
 
-    /// Number of ratings.
+    /// Returns the number of ratings.
     pub(crate) fn len(&self) -> usize {
         self.by_user.iter().map(Vec::len).sum()
     }
@@ -121,7 +121,7 @@ impl Ratings {
             let text = str::from_utf8(&bytes).map_err(|_| at(line, LineProblem::Encoding))?;
             let text = text.strip_suffix('\n').unwrap_or(text);
             let text = text.strip_suffix('\r').unwrap_or(text);
-            // Empty lines are fine at the end of the file only.
+            // Empty lines are valid only at the end of the file.
             if let Some(blank) = blank.filter(|_| !text.is_empty()) {
                 return Err(at(blank, LineProblem::Blank));
             }
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_are_grouped_by_user_and_ordered_whatever_their_order_in_the_file() {
+    fn rows_are_grouped_by_user_and_sorted() {
         let ratings = parse("userId,movieId,rating,timestamp\n7,30,4.5,1\n2,30,1,2\n7,10,0.5,3\n").unwrap();
         assert_eq!(ratings.users, [2, 7]);
         assert_eq!(ratings.items, [10, 30]);
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn crlf_byte_order_mark_missing_last_newline_and_trailing_empty_lines_do_not_matter() {
+    fn crlf_byte_order_mark_and_trailing_empty_lines_are_ignored() {
         let plain = parse("userId,movieId,rating,timestamp\n1,2,3.0,4\n").unwrap();
         for text in [
             "userId,movieId,rating,timestamp\r\n1,2,3.0,4\r\n",
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_line_is_told_with_its_number_and_what_to_do() {
+    fn the_error_of_an_invalid_line_has_its_number_and_the_remedy() {
         let h = "userId,movieId,rating,timestamp\n1,2,3.0,4\n";
         for (text, error) in [
             (
@@ -294,26 +294,27 @@ mod tests {
                 "r.csv:4: user 1 has rated movie 2 on line 2 already",
             ),
         ] {
-            let told = parse(&text).unwrap_err();
-            assert!(told.starts_with(error), "{told}");
-            assert!(!told.contains('\n'));
+            let message = parse(&text).unwrap_err();
+            assert!(message.starts_with(error), "{message}");
+            assert!(!message.contains('\n'));
         }
     }
 
     #[test]
-    fn control_characters_in_a_field_cannot_reach_the_terminal() {
-        let told = parse("userId,movieId,rating,timestamp\n\u{1b}[2J,2,3.0,4\n").unwrap_err();
-        assert!(told.contains(r"\u{1b}[2J"), "{told}");
+    fn control_characters_of_a_field_are_escaped() {
+        let message = parse("userId,movieId,rating,timestamp\n\u{1b}[2J,2,3.0,4\n").unwrap_err();
+        assert!(message.contains(r"\u{1b}[2J"), "{message}");
     }
 
     #[test]
-    fn not_utf8_is_an_error_of_its_line() {
-        let told = Ratings::parse(
+    fn a_line_that_is_not_utf8_is_an_error() {
+        let error = Ratings::parse(
             &b"userId,movieId,rating,timestamp\n\xff,2,3,4\n"[..],
             Path::new("r.csv"),
         );
         assert!(
-            told.unwrap_err()
+            error
+                .unwrap_err()
                 .to_string()
                 .starts_with("r.csv:2: the line is not UTF-8")
         );
@@ -332,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_file_is_told_with_its_path_and_the_cause() {
+    fn the_error_of_a_missing_file_has_its_path_and_the_cause() {
         let error = Ratings::read(Path::new("no/such/file.csv")).unwrap_err();
         assert!(
             error

@@ -1,38 +1,34 @@
 //! The run: every task through an [`Invoker`], whichever executor.
 
 use std::fmt;
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use invoker::{Invoker, Report, Reporter, TaskError, Workers};
+use invoker::{Executor, Invoker, Report, Reporter, TaskError, Workers};
 use serde::Serialize;
 
-use crate::args::Executor;
 use crate::op::{EvalModel, Outcome, Task, evaluate_user};
 
 /// How to run.
 pub(crate) struct Plan {
-    /// Where the op runs.
     pub(crate) executor: Executor,
-    /// Number of workers; the executor's default without one.
-    pub(crate) workers: Option<NonZeroUsize>,
-    /// Who shows progress.
+    /// The executor's default if `None`.
+    pub(crate) workers: Option<Workers>,
     pub(crate) reporter: Arc<Reporter>,
 }
 
-/// What a run took.
+/// The report of a run.
 #[derive(Debug, Serialize)]
 pub(crate) struct RunReport {
-    /// Users evaluated, all passes together, in a second.
+    /// Users per second, over all passes.
     users_per_second: f64,
     #[serde(flatten)]
     report: Report,
 }
 
-/// Gives all tasks to the op. `sink` gets the position of each task and its outcome or error, in task order.
+/// Runs the op for all tasks. Calls `sink` with the position of each task and its outcome or error, in the order of tasks.
 ///
 /// # Errors
-/// When the run could not be begun or finished. (A failed task is no such error: it goes to the sink.)
+/// If the run cannot be started or finished. (The error of a task goes to `sink`.)
 pub(crate) fn evaluate(
     model: EvalModel,
     tasks: impl Iterator<Item = Task>,
@@ -41,14 +37,10 @@ pub(crate) fn evaluate(
 ) -> Result<RunReport, invoker::Error> {
     let mut builder = Invoker::builder(evaluate_user)
         .model(model)
-        .executor(match plan.executor {
-            Executor::Processes => invoker::Executor::Processes,
-            Executor::Threads => invoker::Executor::Threads,
-            Executor::InProcess => invoker::Executor::InProcess,
-        })
+        .executor(plan.executor)
         .progress_by(plan.reporter, "evaluate");
     if let Some(workers) = plan.workers {
-        builder = builder.workers(Workers::Count(workers.get()));
+        builder = builder.workers(workers);
     }
     let invoker = builder.build()?;
     for (index, outcome) in (0..).zip(invoker.map(tasks)) {

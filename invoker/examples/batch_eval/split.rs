@@ -1,4 +1,4 @@
-//! Splits each user's ratings into a training and a held-out part, by a seed.
+//! Splits the ratings of each user into a training and a held-out part, by a seed.
 
 use crate::csr::Csr;
 use crate::ratings::Ratings;
@@ -6,17 +6,17 @@ use crate::ratings::Ratings;
 /// Ratings by user, in two parts.
 #[derive(Debug, Clone)]
 pub(crate) struct Split {
-    /// What the model learns from and what the user is known to have rated.
+    /// The ratings that the model is trained on.
     pub(crate) train: Csr,
-    /// What the recommendations are judged by. Empty rows for users with too few ratings.
+    /// The ratings that recommendations are judged by. Users with too few ratings have empty rows.
     pub(crate) held_out: Csr,
 }
 
 /// Holds out `fraction` of each user's ratings, chosen at random.
 ///
 /// Of a user's `n` ratings, `fraction * n` rounded to the nearest whole number are held out (halves up), but
-/// at least one stays in training. Which ones depends only on the seed, the user's id and the
-/// user's rated items: neither on the other users, nor on the order of the file.
+/// at least one stays in training. The choice depends only on the seed, the user's id and the user's rated items: neither on
+/// other users, nor on the order of the file.
 pub(crate) fn hold_out(ratings: &Ratings, fraction: f64, seed: u64) -> Split {
     let parts: Vec<_> = ratings
         .users
@@ -41,7 +41,7 @@ pub(crate) fn hold_out(ratings: &Ratings, fraction: f64, seed: u64) -> Split {
     }
 }
 
-/// Keeps everything in training.
+/// Keeps all ratings in training.
 pub(crate) fn keep_all(ratings: &Ratings) -> Split {
     Split {
         train: Csr::from_rows(ratings.by_user.iter().map(|row| row.iter().copied())),
@@ -49,15 +49,15 @@ pub(crate) fn keep_all(ratings: &Ratings) -> Split {
     }
 }
 
-/// Which of a user's `n` ratings are held out: the first places of a Fisher-Yates shuffle.
+/// Returns which of a user's `n` ratings are held out: the first positions of a Fisher-Yates shuffle.
 fn choose(n: usize, fraction: f64, seed: u64, user: u32) -> Vec<bool> {
     let wanted = ((n as f64 * fraction).round() as usize).min(n.saturating_sub(1));
     let mut random = SplitMix64::of_user(seed, user);
-    let mut places: Vec<usize> = (0..n).collect();
+    let mut positions: Vec<usize> = (0..n).collect();
     let mut chosen = vec![false; n];
     for i in 0..wanted {
-        places.swap(i, i + random.below((n - i) as u64) as usize);
-        chosen[places[i]] = true;
+        positions.swap(i, i + random.below((n - i) as u64) as usize);
+        chosen[positions[i]] = true;
     }
     chosen
 }
@@ -67,7 +67,7 @@ fn choose(n: usize, fraction: f64, seed: u64, user: u32) -> Vec<bool> {
 struct SplitMix64(u64);
 
 impl SplitMix64 {
-    /// The generator of one user. Seed and id are both mixed, so that neighbouring ones share nothing.
+    /// Creates the generator of one user. Seed and id are both mixed, so that neighbouring values are unrelated.
     fn of_user(seed: u64, user: u32) -> Self {
         Self(mix(seed ^ mix(u64::from(user))))
     }
@@ -77,7 +77,7 @@ impl SplitMix64 {
         mix(self.0)
     }
 
-    /// A number below `bound`, all equally likely: D. Lemire, "Fast random integer generation in an
+    /// Returns a uniformly distributed number below `bound`: D. Lemire, "Fast random integer generation in an
     /// interval", ACM TOMACS 29(1), 2019.
     fn below(&mut self, bound: u64) -> u64 {
         let rejected_below = bound.wrapping_neg() % bound;
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn the_generator_gives_the_published_sequence() {
+    fn the_generator_returns_the_published_sequence() {
         let mut random = SplitMix64(1_234_567);
         let first: Vec<u64> = (0..5).map(|_| random.next()).collect();
         assert_eq!(
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_users_split_depends_on_the_seed_and_the_user_only() {
+    fn the_split_of_a_user_depends_only_on_seed_and_user() {
         let alone = hold_out(&ratings(&[(9, 40)]), 0.25, 7);
         let among = hold_out(&ratings(&[(3, 10), (9, 40), (12, 5)]), 0.25, 7);
         assert_eq!(alone.held_out.row(0), among.held_out.row(1));
@@ -178,15 +178,15 @@ mod tests {
     }
 
     #[test]
-    fn the_split_of_a_seed_stays_what_it_is() {
-        // From an implementation in another language: every published number hangs on it.
+    fn the_split_of_a_seed_never_changes() {
+        // From an implementation in another language: all published numbers depend on it.
         let chosen = choose(20, 0.2, 42, 1);
-        let places: Vec<usize> = (0..20).filter(|place| chosen[*place]).collect();
-        assert_eq!(places, [3, 4, 7, 11]);
+        let positions: Vec<usize> = (0..20).filter(|position| chosen[*position]).collect();
+        assert_eq!(positions, [3, 4, 7, 11]);
     }
 
     #[test]
-    fn without_hold_out_everything_is_training() {
+    fn keep_all_holds_out_no_rating() {
         let split = keep_all(&ratings(&[(1, 3), (2, 4)]));
         assert_eq!((split.train.entries(), split.held_out.entries()), (7, 0));
         assert_eq!((split.train.rows(), split.held_out.rows()), (2, 2));

@@ -1,9 +1,10 @@
-//! A [`Report`] as text.
+//! Prints a [`Report`] as text.
 
 use std::fmt;
 use std::time::Duration;
 
-use super::{Latency, Logs, ProcessCounts, Report, WorkerTimes};
+use super::rows::{Latency, LogCounts, ProcessCounts, Report, WorkerTimes};
+use super::serialize::interrupt;
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -25,7 +26,7 @@ impl fmt::Display for Report {
         )?;
         write!(f, " ({:.0}/s)", tasks.per_second)?;
         if let Some(how) = self.interrupted {
-            write!(f, ", interrupted ({how})")?;
+            write!(f, ", interrupted ({})", interrupt::name(how))?;
         }
         if let Some(Latency {
             p50, p90, p99, max, ..
@@ -72,7 +73,7 @@ impl fmt::Display for Report {
                 "\nprocesses {spawned} started, {died} died, {recycled} recycled; tasks: {resent} resent, {retried} retried, {recalled} recalled"
             )?;
         }
-        if let Some(Logs {
+        if let Some(LogCounts {
             delivered,
             dropped,
             waiting,
@@ -84,12 +85,12 @@ impl fmt::Display for Report {
                 write!(f, ", {waiting} waiting")?;
             }
         }
-        split(f, &self.split)
+        table(f, &self.worker_times)
     }
 }
 
-/// The workers' times as a table.
-fn split(f: &mut fmt::Formatter<'_>, workers: &[WorkerTimes]) -> fmt::Result {
+/// Writes the times of the workers as a table.
+fn table(f: &mut fmt::Formatter<'_>, workers: &[WorkerTimes]) -> fmt::Result {
     if workers.is_empty() {
         return Ok(());
     }
@@ -112,74 +113,70 @@ fn split(f: &mut fmt::Formatter<'_>, workers: &[WorkerTimes]) -> fmt::Result {
     })
 }
 
-pub(crate) fn seconds(seconds: f64) -> String {
-    match Duration::try_from_secs_f64(seconds) {
-        Ok(time) if time < Duration::from_millis(1) => format!("{:.1} µs", seconds * 1e6),
-        Ok(time) if time < Duration::from_secs(1) => format!("{:.1} ms", seconds * 1e3),
-        _ => format!("{seconds:.2} s"),
+fn seconds(time: Duration) -> String {
+    let seconds = time.as_secs_f64();
+    if time < Duration::from_millis(1) {
+        format!("{:.1} µs", seconds * 1e6)
+    } else if time < Duration::from_secs(1) {
+        format!("{:.1} ms", seconds * 1e3)
+    } else {
+        format!("{seconds:.2} s")
     }
 }
 
 pub(crate) fn bytes(n: u64) -> String {
-    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
-    let mut value = n as f64;
-    let mut unit = 0;
-    while value >= 1024.0 && unit + 1 < UNITS.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    if unit == 0 {
-        format!("{n} B")
-    } else {
-        format!("{value:.1} {}", UNITS[unit])
-    }
+    shm_buffers::ByteSize(n).to_string()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::{MemoryUse, Model, Tasks, Timeline, Times};
-    use super::*;
+    use proc_pool::Interrupt;
+    use shm_buffers::BackingKind;
 
-    #[test]
-    fn the_text_tells_it_all() {
-        let report = Report {
-            executor: "processes",
+    use super::super::rows::{MemoryUse, RunTimes, SharedModel, TaskCounts};
+    use super::super::timeline::Timeline;
+    use super::*;
+    use crate::executor::Executor;
+
+    fn full() -> Report {
+        Report {
+            executor: Executor::Processes,
             workers: 2,
-            tasks: Tasks {
+            tasks: TaskCounts {
                 done: 670,
                 failed: 1,
                 per_second: 1342.0,
             },
-            interrupted: Some("cancel"),
-            times: Times {
-                share: 0.0042,
-                start: 0.0095,
-                run: 0.5,
-                total: 0.52,
+            interrupted: Some(Interrupt::Cancel),
+            times: RunTimes {
+                share: Duration::from_micros(4200),
+                start: Duration::from_micros(9500),
+                run: Duration::from_millis(500),
+                total: Duration::from_millis(520),
             },
             latency: Some(Latency {
-                p50: 12e-6,
-                p90: 0.0021,
-                p99: 0.5,
-                max: 1.5,
+                p50: Duration::from_micros(12),
+                p90: Duration::from_micros(2100),
+                p99: Duration::from_millis(500),
+                max: Duration::from_millis(1500),
                 tasks: 670,
             }),
-            split: vec![WorkerTimes {
+            worker_times: vec![WorkerTimes {
                 worker: 0,
                 processes: 2,
-                start: 0.003,
-                attach: 0.0012,
-                wait: 0.2,
-                blocked: 0.0,
-                decode: 0.001,
-                run: 0.297,
-                encode: 0.002,
+                start: Duration::from_millis(3),
+                attach: Duration::from_micros(1200),
+                wait: Duration::from_millis(200),
+                blocked: Duration::ZERO,
+                decode: Duration::from_millis(1),
+                run: Duration::from_millis(297),
+                encode: Duration::from_nanos(2_000_001),
                 tasks: 670,
                 sampled: 300,
             }],
-            model: Some(Model {
+            model: Some(SharedModel {
                 bytes: 7 << 20,
-                backing: "anonymous",
+                backing: BackingKind::Anonymous,
             }),
             memory: Some(MemoryUse {
                 leader_pss: 12 << 20,
@@ -198,14 +195,43 @@ mod tests {
                 retried: 4,
                 recalled: 5,
             }),
-            logs: Some(Logs {
+            logs: Some(LogCounts {
                 emitted: 15,
                 delivered: 7,
                 dropped: 3,
                 waiting: 5,
             }),
             timeline: Timeline::default(),
-        };
+        }
+    }
+
+    fn minimal() -> Report {
+        Report {
+            executor: Executor::Inline,
+            workers: 1,
+            tasks: TaskCounts {
+                done: 3,
+                failed: 0,
+                per_second: 2.0,
+            },
+            interrupted: None,
+            times: RunTimes {
+                run: Duration::from_millis(1500),
+                total: Duration::from_millis(1500),
+                ..RunTimes::default()
+            },
+            latency: None,
+            worker_times: Vec::new(),
+            model: None,
+            memory: None,
+            processes: None,
+            logs: None,
+            timeline: Timeline::default(),
+        }
+    }
+
+    #[test]
+    fn the_text_has_every_part() {
         let expected = "executor  processes, 2 workers
 tasks     670 done, 1 failed in 500.0 ms (1342/s), interrupted (cancel)
 latency   p50 12.0 µs, p90 2.1 ms, p99 500.0 ms, max 1.50 s
@@ -215,35 +241,41 @@ processes 3 started, 1 died, 0 recycled; tasks: 2 resent, 4 retried, 5 recalled
 logs      7 delivered, 3 dropped, 5 waiting
 worker        start    attach      wait   blocked    decode       run    encode     tasks
 0            3.0 ms    1.2 ms  200.0 ms    0.0 µs    1.0 ms  297.0 ms    2.0 ms       670";
-        assert_eq!(report.to_string(), expected);
+        assert_eq!(full().to_string(), expected);
     }
 
     #[test]
-    fn what_there_was_not_is_not_told() {
-        let report = Report {
-            executor: "in-process",
-            workers: 1,
-            tasks: Tasks {
-                done: 3,
-                failed: 0,
-                per_second: 2.0,
-            },
-            interrupted: None,
-            times: Times {
-                share: 0.0,
-                start: 0.0,
-                run: 1.5,
-                total: 1.5,
-            },
-            latency: None,
-            split: Vec::new(),
-            model: None,
-            memory: None,
-            processes: None,
-            logs: None,
-            timeline: Timeline::default(),
-        };
-        let expected = "executor  in-process, 1 worker\ntasks     3 done, 0 failed in 1.50 s (2/s)";
-        assert_eq!(report.to_string(), expected);
+    fn the_text_leaves_out_parts_that_do_not_exist() {
+        let expected = "executor  inline, 1 worker\ntasks     3 done, 0 failed in 1.50 s (2/s)";
+        assert_eq!(minimal().to_string(), expected);
+    }
+
+    #[test]
+    fn json_deserializes_to_the_same_report() {
+        for report in [full(), minimal()] {
+            let back: Report = serde_json::from_str(&report.to_json()).expect("just serialized");
+            assert_eq!(back, report);
+        }
+        let json: serde_json::Value = serde_json::from_str(&full().to_json()).expect("it is JSON");
+        assert_eq!(json["executor"], "processes");
+        assert_eq!(json["interrupted"], "cancel");
+        assert_eq!(json["model"]["backing"], "anonymous");
+        assert_eq!(json["times"]["run"], 0.5);
+        assert_eq!(json["worker_times"][0]["wait"], 0.2);
+    }
+
+    #[test]
+    fn invalid_names_and_times_do_not_deserialize() {
+        let json = full().to_json();
+        for (field, wrong) in [
+            (r#""interrupted":"cancel""#, r#""interrupted":"pause""#),
+            (r#""backing":"anonymous""#, r#""backing":"tape""#),
+            (r#""executor":"processes""#, r#""executor":"fork""#),
+            (r#""run":0.5"#, r#""run":-0.5"#),
+        ] {
+            assert!(json.contains(field), "{json}");
+            let report = serde_json::from_str::<Report>(&json.replace(field, wrong));
+            assert!(report.is_err(), "{wrong}");
+        }
     }
 }

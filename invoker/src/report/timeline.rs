@@ -1,4 +1,4 @@
-//! [`Timeline`]: the lives of workers, as a file of trace events.
+//! [`Timeline`]: the lives of worker processes, as a file of trace events.
 //!
 //! Chrome's Trace Event Format, JSON array:
 //! <https://docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsChNAySU>. Times in it are microseconds.
@@ -7,23 +7,23 @@ use std::io::{self, BufWriter, Write};
 use std::path::Path;
 use std::time::Duration;
 
-use proc_pool::{Ending, Life};
+use proc_pool::{ExitKind, ProcessHistory};
 use serde_json::{Value, json};
 use shm_buffers::limits::SizeLimited;
 
-/// When what happened, from the begin of the invoker's `build`.
+/// The events of an invoker. Times count from the call of `build`.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) struct Timeline {
-    pub(crate) lives: Vec<Life>,
-    /// To be added to the times of lives.
+    pub(crate) processes: Vec<ProcessHistory>,
+    /// The start of the clock of `processes`.
     pub(crate) offset: Duration,
-    /// What the leader did: its name, begin and end.
+    /// Phases of the leader: name, start and end.
     pub(crate) leader: Vec<(&'static str, Duration, Duration)>,
     /// The time of the report.
     pub(crate) end: Duration,
 }
 
-/// The one process of the file: places of workers are its threads, so that a restart is on its worker's track.
+/// The only process of the file. Workers are its threads, so that all processes of a worker share one track.
 const PROCESS: u32 = 1;
 const LEADER: u32 = 0;
 
@@ -43,68 +43,78 @@ impl Timeline {
         Ok(())
     }
 
-    /// Every event of the file, in no particular order.
+    /// Calls `put` with every event of the file, in any order.
     fn events(&self, mut put: impl FnMut(Value) -> io::Result<()>) -> io::Result<()> {
         let named = |what: &str, track: u32, name: String| json!({ "name": what, "ph": "M", "pid": PROCESS, "tid": track, "args": { "name": name } });
         put(named("process_name", LEADER, "invoker".to_owned()))?;
         put(named("thread_name", LEADER, "leader".to_owned()))?;
-        for (name, begin, end) in &self.leader {
-            put(slice(name, LEADER, *begin, *end, json!({})))?;
+        for (name, start, end) in &self.leader {
+            put(slice(name, LEADER, *start, *end, json!({})))?;
         }
-        let mut workers: Vec<u32> = self.lives.iter().map(|life| life.worker.0).collect();
+        let mut workers: Vec<u32> = self.processes.iter().map(|process| process.worker.0).collect();
         workers.sort_unstable();
         workers.dedup();
         for worker in workers {
             put(named("thread_name", track(worker), format!("worker {worker}")))?;
         }
-        for life in &self.lives {
-            self.life(life, &mut put)?;
+        for process in &self.processes {
+            self.process_events(process, &mut put)?;
         }
         Ok(())
     }
 
-    fn life(&self, life: &Life, put: &mut impl FnMut(Value) -> io::Result<()>) -> io::Result<()> {
-        let track = track(life.worker.0);
+    fn process_events(
+        &self,
+        process: &ProcessHistory,
+        put: &mut impl FnMut(Value) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let track = track(process.worker.0);
         let at = |time: Duration| time + self.offset;
-        let about = json!({ "pid": life.pid, "restarts": life.restarts });
-        let end = life.ended.as_ref().map_or(self.end, |(end, _)| at(*end));
-        let born = life.born.map_or(end, at);
-        let ready = life.ready.map_or(end, at);
-        if life.restarts > 0 {
-            put(instant("restart", track, at(life.spawned), about.clone()))?;
+        let about = json!({ "pid": process.pid, "restarts": process.restarts });
+        let end = process.ended.as_ref().map_or(self.end, |(end, _)| at(*end));
+        let born = process.initialized.map_or(end, at);
+        let ready = process.ready.map_or(end, at);
+        if process.restarts > 0 {
+            put(instant("restart", track, at(process.spawned), about.clone()))?;
         }
-        put(slice("start", track, at(life.spawned), born, about.clone()))?;
-        if life.born.is_some() {
+        put(slice("start", track, at(process.spawned), born, about.clone()))?;
+        if process.initialized.is_some() {
             put(slice("attach", track, born, ready, about.clone()))?;
         }
-        let (name, cause) = match &life.ended {
+        let (name, cause) = match &process.ended {
             None => ("alive", None),
-            Some((_, Ending::Died(cause))) => match cause {
-                proc_pool::Cause::Killed { .. } => ("killed", Some(cause.to_string())),
+            Some((_, ExitKind::Died(cause))) => match cause {
+                proc_pool::ExitCause::Killed { .. } => ("killed", Some(cause.to_string())),
                 _ => ("died", Some(cause.to_string())),
             },
-            Some((_, Ending::Recycled)) => ("recycled", None),
-            Some((_, Ending::Dismissed)) => ("dismissed", None),
+            Some((_, ExitKind::Recycled)) => ("recycled", None),
+            Some((_, ExitKind::ScaledDown)) => ("scaled down", None),
             Some(_) => ("finished", None),
         };
         let about = json!({
-            "pid": life.pid, "restarts": life.restarts, "tasks": life.tasks, "end": name, "cause": cause,
+            "pid": process.pid, "restarts": process.restarts, "tasks": process.tasks, "end": name, "cause": cause,
         });
-        if life.ready.is_some() {
+        if process.ready.is_some() {
             put(slice("ready", track, ready, end, about.clone()))?;
         }
-        if life.ended.is_some() {
+        if process.ended.is_some() {
             put(instant(name, track, end, about))?;
         }
-        for sample in &life.samples {
+        for sample in &process.samples {
             let us = |from: Duration, to: Duration| microseconds(to.saturating_sub(from));
             let parts = json!({
                 "before": sample.before,
-                "decode_us": us(sample.begun, sample.decoded),
+                "decode_us": us(sample.started, sample.decoded),
                 "run_us": us(sample.decoded, sample.ran),
                 "encode_us": us(sample.ran, sample.answered),
             });
-            put(slice("task", track, at(sample.begun), at(sample.answered), parts))?;
+            put(slice(
+                "task",
+                track,
+                at(sample.started),
+                at(sample.answered),
+                parts,
+            ))?;
         }
         Ok(())
     }
@@ -118,10 +128,10 @@ fn microseconds(time: Duration) -> f64 {
     time.as_secs_f64() * 1e6
 }
 
-fn slice(name: &str, track: u32, begin: Duration, end: Duration, args: Value) -> Value {
-    let duration = microseconds(end.saturating_sub(begin));
+fn slice(name: &str, track: u32, start: Duration, end: Duration, args: Value) -> Value {
+    let duration = microseconds(end.saturating_sub(start));
     json!({
-        "name": name, "ph": "X", "ts": microseconds(begin), "dur": duration, "pid": PROCESS, "tid": track, "args": args,
+        "name": name, "ph": "X", "ts": microseconds(start), "dur": duration, "pid": PROCESS, "tid": track, "args": args,
     })
 }
 

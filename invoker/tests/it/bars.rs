@@ -1,4 +1,4 @@
-//! Bars of jobs on real terminals, and jobs whose standard error is no longer of use.
+//! Bars on real terminals, and jobs whose standard error is unusable.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
@@ -7,7 +7,7 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-use invoker::{Executor, Invoker, Workers, run_isolated};
+use invoker::{Executor, Invoker, run_isolated};
 
 use super::batch_eval::{program, ratings};
 use super::guide_of_progress;
@@ -16,10 +16,10 @@ use super::screen::terminal;
 /// A watchdog, not an expectation.
 pub(crate) const LONG: Duration = Duration::from_secs(60);
 
-/// Names what a child plays.
+/// The variable that names the scenario of a child.
 const SCENARIO: &str = "INVOKER_TEST_SCENARIO";
 
-/// This binary, as the child that plays `scenario`.
+/// Returns the command of a child that runs `scenario` of this binary.
 pub(crate) fn command(scenario: &str) -> Command {
     let mut command = Command::new(std::env::current_exe().expect("this binary"));
     command
@@ -29,7 +29,7 @@ pub(crate) fn command(scenario: &str) -> Command {
     command
 }
 
-/// On a terminal that draws bars, without colours.
+/// Sets the environment of a terminal that draws bars, without colours.
 fn plain(command: &mut Command) {
     for variable in [
         "CI",
@@ -60,8 +60,8 @@ fn child() {
     let Ok(scenario) = std::env::var(SCENARIO) else {
         return;
     };
-    if let Some(ended) = guide_of_progress::of(&scenario) {
-        return ended.expect("it ends well");
+    if let Some(ended) = guide_of_progress::run_example(&scenario) {
+        return ended.expect("no error");
     }
     match scenario.as_str() {
         "nested" => nested(),
@@ -74,14 +74,14 @@ fn child() {
 #[derive(Debug)]
 pub(crate) struct Screen {
     pub(crate) rows: Vec<String>,
-    /// All that was ever drawn.
+    /// Everything that was drawn.
     pub(crate) raw: String,
     pub(crate) status: ExitStatus,
 }
 
 impl Screen {
-    /// Runs `command` with a terminal as its standard error. Reading it goes on until `patience` ends.
-    pub(crate) fn of(mut command: Command, patience: Duration) -> Self {
+    /// Runs `command` with a terminal as its standard error. Panics if it draws nothing for `timeout`.
+    pub(crate) fn of(mut command: Command, timeout: Duration) -> Self {
         let (mut device, slave) = terminal();
         command
             .stdin(Stdio::null())
@@ -92,7 +92,7 @@ impl Screen {
         let (send, receive) = channel();
         std::thread::spawn(move || {
             let mut buffer = [0; 4096];
-            // At its end, Linux gives an error instead of nothing.
+            // At the end, Linux returns an error instead of 0 bytes.
             while let Ok(n @ 1..) = device.read(&mut buffer) {
                 if send.send(buffer[..n].to_vec()).is_err() {
                     return;
@@ -101,7 +101,7 @@ impl Screen {
         });
         let mut raw = Vec::new();
         loop {
-            match receive.recv_timeout(patience) {
+            match receive.recv_timeout(timeout) {
                 Ok(bytes) => raw.extend(bytes),
                 Err(RecvTimeoutError::Disconnected) => break,
                 Err(RecvTimeoutError::Timeout) => panic!("it hangs: {:?}", String::from_utf8_lossy(&raw)),
@@ -116,49 +116,49 @@ impl Screen {
         Self {
             rows,
             raw: String::from_utf8_lossy(&raw).into_owned(),
-            status: child.wait().expect("it ends"),
+            status: child.wait().expect("no error"),
         }
     }
 }
 
-/// Runs `command` to its end, off any terminal.
+/// Runs `command` to its end, without a terminal.
 pub(crate) fn run(mut command: Command) -> Output {
-    command.stdin(Stdio::null()).output().expect("it runs")
+    command.stdin(Stdio::null()).output().expect("no error")
 }
 
-/// Ops that use invokers with progress of their own, in every place where ops run.
+/// Ops that use invokers with progress, with every executor.
 fn nested() {
     fn inner() -> u32 {
         let builder = Invoker::builder(|_: &(), n: u32| n)
             .model(())
-            .executor(Executor::InProcess)
+            .executor(Executor::Inline)
             .progress("inner");
-        let inner = builder.build().expect("it builds");
+        let inner = builder.build().expect("the invoker builds");
         let sum = inner.map(0..4).sum::<Result<u32, _>>().expect("no task fails");
-        inner.finish().expect("it ends well");
+        inner.finish().expect("no error");
         sum
     }
     fn outer(_: &(), n: u32) -> u32 {
         n + inner()
     }
-    for executor in [Executor::Processes, Executor::Threads, Executor::InProcess] {
+    for executor in [Executor::Processes, Executor::Threads, Executor::Inline] {
         let builder = Invoker::builder(outer)
             .model(())
             .executor(executor)
             .progress("outer");
         let builder = match executor {
-            Executor::InProcess => builder,
-            _ => builder.workers(Workers::Count(2)),
+            Executor::Inline => builder,
+            _ => builder.workers(2),
         };
-        let invoker = builder.build().expect("it builds");
+        let invoker = builder.build().expect("the invoker builds");
         let outputs: Vec<u32> = invoker
             .map(0..20)
             .collect::<Result<_, _>>()
             .expect("no task fails");
         assert_eq!(outputs[4], 10);
-        invoker.finish().expect("it ends well");
+        invoker.finish().expect("no error");
     }
-    // A thread of a worker is in the worker.
+    // Also on another thread of a worker.
     fn threaded(_: &(), n: u32) -> u32 {
         std::thread::spawn(move || n + inner()).join().expect("no panic")
     }
@@ -166,18 +166,18 @@ fn nested() {
         .model(())
         .executor(Executor::Processes)
         .progress("outer");
-    let invoker = builder.build().expect("it builds");
+    let invoker = builder.build().expect("the invoker builds");
     assert_eq!(invoker.map(0..20).filter(Result::is_ok).count(), 20);
-    invoker.finish().expect("it ends well");
+    invoker.finish().expect("no error");
     let isolated = run_isolated(
         |n: u32| std::thread::spawn(move || n + inner()).join().expect("no panic"),
         1,
     );
-    assert_eq!(isolated.expect("it runs"), 7);
+    assert_eq!(isolated.expect("no error"), 7);
 }
 
 #[test]
-fn an_op_with_an_invoker_of_its_own_draws_nothing() {
+fn an_invoker_within_an_op_draws_nothing() {
     let _watchdog = crate::watchdog::watchdog(120);
     for render in ["auto", "bar", "lines", "json"] {
         let mut nested = command("nested");
@@ -185,35 +185,35 @@ fn an_op_with_an_invoker_of_its_own_draws_nothing() {
         let screen = Screen::of(nested, LONG);
         assert_eq!(screen.status, status(0), "{render}: {screen:?}");
         assert!(!screen.raw.contains("inner"), "{render}: {screen:?}");
-        // A last line of each run.
+        // One last line per run.
         assert_eq!(
-            screen.raw.matches("20/20 (100 %)").count() + screen.raw.matches("finished").count(),
+            screen.raw.matches(", took ").count() + screen.raw.matches("finished").count(),
             4,
             "{render}: {screen:?}"
         );
     }
 }
 
-/// A thread of the leader that panics while the bar is up.
+/// A thread of the leader panics while the bar is shown.
 fn panic_in_the_leader() {
     let builder = Invoker::builder(|_: &(), n: u32| n)
         .model(())
         .executor(Executor::Threads)
         .progress("job");
-    let invoker = builder.build().expect("it builds");
+    let invoker = builder.build().expect("the invoker builds");
     let mut outputs = invoker.map(0..4);
-    outputs.next().expect("the first").expect("it does not fail");
-    // Some drawings before, and some behind.
+    outputs.next().expect("the first").expect("no task fails");
+    // The bar is drawn several times before and after.
     std::thread::sleep(Duration::from_millis(300));
     let panicked = std::thread::spawn(|| panic!("the first line\nthe second line")).join();
     assert!(panicked.is_err());
     std::thread::sleep(Duration::from_millis(300));
     assert_eq!(outputs.count(), 3);
-    invoker.finish().expect("it ends well");
+    invoker.finish().expect("no error");
 }
 
 #[test]
-fn a_panic_of_the_leader_is_reported_whole_above_the_bar() {
+fn a_panic_of_the_leader_is_printed_whole_above_the_bar() {
     let _watchdog = crate::watchdog::watchdog(120);
     let screen = Screen::of(command("panic"), LONG);
     assert_eq!(screen.status, status(0), "{screen:?}");
@@ -231,19 +231,19 @@ fn a_panic_of_the_leader_is_reported_whole_above_the_bar() {
     );
 }
 
-/// Waits for a child whose standard output is piped, and gives that.
+/// Waits for a child whose standard output is piped, and returns its status and its output.
 fn outcome(mut child: Child, name: &str) -> (ExitStatus, String) {
     let mut stdout = child.stdout.take().expect("it is piped");
     let reading = std::thread::spawn(move || {
         let mut text = String::new();
         stdout.read_to_string(&mut text).map(|_| text)
     });
-    let begun = Instant::now();
+    let started = Instant::now();
     let status = loop {
         if let Some(status) = child.try_wait().expect("a child") {
             break status;
         }
-        if begun.elapsed() > LONG {
+        if started.elapsed() > LONG {
             let _ = child.kill();
             panic!("{name}: the job hangs");
         }
@@ -252,16 +252,16 @@ fn outcome(mut child: Child, name: &str) -> (ExitStatus, String) {
     (status, reading.join().expect("no panic").expect("text"))
 }
 
-/// A standard error, and what keeps it as it is.
+/// A standard error, and what keeps it in its state.
 type Stderr = (Stdio, Option<Box<dyn Send>>);
 
-/// A name, and what makes such a standard error.
-type Hardship = (&'static str, fn() -> Stderr);
+/// A name, and a function that creates such a standard error.
+type BrokenStderr = (&'static str, fn() -> Stderr);
 
-fn hardships() -> [Hardship; 4] {
+fn broken_stderrs() -> [BrokenStderr; 4] {
     fn unread() -> Stderr {
         let (reader, mut writer) = std::io::pipe().expect("a pipe");
-        // From the first line on.
+        // Full from the start.
         rustix::fs::fcntl_setfl(&writer, rustix::fs::OFlags::NONBLOCK).expect("set");
         while writer.write(&[b'x'; 4096]).is_ok() {}
         while writer.write(b"x").is_ok() {}
@@ -276,7 +276,7 @@ fn hardships() -> [Hardship; 4] {
         let full: File = OpenOptions::new()
             .write(true)
             .open("/dev/full")
-            .expect("there is one");
+            .expect("Linux has it");
         (full.into(), None)
     }
     fn dead() -> Stderr {
@@ -292,11 +292,11 @@ fn hardships() -> [Hardship; 4] {
 }
 
 #[test]
-fn the_main_job_does_not_depend_on_its_standard_error() {
+fn a_job_does_not_depend_on_its_standard_error() {
     let _watchdog = crate::watchdog::watchdog(120);
-    let dir = tempfile::tempdir().expect("there is a temporary directory");
+    let dir = tempfile::tempdir().expect("a temporary directory");
     let ratings = ratings(dir.path());
-    for (name, stderr) in hardships() {
+    for (name, stderr) in broken_stderrs() {
         for (crash, code) in [(None, 0), (Some("15"), 1)] {
             let mut job = Command::new(program());
             plain(&mut job);
@@ -318,7 +318,7 @@ fn the_main_job_does_not_depend_on_its_standard_error() {
             drop(job);
             let (status, report) = outcome(child, &format!("{name}, {crash:?}"));
             assert_eq!(status.code(), Some(code), "{name}, {crash:?}: {report}");
-            let report: serde_json::Value = serde_json::from_str(&report).expect("it is JSON");
+            let report: serde_json::Value = serde_json::from_str(&report).expect("JSON");
             let tasks = &report["run"]["tasks"];
             let failed = u64::from(crash.is_some());
             assert_eq!(tasks["failed"], failed, "{name}: {report}");

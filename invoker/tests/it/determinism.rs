@@ -1,9 +1,9 @@
-//! Outputs depend on the tasks alone: not on how many workers there are, who dies, or who is replaced.
+//! Outputs depend only on the tasks: not on the number of workers, on deaths or on replacements.
 
 use std::fs::OpenOptions;
 use std::path::Path;
 
-use invoker::{Buffer, Executor, Invoker, Workers, task_seed};
+use invoker::{Buffer, Executor, Invoker, Processes, task_seed};
 use serde::{Deserialize, Serialize};
 
 const TASKS: u64 = 400;
@@ -11,18 +11,18 @@ const TASKS: u64 = 400;
 #[derive(Serialize, Deserialize)]
 struct Model {
     weights: Buffer<f64>,
-    /// Where a task notes that it has cost its worker; none for those that never do.
+    /// A directory where a task records that it has killed its worker; `None` if no task does.
     marks: Option<String>,
 }
 
 fn model(marks: Option<&Path>) -> Model {
     Model {
         weights: (0..1000).map(|n| f64::from(n).sqrt()).collect(),
-        marks: marks.map(|dir| dir.to_str().expect("it is text").to_owned()),
+        marks: marks.map(|dir| dir.to_str().expect("UTF-8").to_owned()),
     }
 }
 
-/// A walk over the weights by the task's seed. Every fiftieth task kills its worker, the first time.
+/// Walks over the weights by the seed of the task. Every fiftieth task kills its worker at its first attempt.
 fn walk(model: &Model, n: u64) -> (u64, Option<u64>, f64) {
     if let Some(marks) = &model.marks
         && n % 50 == 13
@@ -43,32 +43,36 @@ fn walk(model: &Model, n: u64) -> (u64, Option<u64>, f64) {
     (n, seed, sum)
 }
 
-/// Outputs bit by bit.
+/// Returns outputs with the bits of their numbers.
 fn bits(outputs: impl Iterator<Item = (u64, Option<u64>, f64)>) -> Vec<(u64, Option<u64>, u64)> {
     outputs.map(|(n, seed, sum)| (n, seed, sum.to_bits())).collect()
 }
 
 #[test]
-fn outputs_depend_on_the_tasks_alone() {
+fn outputs_depend_only_on_the_tasks() {
     let _watchdog = crate::watchdog::watchdog(120);
     let builder = Invoker::builder(walk).model(model(None)).seed(42);
-    let alone = builder.executor(Executor::InProcess).build().expect("it builds");
-    let expected = bits(alone.map(0..TASKS).map(|output| output.expect("none fails")));
+    let inline = builder
+        .executor(Executor::Inline)
+        .build()
+        .expect("the invoker builds");
+    let expected = bits(inline.map(0..TASKS).map(|output| output.expect("no task fails")));
     assert!(expected.iter().all(|(_, seed, _)| seed.is_some()));
     for workers in [1, 2, 5] {
         for recycle in [None, Some(7)] {
-            let marks = tempfile::tempdir().expect("a directory can be made");
+            let marks = tempfile::tempdir().expect("a temporary directory");
             let builder = Invoker::builder(walk).model(model(Some(marks.path()))).seed(42);
-            let mut builder = builder.workers(Workers::Count(workers)).retries(1);
+            let mut options = Processes::new().retries(1);
             if let Some(tasks) = recycle {
-                builder = builder.recycle_after(tasks);
+                options = options.recycle_after(tasks);
             }
-            let invoker = builder.build().expect("it builds");
+            let builder = builder.workers(workers).executor(options);
+            let invoker = builder.build().expect("the invoker builds");
             let ordered = bits(invoker.map(0..TASKS).map(|output| output.expect("retried")));
             assert_eq!(ordered, expected, "{workers} workers, recycled after {recycle:?}");
             let unordered = invoker
                 .map_unordered(0..TASKS)
-                .map(|output| output.expect("none fails"));
+                .map(|output| output.expect("no task fails"));
             let mut unordered = bits(unordered);
             unordered.sort_unstable();
             assert_eq!(
@@ -77,9 +81,9 @@ fn outputs_depend_on_the_tasks_alone() {
             );
             let processes = invoker
                 .finish()
-                .expect("it ends well")
+                .expect("no error")
                 .processes
-                .expect("there were some");
+                .expect("there were processes");
             assert_eq!((processes.died, processes.retried), (TASKS / 50, TASKS / 50));
             assert_eq!(processes.recycled > 0, recycle.is_some(), "{processes:?}");
         }

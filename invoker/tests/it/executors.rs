@@ -1,12 +1,12 @@
-//! The same op, model and tasks on every executor.
+//! The same op, model and tasks with every executor.
 
 use std::io::Write;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use invoker::{
-    Backing, Buffer, Cause, Error, Executor, Fault, Image, Invoke, Invoker, IsolatedError, Render, Reporter,
-    Total, Workers, run_isolated, share, step,
+    Backing, Buffer, Error, Executor, ExitCause, Fault, Image, Invoke, Invoker, IsolatedError, Processes,
+    Render, Reporter, Total, Workers, run_isolated, share, step,
 };
 use serde::{Deserialize, Serialize};
 use tracing_subscriber::filter::LevelFilter;
@@ -39,7 +39,7 @@ pub(crate) const EXECUTORS: [(Executor, Workers); 4] = [
     (Executor::Processes, Workers::Count(1)),
     (Executor::Processes, Workers::Count(3)),
     (Executor::Threads, Workers::Count(3)),
-    (Executor::InProcess, Workers::Count(1)),
+    (Executor::Inline, Workers::Count(1)),
 ];
 
 #[test]
@@ -50,7 +50,7 @@ fn outputs_and_errors_are_the_same_everywhere() {
             .model(powers())
             .executor(executor)
             .workers(workers);
-        let invoker = builder.build().expect("it builds");
+        let invoker = builder.build().expect("the invoker builds");
         assert_eq!(invoker.model().squares[7], 49);
         for round in 0..2 {
             let mut count = 0;
@@ -75,7 +75,7 @@ fn outputs_and_errors_are_the_same_everywhere() {
         }
         let mut unordered: Vec<u64> = invoker
             .map_unordered(0..900)
-            .map(|output| output.expect("none fails").0)
+            .map(|output| output.expect("no task fails").0)
             .collect();
         unordered.sort_unstable();
         assert!(
@@ -86,7 +86,7 @@ fn outputs_and_errors_are_the_same_everywhere() {
         // An infinite input, left early.
         assert_eq!(invoker.map(0..).take(10).filter(Result::is_ok).count(), 10);
 
-        let report = invoker.finish().expect("it ends well");
+        let report = invoker.finish().expect("no error");
         assert_eq!(
             (report.tasks.done, report.tasks.failed),
             (2 * 4995 + 900 + 10, 10),
@@ -101,15 +101,14 @@ fn outputs_and_errors_are_the_same_everywhere() {
 fn every_backing_shares_the_model() {
     let _watchdog = crate::watchdog::watchdog(120);
     for backing in [Backing::Named, Backing::File(std::env::temp_dir())] {
-        let builder = Invoker::builder(square)
-            .model(powers())
-            .workers(Workers::Count(1));
-        let invoker = builder.backing(backing).build().expect("it builds");
+        let builder = Invoker::builder(square).model(powers()).workers(1);
+        let builder = builder.executor(Processes::new().backing(backing));
+        let invoker = builder.build().expect("the invoker builds");
         assert!(
             invoker
                 .map(0..100)
                 .enumerate()
-                .all(|(n, out)| out.expect("none fails").0 == (n * n) as u64)
+                .all(|(n, out)| out.expect("no task fails").0 == (n * n) as u64)
         );
     }
 }
@@ -120,13 +119,13 @@ pub(crate) struct Printed(Arc<Mutex<Vec<u8>>>);
 
 impl Printed {
     pub(crate) fn text(&self) -> String {
-        String::from_utf8(self.0.lock().expect("nobody panicked").clone()).expect("it is text")
+        String::from_utf8(self.0.lock().expect("not poisoned").clone()).expect("UTF-8")
     }
 }
 
 impl Write for Printed {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().expect("nobody panicked").write(bytes)
+        self.0.lock().expect("not poisoned").write(bytes)
     }
 
     fn flush(&mut self) -> std::io::Result<()> {
@@ -142,9 +141,9 @@ impl<'a> MakeWriter<'a> for Printed {
     }
 }
 
-fn last_words(_: &(), n: u32) -> u32 {
+fn log_and_abort(_: &(), n: u32) -> u32 {
     let _span = tracing::info_span!("request", n).entered();
-    tracing::warn!(half = n / 2, "about to think");
+    tracing::warn!(half = n / 2, "computing");
     if n == 13 {
         std::process::abort();
     }
@@ -152,7 +151,7 @@ fn last_words(_: &(), n: u32) -> u32 {
 }
 
 #[test]
-fn logs_arrive_and_a_dead_worker_has_the_last_word() {
+fn the_error_of_a_dead_worker_has_its_last_logs() {
     let _watchdog = crate::watchdog::watchdog(120);
     let printed = Printed::default();
     let subscriber = tracing_subscriber::fmt()
@@ -161,9 +160,9 @@ fn logs_arrive_and_a_dead_worker_has_the_last_word() {
         .with_max_level(LevelFilter::INFO)
         .finish();
     let report = tracing::subscriber::with_default(subscriber, || {
-        let builder = Invoker::builder(last_words).model(()).workers(Workers::Count(2));
-        let logs = "info".parse().expect("a filter");
-        let invoker = builder.logs(logs).build().expect("it builds");
+        let builder = Invoker::builder(log_and_abort).model(()).workers(2);
+        let options = Processes::new().logs("info".parse().expect("a filter"));
+        let invoker = builder.executor(options).build().expect("the invoker builds");
         let failed: Vec<_> = invoker.map(0..20).filter_map(Result::err).collect();
         let [error] = &failed[..] else {
             panic!("{failed:?}")
@@ -171,7 +170,7 @@ fn logs_arrive_and_a_dead_worker_has_the_last_word() {
         assert_eq!(error.task, 13);
         match &error.fault {
             Fault::WorkerDied {
-                cause: Cause::Signal { name, .. } | Cause::Exception { name, .. },
+                cause: ExitCause::Signal { name, .. } | ExitCause::Exception { name, .. },
                 last_logs,
                 ..
             } => {
@@ -180,24 +179,21 @@ fn logs_arrive_and_a_dead_worker_has_the_last_word() {
                     "{name}"
                 );
                 let last = last_logs.last().expect("it had logged");
-                assert!(
-                    last.contains("about to think") && last.contains("half=6"),
-                    "{last}"
-                );
+                assert!(last.contains("computing") && last.contains("half=6"), "{last}");
             }
             other => panic!("{other}"),
         }
-        invoker.finish().expect("it ends well")
+        invoker.finish().expect("no error")
     });
     let logs = report.logs.expect("there were processes");
     assert_eq!((logs.emitted, logs.delivered, logs.dropped), (20, 20, 0));
     let processes = report.processes.expect("there were processes");
-    // The run may be over before the dead one is replaced.
+    // The run may end before the dead worker is replaced.
     assert_eq!(processes.died, 1);
     assert!((2..=3).contains(&processes.spawned), "{processes:?}");
     let text = printed.text();
     for n in 0..20 {
-        let line = format!("request{{n={n}}}: it::executors: about to think half={}", n / 2);
+        let line = format!("request{{n={n}}}: it::executors: computing half={}", n / 2);
         assert!(
             text.lines()
                 .any(|l| l.contains("WARN worker{id=") && l.contains(&line)),
@@ -207,7 +203,7 @@ fn logs_arrive_and_a_dead_worker_has_the_last_word() {
 }
 
 #[test]
-fn progress_counts_what_is_done_and_failed() {
+fn the_bar_counts_done_and_failed_tasks() {
     let _watchdog = crate::watchdog::watchdog(120);
     for (executor, workers) in EXECUTORS {
         let printed = Printed::default();
@@ -223,10 +219,12 @@ fn progress_counts_what_is_done_and_failed() {
         let invoker = builder
             .progress_by(reporter.clone(), "square")
             .build()
-            .expect("it builds");
+            .expect("the invoker builds");
         assert_eq!(invoker.map(0..2000).count(), 2000);
-        invoker.finish().expect("it ends well");
-        Arc::into_inner(reporter).expect("it is ours again").finish();
+        invoker.finish().expect("no error");
+        Arc::into_inner(reporter)
+            .expect("the invoker has dropped it")
+            .finish();
         let text = printed.text();
         let last = text.lines().last().unwrap_or_default();
         assert!(
@@ -237,7 +235,7 @@ fn progress_counts_what_is_done_and_failed() {
 }
 
 #[test]
-fn what_an_executor_cannot_do_is_refused() {
+fn invalid_numbers_of_workers_are_refused() {
     let _watchdog = crate::watchdog::watchdog(120);
     let build = |executor, workers| {
         Invoker::builder(square)
@@ -247,72 +245,60 @@ fn what_an_executor_cannot_do_is_refused() {
             .build()
             .map(drop)
     };
-    let several = build(Executor::InProcess, Workers::Count(2));
+    let several = build(Executor::Inline, Workers::Count(2));
     assert!(matches!(several, Err(Error::Unsupported { .. })), "{several:?}");
     for executor in [Executor::Processes, Executor::Threads] {
         let none = build(executor, Workers::Count(0));
         assert!(matches!(none, Err(Error::Pool(_))), "{none:?}");
     }
-    for executor in [Executor::Threads, Executor::InProcess] {
-        let builder = || Invoker::builder(square).model(powers()).executor(executor);
-        let asked = [
-            builder().backing(Backing::Named),
-            builder().deadline(Duration::from_secs(1)),
-            builder().retries(0),
-        ];
-        for builder in asked {
-            let refused = builder.build().map(drop);
-            assert!(matches!(refused, Err(Error::Unsupported { .. })), "{refused:?}");
-        }
-    }
 }
 
 #[test]
-fn one_call_in_its_own_process() {
+fn an_isolated_call_runs_in_its_own_process() {
     let _watchdog = crate::watchdog::watchdog(120);
-    let doubled = run_isolated(|n: u32| (n * 2, std::process::id()), 21).expect("it runs");
+    let doubled = run_isolated(|n: u32| (n * 2, std::process::id()), 21).expect("no error");
     assert_eq!(doubled.0, 42);
     assert_ne!(doubled.1, std::process::id());
     let exited = run_isolated(|code: i32| -> () { std::process::exit(code) }, 3);
     match exited {
         Err(IsolatedError::Failed(Fault::WorkerDied { cause, .. })) => {
-            assert_eq!(cause, Cause::Exited { code: 3 })
+            assert_eq!(cause, ExitCause::Exited { code: 3 })
         }
         other => panic!("{other:?}"),
     }
 }
 
 #[test]
-fn tasks_invoke_themselves_and_nested_invokers_are_modest() {
+fn nested_invokers_have_one_worker() {
     let _watchdog = crate::watchdog::watchdog(120);
     fn nested(_: &(), n: usize) -> (usize, usize) {
         let inner = Invoker::builder(|_: &(), n: usize| n + 1)
             .model(())
             .build()
-            .expect("it nests");
-        let sum = (0..n).invoke(&inner).map(|out| out.expect("none fails")).sum();
+            .expect("the inner invoker builds");
+        let sum = (0..n).invoke(&inner).map(|out| out.expect("no task fails")).sum();
         (inner.workers(), sum)
     }
     let invoker = Invoker::builder(nested)
         .model(())
-        .workers(Workers::Count(2))
+        .workers(2)
         .build()
-        .expect("it builds");
+        .expect("the invoker builds");
     let outputs: Vec<_> = (1..4)
         .invoke_unordered(&invoker)
-        .map(|out| out.expect("none fails"))
+        .map(|out| out.expect("no task fails"))
         .collect();
     let mut sums: Vec<_> = outputs.iter().map(|(_, sum)| *sum).collect();
     sums.sort_unstable();
     assert_eq!(sums, [1, 3, 6]);
     assert!(outputs.iter().all(|(workers, _)| *workers == 1));
-    let mut seen = 0;
-    invoker.for_each(1..3, |output| seen += output.expect("none fails").1);
-    assert_eq!(seen, 1 + 3);
+    let mut sum = 0;
+    invoker.for_each(1..3, |output| sum += output.expect("no task fails").1);
+    assert_eq!(sum, 1 + 3);
 }
 
 #[test]
-fn a_hung_op_misses_its_deadline() {
+fn a_hung_op_times_out_alone() {
     let _watchdog = crate::watchdog::watchdog(120);
     fn hang(_: &(), n: u32) -> u32 {
         if n == 3 {
@@ -322,49 +308,41 @@ fn a_hung_op_misses_its_deadline() {
         }
         n
     }
-    let builder = Invoker::builder(hang).model(()).workers(Workers::Count(2));
-    let invoker = builder
-        .deadline(Duration::from_millis(200))
-        .retries(1)
-        .build()
-        .expect("it builds");
+    let options = Processes::new().deadline(Duration::from_millis(200)).retries(1);
+    let builder = Invoker::builder(hang).model(()).workers(2);
+    let invoker = builder.executor(options).build().expect("the invoker builds");
     let failed: Vec<_> = invoker.map(0..50).filter_map(Result::err).collect();
     assert!(
         matches!(&failed[..], [error] if error.task == 3 && matches!(error.fault, Fault::TimedOut { .. }))
     );
     let processes = invoker
         .finish()
-        .expect("it ends well")
+        .expect("no error")
         .processes
-        .expect("there were some");
+        .expect("there were processes");
     assert_eq!((processes.died, processes.retried), (2, 1));
 }
 
 #[test]
-fn a_model_may_come_as_an_image() {
+fn a_model_image_works_with_every_executor() {
     let _watchdog = crate::watchdog::watchdog(120);
-    let dir = tempfile::tempdir().expect("there is a temporary directory");
+    let dir = tempfile::tempdir().expect("a temporary directory");
     let path = dir.path().join("powers.safetensors");
     let model = powers();
-    let shared = share(&model, &Backing::Auto).expect("it fits");
-    shared.save(&path).expect("the directory is writable");
+    let shared = share(&model, &Backing::Auto).expect("there is room");
+    shared.save(&path).expect("writable");
     for (executor, workers) in EXECUTORS {
-        let loaded = Image::load_shared(&path, &Backing::Auto).expect("it was saved");
+        let loaded = Image::load_shared(&path, &Backing::Auto).expect("a saved file");
         for image in [shared.clone(), loaded, mapped::open(&path)] {
             let builder = Invoker::builder(square).image(image).executor(executor);
-            let invoker = builder.workers(workers).build().expect("it builds");
-            let outputs = invoker.map(0..500).map(|out| out.expect("none fails").0);
+            let invoker = builder.workers(workers).build().expect("the invoker builds");
+            let outputs = invoker.map(0..500).map(|out| out.expect("no task fails").0);
             assert!(outputs.eq((0..500u64).map(|n| n * n)), "{executor:?}");
         }
     }
-    let builder = Invoker::builder(square).image(shared).backing(Backing::Named);
-    assert!(matches!(
-        builder.build().map(drop),
-        Err(Error::Unsupported { .. })
-    ));
 }
 
-/// Is half done until somebody makes the file.
+/// Reports that it is half done, and waits for the file.
 fn wait_half_done(_: &(), file: String) {
     step(1, Total::Known(2));
     while !std::fs::exists(&file).expect("its directory is there") {
@@ -373,40 +351,53 @@ fn wait_half_done(_: &(), file: String) {
 }
 
 #[test]
-fn an_op_tells_how_far_it_is() {
+fn the_bar_moves_with_the_steps_of_an_op() {
     let _watchdog = crate::watchdog::watchdog(120);
     for executor in [Executor::Processes, Executor::Threads] {
-        let dir = tempfile::tempdir().expect("there is a temporary directory");
-        let file = dir.path().join("go").to_str().expect("it is text").to_owned();
-        let (reporter, rehearsal) = Reporter::builder()
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let file = dir.path().join("go").to_str().expect("UTF-8").to_owned();
+        let (reporter, screen) = Reporter::builder()
             .render(Render::Bar)
-            .rehearse()
+            .start_in_memory()
             .expect("it starts");
         let reporter = Arc::new(reporter);
         let builder = Invoker::builder(wait_half_done).model(()).executor(executor);
-        let builder = builder.workers(Workers::Count(1)).progress_by(reporter, "wait");
-        let invoker = builder.build().expect("it builds");
+        let builder = builder.workers(1).progress_by(reporter, "wait");
+        let invoker = builder.build().expect("the invoker builds");
         std::thread::scope(|scope| {
             let tasks = vec![file.clone()];
             let run = scope.spawn(|| invoker.map(tasks).filter(Result::is_ok).count());
             let watchdog = std::time::Instant::now() + Duration::from_secs(60);
-            while !rehearsal.screen().contains("0/1 (50.0 %)") {
+            while !screen.contents().contains("0/1 (50.0 %)") {
                 assert!(
                     std::time::Instant::now() < watchdog,
                     "{executor:?}: {}",
-                    rehearsal.screen()
+                    screen.contents()
                 );
-                rehearsal.tick(Duration::from_millis(100));
+                screen.advance(Duration::from_millis(100));
             }
-            std::fs::write(&file, "").expect("the directory is writable");
+            std::fs::write(&file, "").expect("writable");
             assert_eq!(run.join().expect("no panic"), 1);
         });
-        invoker.finish().expect("it ends well");
-        rehearsal.tick(Duration::from_secs(1));
-        assert!(
-            rehearsal.screen().contains("1/1 (100 %)"),
-            "{}",
-            rehearsal.screen()
-        );
+        invoker.finish().expect("no error");
+        screen.advance(Duration::from_secs(1));
+        assert!(screen.contents().contains("1/1 (100 %)"), "{}", screen.contents());
+    }
+}
+
+#[test]
+fn outputs_know_how_many_remain_and_end_once() {
+    let _watchdog = crate::watchdog::watchdog(120);
+    for (executor, workers) in EXECUTORS {
+        let builder = Invoker::builder(|_: &(), n: u32| n).model(());
+        let builder = builder.executor(executor).workers(workers);
+        let invoker = builder.build().expect("the invoker builds");
+        let mut outputs = invoker.map(0..3);
+        for remaining in (0..3).rev() {
+            outputs.next().expect("an output").expect("no task fails");
+            assert_eq!(outputs.size_hint(), (0, Some(remaining)), "{executor}");
+        }
+        assert!(outputs.next().is_none() && outputs.next().is_none());
+        assert_eq!(invoker.map(0..).size_hint(), (0, None));
     }
 }

@@ -1,22 +1,22 @@
-//! An invoker, with its logs and its bars, in a forked child of its leader.
-#![allow(unsafe_code)]
+//! An invoker, its logs and its bars in a forked child of the leader.
+#![allow(unsafe_code, reason = "forks, as other code in a leader may")]
 
 use std::io::Write;
 use std::sync::{Arc, Mutex};
 
-use invoker::{Executor, Fault, Invoker, PoolError, Render, Reporter, Workers};
+use invoker::{Executor, Fault, Invoker, PoolError, Render, Reporter};
 
 fn square(_: &(), n: u64) -> u64 {
     n * n
 }
 
-/// Runs `child` in a forked child; returns its wait status, 0 if `child` returned `true`.
+/// Runs `child` in a forked child and returns the wait status: 0 if `child` returned `true`.
 fn in_forked_child(child: impl FnOnce() -> bool) -> i32 {
-    // SAFETY: the child has a copy of this thread alone and ends by `_exit`. That it takes no lock that another thread
-    // may hold, but the allocator's, is what is tested.
+    // SAFETY: the child has a copy of only this thread, and ends with `_exit`. The test checks that it takes no lock which
+    // another thread may hold, except the allocator's.
     let pid = unsafe { libc::fork() };
     if pid == 0 {
-        // SAFETY: no preconditions. A child that hangs is killed.
+        // SAFETY: no preconditions. It kills a child that hangs.
         unsafe { libc::alarm(30) };
         let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(child));
         let code = i32::from(!done.unwrap_or(false));
@@ -30,7 +30,7 @@ fn in_forked_child(child: impl FnOnce() -> bool) -> i32 {
     status
 }
 
-/// Counts the bytes that are drawn. Private memory: a forked child counts its own.
+/// Counts the bytes that are drawn. The memory is private: a forked child counts its own.
 #[derive(Clone, Default)]
 struct Drawn(Arc<Mutex<usize>>);
 
@@ -57,16 +57,16 @@ fn a_forked_child_is_refused_and_drops_everything_silently() {
         let reporter = Arc::new(reporter.expect("it starts"));
         let builder = Invoker::builder(square).model(()).executor(executor);
         let built = builder
-            .workers(Workers::Count(2))
+            .workers(2)
             .progress_by(reporter.clone(), "squares")
             .build();
-        let mut invoker = Some(built.expect("it builds"));
+        let mut invoker = Some(built.expect("the invoker builds"));
         let mut reporter = Some(reporter);
         let leader = std::process::id();
         for finish in [false, true] {
             let status = in_forked_child(|| {
                 let drawn_before = *drawn.0.lock().expect("not poisoned");
-                let invoker = invoker.take().expect("it is there");
+                let invoker = invoker.take().expect("still there");
                 let error = invoker.map(0..10).next().and_then(Result::err);
                 let fault = error.map(|error| error.fault);
                 let refused = matches!(fault, Some(Fault::Pool(PoolError::Forked { pid })) if pid == leader);
@@ -78,11 +78,11 @@ fn a_forked_child_is_refused_and_drops_everything_silently() {
                 refused && *drawn.0.lock().expect("not poisoned") == drawn_before
             });
             assert_eq!(status, 0, "{executor:?}");
-            let outputs = invoker.as_ref().expect("it is there").map(0..1000);
-            let outputs = outputs.map(|output| output.expect("it runs"));
+            let outputs = invoker.as_ref().expect("still there").map(0..1000);
+            let outputs = outputs.map(|output| output.expect("no task fails"));
             assert!(outputs.eq((0..1000).map(|n| n * n)), "{executor:?}");
         }
-        let report = invoker.take().expect("it is there").finish().expect("it works");
+        let report = invoker.take().expect("still there").finish().expect("no error");
         assert_eq!(report.tasks.done, 2000, "{executor:?}");
     }
 }

@@ -1,11 +1,11 @@
-//! The examples of the guide's chapter on progress, as programs on and off a terminal.
+//! The examples of the guide's chapter on progress, as programs with and without a terminal.
 
 use std::error::Error;
 
 use super::bars::{LONG, Screen, command, run, status};
 
-/// Runs the example that a child of these tests plays.
-pub(crate) fn of(scenario: &str) -> Option<Result<(), Box<dyn Error>>> {
+/// Runs the example of this name, in a child of these tests.
+pub(crate) fn run_example(scenario: &str) -> Option<Result<(), Box<dyn Error>>> {
     Some(match scenario {
         "within a task" => within_a_task(),
         "logs above the bar" => logs_above_the_bar(),
@@ -65,7 +65,7 @@ fn panics_and_other_writers() -> Result<(), Box<dyn Error>> {
     use invoker::{Executor, Invoker, Reporter};
 
     let reporter = Arc::new(Reporter::builder().start()?);
-    reporter.guard_panics();
+    reporter.install_panic_hook();
     let builder = Invoker::builder(|_: &(), n: u32| n).model(());
     let builder = builder.executor(Executor::Threads).progress_by(reporter.clone(), "count");
     let invoker = builder.build()?;
@@ -95,12 +95,12 @@ fn the_examples_are_those_of_the_guide() {
             .map(|line| line.strip_prefix("    ").unwrap_or(line));
         Some(lines.collect::<Vec<_>>().join("\n").trim().to_owned())
     });
-    // The last is what looks for them.
+    // The last match is the code above.
     let here: Vec<String> = here.take(3).collect();
     assert_eq!(guide.collect::<Vec<_>>(), here);
 }
 
-/// What each example leaves behind: a line on standard output, a log line, and its bar's last line.
+/// The output of each example: a line on standard output, a log line, and the last line of its bar.
 const EXAMPLES: [(&str, &str, &str, &str); 3] = [
     ("within a task", "", "", "slow"),
     ("logs above the bar", "", "half of it", "count"),
@@ -132,7 +132,7 @@ fn examples_show_bars_on_a_terminal() {
 }
 
 #[test]
-fn examples_print_lines_off_a_terminal() {
+fn examples_print_lines_without_a_terminal() {
     let _watchdog = crate::watchdog::watchdog(120);
     for (example, printed, log, bar) in EXAMPLES {
         let output = run(command(example));

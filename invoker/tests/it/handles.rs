@@ -1,4 +1,4 @@
-//! Tasks submitted alone, on every executor.
+//! Submitted tasks, with every executor.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -6,11 +6,11 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::Duration;
 
-use invoker::{Cancelled, Cause, Executor, Fault, Invoker, KillReason, PoolError, Workers};
+use invoker::{CancelOutcome, Executor, ExitCause, Fault, Invoker, KillReason, PoolError};
 
 use crate::executors::EXECUTORS;
 
-/// Squares a number, once there is the file that it is told of.
+/// Squares a number, after the file exists if a path is given.
 fn square(_: &(), (n, file): (u64, String)) -> u64 {
     while !file.is_empty() && !std::fs::exists(&file).expect("its directory is there") {
         thread::yield_now();
@@ -19,11 +19,11 @@ fn square(_: &(), (n, file): (u64, String)) -> u64 {
     n * n
 }
 
-fn free(n: u64) -> (u64, String) {
+fn unblocked(n: u64) -> (u64, String) {
     (n, String::new())
 }
 
-/// The smallest executor of futures.
+/// A minimal executor of futures.
 pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
     struct Unpark(Thread);
     impl Wake for Unpark {
@@ -42,12 +42,12 @@ pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
 }
 
 #[test]
-fn outputs_errors_and_numbers_are_the_same_everywhere() {
+fn outputs_errors_and_numbers_are_the_same_with_every_executor() {
     let _watchdog = crate::watchdog::watchdog(120);
     for (executor, workers) in EXECUTORS {
         let builder = Invoker::builder(square).model(()).executor(executor);
-        let invoker = builder.workers(workers).build().expect("it builds");
-        let mut handles: Vec<_> = (0..100).map(|n| (n, invoker.submit(free(n)))).collect();
+        let invoker = builder.workers(workers).build().expect("the invoker builds");
+        let mut handles: Vec<_> = (0..100).map(|n| (n, invoker.submit(unblocked(n)))).collect();
         handles.rotate_left(50);
         for (n, handle) in handles {
             assert_eq!(handle.task(), n);
@@ -67,92 +67,95 @@ fn outputs_errors_and_numbers_are_the_same_everywhere() {
                 }
             }
         }
-        // Beside a map, whose tasks have numbers of their own.
-        let handle = invoker.submit(free(13));
-        assert_eq!(invoker.map((0..50).map(free)).filter(Result::is_err).count(), 1);
+        // The tasks of a map are numbered separately.
+        let handle = invoker.submit(unblocked(13));
+        assert_eq!(
+            invoker.map((0..50).map(unblocked)).filter(Result::is_err).count(),
+            1
+        );
         assert_eq!(handle.wait().expect_err("thirteen").task, 100);
-        let tasks = invoker.finish().expect("it ends well").tasks;
+        let tasks = invoker.finish().expect("no error").tasks;
         assert_eq!((tasks.done, tasks.failed), (99 + 49, 3), "{executor:?}");
     }
 }
 
 #[test]
-fn what_has_not_begun_is_withdrawn_and_what_runs_is_killed_if_it_can_be() {
+fn a_waiting_task_is_withdrawn_and_a_running_one_is_killed_in_a_process() {
     let _watchdog = crate::watchdog::watchdog(120);
     for executor in [Executor::Processes, Executor::Threads] {
-        let dir = tempfile::tempdir().expect("there is a temporary directory");
-        let file = dir.path().join("go").to_str().expect("it is text").to_owned();
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let file = dir.path().join("go").to_str().expect("UTF-8").to_owned();
         let builder = Invoker::builder(square).model(()).executor(executor);
-        let invoker = builder.workers(Workers::Count(1)).build().expect("it builds");
-        // The first one is known to run as soon as it can't be withdrawn.
+        let invoker = builder.workers(1).build().expect("the invoker builds");
+        // A task that cannot be withdrawn is running.
         let running = loop {
             let handle = invoker.submit((3, file.clone()));
             let slow = handle
                 .wait_timeout(Duration::from_millis(5))
                 .expect_err("it waits");
             match slow.cancel() {
-                Cancelled::Running => break slow,
-                cancelled => assert_eq!(cancelled, Cancelled::Withdrawn),
+                CancelOutcome::StillRunning => break slow,
+                cancelled => assert_eq!(cancelled, CancelOutcome::Withdrawn),
             }
         };
-        let waiting = invoker.submit(free(4));
+        let waiting = invoker.submit(unblocked(4));
         assert!(!running.is_finished() && !waiting.is_finished());
-        assert_eq!(waiting.cancel(), Cancelled::Withdrawn);
-        assert_eq!(waiting.cancel(), Cancelled::Finished);
+        assert_eq!(waiting.cancel(), CancelOutcome::Withdrawn);
+        assert_eq!(waiting.cancel(), CancelOutcome::Finished);
         let error = waiting.wait().expect_err("it was cancelled");
         assert!(matches!(error.fault, Fault::Cancelled), "{executor:?}: {error}");
         if executor == Executor::Processes {
-            assert_eq!(running.kill(), Cancelled::Withdrawn);
+            assert_eq!(running.kill(), CancelOutcome::Withdrawn);
             assert!(matches!(
                 running.wait().expect_err("killed").fault,
                 Fault::Cancelled
             ));
         } else {
-            assert_eq!(running.kill(), Cancelled::Running);
-            std::fs::write(&file, "").expect("the directory is writable");
-            assert_eq!(running.wait().expect("it goes on"), 9);
+            assert_eq!(running.kill(), CancelOutcome::StillRunning);
+            std::fs::write(&file, "").expect("writable");
+            assert_eq!(running.wait().expect("a thread goes on"), 9);
         }
-        assert_eq!(invoker.submit(free(5)).wait().expect("it runs"), 25);
+        assert_eq!(invoker.submit(unblocked(5)).wait().expect("no task fails"), 25);
     }
 }
 
 #[test]
-fn who_submits_in_process_finds_the_output_there() {
+fn an_inline_task_is_finished_when_submit_returns() {
     let _watchdog = crate::watchdog::watchdog(120);
-    let builder = Invoker::builder(square).model(()).executor(Executor::InProcess);
-    let invoker = builder.build().expect("it builds");
-    let handle = invoker.submit(free(6));
+    let builder = Invoker::builder(square).model(()).executor(Executor::Inline);
+    let invoker = builder.build().expect("the invoker builds");
+    let handle = invoker.submit(unblocked(6));
     assert!(handle.is_finished());
     assert_eq!(
         (handle.cancel(), handle.kill()),
-        (Cancelled::Finished, Cancelled::Finished)
+        (CancelOutcome::Finished, CancelOutcome::Finished)
     );
     drop(invoker);
-    assert_eq!(handle.wait().expect("it ran"), 36);
+    assert_eq!(handle.wait().expect("no task fails"), 36);
 }
 
 #[test]
 fn handles_outlive_their_invoker() {
     let _watchdog = crate::watchdog::watchdog(120);
     for executor in [Executor::Processes, Executor::Threads] {
-        let dir = tempfile::tempdir().expect("there is a temporary directory");
-        let file = dir.path().join("go").to_str().expect("it is text").to_owned();
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let file = dir.path().join("go").to_str().expect("UTF-8").to_owned();
         let builder = Invoker::builder(square).model(()).executor(executor);
-        let invoker = builder.workers(Workers::Count(1)).build().expect("it builds");
+        let invoker = builder.workers(1).build().expect("the invoker builds");
         let handles: Vec<_> = (0..3).map(|n| invoker.submit((n, file.clone()))).collect();
-        // A thread can only be let go.
-        std::fs::write(&file, "").expect("the directory is writable");
+        // A thread cannot be killed.
+        std::fs::write(&file, "").expect("writable");
         drop(invoker);
         for handle in handles {
             let (n, output) = (handle.task(), handle.wait());
             match output {
                 Ok(square) => assert_eq!(square, n * n),
-                // The one that was running, or the others.
+                // The running task, or a waiting one.
                 Err(error) => assert!(
                     matches!(
                         error.fault,
                         Fault::WorkerDied {
-                            cause: Cause::Killed {
+                            cause: ExitCause::Killed {
                                 reason: KillReason::Shutdown
                             },
                             ..
@@ -166,10 +169,10 @@ fn handles_outlive_their_invoker() {
             .model(())
             .executor(executor)
             .build()
-            .expect("it builds");
-        let handles: Vec<_> = (0..20).map(|n| invoker.submit(free(n))).collect();
-        invoker.finish().expect("it ends well");
-        // It waits for them.
+            .expect("the invoker builds");
+        let handles: Vec<_> = (0..20).map(|n| invoker.submit(unblocked(n))).collect();
+        invoker.finish().expect("no error");
+        // `finish` waits for submitted tasks.
         let done = handles.into_iter().map(|handle| handle.wait().is_ok());
         assert_eq!(done.filter(|done| *done).count(), 19, "{executor:?}");
     }

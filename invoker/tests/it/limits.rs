@@ -1,10 +1,10 @@
-//! Limits of the system: jobs that fit run, others end with an error that names the limit and the numbers.
+//! Limits of the system: jobs that fit run, and others fail with an error that names the limit and the numbers.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use invoker::{Backing, Buffer, Executor, Invoker, Workers};
+use invoker::{Backing, Buffer, Executor, Invoker, Processes};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 const MODEL: usize = 250 << 20;
@@ -21,17 +21,17 @@ impl Group {
             false => (Path::new("/sys/fs/cgroup"), "memory.max"),
         };
         let group = tree.join(format!("invoker-test-{}", std::process::id()));
-        let because = |e| format!("no group with a limit can be made below {}: {e}", tree.display());
-        fs::create_dir(&group).map_err(because)?;
+        let failed = |e| format!("cannot create a cgroup with a limit in {}: {e}", tree.display());
+        fs::create_dir(&group).map_err(failed)?;
         let group = Self(group);
-        fs::write(group.0.join(file), bytes.to_string()).map_err(because)?;
+        fs::write(group.0.join(file), bytes.to_string()).map_err(failed)?;
         Ok(group)
     }
 }
 
 impl Drop for Group {
     fn drop(&mut self) {
-        // The kernel releases processes that have just ended a moment later.
+        // The kernel removes processes from the cgroup a moment after their end.
         for _ in 0..200 {
             if fs::remove_dir(&self.0).is_ok() {
                 return;
@@ -41,7 +41,7 @@ impl Drop for Group {
     }
 }
 
-/// Aborts this process when a test hangs.
+/// Aborts this process if the test hangs.
 fn watchdog() {
     std::thread::spawn(|| {
         std::thread::sleep(Duration::from_secs(120));
@@ -55,32 +55,34 @@ fn at(model: &Buffer<u64>, n: usize) -> u64 {
 }
 
 #[test]
-fn a_model_moves_under_a_limit_of_1_3_times_its_size() {
+fn a_model_moves_within_a_limit_of_1_3_times_its_size() {
     fn leader((group, backing): (PathBuf, String)) -> String {
         watchdog();
-        fs::write(group.join("cgroup.procs"), std::process::id().to_string()).expect("a process may join");
+        fs::write(group.join("cgroup.procs"), std::process::id().to_string())
+            .expect("the process joins the cgroup");
         let model: Buffer<u64> = vec![WORD; MODEL / 8].into();
-        let builder = Invoker::builder(at).model(model).executor(Executor::Processes);
-        let builder = builder.workers(Workers::Count(2)).backing(match &*backing {
+        let options = Processes::new().backing(match &*backing {
             "anonymous" => Backing::Anonymous,
             _ => Backing::Auto,
         });
-        let invoker = builder.build().expect("a move needs a window on top");
+        let builder = Invoker::builder(at).model(model).workers(2);
+        let invoker = builder.executor(options).build();
+        let invoker = invoker.expect("a move needs little more than the model");
         let tasks = (0..MODEL / 8).step_by(100_003);
         assert!(
             invoker
                 .map(tasks)
                 .all(|output| output.is_ok_and(|word| word == WORD))
         );
-        invoker.finish().expect("it ends well").to_string()
+        invoker.finish().expect("no error").to_string()
     }
     for backing in ["anonymous", "auto"] {
         let group = match Group::with_limit(MODEL / 10 * 13) {
             Ok(group) => group,
-            Err(why) => return println!("skipped: {why}"),
+            Err(reason) => return println!("skipped: {reason}"),
         };
         let report = invoker::run_isolated(leader, (group.0.clone(), backing.to_owned()));
-        let report = report.expect("nothing is killed");
+        let report = report.expect("no process is killed");
         assert!(
             report.contains("250.0 MiB in anonymous memory, moved"),
             "{report}"
@@ -94,14 +96,14 @@ fn limit_file_sizes(bytes: Option<u64>) {
     setrlimit(Resource::Fsize, Rlimit { current, ..limits }).expect("a soft limit can be changed");
 }
 
-/// The error with its sources.
+/// Returns the messages of the error and its sources.
 fn in_full(error: &(dyn std::error::Error + 'static)) -> String {
     let errors = std::iter::successors(Some(error), |e| e.source());
     errors.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 #[test]
-fn a_file_size_limit_is_an_error_of_build_and_trace() {
+fn a_file_size_limit_is_an_error_of_build_and_of_the_trace() {
     fn repeat(_: &Buffer<u64>, bytes: usize) -> Vec<u8> {
         vec![7; bytes]
     }
@@ -112,10 +114,10 @@ fn a_file_size_limit_is_an_error_of_build_and_trace() {
             let builder = Invoker::builder(repeat)
                 .model(model())
                 .executor(Executor::Processes);
-            builder.workers(Workers::Count(1))
+            builder.workers(1)
         };
         let mut errors = Vec::new();
-        // Less than the model has, less than a pool takes for itself.
+        // Too small for the model, and too small for the pool itself.
         for limit in [1000 << 10, 1 << 10, 0] {
             limit_file_sizes(Some(limit));
             errors.push(in_full(
@@ -123,11 +125,11 @@ fn a_file_size_limit_is_an_error_of_build_and_trace() {
             ));
         }
         limit_file_sizes(Some(8 << 20));
-        let invoker = builder().build().expect("it fits");
+        let invoker = builder().build().expect("there is room");
         let outputs: Vec<_> = invoker.map([10, 20 << 20, 30]).collect();
-        // A large output travels in pieces, each within the limit.
+        // A large output is sent in pieces, each within the limit.
         assert!(outputs.iter().all(Result::is_ok));
-        let report = invoker.finish().expect("it ends well");
+        let report = invoker.finish().expect("no error");
         limit_file_sizes(Some(100));
         let error = report
             .write_trace(dir.join("trace.json"))
@@ -135,8 +137,8 @@ fn a_file_size_limit_is_an_error_of_build_and_trace() {
         errors.push(in_full(&error));
         errors
     }
-    let dir = tempfile::tempdir().expect("a directory can be made");
-    let errors = invoker::run_isolated(leader, dir.path().to_owned()).expect("it is not killed");
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let errors = invoker::run_isolated(leader, dir.path().to_owned()).expect("the leader is not killed");
     assert_eq!(errors.len(), 4);
     for error in errors {
         assert!(

@@ -1,10 +1,10 @@
-//! Workers' events reach the leader's subscriber, however that is set up and however the program ends.
+//! Events of workers reach the leader's subscriber, however it is set up and however the program ends.
 
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use invoker::{Fault, Filter, Invoker, Redirect, Report, Workers};
+use invoker::{Fault, Filter, Invoker, Processes, Redirect, Report};
 use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::{Layer, filter::LevelFilter};
 
@@ -16,13 +16,13 @@ mod plain;
 const ROLE: &str = "INVOKER_TEST_ROLE";
 const WATCHDOG: Duration = Duration::from_secs(120);
 
-/// Runs what this file does in `role` in a process of its own, with standard error `stderr`.
+/// Runs `role` of this file in its own process, with standard error `stderr`.
 fn program(role: &str, stderr: Stdio, set: impl FnOnce(&mut Command)) -> Output {
     let mut command = Command::new(std::env::current_exe().expect("it has a path"));
     command
         .args([
             "--exact",
-            "logs::in_a_process_of_its_own",
+            "logs::in_its_own_process",
             "--nocapture",
             "--test-threads=1",
         ])
@@ -41,9 +41,9 @@ fn program(role: &str, stderr: Stdio, set: impl FnOnce(&mut Command)) -> Output 
             std::process::abort();
         }
     });
-    let output = child.wait_with_output().expect("it ends");
+    let output = child.wait_with_output().expect("no error");
     ended.send(()).expect("the watchdog waits");
-    watchdog.join().expect("it does not panic");
+    watchdog.join().expect("no panic");
     output
 }
 
@@ -52,15 +52,15 @@ fn text(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn in_a_process_of_its_own() {
+fn in_its_own_process() {
     let _watchdog = crate::watchdog::watchdog(120);
     let role = std::env::var(ROLE).unwrap_or_default();
     match role.as_str() {
-        "plain" => plain::main().expect("it runs"),
-        "by RUST_LOG" => by_rust_log::main().expect("it runs"),
+        "plain" => plain::main().expect("no error"),
+        "by RUST_LOG" => by_rust_log::main().expect("no error"),
         "exit after map" => exit_after(|invoker| assert_eq!(invoker.map(0..20).count(), 20)),
         "exit after the last output" => exit_after(|invoker| {
-            // The end is never asked for.
+            // Takes all outputs, but never the end.
             let mut outputs = invoker.map(0..20);
             (0..20).for_each(|_| assert!(outputs.next().is_some()));
             std::process::exit(0);
@@ -87,13 +87,13 @@ fn in_a_process_of_its_own() {
             let invoker = chatty();
             print_logs();
             assert_eq!(invoker.map(0..20).count(), 20);
-            say(&invoker.finish().expect("it ends"));
+            print_counts(&invoker.finish().expect("no error"));
         }
         "logger" => {
             log_only::set();
             let invoker = chatty();
             assert_eq!(invoker.map(0..20).count(), 20);
-            say(&invoker.finish().expect("it ends"));
+            print_counts(&invoker.finish().expect("no error"));
         }
         "crash" => {
             print_logs();
@@ -109,8 +109,8 @@ fn chat(_: &(), n: u32) -> u32 {
 }
 
 fn chatty() -> Invoker<(), u32, u32> {
-    let builder = Invoker::builder(chat).model(()).workers(Workers::Count(2));
-    builder.build().expect("it builds")
+    let builder = Invoker::builder(chat).model(()).workers(2);
+    builder.build().expect("the invoker builds")
 }
 
 fn print_logs() {
@@ -126,7 +126,7 @@ fn exit_after(run: impl FnOnce(&Invoker<(), u32, u32>)) -> ! {
     std::process::exit(0);
 }
 
-fn say(report: &Report) {
+fn print_counts(report: &Report) {
     let logs = report.logs.expect("there were processes");
     println!(
         "{} emitted, {} delivered, {} dropped, {} waiting",
@@ -134,7 +134,7 @@ fn say(report: &Report) {
     );
 }
 
-/// A leader that has a logger of the `log` crate and no subscriber.
+/// A leader with a logger of the `log` crate and no subscriber.
 mod log_only {
     struct Logger;
 
@@ -151,12 +151,12 @@ mod log_only {
     }
 
     pub(crate) fn set() {
-        log::set_logger(&Logger).expect("it is the first");
+        log::set_logger(&Logger).expect("the first logger");
         log::set_max_level(log::LevelFilter::Info);
     }
 }
 
-fn talk_and_die(_: &(), n: u32) -> u32 {
+fn log_and_abort(_: &(), n: u32) -> u32 {
     (0..150).for_each(|word| tracing::info!(n, word, "text"));
     if n == 3 {
         tracing::error!("last\u{1b}[2K words\r\nINFO forged");
@@ -166,10 +166,8 @@ fn talk_and_die(_: &(), n: u32) -> u32 {
 }
 
 fn crash() {
-    let builder = Invoker::builder(talk_and_die)
-        .model(())
-        .workers(Workers::Count(1));
-    let invoker = builder.build().expect("it builds");
+    let builder = Invoker::builder(log_and_abort).model(()).workers(1);
+    let invoker = builder.build().expect("the invoker builds");
     let outputs: Vec<_> = invoker.map(0..6).collect();
     let Err(error) = &outputs[3] else {
         panic!("{outputs:?}")
@@ -182,11 +180,11 @@ fn crash() {
         "{} outputs",
         outputs.iter().filter(|output| output.is_ok()).count()
     );
-    say(&invoker.finish().expect("it ends"));
+    print_counts(&invoker.finish().expect("no error"));
 }
 
 #[test]
-fn a_program_that_exits_after_all_outputs_has_all_events() {
+fn a_program_that_exits_after_the_last_output_has_all_events() {
     let _watchdog = crate::watchdog::watchdog(120);
     for role in [
         "exit after map",
@@ -205,35 +203,35 @@ fn a_program_that_exits_after_all_outputs_has_all_events() {
 }
 
 #[test]
-fn a_subscriber_that_is_set_after_build_hears_the_workers() {
+fn a_subscriber_installed_after_build_receives_worker_events() {
     let _watchdog = crate::watchdog::watchdog(120);
     let output = program("late", Stdio::piped(), |_| {});
     let logs = text(&output.stderr);
     assert_eq!(logs.matches("chatting").count(), 20, "{logs}");
-    let said = text(&output.stdout);
+    let printed = text(&output.stdout);
     assert!(
-        said.contains("20 emitted, 20 delivered, 0 dropped, 0 waiting"),
-        "{said}"
+        printed.contains("20 emitted, 20 delivered, 0 dropped, 0 waiting"),
+        "{printed}"
     );
 }
 
 #[test]
-fn a_leader_that_has_only_a_logger_hears_the_workers() {
+fn a_leader_with_only_a_logger_receives_worker_events() {
     let _watchdog = crate::watchdog::watchdog(120);
     let output = program("logger", Stdio::piped(), |_| {});
     let logs = text(&output.stderr);
     assert_eq!(logs.matches("INFO it::logs: worker{id=").count(), 20, "{logs}");
-    let said = text(&output.stdout);
+    let printed = text(&output.stdout);
     assert!(
-        said.contains("20 emitted, 20 delivered, 0 dropped, 0 waiting"),
-        "{said}"
+        printed.contains("20 emitted, 20 delivered, 0 dropped, 0 waiting"),
+        "{printed}"
     );
 }
 
-/// The one subscriber prints to a full disk, a pipe without a reader, and nowhere.
+/// The subscriber prints to a full disk, then to a pipe without a reader, then to a working pipe.
 #[cfg(target_os = "linux")]
 #[test]
-fn a_broken_standard_error_costs_neither_outputs_nor_counts_nor_last_logs() {
+fn a_broken_standard_error_loses_no_outputs_counts_or_last_logs() {
     let _watchdog = crate::watchdog::watchdog(120);
     let full = std::fs::OpenOptions::new().write(true).open("/dev/full");
     let (reader, broken) = std::io::pipe().expect("a pipe");
@@ -245,15 +243,15 @@ fn a_broken_standard_error_costs_neither_outputs_nor_counts_nor_last_logs() {
     ];
     for stderr in [full.expect("it opens").into(), broken.into(), Stdio::piped()] {
         let output = program("crash", stderr, |_| {});
-        let said = text(&output.stdout);
-        assert!(output.status.success(), "{} {said}", output.status);
+        let printed = text(&output.stdout);
+        assert!(output.status.success(), "{} {printed}", output.status);
         for line in expected {
-            assert!(said.contains(line), "{line}: {said}");
+            assert!(printed.contains(line), "{line}: {printed}");
         }
     }
 }
 
-/// Takes two milliseconds for an event.
+/// A layer that takes two milliseconds per event.
 struct Slow;
 
 impl<S: tracing::Subscriber> Layer<S> for Slow {
@@ -271,12 +269,12 @@ fn flood(_: &(), n: u32) -> u32 {
 }
 
 #[test]
-fn a_slow_subscriber_delays_the_end_by_a_bounded_time_and_every_event_is_counted() {
+fn a_slow_subscriber_delays_the_end_by_a_bounded_time_and_all_events_are_counted() {
     let _watchdog = crate::watchdog::watchdog(120);
     let slow = tracing_subscriber::registry().with(LevelFilter::INFO).with(Slow);
     tracing::subscriber::with_default(slow, || {
-        let builder = Invoker::builder(flood).model(()).workers(Workers::Count(2));
-        let invoker = builder.build().expect("it builds");
+        let builder = Invoker::builder(flood).model(()).workers(2);
+        let invoker = builder.build().expect("the invoker builds");
         let mut errors = Vec::new();
         for output in invoker.map(0..100) {
             errors.extend(output.err());
@@ -292,17 +290,21 @@ fn a_slow_subscriber_delays_the_end_by_a_bounded_time_and_every_event_is_counted
         };
         assert_eq!(last_logs.len(), 16);
         let logs = invoker.report().logs.expect("there are processes");
-        // The one that died was cut off before its last output, not before its events.
+        // The dead worker lost its last output, but none of its events.
         assert_eq!(logs.emitted, 100_000);
         assert!(logs.waiting > 0, "{logs:?}");
-        let begun = Instant::now();
+        let started = Instant::now();
         let logs = invoker
             .finish()
-            .expect("it ends")
+            .expect("no error")
             .logs
             .expect("there were processes");
-        // A watchdog: two seconds for the subscriber, and some for the workers. Replaying all would take minutes.
-        assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+        // A watchdog. The subscriber has two seconds, and the workers some; a full replay would take minutes.
+        assert!(
+            started.elapsed() < Duration::from_secs(10),
+            "{:?}",
+            started.elapsed()
+        );
         assert_eq!((logs.emitted, logs.waiting), (100_000, 0));
         assert_eq!(logs.delivered + logs.dropped, 100_000);
     });
@@ -312,23 +314,22 @@ fn progress_lines(_: &(), n: u32) -> u32 {
     use std::io::Write;
     let mut out = std::io::stdout();
     for percent in 0..=20_000 {
-        write!(out, "\r{percent} of 20000").expect("the leader reads");
+        write!(out, "\r{percent} of 20000").expect("the leader reads it");
     }
-    out.flush().expect("the leader reads");
+    out.flush().expect("the leader reads it");
     if n == 1 {
         std::process::abort();
     }
-    writeln!(out, "\r\nnext\u{1b}[1m line").expect("the leader reads");
+    writeln!(out, "\r\nnext\u{1b}[1m line").expect("the leader reads it");
     n
 }
 
 #[test]
-fn of_captured_progress_the_newest_state_stays_and_controls_are_escaped() {
+fn captured_progress_keeps_its_last_state_and_escapes_controls() {
     let _watchdog = crate::watchdog::watchdog(120);
-    let builder = Invoker::builder(progress_lines)
-        .model(())
-        .workers(Workers::Count(1));
-    let invoker = builder.stdout(Redirect::Capture).build().expect("it builds");
+    let options = Processes::new().stdout(Redirect::Capture);
+    let builder = Invoker::builder(progress_lines).model(()).workers(1);
+    let invoker = builder.executor(options).build().expect("the invoker builds");
     let outputs: Vec<_> = invoker.map(0..2).collect();
     let Err(error) = &outputs[1] else {
         panic!("{outputs:?}")
@@ -343,14 +344,14 @@ fn of_captured_progress_the_newest_state_stays_and_controls_are_escaped() {
 }
 
 #[test]
-fn the_guides_examples_print_every_event_whatever_rust_log_says() {
+fn the_examples_of_the_guide_print_every_event_with_any_rust_log() {
     let _watchdog = crate::watchdog::watchdog(120);
     let guide = include_str!("../../guide/logs.md");
     for example in [
         include_str!("guide_logs/plain.rs"),
         include_str!("guide_logs/by_rust_log.rs"),
     ] {
-        let (_, code) = example.split_once("\n\n").expect("a line that says what it is");
+        let (_, code) = example.split_once("\n\n").expect("a first line of documentation");
         assert!(guide.contains(&code.replace("pub(crate) ", "")), "{code}");
     }
     for (role, rust_log, expected) in [
@@ -379,14 +380,15 @@ fn quiet(_: &(), n: u32) -> u32 {
 }
 
 #[test]
-fn a_run_that_logs_nothing_waits_for_nothing() {
+fn runs_without_logs_do_not_wait_for_them() {
     let _watchdog = crate::watchdog::watchdog(120);
-    let builder = Invoker::builder(quiet).model(()).workers(Workers::Count(1));
-    let invoker = builder.logs(Filter::off()).build().expect("it builds");
+    let builder = Invoker::builder(quiet).model(()).workers(1);
+    let builder = builder.executor(Processes::new().logs(Filter::off()));
+    let invoker = builder.build().expect("the invoker builds");
     assert_eq!((0..100).map(|n| invoker.map([n]).count()).sum::<usize>(), 100);
     let logs = invoker
         .finish()
-        .expect("it ends")
+        .expect("no error")
         .logs
         .expect("there were processes");
     assert_eq!((logs.emitted, logs.dropped), (0, 0));

@@ -1,4 +1,4 @@
-//! The facade with real processes, and the main job as its users run it.
+//! The facade with real processes, and the example `batch_eval` from the command line.
 
 #[cfg(target_os = "linux")]
 mod bars;
@@ -16,6 +16,7 @@ mod limits;
 mod logs;
 mod mapped;
 mod models;
+mod process_options;
 mod reports;
 #[cfg(target_os = "linux")]
 mod screen;
@@ -24,8 +25,8 @@ mod states;
 mod stdio;
 #[cfg(feature = "stream")]
 mod streams;
-mod surroundings;
 mod verify;
+#[path = "../../../proc-pool/tests/it/support/watchdog.rs"]
 mod watchdog;
 
 invoker::init_in_tests!();

@@ -1,8 +1,8 @@
-//! Models that stay their owner's, and models that were built where they are shared.
+//! Models by reference, in shared memory and in files.
 
 #[cfg(unix)]
 use invoker::share;
-use invoker::{Backing, Buffer, Executor, Invoker, Workers};
+use invoker::{Backing, Buffer, Executor, Invoker};
 use shm_buffers::BufferMut;
 
 use crate::executors::EXECUTORS;
@@ -14,32 +14,39 @@ fn at(model: &Buffer<u64>, n: usize) -> u64 {
 }
 
 #[test]
-fn a_model_by_reference_stays() {
+fn a_model_by_reference_stays_usable() {
     let _watchdog = crate::watchdog::watchdog(120);
     let model: Buffer<u64> = (0..1000).map(|n| n * n).collect();
     for (executor, workers) in EXECUTORS {
         let builder = Invoker::builder(at).model_ref(&model).executor(executor);
-        let invoker = builder.workers(workers).build().expect("it builds");
-        let outputs = invoker.map(0..1000).map(|out| out.expect("none fails"));
+        let invoker = builder.workers(workers).build().expect("the invoker builds");
+        let outputs = invoker.map(0..1000).map(|out| out.expect("no task fails"));
         assert!(outputs.eq(model.iter().copied()), "{executor:?}");
         assert_eq!(invoker.model(), &model);
     }
 }
 
 #[test]
-fn the_report_tells_of_all_of_the_models_bytes() {
+fn the_report_counts_all_bytes_of_the_model() {
     let _watchdog = crate::watchdog::watchdog(120);
     const LEN: usize = 200_000;
     let built = BufferMut::from_fn(&Backing::Auto, LEN, |n| n as u64).expect("there is room");
     let model = built.freeze().expect("it freezes");
     let builder = Invoker::builder(at).model(model).executor(Executor::Processes);
-    let invoker = builder.workers(Workers::Count(1)).build().expect("it builds");
-    assert_eq!(invoker.map([7]).next().expect("an output").expect("it runs"), 7);
+    let invoker = builder.workers(1).build().expect("the invoker builds");
+    assert_eq!(
+        invoker
+            .map([7])
+            .next()
+            .expect("an output")
+            .expect("no task fails"),
+        7
+    );
     let bytes = invoker
         .finish()
-        .expect("it ends well")
+        .expect("no error")
         .model
-        .expect("it was shared")
+        .expect("a shared model")
         .bytes;
     assert!(
         (8 * LEN as u64..8 * LEN as u64 + 4096).contains(&bytes),
@@ -55,39 +62,39 @@ fn fragile(model: &Buffer<u64>, n: usize) -> u64 {
     model[n]
 }
 
-/// A replacement attaches the file that the leader has mapped, whatever became of its name and times. Where no descriptor
-/// leads to it (macOS), the name has to stay.
+/// A replaced worker attaches the file that the leader has mapped, even if its name or times have changed. Where no descriptor
+/// refers to the file (macOS), the name must stay.
 #[cfg(unix)]
 #[test]
-fn a_job_keeps_the_model_file_that_it_has_mapped() {
+fn a_mapped_model_file_may_be_renamed_replaced_or_removed() {
     let _watchdog = crate::watchdog::watchdog(120);
     type Change = fn(&std::path::Path);
     let touched: Change = |path| {
         let file = std::fs::File::options()
             .write(true)
             .open(path)
-            .expect("it is there");
+            .expect("the file exists");
         file.set_modified(std::time::SystemTime::UNIX_EPOCH)
-            .expect("it is ours");
+            .expect("owned by this user");
     };
-    let unlinked: Change = |path| std::fs::remove_file(path).expect("it is there");
-    let renamed: Change = |path| std::fs::rename(path, path.with_extension("old")).expect("it is there");
+    let unlinked: Change = |path| std::fs::remove_file(path).expect("the file exists");
+    let renamed: Change = |path| std::fs::rename(path, path.with_extension("old")).expect("the file exists");
     let saved: Change = |path| {
         let other = share(&Buffer::from(vec![0u64; 1000]), &Backing::Auto).expect("there is room");
-        other.save(path).expect("the directory is writable");
+        other.save(path).expect("writable");
     };
     let changes = match cfg!(target_os = "linux") {
         true => &[touched, unlinked, renamed, saved][..],
         false => &[touched],
     };
     for (which, change) in changes.iter().enumerate() {
-        let dir = tempfile::tempdir().expect("a directory can be made");
+        let dir = tempfile::tempdir().expect("a temporary directory");
         let path = dir.path().join("model.safetensors");
         let model: Buffer<u64> = (0..1000).map(|n| n * n).collect();
         let image = share(&model, &Backing::Auto).expect("there is room");
-        image.save(&path).expect("the directory is writable");
+        image.save(&path).expect("writable");
         let builder = Invoker::builder(fragile).image(mapped::open(&path));
-        let invoker = builder.workers(Workers::Count(2)).build().expect("it builds");
+        let invoker = builder.workers(2).build().expect("the invoker builds");
         change(&path);
         let outputs: Vec<_> = invoker.map(0..60).collect();
         for (n, output) in outputs.into_iter().enumerate() {
@@ -96,7 +103,7 @@ fn a_job_keeps_the_model_file_that_it_has_mapped() {
                 false => assert_eq!(output.ok(), Some(model[n]), "change {which}: task {n}"),
             }
         }
-        let report = invoker.finish().expect("it ends well");
+        let report = invoker.finish().expect("no error");
         assert_eq!(
             report.processes.map(|processes| processes.died),
             Some(6),

@@ -1,4 +1,4 @@
-//! The main job on a real terminal, its bar and a flood of its workers' logs on one screen.
+//! A bar and a flood of worker logs on one real terminal.
 
 use std::fs::File;
 use std::io::Read;
@@ -17,13 +17,13 @@ use super::batch_eval::{program, ratings};
 const LONG: Duration = Duration::from_secs(60);
 
 const ROWS: u16 = 24;
-/// Wide enough for every log line.
+/// Columns for the longest log line.
 const COLUMNS: u16 = 160;
-/// More than are ever written, so that none is lost to the test.
+/// More rows than are ever written.
 const SCROLLBACK: usize = 1_000_000;
 
 const USERS: u64 = 60;
-/// Enough for a bar that is drawn more than once.
+/// Enough tasks for a bar that is drawn more than once.
 const REPEAT: u64 = if cfg!(debug_assertions) { 60 } else { 2000 };
 
 pub(crate) fn terminal() -> (File, OwnedFd) {
@@ -44,7 +44,7 @@ pub(crate) fn terminal() -> (File, OwnedFd) {
     (File::from(master), slave)
 }
 
-/// The rows that are in view, without those below the last one in use.
+/// Returns the visible rows, up to the last one that is used.
 fn in_view(screen: &vt100::Screen) -> Vec<String> {
     let mut rows: Vec<String> = screen
         .rows(0, COLUMNS)
@@ -55,7 +55,7 @@ fn in_view(screen: &vt100::Screen) -> Vec<String> {
     rows
 }
 
-/// Everything that was ever on the screen and stayed, from the first row to the last.
+/// Returns all rows that were not erased, from the first to the last, scrolled ones included.
 fn all_rows(parser: &mut vt100::Parser) -> Vec<String> {
     let screen = parser.screen_mut();
     screen.set_scrollback(usize::MAX);
@@ -84,7 +84,7 @@ fn is_finished(row: &str) -> bool {
         && row.contains(", took ")
 }
 
-/// Whether it is a line of the log from its time to its last field, and nothing else.
+/// Returns whether a row is exactly one line of the log, from its time to its last field.
 fn is_whole(row: &str) -> bool {
     let mut words = row.split_whitespace().peekable();
     let time = words.next().unwrap_or_default();
@@ -110,9 +110,9 @@ fn is_whole(row: &str) -> bool {
 }
 
 #[test]
-fn a_flood_of_logs_above_the_bar() {
+fn a_flood_of_logs_does_not_garble_the_bar() {
     let _watchdog = crate::watchdog::watchdog(120);
-    let dir = tempfile::tempdir().expect("there is a temporary directory");
+    let dir = tempfile::tempdir().expect("a temporary directory");
     let ratings = ratings(dir.path());
     let (mut device, slave) = terminal();
     let mut command = Command::new(program());
@@ -133,7 +133,7 @@ fn a_flood_of_logs_above_the_bar() {
         .stdout(Stdio::piped())
         .stderr(Stdio::from(slave));
     let mut child = command.spawn().expect("it starts");
-    // It holds the other end of the terminal, which is to close when the child and its workers end.
+    // It holds the other end of the terminal, which must close when the child and its workers end.
     drop(command);
     let mut stdout = child.stdout.take().expect("it is piped");
     let report = std::thread::spawn(move || {
@@ -143,7 +143,7 @@ fn a_flood_of_logs_above_the_bar() {
     let (send, receive) = channel();
     std::thread::spawn(move || {
         let mut buffer = [0; 4096];
-        // At its end, Linux gives an error instead of nothing.
+        // At the end, Linux returns an error instead of 0 bytes.
         while let Ok(n @ 1..) = device.read(&mut buffer) {
             if send.send(buffer[..n].to_vec()).is_err() {
                 return;
@@ -154,7 +154,7 @@ fn a_flood_of_logs_above_the_bar() {
     let mut parser = vt100::Parser::new(ROWS, COLUMNS, SCROLLBACK);
     let mut running_below_logs = 0;
     while let Ok(bytes) = receive.recv_timeout(LONG) {
-        // Whatever is about to be erased or left is looked at first, drawings that stop halfway too.
+        // Checks the screen before each erasure, so that incomplete drawings are seen too.
         for part in bytes.split_inclusive(|byte| *byte == b'\r') {
             parser.process(part);
             let rows = in_view(parser.screen());
@@ -168,9 +168,9 @@ fn a_flood_of_logs_above_the_bar() {
             running_below_logs += u32::from(running && rows.len() == usize::from(ROWS));
         }
     }
-    assert!(child.wait().expect("it ends").success());
-    let report = report.join().expect("no panic").expect("it is readable");
-    let report: serde_json::Value = serde_json::from_str(&report).expect("it is JSON");
+    assert!(child.wait().expect("no error").success());
+    let report = report.join().expect("no panic").expect("readable");
+    let report: serde_json::Value = serde_json::from_str(&report).expect("JSON");
     assert!(
         running_below_logs > 0,
         "no bar was seen below a full screen of logs"
@@ -178,16 +178,16 @@ fn a_flood_of_logs_above_the_bar() {
 
     let (bars, logs): (Vec<String>, Vec<String>) =
         all_rows(&mut parser).into_iter().partition(|row| is_bar(row));
-    // The bar is there once, finished: no piece of what was drawn before is left.
+    // There is one bar, finished, and no part of earlier drawings.
     assert!(bars.len() == 1 && is_finished(&bars[0]), "{bars:?}");
     for row in &logs {
         assert!(is_whole(row), "this row is not a whole log line\n{row}");
     }
     let of_workers = logs.iter().filter(|row| row.contains(" batch_eval::op: "));
-    let told = &report["run"]["logs"];
+    let counts = &report["run"]["logs"];
     assert_eq!(
         Some(of_workers.count() as u64),
-        told["delivered"].as_u64(),
-        "{told}"
+        counts["delivered"].as_u64(),
+        "{counts}"
     );
 }

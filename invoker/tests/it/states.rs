@@ -1,12 +1,12 @@
-//! What workers keep between their tasks.
+//! State that workers keep between tasks.
 
 use std::collections::HashMap;
 
-use invoker::{BoxError, Error, Executor, Invoker, PoolError, Workers};
+use invoker::{BoxError, Error, Executor, Invoker, PoolError, Processes};
 
 use crate::executors::EXECUTORS;
 
-/// Who it is, and how many tasks it has seen.
+/// The identity of a worker, and the number of its tasks.
 struct Counter {
     id: String,
     tasks: u64,
@@ -33,7 +33,7 @@ fn each_worker_has_one_state_and_keeps_it() {
             .executor(executor)
             .workers(workers)
             .build()
-            .expect("it builds");
+            .expect("the invoker builds");
         let mut last: HashMap<String, u64> = HashMap::new();
         let mut failed = 0;
         for _ in 0..2 {
@@ -48,19 +48,22 @@ fn each_worker_has_one_state_and_keeps_it() {
             }
         }
         assert!(last.len() <= invoker.workers(), "{executor:?}: {last:?}");
-        // Those that panicked were counted, too, but for a worker's last ones.
-        let seen: u64 = last.values().map(|tasks| tasks - 1000).sum();
-        assert!((2000 - failed..=2000).contains(&seen), "{executor:?}: {last:?}");
+        // Tasks that panicked were counted too, except after the last output of a worker.
+        let counted: u64 = last.values().map(|tasks| tasks - 1000).sum();
+        assert!(
+            (2000 - failed..=2000).contains(&counted),
+            "{executor:?}: {last:?}"
+        );
         assert_eq!(failed, 20);
     }
 }
 
 #[test]
-fn a_state_that_cannot_be_made_fails_the_build_in_the_same_words() {
+fn a_failing_state_is_the_same_build_error_with_every_executor() {
     let _watchdog = crate::watchdog::watchdog(120);
     for (executor, workers) in EXECUTORS {
-        let no = |_: &()| -> Result<(), BoxError> { Err("no such cache".into()) };
-        let builder = Invoker::builder_with_state(no, |_: &(), (): &mut (), n: u64| n).model(());
+        let fails = |_: &()| -> Result<(), BoxError> { Err("no such cache".into()) };
+        let builder = Invoker::builder_with_state(fails, |_: &(), (): &mut (), n: u64| n).model(());
         let built = builder.executor(executor).workers(workers).build().map(drop);
         let Err(Error::Pool(PoolError::Start { reason, .. })) = built else {
             panic!("{executor:?}: {built:?}")
@@ -80,14 +83,14 @@ fn a_state_that_cannot_be_made_fails_the_build_in_the_same_words() {
 }
 
 #[test]
-fn a_process_takes_its_state_along() {
+fn a_recycled_process_starts_with_a_new_state() {
     let _watchdog = crate::watchdog::watchdog(120);
     let builder = Invoker::builder_with_state(counter, count).model(0);
-    let builder = builder.executor(Executor::Processes).workers(Workers::Count(1));
-    let invoker = builder.recycle_after(1).build().expect("it builds");
+    let builder = builder.executor(Processes::new().recycle_after(1));
+    let invoker = builder.workers(1).build().expect("the invoker builds");
     let mut ids = Vec::new();
     for output in invoker.map(0..5) {
-        let (id, tasks) = output.expect("none fails");
+        let (id, tasks) = output.expect("no task fails");
         assert_eq!(tasks, 1);
         ids.push(id);
     }
@@ -96,14 +99,17 @@ fn a_process_takes_its_state_along() {
 }
 
 #[test]
-fn callers_at_the_same_time_have_a_state_each() {
+fn concurrent_callers_have_a_state_each() {
     let _watchdog = crate::watchdog::watchdog(120);
     let builder = Invoker::builder_with_state(counter, count).model(0);
-    let invoker = builder.executor(Executor::InProcess).build().expect("it builds");
+    let invoker = builder
+        .executor(Executor::Inline)
+        .build()
+        .expect("the invoker builds");
     let run = || {
         invoker
             .map(0..90)
-            .map(|out| out.expect("none fails").1)
+            .map(|out| out.expect("no task fails").1)
             .collect::<Vec<_>>()
     };
     let both = std::thread::scope(|scope| {
@@ -111,7 +117,7 @@ fn callers_at_the_same_time_have_a_state_each() {
         runs.map(|run| run.join().expect("no panic"))
     });
     assert!(both.iter().all(|counts| counts.len() == 90));
-    // Afterwards there are one or two, which are used again.
-    let least = run().into_iter().min().expect("there are some");
+    // One or two states remain, and are reused.
+    let least = run().into_iter().min().expect("90 outputs");
     assert!(least > 1, "{least}");
 }

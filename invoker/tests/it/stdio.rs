@@ -1,16 +1,16 @@
-//! What worker processes print, panic with and log, in this process's logs.
+//! Output, panics and log events of worker processes, in the leader's logs.
 
-use invoker::{Cause, Executor, Fault, Filter, Invoker, Redirect, Workers};
+use invoker::{ExitCause, Fault, Filter, Invoker, Processes, Redirect};
 use tracing::Level;
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::executors::Printed;
 
 fn loud(_: &(), n: u32) -> u32 {
-    // Not `println`, which the test harness captures.
+    // The test harness captures `println!`.
     use std::io::Write;
-    writeln!(std::io::stdout(), "out {n}").expect("somebody listens");
-    writeln!(std::io::stderr(), "err {n}").expect("somebody listens");
+    writeln!(std::io::stdout(), "out {n}").expect("a reader");
+    writeln!(std::io::stderr(), "err {n}").expect("a reader");
     match n {
         3 => panic!("three"),
         4 => std::process::abort(),
@@ -18,7 +18,7 @@ fn loud(_: &(), n: u32) -> u32 {
     }
 }
 
-/// What `run` logs here.
+/// Returns what `run` logs in this process.
 fn logged(level: LevelFilter, run: impl FnOnce()) -> String {
     let printed = Printed::default();
     let subscriber = tracing_subscriber::fmt()
@@ -31,14 +31,16 @@ fn logged(level: LevelFilter, run: impl FnOnce()) -> String {
 }
 
 #[test]
-fn captured_lines_are_events_and_the_last_ones_are_in_the_error() {
+fn captured_lines_are_events_and_the_last_lines_are_in_the_error() {
     let _watchdog = crate::watchdog::watchdog(120);
     let text = logged(LevelFilter::INFO, || {
-        let builder = Invoker::builder(loud).model(()).executor(Executor::Processes);
-        let builder = builder.workers(Workers::Count(1)).stdout(Redirect::Capture);
-        let builder = builder.stderr(Redirect::Capture).log_panics();
-        let builder = builder.logs("info".parse().expect("a filter"));
-        let invoker = builder.build().expect("it builds");
+        let options = Processes::new()
+            .stdout(Redirect::Capture)
+            .stderr(Redirect::Capture)
+            .log_panics()
+            .logs("info".parse().expect("a filter"));
+        let builder = Invoker::builder(loud).model(()).workers(1);
+        let invoker = builder.executor(options).build().expect("the invoker builds");
         let outputs: Vec<_> = invoker.map(0..6).collect();
         assert!(matches!(&outputs[3], Err(error) if matches!(error.fault, Fault::Panicked { .. })));
         match outputs[4].as_ref().map_err(|error| &error.fault) {
@@ -46,7 +48,7 @@ fn captured_lines_are_events_and_the_last_ones_are_in_the_error() {
                 cause, last_printed, ..
             }) => {
                 assert!(
-                    matches!(cause, Cause::Signal { .. }) || cfg!(not(unix)),
+                    matches!(cause, ExitCause::Signal { .. }) || cfg!(not(unix)),
                     "{cause}"
                 );
                 let last = |line: &str| last_printed.iter().any(|printed| printed == line);
@@ -54,7 +56,7 @@ fn captured_lines_are_events_and_the_last_ones_are_in_the_error() {
             }
             other => panic!("{other:?}"),
         }
-        invoker.finish().expect("it ends well");
+        invoker.finish().expect("no error");
     });
     for n in 0..6 {
         for line in [
@@ -81,21 +83,21 @@ fn chatter(_: &(), n: u32) -> bool {
 fn the_filter_can_be_changed_while_workers_run() {
     let _watchdog = crate::watchdog::watchdog(120);
     let text = logged(LevelFilter::DEBUG, || {
-        let builder = Invoker::builder(chatter).model(()).executor(Executor::Processes);
-        let builder = builder.workers(Workers::Count(1)).logs(Filter::covering("info"));
-        let invoker = builder.build().expect("it builds");
+        let options = Processes::new().logs(Filter::covering("info"));
+        let builder = Invoker::builder(chatter).model(()).workers(1);
+        let invoker = builder.executor(options).build().expect("the invoker builds");
         assert_eq!(
             invoker.map([1, 2]).filter(|out| matches!(out, Ok(true))).count(),
             0
         );
         invoker
             .set_filter(&Filter::covering("info,it=debug"))
-            .expect("it fits");
+            .expect("few targets");
         let watchdog = std::time::Instant::now() + std::time::Duration::from_secs(60);
-        while !invoker.submit(3).wait().expect("it runs") {
+        while !invoker.submit(3).wait().expect("no task fails") {
             assert!(std::time::Instant::now() < watchdog);
         }
-        invoker.finish().expect("it ends well");
+        invoker.finish().expect("no error");
     });
     assert!(
         text.contains("chattering n=3") && !text.contains("chattering n=1"),

@@ -1,27 +1,27 @@
-//! Outputs that depend on their worker are found.
+//! `verify` finds outputs that depend on their worker.
 
-use invoker::{Error, Executor, Invoker, Workers, task_seed};
+use invoker::{Executor, Invoker, task_seed};
 
-/// The number of its task and, for odd ones, something of its worker's own.
-fn leaky(_: &(), n: u32) -> String {
+/// The output of odd tasks depends on the worker; every fourth task fails.
+fn worker_dependent(_: &(), n: u32) -> String {
     match n % 4 {
         0 => format!("{n} {:?}", task_seed()),
-        2 => panic!("as asked"),
+        2 => panic!("on purpose"),
         _ => format!("{n} {} {:?}", std::process::id(), std::thread::current().id()),
     }
 }
 
 #[test]
-fn what_depends_on_the_worker_is_found() {
+fn outputs_that_depend_on_the_worker_are_found() {
     let _watchdog = crate::watchdog::watchdog(120);
     for executor in [Executor::Processes, Executor::Threads] {
         for workers in [1, 2] {
-            let builder = Invoker::builder(leaky).model(()).executor(executor).seed(7);
-            let invoker = builder
-                .workers(Workers::Count(workers))
-                .build()
-                .expect("it starts");
-            let found = invoker.verify(0..40).expect("another worker starts");
+            let builder = Invoker::builder(worker_dependent)
+                .model(())
+                .executor(executor)
+                .seed(7);
+            let invoker = builder.workers(workers).build().expect("it starts");
+            let found = invoker.verify(0..40).expect("a second worker starts");
             assert_eq!(found.compared, 30);
             assert_eq!(
                 found.different,
@@ -33,23 +33,28 @@ fn what_depends_on_the_worker_is_found() {
                 text.starts_with("30 tasks run twice: 20 differ, the first is task 1;"),
                 "{text}"
             );
-            let sound = invoker.verify((0..40).step_by(4)).expect("another worker starts");
+            let independent = invoker
+                .verify((0..40).step_by(4))
+                .expect("a second worker starts");
             assert_eq!(
-                (sound.compared, sound.different, sound.failed),
+                (independent.compared, independent.different, independent.failed),
                 (10, vec![], vec![])
             );
-            assert_eq!(invoker.finish().expect("it ends").tasks.done, 0);
+            assert_eq!(invoker.finish().expect("no error").tasks.done, 0);
         }
     }
 }
 
 #[test]
-fn the_caller_has_no_other_worker() {
+fn verify_without_a_second_worker_is_refused() {
     let _watchdog = crate::watchdog::watchdog(120);
-    let invoker = Invoker::builder(leaky).model(()).executor(Executor::InProcess);
+    let invoker = Invoker::builder(worker_dependent)
+        .model(())
+        .executor(Executor::Inline);
     let invoker = invoker.build().expect("it starts");
-    let Err(error) = invoker.verify([0]) else {
-        panic!("nobody else is there")
-    };
-    assert!(matches!(error, Error::Unsupported { .. }), "{error}");
+    let error = invoker.verify([0]).expect_err("there is no second worker");
+    assert_eq!(
+        error.to_string(),
+        "`verify` needs a second worker: use `Executor::Threads` or `Executor::Processes`"
+    );
 }

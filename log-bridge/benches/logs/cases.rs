@@ -1,4 +1,4 @@
-//! The cases, each the whole life of a process.
+//! The cases: each is everything that its process does.
 
 use std::io;
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -14,11 +14,11 @@ use tracing_subscriber::{Layer, fmt};
 
 use crate::process::{Case, GO, LOST, NANOS, READY};
 
-/// Events in a row, few enough for any of the buffers; in between they are emptied, untimed.
+/// Events in a row. They fit into any of the buffers; after each burst the buffers are emptied, outside the measured time.
 const BURST: u64 = 10_000;
 
-/// 10,000 of WARN and ERROR a second, which take some 80 bytes each: a tenth of the stated bound, a quarter of the ring
-/// in each 25 ms, because here the leader may have to wait for a processor for longer than that.
+/// 10,000 events of WARN and ERROR a second, about 80 bytes each: a tenth of the documented bound (a quarter of the ring
+/// every 25 ms), because the leader may wait for a processor for longer than that.
 const IMPORTANT_EVERY: Duration = Duration::from_micros(100);
 
 pub(crate) fn run(case: &Case) {
@@ -63,10 +63,10 @@ pub(crate) fn run(case: &Case) {
             let own = case.bridge.as_ref().expect("a bridge").own();
             bridge(case, LevelFilter::INFO, Overflow::DropNewest);
             print(bursts(case, || {
-                // The leader drains and tells so.
-                let asked = own.slot(READY).get() + 1;
-                own.slot(READY).publish(asked);
-                while own.slot(GO).observe() < asked {
+                // The leader empties the ring, then replies with the number of the request.
+                let request = own.slot(READY).get() + 1;
+                own.slot(READY).store_release(request);
+                while own.slot(GO).load_acquire() < request {
                     std::thread::sleep(Duration::from_micros(200));
                 }
             }));
@@ -74,24 +74,24 @@ pub(crate) fn run(case: &Case) {
         "overload" | "overload-batch" => {
             let overflow = match case.name.as_str() {
                 "overload" => Overflow::DropNewest,
-                _ => Overflow::Batch,
+                _ => Overflow::Collapse,
             };
             bridge(case, LevelFilter::INFO, overflow);
             (0..1000).for_each(event);
-            print(used(case.events, event));
+            print(cpu_timed(case.events, event));
         }
         "direct" | "direct-span" => {
             install(leader());
             let in_span = case.name.ends_with("span");
             let _span = in_span.then(|| tracing::error_span!("worker", id = 3_u64).entered());
             (0..1000).for_each(event);
-            print(used(case.events, event));
+            print(cpu_timed(case.events, event));
         }
         "replay" => print(replay(case)),
         "flood-bridge" | "flood-batch" => {
             let overflow = match case.name.as_str() {
                 "flood-bridge" => Overflow::DropNewest,
-                _ => Overflow::Batch,
+                _ => Overflow::Collapse,
             };
             bridge(case, LevelFilter::TRACE, overflow);
             flood_worker(case);
@@ -112,7 +112,7 @@ pub(crate) fn run(case: &Case) {
             install(tracing_subscriber::registry().with(Channel(sender)));
             print(flood_threads(case));
         }
-        "kill" => kill_me(case),
+        "kill" => emit_until_killed(case),
         "important" => important(case),
         other => panic!("unknown case {other}"),
     }
@@ -160,15 +160,15 @@ fn event(n: u64) {
     );
 }
 
-/// By the clock on the wall.
+/// Returns the nanoseconds per event, by the wall clock.
 fn timed(events: u64, mut emit: impl FnMut(u64)) -> f64 {
     let start = Instant::now();
     (0..events).for_each(&mut emit);
     start.elapsed().as_nanos() as f64 / events as f64
 }
 
-/// By this thread's own use of the processor, so that others on the machine matter less.
-fn used(events: u64, mut emit: impl FnMut(u64)) -> f64 {
+/// Returns the nanoseconds per event, by the processor time of this thread, which depends less on other processes.
+fn cpu_timed(events: u64, mut emit: impl FnMut(u64)) -> f64 {
     let start = processor_time();
     (0..events).for_each(&mut emit);
     (processor_time() - start).as_nanos() as f64 / events as f64
@@ -188,7 +188,7 @@ fn processor_time() -> Duration {
 }
 
 fn disabled(events: u64) -> f64 {
-    used(events * 1000, |n| {
+    cpu_timed(events * 1000, |n| {
         tracing::debug!(
             user = n,
             score = 0.25,
@@ -209,15 +209,15 @@ fn bursts(case: &Case, mut empty: impl FnMut()) -> f64 {
     empty();
     let mut nanos = 0.0;
     for _ in 0..case.events / BURST {
-        nanos += used(BURST, event);
+        nanos += cpu_timed(BURST, event);
         empty();
     }
     nanos / (case.events / BURST) as f64
 }
 
-/// A ring is filled, untimed, and drained, time after time.
+/// Fills a ring, and measures how long the leader takes to replay it, repeatedly.
 fn replay(case: &Case) -> f64 {
-    /// So many fit into what a ring of 1 MiB has for INFO.
+    /// Events that fit into the part of a ring of 1 MiB that INFO may use.
     const FILL: u64 = 5_000;
     let (producer, consumer) = ring::in_process(1 << 20);
     let slots = Slots::in_process(SLOTS);
@@ -237,12 +237,15 @@ fn replay(case: &Case) -> f64 {
         let start = processor_time();
         let drained = collector.drain();
         elapsed += processor_time() - start;
-        assert_eq!(drained.records as u64, FILL, "all events were to fit");
+        assert_eq!(
+            drained.records as u64, FILL,
+            "some events did not fit into the ring"
+        );
     }
     elapsed.as_nanos() as f64 / (turns * FILL) as f64
 }
 
-/// Formats, and hands over what fits.
+/// Formats events, and sends those that fit into the channel.
 struct Channel(SyncSender<String>);
 
 impl<S: Subscriber> Layer<S> for Channel {
@@ -266,11 +269,12 @@ impl<S: Subscriber> Layer<S> for Channel {
     }
 }
 
-/// A tenth each of ERROR, WARN, INFO and TRACE, the rest DEBUG; gives the level's index.
+/// Emits an event: a tenth each has ERROR, WARN, INFO and TRACE, the rest DEBUG. Returns the index of its level, which
+/// `before` receives first.
 #[inline(always)]
-fn any_level(n: u64, begin: impl FnOnce(usize)) -> usize {
+fn any_level(n: u64, before: impl FnOnce(usize)) -> usize {
     let level = [0, 1, 2, 4, 3, 3, 3, 3, 3, 3][(n % 10) as usize];
-    begin(level);
+    before(level);
     match level {
         0 => tracing::error!(user = n, score = 0.25, "recommended {} items", n % 10),
         1 => tracing::warn!(user = n, score = 0.25, "recommended {} items", n % 10),
@@ -281,7 +285,7 @@ fn any_level(n: u64, begin: impl FnOnce(usize)) -> usize {
     level
 }
 
-/// Two threads of a process, each with all its events; the time of the slower one.
+/// Emits all events on each of two threads; returns the nanoseconds per event of the slower one.
 fn flood_threads(case: &Case) -> f64 {
     std::thread::scope(|scope| {
         let flood = || {
@@ -296,28 +300,30 @@ fn flood_threads(case: &Case) -> f64 {
 
 fn flood_worker(case: &Case) {
     let own = case.bridge.as_ref().expect("a bridge").own();
-    own.slot(READY).publish(1);
-    while own.slot(GO).observe() == 0 {
+    own.slot(READY).store_release(1);
+    while own.slot(GO).load_acquire() == 0 {
         std::thread::yield_now();
     }
     let nanos = timed(case.events, |n| {
         let level = any_level(n, |_| {});
         own.slot(5 + level).add(1);
     });
-    own.slot(NANOS).publish(nanos as u64);
+    own.slot(NANOS).store_release(nanos as u64);
 }
 
-/// Emits until somebody kills it.
-fn kill_me(case: &Case) {
+/// Emits until the leader kills this process.
+fn emit_until_killed(case: &Case) {
     bridge(case, LevelFilter::TRACE, Overflow::DropNewest);
     let own = case.bridge.as_ref().expect("a bridge").own();
     for n in 0.. {
-        let level = any_level(n, |level| own.slot(level).publish(own.slot(level).get() + 1));
-        own.slot(5 + level).publish(own.slot(5 + level).get() + 1);
+        let level = any_level(n, |level| {
+            own.slot(level).store_release(own.slot(level).get() + 1)
+        });
+        own.slot(5 + level).store_release(own.slot(5 + level).get() + 1);
     }
 }
 
-/// A DEBUG flood, and in it a WARN and an ERROR every now and then.
+/// Emits a flood of DEBUG events and, in turn, a WARN or an ERROR every [`IMPORTANT_EVERY`].
 fn important(case: &Case) {
     bridge(case, LevelFilter::TRACE, Overflow::DropNewest);
     let own = case.bridge.as_ref().expect("a bridge").own();
@@ -337,6 +343,6 @@ fn important(case: &Case) {
             break;
         }
     }
-    own.slot(LOST).publish(emitted.into());
-    own.slot(NANOS).publish(start.elapsed().as_nanos() as u64);
+    own.slot(LOST).store_release(emitted.into());
+    own.slot(NANOS).store_release(start.elapsed().as_nanos() as u64);
 }

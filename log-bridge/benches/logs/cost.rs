@@ -1,4 +1,4 @@
-//! What an event costs its worker, and the leader.
+//! The cost of an event, for the worker and for the leader.
 
 use std::io;
 use std::time::Duration;
@@ -10,10 +10,11 @@ use tracing_subscriber::layer::SubscriberExt;
 
 use crate::Effort;
 use crate::process::{self, Bridge, GO, READY};
+use crate::rows::median;
 use crate::table::{Ratio, Table};
 
 const RING: usize = 8 << 20;
-/// That of a worker whose leader never drains it: full at once.
+/// The ring of a worker whose leader never drains it: it is full after a few hundred events.
 const SMALL: usize = 64 << 10;
 
 pub(crate) fn measure(effort: Effort, table: &mut Table) {
@@ -95,7 +96,7 @@ pub(crate) fn measure(effort: Effort, table: &mut Table) {
     }
 }
 
-/// Where a round keeps what a case took.
+/// The index of a case in a round.
 #[derive(Clone, Copy)]
 enum Case {
     Disabled,
@@ -113,7 +114,7 @@ enum Case {
     Replay,
 }
 
-/// A worker whose leader drains all the time.
+/// Runs a case while the leader drains its ring all the time; returns the nanoseconds per event.
 fn drained(name: &str, events: u64) -> f64 {
     let bridge = Bridge::create(RING);
     let own = bridge.own();
@@ -124,23 +125,17 @@ fn drained(name: &str, events: u64) -> f64 {
         .expect("enough slots");
     let mut child = process::start(name, events, RING, Some(&bridge));
     loop {
-        let asked = own.slot(READY).observe();
-        // Only an empty ring is an answer to what was asked before.
+        let request = own.slot(READY).load_acquire();
+        // The reply means that the ring is empty.
         if collector.drain().records == 0 {
-            own.slot(GO).publish(asked);
+            own.slot(GO).store_release(request);
             if child.try_wait().expect("the state of the worker").is_some() {
                 break;
             }
             std::thread::sleep(Duration::from_millis(1));
         }
     }
-    let tally = collector.remove(3).expect("it was added").tally;
+    let tally = collector.remove(3).expect("the worker was added").tally;
     assert_eq!(tally.total().dropped, 0, "not all events were delivered");
     process::result(child)
-}
-
-pub(crate) fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }

@@ -1,4 +1,4 @@
-//! More events than anybody can read.
+//! Floods: more events than the leader can replay.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -9,18 +9,18 @@ use tracing_subscriber::fmt;
 use tracing_subscriber::layer::SubscriberExt;
 
 use crate::Effort;
-use crate::cost::median;
 use crate::process::{self, Bridge, GO, LOST, NANOS, READY};
+use crate::rows::median;
 use crate::table::{Ratio, Table};
 
 const RING: usize = 1 << 20;
 const WORKERS: u64 = 2;
-/// What the leader may take besides the rings: tables of callsites, last records, buffers.
+/// Bytes that the leader may use besides the rings: for callsites, last records and buffers.
 const LEADER_BOUND: u64 = 16 << 20;
 const INTERVAL: Duration = Duration::from_millis(25);
 const LEVELS: [Level; 5] = [Level::ERROR, Level::WARN, Level::INFO, Level::DEBUG, Level::TRACE];
 
-/// What our workers do, how it is called, and what has to hold then.
+/// The case that workers run, the name of its row, and the name of the row for its counts.
 const CASES: [(&str, &str, &str); 2] = [
     (
         "flood-bridge",
@@ -34,7 +34,7 @@ const CASES: [(&str, &str, &str); 2] = [
     ),
 ];
 
-/// All take turns.
+/// One run of each, in turns.
 struct Round {
     appender: f64,
     channel: f64,
@@ -43,7 +43,7 @@ struct Round {
 
 pub(crate) fn measure(effort: Effort, table: &mut Table) {
     let alone = |name| process::result(process::start(name, effort.flood, RING, None));
-    let before = start_of_resident();
+    let before = reset_peak_resident();
     let rounds: Vec<Round> = (0..effort.rounds)
         .map(|_| Round {
             appender: alone("flood-appender"),
@@ -70,7 +70,7 @@ pub(crate) fn measure(effort: Effort, table: &mut Table) {
             .map_or_else(String::new, Tally::to_string);
         table.holds(sum, wrong.is_none(), shown);
     }
-    if let (Some(before), Some(after)) = (before, resident()) {
+    if let (Some(before), Some(after)) = (before, peak_resident()) {
         let grown = after.saturating_sub(before);
         let bound = LEADER_BOUND + WORKERS * RING as u64;
         let detail = format!("grew by {} KiB at most, bound {} KiB", grown >> 10, bound >> 10);
@@ -85,7 +85,7 @@ fn collector() -> Collector {
     Collector::new().dispatch(Dispatch::new(tracing_subscriber::registry().with(layer)))
 }
 
-/// The time per event of the slower worker, and what became of the events.
+/// Returns the nanoseconds per event of the slower worker, and the counts of all events.
 fn flood(case: &str, events: u64) -> (f64, Tally) {
     let leader = collector().spawn(INTERVAL).expect("a thread");
     let bridges: Vec<_> = (0..WORKERS).map(|_| Bridge::create(RING)).collect();
@@ -98,18 +98,20 @@ fn flood(case: &str, events: u64) -> (f64, Tally) {
     }
     while bridges
         .iter()
-        .any(|bridge| bridge.own().slot(READY).observe() == 0)
+        .any(|bridge| bridge.own().slot(READY).load_acquire() == 0)
     {
         std::thread::sleep(Duration::from_millis(1));
     }
-    bridges.iter().for_each(|bridge| bridge.own().slot(GO).publish(1));
+    bridges
+        .iter()
+        .for_each(|bridge| bridge.own().slot(GO).store_release(1));
     for child in children {
         let done = child.wait_with_output().expect("the worker's end");
         assert!(done.status.success(), "a worker failed");
     }
     let slower = bridges
         .iter()
-        .map(|bridge| bridge.own().slot(NANOS).observe())
+        .map(|bridge| bridge.own().slot(NANOS).load_acquire())
         .max();
     (slower.unwrap_or_default() as f64, leader.stop())
 }
@@ -122,15 +124,15 @@ fn adds_up(tally: &Tally, events: u64) -> bool {
     })
 }
 
-/// What is resident of this process now, with which [`resident`] starts again.
-fn start_of_resident() -> Option<u64> {
+/// Resets the peak that [`peak_resident`] returns; returns the bytes of this process that are resident now.
+fn reset_peak_resident() -> Option<u64> {
     // "5" resets the peak; see proc_pid_clear_refs(5).
     std::fs::write("/proc/self/clear_refs", "5").ok()?;
-    resident()
+    peak_resident()
 }
 
-/// Most that was resident of this process.
-fn resident() -> Option<u64> {
+/// Returns the peak of the resident bytes of this process.
+fn peak_resident() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? << 10)
@@ -147,20 +149,20 @@ fn killed(table: &mut Table) {
             .add(Source::new(id), bridge.consumer(), bridge.slots())
             .expect("enough slots");
         let mut child = process::start("kill", 0, RING, Some(&bridge));
-        while own.slot(5).observe() < 500 * (id + 1) {
+        while own.slot(5).load_acquire() < 500 * (id + 1) {
             std::thread::yield_now();
         }
-        child.kill().expect("a child of ours");
-        child.wait().expect("a child of ours");
+        child.kill().expect("the worker is our child");
+        child.wait().expect("the worker is our child");
         let departed = leader
             .remove(id, Duration::from_secs(60))
-            .expect("the last records");
+            .expect("the worker was added");
         for (index, level) in LEVELS.iter().enumerate() {
             let level = departed.tally.level(*level);
-            let (begun, ended) = (own.slot(index).observe(), own.slot(5 + index).observe());
+            let (started, finished) = (own.slot(index).load_acquire(), own.slot(5 + index).load_acquire());
             adds_up &= level.emitted == level.delivered + level.dropped;
-            adds_up &= (ended..=begun).contains(&level.emitted);
-            cut_off += begun - ended;
+            adds_up &= (finished..=started).contains(&level.emitted);
+            cut_off += started - finished;
             all += level.emitted;
         }
     }
@@ -188,9 +190,9 @@ fn important(effort: Effort, table: &mut Table) {
         tally.level(Level::ERROR),
         tally.level(Level::DEBUG),
     );
-    let emitted = bridge.own().slot(LOST).observe();
+    let emitted = bridge.own().slot(LOST).load_acquire();
     let all = warn.delivered + error.delivered == emitted && debug.dropped > 0;
-    let seconds = Duration::from_nanos(bridge.own().slot(NANOS).observe()).as_secs_f64();
+    let seconds = Duration::from_nanos(bridge.own().slot(NANOS).load_acquire()).as_secs_f64();
     let detail = format!(
         "{emitted} at {:.0} a second, among {} of DEBUG of which {} were dropped, in {:.1} s",
         emitted as f64 / seconds,

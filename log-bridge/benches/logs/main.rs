@@ -1,13 +1,15 @@
-//! What an event costs, what a flood does, and how fast the leader replays; each against a peer in the same run.
+//! The cost of an event, the effect of a flood, and the rate of replay; each against a peer in the same run.
 //!
-//! Every case runs in a process of its own, because `tracing` caches for each callsite what all subscribers of the
-//! process want. The peer is `fmt` into a non-blocking writer of `tracing-appender`, which writes to nowhere. The rounds
-//! are few: `cargo xtask bench` runs this program several times, and merges what it tells.
+//! Every case runs in a process of its own, because `tracing` caches the interest of all subscribers of a process in each
+//! callsite. The peer is `fmt` into a non-blocking writer of `tracing-appender` over `io::sink`. There are few rounds:
+//! `cargo xtask bench` runs this program several times and merges the results.
 
 mod cases;
 mod cost;
 mod flood;
 mod process;
+#[path = "../../../benchmarks/rows.rs"]
+mod rows;
 mod table;
 
 use table::Table;
@@ -15,9 +17,9 @@ use table::Table;
 /// How much is measured.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Effort {
-    /// Times that each case is repeated; the median counts.
+    /// How often each case runs; the median counts.
     rounds: usize,
-    /// Events of a case that are timed one by one.
+    /// Events of a case that measures the cost of one event.
     events: u64,
     /// Events of each worker of a flood.
     flood: u64,
@@ -28,7 +30,7 @@ fn main() {
         cases::run(&case);
         return;
     }
-    // `--bytes`, which other benchmarks understand, means nothing here.
+    // `--bytes`, an option of other benchmarks, has no effect here.
     let effort = match std::env::args().any(|arg| arg == "--quick") {
         true => Effort {
             rounds: 3,

@@ -1,4 +1,4 @@
-//! Cases in processes of their own, and the memory that they share with this one.
+//! Starts cases in processes of their own, and shares memory with them.
 
 use std::process::{Child, Command, Stdio};
 
@@ -9,14 +9,14 @@ use shm_buffers::{Backing, Layout, Region, RegionHandle, Span};
 
 const CASE: &str = "LOG_BRIDGE_BENCH_CASE";
 const REGION: &str = "LOG_BRIDGE_BENCH_REGION";
-/// Slots of the benchmark's own: events begun and ended per level, a start signal, and results.
+/// Slots of the benchmark itself: events started and finished per level, signals, and results.
 const OWN: usize = 16;
 pub(crate) const GO: usize = 10;
 pub(crate) const READY: usize = 11;
 pub(crate) const NANOS: usize = 12;
 pub(crate) const LOST: usize = 13;
 
-/// A case and the number of events that it emits.
+/// A case, and the number of events that it emits.
 pub(crate) struct Case {
     pub(crate) name: String,
     pub(crate) events: u64,
@@ -32,7 +32,7 @@ pub(crate) struct Bridge {
 impl Bridge {
     pub(crate) fn create(ring: usize) -> Self {
         let (layout, spans) = Self::layout(ring);
-        let region = Region::create(&Backing::Auto, layout.bytes()).expect("a shared region");
+        let region = Region::create(&Backing::Auto, layout.byte_len()).expect("a shared region");
         Self { region, spans }
     }
 
@@ -59,7 +59,7 @@ impl Bridge {
     }
 }
 
-/// What this process is to do, unless it is the first one.
+/// Returns the case that this process runs, or `None` in the first process.
 pub(crate) fn case() -> Option<Case> {
     let text = std::env::var(CASE).ok()?;
     let mut parts = text.split(' ');
@@ -67,7 +67,7 @@ pub(crate) fn case() -> Option<Case> {
     let (name, events, ring) = (part().to_owned(), part(), part());
     let bridge = std::env::var(REGION).ok().map(|handle| {
         let handle: RegionHandle = serde_json::from_str(&handle).expect("a handle");
-        let region = Region::attach(&handle).expect("the region of our parent");
+        let region = Region::attach(&handle).expect("the region of the parent process");
         let (_, spans) = Bridge::layout(ring.parse().expect("bytes of the ring"));
         Bridge { region, spans }
     });
@@ -86,15 +86,18 @@ pub(crate) fn start(name: &str, events: u64, ring: usize, bridge: Option<&Bridge
         .stdout(Stdio::piped());
     match bridge {
         Some(bridge) => {
-            let handle = bridge.region.handle().expect("a region that others can attach");
+            let handle = bridge
+                .region
+                .handle()
+                .expect("a region that other processes can attach");
             command.env(REGION, serde_json::to_string(&handle).expect("a handle is text"))
         }
         None => command.env_remove(REGION),
     };
-    command.spawn().expect("this program once more")
+    command.spawn().expect("this program can be started again")
 }
 
-/// Nanoseconds per event, as the case printed them.
+/// Waits for a case; returns the nanoseconds per event that it prints.
 pub(crate) fn result(child: Child) -> f64 {
     let output = child.wait_with_output().expect("the case's output");
     assert!(output.status.success(), "a case failed: {}", output.status);

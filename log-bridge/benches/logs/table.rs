@@ -1,11 +1,10 @@
-//! Targets, what was measured, and the verdicts.
+//! The rows of the benchmark: targets, measurements and verdicts.
 
-use std::fs::OpenOptions;
-use std::io::Write;
+use serde_json::json;
 
-use serde_json::{Value, json};
+use crate::rows::record;
 
-/// One line each.
+/// The rows, printed one line each.
 #[derive(Debug, Default)]
 pub(crate) struct Table(Vec<Row>);
 
@@ -18,7 +17,7 @@ struct Row {
     detail: String,
 }
 
-/// A ratio of two that took turns: the median of the rounds' ratios, and between what they lay.
+/// The ratio of two cases that took turns: the median over the rounds, and the smallest and largest.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Ratio {
     median: f64,
@@ -37,19 +36,19 @@ impl Ratio {
 }
 
 impl Table {
-    /// A ratio that is to be at most `most`.
+    /// Adds a ratio with the target of at most `most`.
     pub(crate) fn at_most(&mut self, what: &str, most: f64, measured: Ratio, detail: String) {
         let target = format!("<= {most:.1}x");
         self.ratio(what, target, measured, Some(measured.median <= most), detail);
     }
 
-    /// A ratio that is to be at least `least`.
+    /// Adds a ratio with the target of at least `least`.
     pub(crate) fn at_least(&mut self, what: &str, least: f64, measured: Ratio, detail: String) {
         let target = format!(">= {least:.1}x");
         self.ratio(what, target, measured, Some(measured.median >= least), detail);
     }
 
-    /// Something that is so or not.
+    /// Adds a condition with the target of being true.
     pub(crate) fn holds(&mut self, what: &str, holds: bool, detail: String) {
         let measured = if holds { "yes" } else { "no" };
         record(&json!({
@@ -58,7 +57,7 @@ impl Table {
         self.push(what, "yes".into(), measured.into(), verdict(Some(holds)), detail);
     }
 
-    /// Something without a target.
+    /// Adds a ratio without a target.
     pub(crate) fn info(&mut self, what: &str, measured: Ratio, detail: String) {
         self.ratio(what, String::new(), measured, None, detail);
     }
@@ -77,7 +76,7 @@ impl Table {
         );
     }
 
-    /// A bar of the plot that the report draws.
+    /// Adds a bar to the plot of the report.
     pub(crate) fn bar(&self, name: &str, nanos: f64) {
         record(
             &json!({"plot": "What an event costs the worker", "series": name, "unit": "ns", "x": 0, "y": nanos}),
@@ -117,12 +116,3 @@ fn verdict(met: Option<bool>) -> &'static str {
 }
 
 const TABLE: &str = "Log events";
-
-/// Appends a row or a point of a plot to the file that `cargo xtask bench --out` names.
-fn record(line: &Value) {
-    if let Some(path) = std::env::var_os("BENCH_ROWS") {
-        let file = OpenOptions::new().append(true).create(true).open(path);
-        file.and_then(|mut file| writeln!(file, "{line}"))
-            .expect("the file of rows can be written");
-    }
-}

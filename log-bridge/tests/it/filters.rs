@@ -1,6 +1,7 @@
-//! The filter that is pushed down to workers never hides what the leader's `EnvFilter` wants.
+//! The filter of a worker never hides an event that the leader's `EnvFilter` wants.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 
 use log_bridge::{Collector, Filter, SLOTS, Source, WorkerLayer};
@@ -11,19 +12,21 @@ use tracing::level_filters::LevelFilter;
 use tracing::span::{Attributes, Id};
 use tracing::{Dispatch, Event, Metadata, Subscriber, debug, error, info, trace, warn};
 use tracing_subscriber::layer::{Context, SubscriberExt};
-use tracing_subscriber::{EnvFilter, Layer};
+use tracing_subscriber::{EnvFilter, Layer, reload};
 
-use crate::global::alone_in;
+use crate::support::in_own_process;
 
-/// Generated directives, each with all events of [`emit`].
-const DIRECTIVES: usize = 100_000;
-/// One in this many is tried with a worker, too.
-const BRIDGED: usize = 16;
+/// The number of generated texts. For each, all events of [`emit`] are emitted in the leader, and in a worker that has the
+/// covering filter.
+const TEXTS: usize = 100_000;
+/// The number of events that [`emit`] emits.
+const EVENTS: usize = 16;
 
-/// The numbers of the events that a subscriber lets through, and what of them and their spans a filter hides.
+/// A layer that keeps the numbers of the events which it receives.
 #[derive(Clone, Default)]
 struct Numbers {
     seen: Arc<Mutex<Vec<u64>>>,
+    /// The events and spans that it has received although `filter` rejects them.
     hidden: Arc<Mutex<Vec<String>>>,
     filter: Arc<Mutex<Filter>>,
 }
@@ -61,7 +64,7 @@ impl Numbers {
     }
 }
 
-/// Events of all levels, of some targets, with and without fields, outside and inside of spans.
+/// Emits events of all levels, of several targets, with and without fields, inside and outside of spans.
 fn emit() {
     error!(target: "app", nth = 0_u64);
     info!(target: "app", nth = 1_u64, id = 7);
@@ -91,10 +94,10 @@ fn emit() {
     });
 }
 
-/// A sequence of numbers that look like chance.
-struct Chance(u64);
+/// Generates directives from pseudo-random numbers (xorshift).
+struct Generator(u64);
 
-impl Chance {
+impl Generator {
     fn below(&mut self, n: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
@@ -194,16 +197,16 @@ impl Chance {
     }
 }
 
-/// The ways in which programs make an `EnvFilter` of a variable; `None` if `EnvFilter` itself panics.
+/// Returns an `EnvFilter`, built in one of four ways in which programs do that; `None` if `EnvFilter` panics.
 fn env_filter(text: &str, way: usize) -> Option<EnvFilter> {
-    // A lenient filter prints each directive that it ignores, 100,000 times.
+    // A lenient filter prints every directive that it ignores, so these are removed before.
     let accepted = |text: &str| {
         let parts = text
             .split(',')
             .filter(|part| part.parse::<tracing_subscriber::filter::Directive>().is_ok());
         parts.collect::<Vec<_>>().join(",")
     };
-    let make = || match way {
+    let build = || match way {
         0 => EnvFilter::builder().parse_lossy(accepted(text)),
         1 => EnvFilter::builder()
             .with_default_directive(LevelFilter::INFO.into())
@@ -214,12 +217,63 @@ fn env_filter(text: &str, way: usize) -> Option<EnvFilter> {
             .parse(text)
             .unwrap_or_else(|_| EnvFilter::new("info,hyper=trace")),
     };
-    catch_unwind(AssertUnwindSafe(make)).ok()
+    catch_unwind(AssertUnwindSafe(build)).ok()
+}
+
+/// A worker on a thread of its own. Before and after each round its filter is off: it is in the same process as the
+/// leader, and must not raise the level that this process enables.
+struct Worker {
+    /// Asks for a round.
+    start: SyncSender<Round>,
+    done: Receiver<()>,
+}
+
+/// The worker's work after it has applied a filter.
+enum Round {
+    Emit(Filter),
+    Nothing,
+}
+
+impl Worker {
+    fn start(collector: &mut Collector) -> Self {
+        let (producer, consumer) = ring::in_process(1 << 14);
+        let slots = Slots::in_process(SLOTS);
+        let layer = WorkerLayer::builder(producer, slots.clone()).filter(Filter::off());
+        let layer = layer.build().unwrap();
+        collector.add(Source::new(0), consumer, slots).unwrap();
+        let (start, rounds) = sync_channel(0);
+        let (reply, done) = sync_channel(0);
+        std::thread::spawn(move || {
+            let mut watch = layer.filter_watch();
+            let worker = Dispatch::new(tracing_subscriber::registry().with(layer));
+            for round in rounds {
+                let applied = watch.refresh();
+                if let Round::Emit(filter) = round {
+                    assert_eq!(applied, Some(filter));
+                    with_default(&worker, emit);
+                }
+                reply.send(()).unwrap();
+            }
+        });
+        Self { start, done }
+    }
+
+    /// Sends the worker a filter, and waits until it has emitted all events.
+    fn emit(&self, collector: &mut Collector, filter: &Filter) {
+        for (filter, round) in [
+            (filter, Round::Emit(filter.clone())),
+            (&Filter::off(), Round::Nothing),
+        ] {
+            collector.set_filter(filter).unwrap();
+            self.start.send(round).unwrap();
+            self.done.recv().unwrap();
+        }
+    }
 }
 
 #[test]
-fn no_generated_directive_hides_what_env_filter_wants() {
-    if !alone_in("filters", "no_generated_directive_hides_what_env_filter_wants") {
+fn a_covering_filter_hides_no_event_that_env_filter_wants() {
+    if !in_own_process("filters::a_covering_filter_hides_no_event_that_env_filter_wants") {
         return;
     }
     std::panic::set_hook(Box::new(|info| {
@@ -230,16 +284,20 @@ fn no_generated_directive_hides_what_env_filter_wants() {
             eprintln!("{info}");
         }
     }));
-    let mut chance = Chance(0x2545_f491_4f6c_dd1d);
-    let (mut wanted, mut sent) = (0, 0);
-    for nth in 0..DIRECTIVES {
-        let text = chance.directives();
+    let numbers = Numbers::default();
+    let (layer, leader_filter) = reload::Layer::new(EnvFilter::new("off"));
+    let leader = Dispatch::new(tracing_subscriber::registry().with(layer).with(numbers.clone()));
+    let mut collector = Collector::new().dispatch(leader.clone());
+    let worker = Worker::start(&mut collector);
+    let mut generator = Generator(0x2545_f491_4f6c_dd1d);
+    let (mut events, mut wanted) = (0, 0);
+    for nth in 0..TEXTS {
+        let text = generator.directives();
         let way = nth % 4;
-        let Some(filter) = env_filter(&text, way) else {
+        let Some(env_filter) = env_filter(&text, way) else {
             continue;
         };
-        let numbers = Numbers::default();
-        let leader = Dispatch::new(tracing_subscriber::registry().with(filter).with(numbers.clone()));
+        leader_filter.reload(env_filter).unwrap();
         let filter = Filter::covering(&text);
         *numbers.filter.lock().unwrap() = filter.clone();
         with_default(&leader, emit);
@@ -250,19 +308,7 @@ fn no_generated_directive_hides_what_env_filter_wants() {
             "{text:?} as {way} covered by {filter:?}: {hidden:?}"
         );
         drop(hidden);
-        if nth / 4 % BRIDGED > 0 {
-            continue;
-        }
-        let (producer, consumer) = ring::in_process(1 << 14);
-        let slots = Slots::in_process(SLOTS);
-        let layer = WorkerLayer::builder(producer, slots.clone()).filter(filter.clone());
-        let worker = Dispatch::new(tracing_subscriber::registry().with(layer.build().unwrap()));
-        with_default(&worker, emit);
-        drop(worker);
-        // Workers are processes; here, theirs would be one more level that this process wants.
-        tracing::callsite::rebuild_interest_cache();
-        let mut collector = Collector::new().dispatch(leader);
-        collector.add(Source::new(0), consumer, slots).unwrap();
+        worker.emit(&mut collector, &filter);
         collector.drain();
         let bridged = numbers.take();
         let case = format!("{text:?} as {way} covered by {filter:?}: {direct:?}, {bridged:?}");
@@ -270,35 +316,34 @@ fn no_generated_directive_hides_what_env_filter_wants() {
             direct.iter().all(|event| bridged.contains(event)),
             "hidden: {case}"
         );
-        // A directive for a field may match the worker's own span with its `id`, and everything in it.
+        // A directive for a field `id` may match the worker's span because of its field `id`, and so every event in it.
         assert!(bridged == direct || text.contains("id"), "not wanted: {case}");
+        events += EVENTS;
         wanted += direct.len();
-        sent += collector.tally().total().emitted as usize;
     }
-    // It would be easy to hide nothing by sending everything.
-    let all = 16 * DIRECTIVES / BRIDGED;
+    let total = collector.tally().total();
+    assert_eq!(total.dropped, 0);
+    // A filter that sends everything would hide nothing, too.
+    let sent = total.emitted as usize;
     assert!(
-        wanted > all / 8 && sent < all * 3 / 4,
-        "{wanted} wanted, {sent} sent of {all}"
+        wanted > events / 8 && sent < events * 3 / 4,
+        "{wanted} wanted, {sent} sent of {events}"
     );
 }
 
 #[test]
-fn without_directives_workers_send_what_the_subscriber_wants() {
-    if !alone_in(
-        "filters",
-        "without_directives_workers_send_what_the_subscriber_wants",
-    ) {
+fn without_directives_a_filter_has_the_current_level() {
+    if !in_own_process("filters::without_directives_a_filter_has_the_current_level") {
         return;
     }
-    // No subscriber yet: it may come.
+    // There is no subscriber yet.
     assert_eq!(Filter::covering("").to_string(), "info");
-    assert_eq!(Filter::wanted(), Filter::new(LevelFilter::INFO));
+    assert_eq!(Filter::current(), Filter::new(LevelFilter::INFO));
     for level in [LevelFilter::DEBUG, LevelFilter::WARN] {
         let leader = Dispatch::new(tracing_subscriber::fmt().with_max_level(level).finish());
         with_default(&leader, || {
             assert_eq!(Filter::covering(""), Filter::new(level));
-            assert_eq!(Filter::wanted(), Filter::new(level));
+            assert_eq!(Filter::current(), Filter::new(level));
             // Docker's `--env-file` keeps quotes.
             assert_eq!(Filter::covering("\"info\""), Filter::new(level));
         });
@@ -310,5 +355,5 @@ fn without_directives_workers_send_what_the_subscriber_wants() {
             .with_max_level(LevelFilter::OFF)
             .finish(),
     );
-    with_default(&off, || assert_eq!(Filter::wanted(), Filter::off()));
+    with_default(&off, || assert_eq!(Filter::current(), Filter::off()));
 }

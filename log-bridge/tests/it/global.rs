@@ -1,8 +1,7 @@
-//! What needs the process's default subscriber, logger or panic hook: each in a process of its own.
+//! Tests that need the process's default subscriber, logger or panic hook: each in a process of its own.
 
 use std::cell::RefCell;
 use std::fmt;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use log_bridge::{Collector, Filter, SLOTS, Source, WorkerLayer};
@@ -10,39 +9,9 @@ use shm_buffers::{ring, slots::Slots};
 use tracing::Level;
 use tracing::level_filters::LevelFilter;
 
-use crate::support::{Capture, Seen};
+use crate::support::{Capture, Seen, in_own_process};
 
-const CHILD: &str = "LOG_BRIDGE_TEST_CHILD";
 const WATCHDOG: Duration = Duration::from_secs(60);
-
-/// Runs the named test of this file in a process of its own; `true` in there.
-fn alone(name: &str) -> bool {
-    alone_in("global", name)
-}
-
-/// Runs the named test of the file `module` in a process of its own; `true` in there.
-pub(crate) fn alone_in(module: &str, name: &str) -> bool {
-    if std::env::var_os(CHILD).is_some() {
-        return true;
-    }
-    let output = Command::new(std::env::current_exe().unwrap())
-        .args([
-            "--exact",
-            &format!("{module}::{name}"),
-            "--nocapture",
-            "--test-threads=1",
-        ])
-        .env(CHILD, "1")
-        .output()
-        .unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(
-        output.status.success() && text.contains("1 passed"),
-        "{text}\n{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    false
-}
 
 fn install(level: LevelFilter) -> (Capture, Collector) {
     let (producer, consumer) = ring::in_process(1 << 20);
@@ -53,7 +22,10 @@ fn install(level: LevelFilter) -> (Capture, Collector) {
         .install()
         .unwrap();
     std::mem::forget(guard);
-    assert!(builder().install().is_err(), "there is a default already");
+    assert!(
+        builder().install().is_err(),
+        "the process has a default subscriber already"
+    );
     let capture = Capture::default();
     let mut collector = Collector::new()
         .dispatch(capture.dispatch())
@@ -66,26 +38,27 @@ fn messages(seen: &[Seen]) -> Vec<&str> {
     seen.iter().map(|s| s.fields.as_str()).collect()
 }
 
+/// A value whose `Debug` logs.
 struct Chatty;
 
 impl fmt::Debug for Chatty {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         tracing::error!(again = ?Chatty, "logs while it is logged");
-        tracing::info_span!("span within").in_scope(|| tracing::warn!("and this"));
+        tracing::info_span!("inner span").in_scope(|| tracing::warn!("and this"));
         f.write_str("Chatty")
     }
 }
 
 #[test]
-fn who_logs_while_he_is_logged_loses_only_that() {
-    if !alone("who_logs_while_he_is_logged_loses_only_that") {
+fn a_debug_that_logs_loses_only_its_own_events() {
+    if !in_own_process("global::a_debug_that_logs_loses_only_its_own_events") {
         return;
     }
     let (capture, mut collector) = install(LevelFilter::TRACE);
     let span = tracing::info_span!("span", field = ?Chatty, later = tracing::field::Empty);
     span.record("later", tracing::field::debug(Chatty));
     span.in_scope(|| tracing::info!(value = ?Chatty, "kept"));
-    tracing::info!("and on");
+    tracing::info!("the next event");
     collector.drain();
     let seen: Vec<_> = capture
         .take()
@@ -96,7 +69,7 @@ fn who_logs_while_he_is_logged_loses_only_that() {
         messages(&seen),
         [
             "[message debug kept][value debug Chatty]",
-            "[message debug and on]"
+            "[message debug the next event]"
         ]
     );
     assert!(
@@ -110,8 +83,8 @@ fn who_logs_while_he_is_logged_loses_only_that() {
 }
 
 #[test]
-fn panics_and_ending_threads_are_heard() {
-    if !alone("panics_and_ending_threads_are_heard") {
+fn panics_and_events_of_ending_threads_arrive() {
+    if !in_own_process("global::panics_and_events_of_ending_threads_arrive") {
         return;
     }
     struct AtExit;
@@ -146,20 +119,20 @@ fn panics_and_ending_threads_are_heard() {
 }
 
 #[test]
-fn a_worker_that_ends_right_after_a_flood_tells_its_summaries_by_its_guard() {
-    if !alone("a_worker_that_ends_right_after_a_flood_tells_its_summaries_by_its_guard") {
+fn the_guard_writes_pending_summaries() {
+    if !in_own_process("global::the_guard_writes_pending_summaries") {
         return;
     }
     let (producer, consumer) = ring::in_process(4096);
     let slots = Slots::in_process(SLOTS);
     let guard = WorkerLayer::builder(producer, slots.clone())
-        .overflow(log_bridge::Overflow::Batch)
-        .watch_every(Duration::from_secs(3600))
+        .overflow(log_bridge::Overflow::Collapse)
+        .refresh_interval(Duration::from_secs(3600))
         .install()
         .unwrap();
     (0..1000).for_each(|n| tracing::info!(n, "flood"));
     drop(guard);
-    // The process ends here; its default subscriber is never dropped.
+    // The default subscriber is never dropped.
     let capture = Capture::default();
     let mut collector = Collector::new().dispatch(capture.dispatch());
     collector.add(Source::new(1), consumer, slots).unwrap();
@@ -171,8 +144,8 @@ fn a_worker_that_ends_right_after_a_flood_tells_its_summaries_by_its_guard() {
 }
 
 #[test]
-fn an_installed_layer_follows_its_leaders_filter() {
-    if !alone("an_installed_layer_follows_its_leaders_filter") {
+fn an_installed_layer_applies_the_filter_of_its_leader() {
+    if !in_own_process("global::an_installed_layer_applies_the_filter_of_its_leader") {
         return;
     }
     let (capture, mut collector) = install(LevelFilter::OFF);
@@ -184,7 +157,7 @@ fn an_installed_layer_follows_its_leaders_filter() {
         collector.set_filter(&Filter::new(level)).unwrap();
         let deadline = Instant::now() + WATCHDOG;
         while tracing::enabled!(Level::DEBUG) != (level >= LevelFilter::DEBUG) {
-            assert!(Instant::now() < deadline, "{level} is not in force");
+            assert!(Instant::now() < deadline, "{level} is not applied");
             std::thread::yield_now();
         }
         tracing::info!("info");
@@ -198,7 +171,7 @@ fn an_installed_layer_follows_its_leaders_filter() {
         while log::max_level() != log::LevelFilter::Trace {
             assert!(
                 Instant::now() < deadline,
-                "the maximum level of log does not follow"
+                "the maximum level of log does not change"
             );
             std::thread::yield_now();
         }
@@ -207,14 +180,14 @@ fn an_installed_layer_follows_its_leaders_filter() {
 
 #[cfg(feature = "log")]
 #[test]
-fn records_of_log_come_with_their_own_metadata() {
-    if !alone("records_of_log_come_with_their_own_metadata") {
+fn log_records_keep_their_own_metadata() {
+    if !in_own_process("global::log_records_keep_their_own_metadata") {
         return;
     }
     let (capture, mut collector) = install(LevelFilter::INFO);
     tracing::info_span!("span").in_scope(|| {
         log::warn!(target: "old::school", "a {} record", "log");
-        log::debug!("nobody wants this");
+        log::debug!("rejected by the filter");
     });
     assert_eq!(log::max_level(), log::LevelFilter::Info);
     collector.drain();
@@ -236,8 +209,8 @@ fn records_of_log_come_with_their_own_metadata() {
 
 #[cfg(feature = "log")]
 #[test]
-fn too_many_callsites_of_log_are_replayed_as_tracing_log_does() {
-    if !alone("too_many_callsites_of_log_are_replayed_as_tracing_log_does") {
+fn unregistered_log_records_are_replayed_as_tracing_log_does() {
+    if !in_own_process("global::unregistered_log_records_are_replayed_as_tracing_log_does") {
         return;
     }
     let (capture, mut collector) = install(LevelFilter::INFO);

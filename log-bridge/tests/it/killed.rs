@@ -14,7 +14,7 @@ use crate::support::{ALL, Capture};
 const HANDLE: &str = "LOG_BRIDGE_TEST_REGION";
 const THREADS: &str = "LOG_BRIDGE_TEST_THREADS";
 
-/// The ring, the bridge's slots, and the test's own counts of events begun and ended per level.
+/// The ring, the bridge's slots, and the test's own counts of events per level: before and after each event.
 fn layout(layout: &mut Layout) -> [shm_buffers::Span; 3] {
     [layout.ring(16 * 1024), layout.slots(SLOTS), layout.slots(10)]
 }
@@ -49,13 +49,13 @@ fn emit(own: &Slots) -> ! {
         }
         own.slot(5 + index).fetch_add(1);
     }
-    unreachable!("killed before")
+    unreachable!("the leader kills this process")
 }
 
-/// Leaves no worker behind when the test fails.
-struct Killed(Child);
+/// Kills the worker when it is dropped, also if the test fails.
+struct KillOnDrop(Child);
 
-impl Drop for Killed {
+impl Drop for KillOnDrop {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
@@ -63,7 +63,7 @@ impl Drop for Killed {
 }
 
 #[test]
-fn the_counts_of_a_killed_worker_add_up_to_the_event() {
+fn the_counts_of_a_killed_worker_are_exact() {
     if let Ok(handle) = std::env::var(HANDLE) {
         emit_until_killed(&handle);
     }
@@ -74,54 +74,49 @@ fn the_counts_of_a_killed_worker_add_up_to_the_event() {
     for round in 0..6 {
         let mut sized = Layout::new();
         let [ring, slots, own] = layout(&mut sized);
-        let region = Region::create(&Backing::Auto, sized.bytes()).unwrap();
+        let region = Region::create(&Backing::Auto, sized.byte_len()).unwrap();
         let own = Slots::new(&region, own);
         let consumer = ring::Consumer::new(&region, ring);
         collector
             .add(Source::new(round), consumer, Slots::new(&region, slots))
             .unwrap();
         let child = Command::new(std::env::current_exe().unwrap())
-            .args([
-                "--exact",
-                "killed::the_counts_of_a_killed_worker_add_up_to_the_event",
-            ])
+            .args(["--exact", "killed::the_counts_of_a_killed_worker_are_exact"])
             // One thread, or three that share the ring.
             .env(THREADS, (1 + round % 2 * 2).to_string())
             .env(HANDLE, serde_json::to_string(&region.handle().unwrap()).unwrap())
             .stdout(Stdio::null())
             .spawn();
-        let mut child = Killed(child.unwrap());
+        let mut child = KillOnDrop(child.unwrap());
         let mut drained_at = 0;
         while drained_at < 1000 * (round + 1) {
             assert!(
                 child.0.try_wait().unwrap().is_none(),
-                "the worker ended by itself"
+                "the worker has ended before it was killed"
             );
-            let emitted = own.slot(4).observe();
-            // Five hundred events, of which the ring takes a hundred.
+            let emitted = own.slot(4).load_acquire();
+            // The worker has emitted five hundred events, more than the ring has room for.
             if emitted > drained_at + 100 {
                 collector.drain();
                 drained_at = emitted;
             }
         }
         drop(child);
-        let departed = collector.remove(round).unwrap();
+        let removed = collector.remove(round).unwrap();
         let seen = capture.take();
         for (index, level) in ALL.into_iter().enumerate() {
-            let counts = departed.tally.level(level);
-            let (begun, ended) = (own.slot(index).observe(), own.slot(5 + index).observe());
+            let counts = removed.tally.level(level);
+            let (started, finished) = (own.slot(index).load_acquire(), own.slot(5 + index).load_acquire());
             assert!(
-                ended <= counts.emitted && counts.emitted <= begun,
-                "{begun} {ended} {counts:?}"
+                finished <= counts.emitted && counts.emitted <= started,
+                "{started} {finished} {counts:?}"
             );
             assert_eq!(counts.emitted, counts.delivered + counts.dropped);
-            let replayed = seen
-                .iter()
-                .filter(|s| s.level == level && !s.metadata.contains("log_bridge"));
+            let replayed = seen.iter().filter(|s| s.level == level && !s.is_of_bridge());
             assert_eq!(counts.delivered, replayed.count() as u64);
         }
-        assert!(departed.tally.total().dropped > 0);
-        assert_eq!(departed.records.len(), 16);
-        assert_eq!(departed.error, None);
+        assert!(removed.tally.total().dropped > 0);
+        assert_eq!(removed.last_records.len(), 16);
+        assert_eq!(removed.error, None);
     }
 }

@@ -1,18 +1,16 @@
 //! Both ends of the bridge together.
 
-mod changes;
-mod faithful;
+mod bridge_events;
+mod events;
+mod filter_updates;
 mod filters;
 mod flood;
 mod global;
-mod kept;
+mod handle;
 mod killed;
+mod layers;
 mod lines;
-mod own_voice;
-mod policy;
-mod pump;
-#[cfg(feature = "setup")]
-mod setup;
+mod overflow;
 mod subscribers;
 mod support;
 mod threads;

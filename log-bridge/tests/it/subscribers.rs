@@ -1,4 +1,4 @@
-//! Counting is exact and current, and last words come first, whatever the leader's subscriber does.
+//! Counts are exact and current, and last records are available, whatever the leader's subscriber does.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Barrier};
@@ -12,13 +12,12 @@ use tracing::{Dispatch, Event, Subscriber};
 use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::{Layer, reload};
 
-use crate::global::alone_in;
-use crate::support::{Bridge, Capture, bridge};
+use crate::support::{Bridge, Capture, Seen, bridge, in_own_process};
 
 const NEVER: Duration = Duration::from_secs(3600);
 const WATCHDOG: Duration = Duration::from_secs(60);
 
-/// Does something for each event, and counts them.
+/// Calls a function for each event of the worker, and counts the calls.
 struct Each<F>(F, Arc<AtomicU64>);
 
 impl<S: Subscriber, F: Fn(&Event<'_>) + 'static> Layer<S> for Each<F> {
@@ -30,13 +29,15 @@ impl<S: Subscriber, F: Fn(&Event<'_>) + 'static> Layer<S> for Each<F> {
     }
 }
 
+/// Returns a subscriber that calls `act` for each event of the worker, and the number of calls.
 fn each(act: impl Fn(&Event<'_>) + Send + Sync + 'static) -> (Dispatch, Arc<AtomicU64>) {
-    let heard = Arc::new(AtomicU64::new(0));
-    let layer = Each(act, heard.clone());
-    (Dispatch::new(tracing_subscriber::registry().with(layer)), heard)
+    let calls = Arc::new(AtomicU64::new(0));
+    let layer = Each(act, calls.clone());
+    (Dispatch::new(tracing_subscriber::registry().with(layer)), calls)
 }
 
-fn adds_up(tally: &Tally) -> LevelTally {
+/// Returns the total, whose counts must add up.
+fn checked_total(tally: &Tally) -> LevelTally {
     let total = tally.total();
     assert_eq!(
         total.emitted,
@@ -54,7 +55,7 @@ fn until(what: &str, mut is: impl FnMut() -> bool) {
     }
 }
 
-/// Opens when it is dropped, however the test ends.
+/// Opens when it is dropped, also if the test fails.
 struct Gate(Arc<AtomicBool>);
 
 impl Gate {
@@ -77,9 +78,9 @@ fn wait_for(open: &AtomicBool) {
 }
 
 #[test]
-fn counts_are_exact_at_every_moment_of_a_slow_subscriber() {
+fn counts_are_exact_at_every_moment_while_the_subscriber_is_slow() {
     const EVENTS: u64 = 100_000;
-    let (leader, heard) = each(|_| std::thread::sleep(Duration::from_millis(2)));
+    let (leader, calls) = each(|_| std::thread::sleep(Duration::from_millis(2)));
     let Bridge { worker, collector } = bridge(1 << 16, leader);
     let handle = collector.spawn(Duration::from_millis(1)).unwrap();
     let mut emitted = 0;
@@ -90,30 +91,30 @@ fn counts_are_exact_at_every_moment_of_a_slow_subscriber() {
                 emitted += 1;
             }
         });
-        let before = heard.load(Ordering::SeqCst);
-        let total = adds_up(&handle.tally());
-        let after = heard.load(Ordering::SeqCst);
+        let before = calls.load(Ordering::SeqCst);
+        let total = checked_total(&handle.tally());
+        let after = calls.load(Ordering::SeqCst);
         assert_eq!(total.emitted, emitted);
-        // One may be counted whose turn is just coming.
+        // An event is counted just before the subscriber is called.
         assert!(
             before <= total.delivered && total.delivered <= after + 1,
             "{before} {total:?} {after}"
         );
     }
     assert!(handle.tally().total().waiting() > 0);
-    let within = Duration::from_millis(50);
-    let begun = Instant::now();
-    let last = handle.stop_within(within);
-    // A watchdog: without the bound it takes seconds.
-    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
-    let total = adds_up(&last);
+    let timeout = Duration::from_millis(50);
+    let start = Instant::now();
+    let last = handle.stop_within(timeout);
+    // A watchdog: without the timeout it takes seconds.
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+    let total = checked_total(&last);
     assert_eq!((total.emitted, total.waiting()), (EVENTS, 0));
     assert!(total.delivered >= 10 && total.dropped > 0, "{total:?}");
-    assert!(total.delivered <= heard.load(Ordering::SeqCst) + 1);
+    assert!(total.delivered <= calls.load(Ordering::SeqCst) + 1);
 }
 
 #[test]
-fn what_was_left_behind_is_told_to_a_subscriber_that_is_only_slow() {
+fn a_slow_subscriber_receives_the_notice_of_events_dropped_at_the_end() {
     let capture = Capture::default();
     let slow = Each(
         |_: &Event<'_>| std::thread::sleep(Duration::from_millis(1)),
@@ -134,30 +135,30 @@ fn what_was_left_behind_is_told_to_a_subscriber_that_is_only_slow() {
 }
 
 #[test]
-fn a_subscriber_that_panics_on_every_record_costs_no_other() {
-    let (leader, heard) = each(|_| panic!("this panic is part of the test"));
+fn a_subscriber_that_panics_on_every_event_still_receives_each_one() {
+    let (leader, calls) = each(|_| panic!("this panic is part of the test"));
     let Bridge { worker, collector } = bridge(1 << 16, leader);
     let handle = collector.spawn(NEVER).unwrap();
     with_default(&worker, || {
         (0..5).for_each(|n| tracing::info_span!("span", n).in_scope(|| tracing::info!("event")));
     });
     handle.flush(WATCHDOG).unwrap();
-    assert_eq!(heard.load(Ordering::SeqCst), 5);
-    let total = adds_up(&handle.tally());
+    assert_eq!(calls.load(Ordering::SeqCst), 5);
+    let total = checked_total(&handle.tally());
     assert_eq!((total.emitted, total.delivered), (5, 5));
-    let departed = handle.remove(3, WATCHDOG).unwrap();
-    assert_eq!(departed.records.len(), 5);
+    let removed = handle.remove(3, WATCHDOG).unwrap();
+    assert_eq!(removed.last_records.len(), 5);
 }
 
 #[test]
-fn last_words_are_there_while_the_subscriber_is_busy_with_the_first() {
+fn last_records_are_available_while_the_subscriber_is_busy_with_the_first() {
     let (_gate, open) = Gate::new();
-    let begun = Arc::new(Barrier::new(2));
-    let (leader, heard) = each({
-        let begun = begun.clone();
+    let blocked = Arc::new(Barrier::new(2));
+    let (leader, calls) = each({
+        let blocked = blocked.clone();
         move |event| {
             if event.metadata().target() == "first" {
-                begun.wait();
+                blocked.wait();
                 wait_for(&open);
             }
         }
@@ -167,22 +168,25 @@ fn last_words_are_there_while_the_subscriber_is_busy_with_the_first() {
     with_default(&worker, || {
         tracing::info!(target: "first", "blocks");
         (0..300).for_each(|n| tracing::info!(n, "then"));
-        tracing::error_span!("doomed").in_scope(|| tracing::error!("last words"));
+        tracing::error_span!("doomed").in_scope(|| tracing::error!("the last event"));
     });
-    begun.wait();
+    blocked.wait();
     drop(worker);
-    let departed = handle.remove(3, Duration::ZERO).unwrap();
-    assert_eq!(departed.records.len(), 16);
-    assert_eq!(departed.records[15], "ERROR doomed: it::subscribers: last words");
-    let total = adds_up(&departed.tally);
+    let removed = handle.remove(3, Duration::ZERO).unwrap();
+    assert_eq!(removed.last_records.len(), 16);
+    assert_eq!(
+        removed.last_records[15],
+        "ERROR doomed: it::subscribers: the last event"
+    );
+    let total = checked_total(&removed.tally);
     assert_eq!((total.emitted, total.delivered, total.waiting()), (302, 1, 301));
     drop(_gate);
     assert_eq!(handle.stop().total().delivered, 302);
-    assert_eq!(heard.load(Ordering::SeqCst), 302);
+    assert_eq!(calls.load(Ordering::SeqCst), 302);
 }
 
 #[test]
-fn a_flush_returns_only_when_the_last_record_was_replayed() {
+fn a_flush_returns_after_the_last_record_was_replayed() {
     for _ in 0..200 {
         let done = Arc::new(AtomicU64::new(0));
         let (leader, _) = each({
@@ -202,13 +206,13 @@ fn a_flush_returns_only_when_the_last_record_was_replayed() {
     }
 }
 
-/// A worker whose leader is this process, with its handle.
-fn worker(collector: Collector, level: LevelFilter) -> (Dispatch, CollectorHandle, log_bridge::Watch) {
+/// Returns a worker's subscriber, and the handle of its leader, both in this process.
+fn worker(collector: Collector, level: LevelFilter) -> (Dispatch, CollectorHandle, log_bridge::FilterWatch) {
     let (producer, consumer) = ring::in_process(1 << 16);
     let slots = Slots::in_process(SLOTS);
     let layer = WorkerLayer::builder(producer, slots.clone()).filter(Filter::new(level));
     let layer = layer.build().unwrap();
-    let watch = layer.watch();
+    let watch = layer.filter_watch();
     let worker = Dispatch::new(tracing_subscriber::registry().with(layer));
     let handle = collector.spawn(Duration::from_millis(1)).unwrap();
     handle.add(Source::new(3), consumer, slots).unwrap();
@@ -216,56 +220,51 @@ fn worker(collector: Collector, level: LevelFilter) -> (Dispatch, CollectorHandl
 }
 
 #[test]
-fn a_subscriber_that_is_set_late_hears_of_everything_after_and_of_the_loss_before() {
-    if !alone_in(
-        "subscribers",
-        "a_subscriber_that_is_set_late_hears_of_everything_after_and_of_the_loss_before",
+fn a_subscriber_that_is_set_late_receives_later_events_and_the_notice_of_earlier_drops() {
+    if !in_own_process(
+        "subscribers::a_subscriber_that_is_set_late_receives_later_events_and_the_notice_of_earlier_drops",
     ) {
         return;
     }
-    // A worker's own subscriber shall not be this process's default.
     let (worker, handle, _watch) = worker(Collector::new(), LevelFilter::INFO);
     with_default(&worker, || (0..4).for_each(|n| tracing::info!(n, "early")));
     handle.flush(WATCHDOG).unwrap();
-    let total = adds_up(&handle.tally());
+    let total = checked_total(&handle.tally());
     assert_eq!((total.delivered, total.dropped), (0, 4));
     handle
-        .lines(Source::new(3), log_bridge::Stdio::Stdout)
-        .line("to nobody");
+        .line_logger(Source::new(3), log_bridge::StdStream::Stdout)
+        .log("without a subscriber");
     let capture = Capture::default();
     tracing::subscriber::set_global_default(tracing_subscriber::registry().with(capture.clone())).unwrap();
     with_default(&worker, || (0..10).for_each(|n| tracing::info!(n, "late")));
     handle.flush(WATCHDOG).unwrap();
     handle
-        .lines(Source::new(3), log_bridge::Stdio::Stdout)
-        .line("printed");
+        .line_logger(Source::new(3), log_bridge::StdStream::Stdout)
+        .log("printed");
     let seen = capture.take();
     let late = seen.iter().filter(|seen| seen.fields.contains("late"));
     assert_eq!(late.count(), 10, "{seen:?}");
     assert!(seen.iter().any(|seen| seen.fields.contains("printed")));
-    let total = adds_up(&handle.tally());
+    let total = checked_total(&handle.tally());
     assert_eq!((total.delivered, total.dropped), (10, 4));
     drop(handle);
-    let told = |seen: &crate::support::Seen| seen.fields.contains("[info u64 4]");
-    assert!(seen.iter().chain(&capture.take()).any(told));
+    let has_notice = |seen: &Seen| seen.fields.contains("[info u64 4]");
+    assert!(seen.iter().chain(&capture.take()).any(has_notice));
 }
 
 #[test]
-fn a_scoped_subscriber_is_replayed_into_and_a_reloaded_one_is_followed() {
-    if !alone_in(
-        "subscribers",
-        "a_scoped_subscriber_is_replayed_into_and_a_reloaded_one_is_followed",
-    ) {
+fn a_collector_uses_the_scoped_subscriber_and_follows_its_reloads() {
+    if !in_own_process("subscribers::a_collector_uses_the_scoped_subscriber_and_follows_its_reloads") {
         return;
     }
     let capture = Capture::default();
     let (level, reloaded) = reload::Layer::new(LevelFilter::INFO);
     let leader = Dispatch::new(tracing_subscriber::registry().with(level).with(capture.clone()));
     let collector = with_default(&leader, || {
-        assert_eq!(Filter::wanted(), Filter::new(LevelFilter::INFO));
-        Collector::new().follow_wanted()
+        assert_eq!(Filter::current(), Filter::new(LevelFilter::INFO));
+        Collector::new().follow_subscribers()
     });
-    // The worker is no process of its own, and its wishes shall not count here.
+    // The worker is in the same process: its filter must not raise the level that this process enables.
     let (producer, consumer) = ring::in_process(1 << 16);
     let slots = Slots::in_process(SLOTS);
     let handle = collector.spawn(Duration::from_millis(1)).unwrap();
@@ -274,19 +273,19 @@ fn a_scoped_subscriber_is_replayed_into_and_a_reloaded_one_is_followed() {
         .filter(Filter::off())
         .build()
         .unwrap();
-    let mut watch = layer.watch();
+    let mut watch = layer.filter_watch();
     let worker = Dispatch::new(tracing_subscriber::registry().with(layer));
     reloaded.reload(LevelFilter::DEBUG).unwrap();
-    let mut pushed = None;
+    let mut received = None;
     until("the new level", || {
-        pushed = watch.refresh().or(pushed.take());
-        pushed == Some(Filter::new(LevelFilter::DEBUG))
+        received = watch.refresh().or(received.take());
+        received == Some(Filter::new(LevelFilter::DEBUG))
     });
-    with_default(&worker, || tracing::debug!("wanted now"));
+    with_default(&worker, || tracing::debug!("enabled now"));
     handle.flush(WATCHDOG).unwrap();
     assert_eq!(capture.take().len(), 1);
     reloaded.reload(LevelFilter::WARN).unwrap();
-    // A filter that was set explicitly is not changed any more.
+    // After a filter was set explicitly, reloads change nothing.
     handle.set_filter(&Filter::new(LevelFilter::INFO)).unwrap();
     reloaded.reload(LevelFilter::TRACE).unwrap();
     handle.flush(WATCHDOG).unwrap();
@@ -295,14 +294,11 @@ fn a_scoped_subscriber_is_replayed_into_and_a_reloaded_one_is_followed() {
 
 #[cfg(feature = "log")]
 #[test]
-fn a_leader_that_has_only_a_logger_gets_records_there() {
-    if !alone_in(
-        "subscribers",
-        "a_leader_that_has_only_a_logger_gets_records_there",
-    ) {
+fn without_a_subscriber_records_go_to_the_logger_of_the_log_crate() {
+    if !in_own_process("subscribers::without_a_subscriber_records_go_to_the_logger_of_the_log_crate") {
         return;
     }
-    static HEARD: std::sync::Mutex<Vec<String>> = std::sync::Mutex::new(Vec::new());
+    static LOGGED: std::sync::Mutex<Vec<String>> = std::sync::Mutex::new(Vec::new());
     struct Logger;
     impl log::Log for Logger {
         fn enabled(&self, _: &log::Metadata<'_>) -> bool {
@@ -310,13 +306,13 @@ fn a_leader_that_has_only_a_logger_gets_records_there() {
         }
         fn log(&self, record: &log::Record<'_>) {
             let text = format!("{} {}: {}", record.level(), record.target(), record.args());
-            HEARD.lock().unwrap().push(text);
+            LOGGED.lock().unwrap().push(text);
         }
         fn flush(&self) {}
     }
     log::set_logger(&Logger).unwrap();
     log::set_max_level(log::LevelFilter::Info);
-    assert_eq!(Filter::wanted(), Filter::new(LevelFilter::INFO));
+    assert_eq!(Filter::current(), Filter::new(LevelFilter::INFO));
     let (worker, handle, _watch) = worker(Collector::new(), LevelFilter::DEBUG);
     with_default(&worker, || {
         tracing::info_span!("span").in_scope(|| tracing::warn!(target: "t", n = 1, "text"));
@@ -324,10 +320,10 @@ fn a_leader_that_has_only_a_logger_gets_records_there() {
     });
     handle.flush(WATCHDOG).unwrap();
     handle
-        .lines(Source::new(3), log_bridge::Stdio::Stderr)
-        .line("printed");
+        .line_logger(Source::new(3), log_bridge::StdStream::Stderr)
+        .log("printed");
     assert_eq!(
-        *HEARD.lock().unwrap(),
+        *LOGGED.lock().unwrap(),
         [
             "WARN t: worker{id=3}:span: text n=1",
             "WARN stderr: worker{id=3}: printed"
@@ -347,24 +343,24 @@ fn leader_with_broken_stderr() {
     let handle = collector.spawn(Duration::from_millis(1)).unwrap();
     with_default(&worker, || (0..150).for_each(|n| tracing::info!(n, "text")));
     drop(worker);
-    let departed = handle.remove(3, WATCHDOG).unwrap();
+    let removed = handle.remove(3, WATCHDOG).unwrap();
     println!(
         "{} delivered, last {:?}, {}",
-        departed.tally.total().delivered,
-        departed.records.last(),
+        removed.tally.total().delivered,
+        removed.last_records.last(),
         handle.stop()
     );
 }
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_full_disk_a_broken_pipe_and_no_standard_error_cost_neither_counts_nor_last_words() {
+fn counts_and_last_records_survive_a_full_disk_a_broken_pipe_and_a_closed_standard_error() {
     use std::process::{Command, Stdio};
     if std::env::var_os(BROKEN).is_some() {
         return leader_with_broken_stderr();
     }
     let name =
-        "subscribers::a_full_disk_a_broken_pipe_and_no_standard_error_cost_neither_counts_nor_last_words";
+        "subscribers::counts_and_last_records_survive_a_full_disk_a_broken_pipe_and_a_closed_standard_error";
     let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
     let (reader, pipe) = std::io::pipe().unwrap();
     drop(reader);

@@ -1,7 +1,9 @@
-//! A layer that writes down everything that it is told, and the two ends of a bridge.
+//! The two ends of a bridge, subscribers that keep what they receive, and tests in processes of their own.
 
 use std::error::Error;
 use std::fmt::{self, Write as _};
+use std::io;
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -11,25 +13,37 @@ use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
 use tracing::{Dispatch, Event, Level, Metadata, Subscriber, span};
 use tracing_subscriber::Layer;
+use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 
-/// One event as a layer sees it.
+/// An event as a layer receives it.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Seen {
     pub(crate) level: Level,
     pub(crate) metadata: String,
     pub(crate) fields: String,
-    /// From the root.
+    /// Their metadata and values, from the root.
     pub(crate) spans: Vec<String>,
+    /// What `replay::current_timestamp` returns.
     pub(crate) emitted: Option<SystemTime>,
+    /// What `replay::current_thread` returns.
     pub(crate) thread: Option<(u64, Option<String>)>,
 }
 
+impl Seen {
+    /// Returns whether the bridge itself has emitted the event.
+    pub(crate) fn is_of_bridge(&self) -> bool {
+        self.metadata.contains("log_bridge")
+    }
+}
+
+/// A layer that keeps all events.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Capture(Arc<Mutex<Vec<Seen>>>);
 
 impl Capture {
+    /// Returns the events since the last call.
     pub(crate) fn take(&self) -> Vec<Seen> {
         std::mem::take(&mut self.0.lock().unwrap())
     }
@@ -52,15 +66,16 @@ fn describe(metadata: &Metadata<'_>) -> String {
     )
 }
 
-struct Typed(String);
+/// Values with their types.
+struct TypedValues(String);
 
-impl Typed {
+impl TypedValues {
     fn put(&mut self, field: &Field, kind: &str, value: &dyn fmt::Debug) {
         write!(self.0, "[{} {kind} {value:?}]", field.name()).unwrap();
     }
 }
 
-impl Visit for Typed {
+impl Visit for TypedValues {
     fn record_f64(&mut self, field: &Field, value: f64) {
         self.put(field, "f64", &value);
     }
@@ -100,14 +115,14 @@ struct SpanText(String);
 
 impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Capture {
     fn on_new_span(&self, attributes: &span::Attributes<'_>, id: &span::Id, context: Context<'_, S>) {
-        let mut typed = Typed(describe(attributes.metadata()));
+        let mut typed = TypedValues(describe(attributes.metadata()));
         attributes.record(&mut typed);
         let span = context.span(id).unwrap();
         span.extensions_mut().insert(SpanText(typed.0));
     }
 
     fn on_record(&self, id: &span::Id, values: &span::Record<'_>, context: Context<'_, S>) {
-        let mut typed = Typed(" then ".to_owned());
+        let mut typed = TypedValues(" then ".to_owned());
         values.record(&mut typed);
         let span = context.span(id).unwrap();
         let mut extensions = span.extensions_mut();
@@ -115,7 +130,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Capture {
     }
 
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
-        let mut typed = Typed(String::new());
+        let mut typed = TypedValues(String::new());
         event.record(&mut typed);
         let spans = context
             .event_scope(event)
@@ -135,7 +150,37 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Capture {
     }
 }
 
-/// A worker's subscriber, and a collector that has it as source 3.
+/// A writer that keeps what it receives.
+#[derive(Clone, Default)]
+pub(crate) struct SharedBuffer(Arc<Mutex<Vec<u8>>>);
+
+impl SharedBuffer {
+    /// Returns the text since the last call.
+    pub(crate) fn take(&self) -> String {
+        String::from_utf8(std::mem::take(&mut self.0.lock().unwrap())).unwrap()
+    }
+}
+
+impl io::Write for SharedBuffer {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for SharedBuffer {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
+}
+
+/// A worker's subscriber, and a collector that has the worker as source 3.
 pub(crate) struct Bridge {
     pub(crate) worker: Dispatch,
     pub(crate) collector: Collector,
@@ -156,6 +201,26 @@ pub(crate) fn bridge_with(capacity: usize, filter: Filter, leader: Dispatch) -> 
     let mut collector = Collector::new().dispatch(leader).notice_interval(Duration::ZERO);
     collector.add(Source::new(3), consumer, slots).unwrap();
     Bridge { worker, collector }
+}
+
+/// Runs a test, named by its module and function, in a process of its own; returns `true` in that process.
+pub(crate) fn in_own_process(test: &str) -> bool {
+    const CHILD: &str = "LOG_BRIDGE_TEST_CHILD";
+    if std::env::var_os(CHILD).is_some() {
+        return true;
+    }
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture", "--test-threads=1"])
+        .env(CHILD, "1")
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && text.contains("1 passed"),
+        "{text}\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    false
 }
 
 pub(crate) const ALL: [Level; 5] = [Level::ERROR, Level::WARN, Level::INFO, Level::DEBUG, Level::TRACE];

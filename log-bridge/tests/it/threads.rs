@@ -1,4 +1,4 @@
-//! Threads of one worker in different spans, and callsites that are defined while others are dropped.
+//! Threads of one worker in different spans, and definitions of callsites that are dropped.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Barrier};
@@ -10,11 +10,11 @@ use tracing_subscriber::layer::{Context, SubscriberExt};
 
 use crate::support::{Bridge, Capture, bridge};
 
-/// Counts spans opened and closed.
+/// Counts how many spans were created and closed.
 #[derive(Clone, Default)]
-struct Lives(Arc<[AtomicU32; 2]>);
+struct SpanCounts(Arc<[AtomicU32; 2]>);
 
-impl<S: Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a>> Layer<S> for Lives {
+impl<S: Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a>> Layer<S> for SpanCounts {
     fn on_new_span(&self, _: &span::Attributes<'_>, _: &span::Id, _: Context<'_, S>) {
         self.0[0].fetch_add(1, Ordering::Relaxed);
     }
@@ -25,13 +25,13 @@ impl<S: Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a>> Layer
 }
 
 #[test]
-fn a_thread_keeps_its_spans_while_others_are_in_theirs() {
+fn the_spans_of_threads_stay_open_while_their_events_take_turns() {
     const THREADS: usize = 3;
     const TURNS: usize = 50;
-    let (capture, lives) = (Capture::default(), Lives::default());
+    let (capture, counts) = (Capture::default(), SpanCounts::default());
     let leader = tracing_subscriber::registry()
         .with(capture.clone())
-        .with(lives.clone());
+        .with(counts.clone());
     let Bridge {
         worker,
         mut collector,
@@ -68,18 +68,22 @@ fn a_thread_keeps_its_spans_while_others_are_in_theirs() {
             number("n", &seen.fields) + 1
         );
     }
-    let opened = lives.0[0].load(Ordering::Relaxed) as usize;
-    assert_eq!(opened, 1 + 2 * THREADS, "each span is opened once");
+    let created = counts.0[0].load(Ordering::Relaxed) as usize;
+    assert_eq!(created, 1 + 2 * THREADS, "each span is created once");
     collector.remove(3);
-    assert_eq!(lives.0[1].load(Ordering::Relaxed) as usize, opened, "and closed");
+    assert_eq!(
+        counts.0[1].load(Ordering::Relaxed) as usize,
+        created,
+        "and closed"
+    );
 }
 
 #[test]
-fn more_threads_than_are_remembered_start_afresh() {
-    let (capture, lives) = (Capture::default(), Lives::default());
+fn only_the_spans_of_sixteen_threads_stay_open() {
+    let (capture, counts) = (Capture::default(), SpanCounts::default());
     let leader = tracing_subscriber::registry()
         .with(capture.clone())
-        .with(lives.clone());
+        .with(counts.clone());
     let Bridge {
         worker,
         mut collector,
@@ -95,14 +99,18 @@ fn more_threads_than_are_remembered_start_afresh() {
     }
     collector.drain();
     assert!(capture.take().iter().all(|seen| seen.spans.len() == 2));
-    let [opened, closed] = [0, 1].map(|index| lives.0[index].load(Ordering::Relaxed));
-    assert_eq!((opened, closed), (41, 24), "the worker's and sixteen are open");
+    let [created, closed] = [0, 1].map(|index| counts.0[index].load(Ordering::Relaxed));
+    assert_eq!(
+        (created, closed),
+        (41, 24),
+        "the worker's span and sixteen others are open"
+    );
     collector.remove(3);
-    assert_eq!(lives.0[1].load(Ordering::Relaxed), 41);
+    assert_eq!(counts.0[1].load(Ordering::Relaxed), 41);
 }
 
 #[test]
-fn a_definition_that_was_dropped_is_sent_again() {
+fn a_dropped_definition_is_sent_again() {
     let capture = Capture::default();
     let Bridge {
         worker,

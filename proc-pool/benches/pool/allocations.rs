@@ -1,9 +1,9 @@
-//! How often a null op allocates in steady state: in the leader, and in a worker.
+//! Allocations for each null op in steady state, in the leader and in a worker. Baseline: a floor of none.
 //!
-//! This program counts its own allocations, on one thread, and its workers are this program. The leader's are counted
-//! on the thread that maps, which is the one that encodes, sends, receives and decodes.
+//! This program counts the allocations of each of its threads; its workers run this program, too. The leader's allocations
+//! are those of the thread that maps: it encodes, sends, receives and decodes.
 
-#![allow(unsafe_code)]
+#![allow(unsafe_code, reason = "counts the requests of the allocator")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -14,7 +14,7 @@ use crate::report::{Report, Target};
 use crate::rounds::Samples;
 use crate::{Effort, Failure, WORKERS, null};
 
-/// The system's allocator, which counts what each thread asks of it.
+/// The system's allocator; it counts the allocations of each thread.
 struct Counting;
 
 #[global_allocator]
@@ -25,7 +25,7 @@ thread_local! {
 }
 
 fn count() {
-    // A thread that ends has no counter any more.
+    // A thread that ends has lost its counter.
     let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + 1));
 }
 
@@ -60,12 +60,12 @@ fn allocations() -> u64 {
     ALLOCATIONS.with(Cell::get)
 }
 
-/// The task that asks a worker for its count.
-const ASK: u64 = u64::MAX;
+/// The task whose output is the worker's count.
+const GET_COUNT: u64 = u64::MAX;
 
 fn op(task: u64) -> u64 {
     match task {
-        ASK => allocations(),
+        GET_COUNT => allocations(),
         task => null::op(task),
     }
 }
@@ -78,7 +78,7 @@ pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<(), Failure
     let pool = build(WORKERS)?;
     for name in ["leader, unordered", "leader, ordered"] {
         let mut counts = Samples::new();
-        // Once before, so that whatever grows has grown.
+        // The first round is not counted: buffers reach their size in it.
         for round in 0..=effort.rounds {
             let mut outputs: Box<dyn Iterator<Item = _>> = match name {
                 "leader, ordered" => Box::new(pool.map(0..TASKS)),
@@ -86,7 +86,7 @@ pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<(), Failure
             };
             let mut before = None;
             let mut seen = 0;
-            // From the middle of a map: not its own start, which may allocate.
+            // Counted from the middle of the map, because its start may allocate.
             for output in outputs.by_ref() {
                 output?;
                 seen += 1;
@@ -99,24 +99,24 @@ pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<(), Failure
                 counts.push(per_thousand((after - before.unwrap_or(after)) * 10 / 9));
             }
         }
-        told(report, name, &counts);
+        report_counts(report, name, &counts);
     }
-    // One worker, so that all questions go to the same.
+    // With one worker, every count is of the same process.
     let pool = build(1)?;
-    let asked = || -> Result<u64, Failure> { Ok(pool.map([ASK]).next().ok_or("no answer")??) };
+    let count = || -> Result<u64, Failure> { Ok(pool.map([GET_COUNT]).next().ok_or("no output")??) };
     let mut counts = Samples::new();
     for round in 0..=effort.rounds {
-        let before = asked()?;
+        let before = count()?;
         null::sum(pool.map_unordered(0..TASKS))?;
         if round > 0 {
-            counts.push(per_thousand(asked()? - before));
+            counts.push(per_thousand(count()? - before));
         }
     }
-    told(report, "worker", &counts);
+    report_counts(report, "worker", &counts);
     Ok(())
 }
 
-fn told(report: &mut Report, name: &str, counts: &Samples) {
+fn report_counts(report: &mut Report, name: &str, counts: &Samples) {
     let measured = format!("{:.3}", counts.median());
     report.row(
         name,

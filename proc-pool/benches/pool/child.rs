@@ -1,36 +1,37 @@
-//! The parts that this program plays when it runs itself again.
+//! Child processes of the benchmark: this program, started again with a part to run.
 
 use std::io::{ErrorKind, Read, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use crate::{Failure, os, peers, pipes, rings, side, waking};
 
-/// The argument before a part.
+/// The argument before the name of a part and its arguments.
 pub(crate) const PART: &str = "--part";
 
-pub(crate) fn play(part: &[String]) -> Result<(), Failure> {
+/// Runs the part of a child process.
+pub(crate) fn run_part(part: &[String]) -> Result<(), Failure> {
     let words: Vec<&str> = part.iter().map(String::as_str).collect();
     match words[..] {
         ["byte"] => {
             let (_, mut output) = os::stdio()?;
             Ok(output.write_all(b"!")?)
         }
-        // Until it is killed.
+        // Until the parent kills it.
         ["busy"] => loop {
             std::hint::spin_loop();
         },
-        ["echo"] => answer(|_: &mut [u8; 8]| {}),
-        ["batches"] => answer(|batch: &mut [u8; pipes::BATCH_BYTES]| pipes::answer_batch(batch)),
+        ["echo"] => respond(|_: &mut [u8; 8]| {}),
+        ["batches"] => respond(|batch: &mut [u8; pipes::BATCH_BYTES]| pipes::run_batch(batch)),
         ["rings"] => rings::worker(),
         ["ipc", server] => peers::ipc_worker(server),
-        ["side", model, users] => side::tell(model.parse()?, users.parse()?),
+        ["side", model, users] => side::run(model.parse()?, users.parse()?),
         ["steady", case, tasks] => waking::steady(case, tasks.parse()?),
         _ => Err(format!("no such part: {part:?}").into()),
     }
 }
 
-/// Reads so many bytes, gives them back changed, until there are no more.
-fn answer<const BYTES: usize>(change: impl Fn(&mut [u8; BYTES])) -> Result<(), Failure> {
+/// Reads `BYTES` bytes, changes them and writes them back, until the input ends.
+fn respond<const BYTES: usize>(change: impl Fn(&mut [u8; BYTES])) -> Result<(), Failure> {
     let (mut input, mut output) = os::stdio()?;
     let mut bytes = [0; BYTES];
     loop {
@@ -44,7 +45,7 @@ fn answer<const BYTES: usize>(change: impl Fn(&mut [u8; BYTES])) -> Result<(), F
     }
 }
 
-/// A child with pipes to and from it; killed in the end.
+/// A child process with pipes to and from it; dropping this kills it.
 pub(crate) struct Part {
     pub(crate) child: Child,
     pub(crate) input: ChildStdin,
@@ -67,7 +68,7 @@ impl Part {
 
 impl Drop for Part {
     fn drop(&mut self) {
-        // It fails if it has ended already.
+        // This fails if the child has ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -1,11 +1,12 @@
-//! The best items of a user by a matrix factorisation: the job that `cargo xtask bench peers` gives to every pool.
+//! Recommendations by a matrix factorisation: the job that `cargo xtask bench peers` runs on every pool. Baseline: the same
+//! op on one thread without a pool.
 //!
-//! The model and the answers are those of its Python side, to the bit.
+//! The model and the outputs equal those of the Python side bit by bit.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use proc_pool::{BoxError, Builder, Worker, WorkerContext, Workers};
+use proc_pool::{BoxError, Builder, EntryPoint, Worker, WorkerContext, Workers};
 use serde::{Deserialize, Serialize};
 use shm_buffers::{Backing, Buffer, Image, SegmentHandle, share_move};
 
@@ -14,20 +15,20 @@ use crate::{Failure, WORKERS};
 const ITEMS: usize = 20_000;
 const FACTORS: usize = 64;
 const TOP: usize = 10;
-/// How long ops are measured without a pool.
-const LONG: Duration = Duration::from_millis(600);
+/// The duration of the measurement without a pool.
+const DURATION: Duration = Duration::from_millis(600);
 
 /// Items with their scores, best first.
 type Best = [(u32, f32); TOP];
 
 #[derive(Serialize, Deserialize)]
 struct Model {
-    /// Of all items, then of the users.
+    /// The factors of all items, then of the users.
     factors: Buffer<f32>,
 }
 
 impl Model {
-    /// Multiples of 1/512 below 1, so that every sum of 64 products is exact in 32 bits, in whatever order it is made.
+    /// Builds a model of multiples of 1/512 below 1: every sum of 64 products is exact in 32 bits, in any order.
     fn new(users: usize) -> Self {
         let numbers = 1..=((ITEMS + users) * FACTORS) as u64;
         let factors = numbers.map(|number| (splitmix64(number) >> 54) as f32 / 512.0 - 1.0);
@@ -36,24 +37,25 @@ impl Model {
         }
     }
 
+    /// Returns the best items for a user.
     fn top(&self, user: u32) -> Best {
         let (rows, _) = self.factors.as_chunks::<FACTORS>();
         let (items, users) = rows.split_at(ITEMS);
-        let wanted = &users[user as usize];
+        let preferences = &users[user as usize];
         let mut best = [(0, f32::NEG_INFINITY); TOP];
         for (item, factors) in items.iter().enumerate() {
-            let score = dot(factors, wanted);
+            let score = dot(factors, preferences);
             if score > best[TOP - 1].1 {
-                let place = best.partition_point(|(_, better)| *better >= score);
-                best.copy_within(place..TOP - 1, place + 1);
-                best[place] = (item as u32, score);
+                let rank = best.partition_point(|(_, better)| *better >= score);
+                best.copy_within(rank..TOP - 1, rank + 1);
+                best[rank] = (item as u32, score);
             }
         }
         best
     }
 }
 
-/// The generator's numbers by their index: `state` is that of the seed 0 after as many steps.
+/// Returns the number at this index of the sequence that SplitMix64 generates from the seed 0.
 fn splitmix64(index: u64) -> u64 {
     let mut state = index.wrapping_mul(0x9E37_79B9_7F4A_7C15);
     state = (state ^ (state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -61,7 +63,7 @@ fn splitmix64(index: u64) -> u64 {
     state ^ (state >> 31)
 }
 
-/// In lanes, which the compiler makes vectors of.
+/// Computes a dot product in lanes that the compiler can vectorise.
 fn dot(a: &[f32; FACTORS], b: &[f32; FACTORS]) -> f32 {
     const LANES: usize = 16;
     let mut lanes = [0.0; LANES];
@@ -91,41 +93,47 @@ impl Worker for Recommender {
     }
 }
 
-/// What came out.
-pub(crate) struct Told {
-    /// Ops a second of this thread, and of the pool.
+/// The results of [`run`].
+pub(crate) struct Measured {
+    /// Ops per second of one thread without a pool.
     pub(crate) bare: f64,
+    /// Ops per second of the pool.
     pub(crate) pool: f64,
-    /// Of the scores and their order.
+    /// A checksum of the scores and their order.
     pub(crate) checksum: i64,
 }
 
-pub(crate) fn tell(users: u32) -> Result<Told, Failure> {
+/// Measures the job for this number of users.
+pub(crate) fn run(users: u32) -> Result<Measured, Failure> {
     let model = Model::new(users as usize);
-    let begun = Instant::now();
+    let started = Instant::now();
     let mut ops = 0;
-    while begun.elapsed() < LONG {
+    while started.elapsed() < DURATION {
         black_box(model.top(ops % users));
         ops += 1;
     }
-    let bare = f64::from(ops) / begun.elapsed().as_secs_f64();
+    let bare = f64::from(ops) / started.elapsed().as_secs_f64();
 
     let image = share_move(model, &Backing::Auto)?;
     let builder = Builder::new().workers(Workers::Count(WORKERS));
-    let pool = builder.build::<Recommender>((), &image.handle()?)?;
-    // Workers that have read all.
+    let pool = builder.build(EntryPoint::worker::<Recommender>(()), &image.handle()?)?;
+    // Warms up: the workers have read the whole model afterwards.
     pool.map(0..64).collect::<Result<Vec<_>, _>>()?;
-    let begun = Instant::now();
+    let started = Instant::now();
     let outputs = pool.map(0..users).collect::<Result<Vec<Best>, _>>()?;
-    let seconds = begun.elapsed().as_secs_f64();
-    Ok(Told {
+    let seconds = started.elapsed().as_secs_f64();
+    Ok(Measured {
         bare,
         pool: f64::from(users) / seconds,
-        checksum: outputs.iter().flat_map(|best| (1..).zip(best)).map(weighed).sum(),
+        checksum: outputs
+            .iter()
+            .flat_map(|best| (1..).zip(best))
+            .map(weighted)
+            .sum(),
     })
 }
 
-/// A score, in whole units of 2^-18, times its place.
-fn weighed((place, (_, score)): (i64, &(u32, f32))) -> i64 {
-    place * (f64::from(*score) * f64::from(1 << 18)) as i64
+/// Returns a score in units of 2^-18, times its rank.
+fn weighted((rank, (_, score)): (i64, &(u32, f32))) -> i64 {
+    rank * (f64::from(*score) * f64::from(1 << 18)) as i64
 }

@@ -1,13 +1,16 @@
-//! 100 MB there and back, against two memcpys into fresh segments.
+//! Large payloads. A task of 100 MB whose op returns it; floor: two memcpys into new segments. And 400 MB of outputs in
+//! several sizes; floor: a copy of the same bytes within the leader.
 //!
-//! Bytes are copied twice by the pool, too. Values are copied twice more: the op gets one of its own, and so does the caller;
-//! with serde a third time on each side, because it writes to a buffer. What that costs is the pool's, because the caller
-//! waits for it.
+//! The pool copies bytes twice, too. It copies values twice more, because the op and the caller each own one; with serde
+//! it copies a third time on each side, because serde writes to a buffer. All copies count, because the caller waits for
+//! them.
 
 use std::fmt;
 use std::time::Instant;
 
-use proc_pool::{BoxError, Builder, CallError, OutputBuf, PodVec, Service, WorkerContext, Workers};
+use proc_pool::{
+    BoxError, Builder, CallError, EntryPoint, OutputBuf, PodVec, Service, WorkerContext, Workers,
+};
 use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use shm_buffers::{Backing, SegmentMut};
@@ -18,7 +21,7 @@ use crate::{Effort, Failure, WORKERS};
 
 const LARGE: usize = 100_000_000;
 
-/// Gives back what it gets.
+/// Outputs its task.
 pub(crate) struct Echo;
 
 impl Service for Echo {
@@ -32,7 +35,7 @@ impl Service for Echo {
     }
 }
 
-/// Outputs the beginning of a buffer, of the length that the task names.
+/// Outputs the beginning of a buffer; the task is its length.
 struct Wide(Vec<u8>);
 
 impl Service for Wide {
@@ -48,13 +51,13 @@ impl Service for Wide {
     }
 }
 
-/// Outputs of several sizes, each dropped before the next one is taken, against a copy of as many bytes within the leader.
+/// Measures outputs of several sizes, each dropped before the next one is taken.
 fn outputs(effort: Effort, report: &mut Report) -> Result<(), Failure> {
     const BYTES: usize = 400_000_000;
     report.heading("400 MB of outputs, of two workers");
     let pool = Builder::new()
         .workers(Workers::Count(WORKERS))
-        .build_bytes::<Wide>(Vec::new())?;
+        .build(EntryPoint::service::<Wide>(), &[])?;
     let source = vec![7; LARGE];
     for (name, len) in [
         ("128 KiB each", 128 << 10),
@@ -66,19 +69,19 @@ fn outputs(effort: Effort, report: &mut Report) -> Result<(), Failure> {
         let task = (len as u64).to_le_bytes();
         let (mut floor, mut ours) = (Samples::new(), Samples::new());
         for _ in 0..effort.repeats {
-            let begun = Instant::now();
+            let started = Instant::now();
             for _ in 0..count {
                 std::hint::black_box(source[..len].to_vec());
             }
-            floor.push(begun.elapsed().as_nanos() as f64);
+            floor.push(started.elapsed().as_nanos() as f64);
 
-            let begun = Instant::now();
+            let started = Instant::now();
             for output in pool.map_unordered(std::iter::repeat_n(task, count)) {
                 if output?.len() != len {
-                    return Err("an output of another length".into());
+                    return Err("an output has another length".into());
                 }
             }
-            ours.push(begun.elapsed().as_nanos() as f64);
+            ours.push(started.elapsed().as_nanos() as f64);
         }
         report.row(
             name,
@@ -91,7 +94,7 @@ fn outputs(effort: Effort, report: &mut Report) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A value that is bytes to its codec, rather than a sequence of numbers.
+/// Bytes that serde encodes as bytes, not as a sequence of numbers.
 #[derive(Clone)]
 struct Bytes(Vec<u8>);
 
@@ -117,50 +120,50 @@ impl<'de> Deserialize<'de> for Bytes {
     }
 }
 
-fn same(bytes: Bytes) -> Bytes {
+fn identity(bytes: Bytes) -> Bytes {
     bytes
 }
 
 pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<(), Failure> {
     report.heading("A task of 100 MB there and back, its op gives it back");
     let builder = Builder::new().workers(Workers::Count(WORKERS));
-    let bytes = builder.clone().build_bytes::<Echo>(Vec::new())?;
+    let bytes = builder.clone().build(EntryPoint::service::<Echo>(), &[])?;
     let plain = builder
         .clone()
-        .build_op_with_codecs(|bytes: Vec<u8>| bytes, PodVec, PodVec)?;
-    let typed = builder.build_op(same)?;
+        .build(EntryPoint::op(|bytes: Vec<u8>| bytes).codecs(PodVec, PodVec), &())?;
+    let typed = builder.build_op(identity)?;
     let task: Vec<u8> = (0..LARGE).map(|n| n as u8).collect();
     let names = ["bytes", "plain old data", "serde and postcard"];
     let (mut floor, mut ours) = (Samples::new(), [const { Samples::new() }; 3]);
     for _ in 0..effort.repeats {
-        let begun = Instant::now();
-        let mut there = SegmentMut::create(&Backing::Auto, LARGE)?;
-        there.copy_at(0, &task);
-        let mut back = SegmentMut::create(&Backing::Auto, LARGE)?;
-        back.copy_at(0, &there);
-        floor.push(begun.elapsed().as_nanos() as f64);
-        drop((there, back));
+        let started = Instant::now();
+        let mut task_copy = SegmentMut::create(&Backing::Auto, LARGE)?;
+        task_copy.copy_at(0, &task);
+        let mut output_copy = SegmentMut::create(&Backing::Auto, LARGE)?;
+        output_copy.copy_at(0, &task_copy);
+        floor.push(started.elapsed().as_nanos() as f64);
+        drop((task_copy, output_copy));
 
-        let begun = Instant::now();
+        let started = Instant::now();
         let output = bytes.map_unordered([&task]).next().ok_or("no output")??;
-        ours[0].push(begun.elapsed().as_nanos() as f64);
+        ours[0].push(started.elapsed().as_nanos() as f64);
         check(&output, &task)?;
         drop(output);
 
         let value = task.clone();
-        let begun = Instant::now();
+        let started = Instant::now();
         let output = plain.map_unordered([value]).next().ok_or("no output")??;
-        ours[1].push(begun.elapsed().as_nanos() as f64);
+        ours[1].push(started.elapsed().as_nanos() as f64);
         check(&output, &task)?;
         drop(output);
 
         let value = Bytes(task.clone());
-        let begun = Instant::now();
+        let started = Instant::now();
         let output = typed.map_unordered([value]).next().ok_or("no output")??;
-        ours[2].push(begun.elapsed().as_nanos() as f64);
+        ours[2].push(started.elapsed().as_nanos() as f64);
         check(&output.0, &task)?;
     }
-    // Values are for the record: theirs are more than two copies by nature.
+    // Values have no target: they need more than two copies.
     let targets = [Target::AtLeast(0.5), Target::None, Target::None];
     for ((name, ours), target) in names.iter().zip(&ours).zip(targets) {
         report.row(
@@ -177,6 +180,6 @@ pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<(), Failure
 fn check(output: &[u8], task: &[u8]) -> Result<(), Failure> {
     match output == task {
         true => Ok(()),
-        false => Err("what came back is not what was sent".into()),
+        false => Err("the output differs from the task".into()),
     }
 }

@@ -1,4 +1,5 @@
-//! One task at a time: how long until its output is there.
+//! Latency of one task at a time on an idle pool, median and 99th percentile. Floor: a round trip of 8 bytes through bare
+//! pipes.
 
 use std::io::{Read, Write};
 use std::process;
@@ -10,17 +11,17 @@ use crate::report::{Report, Target, span};
 use crate::rounds::Samples;
 use crate::{Effort, Failure, null, os};
 
-/// Where both sides run.
+/// The processors on which leader and worker run.
 #[derive(Debug, Clone, Copy)]
 enum Place {
     Anywhere,
     One,
     Two,
-    /// Anywhere, and each processor has something else to do as well.
+    /// Anywhere, while another process keeps each processor busy.
     Busy,
 }
 
-/// What comes between two round trips.
+/// The pauses between two round trips.
 const PAUSES: [(&str, Option<Duration>); 2] = [
     ("back to back", None),
     ("1 ms apart", Some(Duration::from_millis(1))),
@@ -37,15 +38,15 @@ pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<(), Failure
     ];
     for (name, place, needs) in places {
         if processors.len() < needs {
-            report.skipped(name, "the processors can't be chosen here, or are too few");
+            report.skipped(name, "processors cannot be chosen here, or are too few");
             continue;
         }
-        // The leader is where it will be before the pool is built, so that the pool knows how many cores it has.
+        // Pinned before the pool is built, because the pool reads how many cores it has.
         match place {
             Place::Anywhere | Place::Busy => {}
             Place::One | Place::Two => os::pin(process::id(), &processors[..needs])?,
         }
-        let measured = at(name, place, &processors, effort, report);
+        let measured = measure_at(name, place, &processors, effort, report);
         if !processors.is_empty() {
             os::pin(process::id(), &processors)?;
         }
@@ -54,7 +55,7 @@ pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<(), Failure
     Ok(())
 }
 
-fn at(
+fn measure_at(
     name: &str,
     place: Place,
     processors: &[usize],
@@ -83,9 +84,9 @@ fn at(
     let mut sides: [Trip<'_>; 3] = [
         Box::new(|task| {
             input.write_all(&task.to_ne_bytes())?;
-            let mut answer = [0; 8];
-            output.read_exact(&mut answer)?;
-            Ok(u64::from_ne_bytes(answer))
+            let mut response = [0; 8];
+            output.read_exact(&mut response)?;
+            Ok(u64::from_ne_bytes(response))
         }),
         Box::new(|task| through(&one, task)),
         Box::new(|task| through(&two, task)),
@@ -100,7 +101,7 @@ fn at(
                 tails[index].push(tail);
             }
         }
-        let told = |index: usize| {
+        let times = |index: usize| {
             format!(
                 "{} / {}",
                 span(medians[index].median()),
@@ -114,8 +115,8 @@ fn at(
         for (index, workers) in [(1, "1 worker"), (2, "2 workers")] {
             report.row(
                 &format!("{name}, {pause_name}, {workers}"),
-                told(index),
-                ("bare pipes", told(0)),
+                times(index),
+                ("bare pipes", times(0)),
                 &medians[index].over(&medians[0]),
                 target,
             );
@@ -126,20 +127,20 @@ fn at(
 
 type Trip<'a> = Box<dyn FnMut(u64) -> Result<u64, Failure> + 'a>;
 
-/// The median and the 99th percentile of the round trips of so long a time, in nanoseconds.
-fn trips(trip: &mut Trip<'_>, pause: Option<Duration>, long: Duration) -> Result<(f64, f64), Failure> {
+/// Makes round trips for this duration, and returns their median and 99th percentile in nanoseconds.
+fn trips(trip: &mut Trip<'_>, pause: Option<Duration>, duration: Duration) -> Result<(f64, f64), Failure> {
     let mut times = Vec::new();
-    let begun = Instant::now();
-    while begun.elapsed() < long {
+    let started = Instant::now();
+    while started.elapsed() < duration {
         if let Some(pause) = pause {
             thread::sleep(pause);
         }
         let task = times.len() as u64;
         let sent = Instant::now();
-        let answer = trip(task)?;
+        let output = trip(task)?;
         times.push(sent.elapsed().as_nanos() as f64);
-        if answer != task {
-            return Err(format!("asked {task}, answered {answer}").into());
+        if output != task {
+            return Err(format!("the output of {task} is {output}").into());
         }
     }
     times.sort_by(f64::total_cmp);

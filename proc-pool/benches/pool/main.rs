@@ -1,20 +1,23 @@
-//! What the pool costs, each measure against its floor or its peers in the same run.
+//! The cost of the pool: each scenario compares it with a baseline in the same run.
+//!
+//! A baseline is a floor (the lowest possible cost) or a peer (another library). Each scenario's module says which one it
+//! uses, and what it measures.
 //!
 //! `cargo xtask bench pool [--quick]`, or `cargo bench -p proc-pool --bench pool -- [--quick] [SCENARIO...]`. A missed
-//! target is told in its row; only a measure that could not be taken fails the run.
+//! target is shown in its row; only a measurement that is impossible fails the run.
 //!
-//! What is the same for all that are compared: the release profile, the op (one function, called by all of them), the
-//! iterator that the tasks come from, two workers, and the sum of the outputs, which is checked. They take turns in
-//! short rounds; a ratio is made within a round, and the median of the rounds counts, with the smallest and the largest
-//! in brackets. The rounds are few: `cargo xtask bench` runs this program several times, and merges what it tells.
+//! The same for all: the release profile, the op (all of them call one function), the iterator of tasks, two workers, and
+//! the checked sum of the outputs. They take turns in short rounds. A ratio compares the times of one round; the report
+//! shows the median of the rounds, with the smallest and the largest ratio in brackets. There are few rounds, because
+//! `cargo xtask bench` runs this program several times and merges the results.
 //!
-//! What is not the same: the number of tasks of a round follows each one's own speed, so that all rounds take about as
-//! long. A pool of processes has a leader besides its two workers, which pulls, encodes, decodes and sums; rayon's two
-//! workers do that themselves. Bare rings, bare pipes and the bare `ipc-channel` have no supervision, no order and
-//! no codec to speak of, and pipes and `ipc-channel` a thread per worker that sums; they are floors, not peers.
+//! Different: the number of tasks of a round depends on the speed of each, so that all rounds take about the same time. A
+//! pool of processes has a leader beside its two workers, which pulls, encodes, decodes and sums; rayon's two workers do
+//! that themselves. Bare rings, bare pipes and bare `ipc-channel` have no supervision, no order and almost no codec; pipes
+//! and `ipc-channel` use a thread for each worker to sum. They are floors.
 //!
-//! On a machine that does other things as well, the ratios mean little, and some flatter: three processes get more of a
-//! busy machine than two threads do. So the report says how busy it is.
+//! On a busy machine the ratios mean little, and some are too good: three processes get more of a busy machine than two
+//! threads do. So the report shows the load.
 
 mod allocations;
 mod child;
@@ -28,6 +31,8 @@ mod pipes;
 mod report;
 mod rings;
 mod rounds;
+#[path = "../../../benchmarks/rows.rs"]
+mod rows;
 mod side;
 mod start;
 mod tables;
@@ -36,23 +41,23 @@ mod work;
 
 use std::time::Duration;
 
-/// Why a measure could not be taken.
+/// The reason why a measurement is impossible.
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// Of the pool and of whoever it is compared with.
+/// The number of workers of the pool and of its baselines.
 const WORKERS: usize = 2;
 
 /// How much to measure.
 #[derive(Debug, Clone, Copy)]
 struct Effort {
-    /// How long a round of one contender takes, about.
+    /// The approximate duration of a round of one contender.
     round: Duration,
     rounds: usize,
-    /// Times that something is started, or sent as a large task.
+    /// The number of times that a pool is started, or that a large task is sent.
     repeats: usize,
-    /// How long round trips are measured at a time.
+    /// The duration of one measurement of round trips.
     trips: Duration,
-    /// How long a row of a table is measured.
+    /// The duration of one measurement for a row of a table.
     row: Duration,
 }
 
@@ -90,10 +95,10 @@ fn main() -> Result<(), Failure> {
     procspawn::init();
     let args: Vec<String> = std::env::args().skip(1).collect();
     if let Some(at) = args.iter().position(|arg| arg == child::PART) {
-        return child::play(&args[at + 1..]);
+        return child::run_part(&args[at + 1..]);
     }
-    // Cargo adds `--bench` when it benchmarks; when it only tests, a smoke run is what is wanted. `--bytes`, which
-    // other benchmarks understand, means nothing here.
+    // `cargo bench` adds `--bench`; `cargo test` does not, and a short run is enough then. `--bytes` has no effect: it is an
+    // option of other benchmarks.
     let has = |flag: &str| args.iter().any(|arg| arg == flag);
     let effort = match has("--bench") && !has("--quick") {
         true => FULL,

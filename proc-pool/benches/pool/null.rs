@@ -1,4 +1,5 @@
-//! Tasks that are nothing but overhead: how many of them a second.
+//! Throughput of null ops: tasks that are nothing but overhead. Peers: rayon, procspawn. Floors: `ipc-channel`, bare pipes,
+//! bare rings.
 
 use std::iter;
 
@@ -12,7 +13,7 @@ use crate::rings::Rings;
 use crate::rounds::{Contender, contest};
 use crate::{Effort, Failure, WORKERS};
 
-/// The op of all of them.
+/// The op of all contenders.
 pub(crate) fn op(task: u64) -> u64 {
     std::hint::black_box(task)
 }
@@ -21,6 +22,7 @@ pub(crate) fn pool(workers: usize) -> Result<Pool<u64, u64>, Failure> {
     Ok(Builder::new().workers(Workers::Count(workers)).build_op(op)?)
 }
 
+/// Returns the sum of the outputs, or the first error.
 pub(crate) fn sum<E: Into<Failure>>(
     mut outputs: impl Iterator<Item = Result<u64, E>>,
 ) -> Result<u64, Failure> {

@@ -1,9 +1,9 @@
-//! What only the system tells: processors, processor time, wake-ups.
+//! System calls and `/proc`: processors, processor time, wakeups.
 
 use std::fs::File;
 use std::io;
 
-/// The ends that a parent gave, without the buffers that `std` puts before them.
+/// Returns standard input and output without the buffers of `std`.
 #[cfg(unix)]
 pub(crate) fn stdio() -> io::Result<(File, File)> {
     use std::os::fd::AsFd;
@@ -20,17 +20,17 @@ pub(crate) fn stdio() -> io::Result<(File, File)> {
     Ok((input.into(), output.into()))
 }
 
-/// What a process used up so far, all of its threads together.
+/// The resources that all threads of a process have used together.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Usage {
     /// Processor time, user and system, in nanoseconds.
     pub(crate) nanos: u64,
-    /// Times that a thread went to sleep, to be woken later.
+    /// How often a thread went to sleep; each sleep ends with a wakeup.
     pub(crate) sleeps: u64,
 }
 
 impl Usage {
-    /// Of several processes together; `None` where the system does not tell.
+    /// Returns the usage of several processes together; `None` where the system does not report it.
     pub(crate) fn of(pids: &[u32]) -> Option<Self> {
         pids.iter().try_fold(Self::default(), |sum, &pid| {
             let one = usage(pid)?;
@@ -54,7 +54,7 @@ fn usage(pid: u32) -> Option<Usage> {
     let mut usage = Usage::default();
     for thread in threads(pid).ok()? {
         let read = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/task/{thread}/{file}"));
-        // A thread that ended meanwhile had little to do with what is measured.
+        // A thread that has just ended had no part in the measurement.
         let (Ok(schedule), Ok(status)) = (read("schedstat"), read("status")) else {
             continue;
         };
@@ -86,7 +86,7 @@ fn threads(pid: u32) -> io::Result<Vec<u32>> {
     Ok(threads)
 }
 
-/// The processors that this process may use; none where they can't be chosen.
+/// Returns the processors that this process may use; none where they cannot be chosen.
 #[cfg(target_os = "linux")]
 pub(crate) fn processors() -> Vec<usize> {
     let allowed = rustix::thread::sched_getaffinity(None);
@@ -101,7 +101,7 @@ pub(crate) fn processors() -> Vec<usize> {
     Vec::new()
 }
 
-/// Lets all threads of a process run on these processors only, and what they start.
+/// Makes all threads of a process, and those that they start, run on these processors only.
 #[cfg(target_os = "linux")]
 pub(crate) fn pin(pid: u32, processors: &[usize]) -> io::Result<()> {
     let mut set = rustix::thread::CpuSet::new();

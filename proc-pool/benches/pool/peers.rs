@@ -1,4 +1,4 @@
-//! Who else does this: rayon's threads, procspawn's pool of processes, and a bare `ipc-channel` to two processes.
+//! Other libraries: threads of rayon, a pool of procspawn, and a bare `ipc-channel` to two processes.
 
 use std::collections::VecDeque;
 use std::process::{Child, Command};
@@ -22,7 +22,7 @@ impl Procspawn {
         Ok(Self(procspawn::Pool::new(WORKERS)?))
     }
 
-    /// The sum of the outputs, with so many tasks under way that its workers never lack one.
+    /// Returns the sum of the outputs. 32 tasks are in flight, so that the workers always have one.
     pub(crate) fn run<T>(&self, tasks: impl Iterator<Item = T>, op: fn(T) -> u64) -> Result<u64, Failure>
     where
         T: Serialize + DeserializeOwned,
@@ -50,7 +50,7 @@ impl Drop for Procspawn {
 
 type Ends = (IpcSender<u64>, IpcReceiver<u64>);
 
-/// Two workers behind a channel each way, a message a task.
+/// Two workers with a channel in each direction; each task is a message.
 pub(crate) struct Ipc(Vec<(Child, Ends)>);
 
 impl Ipc {
@@ -67,7 +67,7 @@ impl Ipc {
         Ok(workers)
     }
 
-    /// The sum of the outputs of `0..tasks`.
+    /// Returns the sum of the outputs of `0..tasks`.
     pub(crate) fn run(&mut self, tasks: u64) -> Result<u64, Failure> {
         let (inputs, outputs): (Vec<_>, Vec<_>) =
             self.0.iter_mut().map(|(_, (to, from))| (&*to, from)).unzip();
@@ -100,12 +100,12 @@ impl Drop for Ipc {
     }
 }
 
-/// The part of [`Ipc`]'s workers.
+/// The part of the workers of [`Ipc`].
 pub(crate) fn ipc_worker(server: &str) -> Result<(), Failure> {
     let (to_worker, tasks) = ipc::channel::<u64>()?;
     let (outputs, to_leader) = ipc::channel::<u64>()?;
     IpcSender::<Ends>::connect(server.to_owned())?.send((to_worker, to_leader))?;
-    // Until the leader has gone.
+    // Until the leader ends.
     while let Ok(task) = tasks.recv() {
         outputs.send(null::op(task))?;
     }

@@ -1,4 +1,4 @@
-//! Bare pipes to two processes, in batches: what crossing costs with nothing around it.
+//! Bare pipes to two processes, in batches: the lowest cost of crossing a process boundary by system calls.
 
 use std::io::{Read, Write};
 use std::thread;
@@ -17,7 +17,7 @@ impl Pipes {
         Ok(Self(parts.collect::<Result<_, _>>()?))
     }
 
-    /// The sum of the outputs of `0..tasks`, a multiple of [`BATCH`].
+    /// Returns the sum of the outputs of `0..tasks`; `tasks` must be a multiple of [`BATCH`].
     pub(crate) fn run(&mut self, tasks: u64) -> Result<u64, Failure> {
         let batches = tasks as usize / BATCH;
         let (mut inputs, outputs): (Vec<_>, Vec<_>) = self
@@ -59,13 +59,14 @@ fn sum(mut output: impl Read, batches: usize) -> Result<u64, Failure> {
     Ok(sum)
 }
 
+/// Returns the sum of a batch of outputs.
 pub(crate) fn sum_of_batch(outputs: &[u8]) -> u64 {
     let outputs = outputs.as_chunks().0.iter();
     outputs.map(|&output| u64::from_ne_bytes(output)).sum()
 }
 
-/// What a worker does with a batch, in place.
-pub(crate) fn answer_batch(batch: &mut [u8]) {
+/// Runs the op on each task of a batch, in place.
+pub(crate) fn run_batch(batch: &mut [u8]) {
     for task in batch.as_chunks_mut().0 {
         *task = null::op(u64::from_ne_bytes(*task)).to_ne_bytes();
     }

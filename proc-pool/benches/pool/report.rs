@@ -1,23 +1,22 @@
-//! The table: one row a measure, with what it is compared with, the ratio, the target and a verdict.
+//! The report: a row for each measurement, with its baseline, the ratio, the target and a verdict.
 
 use std::fmt::Display;
-use std::fs::OpenOptions;
-use std::io::Write;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::rounds::Samples;
+use crate::rows::record;
 
-/// What is promised of a ratio.
+/// The limit that a ratio must keep.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Target {
     AtLeast(f64),
     AtMost(f64),
-    /// Told for orientation.
+    /// The row is for information.
     None,
 }
 
-/// Prints rows as they come, and counts what was missed.
+/// Prints rows as they come, and counts the targets that were met and missed.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
     met: usize,
@@ -28,7 +27,7 @@ pub(crate) struct Report {
 impl Report {
     pub(crate) fn new() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        println!("{} workers on {cores} cores{}", crate::WORKERS, others());
+        println!("{} workers on {cores} cores{}", crate::WORKERS, load());
         Self::default()
     }
 
@@ -37,7 +36,7 @@ impl Report {
         text.clone_into(&mut self.heading);
     }
 
-    /// A ratio, its rounds' median judged.
+    /// Adds a row with the baseline and its ratio to it; the median of the ratio is compared with the target.
     pub(crate) fn row(
         &mut self,
         name: &str,
@@ -67,12 +66,12 @@ impl Report {
         );
     }
 
-    /// A point of a plot that the report draws.
+    /// Adds a point of a plot that `cargo xtask bench` draws.
     pub(crate) fn point(&self, series: &str, unit: &str, x: usize, y: &Samples) {
         record(&json!({"plot": self.heading, "series": series, "unit": unit, "x": x, "y": y.median()}));
     }
 
-    /// Something without a floor or a peer.
+    /// Adds a row without a baseline.
     pub(crate) fn info(&self, name: &str, measured: impl Display) {
         record(&json!({"table": self.heading, "row": name, "measured": measured.to_string()}));
         println!("  {name:<40} {measured}");
@@ -82,6 +81,7 @@ impl Report {
         println!("  {name:<40} skipped: {why}");
     }
 
+    /// Counts a target and returns the verdict.
     fn judge(&mut self, met: bool, target: impl Display) -> String {
         match met {
             true => self.met += 1,
@@ -91,21 +91,12 @@ impl Report {
     }
 
     pub(crate) fn close(self) {
-        println!("\n{} targets met, {} missed{}", self.met, self.missed, others());
+        println!("\n{} targets met, {} missed{}", self.met, self.missed, load());
     }
 }
 
-/// Appends a row or a point of a plot to the file that `cargo xtask bench --out` names.
-fn record(line: &Value) {
-    if let Some(path) = std::env::var_os("BENCH_ROWS") {
-        let file = OpenOptions::new().append(true).create(true).open(path);
-        file.and_then(|mut file| writeln!(file, "{line}"))
-            .expect("the file of rows can be written");
-    }
-}
-
-/// How busy the machine is or was.
-fn others() -> String {
+/// Returns the load of the machine as text, where the system reports it.
+fn load() -> String {
     let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     match load.split(' ').next() {
         Some(minute) if !minute.is_empty() => format!("; load in the last minute: {minute}"),
@@ -113,7 +104,7 @@ fn others() -> String {
     }
 }
 
-/// Three digits or so.
+/// Formats a ratio with about three digits.
 fn short(value: f64) -> String {
     match value {
         ..10.0 => format!("{value:.3}"),
@@ -122,7 +113,7 @@ fn short(value: f64) -> String {
     }
 }
 
-/// Tasks per second.
+/// Formats tasks per second.
 pub(crate) fn rate(per_second: f64) -> String {
     match per_second {
         1e6.. => format!("{:.2} M/s", per_second / 1e6),
@@ -131,7 +122,7 @@ pub(crate) fn rate(per_second: f64) -> String {
     }
 }
 
-/// Nanoseconds.
+/// Formats nanoseconds.
 pub(crate) fn span(nanos: f64) -> String {
     match nanos {
         1e9.. => format!("{:.2} s", nanos / 1e9),

@@ -1,6 +1,6 @@
-//! Bare rings to two processes, in batches: what the pool's transport can do with nothing around it.
+//! Bare rings to two processes, in batches: the lowest cost of the pool's transport.
 //!
-//! Nobody sleeps while there is work, so nobody is woken: who has nothing to do lets others run.
+//! No side sleeps while there is work, so no side has to be woken: a thread without work yields.
 
 use std::io::{Read, Write};
 use std::process;
@@ -11,10 +11,10 @@ use shm_buffers::ring::{Consumer, Producer, PushError};
 use shm_buffers::{Backing, Layout, Region, RegionHandle, Span};
 
 use crate::child::Part;
-use crate::pipes::{BATCH, BATCH_BYTES, answer_batch, sum_of_batch};
+use crate::pipes::{BATCH, BATCH_BYTES, run_batch, sum_of_batch};
 use crate::{Failure, WORKERS, os};
 
-/// As large as the pool's.
+/// The size of the pool's rings.
 const RING: usize = 256 << 10;
 
 pub(crate) struct Rings(Vec<Worker>);
@@ -35,7 +35,7 @@ impl Rings {
     pub(crate) fn start() -> Result<Self, Failure> {
         let workers = (0..WORKERS).map(|_| {
             let (layout, [tasks, outcomes]) = layout();
-            let region = Region::create(&Backing::Auto, layout.bytes())?;
+            let region = Region::create(&Backing::Auto, layout.byte_len())?;
             let handle = postcard::to_stdvec(&region.handle()?)?;
             let mut part = Part::start(&["rings"])?;
             part.input.write_all(&(handle.len() as u64).to_ne_bytes())?;
@@ -50,31 +50,31 @@ impl Rings {
         Ok(Self(workers.collect::<Result<_, _>>()?))
     }
 
-    /// The sum of the outputs of `0..tasks`, a multiple of [`BATCH`].
+    /// Returns the sum of the outputs of `0..tasks`; `tasks` must be a multiple of [`BATCH`].
     pub(crate) fn run(&mut self, tasks: u64) -> Result<u64, Failure> {
         let batches = tasks / BATCH as u64;
-        // A word begins a round, an empty batch ends it: who has no round sleeps and takes nothing from the others.
+        // A word starts a round, an empty batch ends it: a worker without a round sleeps and uses no processor time.
         for worker in &mut self.0 {
             worker.part.input.write_all(&1_u64.to_ne_bytes())?;
         }
         let mut input = 0..tasks;
         let mut batch = Vec::with_capacity(BATCH_BYTES);
         let mut outputs = Vec::with_capacity(BATCH_BYTES);
-        let (mut given, mut sum) = (0, 0);
-        while given < batches {
+        let (mut received, mut sum) = (0, 0);
+        while received < batches {
             let mut idle = true;
             for worker in &mut self.0 {
                 if batch.is_empty() {
                     batch.extend(input.by_ref().take(BATCH).flat_map(u64::to_ne_bytes));
                 }
-                if !batch.is_empty() && pushed(&mut worker.tasks, &batch)? {
+                if !batch.is_empty() && try_push(&mut worker.tasks, &batch)? {
                     batch.clear();
                     idle = false;
                 }
                 outputs.clear();
                 if worker.outcomes.pop(&mut outputs)?.is_some() {
                     sum += sum_of_batch(&outputs);
-                    given += 1;
+                    received += 1;
                     idle = false;
                 }
             }
@@ -83,7 +83,7 @@ impl Rings {
             }
         }
         for worker in &mut self.0 {
-            while !pushed(&mut worker.tasks, &[])? {
+            while !try_push(&mut worker.tasks, &[])? {
                 thread::yield_now();
             }
         }
@@ -91,16 +91,17 @@ impl Rings {
     }
 }
 
-fn pushed(ring: &mut Producer, batch: &[u8]) -> Result<bool, Failure> {
+/// Writes a batch; returns `false` if the ring is full.
+fn try_push(ring: &mut Producer, batch: &[u8]) -> Result<bool, Failure> {
     match ring.push(batch) {
-        // Nobody sleeps on a ring.
+        // No consumer sleeps, so none has to be woken.
         Ok(_) => Ok(true),
         Err(PushError::Full) => Ok(false),
         Err(e) => Err(e.into()),
     }
 }
 
-/// The part of a worker: for each word from its parent, the batches of a round.
+/// The part of a worker: runs the batches of a round for each word from its parent.
 pub(crate) fn worker() -> Result<(), Failure> {
     let (mut input, _) = os::stdio()?;
     let mut word = [0; 8];
@@ -110,10 +111,10 @@ pub(crate) fn worker() -> Result<(), Failure> {
     let region = Region::attach(&postcard::from_bytes::<RegionHandle>(&handle)?)?;
     let (_, [tasks, outcomes]) = layout();
     let (mut tasks, mut outcomes) = (Consumer::new(&region, tasks), Producer::new(&region, outcomes));
-    let (begin, rounds) = mpsc::channel();
+    let (start, rounds) = mpsc::channel();
     thread::spawn(move || {
-        while input.read_exact(&mut word).is_ok() && begin.send(()).is_ok() {}
-        // The leader has gone, also if that was in the middle of a round.
+        while input.read_exact(&mut word).is_ok() && start.send(()).is_ok() {}
+        // The leader has ended, perhaps in the middle of a round.
         process::exit(0);
     });
     let mut batch = Vec::with_capacity(BATCH_BYTES);
@@ -124,8 +125,8 @@ pub(crate) fn worker() -> Result<(), Failure> {
                 None => thread::yield_now(),
                 Some(0) => break,
                 Some(_) => {
-                    answer_batch(&mut batch);
-                    while !pushed(&mut outcomes, &batch)? {
+                    run_batch(&mut batch);
+                    while !try_push(&mut outcomes, &batch)? {
                         thread::yield_now();
                     }
                 }

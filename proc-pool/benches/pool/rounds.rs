@@ -1,10 +1,10 @@
-//! Contenders that take turns, and what is made of their rounds.
+//! Contenders that take turns, and the samples of their rounds.
 
 use std::time::{Duration, Instant};
 
 use crate::{Effort, Failure};
 
-/// One value of each round.
+/// One value for each round.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Samples(Vec<f64>);
 
@@ -18,12 +18,10 @@ impl Samples {
     }
 
     pub(crate) fn median(&self) -> f64 {
-        let mut values = self.0.clone();
-        values.sort_by(f64::total_cmp);
-        values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+        crate::rows::median(self.0.iter().copied())
     }
 
-    /// The smallest and the largest.
+    /// Returns the smallest and the largest value.
     pub(crate) fn spread(&self) -> (f64, f64) {
         self.0
             .iter()
@@ -32,16 +30,16 @@ impl Samples {
             })
     }
 
-    /// Round by round.
+    /// Returns the ratios, round by round.
     pub(crate) fn over(&self, other: &Self) -> Self {
         Self(self.0.iter().zip(&other.0).map(|(a, b)| a / b).collect())
     }
 }
 
-/// Runs so many tasks and gives the sum of the outputs.
+/// Runs a number of tasks and returns the sum of the outputs.
 type Run<'a> = Box<dyn FnMut(u64) -> Result<u64, Failure> + 'a>;
 
-/// One who does the tasks.
+/// A pool, or a baseline, that runs the tasks.
 pub(crate) struct Contender<'a> {
     pub(crate) name: &'static str,
     run: Run<'a>,
@@ -55,25 +53,25 @@ impl<'a> Contender<'a> {
         }
     }
 
-    /// The time for `tasks` tasks whose outputs are `0..tasks`.
+    /// Returns the time for `tasks` tasks, whose outputs must be `0..tasks`.
     fn time(&mut self, tasks: u64) -> Result<Duration, Failure> {
-        let begun = Instant::now();
+        let started = Instant::now();
         let sum = (self.run)(tasks)?;
-        let time = begun.elapsed();
+        let time = started.elapsed();
         if sum != (0..tasks).sum::<u64>() {
             return Err(format!("{}: the sum of {tasks} outputs is wrong: {sum}", self.name).into());
         }
         Ok(time)
     }
 
-    /// How many tasks take about `long`.
-    fn tasks_in(&mut self, long: Duration) -> Result<u64, Failure> {
+    /// Returns the number of tasks that take about this duration.
+    fn tasks_in(&mut self, duration: Duration) -> Result<u64, Failure> {
         let mut tasks = 256;
         loop {
             let time = self.time(tasks)?;
-            if time >= long / 4 {
-                let scaled = tasks as f64 * long.as_secs_f64() / time.as_secs_f64();
-                // Whole batches, for those that have them.
+            if time >= duration / 4 {
+                let scaled = tasks as f64 * duration.as_secs_f64() / time.as_secs_f64();
+                // Some contenders need whole batches.
                 return Ok((scaled as u64).next_multiple_of(256));
             }
             tasks *= 2;
@@ -81,7 +79,7 @@ impl<'a> Contender<'a> {
     }
 }
 
-/// Lets all take turns; gives the tasks per second of each in each round.
+/// Runs all contenders in turns, and returns the tasks per second of each in each round.
 pub(crate) fn contest(contenders: &mut [Contender<'_>], effort: Effort) -> Result<Vec<Samples>, Failure> {
     let mut tasks = Vec::new();
     for contender in contenders.iter_mut() {

@@ -1,13 +1,13 @@
-//! What a task costs over the number of workers and over its size.
+//! The cost of a task by the number of workers, and by the size of its payload. No baseline: these are tables and plots.
 //!
-//! A leader's and a worker's nanoseconds are processor time, user and system, of all threads of the process, divided by
-//! the tasks; the leader's hold what its caller does: the input, encoding, decoding, the sum.
+//! The nanoseconds of a leader or a worker are the processor time (user and system) of all threads of its process, divided
+//! by the number of tasks. The leader's include the work of its caller: the input, encoding, decoding, the sum.
 
 use std::iter;
 use std::process;
 use std::time::{Duration, Instant};
 
-use proc_pool::{Builder, Workers};
+use proc_pool::{Builder, EntryPoint, Workers};
 
 use crate::large::Echo;
 use crate::os::Usage;
@@ -16,7 +16,7 @@ use crate::rounds::Samples;
 use crate::{Effort, Failure, WORKERS, null};
 
 const WORKER_COUNTS: [usize; 5] = [1, 2, 8, 32, 64];
-/// From 8 B in steps of four, and 1 MiB.
+/// Sizes in bytes: each is four times the one before; and 1 MiB.
 const SIZES: [usize; 10] = [
     8,
     32,
@@ -40,12 +40,12 @@ pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<(), Failure
         })?;
         report.point("tasks", "tasks/s over workers", workers, &row.per_second);
         report.point("leader", "ns/task over workers", workers, &row.leader);
-        report.info(&format!("{workers} workers"), row.told(size_of::<u64>()));
+        report.info(&format!("{workers} workers"), row.text(size_of::<u64>()));
     }
     report.heading("Bytes there and back over their number, unordered, 2 workers (MB/s: one way)");
     let pool = Builder::new()
         .workers(Workers::Count(WORKERS))
-        .build_bytes::<Echo>(Vec::new())?;
+        .build(EntryPoint::service::<Echo>(), &[])?;
     let pids: Vec<u32> = pool.pids().into_iter().map(|(_, pid)| pid).collect();
     for size in SIZES {
         let task = vec![7; size];
@@ -59,7 +59,7 @@ pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<(), Failure
             Ok(())
         })?;
         report.point("tasks", "tasks/s over bytes", size, &row.per_second);
-        report.info(&format!("{size} bytes"), row.told(size));
+        report.info(&format!("{size} bytes"), row.text(size));
     }
     Ok(())
 }
@@ -69,12 +69,13 @@ struct Row {
     per_second: Samples,
     leader: Samples,
     workers: Samples,
-    /// Of all, for 1,000 tasks.
+    /// Sleeps of all processes, for 1,000 tasks.
     sleeps: Samples,
 }
 
 impl Row {
-    fn told(&self, bytes: usize) -> String {
+    /// Formats the row for tasks of this size.
+    fn text(&self, bytes: usize) -> String {
         let per_second = self.per_second.median();
         format!(
             "{}, {:.1} MB/s, {:.0} ns/task leader, {:.0} ns/task workers, {:.2} sleeps/1000",
@@ -87,14 +88,15 @@ impl Row {
     }
 }
 
+/// Measures a row: runs tasks for the duration of a row, several times.
 fn row(
     effort: Effort,
     workers: &[u32],
     mut run: impl FnMut(u64) -> Result<(), Failure>,
 ) -> Result<Row, Failure> {
     let mut timed = |tasks| {
-        let begun = Instant::now();
-        run(tasks).map(|()| begun.elapsed())
+        let started = Instant::now();
+        run(tasks).map(|()| started.elapsed())
     };
     let mut tasks = 1;
     let mut time = Duration::ZERO;

@@ -1,9 +1,9 @@
-//! How often anybody is woken, and how often the system is called, for 1,000 tasks.
+//! Wakeups and system calls for 1,000 tasks. Baseline: a limit of 10 system calls for 1,000 null ops.
 //!
-//! Each case runs as a process of its own, once with few tasks and once with many; the difference is the tasks'. Wake-ups
-//! are what the processes' threads themselves count (a thread that is woken went to sleep before, and that is what
-//! is counted), with nobody watching. System calls are counted by `perf`, which hardly slows them down; where it can't,
-//! by `strace -f`, which stops a process twice at each of them, so that both sides meet differently.
+//! Each case runs as a process of its own, once with few tasks and once with many; the difference is the cost of the tasks.
+//! Wakeups are counted without a tracer, as the sleeps that the kernel counts for each thread. System calls are counted by
+//! `perf`, which hardly slows them down; or, without `perf`, by `strace -f`, which stops a process twice at each call and
+//! changes how both sides meet.
 
 use std::path::Path;
 use std::process::{self, Command, Stdio};
@@ -17,7 +17,7 @@ use crate::report::{Report, Target, rate};
 use crate::rounds::Samples;
 use crate::{Effort, Failure, WORKERS, child, null, os::Usage, work};
 
-/// How a case is called, what it is, and about how many tasks a second are done.
+/// The name of a case, its description, and roughly its tasks per second.
 const CASES: [(&str, &str, f64); 4] = [
     ("null", "null op", 4e6),
     ("work", "op of 10 µs", 150e3),
@@ -37,12 +37,12 @@ pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<(), Failure
                 .split_whitespace()
                 .map(str::parse)
                 .collect::<Result<_, _>>()?;
-            let [leads, works, seconds] = numbers[..] else {
-                report.skipped(name, "the system does not tell how often threads sleep");
+            let [leader_sleeps, worker_sleeps, seconds] = numbers[..] else {
+                report.skipped(name, "the system does not count the sleeps of threads");
                 break;
             };
-            leader.push(leads * 1000.0 / most as f64);
-            workers.push(works * 1000.0 / most as f64);
+            leader.push(leader_sleeps * 1000.0 / most as f64);
+            workers.push(worker_sleeps * 1000.0 / most as f64);
             speed.push(most as f64 / seconds);
         }
         let calls = [Tracer::Perf, Tracer::Strace].into_iter().find_map(|tracer| {
@@ -82,6 +82,7 @@ enum Tracer {
     Strace,
 }
 
+/// Returns the command that runs a case, under a tracer or without one.
 fn steady_command(tracer: Option<(Tracer, &Path)>, case: &str, tasks: u64) -> Result<Command, Failure> {
     let program = std::env::current_exe()?;
     let mut command = match tracer {
@@ -105,7 +106,7 @@ fn steady_command(tracer: Option<(Tracer, &Path)>, case: &str, tasks: u64) -> Re
     Ok(command)
 }
 
-/// System calls of a whole run; `None` if they can't be counted.
+/// Returns the number of system calls of a whole run; `None` if they cannot be counted.
 fn calls(tracer: Tracer, case: &str, tasks: u64) -> Option<u64> {
     let directory = std::env::temp_dir().join(format!("proc-pool-bench-{}", process::id()));
     std::fs::create_dir(&directory).ok()?;
@@ -140,22 +141,22 @@ fn calls(tracer: Tracer, case: &str, tasks: u64) -> Option<u64> {
     }
 }
 
-/// The part of a leader that does a case and prints sleeps of itself, of its workers, and the seconds.
+/// The part of a leader: runs a case, and prints its sleeps, its workers' sleeps, and the seconds.
 pub(crate) fn steady(case: &str, tasks: u64) -> Result<(), Failure> {
     match case {
         "null" => {
             let pool = null::pool(WORKERS)?;
-            told(&pool, tasks, |tasks| null::sum(pool.map_unordered(0..tasks)))
+            print_usage(&pool, tasks, |tasks| null::sum(pool.map_unordered(0..tasks)))
         }
         "trips" => {
             let pool = null::pool(WORKERS)?;
-            told(&pool, tasks, |tasks| {
+            print_usage(&pool, tasks, |tasks| {
                 (0..tasks).try_fold(0, |sum, task| Ok(sum + null::sum(pool.map_unordered([task]))?))
             })
         }
         "rare" => {
             let pool = null::pool(WORKERS)?;
-            told(&pool, tasks, |tasks| {
+            print_usage(&pool, tasks, |tasks| {
                 (0..tasks).try_fold(0, |sum, task| {
                     thread::sleep(Duration::from_millis(1));
                     Ok(sum + null::sum(pool.map_unordered([task]))?)
@@ -165,7 +166,7 @@ pub(crate) fn steady(case: &str, tasks: u64) -> Result<(), Failure> {
         "work" => {
             let pool = work::pool(WORKERS)?;
             let iterations = work::iterations(10);
-            told(&pool, tasks, |tasks| {
+            print_usage(&pool, tasks, |tasks| {
                 null::sum(pool.map_unordered((0..tasks).map(|output| (output, iterations))))
             })
         }
@@ -173,18 +174,19 @@ pub(crate) fn steady(case: &str, tasks: u64) -> Result<(), Failure> {
     }
 }
 
-fn told<T: Serialize, R: DeserializeOwned>(
+/// Runs tasks and prints the sleeps and the seconds.
+fn print_usage<T: Serialize, R: DeserializeOwned>(
     pool: &proc_pool::Pool<T, R>,
     tasks: u64,
     run: impl Fn(u64) -> Result<u64, Failure>,
 ) -> Result<(), Failure> {
-    // As many in every run, so that the difference of two runs does not hold them.
+    // The same number in every run, so that it is not in the difference of two runs.
     run(100)?;
     let workers: Vec<u32> = pool.bytes().pids().into_iter().map(|(_, pid)| pid).collect();
     let usage = || Some((Usage::of(&[process::id()])?, Usage::of(&workers)?));
-    let (before, begun) = (usage(), Instant::now());
+    let (before, started) = (usage(), Instant::now());
     run(tasks)?;
-    let seconds = begun.elapsed().as_secs_f64();
+    let seconds = started.elapsed().as_secs_f64();
     if let (Some((leader, workers)), Some(after)) = (before, usage()) {
         let (leader, workers) = (after.0.since(leader), after.1.since(workers));
         println!("{} {} {seconds}", leader.sleeps, workers.sleeps);

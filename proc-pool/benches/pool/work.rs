@@ -1,4 +1,4 @@
-//! Tasks of some microseconds of pure computation: what is left of two cores.
+//! Throughput of tasks of 10 and 100 µs of pure computation: the share of two cores that is left for ops. Peer: rayon.
 
 use std::time::Instant;
 
@@ -11,10 +11,10 @@ use crate::report::{Report, Target, rate};
 use crate::rounds::{Contender, contest};
 use crate::{Effort, Failure, WORKERS};
 
-/// A task: what comes out, and how many iterations come before.
+/// A task: its output, and the number of iterations before it.
 pub(crate) type Task = (u64, u32);
 
-/// The op of all of them: Marsaglia's xorshift, which no compiler shortens, and touches no memory.
+/// The op of all contenders: Marsaglia's xorshift, which compilers cannot shorten, and which touches no memory.
 pub(crate) fn op((output, iterations): Task) -> u64 {
     let mut state = output | 1;
     for _ in 0..iterations {
@@ -30,16 +30,16 @@ pub(crate) fn pool(workers: usize) -> Result<Pool<Task, u64>, Failure> {
     Ok(Builder::new().workers(Workers::Count(workers)).build_op(op)?)
 }
 
-/// Iterations that take so many microseconds, by the best of a few tries.
+/// Returns the number of iterations that take this many microseconds, by the best of a few attempts.
 pub(crate) fn iterations(micros: u32) -> u32 {
-    const TRY: u32 = 1_000_000;
+    const ATTEMPT: u32 = 1_000_000;
     let time = (0..10).map(|output| {
-        let begun = Instant::now();
-        op((output, TRY));
-        begun.elapsed()
+        let started = Instant::now();
+        op((output, ATTEMPT));
+        started.elapsed()
     });
     let nanos = time.min().unwrap_or_default().as_nanos().max(1) as f64;
-    (f64::from(TRY) * f64::from(micros) * 1000.0 / nanos) as u32
+    (f64::from(ATTEMPT) * f64::from(micros) * 1000.0 / nanos) as u32
 }
 
 pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<(), Failure> {

@@ -1,17 +1,18 @@
-//! Whether this process is a forked copy of the one that made a value. The threads of the original are not there, locks
-//! that they held stay held, and rings and descriptors are shared with it: the copy of a pool must touch none of that.
-#![cfg_attr(unix, allow(unsafe_code))]
+//! [`Origin`]: whether this process is a forked copy of the process that made a value. In a copy, the threads of the original
+//! do not exist, locks that they held stay locked, and rings and descriptors are shared with the original. So the
+//! copy of a pool must touch none of that.
+#![cfg_attr(unix, allow(unsafe_code, reason = "registers a fork handler with libc"))]
 
 /// The process that made a value.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Origin {
     pid: u32,
-    /// Forks that had led to it, if they are counted.
+    /// Number of forks that led to that process, if forks are counted.
     forks: Option<u64>,
 }
 
 impl Origin {
-    /// This process.
+    /// Returns this process.
     pub(crate) fn here() -> Self {
         Self {
             pid: std::process::id(),
@@ -19,13 +20,13 @@ impl Origin {
         }
     }
 
-    /// The process's id.
+    /// Returns the process id.
     pub(crate) fn pid(self) -> u32 {
         self.pid
     }
 
-    /// Whether this is that process, without a system call: for what is done for each task. A copy that was made
-    /// around the C library, by a bare `clone`, is not noticed.
+    /// Returns whether the current process is that process, without a system call, for what is done for each task. It does
+    /// not notice a copy that was made without the C library, by a bare `clone`.
     #[inline]
     pub(crate) fn is_here(self) -> bool {
         match self.forks {
@@ -34,7 +35,7 @@ impl Origin {
         }
     }
 
-    /// The same of any copy, at the price of a system call.
+    /// Returns whether the current process is that process. It notices every copy, and costs a system call.
     pub(crate) fn is_surely_here(self) -> bool {
         self.pid == std::process::id()
     }
@@ -45,20 +46,21 @@ mod counting {
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicU64, Ordering};
 
-    /// Forks between the program's first process and this one. Private memory: each process has its own count.
+    /// Number of forks between the program's first process and this one. It is in private memory, so each process has its own
+    /// count.
     static FORKS: AtomicU64 = AtomicU64::new(0);
 
-    extern "C" fn forked() {
+    extern "C" fn on_fork() {
         FORKS.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The count, from now on kept up to date; `None` if that can't be done.
+    /// Returns the count, which is kept up to date from the first call on; `None` if the C library refuses to count.
     pub(super) fn count() -> Option<u64> {
         static COUNTED: OnceLock<bool> = OnceLock::new();
         let counted = *COUNTED.get_or_init(|| {
-            // SAFETY: `forked` lives as long as this code does (the C library unregisters it when it unloads a library that
-            // contains it), and only adds to an atomic: the child of a process with threads may do that.
-            unsafe { libc::pthread_atfork(None, None, Some(forked)) == 0 }
+            // SAFETY: `on_fork` exists as long as this code does (the C library unregisters it when it unloads a library that
+            // contains it). It only adds to an atomic, which is allowed in the child of a process with threads.
+            unsafe { libc::pthread_atfork(None, None, Some(on_fork)) == 0 }
         });
         counted.then(now)
     }
@@ -69,7 +71,7 @@ mod counting {
     }
 }
 
-/// Where processes are not copied.
+/// The count on systems without `fork`.
 #[cfg(not(unix))]
 mod counting {
     pub(super) fn count() -> Option<u64> {

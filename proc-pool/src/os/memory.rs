@@ -1,40 +1,61 @@
 //! How much memory a process has.
 
-/// Memory of one process, in bytes.
+#[cfg(not(windows))]
+use shm_buffers::limits::kib_field as kib;
+
+/// The memory of one process, in bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Memory {
+pub struct ProcessMemory {
     /// Resident: everything mapped and in memory, shared pages in full.
     pub resident: u64,
     /// Proportional (`Pss`): each shared page divided by the number of processes that map it, so that sums over
-    /// processes count it once. `None` where the system does not tell (it is Linux's).
+    /// processes count it once. `None` where the system does not report it (all but Linux).
     pub proportional: Option<u64>,
 }
 
-/// Memory of process `pid` that is its alone, in bytes: what it has allocated and touched, also where that was
-/// swapped out; nothing that it shares, and no files. `None` when it is gone or the system does not tell.
+/// Returns the private memory of process `pid` in bytes: what it has allocated and touched, swapped out or not, without shared
+/// memory and files. Returns `None` if the process has ended or the system does not report it.
 ///
-/// The system keeps these numbers: unlike [`Memory::of`], this does not go through all pages.
+/// The system maintains these numbers: unlike [`ProcessMemory::of`], this does not go through all pages.
 #[cfg(windows)]
 pub(crate) fn own_memory(pid: u32) -> Option<u64> {
     super::windows::memory(pid).map(|usage| usage.private)
 }
 
-/// See above.
+/// Like the above.
 #[cfg(not(windows))]
 pub(crate) fn own_memory(pid: u32) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     Some(kib(&status, "RssAnon:")? + kib(&status, "VmSwap:").unwrap_or(0))
 }
 
-/// A field of Linux's, in bytes.
-#[cfg(not(windows))]
-fn kib(text: &str, key: &str) -> Option<u64> {
-    let line = text.lines().find_map(|line| line.strip_prefix(key))?;
-    let number = line.trim().strip_suffix("kB")?.trim();
-    number.parse::<u64>().ok().map(|kib| kib * 1024)
+/// Least number of bytes for which huge pages are requested.
+#[cfg(target_os = "linux")]
+const HUGE: usize = 4 << 20;
+
+/// Requests huge pages for the unused capacity of `bytes`, if that is large. With ordinary pages, the page faults of the first
+/// touch take longer than copying.
+#[cfg(target_os = "linux")]
+#[allow(unsafe_code, reason = "advises the system on the pages of an allocation")]
+pub(crate) fn prefer_huge_pages(bytes: &mut Vec<u8>) {
+    // At least the page size: `madvise` requires an aligned start.
+    const ALIGN: usize = 64 << 10;
+    let spare = bytes.spare_capacity_mut();
+    let Some(len) = spare.len().checked_sub(ALIGN).filter(|len| *len >= HUGE) else {
+        return;
+    };
+    let offset = spare.as_ptr().align_offset(ALIGN).min(ALIGN);
+    let start = spare[offset..].as_mut_ptr();
+    // SAFETY: `start` and the `len` bytes behind it lie in the spare capacity, which is borrowed exclusively, since `offset` is at
+    // most `ALIGN`. The advice changes the size of the pages that the system uses there, not their contents.
+    let _ = unsafe { libc::madvise(start.cast(), len, libc::MADV_HUGEPAGE) };
 }
 
-impl Memory {
+/// Does nothing: the system chooses the page size.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn prefer_huge_pages(_: &mut Vec<u8>) {}
+
+impl ProcessMemory {
     /// Resident bytes of process `pid`, without the proportional part: far cheaper for a process with much memory.
     pub(crate) fn resident_of(pid: u32) -> Option<u64> {
         #[cfg(target_os = "linux")]
@@ -57,7 +78,7 @@ impl Memory {
         super::windows::memory(pid).map(|usage| usage.peak)
     }
 
-    /// See above.
+    /// Like the above.
     #[cfg(not(windows))]
     pub fn peak_of(pid: u32) -> Option<u64> {
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
@@ -93,8 +114,8 @@ mod tests {
         let own = own_memory(std::process::id());
         assert!(own > Some(0) || (cfg!(windows) && own.is_some()), "{own:?}");
         assert_eq!(own_memory(u32::MAX), None);
-        let now = Memory::of(std::process::id()).map(|memory| memory.resident);
-        assert!(Memory::peak_of(std::process::id()) > now.map(|bytes| bytes / 2));
-        assert_eq!(Memory::peak_of(u32::MAX), None);
+        let now = ProcessMemory::of(std::process::id()).map(|memory| memory.resident);
+        assert!(ProcessMemory::peak_of(std::process::id()) > now.map(|bytes| bytes / 2));
+        assert_eq!(ProcessMemory::peak_of(u32::MAX), None);
     }
 }

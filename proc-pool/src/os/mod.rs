@@ -1,28 +1,38 @@
-//! Operating system calls of the pool, one module a platform, with one face.
+//! The calls to the operating system. Each platform has a module of its own (`unix`, `windows`), with the same names, which
+//! are exported from here; the rest of the crate has no `cfg` for them.
+//!
+//! | module | contents |
+//! |---|---|
+//! | `introduction` | how a worker process finds its leader |
+//! | `doorbell` | how a leader wakes a worker |
+//! | `listener`, `poller` | how a leader waits for messages of all its workers |
+//! | `pipes` | reads what workers print |
+//! | `group`, `job` | a worker together with the processes that it starts |
+//! | `signals`, `console` | handlers for Ctrl-C, SIGTERM and the like |
+//! | `object` | the executable or library that contains a function |
+//! | `pinned_path` | a program or directory that stays the same if its path is replaced |
+//! | `memory`, `oom` | the memory of a process, and the kernel's kills for memory |
+//! | `fork`, `stack` | whether this process is a forked copy; the stack of a stuck worker |
 
 #[cfg(unix)]
 mod unix;
 #[cfg(unix)]
 pub(crate) use unix::{
-    Group, Kept, Listener, Notes, Waker, arguments, cause, check_executable, die_with, end_group, exit_now,
-    ignore_broken_pipes, introduction, is_kill, is_no_program, is_privileged, now_ns, pipes, program,
+    ListenerWaker, MessageListener, MessageReceiver, PinnedPath, ProcessGroup, arguments, check_executable,
+    die_with_parent, end_group, exit_cause, exit_now, ignore_broken_pipes, introduction,
+    is_exec_format_error, is_kill, is_privileged, now_ns, own_executable, pipes,
 };
 #[cfg(windows)]
 mod windows;
 #[cfg(windows)]
 pub(crate) use windows::{
-    Group, Kept, Listener, Notes, Waker, arguments, cause, check_executable, die_with, end_group, exit_now,
-    ignore_broken_pipes, introduction, is_kill, is_no_program, is_privileged, now_ns, pipes, program,
+    ListenerWaker, MessageListener, MessageReceiver, PinnedPath, ProcessGroup, arguments, check_executable,
+    die_with_parent, end_group, exit_cause, exit_now, ignore_broken_pipes, introduction,
+    is_exec_format_error, is_kill, is_privileged, now_ns, own_executable, pipes,
 };
 
-/// How a leader wakes a worker, and asks it to end.
-#[cfg(target_os = "linux")]
-#[path = "futex.rs"]
 pub(crate) mod doorbell;
-#[cfg(all(unix, not(target_os = "linux")))]
-pub(crate) use unix::doorbell;
-#[cfg(windows)]
-pub(crate) use windows::doorbell;
+pub(crate) mod object;
 
 #[cfg(unix)]
 mod signals;
@@ -42,27 +52,25 @@ pub(crate) use fork::Origin;
 mod oom;
 pub(crate) use oom::OomKills;
 
-pub(crate) mod object;
-
 mod memory;
-pub use memory::Memory;
-pub(crate) use memory::own_memory;
+pub use memory::ProcessMemory;
+pub(crate) use memory::{own_memory, prefer_huge_pages};
 
-/// What a process may be told from outside, by whatever means the system has.
+/// A request from outside of the process, by whatever means the system has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Signal {
-    /// The terminal's Ctrl-C.
+    /// Ctrl-C in the terminal.
     Interrupt,
-    /// To end soon: SIGTERM; a console that is closed.
+    /// A request to end soon: SIGTERM, or a console that is being closed.
     Terminate,
-    /// To tell what it is doing: SIGUSR1; Ctrl-Break.
+    /// A request to report what the process is doing: SIGUSR1, or Ctrl-Break.
     Dump,
 }
 
-/// What comes from a worker's process, beside its rings.
+/// An event on the connection of a worker process.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Heard {
-    Note(crate::protocol::Note),
-    /// Nothing will come any more.
+pub(crate) enum ConnectionEvent {
+    Message(crate::message::WorkerMessage),
+    /// The connection has closed: no more messages follow.
     Closed,
 }

@@ -1,9 +1,10 @@
-//! The process's signal handlers, Unix.
+//! The process's signal handlers, on Unix. `pool::signals` reads the pipe into which they write.
 //!
-//! A handler that was there before is called after ours. One that is installed after ours may call ours, and go on doing
-//! so when no pool listens any more: ours stays under it then, and the next pool's handler is another one (a layer), so
-//! that no two handlers call each other without end.
-#![allow(unsafe_code)]
+//! A handler of this module calls the handler that was installed before it. A handler that other code installs later may call
+//! this module's in the same way, and may continue to do so when no pool listens any more. Then this module's handler stays
+//! installed under it, and the next pool installs another one (the next layer), so that two handlers never call each other
+//! endlessly.
+#![allow(unsafe_code, reason = "installs signal handlers")]
 
 use std::ffi::c_void;
 use std::io::{self, PipeReader, PipeWriter};
@@ -16,59 +17,62 @@ use rustix::fs::OFlags;
 
 use super::Signal;
 
-/// Where the handler writes to; negative when there are no handlers.
+/// The descriptor to which the handlers write; negative if no handlers are installed.
 static PIPE: AtomicI32 = AtomicI32::new(-1);
-/// The process whose handlers they are: a forked child has them, too, and the pipe is its parent's.
+/// The process that has installed the handlers. A forked child has them as well, but the pipe belongs to its parent.
 static OWNER: AtomicI32 = AtomicI32::new(0);
-/// Handlers that run now: the pipe must not be closed (and its number become another file's) under one.
+/// Number of handlers that run now. While one runs the pipe must not be closed, because its number could become that of another
+/// file.
 static RUNNING: AtomicUsize = AtomicUsize::new(0);
 
-/// Handlers of ours for one signal, at most.
+/// Maximum number of handlers of this module for one signal.
 const LAYERS: usize = 4;
 const SIGNALS: usize = 3;
 
 type Handler = extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut c_void);
 
-/// The handlers, each with one address.
+/// The handlers of the layers, each with an address of its own.
 static HANDLERS: [Handler; LAYERS] = [on_signal::<0>, on_signal::<1>, on_signal::<2>, on_signal::<3>];
 
-/// For each signal and layer, the handler that the layer replaced and calls.
+/// For each signal and layer, the handler that the layer has replaced, and that it calls.
 static BEFORE: [[Before; LAYERS]; SIGNALS] = [const { [const { Before::new() }; LAYERS] }; SIGNALS];
 
 /// For each signal, the layer that writes to the pipe; [`LAYERS`] for none.
 static ACTIVE: [AtomicUsize; SIGNALS] = [const { AtomicUsize::new(LAYERS) }; SIGNALS];
 
-/// Layers that no pool wants any more, under handlers of others.
+/// Layers that no pool needs any more, but which are installed under handlers of other code.
 static LEFT: Mutex<Vec<Layer>> = Mutex::new(Vec::new());
 
-/// The action of a signal before one of our handlers was installed.
+/// The action of a signal before a handler of this module was installed.
 struct Before {
     handler: AtomicUsize,
     with_info: AtomicBool,
 }
 
-/// One of our handlers, installed.
+/// An installed handler of this module.
 struct Layer {
     signal: Signal,
-    /// Its index.
+    /// The index of the layer.
     layer: usize,
     before: libc::sigaction,
 }
 
-/// The handlers that are installed, and what was there before.
+/// The installed handlers, with the actions that they have replaced.
 pub(crate) struct Handlers {
     installed: Vec<Layer>,
     _pipe: PipeWriter,
 }
 
 impl Handlers {
-    /// None yet; and where the bytes come that report signals. There may be one such value at a time.
+    /// Makes a value without handlers. Returns the pipe from which one byte for each signal can be read. At most one such value
+    /// may exist at a time.
     pub(crate) fn new() -> io::Result<(Self, PipeReader)> {
-        let (heard, pipe) = io::pipe()?;
-        // A handler that waits for room could wait for the very thread that it interrupted.
+        let (pipe_reader, pipe) = io::pipe()?;
+        // A handler must not wait for room in the pipe: it could wait for the very thread that it has interrupted.
         rustix::fs::fcntl_setfl(&pipe, OFlags::NONBLOCK)?;
         if OWNER.swap(own_pid(), Ordering::SeqCst) != own_pid() {
-            // What ran in other threads of the parent, when this process was forked, runs in none of this process.
+            // The count comes from other threads of the parent, at the time when this process was forked. No such thread runs
+            // in this process.
             RUNNING.store(0, Ordering::SeqCst);
         }
         PIPE.store(pipe.as_raw_fd(), Ordering::SeqCst);
@@ -78,12 +82,12 @@ impl Handlers {
                 installed,
                 _pipe: pipe,
             },
-            heard,
+            pipe_reader,
         ))
     }
 
-    /// Lets `wanted` be told, and no others. A Ctrl-C or SIGTERM that the process ignores (a job in the background of
-    /// a shell script) stays ignored.
+    /// Sets the signals that are reported. If the process ignores Ctrl-C or SIGTERM (a background job of a shell script does),
+    /// that signal stays ignored.
     pub(crate) fn install(&mut self, wanted: &[Signal]) -> io::Result<()> {
         self.installed
             .extract_if(.., |layer| !wanted.contains(&layer.signal))
@@ -105,7 +109,7 @@ impl Drop for Handlers {
     }
 }
 
-/// Each is done in microseconds: it never waits.
+/// Waits until no handler runs. Each takes microseconds, because it never waits.
 fn wait_for_handlers() {
     while RUNNING.load(Ordering::SeqCst) > 0 {
         std::thread::yield_now();
@@ -117,7 +121,7 @@ fn left() -> MutexGuard<'static, Vec<Layer>> {
 }
 
 impl Layer {
-    /// Installs a handler for the signal; `None` if the process ignores it.
+    /// Installs a handler for the signal. Returns `None` if the process ignores the signal.
     fn install(signal: Signal) -> io::Result<Option<Self>> {
         let before = current(number(signal))?;
         if before.sa_sigaction == libc::SIG_IGN && signal != Signal::Dump {
@@ -126,14 +130,14 @@ impl Layer {
         let mut left = left();
         let on_top = |it: &Self| it.signal == signal && address(it.layer) == before.sa_sigaction;
         if let Some(on_top) = left.iter().position(on_top) {
-            // The handler that had been installed over it is gone.
+            // The handler that other code had installed over it is gone.
             let layer = left.swap_remove(on_top);
             ACTIVE[signal.index()].store(layer.layer, Ordering::SeqCst);
             return Ok(Some(layer));
         }
         let is_free = |layer: &usize| !left.iter().any(|it| it.signal == signal && it.layer == *layer);
         let Some(layer) = (0..LAYERS).find(is_free) else {
-            // So many handlers that were installed over ours call it, as far as is known: rely on the last one.
+            // All layers are in use, under handlers of other code. As far as is known, those call them: use the last layer.
             let last = left.iter().rposition(|it| it.signal == signal);
             let layer = last.map(|last| left.remove(last));
             if let Some(layer) = &layer {
@@ -141,7 +145,7 @@ impl Layer {
             }
             return Ok(layer);
         };
-        // It is installed nowhere, but may still run since it was.
+        // The layer is not installed now, but a handler may still run from when it was.
         wait_for_handlers();
         BEFORE[signal.index()][layer].set(&before);
         ACTIVE[signal.index()].store(layer, Ordering::SeqCst);
@@ -149,12 +153,12 @@ impl Layer {
         action.sa_sigaction = address(layer);
         action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
         match before.sa_sigaction {
-            // Calls that can go on by themselves do.
+            // Restarts interrupted calls, where that is possible.
             libc::SIG_DFL | libc::SIG_IGN => action.sa_flags |= libc::SA_RESTART,
-            // As the program expects; the signals that it wants blocked in its handler are blocked in ours.
+            // Does what the program expects. The mask, too, is the one of the program's handler.
             _ => action.sa_flags |= before.sa_flags & libc::SA_RESTART,
         }
-        // SAFETY: `action` has a valid mask, and its handler takes what SA_SIGINFO passes and is async-signal-safe.
+        // SAFETY: `action` has a valid mask. Its handler takes the arguments that SA_SIGINFO passes, and is async-signal-safe.
         match unsafe { libc::sigaction(number(signal), &raw const action, std::ptr::null_mut()) } {
             0 => Ok(Some(Self {
                 signal,
@@ -165,12 +169,12 @@ impl Layer {
         }
     }
 
-    /// Puts back what was there before, unless another handler was installed over this one: that stays.
+    /// Restores the previous action, unless other code has installed a handler over this one: that handler stays.
     fn withdraw(self) {
         let on_top = current(number(self.signal)).is_ok_and(|it| it.sa_sigaction == address(self.layer));
         if on_top {
-            // SAFETY: `before` came from sigaction itself; what it refers to is as valid as it was then, because a
-            // handler that is installed has to stay valid.
+            // SAFETY: `before` came from sigaction itself. The handler in it is as valid as it was then, because a handler that is
+            // installed must stay valid.
             unsafe { libc::sigaction(number(self.signal), &raw const self.before, std::ptr::null_mut()) };
         }
         ACTIVE[self.signal.index()].store(LAYERS, Ordering::SeqCst);
@@ -204,16 +208,16 @@ fn own_pid() -> libc::pid_t {
     unsafe { libc::getpid() }
 }
 
-/// Lets the signal do what it does by default. Async-signal-safe.
-fn by_default(number: libc::c_int) {
+/// Performs the default action of the signal. Async-signal-safe.
+fn perform_default(number: libc::c_int) {
     // SAFETY: the default action needs no handler, and `signal` may be called in handlers.
     unsafe { libc::signal(number, libc::SIG_DFL) };
-    // SAFETY: kill has no preconditions. The signal comes when the handler has returned.
+    // SAFETY: kill has no preconditions. The signal is delivered when the handler has returned.
     unsafe { libc::kill(own_pid(), number) };
 }
 
-/// Only what may be done while any other function is interrupted: atomics, `getpid`, `sigaction` and `write`; and what
-/// was there before.
+/// The handler of a layer. It does only what is allowed while any other function is interrupted: atomics, `getpid`,
+/// `sigaction` and `write`. Then it calls the handler that was installed before.
 extern "C" fn on_signal<const LAYER: usize>(
     number: libc::c_int,
     info: *mut libc::siginfo_t,
@@ -223,9 +227,9 @@ extern "C" fn on_signal<const LAYER: usize>(
         return;
     };
     RUNNING.fetch_add(1, Ordering::SeqCst);
-    let is_ours =
+    let is_active =
         own_pid() == OWNER.load(Ordering::SeqCst) && ACTIVE[signal.index()].load(Ordering::SeqCst) == LAYER;
-    if is_ours {
+    if is_active {
         report(number);
     }
     let before = &BEFORE[signal.index()][LAYER];
@@ -237,42 +241,44 @@ extern "C" fn on_signal<const LAYER: usize>(
     let pointer = std::ptr::with_exposed_provenance::<()>(handler);
     match handler {
         libc::SIG_IGN => {}
-        // Unless a handler that was installed over this one has called it.
+        // Not if a handler of other code, installed over this one, has called it.
         libc::SIG_DFL => {
-            if !is_ours && current(number).is_ok_and(|it| it.sa_sigaction == address(LAYER)) {
-                by_default(number);
+            if !is_active && current(number).is_ok_and(|it| it.sa_sigaction == address(LAYER)) {
+                perform_default(number);
             }
         }
         _ if with_info => {
-            // SAFETY: the system had this address with SA_SIGINFO: it is a handler of this type, which stays valid.
+            // SAFETY: the system had this address as a handler, with SA_SIGINFO. So it is a function of this type, and it must
+            // stay valid.
             let handler = unsafe { std::mem::transmute::<*const (), Handler>(pointer) };
             handler(number, info, context);
         }
         _ => {
-            // SAFETY: as above, without SA_SIGINFO.
+            // SAFETY: as above, but without SA_SIGINFO: a function of this type.
             let handler = unsafe { std::mem::transmute::<*const (), extern "C" fn(libc::c_int)>(pointer) };
             handler(number);
         }
     }
 }
 
-/// Writes the signal into the pipe. Async-signal-safe; called while [`RUNNING`] counts it.
+/// Writes the signal into the pipe. Async-signal-safe. The caller must be counted in [`RUNNING`].
 fn report(number: libc::c_int) {
     let pipe = PIPE.load(Ordering::SeqCst);
     if pipe >= 0 {
         let byte = number as u8;
         #[cfg(target_os = "linux")]
-        // SAFETY: it has no preconditions.
+        // SAFETY: the function has no preconditions.
         let errno = unsafe { libc::__errno_location() };
         #[cfg(any(target_vendor = "apple", target_os = "freebsd"))]
-        // SAFETY: it has no preconditions.
+        // SAFETY: the function has no preconditions.
         let errno = unsafe { libc::__error() };
-        // SAFETY: the location of this thread's errno is valid as long as the thread.
+        // SAFETY: the address of this thread's errno is valid as long as the thread exists.
         let before = unsafe { errno.read() };
-        // SAFETY: one byte is valid for reads; the descriptor is open, because `drop` closes it only when no handler
-        // runs that may have loaded it (both sides' operations are SeqCst). A full pipe is an error: it has news already.
+        // SAFETY: one byte is valid for reads. The descriptor is open: `drop` stores -1 and closes the pipe only when no handler
+        // runs that may have loaded the descriptor (the operations of both sides are SeqCst). If the pipe is full, the call
+        // fails, and the reader has bytes to read anyway.
         unsafe { libc::write(pipe, (&raw const byte).cast(), 1) };
-        // SAFETY: as above. The function that was interrupted must find its own.
+        // SAFETY: as above. The function that was interrupted must find its own value of errno.
         unsafe { errno.write(before) };
     }
 }
@@ -295,15 +301,16 @@ impl Signal {
             .find(|signal| number(*signal) == libc::c_int::from(byte))
     }
 
-    /// Where it is in [`ALL`](Self::ALL).
+    /// Returns its index in [`ALL`](Self::ALL).
     fn index(self) -> usize {
         self as usize
     }
 }
 
+/// Returns the current action of a signal.
 fn current(number: libc::c_int) -> io::Result<libc::sigaction> {
     let mut action = MaybeUninit::<libc::sigaction>::zeroed();
-    // SAFETY: with no new action, sigaction only writes the current one to `action`, which is valid for writes.
+    // SAFETY: `action` is valid for writes, and without a new action, sigaction only writes the current one there.
     match unsafe { libc::sigaction(number, std::ptr::null(), action.as_mut_ptr()) } {
         // SAFETY: all-zero is a valid sigaction, and the call has written a valid one.
         0 => Ok(unsafe { action.assume_init() }),
@@ -311,20 +318,22 @@ fn current(number: libc::c_int) -> io::Result<libc::sigaction> {
     }
 }
 
+/// Sets the handler of a signal.
 fn set(number: libc::c_int, handler: libc::sighandler_t) -> io::Result<()> {
     // SAFETY: all-zero is a valid sigaction: no flags, an empty mask.
     let mut action = unsafe { MaybeUninit::<libc::sigaction>::zeroed().assume_init() };
     action.sa_sigaction = handler;
-    // Calls that can go on by themselves do.
+    // Restarts interrupted calls, where that is possible.
     action.sa_flags = libc::SA_RESTART;
-    // SAFETY: `action` is valid and its handler ignores the signal or is `do_nothing`.
+    // SAFETY: `action` is valid. Its handler is SIG_IGN or `do_nothing`.
     match unsafe { libc::sigaction(number, &raw const action, std::ptr::null_mut()) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
 }
 
-/// Does what the signal does by default, if that is what it does now: a handler of the program's has heard of it.
+/// Performs the default action of the signal if that is its current action. Otherwise a handler of the program has been called
+/// already, and this does nothing.
 pub(crate) fn raise(signal: Signal) {
     if current(number(signal)).is_ok_and(|action| action.sa_sigaction != libc::SIG_DFL) {
         return;
@@ -336,14 +345,17 @@ pub(crate) fn raise(signal: Signal) {
 
 extern "C" fn do_nothing(_: libc::c_int) {}
 
-/// Leaves Ctrl-C and SIGTERM that are sent to all processes of a job or a control group to the leader: the leader decides what becomes of tasks in progress. By a handler that does nothing: a program that
-/// is started from here has these signals as ever, where it would inherit that they are ignored.
+/// Leaves Ctrl-C and SIGTERM, which may be sent to all processes of a job or a cgroup, to the leader: it decides what happens to
+/// tasks in progress. A worker has a handler that does nothing, instead of ignoring the signals: programs that it starts would
+/// inherit that they are ignored.
 ///
-/// A worker is in no foreground group of its terminal. To use the terminal must not stop it or its programs, though: no shell would continue them. So they write whatever `stty tostop` says, and to read is an error.
+/// A worker is not in the foreground process group of its terminal. The system would stop a background process that uses the
+/// terminal, and no shell would continue it. So a worker, and the programs that it starts, ignore SIGTTIN and SIGTTOU: they can
+/// write even with `stty tostop`, and reading is an error.
 pub(crate) fn leave_signals_to_leader() {
     for number in [libc::SIGINT, libc::SIGTERM] {
         if current(number).is_ok_and(|action| action.sa_sigaction == libc::SIG_DFL) {
-            // It can't fail for these.
+            // It can't fail for these signals.
             let _ = set(number, do_nothing as *const () as libc::sighandler_t);
         }
     }

@@ -1,13 +1,11 @@
-//! Unix.
-#![allow(unsafe_code)]
+//! The system calls of Unix: those of one process here, the larger topics in submodules.
+#![allow(unsafe_code, reason = "calls _exit, and reads signal dispositions")]
 
 mod credentials;
-#[cfg(not(target_os = "linux"))]
-pub(crate) mod doorbell;
 mod group;
 pub(crate) mod introduction;
-mod kept;
 mod listener;
+mod pinned_path;
 pub(crate) mod pipes;
 mod poller;
 
@@ -19,15 +17,16 @@ use std::process::ExitStatus;
 use std::sync::OnceLock;
 
 pub(crate) use credentials::is_privileged;
-pub(crate) use group::{Group, die_with, end_group};
-pub(crate) use kept::Kept;
-pub(crate) use listener::{Listener, Notes};
-pub(crate) use poller::Waker;
+pub(crate) use group::{ProcessGroup, die_with_parent, end_group};
+pub(crate) use listener::{MessageListener, MessageReceiver};
+pub(crate) use pinned_path::PinnedPath;
+pub(crate) use poller::ListenerWaker;
 
-use crate::error::Cause;
+use crate::error::ExitCause;
 
-/// What to execute to run this program again: on Linux the very inode that runs, also after the file was replaced.
-pub(crate) fn program() -> io::Result<OsString> {
+/// Returns the path by which to execute this program again. On Linux it leads to the very inode that runs, even if the file was
+/// replaced.
+pub(crate) fn own_executable() -> io::Result<OsString> {
     if cfg!(target_os = "linux") {
         Ok("/proc/self/exe".into())
     } else {
@@ -35,87 +34,88 @@ pub(crate) fn program() -> io::Result<OsString> {
     }
 }
 
-/// The arguments to run this program again with, its own name first. A program that was started through its loader
-/// (`ld-linux.so ./program`) runs in a process of the loader's executable: the loader's arguments come before its own then.
+/// Returns the arguments with which to execute this program again, its name first. If the program was started through its
+/// loader (`ld-linux.so ./program`), the executable of the process is the loader: then the loader's arguments come first.
 pub(crate) fn arguments() -> std::vec::IntoIter<OsString> {
     static ARGUMENTS: OnceLock<Vec<OsString>> = OnceLock::new();
     let arguments = ARGUMENTS.get_or_init(|| {
         let own: Vec<OsString> = std::env::args_os().collect();
         #[cfg(target_os = "linux")]
-        if let Some(whole) = through_loader(own.len()) {
-            return whole;
+        if let Some(all) = arguments_with_loader(own.len()) {
+            return all;
         }
         own
     });
     arguments.clone().into_iter()
 }
 
-/// All arguments of this process, if it was started through its loader, which hides those before the last `own`.
+/// Returns all arguments of this process if it was started through its loader. The loader hides all but the last `own` ones.
 #[cfg(target_os = "linux")]
-fn through_loader(own: usize) -> Option<Vec<OsString>> {
+fn arguments_with_loader(own: usize) -> Option<Vec<OsString>> {
     use std::os::unix::ffi::OsStringExt;
-    // SAFETY: getauxval has no preconditions; an entry that is missing is reported as 0.
+    // SAFETY: getauxval has no preconditions; it returns 0 for an entry that is missing.
     let loader = unsafe { libc::getauxval(libc::AT_BASE) };
     if loader != 0 {
-        // The system itself loaded it for this program.
+        // The system itself has loaded the loader for this program.
         return None;
     }
     let line = std::fs::read("/proc/self/cmdline").ok()?;
-    let whole = line.strip_suffix(b"\0").unwrap_or(&line).split(|byte| *byte == 0);
-    let mut whole: Vec<_> = whole.map(|part| OsString::from_vec(part.to_vec())).collect();
-    let program = whole.len().checked_sub(own).filter(|hidden| *hidden > 0)?;
+    let all = line.strip_suffix(b"\0").unwrap_or(&line).split(|byte| *byte == 0);
+    let mut all: Vec<_> = all.map(|part| OsString::from_vec(part.to_vec())).collect();
+    let program = all.len().checked_sub(own).filter(|hidden| *hidden > 0)?;
     // Workers may be started in another directory.
-    whole[program] = std::path::absolute(&whole[program]).ok()?.into();
-    Some(whole)
+    all[program] = std::path::absolute(&all[program]).ok()?.into();
+    Some(all)
 }
 
-/// Whether `path` can be executed.
+/// Checks that `path` is a file which this process may execute.
 pub(crate) fn check_executable(path: &Path) -> io::Result<()> {
-    // Directories may be "executed", too.
+    // Directories have the permission to execute, too.
     if !std::fs::metadata(path)?.is_file() {
         return Err(io::Error::other("it is not a file"));
     }
     Ok(rustix::fs::access(path, rustix::fs::Access::EXEC_OK)?)
 }
 
-/// Whether the system refused to execute a file because of what is in it.
-pub(crate) fn is_no_program(error: &io::Error) -> bool {
+/// Returns whether the system refused to execute a file because of its contents.
+pub(crate) fn is_exec_format_error(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::ENOEXEC)
 }
 
-/// Ends this process, at once and without any clean-up that could hang.
+/// Ends this process immediately, without any clean-up that could hang.
 pub(crate) fn exit_now(code: i32) -> ! {
     // SAFETY: _exit has no preconditions.
     unsafe { libc::_exit(code) }
 }
 
-/// Nanoseconds of a clock that all processes of the machine read alike, and that nobody sets.
+/// Returns the time in nanoseconds, by a monotonic clock that has the same value in all processes of the machine.
 #[inline]
 pub(crate) fn now_ns() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
-/// Lets writing to a closed pipe or socket be an error of the call, not the process's end.
+/// Makes writing to a closed pipe or socket an error of the call, instead of the end of the process.
 pub(crate) fn ignore_broken_pipes() {
-    // SAFETY: SIGPIPE is a valid signal and ignoring it needs no handler; the worker has no other thread yet that
-    // could care.
+    // SAFETY: SIGPIPE is a valid signal, and to ignore it needs no handler. The worker has no other thread yet that could
+    // depend on the old action.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
 }
 
-/// Whether a process ended the way one ends that we kill.
+/// Returns whether a process ended in the way of one that this crate kills.
 pub(crate) fn is_kill(status: ExitStatus) -> bool {
     status.signal() == Some(libc::SIGKILL)
 }
 
-pub(crate) fn cause(status: ExitStatus) -> Cause {
+/// Converts the status of a process that has ended.
+pub(crate) fn exit_cause(status: ExitStatus) -> ExitCause {
     match (status.signal(), status.code()) {
-        (Some(number), _) => Cause::Signal {
+        (Some(number), _) => ExitCause::Signal {
             number,
             name: signal_name(number),
         },
-        (None, Some(code)) => Cause::Exited { code },
-        (None, None) => Cause::Unknown,
+        (None, Some(code)) => ExitCause::Exited { code },
+        (None, None) => ExitCause::Unknown,
     }
 }
 

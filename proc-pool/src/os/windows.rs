@@ -1,11 +1,10 @@
-//! Windows.
-#![allow(unsafe_code)]
+//! The system calls of Windows: those of one process here, the larger topics in submodules.
+#![allow(unsafe_code, reason = "reads clocks and process handles, and exits")]
 
-pub(crate) mod doorbell;
 pub(crate) mod introduction;
 mod job;
-mod kept;
 mod listener;
+mod pinned_path;
 pub(crate) mod pipes;
 
 use std::ffi::OsString;
@@ -26,23 +25,23 @@ use windows_sys::Win32::System::Threading::{
     GetCurrentProcess, OpenProcess, PROCESS_QUERY_LIMITED_INFORMATION, TerminateProcess,
 };
 
-use crate::error::Cause;
+use crate::error::ExitCause;
 
-pub(crate) use job::Group;
-pub(crate) use kept::Kept;
-pub(crate) use listener::{Listener, Notes, Waker};
+pub(crate) use job::ProcessGroup;
+pub(crate) use listener::{ListenerWaker, MessageListener, MessageReceiver};
+pub(crate) use pinned_path::PinnedPath;
 
-/// What to execute to run this program again.
-pub(crate) fn program() -> io::Result<OsString> {
+/// Returns the path by which to execute this program again.
+pub(crate) fn own_executable() -> io::Result<OsString> {
     Ok(std::env::current_exe()?.into())
 }
 
-/// The arguments to run this program again with, its own name first.
+/// Returns the arguments with which to execute this program again, its name first.
 pub(crate) fn arguments() -> std::env::ArgsOs {
     std::env::args_os()
 }
 
-/// Whether `path` may be a program.
+/// Checks that `path` is a file, which may be a program.
 pub(crate) fn check_executable(path: &Path) -> io::Result<()> {
     match std::fs::metadata(path)?.is_file() {
         true => Ok(()),
@@ -50,15 +49,15 @@ pub(crate) fn check_executable(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Whether the system refused to execute a file because of what is in it.
-pub(crate) fn is_no_program(error: &io::Error) -> bool {
+/// Returns whether the system refused to execute a file because of its contents.
+pub(crate) fn is_exec_format_error(error: &io::Error) -> bool {
     const ERROR_BAD_EXE_FORMAT: i32 = 193;
     error.raw_os_error() == Some(ERROR_BAD_EXE_FORMAT)
 }
 
-/// Ends this process, at once and without any clean-up that could hang.
+/// Ends this process immediately, without any clean-up that could hang.
 pub(crate) fn exit_now(code: i32) -> ! {
-    // SAFETY: it has no preconditions.
+    // SAFETY: GetCurrentProcess has no preconditions.
     let own = unsafe { GetCurrentProcess() };
     // SAFETY: a process may end itself.
     unsafe { TerminateProcess(own, code.cast_unsigned()) };
@@ -66,20 +65,20 @@ pub(crate) fn exit_now(code: i32) -> ! {
     std::process::abort()
 }
 
-/// Ends this worker; the leader's end has ended the job that the worker is in, with what it has started.
+/// Ends this worker. The processes that it has started end with the leader, whose end closes the worker's job.
 pub(crate) fn end_group(code: i32) -> ! {
     exit_now(code)
 }
 
-/// A job of the leader's ends a worker with its leader, and the liveness channel does. A worker must end immediately when it
-/// crashes: nobody is there to answer a dialog.
-pub(crate) fn die_with(_leader: u32) -> bool {
-    // SAFETY: it has no preconditions.
+/// Prepares this worker to end without a dialog if it crashes, because there is no user to answer the dialog. Nothing more is
+/// needed here: a worker ends with its leader because its job does, and because the leader's channel closes.
+pub(crate) fn die_with_parent(_leader: u32) -> bool {
+    // SAFETY: SetErrorMode has no preconditions.
     unsafe { SetErrorMode(SEM_FAILCRITICALERRORS | SEM_NOGPFAULTERRORBOX) };
     true
 }
 
-/// Nanoseconds of a clock that all processes of the machine read alike, and that nobody sets.
+/// Returns the time in nanoseconds, by a monotonic clock that has the same value in all processes of the machine.
 pub(crate) fn now_ns() -> u64 {
     static FREQUENCY: OnceLock<u64> = OnceLock::new();
     let frequency = *FREQUENCY.get_or_init(|| {
@@ -95,29 +94,29 @@ pub(crate) fn now_ns() -> u64 {
     ns as u64
 }
 
-/// Bytes of a process.
+/// The memory of a process, in bytes.
 pub(super) struct Usage {
     pub(super) resident: u64,
-    /// The most that was resident at once.
+    /// The maximum of `resident` so far.
     pub(super) peak: u64,
-    /// Its alone, committed.
+    /// Committed memory that the process does not share.
     pub(super) private: u64,
 }
 
 pub(super) fn memory(pid: u32) -> Option<Usage> {
-    // SAFETY: any number may be asked for.
+    // SAFETY: OpenProcess accepts any number.
     let process = unsafe { OpenProcess(PROCESS_QUERY_LIMITED_INFORMATION, 0, pid) };
     if process.is_null() {
         return None;
     }
-    // SAFETY: a new handle that nobody else closes.
+    // SAFETY: the handle is new, and nothing else closes it.
     let process = unsafe { OwnedHandle::from_raw_handle(process) };
     let mut counters = PROCESS_MEMORY_COUNTERS_EX::default();
-    let told = (&raw mut counters).cast::<PROCESS_MEMORY_COUNTERS>();
+    let output = (&raw mut counters).cast::<PROCESS_MEMORY_COUNTERS>();
     let size = size_of_val(&counters) as u32;
-    // SAFETY: the handle is open; `counters`, whose first fields are those of the smaller structure, is valid for
-    // `size` bytes, by which the system tells them apart.
-    match unsafe { K32GetProcessMemoryInfo(process.as_raw_handle(), told, size) } {
+    // SAFETY: the handle is open. `counters`, whose first fields are those of the smaller structure, is valid for `size`
+    // bytes; by the size, the system distinguishes the two structures.
+    match unsafe { K32GetProcessMemoryInfo(process.as_raw_handle(), output, size) } {
         0 => None,
         _ => Some(Usage {
             resident: counters.WorkingSetSize as u64,
@@ -127,38 +126,39 @@ pub(super) fn memory(pid: u32) -> Option<Usage> {
     }
 }
 
-/// There are no such signals here.
+/// Does nothing: Windows has no such signal.
 pub(crate) fn ignore_broken_pipes() {}
 
-/// A program that is elevated by the user's consent inherits nothing from the one that asked for it: see
+/// Returns `false`: a program that the user has elevated inherits no handles from the program that started it. See
 /// [`introduction`].
 pub(crate) fn is_privileged() -> bool {
     false
 }
 
-/// Whether a process ended the way one ends that we kill: `TerminateProcess` with status 1.
+/// Returns whether a process ended in the way of one that this crate kills: by `TerminateProcess` with exit code 1.
 pub(crate) fn is_kill(status: ExitStatus) -> bool {
     status.code() == Some(1)
 }
 
-pub(crate) fn cause(status: ExitStatus) -> Cause {
+/// Converts the status of a process that has ended.
+pub(crate) fn exit_cause(status: ExitStatus) -> ExitCause {
     let Some(code) = status.code() else {
-        return Cause::Unknown;
+        return ExitCause::Unknown;
     };
     match exception_name(code.cast_unsigned()) {
-        Some(name) => Cause::Exception {
+        Some(name) => ExitCause::Exception {
             code: code.cast_unsigned(),
             name,
         },
-        None => Cause::Exited { code },
+        None => ExitCause::Exited { code },
     }
 }
 
-/// What an exception is called whose code is a process's status; `None` if that is none.
+/// Returns the name of the exception whose code is a process's exit code; `None` if the exit code is not that of an exception.
 ///
-/// Who dies of an exception nobody handles has its code as its status. The system's own are of the severities warning
-/// and error, and of the facility 0 or its own; a program may pass any number to `exit`, but does not hit those by
-/// chance: a small negative number is none of them.
+/// The exit code of a process that dies of an unhandled exception is the exception's code. The system's exceptions have the
+/// severity warning or error, and the facility 0 or one of the system. A program may pass any number to `exit`, but does not
+/// hit such a code by chance: small negative numbers, for example, are not among them.
 fn exception_name(code: u32) -> Option<String> {
     let known = [
         (0x8000_0001, "STATUS_GUARD_PAGE_VIOLATION"),
@@ -175,7 +175,7 @@ fn exception_name(code: u32) -> Option<String> {
         (0xC000_013A, "STATUS_CONTROL_C_EXIT"),
         (0xC000_0142, "STATUS_DLL_INIT_FAILED"),
         (0xC000_0374, "STATUS_HEAP_CORRUPTION"),
-        // What `abort` ends with, too.
+        // Also the exit code of a process that calls `abort`.
         (0xC000_0409, "STATUS_STACK_BUFFER_OVERRUN"),
         (0xE06D_7363, "C++ exception"),
     ];
@@ -192,7 +192,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_status_is_told_from_an_exception() {
+    fn exit_codes_are_distinguished_from_exceptions() {
         assert_eq!(
             exception_name(0xC000_0005).as_deref(),
             Some("STATUS_ACCESS_VIOLATION")
@@ -208,7 +208,9 @@ mod tests {
         let own = memory(std::process::id()).expect("this process exists");
         assert!(own.resident > 0 && own.peak >= own.resident);
         if std::env::var_os("UNDER_WINE").is_some() {
-            println!("not tested under wine: K32GetProcessMemoryInfo tells 0 private bytes of every process");
+            println!(
+                "not tested under wine: K32GetProcessMemoryInfo reports 0 private bytes for every process"
+            );
         } else {
             assert!(own.private > 0);
         }

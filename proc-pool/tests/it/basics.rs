@@ -1,4 +1,4 @@
-//! Tasks in, outputs out.
+//! Maps of tasks: ordered outputs, and what a panic or a dead worker costs.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ fn ordered_outputs_are_in_order() {
         assert!(squares.iter().zip(round..).all(|(square, n)| *square == n * n));
         assert_eq!(squares.len(), 10_000);
     }
-    let stats = pool.shutdown(Duration::from_secs(10)).expect("it did not fail");
+    let stats = pool.shutdown(Duration::from_secs(10)).expect("the pool works");
     assert_eq!(
         (stats.submitted, stats.answered, stats.deaths),
         (30_000, 30_000, 0)
@@ -26,7 +26,7 @@ fn ordered_outputs_are_in_order() {
 }
 
 #[test]
-fn a_panic_is_its_tasks_error_only() {
+fn panic_fails_only_its_task() {
     let _watchdog = watchdog(120);
     let pool = pool(2, |n: u32| if n % 7 == 3 { panic!("seven {n}") } else { n });
     let mut failed = 0;
@@ -51,7 +51,7 @@ fn a_panic_is_its_tasks_error_only() {
 }
 
 #[test]
-fn a_dead_worker_costs_its_task_only() {
+fn dead_worker_fails_only_its_task() {
     let _watchdog = watchdog(120);
     let pool = pool(2, |n: u32| if n % 100 == 50 { std::process::abort() } else { n });
     let mut failed = Vec::new();
@@ -67,17 +67,17 @@ fn a_dead_worker_costs_its_task_only() {
     assert_eq!(failed, (0..10).map(|k| k * 100 + 50).collect::<Vec<_>>());
 }
 
-/// Each call is from a thread of its own, which may be the one that listens to the workers, and ends.
+/// Each map runs on a thread of its own, which may be the one that runs the event loop, and ends afterwards.
 #[test]
-fn callers_come_and_go_and_workers_stay() {
+fn workers_outlive_the_threads_that_used_them() {
     let _watchdog = watchdog(60);
     let pool = pool(2, |n: u64| n + 1);
     for _ in 0..10 {
         std::thread::scope(|scope| {
             let sum = scope.spawn(|| pool.map(0..100).map(|n| n.expect("no task fails")).sum::<u64>());
-            assert_eq!(sum.join().expect("no panic"), 5050);
+            assert_eq!(sum.join().expect("no thread panics"), 5050);
         });
     }
-    let stats = pool.shutdown(Duration::from_secs(10)).expect("it did not fail");
+    let stats = pool.shutdown(Duration::from_secs(10)).expect("the pool works");
     assert_eq!((stats.spawned, stats.deaths), (2, 0), "{stats:?}");
 }

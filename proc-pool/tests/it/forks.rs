@@ -1,4 +1,4 @@
-//! A leader that is forked by other code: the child's copies refuse, and the leader's pool is unharmed.
+//! Other code forks the leader: in the child, pools refuse to work; in the leader, they are not affected.
 
 use std::os::unix::process::ExitStatusExt;
 use std::pin::Pin;
@@ -8,19 +8,20 @@ use std::thread;
 use std::time::Duration;
 
 use proc_pool::{
-    Builder, Cancelled, Fault, Interrupt, LocalPool, OnInterrupt, PoolError, Stats, TaskError, Workers,
+    CancelOutcome, Fault, Interrupt, LocalPool, OnInterrupt, PoolError, Stats, TaskError, Workers,
 };
 
-use crate::crash::Forked;
-use crate::support::{Alone, is_alone, pool, test_name, watchdog};
+use rustix::process::Signal;
 
-/// Whether that is the refusal of a copy of `leader`'s pool.
-fn refuses<R>(output: Option<Result<R, TaskError>>, leader: u32) -> bool {
+use crate::support::{Forked, IsolatedTest, builder, is_isolated, pool, signal, test_name, watchdog};
+
+/// Whether this is the error of a forked copy of `leader`'s pool.
+fn is_refused<R>(output: Option<Result<R, TaskError>>, leader: u32) -> bool {
     let fault = output.and_then(Result::err).map(|error| error.fault);
     matches!(fault, Some(Fault::Pool(PoolError::Forked { pid })) if pid == leader)
 }
 
-/// Numbers the first check that fails.
+/// Returns the number of the first check that fails, counted from 1.
 fn check(checks: &[bool]) -> Result<(), u8> {
     match checks.iter().position(|ok| !ok) {
         Some(failed) => Err(failed as u8 + 1),
@@ -29,10 +30,10 @@ fn check(checks: &[bool]) -> Result<(), u8> {
 }
 
 #[test]
-fn a_leader_that_forks_while_a_map_runs_keeps_its_outputs_and_the_child_is_refused() {
-    // Other tests' threads hold locks of the standard library's now and then.
-    if !is_alone() {
-        return Alone::new(&test_name!()).run();
+fn fork_during_a_map_affects_only_the_child() {
+    // The threads of other tests may hold locks of the standard library.
+    if !is_isolated() {
+        return IsolatedTest::new(&test_name!()).run();
     }
     const TASKS: u64 = 3_000;
     let _watchdog = watchdog(240);
@@ -40,7 +41,7 @@ fn a_leader_that_forks_while_a_map_runs_keeps_its_outputs_and_the_child_is_refus
     for round in 0..20 {
         let unordered = round % 2 == 1;
         let mut owned = Some(pool(2, |n: u64| n * n));
-        let pool = owned.as_ref().expect("it is there");
+        let pool = owned.as_ref().expect("the parent has not dropped it");
         let interrupter = pool.bytes().interrupter();
         let mut handle = Some(pool.submit(7));
         let mut awaited = Some(pool.submit(8));
@@ -50,26 +51,31 @@ fn a_leader_that_forks_while_a_map_runs_keeps_its_outputs_and_the_child_is_refus
         };
         let mut map = Some(run(0..TASKS));
         let mut outputs: Vec<u64> = Vec::new();
-        outputs.extend(map.as_mut().expect("it is there").take(300).flatten());
+        outputs.extend(
+            map.as_mut()
+                .expect("the parent has not dropped it")
+                .take(300)
+                .flatten(),
+        );
         let child = Forked::run(|| {
-            let mut map = map.take().expect("it is there");
-            let mut awaited = awaited.take().expect("it is there");
+            let mut map = map.take().expect("the parent has not dropped it");
+            let mut awaited = awaited.take().expect("the parent has not dropped it");
             let mut context = Context::from_waker(Waker::noop());
             let polled = Pin::new(&mut awaited).poll(&mut context);
             check(&[
-                refuses(map.next(), leader),
+                is_refused(map.next(), leader),
                 map.next().is_none(),
-                refuses(pool.map(0..10).next(), leader),
+                is_refused(pool.map(0..10).next(), leader),
                 pool.map(0..).count() == 1,
-                refuses(Some(pool.submit(1).wait()), leader),
+                is_refused(Some(pool.submit(1).wait()), leader),
                 pool.submit(1).is_finished(),
-                pool.submit(1).kill() == Cancelled::Finished,
+                pool.submit(1).kill() == CancelOutcome::Finished,
                 handle
                     .as_ref()
-                    .is_some_and(|handle| handle.cancel() == Cancelled::Finished),
-                refuses(handle.take().map(|handle| handle.wait()), leader),
+                    .is_some_and(|handle| handle.cancel() == CancelOutcome::Finished),
+                is_refused(handle.take().map(|handle| handle.wait()), leader),
                 match polled {
-                    Poll::Ready(output) => refuses(Some(output), leader),
+                    Poll::Ready(output) => is_refused(Some(output), leader),
                     Poll::Pending => false,
                 },
                 matches!(pool.resize(Workers::Count(5)), Err(PoolError::Forked { .. })),
@@ -82,15 +88,22 @@ fn a_leader_that_forks_while_a_map_runs_keeps_its_outputs_and_the_child_is_refus
             drop((map, awaited, interrupter.clone()));
             check(&[pool.bytes().interrupted().is_none()])
         });
-        // While the child does all that.
-        outputs.extend(map.as_mut().expect("it is there").flatten());
+        // While the child runs its checks.
+        outputs.extend(map.as_mut().expect("the parent has not dropped it").flatten());
         outputs.sort_unstable();
         assert!(outputs.into_iter().eq((0..TASKS).map(|n| n * n)), "round {round}");
         let status = child.wait();
         assert!(status.success(), "round {round}: {status}");
-        assert_eq!(handle.take().expect("it is there").wait().expect("it runs"), 49);
+        assert_eq!(
+            handle
+                .take()
+                .expect("the parent has not dropped it")
+                .wait()
+                .expect("the task succeeds"),
+            49
+        );
         drop((map, awaited));
-        // The end of the child's copy of the pool itself: first without, then with a wait for its workers.
+        // The child drops its copy of the pool in one fork, and shuts it down in another.
         let dropped = Forked::run(|| {
             drop(owned.take());
             Ok(())
@@ -101,124 +114,124 @@ fn a_leader_that_forks_while_a_map_runs_keeps_its_outputs_and_the_child_is_refus
             check(&[matches!(ended, Some(Err(PoolError::Forked { .. })))])
         });
         assert!(shut_down.wait().success(), "round {round}");
-        let pool = owned.take().expect("it is there");
+        let pool = owned.take().expect("the parent has not dropped it");
         assert_eq!(
             pool.map(0..1000).filter_map(Result::ok).count(),
             1000,
             "round {round}"
         );
-        let stats = pool.shutdown(Duration::from_secs(30)).expect("it works");
+        let stats = pool.shutdown(Duration::from_secs(30)).expect("the pool works");
         assert_eq!((stats.deaths, stats.spawned), (0, 2), "round {round}");
     }
 }
 
 #[test]
-fn a_fork_in_the_middle_of_the_pools_work_harms_neither_side() {
-    // Other tests' threads hold locks of the standard library's now and then.
-    if !is_alone() {
-        return Alone::new(&test_name!()).run();
+fn fork_while_another_thread_uses_the_pool_affects_only_the_child() {
+    // The threads of other tests may hold locks of the standard library.
+    if !is_isolated() {
+        return IsolatedTest::new(&test_name!()).run();
     }
     let _watchdog = watchdog(120);
     let leader = std::process::id();
     let pool = pool(2, |n: u64| n * n);
-    let over = AtomicBool::new(false);
+    let done = AtomicBool::new(false);
     thread::scope(|scope| {
-        // While this thread forks, that one is anywhere in the pool's code, with locks held.
+        // While this thread forks, the other one is anywhere in the pool's code, and may hold locks.
         let mapping = scope.spawn(|| {
-            while !over.load(Ordering::SeqCst) {
-                let outputs = pool.map(0..500).map(|output| output.expect("it runs"));
+            while !done.load(Ordering::SeqCst) {
+                let outputs = pool.map(0..500).map(|output| output.expect("the task succeeds"));
                 assert!(outputs.eq((0..500).map(|n| n * n)));
             }
         });
         for round in 0..20 {
             let child = Forked::run(|| {
                 check(&[
-                    refuses(pool.map(0..10).next(), leader),
-                    refuses(Some(pool.submit(1).wait()), leader),
+                    is_refused(pool.map(0..10).next(), leader),
+                    is_refused(Some(pool.submit(1).wait()), leader),
                 ])
             });
             let status = child.wait();
             assert!(status.success(), "round {round}: {status}");
         }
-        over.store(true, Ordering::SeqCst);
-        mapping.join().expect("all outputs are right");
+        done.store(true, Ordering::SeqCst);
+        mapping.join().expect("all outputs are correct");
     });
-    // An input that forks: the child goes on in the middle of the map.
+    // An input that forks: the child continues in the middle of the map.
     let mut child = None;
     let input = (0..1000).inspect(|n| {
         if *n == 500 {
-            child = Some(Forked::go_on());
+            child = Some(Forked::fork());
         }
     });
     let mut outputs = pool.map(input);
-    let first = outputs.by_ref().find(Result::is_err);
-    match first {
+    match outputs.by_ref().find(Result::is_err) {
         None => {}
-        // The child's.
-        refused => Forked::exit(u8::from(!(refuses(refused, leader) && outputs.next().is_none()))),
+        // Only the child's outputs have errors.
+        refused => Forked::exit(u8::from(
+            !(is_refused(refused, leader) && outputs.next().is_none()),
+        )),
     }
     drop(outputs);
-    assert!(child.expect("it was forked").wait().success());
-    let stats = pool.shutdown(Duration::from_secs(30)).expect("it works");
+    assert!(child.expect("the input has forked").wait().success());
+    let stats = pool.shutdown(Duration::from_secs(30)).expect("the pool works");
     assert_eq!((stats.deaths, stats.submitted), (0, stats.answered));
 }
 
 #[test]
-fn the_threads_of_a_local_pool_are_not_missed_in_a_forked_child() {
-    // Other tests' threads hold locks of the standard library's now and then.
-    if !is_alone() {
-        return Alone::new(&test_name!()).run();
+fn forked_copy_of_a_local_pool_refuses_to_work() {
+    // The threads of other tests may hold locks of the standard library.
+    if !is_isolated() {
+        return IsolatedTest::new(&test_name!()).run();
     }
     let _watchdog = watchdog(60);
     let leader = std::process::id();
-    let build = || LocalPool::threads(Workers::Count(2), OnInterrupt::Ignore, |_| Ok(|n: u64| n * n));
-    let mut owned = Some(build().expect("it starts"));
-    let pool = owned.as_ref().expect("it is there");
+    let build = || LocalPool::threads(Workers::Count(2), OnInterrupt::Default, |_| Ok(|n: u64| n * n));
+    let mut owned = Some(build().expect("the pool starts"));
+    let pool = owned.as_ref().expect("the parent has not dropped it");
     let handle = pool.submit(3);
     let child = Forked::run(|| {
         let mut map = pool.map(0..10);
         check(&[
-            refuses(map.next(), leader),
+            is_refused(map.next(), leader),
             map.next().is_none(),
-            refuses(Some(pool.submit(1).wait()), leader),
-            handle.is_finished() && handle.cancel() == Cancelled::Finished,
+            is_refused(Some(pool.submit(1).wait()), leader),
+            handle.is_finished() && handle.cancel() == CancelOutcome::Finished,
         ])
     });
     assert!(child.wait().success());
-    assert_eq!(handle.wait().expect("it runs"), 9);
+    assert_eq!(handle.wait().expect("the task succeeds"), 9);
     let child = Forked::run(|| {
         drop(owned.take());
         Ok(())
     });
     assert!(child.wait().success());
-    let outputs = owned.as_ref().expect("it is there").map(0..100);
+    let outputs = owned.as_ref().expect("the parent has not dropped it").map(0..100);
     assert!(
         outputs
-            .map(|output| output.expect("it runs"))
+            .map(|output| output.expect("the task succeeds"))
             .eq((0..100).map(|n| n * n))
     );
 }
 
 #[test]
-fn a_signal_of_a_forked_child_is_not_its_parents() {
-    if !is_alone() {
-        return Alone::new(&test_name!()).run();
+fn signal_to_a_forked_child_does_not_interrupt_the_parents_pool() {
+    if !is_isolated() {
+        return IsolatedTest::new(&test_name!()).run();
     }
     let _watchdog = watchdog(60);
-    let pool = Builder::new()
-        .workers(Workers::Count(1))
+    let pool = builder(1)
         .on_interrupt(OnInterrupt::Finish)
         .build_op(|n: u64| n * n)
-        .expect("it starts");
+        .expect("the pool starts");
     for _ in 0..3 {
         let child = Forked::run(|| {
-            crate::support::signal(std::process::id(), rustix::process::Signal::INT);
-            // It comes before that returns, or soon.
+            signal(std::process::id(), Signal::INT);
+            // The signal arrives before this call returns, or soon afterwards.
             loop {
                 thread::yield_now();
             }
         });
-        assert_eq!(child.wait().signal(), Some(rustix::process::Signal::INT.as_raw()));
+        assert_eq!(child.wait().signal(), Some(Signal::INT.as_raw()));
     }
     assert_eq!(pool.map(0..100).filter_map(Result::ok).count(), 100);
     assert_eq!(pool.bytes().interrupted(), None);

@@ -1,14 +1,16 @@
-//! Lazy inputs: infinite, slow, empty, broken ones; how far they are read ahead; maps side by side.
+//! Inputs of maps: infinite, slow, empty and panicking iterators, how far they are read ahead, and concurrent maps.
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::support::{pool, watchdog};
+#[cfg(target_os = "linux")]
+use crate::support::{IsolatedTest, cpu_time, is_isolated, test_name};
+use crate::support::{Rendezvous, pool, release, wait_for_release, watchdog};
 
 #[test]
-fn an_infinite_input_is_read_ahead_within_bounds() {
+fn infinite_input_is_read_ahead_within_bounds() {
     let _watchdog = watchdog(60);
     let pool = pool(2, |n: u64| n * 2);
     for round in 0..3 {
@@ -27,31 +29,31 @@ fn an_infinite_input_is_read_ahead_within_bounds() {
     }
 }
 
-/// Before anything is known of the tasks, no more are taken than there are workers.
+/// Before the duration of tasks is known, the pool takes no more tasks than it has workers.
 #[test]
-fn the_first_tasks_go_one_to_each_worker() {
+fn each_worker_receives_one_of_the_first_tasks() {
     let _watchdog = watchdog(60);
-    let ear = crate::support::Ear::new();
-    let pool = pool(2, |path: String| crate::support::hear_from(&path));
+    let rendezvous = Rendezvous::new();
+    let pool = pool(2, |path: String| wait_for_release(&path));
     let pulled = AtomicU64::new(0);
     let tasks = (0..6).map(|_| {
         pulled.fetch_add(1, Ordering::SeqCst);
-        ear.path.clone()
+        rendezvous.address.clone()
     });
     let mut outputs = pool.map(tasks);
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            let waiting = [ear.accept(), ear.accept()];
+            let waiting = [rendezvous.accept(), rendezvous.accept()];
             assert_eq!(pulled.load(Ordering::SeqCst), 2);
-            drop(waiting.map(|mut worker| std::io::Write::write_all(&mut worker, &[1])));
-            (0..4).for_each(|_| ear.answer());
+            waiting.into_iter().for_each(release);
+            (0..4).for_each(|_| rendezvous.release_next());
         });
         assert_eq!(outputs.by_ref().filter(Result::is_ok).count(), 6);
     });
 }
 
 #[test]
-fn an_empty_input_ends_at_once() {
+fn empty_input_yields_no_output() {
     let _watchdog = watchdog(60);
     let pool = pool(1, |n: u64| n);
     let mut outputs = pool.map([]);
@@ -62,7 +64,7 @@ fn an_empty_input_ends_at_once() {
 }
 
 #[test]
-fn an_input_that_panics_leaves_a_pool_that_works() {
+fn pool_works_after_an_inputs_panic() {
     let _watchdog = watchdog(60);
     let pool = pool(2, |n: u64| n);
     for ordered in [true, false] {
@@ -82,9 +84,8 @@ fn an_input_that_panics_leaves_a_pool_that_works() {
     }
 }
 
-/// The map itself goes on after its input's panic.
 #[test]
-fn a_map_outlives_its_inputs_panic() {
+fn map_continues_after_its_inputs_panic() {
     let _watchdog = watchdog(60);
     let pool = pool(2, |n: u64| n);
     let mut outputs = pool.map((0..100u64).filter(|n| {
@@ -102,12 +103,12 @@ fn a_map_outlives_its_inputs_panic() {
     assert!(seen.into_iter().eq((0..100).filter(|n| *n != 50)));
 }
 
-/// The output of the first task is not withheld until a slow input has given many.
+/// An output comes before a slow input has yielded many more tasks.
 #[test]
-fn a_slow_input_delays_nobody() {
+fn slow_input_does_not_delay_outputs() {
     let _watchdog = watchdog(60);
     let pool = pool(2, |n: u64| n);
-    // A wide window.
+    // Widens the window.
     assert_eq!(pool.map(0..10_000).count(), 10_000);
     let pulled = Cell::new(0);
     let mut outputs = pool.map((0..1000).inspect(|n| {
@@ -120,28 +121,28 @@ fn a_slow_input_delays_nobody() {
     }
 }
 
-/// Nobody has to burn a core while the outputs are used slowly.
+/// While the outputs are consumed slowly, the pool sleeps.
 #[cfg(target_os = "linux")]
 #[test]
-fn a_slow_consumer_costs_no_cpu() {
-    if !crate::support::is_alone() {
-        return crate::support::Alone::new(&crate::support::test_name!()).run();
+fn slow_consumer_costs_no_cpu() {
+    if !is_isolated() {
+        return IsolatedTest::new(&test_name!()).run();
     }
     let _watchdog = watchdog(60);
     let pool = pool(2, |n: u64| n);
     let mut outputs = pool.map(0..);
     assert!(outputs.by_ref().take(10_000).all(|r| r.is_ok()));
-    let before = crate::support::cpu_time();
+    let before = cpu_time();
     for _ in 0..5 {
         assert!(outputs.next().is_some());
         std::thread::sleep(Duration::from_millis(100));
     }
-    let used = crate::support::cpu_time() - before;
+    let used = cpu_time() - before;
     assert!(used < Duration::from_millis(150), "{used:?} of 500 ms");
 }
 
 #[test]
-fn a_map_dropped_in_the_middle_leaves_no_trace() {
+fn dropped_map_does_not_affect_later_maps() {
     let _watchdog = watchdog(60);
     let pool = pool(2, |n: u64| n);
     for round in 0..20u64 {
@@ -155,7 +156,7 @@ fn a_map_dropped_in_the_middle_leaves_no_trace() {
 }
 
 #[test]
-fn two_maps_side_by_side_on_one_thread() {
+fn one_thread_can_alternate_between_two_maps() {
     let _watchdog = watchdog(60);
     let pool = pool(2, |n: u64| n + 1);
     let mut even = pool.map((0..3000).map(|n| n * 2));
@@ -170,7 +171,7 @@ fn two_maps_side_by_side_on_one_thread() {
 }
 
 #[test]
-fn four_threads_share_a_pool() {
+fn four_threads_can_share_a_pool() {
     let _watchdog = watchdog(60);
     for workers in [1, 2, 5] {
         let pool = pool(workers, |n: u64| n * 3);
@@ -195,28 +196,35 @@ fn four_threads_share_a_pool() {
             }
         });
         let stats = pool.bytes().stats();
-        assert_eq!((stats.submitted, stats.faulted), (stats.answered, 0));
+        assert_eq!((stats.submitted, stats.failed), (stats.answered, 0));
     }
 }
 
-/// A caller that sleeps for a slow task does not keep another one's quick tasks from being noticed.
+/// The caller of a slow task sleeps; the caller of quick tasks is still woken for each of its outputs.
 #[test]
-fn a_quick_task_does_not_wait_for_a_slow_ones_caller() {
+fn quick_tasks_do_not_wait_for_a_slow_tasks_caller() {
     let _watchdog = watchdog(60);
-    let ear = crate::support::Ear::new();
+    let rendezvous = Rendezvous::new();
     let pool = pool(2, |wait: Option<String>| {
         if let Some(path) = wait {
-            crate::support::hear_from(&path);
+            wait_for_release(&path);
         }
     });
-    // Known to be quick, so that both workers are idle and their windows wide.
+    // Widens the windows of both workers.
     assert_eq!(pool.map((0..1000).map(|_| None)).count(), 1000);
     std::thread::scope(|scope| {
-        scope.spawn(|| assert!(pool.map([Some(ear.path.clone())]).next().unwrap().is_ok()));
-        // Enough that a wait of 50 ms each would set the watchdog off.
+        scope.spawn(|| {
+            assert!(
+                pool.map([Some(rendezvous.address.clone())])
+                    .next()
+                    .unwrap()
+                    .is_ok()
+            )
+        });
+        // So many that a wait of 50 ms for each would trigger the watchdog.
         for _ in 0..3000 {
             assert!(pool.map_unordered([None]).next().is_some());
         }
-        ear.answer();
+        rendezvous.release_next();
     });
 }

@@ -1,4 +1,4 @@
-//! Pools without processes keep the same promises, but for isolation.
+//! Pools without processes behave the same, except for isolation.
 
 use std::pin::pin;
 use std::rc::Rc;
@@ -7,44 +7,44 @@ use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use proc_pool::{BoxError, Cancelled, Fault, Interrupt, LocalPool, OnInterrupt, PoolError, Workers};
+use proc_pool::{BoxError, CancelOutcome, Fault, Interrupt, LocalPool, OnInterrupt, PoolError, Workers};
 
 use crate::support::watchdog;
 
-type Ask = Box<dyn FnOnce() + Send>;
+type Callback = Box<dyn FnOnce() + Send>;
 
-/// Does what it is told, then squares.
-fn square((n, ask): (u64, Option<Ask>)) -> u64 {
-    ask.into_iter().for_each(|ask| ask());
+/// Calls the callback, then squares the number.
+fn square((n, callback): (u64, Option<Callback>)) -> u64 {
+    callback.into_iter().for_each(|callback| callback());
     assert_ne!(n, 13, "thirteen");
     n * n
 }
 
-fn free(n: u64) -> (u64, Option<Ask>) {
+fn free(n: u64) -> (u64, Option<Callback>) {
     (n, None)
 }
 
-fn threads(workers: usize) -> LocalPool<(u64, Option<Ask>), u64> {
-    let pool = LocalPool::threads(Workers::Count(workers), OnInterrupt::Ignore, |_| Ok(square));
-    pool.expect("it starts")
+fn threads(workers: usize) -> LocalPool<(u64, Option<Callback>), u64> {
+    let pool = LocalPool::threads(Workers::Count(workers), OnInterrupt::Default, |_| Ok(square));
+    pool.expect("the pool starts")
 }
 
-/// A task that tells when it has begun, and waits until it may end.
-fn held() -> ((u64, Option<Ask>), mpsc::Receiver<()>, mpsc::Sender<()>) {
-    let (begun, has_begun) = mpsc::channel();
+/// Returns a task that squares 5, a receiver of the message that it has started, and a sender that lets it end.
+fn held() -> ((u64, Option<Callback>), mpsc::Receiver<()>, mpsc::Sender<()>) {
+    let (started, has_started) = mpsc::channel();
     let (end, may_end) = mpsc::channel::<()>();
-    let ask: Ask = Box::new(move || {
-        begun.send(()).expect("the test waits");
-        // Hanging up will do, too.
+    let callback: Callback = Box::new(move || {
+        started.send(()).expect("the test waits");
+        // Dropping the sender lets it end, too.
         let _ = may_end.recv();
     });
-    ((5, Some(ask)), has_begun, end)
+    ((5, Some(callback)), has_started, end)
 }
 
 #[test]
-fn outputs_in_order_as_they_come_and_one_by_one() {
+fn maps_and_handles_yield_outputs_and_panics() {
     let _watchdog = watchdog(60);
-    let caller = LocalPool::caller(OnInterrupt::Ignore, |_| Ok(square)).expect("it starts");
+    let caller = LocalPool::caller(OnInterrupt::Default, |_| Ok(square)).expect("the pool starts");
     for pool in [threads(1), threads(3), caller] {
         let outputs: Vec<_> = pool.map((0..1000).map(free)).collect();
         for (n, output) in (0..).zip(outputs) {
@@ -71,25 +71,25 @@ fn outputs_in_order_as_they_come_and_one_by_one() {
         let handle = pool.submit(free(7));
         assert_eq!((handle.task(), handle.wait().unwrap()), (0, 49));
         assert_eq!(pool.submit(free(13)).wait().unwrap_err().task, 1);
-        let (told, heard) = mpsc::channel();
-        let handle = pool.submit(free(13)).numbered(70);
-        let handle = handle.inspect(move |output| told.send(output.is_err()).expect("the test listens"));
+        let (inspected, is_error) = mpsc::channel();
+        let handle = pool.submit(free(13)).with_task(70);
+        let handle = handle.inspect(move |output| inspected.send(output.is_err()).expect("the test listens"));
         assert_eq!((handle.task(), handle.wait().unwrap_err().task), (70, 70));
-        assert_eq!(heard.try_recv(), Ok(true));
+        assert_eq!(is_error.try_recv(), Ok(true));
     }
 }
 
 #[test]
-fn each_thread_has_a_worker_of_its_own_that_need_not_be_sent() {
+fn each_thread_has_an_op_of_its_own_that_need_not_be_send() {
     let _watchdog = watchdog(60);
     let started = Arc::new(AtomicUsize::new(0));
     let count = started.clone();
-    let pool = LocalPool::threads(Workers::Count(3), OnInterrupt::Ignore, move |worker| {
+    let pool = LocalPool::threads(Workers::Count(3), OnInterrupt::Default, move |worker| {
         count.fetch_add(1, Ordering::SeqCst);
-        let mine = Rc::new(u64::from(worker.0));
-        Ok(move |n: u64| (*mine, n))
+        let index = Rc::new(u64::from(worker.0));
+        Ok(move |n: u64| (*index, n))
     });
-    let pool = pool.expect("it starts");
+    let pool = pool.expect("the pool starts");
     assert_eq!((pool.workers(), started.load(Ordering::SeqCst)), (3, 3));
     assert!(
         pool.map(0..100)
@@ -103,14 +103,14 @@ fn each_thread_has_a_worker_of_its_own_that_need_not_be_sent() {
             _ => Ok(|n| n),
         }
     };
-    let pool = LocalPool::threads(Workers::Count(3), OnInterrupt::Ignore, refuse);
+    let pool = LocalPool::threads(Workers::Count(3), OnInterrupt::Default, refuse);
     match pool.map(drop) {
         Err(PoolError::Start { worker, reason, .. }) => {
             assert_eq!((worker.0, &*reason), (1, "failed to start: not me"));
         }
         other => panic!("{other:?}"),
     }
-    let none = LocalPool::threads(Workers::Count(0), OnInterrupt::Ignore, refuse);
+    let none = LocalPool::threads(Workers::Count(0), OnInterrupt::Default, refuse);
     assert!(matches!(
         none.map(drop),
         Err(PoolError::WorkerCount { asked: 0, .. })
@@ -118,52 +118,52 @@ fn each_thread_has_a_worker_of_its_own_that_need_not_be_sent() {
 }
 
 #[test]
-fn handles_wait_poll_and_cancel() {
+fn handle_can_be_waited_for_polled_and_cancelled() {
     let _watchdog = watchdog(60);
     let pool = threads(1);
-    let (task, has_begun, end) = held();
+    let (task, has_started, end) = held();
     let running = pool.submit(task);
-    has_begun.recv().expect("it begins");
+    has_started.recv().expect("the task starts");
     let (first, second) = (pool.submit(free(2)), pool.submit(free(3)));
-    assert_eq!(running.cancel(), Cancelled::Running);
-    assert_eq!(running.kill(), Cancelled::Running);
-    assert_eq!(first.cancel(), Cancelled::Withdrawn);
-    assert_eq!(first.cancel(), Cancelled::Finished);
+    assert_eq!(running.cancel(), CancelOutcome::StillRunning);
+    assert_eq!(running.kill(), CancelOutcome::StillRunning);
+    assert_eq!(first.cancel(), CancelOutcome::Withdrawn);
+    assert_eq!(first.cancel(), CancelOutcome::Finished);
     assert!(matches!(first.wait().unwrap_err().fault, Fault::Cancelled));
     let running = running
         .wait_timeout(Duration::from_millis(1))
-        .expect_err("it waits");
+        .expect_err("the task waits");
     let mut polled = pin!(running);
     let mut context = Context::from_waker(Waker::noop());
     assert!(polled.as_mut().poll(&mut context).is_pending());
-    end.send(()).expect("it waits");
+    end.send(()).expect("the task waits");
     assert_eq!(second.wait().unwrap(), 9);
     match polled.as_mut().poll(&mut context) {
         Poll::Ready(output) => assert_eq!(output.unwrap(), 25),
         Poll::Pending => panic!("it was before the second"),
     }
-    // What was dropped does not run.
-    let (task, has_begun, end) = held();
+    // A task whose handle is dropped does not run.
+    let (task, has_started, end) = held();
     let running = pool.submit(task);
-    has_begun.recv().expect("it begins");
-    let (task, never, _end) = held();
+    has_started.recv().expect("the task starts");
+    let (task, has_not_started, _end) = held();
     drop(pool.submit(task));
     drop(end);
     assert_eq!(
         (running.wait().unwrap(), pool.submit(free(4)).wait().unwrap()),
         (25, 16)
     );
-    assert!(never.recv().is_err());
+    assert!(has_not_started.recv().is_err());
 }
 
 #[test]
-fn what_waits_is_refused_when_the_pool_is_interrupted_or_dropped() {
+fn waiting_tasks_fail_when_the_pool_is_interrupted_or_dropped() {
     let _watchdog = watchdog(60);
     for how in [Some(Interrupt::Cancel), Some(Interrupt::Kill), None] {
         let pool = threads(1);
-        let (task, has_begun, end) = held();
+        let (task, has_started, end) = held();
         let running = pool.submit(task);
-        has_begun.recv().expect("it begins");
+        has_started.recv().expect("the task starts");
         let waiting = pool.submit(free(2));
         let interrupter = pool.interrupter();
         match how {
@@ -181,25 +181,25 @@ fn what_waits_is_refused_when_the_pool_is_interrupted_or_dropped() {
                     "{late}"
                 );
                 assert_eq!(pool.map((0..).map(free)).count(), 0);
-                end.send(()).expect("it waits");
+                end.send(()).expect("the task waits");
                 pool.shutdown();
             }
             None => {
                 let dropping = std::thread::spawn(move || drop(pool));
                 let error = waiting.wait().unwrap_err();
                 assert!(matches!(error.fault, Fault::Pool(PoolError::ShutDown)), "{error}");
-                end.send(()).expect("it waits");
-                dropping.join().expect("no panic");
+                end.send(()).expect("the task waits");
+                dropping.join().expect("no thread panics");
             }
         }
         assert_eq!(running.wait().unwrap(), 25);
-        // The pool is gone.
+        // Without the pool, this does nothing.
         interrupter.interrupt(Interrupt::Kill);
     }
 }
 
 #[test]
-fn a_pool_that_is_shut_down_has_done_all() {
+fn shutdown_waits_for_all_tasks() {
     let _watchdog = watchdog(60);
     let pool = threads(2);
     let handles: Vec<_> = (20..300).map(|n| pool.submit(free(n))).collect();

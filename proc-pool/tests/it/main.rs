@@ -1,52 +1,52 @@
-//! What a pool promises, with real processes: this test binary is its own worker, and where a whole process is at
-//! stake, its own leader as well.
+//! Tests of pools with real processes: this test binary is its own worker, and in isolated tests its own leader as well.
 //!
-//! Those that look at processes from outside (their files, signals, control groups) are Linux's; `windows` and `consoles`
-//! have that system's counterparts.
+//! Tests that observe processes from outside (their files, signals, cgroups) need Linux; `windows` and `console_events`
+//! are their counterparts for Windows. `tests/README.md` is the map of the modules.
 //!
-//! Tests wait for events (a pipe, a socket, a process's end); the only clocks are watchdogs.
+//! Tests wait for events: a message, a socket, a process's end. Watchdogs are the only clocks.
 
 mod basics;
+mod callbacks;
+#[cfg(target_os = "linux")]
+mod child_processes;
 mod codecs;
 #[cfg(windows)]
-mod consoles;
-#[cfg_attr(not(target_os = "linux"), path = "crash/elsewhere.rs")]
-mod crash;
-mod deaths;
-#[cfg(target_os = "linux")]
+mod console_events;
+mod deadlines;
 mod environment;
 #[cfg(target_os = "linux")]
-mod forgeries;
+mod executables;
+#[cfg(target_os = "linux")]
+mod fault_matrix;
 #[cfg(target_os = "linux")]
 mod forks;
-mod guards;
 mod handles;
 #[cfg(target_os = "linux")]
+mod handshake;
+#[cfg(target_os = "linux")]
 mod hostile;
+#[cfg(target_os = "linux")]
 mod idle;
+#[cfg(target_os = "linux")]
+mod inheritance;
 mod inputs;
 mod interrupts;
 #[cfg(target_os = "linux")]
-mod introductions;
-mod last_panics;
-mod leaders;
-mod lifecycles;
-mod limits;
+mod leader_conditions;
+mod leader_deaths;
+mod lifecycle;
 mod local;
-#[cfg(target_os = "linux")]
-mod matrix;
-mod model;
 mod observers;
-#[cfg(target_os = "linux")]
-mod offspring;
-mod origins;
+mod ops;
+mod output_capture;
+mod panics;
 mod payloads;
-mod printed;
-mod programs;
+mod random_operations;
 mod recycling;
 mod resizing;
 #[cfg(target_os = "linux")]
-mod scarcity;
+mod resource_limits;
+mod retries;
 #[cfg(target_os = "linux")]
 mod signals;
 mod snapshots;
@@ -54,18 +54,17 @@ mod snapshots;
 mod soak;
 #[cfg(all(feature = "stacks", target_os = "linux"))]
 mod stacks;
-mod starts;
-#[cfg(target_os = "linux")]
-mod stops;
-#[cfg_attr(not(target_os = "linux"), path = "support/elsewhere.rs")]
 mod support;
-mod surroundings;
-mod suspects;
-mod timing;
 #[cfg(target_os = "linux")]
-mod trip;
+mod suspension;
+#[cfg(target_os = "linux")]
+mod temporary_files;
+mod timing;
 #[cfg(windows)]
 mod windows;
 mod withdrawal;
+mod worker_deaths;
+mod worker_programs;
+mod worker_start;
 
 proc_pool::init_in_tests!();

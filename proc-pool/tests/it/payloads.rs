@@ -1,11 +1,13 @@
-//! What travels: sizes, codecs that fail, memory afterwards.
+//! Payloads: tasks and outputs of every size, values that cannot be encoded or decoded, and the memory that stays in use.
 
-use proc_pool::{Builder, BytePool, CallError, Fault, Memory, OutputBuf, Service, WorkerContext, Workers};
+use proc_pool::{BytePool, CallError, EntryPoint, Fault, OutputBuf, ProcessMemory, Service, WorkerContext};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::support::{pool, watchdog};
+use crate::support::{Rendezvous, builder, pool, release, wait_for_release, watchdog, wine_lacks};
+#[cfg(target_os = "linux")]
+use crate::support::{thread_cpu_time, wait_until_idle};
 
-/// Gives back what it gets, reversed; errors on demand.
+/// Outputs its task reversed, or an error if the task asks for one.
 struct Reverse;
 
 impl Service for Reverse {
@@ -26,10 +28,9 @@ impl Service for Reverse {
     }
 }
 
-fn bytes(workers: usize) -> BytePool {
-    Builder::new()
-        .workers(Workers::Count(workers))
-        .build_bytes::<Reverse>(Vec::new())
+fn reversing_pool(workers: usize) -> BytePool {
+    builder(workers)
+        .build(EntryPoint::service::<Reverse>(), &[])
         .expect("the pool starts")
 }
 
@@ -38,19 +39,19 @@ fn payload(size: usize) -> Vec<u8> {
 }
 
 #[test]
-fn every_size_comes_back_whole() {
+fn payload_of_any_size_comes_back_whole() {
     let _watchdog = watchdog(60);
     const INLINE: usize = 32 << 10;
     let mut sizes: Vec<usize> = (0..20).collect();
     sizes.extend([100, 1000, INLINE - 2, INLINE - 1, INLINE, INLINE + 1, INLINE + 2]);
     sizes.extend([256 << 10, (256 << 10) + 1, 1 << 20, 5, 0]);
-    let pool = bytes(2);
+    let pool = reversing_pool(2);
     let rounds: Vec<usize> = std::iter::repeat_n(sizes, 5).flatten().collect();
     let mut outputs = pool.map(rounds.iter().map(|&size| payload(size)));
     for &size in &rounds {
         let mut output = outputs
             .next()
-            .expect("one for each")
+            .expect("one output for each task")
             .expect("no task fails")
             .into_vec();
         output.reverse();
@@ -64,83 +65,89 @@ fn every_size_comes_back_whole() {
     );
 }
 
-/// Frames of 32 KiB fill the ring long before the window of tasks is used up: who waits for room must sleep.
+/// Frames of 32 KiB fill the ring long before the window of tasks is used up: the thread that waits for room must sleep.
 #[cfg(target_os = "linux")]
 #[test]
-fn a_full_ring_is_waited_for_without_burning_a_core() {
+fn waiting_for_room_in_a_full_ring_uses_no_cpu() {
     let _watchdog = watchdog(60);
     let pool = pool(1, |(ms, filler): (u64, Vec<u8>)| {
         std::thread::sleep(std::time::Duration::from_millis(ms));
         filler.len()
     });
-    // A wide window first.
+    // Widens the window.
     assert_eq!(
         pool.map((0..5000).map(|_| (0, vec![])))
             .filter(|r| *r.as_ref().unwrap() == 0)
             .count(),
         5000
     );
-    let before = crate::support::thread_cpu_time();
+    let before = thread_cpu_time();
     let slow = pool.map((0..10).map(|_| (50, vec![1; 32_000])));
     assert!(slow.map(|r| r.expect("no task fails")).eq([32_000; 10]));
-    let used = crate::support::thread_cpu_time() - before;
+    let used = thread_cpu_time() - before;
     assert!(used.as_millis() < 150, "{used:?} of 500 ms");
 }
 
 #[test]
-fn megabytes_there_and_back_and_no_memory_kept() {
+fn worker_returns_the_memory_of_large_payloads() {
     let _watchdog = watchdog(100);
     const SIZE: usize = 64 << 20;
-    let pool = bytes(1);
+    let pool = reversing_pool(1);
     let before = worker_memory(&pool);
     for _ in 0..2 {
         let task = vec![7; SIZE];
-        let output = pool.map([task]).next().expect("one").expect("no task fails");
+        let output = pool
+            .map([task])
+            .next()
+            .expect("one output")
+            .expect("the task succeeds");
         assert!(output.len() == SIZE && output[0] == 7 && output[SIZE - 1] == 7);
     }
-    // The memory that it shares with its leader stays, and 4 MiB of each of its own buffers.
+    // The worker keeps the memory that it shares with its leader, and 4 MiB of each of its own buffers.
     assert_eq!(
-        pool.map([b"ab"]).next().expect("one").expect("no task fails"),
+        pool.map([b"ab"])
+            .next()
+            .expect("one output")
+            .expect("the task succeeds"),
         b"ba"
     );
     let after = worker_memory(&pool);
     assert!(
-        after < before + (28 << 20)
-            || crate::support::wine_lacks("HeapReAlloc keeps the pages of a block that shrinks"),
+        after < before + (28 << 20) || wine_lacks("HeapReAlloc keeps the pages of a block that shrinks"),
         "{before} before, {after} after"
     );
 }
 
-/// A task of which pieces have been sent, and not all, is withdrawn as any other, and its worker goes on.
+/// A task of which some pieces have been sent is withdrawn like any other, and its worker continues.
 #[test]
-fn a_task_is_withdrawn_while_it_is_sent() {
-    use proc_pool::Cancelled;
+fn task_can_be_withdrawn_while_it_is_sent() {
+    use proc_pool::CancelOutcome;
 
     let _watchdog = watchdog(100);
     const SIZE: usize = 20 << 20;
-    let ear = crate::support::Ear::new();
+    let rendezvous = Rendezvous::new();
     let op = |(path, filler): (String, Vec<u8>)| {
         if !path.is_empty() {
-            crate::support::hear_from(&path);
+            wait_for_release(&path);
         }
         filler.len()
     };
     let pool = pool(1, op);
     let plain = |len| (String::new(), vec![1; len]);
     for round in 0..3 {
-        let blocked = pool.submit((ear.path.clone(), vec![1; 50_000]));
-        let mut asking = ear.accept();
-        // More than fits beside each other.
+        let blocked = pool.submit((rendezvous.address.clone(), vec![1; 50_000]));
+        let waiting = rendezvous.accept();
+        // More than the arena holds.
         let large = pool.submit(plain(SIZE));
         let last = pool.submit(plain(100_000));
         match round {
             0 => drop(large),
-            1 => assert_eq!(large.cancel(), Cancelled::Withdrawn),
-            _ => assert_eq!(large.kill(), Cancelled::Withdrawn),
+            1 => assert_eq!(large.cancel(), CancelOutcome::Withdrawn),
+            _ => assert_eq!(large.kill(), CancelOutcome::Withdrawn),
         }
-        std::io::Write::write_all(&mut asking, &[1]).expect("the blocker listens");
-        assert_eq!(blocked.wait().expect("it runs"), 50_000);
-        assert_eq!(last.wait().expect("it runs"), 100_000);
+        release(waiting);
+        assert_eq!(blocked.wait().expect("the task succeeds"), 50_000);
+        assert_eq!(last.wait().expect("the task succeeds"), 100_000);
     }
     let outputs = pool.map([plain(SIZE), plain(3), plain(40_000)]);
     assert!(
@@ -149,50 +156,52 @@ fn a_task_is_withdrawn_while_it_is_sent() {
             .eq([SIZE, 3, 40_000])
     );
     let stats = pool.bytes().stats();
-    assert_eq!((stats.submitted, stats.answered, stats.faulted), (12, 9, 3));
+    assert_eq!((stats.submitted, stats.answered, stats.failed), (12, 9, 3));
     assert_eq!(stats.deaths, 0);
 }
 
-/// A task of which pieces have been sent is sent again, whole, when its worker dies.
+/// A task of which some pieces have been sent is sent again from its beginning when its worker dies.
 #[test]
-fn a_task_whose_worker_dies_while_it_is_sent_is_sent_to_another() {
+fn task_is_sent_again_if_its_worker_dies_while_it_is_sent() {
     let _watchdog = watchdog(100);
     const SIZE: usize = 20 << 20;
-    let ear = crate::support::Ear::new();
+    let rendezvous = Rendezvous::new();
     let op = |(path, filler): (String, Vec<u8>)| {
         if !path.is_empty() {
-            crate::support::hear_from(&path);
+            wait_for_release(&path);
             std::process::exit(7);
         }
         (filler.len(), filler.iter().all(|&byte| byte == 5))
     };
     let pool = pool(1, op);
-    let doomed = pool.submit((ear.path.clone(), vec![1; 10]));
-    let mut asking = ear.accept();
+    let fatal = pool.submit((rendezvous.address.clone(), vec![1; 10]));
+    let waiting = rendezvous.accept();
     let large = pool.submit((String::new(), vec![5; SIZE]));
-    std::io::Write::write_all(&mut asking, &[1]).expect("it listens");
-    assert!(doomed.wait().is_err());
-    assert_eq!(large.wait().expect("it was not running"), (SIZE, true));
+    release(waiting);
+    assert!(fatal.wait().is_err());
+    assert_eq!(large.wait().expect("the task was not running"), (SIZE, true));
     assert_eq!(pool.bytes().stats().deaths, 1);
 }
 
 #[test]
-fn an_output_beyond_the_limit_is_its_tasks_error() {
+fn output_beyond_the_limit_fails_only_its_task() {
     let _watchdog = watchdog(60);
     for limit in [1000, 50_000, 3_000_000] {
-        let pool = Builder::new()
-            .workers(Workers::Count(1))
+        let pool = builder(1)
             .max_output(limit)
-            .build_bytes::<Reverse>(Vec::new())
+            .build(EntryPoint::service::<Reverse>(), &[])
             .expect("the pool starts");
         let limit = limit as usize;
         let tasks = [limit + 1, limit, 10 * limit, 3];
         let results: Vec<_> = pool.map(tasks.map(payload)).collect();
         assert!(results[1].is_ok() && results[3].is_ok(), "{results:?}");
-        for (place, len) in [(0, limit + 1), (2, 10 * limit)] {
-            let error = results[place].as_ref().expect_err("it is too long").to_string();
-            let told = [len.to_string(), limit.to_string(), "max_output".to_owned()];
-            assert!(told.iter().all(|it| error.contains(it)), "{error}");
+        for (index, len) in [(0, limit + 1), (2, 10 * limit)] {
+            let error = results[index]
+                .as_ref()
+                .expect_err("the output is too long")
+                .to_string();
+            let named = [len.to_string(), limit.to_string(), "max_output".to_owned()];
+            assert!(named.iter().all(|it| error.contains(it)), "{error}");
         }
         assert_eq!(pool.stats().deaths, 0);
     }
@@ -200,16 +209,16 @@ fn an_output_beyond_the_limit_is_its_tasks_error() {
 
 fn worker_memory(pool: &BytePool) -> u64 {
     let memory = pool.memory();
-    let [(_, Memory { resident, .. })] = memory[..] else {
+    let [(_, ProcessMemory { resident, .. })] = memory[..] else {
         panic!("{memory:?}")
     };
     resident
 }
 
 #[test]
-fn errors_of_a_service_are_their_tasks_and_bounded() {
+fn services_error_fails_only_its_task_and_is_shortened() {
     let _watchdog = watchdog(60);
-    let pool = bytes(1);
+    let pool = reversing_pool(1);
     for _ in 0..3 {
         let tasks = [&b"abc"[..], b"bad task", b"bad output", &[9; 100_000]];
         let results: Vec<_> = pool.map(tasks).collect();
@@ -226,7 +235,7 @@ fn errors_of_a_service_are_their_tasks_and_bounded() {
     }
 }
 
-/// A value that can't be encoded (odd) or decoded (7 and above).
+/// A value that cannot be encoded if it is odd, nor decoded if it is 100 or more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Picky(u8);
 
@@ -250,7 +259,7 @@ impl<'de> Deserialize<'de> for Picky {
 }
 
 #[test]
-fn tasks_that_cannot_be_encoded_or_decoded() {
+fn task_that_cannot_be_encoded_or_decoded_fails_alone() {
     let _watchdog = watchdog(60);
     let pool = pool(2, |Picky(n): Picky| n);
     let tasks = || [2, 3, 100, 4, 5, 200, 6].map(Picky);
@@ -266,7 +275,7 @@ fn tasks_that_cannot_be_encoded_or_decoded() {
 }
 
 #[test]
-fn outputs_that_cannot_be_encoded_or_decoded() {
+fn output_that_cannot_be_encoded_or_decoded_fails_alone() {
     let _watchdog = watchdog(60);
     let pool = pool(2, |n: u8| Picky(n));
     for _ in 0..2 {
@@ -279,7 +288,7 @@ fn outputs_that_cannot_be_encoded_or_decoded() {
     }
 }
 
-/// A large output for each task, once the ear answers that the task names.
+/// Returns a large output for each task, once it is released by the rendezvous that the task names.
 #[cfg(target_os = "linux")]
 struct Wide;
 
@@ -291,42 +300,49 @@ impl Service for Wide {
 
     fn call(&mut self, task: &[u8], output: &mut OutputBuf) -> Result<(), CallError> {
         if !task.is_empty() {
-            crate::support::hear_from(std::str::from_utf8(task).expect("a path"));
+            wait_for_release(std::str::from_utf8(task).expect("an address is UTF-8"));
         }
         output.resize(2 << 20, 0);
         Ok(())
     }
 }
 
-/// An ordered map that waits for one task does not collect all the others' outputs meanwhile.
+/// An ordered map that waits for one task does not collect the outputs of all other tasks.
 #[cfg(target_os = "linux")]
 #[test]
-fn large_outputs_are_not_hoarded_behind_a_slow_one() {
+fn ordered_map_buffers_a_bounded_number_of_large_outputs() {
     let _watchdog = watchdog(100);
-    let ear = crate::support::Ear::new();
-    let pool = Builder::new()
-        .workers(Workers::Count(2))
-        .build_bytes::<Wide>(Vec::new())
+    let rendezvous = Rendezvous::new();
+    let pool = builder(2)
+        .build(EntryPoint::service::<Wide>(), &[])
         .expect("the pool starts");
     let taken = std::cell::Cell::new(0);
     let tasks = (0..200).map(|n| {
         taken.set(n);
-        if n == 0 { ear.path.clone() } else { String::new() }
+        if n == 0 {
+            rendezvous.address.clone()
+        } else {
+            String::new()
+        }
     });
     let mut outputs = pool.map(tasks);
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            // The worker that does not wait is done with what it was given when it sleeps for long.
+            // The worker that does not wait has run the tasks that it had when it sleeps for long.
             let pids: Vec<u32> = pool.pids().into_iter().map(|(_, pid)| pid).collect();
-            crate::support::wait_until_all_sleep(&pids);
-            ear.answer();
+            wait_until_idle(&pids);
+            rendezvous.release_next();
         });
         assert_eq!(
-            outputs.next().expect("one").expect("no task fails").len(),
+            outputs
+                .next()
+                .expect("one output")
+                .expect("the task succeeds")
+                .len(),
             2 << 20
         );
     });
-    // 64 MiB are held back at most, and a few are under way: the rest is not even taken.
+    // At most 64 MiB are held back, and a few outputs are under way; the other tasks are not even taken from the input.
     assert!(taken.get() < 80, "{}", taken.get());
     assert_eq!(
         outputs

@@ -1,4 +1,4 @@
-//! Workers that are replaced because they have run many tasks, or grown.
+//! Workers that are replaced because they have run many tasks or use much memory; and memory limits.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
@@ -6,23 +6,19 @@ use std::thread;
 use std::time::Duration;
 
 use proc_pool::{
-    BoxError, Builder, Cause, Fault, KillReason, Observer, Pool, PoolError, TaskError, Worker, WorkerContext,
-    WorkerId, Workers,
+    BoxError, EntryPoint, ExitCause, Fault, KillReason, Observer, Pool, PoolError, TaskError, Worker,
+    WorkerContext, WorkerId,
 };
 use shm_buffers::ring::Consumer;
 use shm_buffers::slots::Slots;
 use shm_buffers::{Backing, Segment, SegmentHandle, SegmentMut};
 
-use crate::crash::ends_within;
-use crate::support::{Dir, NO_PRIVATE_BYTES, hang, watchdog, wine_lacks};
+use crate::support::{NO_PRIVATE_BYTES, TempDir, builder, ends_within, hang, pids, watchdog, wine_lacks};
 
-const PATIENCE: Duration = Duration::from_secs(50);
+/// How long a shutdown waits for its workers.
+const GRACE: Duration = Duration::from_secs(50);
 
-fn builder(workers: usize) -> Builder {
-    Builder::new().workers(Workers::Count(workers))
-}
-
-/// All outputs of a map, in the order they come.
+/// Returns all outputs of a map, in the order they come.
 fn run<R: serde::de::DeserializeOwned + 'static>(
     pool: &Pool<u64, R>,
     tasks: u64,
@@ -35,43 +31,41 @@ fn run<R: serde::de::DeserializeOwned + 'static>(
 }
 
 #[test]
-fn no_process_runs_more_tasks_than_its_lifespan() {
+fn process_runs_no_more_tasks_than_its_limit() {
     let _watchdog = watchdog(60);
-    for (workers, lifespan, tasks) in [(1, 7, 40), (3, 20, 600), (2, 1, 20), (2, 1000, 10)] {
+    for (workers, limit, tasks) in [(1, 7, 40), (3, 20, 600), (2, 1, 20), (2, 1000, 10)] {
         for ordered in [true, false] {
-            let pool = builder(workers).recycle_after(lifespan);
+            let pool = builder(workers).recycle_after(limit);
             let pool = pool
                 .build_op(|n: u64| (n, std::process::id()))
-                .expect("it starts");
+                .expect("the pool starts");
             let mut runs = HashMap::<u32, u64>::new();
             let mut seen = BTreeSet::new();
-            for (place, output) in (0..).zip(run(&pool, tasks, ordered)) {
+            for (index, output) in (0..).zip(run(&pool, tasks, ordered)) {
                 let (n, pid) = output.expect("no task fails");
-                assert!(seen.insert(n) && (!ordered || n == place));
+                assert!(seen.insert(n) && (!ordered || n == index));
                 *runs.entry(pid).or_default() += 1;
             }
             assert_eq!(seen.len() as u64, tasks);
-            assert!(runs.values().all(|&ran| ran <= lifespan), "{runs:?}");
-            let stats = pool.shutdown(PATIENCE).expect("it did not fail");
-            let enough = (tasks / lifespan).saturating_sub(workers as u64);
+            assert!(runs.values().all(|&ran| ran <= limit), "{runs:?}");
+            let stats = pool.shutdown(GRACE).expect("the pool works");
+            let enough = (tasks / limit).saturating_sub(workers as u64);
             assert!(stats.recycled >= enough, "{stats:?}");
             assert_eq!((stats.submitted, stats.answered), (tasks, tasks));
-            assert_eq!(
-                (stats.deaths, stats.faulted, stats.resent),
-                (0, 0, 0),
-                "{stats:?}"
-            );
+            assert_eq!((stats.deaths, stats.failed, stats.resent), (0, 0, 0), "{stats:?}");
         }
     }
 }
 
-/// So that workers don't come to their end together, in a pool whose tasks all take the same time.
+/// The first processes have different limits, so that not all workers are replaced together.
 #[test]
-fn the_first_processes_run_fewer_tasks() {
+fn first_processes_run_fewer_tasks() {
     let _watchdog = watchdog(60);
     let pool = builder(3).recycle_after(9);
-    let pool = pool.build_op(|_: u64| std::process::id()).expect("it starts");
-    let first: Vec<u32> = pool.bytes().pids().into_iter().map(|(_, pid)| pid).collect();
+    let pool = pool
+        .build_op(|_: u64| std::process::id())
+        .expect("the pool starts");
+    let first = pids(&pool);
     let mut runs = HashMap::<u32, u64>::new();
     for pid in pool.map(0..300) {
         *runs.entry(pid.expect("no task fails")).or_default() += 1;
@@ -79,7 +73,7 @@ fn the_first_processes_run_fewer_tasks() {
     for (pid, most) in first.iter().zip([3, 6, 9]) {
         assert!(runs.get(pid).is_none_or(|&ran| ran <= most), "{runs:?}");
     }
-    // Later ones run all that they may.
+    // Later processes run as many as they may.
     assert!(
         runs.iter().any(|(pid, &ran)| !first.contains(pid) && ran == 9),
         "{runs:?}"
@@ -87,11 +81,11 @@ fn the_first_processes_run_fewer_tasks() {
 }
 
 #[test]
-fn crashes_and_lifespans_at_the_same_time() {
+fn crashes_and_recycling_lose_no_task() {
     let _watchdog = watchdog(60);
     let op = |n: u64| if n % 40 == 13 { std::process::abort() } else { n };
     for ordered in [true, false] {
-        let pool = builder(3).recycle_after(9).build_op(op).expect("it starts");
+        let pool = builder(3).recycle_after(9).build_op(op).expect("the pool starts");
         let mut seen = BTreeSet::new();
         for output in run(&pool, 400, ordered) {
             let n = output.unwrap_or_else(|error| {
@@ -105,9 +99,9 @@ fn crashes_and_lifespans_at_the_same_time() {
             assert!(seen.insert(n), "{n} twice");
         }
         assert_eq!(seen.len(), 400);
-        let stats = pool.shutdown(PATIENCE).expect("it did not fail");
+        let stats = pool.shutdown(GRACE).expect("the pool works");
         assert_eq!(
-            (stats.answered, stats.faulted, stats.deaths),
+            (stats.answered, stats.failed, stats.deaths),
             (390, 10, 10),
             "{stats:?}"
         );
@@ -115,10 +109,10 @@ fn crashes_and_lifespans_at_the_same_time() {
     }
 }
 
-/// Leaves a file when it is dropped, or never ends.
-struct Leaver(String);
+/// Creates a file in this directory when it is dropped; without a directory, it hangs then.
+struct MarksItsDrop(String);
 
-impl Worker for Leaver {
+impl Worker for MarksItsDrop {
     type Op = ();
     type Init = String;
     type Task = u64;
@@ -133,7 +127,7 @@ impl Worker for Leaver {
     }
 }
 
-impl Drop for Leaver {
+impl Drop for MarksItsDrop {
     fn drop(&mut self) {
         match self.0.as_str() {
             "" => hang(),
@@ -143,17 +137,20 @@ impl Drop for Leaver {
 }
 
 #[test]
-fn a_recycled_process_ends_in_the_ordinary_way() {
+fn recycled_process_drops_its_worker_and_exits() {
     let _watchdog = watchdog(60);
-    let dir = Dir::new();
+    let dir = TempDir::new();
     let pool = builder(2).recycle_after(2);
     let pool = pool
-        .build::<Leaver>((), &dir.path().display().to_string())
-        .expect("it starts");
+        .build(
+            EntryPoint::worker::<MarksItsDrop>(()),
+            &dir.path().display().to_string(),
+        )
+        .expect("the pool starts");
     let pids: BTreeSet<u32> = pool.map(0..20).map(|pid| pid.expect("no task fails")).collect();
-    let stats = pool.shutdown(PATIENCE).expect("it did not fail");
+    let stats = pool.shutdown(GRACE).expect("the pool works");
     assert!(stats.deaths == 0 && stats.recycled >= 9, "{stats:?}");
-    let left: BTreeSet<String> = dir
+    let dropped: BTreeSet<String> = dir
         .entries()
         .iter()
         .map(|path| {
@@ -163,36 +160,38 @@ fn a_recycled_process_ends_in_the_ordinary_way() {
                 .into_owned()
         })
         .collect();
-    assert!(pids.iter().all(|pid| left.contains(&pid.to_string())));
-    assert_eq!(left.len() as u64, stats.spawned);
+    assert!(pids.iter().all(|pid| dropped.contains(&pid.to_string())));
+    assert_eq!(dropped.len() as u64, stats.spawned);
 }
 
 #[derive(Default)]
-struct Causes(Mutex<Vec<Cause>>);
+struct Causes(Mutex<Vec<ExitCause>>);
 
 impl Observer for Causes {
     fn started(&self, _: WorkerId, _: Consumer, _: Slots) {}
 
-    fn ended(&self, _: WorkerId, cause: &Cause) -> Vec<String> {
-        self.0.lock().expect("no panics").push(cause.clone());
+    fn ended(&self, _: WorkerId, cause: &ExitCause) -> Vec<String> {
+        self.0.lock().expect("no thread panics").push(cause.clone());
         Vec::new()
     }
 }
 
 #[test]
-fn a_recycled_process_that_does_not_end_is_killed() {
+fn recycled_process_that_does_not_exit_is_killed() {
     let _watchdog = watchdog(60);
     let causes = Arc::new(Causes::default());
     let pool = builder(1).recycle_after(1).observer(causes.clone());
-    let pool = pool.build::<Leaver>((), &String::new()).expect("it starts");
+    let pool = pool
+        .build(EntryPoint::worker::<MarksItsDrop>(()), &String::new())
+        .expect("the pool starts");
     let pids: BTreeSet<u32> = pool.map(0..2).map(|pid| pid.expect("no task fails")).collect();
     assert_eq!(pids.len(), 2);
     let stats = pool.bytes().stats();
     assert_eq!((stats.recycled, stats.deaths), (1, 0));
-    let expected = Cause::Killed {
+    let expected = ExitCause::Killed {
         reason: KillReason::EndTimeout,
     };
-    assert_eq!(causes.0.lock().expect("no panics")[..], [expected]);
+    assert_eq!(causes.0.lock().expect("no thread panics")[..], [expected]);
     drop(pool);
     assert!(ends_within(&pids.into_iter().collect::<Vec<_>>(), 0));
 }
@@ -202,7 +201,7 @@ fn leak(bytes: usize) {
 }
 
 #[test]
-fn leaking_workers_are_replaced() {
+fn leaking_worker_is_replaced() {
     if wine_lacks(NO_PRIVATE_BYTES) {
         return;
     }
@@ -214,25 +213,21 @@ fn leaking_workers_are_replaced() {
             thread::sleep(Duration::from_millis(1));
             n
         };
-        let pool = pool.build_op(op).expect("it starts");
+        let pool = pool.build_op(op).expect("the pool starts");
         let mut seen = BTreeSet::new();
         let mut outputs = pool.map_unordered(0..);
         while pool.bytes().stats().recycled < 3 {
-            let output = outputs.next().expect("it has no end");
+            let output = outputs.next().expect("the map has no end");
             assert!(seen.insert(output.expect("no task fails")));
         }
         assert!(seen.last() < Some(&(seen.len() as u64 + 100)), "some were lost");
         let stats = pool.bytes().stats();
-        assert_eq!(
-            (stats.deaths, stats.resent, stats.faulted),
-            (0, 0, 0),
-            "{stats:?}"
-        );
+        assert_eq!((stats.deaths, stats.resent, stats.failed), (0, 0, 0), "{stats:?}");
     }
 }
 
 #[test]
-fn a_task_beyond_the_memory_limit_costs_itself_only() {
+fn memory_limit_ends_only_the_task_that_exceeds_it() {
     if wine_lacks(NO_PRIVATE_BYTES) {
         return;
     }
@@ -245,7 +240,7 @@ fn a_task_beyond_the_memory_limit_costs_itself_only() {
         }
         n
     };
-    let pool = pool.build_op(op).expect("it starts");
+    let pool = pool.build_op(op).expect("the pool starts");
     let outputs: Vec<_> = pool.map(0..50).collect();
     let failed: Vec<_> = outputs
         .iter()
@@ -254,7 +249,7 @@ fn a_task_beyond_the_memory_limit_costs_itself_only() {
     let [TaskError { task: 20, fault, .. }] = failed[..] else {
         panic!("{failed:?}")
     };
-    let expected = Cause::Killed {
+    let expected = ExitCause::Killed {
         reason: KillReason::MemoryLimit,
     };
     assert!(
@@ -264,7 +259,7 @@ fn a_task_beyond_the_memory_limit_costs_itself_only() {
     assert_eq!(pool.bytes().stats().deaths, 1);
 }
 
-/// Has a segment of its leader's in its memory, and looks at all of it for a while.
+/// Attaches a segment of its leader, and reads all of it.
 struct Holder(Segment);
 
 impl Worker for Holder {
@@ -279,28 +274,30 @@ impl Worker for Holder {
 
     fn run(&mut self, (): ()) -> u64 {
         let sum = self.0.iter().map(|&byte| u64::from(byte)).sum();
-        // Some looks long.
+        // Long enough for several measurements of memory.
         thread::sleep(Duration::from_secs(1));
         sum
     }
 }
 
 #[test]
-fn what_is_shared_does_not_count() {
+fn shared_memory_does_not_count() {
     if wine_lacks(NO_PRIVATE_BYTES) {
         return;
     }
     const SIZE: usize = 128 << 20;
     let _watchdog = watchdog(60);
-    let mut segment = SegmentMut::create(&Backing::Auto, SIZE).expect("there is room");
+    let mut segment = SegmentMut::create(&Backing::Auto, SIZE).expect("the segment can be created");
     segment.fill(1);
-    let segment = segment.freeze().expect("it can be sealed");
-    let handle = segment.handle().expect("it is its owner");
+    let segment = segment.freeze().expect("the segment can be sealed");
+    let handle = segment.handle().expect("this process owns the segment");
     let pool = builder(1).memory_limit(64 << 20).recycle_above(32 << 20);
-    let pool = pool.build::<Holder>((), &handle).expect("it starts");
+    let pool = pool
+        .build(EntryPoint::worker::<Holder>(()), &handle)
+        .expect("the pool starts");
     let sums: Vec<_> = pool
         .map([(), ()])
-        .map(|sum| sum.expect("it is left alone"))
+        .map(|sum| sum.expect("the worker is not killed"))
         .collect();
     assert_eq!(sums, [SIZE as u64; 2]);
     let stats = pool.bytes().stats();
@@ -311,9 +308,9 @@ fn what_is_shared_does_not_count() {
     );
 }
 
-/// A worker that is killed for the memory of a task, before it begins with it, dies of that task.
+/// A worker may be killed while it receives a task, before the task runs: that task fails, and no other.
 #[test]
-fn a_task_above_the_memory_limit_is_an_error_of_its_own() {
+fn task_larger_than_the_memory_limit_fails_alone() {
     if wine_lacks(NO_PRIVATE_BYTES) {
         return;
     }
@@ -326,15 +323,18 @@ fn a_task_above_the_memory_limit_is_an_error_of_its_own() {
     };
     let pool = builder(1)
         .memory_limit(32 << 20)
-        .build_op_with_codecs(op, proc_pool::PodVec, proc_pool::Postcard)
-        .expect("it starts");
+        .build(
+            EntryPoint::op(op).codecs(proc_pool::PodVec, proc_pool::Postcard),
+            &(),
+        )
+        .expect("the pool starts");
     let results: Vec<_> = pool.map([vec![1; 3], vec![1; 96 << 20], vec![1; 5]]).collect();
     assert_eq!(
         (results[0].as_ref().ok(), results[2].as_ref().ok()),
         (Some(&3), Some(&5))
     );
     let fault = results[1].as_ref().map_err(|error| &error.fault);
-    let cause = Cause::Killed {
+    let cause = ExitCause::Killed {
         reason: KillReason::MemoryLimit,
     };
     assert!(
@@ -344,8 +344,8 @@ fn a_task_above_the_memory_limit_is_an_error_of_its_own() {
 }
 
 #[test]
-fn a_lifespan_of_no_task_is_refused() {
+fn limit_of_zero_tasks_is_refused() {
     let _watchdog = watchdog(120);
     let refused = builder(1).recycle_after(0).build_op(|n: u64| n);
-    assert!(matches!(refused, Err(PoolError::Lifespan)), "{refused:?}");
+    assert!(matches!(refused, Err(PoolError::ZeroTaskLimit)), "{refused:?}");
 }

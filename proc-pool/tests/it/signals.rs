@@ -1,4 +1,4 @@
-//! Leaders that are sent signals, by others and by their terminal.
+//! Signals to leaders: from other processes and from their terminal, and beside signal handlers of the program.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -8,301 +8,282 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use proc_pool::{Builder, Fault, Interrupt, OnInterrupt, Pool, PoolError, WorkerState, Workers};
+use proc_pool::{Interrupt, OnInterrupt, Pool};
 use rustix::process::Signal;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
+use crate::interrupts::{interrupt_hung_tasks, wait_for_interrupt};
 use crate::support::{
-    Alone, Dir, Ear, hang, hear_from, is_alone, open_files, processes_of, signal, tell, test_name, watchdog,
+    IsolatedTest, RENDEZVOUS, Rendezvous, TempDir, builder, hang, is_isolated, open_files, processes_of,
+    release, rendezvous_of_the_test, report, reset_sigint, signal, test_name, wait_for_release, watchdog,
 };
 
-const EAR: &str = "IT_EAR";
+/// The path of the terminal at which the leader runs.
 const TERMINAL: &str = "IT_TERMINAL";
 
-/// A leader in a process of its own, which tells when it wants to be sent something.
+/// A leader in a process of its own, which asks for each signal that the test sends to it.
 struct Leader {
     child: Child,
-    ear: Ear,
-    tmp: Dir,
+    rendezvous: Rendezvous,
+    tmp: TempDir,
 }
 
 impl Leader {
     fn start(test: &str, terminal: &str) -> Self {
-        let ear = Ear::new();
-        let leader = Alone::new(test).env(EAR, &ear.path).env(TERMINAL, terminal);
+        let rendezvous = Rendezvous::new();
+        let leader = IsolatedTest::new(test)
+            .env(RENDEZVOUS, &rendezvous.address)
+            .env(TERMINAL, terminal);
         let (child, tmp) = leader.start();
-        Self { child, ear, tmp }
+        Self {
+            child,
+            rendezvous,
+            tmp,
+        }
     }
 
-    fn send_when_told(&self, what: Signal) {
-        self.ear.hear();
+    /// Sends a signal once the leader [asks](ask_for_a_signal) for it.
+    fn send_when_asked(&self, what: Signal) {
+        self.rendezvous.receive();
         signal(self.child.id(), what);
     }
 
-    fn end(self) -> ExitStatus {
-        let output = self.child.wait_with_output().expect("it is ours");
+    /// Waits for the leader's end.
+    fn wait(self) -> ExitStatus {
+        let output = self
+            .child
+            .wait_with_output()
+            .expect("the child can be waited for");
         if !output.status.success() {
             println!("{}", String::from_utf8_lossy(&output.stdout));
         }
         output.status
     }
 
-    fn ends_well(self) {
-        let status = self.end();
+    fn must_succeed(self) {
+        let status = self.wait();
         assert!(status.success(), "{status}");
     }
 }
 
-fn ask() {
-    let path = std::env::var(EAR).expect("it was told");
-    tell(&path, std::process::id());
+/// Asks the test for the next signal, in the leader.
+fn ask_for_a_signal() {
+    report(&rendezvous_of_the_test(), std::process::id());
 }
 
-fn builder(reaction: OnInterrupt) -> Builder {
-    crate::crash::reset_interrupts();
-    builder_without_reset(reaction)
+/// Builds a pool of two workers, with SIGINT at its default action.
+fn pool_on<T, R>(reaction: OnInterrupt, op: fn(T) -> R) -> Pool<T, R>
+where
+    T: Serialize + DeserializeOwned + 'static,
+    R: Serialize + DeserializeOwned + 'static,
+{
+    reset_sigint();
+    let pool = builder(2).on_interrupt(reaction).build_op(op);
+    pool.expect("the pool starts")
 }
 
-fn builder_without_reset(reaction: OnInterrupt) -> Builder {
-    Builder::new().workers(Workers::Count(2)).on_interrupt(reaction)
+/// Builds a pool that finishes at the first interrupt, and leaves the handlers of the program as they are.
+fn finishing_pool() -> Pool<u64, u64> {
+    let pool = builder(2).on_interrupt(OnInterrupt::Finish).build_op(|n: u64| n);
+    pool.expect("the pool starts")
 }
 
-/// An endless map of tasks that end; asks for a signal in its middle and gives how many outputs there were.
-fn endless(pool: &Pool<u64, u64>) -> u64 {
+/// Runs a map over an infinite input, asks for a signal in its middle, and returns the number of outputs.
+fn interrupt_endless_map(pool: &Pool<u64, u64>) -> u64 {
     let map = pool.map(0..).enumerate();
     map.map(|(n, output)| {
-        assert_eq!(output.expect("it is finished"), n as u64);
+        assert_eq!(output.expect("the task succeeds"), n as u64);
         if n == 1000 {
-            ask();
+            ask_for_a_signal();
         }
     })
     .count() as u64
 }
 
-/// Tasks that don't end; asks for a signal once they run, and again when the first one has had its effect.
-fn hung(pool: &Pool<u64, ()>, first: Interrupt, signals: u32) {
-    thread::scope(|scope| {
-        let map = scope.spawn(|| pool.map(0..5).collect::<Vec<_>>());
-        let running = || {
-            pool.snapshot()
-                .workers
-                .iter()
-                .filter(|w| w.state == WorkerState::Busy)
-                .count()
-        };
-        while running() < 2 {
-            thread::yield_now();
-        }
-        for n in 0..signals {
-            ask();
-            while n == 0 && pool.bytes().interrupted().is_none() {
-                thread::yield_now();
-            }
-            assert!(n > 0 || pool.bytes().interrupted() == Some(first));
-        }
-        for result in map.join().expect("it does not panic") {
-            let error = result.expect_err("none ends");
-            assert!(
-                matches!(error.fault, Fault::Pool(PoolError::Interrupted)),
-                "{error}"
-            );
-        }
-    });
-    assert_eq!(pool.bytes().interrupted(), Some(Interrupt::Kill));
-}
-
 #[test]
-fn the_first_interrupt_finishes() {
+fn first_sigint_finishes() {
     let _watchdog = watchdog(60);
-    if is_alone() {
-        let pool = builder(OnInterrupt::Finish)
-            .build_op(|n: u64| n)
-            .expect("it starts");
-        let outputs = endless(&pool);
+    if is_isolated() {
+        let pool = pool_on(OnInterrupt::Finish, |n: u64| n);
+        let outputs = interrupt_endless_map(&pool);
         assert_eq!(pool.bytes().interrupted(), Some(Interrupt::Finish));
         let stats = pool.bytes().stats();
         assert_eq!((stats.answered, stats.deaths), (outputs, 0));
         return;
     }
     let leader = Leader::start(&test_name!(), "");
-    leader.send_when_told(Signal::INT);
-    leader.ends_well();
+    leader.send_when_asked(Signal::INT);
+    leader.must_succeed();
 }
 
 #[test]
-fn the_second_interrupt_kills() {
+fn second_sigint_kills() {
     let _watchdog = watchdog(60);
-    if is_alone() {
-        let pool = builder(OnInterrupt::Cancel)
-            .build_op(|_: u64| -> () { hang() })
-            .expect("it starts");
-        return hung(&pool, Interrupt::Cancel, 2);
+    if is_isolated() {
+        let pool = pool_on(OnInterrupt::Cancel, |_: u64| -> () { hang() });
+        return interrupt_hung_tasks(&pool, Interrupt::Cancel, 2, ask_for_a_signal);
     }
     let leader = Leader::start(&test_name!(), "");
-    leader.send_when_told(Signal::INT);
-    leader.send_when_told(Signal::INT);
-    leader.ends_well();
+    leader.send_when_asked(Signal::INT);
+    leader.send_when_asked(Signal::INT);
+    leader.must_succeed();
 }
 
 #[test]
-fn the_third_interrupt_is_the_programs() {
+fn third_sigint_ends_the_program() {
     let _watchdog = watchdog(60);
-    if is_alone() {
-        let pool = builder(OnInterrupt::Finish)
-            .build_op(|_: u64| -> () { hang() })
-            .expect("it starts");
-        hung(&pool, Interrupt::Finish, 2);
-        ask();
+    if is_isolated() {
+        let pool = pool_on(OnInterrupt::Finish, |_: u64| -> () { hang() });
+        interrupt_hung_tasks(&pool, Interrupt::Finish, 2, ask_for_a_signal);
+        ask_for_a_signal();
         hang()
     }
     let leader = Leader::start(&test_name!(), "");
     for _ in 0..3 {
-        leader.send_when_told(Signal::INT);
+        leader.send_when_asked(Signal::INT);
     }
-    assert_eq!(leader.end().signal(), Some(Signal::INT.as_raw()));
+    assert_eq!(leader.wait().signal(), Some(Signal::INT.as_raw()));
 }
 
 #[test]
-fn a_request_to_terminate_cancels_and_kills_after_its_grace() {
+fn sigterm_cancels_and_kills_after_a_grace_period() {
     let _watchdog = watchdog(60);
-    if is_alone() {
-        let pool = builder(OnInterrupt::Finish)
-            .build_op(|_: u64| -> () { hang() })
-            .expect("it starts");
-        return hung(&pool, Interrupt::Cancel, 1);
+    if is_isolated() {
+        let pool = pool_on(OnInterrupt::Finish, |_: u64| -> () { hang() });
+        return interrupt_hung_tasks(&pool, Interrupt::Cancel, 1, ask_for_a_signal);
     }
     let leader = Leader::start(&test_name!(), "");
-    leader.send_when_told(Signal::TERM);
-    leader.ends_well();
+    leader.send_when_asked(Signal::TERM);
+    leader.must_succeed();
 }
 
-/// The thread ends by itself, some time after the last pool.
-fn wait_until_nobody_listens() {
-    let listens = || {
-        let threads = std::fs::read_dir("/proc/self/task").expect("it is readable");
+/// Waits for the end of the thread that handles signals: it ends some time after the last pool.
+fn wait_for_the_end_of_the_signal_thread() {
+    let runs = || {
+        let threads = std::fs::read_dir("/proc/self/task").expect("/proc is readable");
         let names = threads
             .flatten()
             .map(|thread| std::fs::read_to_string(thread.path().join("comm")));
-        // Names are cut off.
+        // The kernel cuts the names off.
         names.flatten().any(|name| name.starts_with("proc-pool signa"))
     };
-    while listens() {
+    while runs() {
         thread::yield_now();
     }
 }
 
 #[test]
-fn when_the_last_pool_is_gone_signals_do_what_they_did_before() {
+fn signals_have_their_default_action_after_the_last_pool() {
     let _watchdog = watchdog(60);
-    if is_alone() {
+    if is_isolated() {
         let build = || {
-            let builder = builder(OnInterrupt::Finish).on_dump(|_| ());
-            drop(builder.build_op(|n: u64| n).expect("it starts"));
+            reset_sigint();
+            let builder = builder(2).on_interrupt(OnInterrupt::Finish).on_dump(|_| ());
+            drop(builder.build_op(|n: u64| n).expect("the pool starts"));
         };
         build();
-        wait_until_nobody_listens();
+        wait_for_the_end_of_the_signal_thread();
         let before = open_files();
         build();
-        wait_until_nobody_listens();
+        wait_for_the_end_of_the_signal_thread();
         assert_eq!(open_files(), before);
-        ask();
+        ask_for_a_signal();
         hang()
     }
     for deadly in [Signal::INT, Signal::TERM, Signal::USR1] {
         let leader = Leader::start(&test_name!(), "");
-        leader.send_when_told(deadly);
-        assert_eq!(leader.end().signal(), Some(deadly.as_raw()));
+        leader.send_when_asked(deadly);
+        assert_eq!(leader.wait().signal(), Some(deadly.as_raw()));
     }
 }
 
 #[test]
-fn a_dump_on_request() {
+fn sigusr1_asks_for_a_dump() {
     let _watchdog = watchdog(60);
-    if is_alone() {
+    if is_isolated() {
         let (dumps, dumped) = std::sync::mpsc::channel();
-        let pool = builder(OnInterrupt::Ignore)
-            .on_dump(move |snapshot| dumps.send(snapshot.clone()).expect("somebody listens"))
+        let pool = builder(2)
+            .on_interrupt(OnInterrupt::Default)
+            .on_dump(move |snapshot| dumps.send(snapshot.clone()).expect("the test receives dumps"))
             .build_op(|n: u64| n)
-            .expect("it starts");
+            .expect("the pool starts");
         assert_eq!(pool.map(0..100).count(), 100);
         for _ in 0..2 {
-            ask();
-            let snapshot = dumped.recv().expect("it comes");
+            ask_for_a_signal();
+            let snapshot = dumped.recv().expect("a dump comes");
             assert_eq!((snapshot.workers.len(), snapshot.stats.answered), (2, 100));
         }
         return;
     }
     let leader = Leader::start(&test_name!(), "");
-    leader.send_when_told(Signal::USR1);
-    leader.send_when_told(Signal::USR1);
-    leader.ends_well();
+    leader.send_when_asked(Signal::USR1);
+    leader.send_when_asked(Signal::USR1);
+    leader.must_succeed();
 }
 
-/// A terminal sends its Ctrl-C to all processes of the job, the workers too.
+/// A terminal sends Ctrl-C to all processes of the job; the workers ignore it.
 #[test]
-fn a_terminals_ctrl_c_is_the_leaders() {
+fn ctrl_c_of_a_terminal_is_handled_by_the_leader_alone() {
     let _watchdog = watchdog(60);
-    if is_alone() {
-        let terminal = std::env::var(TERMINAL).expect("it was told");
-        rustix::process::setsid().expect("it leads no group");
+    if is_isolated() {
+        let terminal = std::env::var(TERMINAL).expect("the test sets the terminal");
+        rustix::process::setsid().expect("this process leads no group");
         let terminal = File::options().read(true).write(true).open(terminal);
-        let _terminal = terminal.expect("it becomes the session's");
-        let pool = builder(OnInterrupt::Finish)
-            .build_op(|n: u64| n)
-            .expect("it starts");
-        let outputs = endless(&pool);
+        let _terminal = terminal.expect("the terminal becomes the session's");
+        let pool = pool_on(OnInterrupt::Finish, |n: u64| n);
+        let outputs = interrupt_endless_map(&pool);
         let stats = pool.bytes().stats();
         assert_eq!((stats.answered, stats.deaths), (outputs, 0));
         return;
     }
-    let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).expect("there are");
-    grantpt(&terminal).expect("granted");
-    unlockpt(&terminal).expect("unlocked");
-    let name = ptsname(&terminal, Vec::new()).expect("a name");
-    let leader = Leader::start(&test_name!(), name.to_str().expect("it is ASCII"));
+    let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)
+        .expect("a terminal can be opened");
+    grantpt(&terminal).expect("access can be granted");
+    unlockpt(&terminal).expect("the terminal can be unlocked");
+    let name = ptsname(&terminal, Vec::new()).expect("the terminal has a name");
+    let leader = Leader::start(&test_name!(), name.to_str().expect("the name is ASCII"));
     let mut terminal = File::from(terminal);
-    leader.ear.hear();
-    terminal.write_all(b"\x03").expect("it listens");
+    leader.rendezvous.receive();
+    terminal
+        .write_all(b"\x03")
+        .expect("the terminal can be written to");
     let mut echo = [0; 2];
-    terminal.read_exact(&mut echo).expect("it echoes");
+    terminal.read_exact(&mut echo).expect("the terminal echoes");
     assert_eq!(&echo, b"^C");
-    leader.ends_well();
+    leader.must_succeed();
 }
 
-/// A task in progress when all processes of a job are asked to terminate, as by `systemctl stop`, has its time.
+/// `systemctl stop` sends SIGTERM to leader and workers: running tasks have the grace period.
 #[test]
-fn a_request_to_all_processes_to_terminate_leaves_tasks_their_grace() {
+fn sigterm_to_all_processes_leaves_running_tasks_their_grace_period() {
     let _watchdog = watchdog(60);
-    if is_alone() {
-        let pool = builder(OnInterrupt::Cancel)
-            .build_op(|path: String| hear_from(&path))
-            .expect("it starts");
-        let tasks = std::iter::repeat_n(std::env::var(EAR).expect("it was told"), 2);
+    if is_isolated() {
+        let pool = pool_on(OnInterrupt::Cancel, |path: String| wait_for_release(&path));
+        let tasks = std::iter::repeat_n(rendezvous_of_the_test(), 2);
         let results: Vec<_> = pool.map(tasks).collect();
         assert!(results.iter().all(Result::is_ok), "{results:?}");
-        while pool.bytes().interrupted().is_none() {
-            thread::yield_now();
-        }
+        wait_for_interrupt(&pool);
         assert_eq!(pool.bytes().interrupted(), Some(Interrupt::Cancel));
         assert_eq!(pool.bytes().stats().deaths, 0);
         return;
     }
     let leader = Leader::start(&test_name!(), "");
-    let tasks = [leader.ear.accept(), leader.ear.accept()];
+    let tasks = [leader.rendezvous.accept(), leader.rendezvous.accept()];
     let processes = processes_of(&leader.child, &leader.tmp);
     assert_eq!(processes.len(), 3, "a leader and its workers");
     processes.iter().for_each(|pid| signal(*pid, Signal::TERM));
-    for mut task in tasks {
-        task.write_all(&[1]).expect("it waits");
-    }
-    leader.ends_well();
+    tasks.into_iter().for_each(release);
+    leader.must_succeed();
 }
 
-/// Programs that listen to signals themselves, before a pool and after it.
-fn listen() -> Arc<AtomicUsize> {
+/// Handles signals as programs do with `signal-hook`, and returns the number of signals received.
+fn count_signals() -> Arc<AtomicUsize> {
     let count = Arc::new(AtomicUsize::new(0));
     for number in [Signal::INT, Signal::TERM, Signal::USR1] {
-        let mut signals = signal_hook::iterator::Signals::new([number.as_raw()]).expect("it can be handled");
+        let mut signals =
+            signal_hook::iterator::Signals::new([number.as_raw()]).expect("the signal can be handled");
         let count = count.clone();
         thread::spawn(move || {
             signals
@@ -313,7 +294,7 @@ fn listen() -> Arc<AtomicUsize> {
     count
 }
 
-fn wait_for(count: &AtomicUsize, expected: usize) {
+fn wait_for_count(count: &AtomicUsize, expected: usize) {
     while count.load(Ordering::SeqCst) < expected {
         thread::yield_now();
     }
@@ -321,114 +302,97 @@ fn wait_for(count: &AtomicUsize, expected: usize) {
 }
 
 #[test]
-fn a_program_that_listened_before_a_pool_keeps_its_signals() {
+fn handlers_installed_before_a_pool_keep_working() {
     let _watchdog = watchdog(60);
-    if is_alone() {
-        crate::crash::reset_interrupts();
-        let count = listen();
+    if is_isolated() {
+        reset_sigint();
+        let count = count_signals();
         for n in 0..3 {
-            let pool = builder_without_reset(OnInterrupt::Finish)
-                .build_op(|n: u64| n)
-                .expect("it starts");
-            ask();
-            wait_for(&count, 2 * n + 1);
-            while pool.bytes().interrupted().is_none() {
-                thread::yield_now();
-            }
+            let pool = finishing_pool();
+            ask_for_a_signal();
+            wait_for_count(&count, 2 * n + 1);
+            wait_for_interrupt(&pool);
             drop(pool);
-            ask();
-            wait_for(&count, 2 * n + 2);
+            ask_for_a_signal();
+            wait_for_count(&count, 2 * n + 2);
         }
         return;
     }
     let leader = Leader::start(&test_name!(), "");
     for _ in 0..6 {
-        leader.send_when_told(Signal::INT);
+        leader.send_when_asked(Signal::INT);
     }
-    leader.ends_well();
+    leader.must_succeed();
 }
 
-/// The program's handler calls the pool's, also when that pool is gone; later pools hear of each signal once.
+/// The program's handler calls the pool's, also after the end of that pool; later pools receive each signal once.
 #[test]
-fn a_program_that_listens_after_a_pool_keeps_its_signals() {
+fn handlers_installed_after_a_pool_keep_working() {
     let _watchdog = watchdog(60);
-    if is_alone() {
-        let build = || {
-            let builder = builder_without_reset(OnInterrupt::Finish);
-            builder.build_op(|n: u64| n).expect("it starts")
-        };
-        crate::crash::reset_interrupts();
-        let first = build();
-        let count = listen();
-        ask();
-        wait_for(&count, 1);
-        while first.bytes().interrupted().is_none() {
-            thread::yield_now();
-        }
+    if is_isolated() {
+        reset_sigint();
+        let first = finishing_pool();
+        let count = count_signals();
+        ask_for_a_signal();
+        wait_for_count(&count, 1);
+        wait_for_interrupt(&first);
         drop(first);
-        ask();
-        wait_for(&count, 2);
+        ask_for_a_signal();
+        wait_for_count(&count, 2);
         for n in 1..6 {
-            let pool = build();
-            ask();
-            wait_for(&count, 2 * n + 1);
-            while pool.bytes().interrupted().is_none() {
-                thread::yield_now();
-            }
+            let pool = finishing_pool();
+            ask_for_a_signal();
+            wait_for_count(&count, 2 * n + 1);
+            wait_for_interrupt(&pool);
             assert_eq!(
                 pool.bytes().interrupted(),
                 Some(Interrupt::Finish),
-                "it heard of one signal"
+                "the pool received one signal"
             );
             drop(pool);
-            ask();
-            wait_for(&count, 2 * n + 2);
+            ask_for_a_signal();
+            wait_for_count(&count, 2 * n + 2);
         }
         return;
     }
     let leader = Leader::start(&test_name!(), "");
     for _ in 0..12 {
-        leader.send_when_told(Signal::INT);
+        leader.send_when_asked(Signal::INT);
     }
-    leader.ends_well();
+    leader.must_succeed();
 }
 
-/// `ctrlc` replaces the handler that it finds: the signals are the program's then, until there is another pool.
+/// `ctrlc` replaces the handler that it finds: the program receives the signals then, until another pool is built.
 #[test]
-fn a_program_that_takes_over_ctrl_c_has_it() {
+fn ctrlc_replaces_the_pools_handler() {
     let _watchdog = watchdog(60);
-    if is_alone() {
-        crate::crash::reset_interrupts();
-        let build = || {
-            let builder = builder_without_reset(OnInterrupt::Finish);
-            builder.build_op(|n: u64| n).expect("it starts")
-        };
-        let first = build();
+    if is_isolated() {
+        reset_sigint();
+        let first = finishing_pool();
         let count = Arc::new(AtomicUsize::new(0));
         let counter = count.clone();
-        ctrlc::set_handler(move || _ = counter.fetch_add(1, Ordering::SeqCst)).expect("it is the first one");
+        ctrlc::set_handler(move || _ = counter.fetch_add(1, Ordering::SeqCst))
+            .expect("no other handler is set");
         for signal in 1..=2 {
-            ask();
-            wait_for(&count, signal);
+            ask_for_a_signal();
+            wait_for_count(&count, signal);
         }
         assert_eq!(first.bytes().interrupted(), None);
         drop(first);
-        ask();
-        wait_for(&count, 3);
-        let second = build();
-        ask();
-        wait_for(&count, 4);
-        while second.bytes().interrupted().is_none() {
-            thread::yield_now();
-        }
+        ask_for_a_signal();
+        wait_for_count(&count, 3);
+        let second = finishing_pool();
+        ask_for_a_signal();
+        wait_for_count(&count, 4);
+        wait_for_interrupt(&second);
         drop(second);
-        ask();
-        wait_for(&count, 5);
+        ask_for_a_signal();
+        wait_for_count(&count, 5);
         return;
     }
     let leader = Leader::start(&test_name!(), "");
     for _ in 0..5 {
-        leader.send_when_told(Signal::INT);
+        leader.send_when_asked(Signal::INT);
     }
-    leader.ends_well();
+    leader.must_succeed();
 }

@@ -1,22 +1,22 @@
-//! Snapshots of pools at work.
+//! Snapshots of a pool's workers while they work.
 
 use std::thread;
 use std::time::Duration;
 
 use proc_pool::{Snapshot, WorkerId, WorkerState};
 
-use crate::support::{Ear, hear_from, kill, pool, watchdog};
+use crate::support::{Rendezvous, kill, pool, wait_for_release, watchdog};
 
 fn wait_for_answer(path: String) {
     if !path.is_empty() {
-        hear_from(&path);
+        wait_for_release(&path);
     }
 }
 
 #[test]
-fn who_is_busy_with_what_and_who_was_replaced() {
+fn snapshot_shows_running_tasks_and_restarts() {
     let _watchdog = watchdog(60);
-    let ear = Ear::new();
+    let rendezvous = Rendezvous::new();
     let pool = pool(2, wait_for_answer);
     let until = |what: &dyn Fn(&Snapshot) -> bool| {
         loop {
@@ -30,8 +30,8 @@ fn who_is_busy_with_what_and_who_was_replaced() {
     let idle = until(&|it| it.workers.iter().all(|w| w.state == WorkerState::Idle));
     let pids: Vec<_> = idle.workers.iter().map(|w| (w.worker, w.pid.unwrap())).collect();
     assert_eq!(pids, pool.bytes().pids());
-    for (place, worker) in (0..).zip(&idle.workers) {
-        assert_eq!(worker.worker, WorkerId(place));
+    for (index, worker) in (0..).zip(&idle.workers) {
+        assert_eq!(worker.worker, WorkerId(index));
         assert!(worker.memory.is_some_and(|bytes| bytes > 100 << 10), "{idle}");
         assert!(worker.uptime.is_some());
         assert_eq!(
@@ -40,11 +40,17 @@ fn who_is_busy_with_what_and_who_was_replaced() {
         );
     }
     thread::scope(|scope| {
-        // The fourth task makes its worker wait, the others end at once.
-        let tasks = (0..10).map(|n| if n == 3 { ear.path.clone() } else { String::new() });
+        // The fourth task waits, the others end immediately.
+        let tasks = (0..10).map(|n| {
+            if n == 3 {
+                rendezvous.address.clone()
+            } else {
+                String::new()
+            }
+        });
         let map = scope.spawn(|| pool.map_unordered(tasks).filter(Result::is_err).count());
-        let waiting = ear.accept();
-        // Some may wait behind it; the others are done some time.
+        let waiting = rendezvous.accept();
+        // Some tasks may be queued behind it; all others end.
         let sent = |it: &Snapshot| it.workers.iter().map(|w| w.done + w.waiting as u64).sum::<u64>();
         let busy = until(&|it| {
             sent(it) == 9 && it.workers.iter().filter(|w| w.state == WorkerState::Idle).count() == 1
@@ -56,7 +62,7 @@ fn who_is_busy_with_what_and_who_was_replaced() {
         assert_eq!(done, busy.stats.answered, "{busy}");
         let later = pool.snapshot().workers[worker.worker.0 as usize].task.unwrap();
         assert!(later.task == 3 && later.age > first.age, "{first:?} {later:?}");
-        // It dies of the task and is replaced.
+        // The worker dies and is replaced.
         kill(worker.pid.unwrap());
         let after =
             until(&|it| it.stats.deaths == 1 && it.workers.iter().all(|w| w.state == WorkerState::Idle));

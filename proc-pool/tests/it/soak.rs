@@ -1,17 +1,17 @@
-//! A pool that loses a worker each second, for as long as one likes: its leader's memory, open files and threads stay
-//! as they are.
+//! A pool that loses a worker each second: the memory, open files and threads of its leader do not grow.
 //!
-//! `cargo xtask soak --minutes N` is the long form.
+//! `cargo xtask soak --minutes N` runs it for longer.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use proc_pool::{Builder, Cause, Fault, Memory, Pool, Workers};
+use proc_pool::{ExitCause, Fault, Pool, ProcessMemory};
 use serde::{Deserialize, Serialize};
 
 use crate::support::{
-    Alone, has_children, is_alone, open_files, random, test_name, threads, try_kill, watchdog,
+    IsolatedTest, builder, has_children, is_isolated, open_files, random, test_name, threads, try_kill,
+    watchdog,
 };
 
 #[derive(Serialize, Deserialize)]
@@ -26,7 +26,7 @@ fn op(task: Task) -> (u64, Vec<u8>) {
     (task.number, task.bytes)
 }
 
-/// Tasks of all sizes, a few of them large.
+/// Returns tasks of all sizes, a few of them large.
 fn tasks(seed: u64, stop: &AtomicBool) -> impl Iterator<Item = Task> {
     let mut random = random(seed);
     let until = move |number: &u64| *number < 4000 && !stop.load(Ordering::Relaxed);
@@ -52,52 +52,52 @@ struct Sample {
 }
 
 impl Sample {
+    /// Samples this process.
     fn now() -> Self {
         Self {
-            resident: Memory::of(std::process::id()).map_or(0, |memory| memory.resident),
+            resident: ProcessMemory::of(std::process::id()).map_or(0, |memory| memory.resident),
             files: open_files(),
             threads: threads(),
         }
     }
 
-    /// Of a leader at rest: what comes and goes with work and with restarts has gone when nothing changes any more,
-    /// and everything is as `expected`.
-    fn at_rest(pool: &Pool<Task, (u64, Vec<u8>)>, expected: Option<Self>) -> Self {
-        let patience = Instant::now() + Duration::from_secs(20);
+    /// Samples this process when the pool is idle: when files and threads have not changed for a while and are as
+    /// `expected`, or after 20 seconds.
+    fn when_idle(pool: &Pool<Task, (u64, Vec<u8>)>, expected: Option<Self>) -> Self {
+        let give_up = Instant::now() + Duration::from_secs(20);
         let mut last = Self::now();
         let mut same = 0;
-        while same < 10 && Instant::now() < patience {
+        while same < 10 && Instant::now() < give_up {
             thread::sleep(Duration::from_millis(20));
             let now = Self::now();
-            let whole = pool.bytes().pids().len() == pool.bytes().workers();
+            let complete = pool.bytes().pids().len() == pool.bytes().workers();
             let expected = expected.unwrap_or(last);
-            let still = [expected, last]
+            let unchanged = [expected, last]
                 .iter()
                 .all(|it| (it.files, it.threads) == (now.files, now.threads));
-            same = if whole && still { same + 1 } else { 0 };
+            same = if complete && unchanged { same + 1 } else { 0 };
             last = now;
         }
         last
     }
 }
 
-/// For how many seconds.
-const WISH: &str = "IT_SOAK";
-/// Memory that may come in addition, of allocators and of tables that have not been so large before.
+/// How many seconds the test runs.
+const SECONDS: &str = "IT_SOAK";
+/// How much the resident memory may grow, for allocators and for tables that reach their largest size late.
 const SLACK: u64 = 16 << 20;
 
 #[test]
-fn a_kill_a_second() {
-    let seconds = std::env::var(WISH).ok().and_then(|wish| wish.parse().ok());
+fn leader_does_not_grow_with_a_kill_a_second() {
+    let seconds = std::env::var(SECONDS)
+        .ok()
+        .and_then(|seconds| seconds.parse().ok());
     let seconds: u64 = seconds.unwrap_or(6);
-    if !is_alone() {
-        return Alone::new(&test_name!()).run_aloud();
+    if !is_isolated() {
+        return IsolatedTest::new(&test_name!()).run_and_echo();
     }
     let round = Duration::from_secs(30).min(Duration::from_secs(seconds) / 4);
-    let pool = Builder::new()
-        .workers(Workers::Count(3))
-        .build_op(op)
-        .expect("it starts");
+    let pool = builder(3).build_op(op).expect("the pool starts");
     let began = Instant::now();
     let (done, lost, killed) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
     let mut samples = Vec::new();
@@ -126,7 +126,7 @@ fn a_kill_a_second() {
             }
             stop.store(true, Ordering::Relaxed);
         });
-        let sample = Sample::at_rest(&pool, samples.first().copied());
+        let sample = Sample::when_idle(&pool, samples.first().copied());
         samples.push(sample);
         println!(
             "{:7} {:11} {:6} {:7} {:11} {:13} {:6} {:8}",
@@ -143,30 +143,31 @@ fn a_kill_a_second() {
     let (first, last) = (samples[0], samples[samples.len() - 1]);
     assert!(
         killed.into_inner() > 0 && done.into_inner() > 0,
-        "nothing happened"
+        "no kill or no task"
     );
     assert_eq!((first.files, first.threads), (last.files, last.threads));
     assert!(
         last.resident <= first.resident + SLACK,
         "{first:?}, then {last:?}"
     );
-    let stats = pool.shutdown(Duration::from_secs(20)).expect("it did not fail");
-    assert_eq!(stats.submitted, stats.answered + stats.faulted, "{stats:?}");
-    assert_eq!(stats.faulted, lost.into_inner(), "{stats:?}");
+    let stats = pool.shutdown(Duration::from_secs(20)).expect("the pool works");
+    assert_eq!(stats.submitted, stats.answered + stats.failed, "{stats:?}");
+    assert_eq!(stats.failed, lost.into_inner(), "{stats:?}");
     assert!(!has_children());
 }
 
+/// Runs one map; checks its outputs, and that killed workers are the only cause of errors.
 fn map(pool: &Pool<Task, (u64, Vec<u8>)>, seed: u64, stop: &AtomicBool, done: &AtomicU64, lost: &AtomicU64) {
-    for (place, result) in pool.map(tasks(seed, stop)).enumerate() {
+    for (index, result) in pool.map(tasks(seed, stop)).enumerate() {
         match result {
             Ok((number, bytes)) => {
-                assert!(number == place as u64 && bytes.iter().all(|byte| *byte == number as u8));
+                assert!(number == index as u64 && bytes.iter().all(|byte| *byte == number as u8));
                 done.fetch_add(1, Ordering::Relaxed);
             }
             Err(error) => {
-                let killed = |cause: &Cause| matches!(cause, Cause::Signal { number: 9, .. });
+                let killed = |cause: &ExitCause| matches!(cause, ExitCause::Signal { number: 9, .. });
                 let fits = matches!(&error.fault, Fault::WorkerDied { cause, .. } if killed(cause));
-                assert!(fits && error.task == place as u64, "{error}");
+                assert!(fits && error.task == index as u64, "{error}");
                 lost.fetch_add(1, Ordering::Relaxed);
             }
         }

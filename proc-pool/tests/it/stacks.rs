@@ -1,10 +1,10 @@
-//! Stacks of workers that are stuck.
+//! Stacks of workers whose task exceeds its deadline.
 
 use std::time::Duration;
 
-use proc_pool::{Builder, Fault, Workers};
+use proc_pool::Fault;
 
-use crate::support::{hang, signal, watchdog};
+use crate::support::{block_all_signals, builder, hang, signal, watchdog};
 
 #[inline(never)]
 fn stuck_in_a_loop(mut n: u64) -> u64 {
@@ -23,7 +23,7 @@ fn op(n: u64) -> u64 {
         1 => stuck_in_a_loop(n),
         3 => stuck_in_the_kernel(),
         5 => {
-            // It can't answer.
+            // A stopped process cannot report its stack.
             signal(std::process::id(), rustix::process::Signal::STOP);
             n
         }
@@ -32,25 +32,23 @@ fn op(n: u64) -> u64 {
 }
 
 #[test]
-fn what_a_task_was_doing_beyond_its_deadline() {
+fn deadline_error_has_the_stack_of_the_task() {
     let _watchdog = watchdog(120);
-    let builder = Builder::new()
-        .workers(Workers::Count(2))
-        .deadline(Duration::from_millis(200));
+    let builder = builder(2).deadline(Duration::from_millis(200));
     let pool = builder
         .clone()
         .stack_on_deadline()
         .build_op(op)
-        .expect("it starts");
+        .expect("the pool starts");
     let results: Vec<_> = pool.map(0..7).collect();
-    let stack = |pool: &[Result<u64, proc_pool::TaskError>], task: usize| {
-        let Err(Fault::TimedOut { stack, .. }) = pool[task].as_ref().map_err(|e| &e.fault) else {
-            panic!("{task}: {:?}", pool[task])
+    let stack = |results: &[Result<u64, proc_pool::TaskError>], task: usize| {
+        let Err(Fault::TimedOut { stack, .. }) = results[task].as_ref().map_err(|e| &e.fault) else {
+            panic!("{task}: {:?}", results[task])
         };
         stack.clone()
     };
     for (task, function) in [(1, "stuck_in_a_loop"), (3, "stuck_in_the_kernel")] {
-        let stack = stack(&results, task).expect("it answers");
+        let stack = stack(&results, task).expect("the worker reports its stack");
         let calls: Vec<&str> = stack.lines().collect();
         let at = calls
             .iter()
@@ -71,41 +69,40 @@ fn what_a_task_was_doing_beyond_its_deadline() {
     for task in [0, 2, 4, 6] {
         assert_eq!(results[task].as_ref().ok(), Some(&(task as u64)));
     }
-    // Not unless it is asked for.
-    let pool = builder.build_op(op).expect("it starts");
+    // Without the option, no stack is captured.
+    let pool = builder.build_op(op).expect("the pool starts");
     let results: Vec<_> = pool.map(0..2).collect();
     assert_eq!(stack(&results, 1), None);
 }
 
-/// Naps for `ms` milliseconds; above 200, without an answer to questions.
+/// Sleeps for `ms` milliseconds; above 200, with all signals blocked, so that it does not report its stack.
 fn nap(ms: u64) -> u64 {
     if ms > 200 {
-        crate::crash::ignore_questions();
+        block_all_signals();
     }
     std::thread::sleep(Duration::from_millis(ms));
     ms
 }
 
 #[test]
-fn a_late_task_that_ends_while_its_stack_is_asked_for_counts_and_no_other_task_dies() {
+fn late_task_that_ends_during_the_stack_capture_succeeds() {
     let _watchdog = watchdog(120);
-    let pool = Builder::new()
-        .workers(Workers::Count(1))
+    let pool = builder(1)
         .deadline(Duration::from_millis(200))
         .stack_on_deadline()
         .build_op(nap)
-        .expect("it starts");
-    // So that its worker takes more than one at a time.
+        .expect("the pool starts");
+    // Widens the window of the worker to more than one task.
     assert_eq!(
         pool.map((0..20_000).map(|_| 0)).filter_map(Result::ok).count(),
         20_000
     );
     let late = pool.submit(300);
     let others: Vec<_> = (0..6).map(|_| pool.submit(150)).collect();
-    assert_eq!(late.wait().expect("its outcome came before the kill"), 300);
+    assert_eq!(late.wait().expect("the output came before the kill"), 300);
     for other in others {
-        assert_eq!(other.wait().expect("it was not late"), 150);
+        assert_eq!(other.wait().expect("the task was not late"), 150);
     }
-    let stats = pool.shutdown(Duration::from_secs(30)).expect("it works");
-    assert_eq!((stats.deaths, stats.faulted), (1, 0), "{stats:?}");
+    let stats = pool.shutdown(Duration::from_secs(30)).expect("the pool works");
+    assert_eq!((stats.deaths, stats.failed), (1, 0), "{stats:?}");
 }

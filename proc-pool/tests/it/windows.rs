@@ -1,31 +1,35 @@
-//! What Windows does where Unix has signals, parents and descriptors.
+//! Windows: exceptions, jobs, handles and standard streams, where Unix has signals, parents and descriptors.
 
 use std::io::{BufRead, BufReader, Read};
+use std::os::windows::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use proc_pool::{Builder, Cause, Fault, Workers};
+use proc_pool::{ExitCause, Fault};
+use windows_sys::Win32::System::Threading::CREATE_BREAKAWAY_FROM_JOB;
 
-use crate::crash::{Crash, ends_within, kill};
-use crate::support::{Ear, hang, pool, tell, watchdog};
+use crate::support::{
+    Crash, Rendezvous, builder, ends_within, hang, kill, pool, release, report, run_one, try_kill,
+    wait_for_release, watchdog,
+};
 
-fn exception(code: u32, name: &str) -> Cause {
+fn exception(code: u32, name: &str) -> ExitCause {
     let name = name.to_owned();
-    Cause::Exception { code, name }
+    ExitCause::Exception { code, name }
 }
 
-/// Each costs one task, and its cause has a name.
+/// Each crash costs one task, and the error names its cause.
 #[test]
-fn deaths_have_causes() {
+fn deaths_have_named_causes() {
     let _watchdog = watchdog(120);
-    let ear = Ear::new();
-    let pool = pool(2, |(crash, ear): (Option<Crash>, String)| {
+    let rendezvous = Rendezvous::new();
+    let pool = pool(2, |(crash, rendezvous): (Option<Crash>, String)| {
         if let Some(crash) = crash {
-            crash.suffer(&ear);
+            crash.run(&rendezvous);
         }
     });
     for (crash, expected) in [
-        (Crash::Exit3, Cause::Exited { code: 3 }),
+        (Crash::Exit3, ExitCause::Exited { code: 3 }),
         (
             Crash::Abort,
             exception(0xC000_0409, "STATUS_STACK_BUFFER_OVERRUN"),
@@ -35,13 +39,13 @@ fn deaths_have_causes() {
             Crash::StackOverflow,
             exception(0xC000_00FD, "STATUS_STACK_OVERFLOW"),
         ),
-        (Crash::KillSelf, Cause::Exited { code: 1 }),
-        (Crash::KilledFromOutside, Cause::Exited { code: 1 }),
+        (Crash::KillSelf, ExitCause::Exited { code: 1 }),
+        (Crash::KilledFromOutside, ExitCause::Exited { code: 1 }),
     ] {
-        let tasks = (0..50).map(|n| ((n == 20).then_some(crash), ear.path.clone()));
+        let tasks = (0..50).map(|n| ((n == 20).then_some(crash), rendezvous.address.clone()));
         let results = std::thread::scope(|scope| {
             if crash == Crash::KilledFromOutside {
-                scope.spawn(|| assert!(kill(ear.hear())));
+                scope.spawn(|| kill(rendezvous.receive()));
             }
             pool.map(tasks).collect::<Vec<_>>()
         });
@@ -58,23 +62,21 @@ fn deaths_have_causes() {
     }
 }
 
-/// More than a thread can wait for at once (`MAXIMUM_WAIT_OBJECTS` is 64).
+/// One thread can wait for 64 objects (`MAXIMUM_WAIT_OBJECTS`).
 #[test]
-fn seventy_workers() {
+fn seventy_workers_run_at_the_same_time() {
     let _watchdog = watchdog(300);
-    let ear = Ear::new();
+    let rendezvous = Rendezvous::new();
     let pool = pool(70, |path: String| {
-        crate::support::hear_from(&path);
+        wait_for_release(&path);
         std::process::id()
     });
-    let tasks = vec![ear.path.clone(); 70];
+    let tasks = vec![rendezvous.address.clone(); 70];
     std::thread::scope(|scope| {
-        // Nobody is answered before all wait: each of them runs one.
+        // All tasks wait before the first one is released: each worker runs one.
         scope.spawn(|| {
-            let all: Vec<_> = (0..70).map(|_| ear.accept()).collect();
-            for mut stream in all {
-                std::io::Write::write_all(&mut stream, &[1]).expect("it is there");
-            }
+            let all: Vec<_> = (0..70).map(|_| rendezvous.accept()).collect();
+            all.into_iter().for_each(release);
         });
         let mut pids: Vec<u32> = pool.map(tasks).map(|pid| pid.expect("no task fails")).collect();
         pids.sort_unstable();
@@ -83,65 +85,64 @@ fn seventy_workers() {
     });
 }
 
+/// Set in a program that a test starts from this one: a leader, or the program of a worker.
 const LEADER: &str = "IT_LEADER";
 
-/// Whatever its workers do, and however it dies.
 #[test]
-fn a_killed_leader_takes_its_workers_along() {
+fn workers_end_with_a_killed_leader() {
     let _watchdog = watchdog(120);
     if let Ok(path) = std::env::var(LEADER) {
         let pool = pool(3, |(path, n): (String, u32)| {
-            tell(&path, std::process::id());
+            report(&path, std::process::id());
             if n > 0 {
                 hang();
             }
         });
-        // One is idle, two hang.
+        // One worker is idle, two hang.
         let tasks = [0, 1, 2].map(|n| (path.clone(), n));
         pool.map_unordered(tasks).for_each(drop);
         return;
     }
-    let ear = Ear::new();
-    let mut leader = Command::new(std::env::current_exe().expect("it has a path"))
-        .args(["windows::a_killed_leader_takes_its_workers_along", "--exact"])
-        .env(LEADER, &ear.path)
+    let rendezvous = Rendezvous::new();
+    let mut leader = Command::new(std::env::current_exe().expect("this program has a path"))
+        .args(["windows::workers_end_with_a_killed_leader", "--exact"])
+        .env(LEADER, &rendezvous.address)
         .stdout(Stdio::null())
         .spawn()
-        .expect("it can be started");
-    let pids = [ear.hear(), ear.hear(), ear.hear()];
-    assert!(!ends_within(&pids[..1], 0), "it works");
-    leader.kill().expect("it lives");
-    leader.wait().expect("it is ours");
+        .expect("the program can be started");
+    let pids = [rendezvous.receive(), rendezvous.receive(), rendezvous.receive()];
+    assert!(!ends_within(&pids[..1], 0), "the worker runs");
+    leader.kill().expect("the leader runs");
+    leader.wait().expect("the leader can be waited for");
     assert!(ends_within(&pids, 2000), "workers outlive their leader");
 }
 
-/// A pipe's end that a worker had would keep its reader waiting.
+/// If a worker had the writing end of a pipe, the reader would wait forever.
 #[test]
 fn workers_inherit_no_handles() {
     let _watchdog = watchdog(60);
-    let (mut reader, writer) = std::io::pipe().expect("a pipe");
+    let (mut reader, writer) = std::io::pipe().expect("a pipe can be created");
     let pool = pool(2, |n: u64| n);
     assert_eq!(pool.map(0..10).filter(Result::is_ok).count(), 10);
     drop(writer);
-    assert_eq!(reader.read(&mut [0]).expect("it is open"), 0);
+    assert_eq!(reader.read(&mut [0]).expect("the pipe is readable"), 0);
 }
 
-/// What a worker prints is read from a pipe of its own, and its input is empty.
+/// A worker's output is captured through a pipe, and its input is empty.
 #[test]
-fn standard_streams() {
+fn standard_streams_are_redirected() {
     let _watchdog = watchdog(60);
-    let pool = Builder::new()
-        .workers(Workers::Count(1))
+    let pool = builder(1)
         .stdout(proc_pool::Redirect::Capture)
         .build_op(|n: u64| {
             let read = std::io::stdin().lines().count();
             println!("task {n} read {read} lines");
-            Crash::Exit3.suffer("");
+            Crash::Exit3.run("");
         })
         .expect("the pool starts");
     let results: Vec<Result<(), _>> = pool.map([7]).collect();
     let Err(error) = &results[0] else {
-        panic!("it died")
+        panic!("the worker survived")
     };
     let Fault::WorkerDied { last_printed, .. } = &error.fault else {
         panic!("{error}")
@@ -149,12 +150,10 @@ fn standard_streams() {
     assert_eq!(last_printed, &["task 7 read 0 lines"]);
 }
 
-/// By the system's own means a deadline ends a task that computes for ever.
 #[test]
-fn a_deadline_ends_a_loop() {
+fn deadline_ends_an_endless_loop() {
     let _watchdog = watchdog(60);
-    let pool = Builder::new()
-        .workers(Workers::Count(1))
+    let pool = builder(1)
         .deadline(Duration::from_millis(200))
         .build_op(|n: u64| {
             while n == 1 {
@@ -166,43 +165,59 @@ fn a_deadline_ends_a_loop() {
     let results: Vec<_> = pool.map(0..3).collect();
     assert!(results[0].is_ok() && results[2].is_ok());
     let Err(error) = &results[1] else {
-        panic!("it ended")
+        panic!("the loop ended")
     };
     assert!(matches!(error.fault, Fault::TimedOut { .. }), "{error}");
 }
 
-/// Programs that a worker starts are not the pool's: they may outlive it.
-#[test]
-fn a_program_that_a_worker_starts_goes_on() {
-    let _watchdog = watchdog(60);
-    if let Ok(path) = std::env::var(LEADER) {
-        tell(&path, std::process::id());
-        hang();
-    }
-    let ear = Ear::new();
-    let started = pool(1, |path: String| {
-        let child = Command::new(std::env::current_exe().expect("it has a path"))
-            .args(["windows::a_program_that_a_worker_starts_goes_on", "--exact"])
-            .env(LEADER, path)
+/// Starts a pool whose op starts this test again, with the given creation flags. Returns the process id of that program, after
+/// the pool has ended.
+fn program_started_by_an_op(test: &str, flags: u32) -> u32 {
+    let rendezvous = Rendezvous::new();
+    let workers = pool(1, |(test, address, flags): (String, String, u32)| {
+        let child = Command::new(std::env::current_exe().expect("this program has a path"))
+            .args([&*test, "--exact"])
+            .env(LEADER, address)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
+            .creation_flags(flags)
             .spawn();
-        child.expect("it can be started").id()
+        child.expect("the program can be started").id()
     });
-    let pid = started
-        .map([ear.path.clone()])
-        .next()
-        .expect("one")
-        .expect("it works");
-    assert_eq!(ear.hear(), pid);
-    drop(started);
-    assert!(!ends_within(&[pid], 100));
-    assert!(kill(pid));
+    let task = (test.to_owned(), rendezvous.address.clone(), flags);
+    let pid = run_one(&workers, task);
+    assert_eq!(rendezvous.receive(), pid);
+    pid
 }
 
-/// A leader that reads lines from a pipe leaves them to itself.
 #[test]
-fn the_leaders_input_is_its_own() {
+fn program_that_a_worker_starts_ends_with_the_worker() {
+    let _watchdog = watchdog(60);
+    if let Ok(address) = std::env::var(LEADER) {
+        report(&address, std::process::id());
+        hang();
+    }
+    let test = "windows::program_that_a_worker_starts_ends_with_the_worker";
+    let pid = program_started_by_an_op(test, 0);
+    assert!(ends_within(&[pid], 5000), "the program outlives its worker");
+}
+
+#[test]
+fn program_that_breaks_away_from_the_job_of_its_worker_goes_on() {
+    let _watchdog = watchdog(60);
+    if let Ok(address) = std::env::var(LEADER) {
+        report(&address, std::process::id());
+        hang();
+    }
+    let test = "windows::program_that_breaks_away_from_the_job_of_its_worker_goes_on";
+    let pid = program_started_by_an_op(test, CREATE_BREAKAWAY_FROM_JOB);
+    assert!(!ends_within(&[pid], 100), "the program ended with its worker");
+    assert!(try_kill(pid));
+}
+
+/// Workers do not read from the pipe that is the leader's standard input.
+#[test]
+fn standard_input_belongs_to_the_leader() {
     let _watchdog = watchdog(60);
     if std::env::var_os(LEADER).is_some() {
         let pool = pool(2, |n: u64| std::io::stdin().lines().count() as u64 + n);
@@ -211,24 +226,28 @@ fn the_leaders_input_is_its_own() {
             .lock()
             .lines()
             .next()
-            .expect("one")
-            .expect("text");
-        println!("heard {line} {sum}");
+            .expect("standard input has a line")
+            .expect("the line is UTF-8");
+        println!("read {line} {sum}");
         return;
     }
-    let mut leader = Command::new(std::env::current_exe().expect("it has a path"))
-        .args(["windows::the_leaders_input_is_its_own", "--exact", "--nocapture"])
+    let mut leader = Command::new(std::env::current_exe().expect("this program has a path"))
+        .args([
+            "windows::standard_input_belongs_to_the_leader",
+            "--exact",
+            "--nocapture",
+        ])
         .env(LEADER, "1")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
-        .expect("it can be started");
-    let mut input = leader.stdin.take().expect("piped");
-    std::io::Write::write_all(&mut input, b"hello\n").expect("it listens");
-    let said = BufReader::new(leader.stdout.take().expect("piped")).lines();
-    let heard = said
+        .expect("the program can be started");
+    let mut input = leader.stdin.take().expect("stdin is piped");
+    std::io::Write::write_all(&mut input, b"hello\n").expect("the leader reads");
+    let printed = BufReader::new(leader.stdout.take().expect("stdout is piped")).lines();
+    let read = printed
         .map_while(Result::ok)
-        .any(|line| line.contains("heard hello 45"));
-    leader.wait().expect("it is ours");
-    assert!(heard);
+        .any(|line| line.contains("read hello 45"));
+    leader.wait().expect("the leader can be waited for");
+    assert!(read);
 }

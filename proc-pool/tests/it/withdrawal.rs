@@ -1,30 +1,30 @@
-//! Withdrawn tasks: a dropped handle, map or stream, a deadline or a kill takes back what no worker has started.
+//! Withdrawn tasks: a dropped handle, map or stream takes back the tasks that no worker has started.
 
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use proc_pool::{Builder, Fault, Pool, PoolError, Stats, Workers};
+use proc_pool::{Pool, Stats};
 use serde::{Deserialize, Serialize};
 
-use crate::support::{Dir, Ear, hear_from, pool, watchdog};
+use crate::support::{Rendezvous, TempDir, pool, release, wait_for_release, watchdog};
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Task {
     number: u64,
-    /// The socket to wait at.
-    ask: String,
-    /// The directory in which the run leaves a file.
-    mark: String,
+    /// The rendezvous to wait at; none if empty.
+    rendezvous: String,
+    /// The directory in which the op creates a file; none if empty.
+    marks: String,
 }
 
 fn run(task: Task) -> u64 {
-    if !task.mark.is_empty() {
-        let path = Path::new(&task.mark).join(task.number.to_string());
+    if !task.marks.is_empty() {
+        let path = Path::new(&task.marks).join(task.number.to_string());
         std::fs::File::create(path).expect("the directory exists");
     }
-    if !task.ask.is_empty() {
-        hear_from(&task.ask);
+    if !task.rendezvous.is_empty() {
+        wait_for_release(&task.rendezvous);
     }
     task.number
 }
@@ -36,23 +36,24 @@ fn plain(number: u64) -> Task {
     }
 }
 
-fn blocker(ear: &Ear) -> Task {
+fn blocker(rendezvous: &Rendezvous) -> Task {
     Task {
-        ask: ear.path.clone(),
+        rendezvous: rendezvous.address.clone(),
         ..plain(1_000_000)
     }
 }
 
-fn marked(dir: &Dir) -> impl Fn(u64) -> Task + use<> {
-    let mark = dir.path().to_str().expect("it is UTF-8").to_owned();
+/// Returns a function that makes tasks which leave a file in `dir` if they run.
+fn marked(dir: &TempDir) -> impl Fn(u64) -> Task + use<> {
+    let marks = dir.path().to_str().expect("the path is UTF-8").to_owned();
     move |number| Task {
-        mark: mark.clone(),
+        marks: marks.clone(),
         ..plain(number)
     }
 }
 
-/// A pool of one worker that takes many tasks at a time.
-fn warmed() -> Pool<Task, u64> {
+/// Builds a pool of one worker with a window of many tasks.
+fn pool_with_a_wide_window() -> Pool<Task, u64> {
     let pool = pool(1, run);
     assert_eq!(
         pool.map((0..20_000).map(plain)).filter_map(Result::ok).count(),
@@ -61,45 +62,43 @@ fn warmed() -> Pool<Task, u64> {
     pool
 }
 
-/// Ends the pool; every task is accounted for.
+/// Shuts the pool down, and checks that every task is accounted for.
 fn end(pool: Pool<Task, u64>) -> Stats {
     let stats = pool.shutdown(Duration::from_secs(30)).expect("the pool works");
-    assert_eq!(stats.submitted, stats.answered + stats.faulted, "{stats:?}");
+    assert_eq!(stats.submitted, stats.answered + stats.failed, "{stats:?}");
     stats
 }
 
-fn let_go(mut asking: impl std::io::Write) {
-    asking.write_all(&[1]).expect("the blocker listens");
-}
-
 #[test]
-fn dropped_handles_withdraw_their_tasks_from_a_worker() {
+fn dropped_handle_withdraws_its_task_from_a_worker() {
     let _watchdog = watchdog(60);
-    let (ear, dir) = (Ear::new(), Dir::new());
-    let pool = warmed();
+    let (rendezvous, dir) = (Rendezvous::new(), TempDir::new());
+    let pool = pool_with_a_wide_window();
     let task = marked(&dir);
-    let blocked = pool.submit(blocker(&ear));
-    let asking = ear.accept();
+    let blocked = pool.submit(blocker(&rendezvous));
+    let waiting = rendezvous.accept();
     let handles: Vec<_> = (0..100).map(|n| pool.submit(task(n))).collect();
     let kept = pool.submit(plain(5));
     drop(handles);
-    let_go(asking);
-    assert_eq!(blocked.wait().expect("it runs"), 1_000_000);
-    assert_eq!(kept.wait().expect("it runs"), 5);
+    release(waiting);
+    assert_eq!(blocked.wait().expect("the task succeeds"), 1_000_000);
+    assert_eq!(kept.wait().expect("the task succeeds"), 5);
     let stats = end(pool);
     assert_eq!(dir.entries(), Vec::<std::path::PathBuf>::new());
-    assert_eq!((stats.submitted, stats.faulted, stats.deaths), (20_102, 100, 0));
+    assert_eq!((stats.submitted, stats.failed, stats.deaths), (20_102, 100, 0));
 }
 
 #[test]
-fn a_dropped_map_withdraws_its_tasks_from_a_worker() {
+fn dropped_map_withdraws_its_tasks_from_a_worker() {
     let _watchdog = watchdog(60);
     for unordered in [false, true] {
-        let (ear, dir) = (Ear::new(), Dir::new());
-        let pool = warmed();
+        let (rendezvous, dir) = (Rendezvous::new(), TempDir::new());
+        let pool = pool_with_a_wide_window();
         let task = marked(&dir);
-        // The first output comes before the blocker, so that all tasks behind it were sent by then.
-        let mut tasks = [plain(0), blocker(&ear)].into_iter().chain((0..100).map(&task));
+        // The first task ends before the blocker, so the tasks behind the blocker have been sent when its output comes.
+        let mut tasks = [plain(0), blocker(&rendezvous)]
+            .into_iter()
+            .chain((0..100).map(&task));
         thread::scope(|scope| {
             let tasks = &mut tasks;
             let pool = &pool;
@@ -107,25 +106,25 @@ fn a_dropped_map_withdraws_its_tasks_from_a_worker() {
                 true => Box::new(pool.map_unordered(tasks)),
                 false => Box::new(pool.map(tasks)),
             };
-            assert_eq!(map.next().expect("an output").expect("it runs"), 0);
-            let asking = scope.spawn(|| ear.accept());
-            // A submission has the pool look after all of its workers.
+            assert_eq!(map.next().expect("an output").expect("the task succeeds"), 0);
+            let waiting = scope.spawn(|| rendezvous.accept());
+            // A submission makes the pool dispatch to all of its workers.
             let other = pool.submit(plain(7));
-            let asking = asking.join().expect("the blocker connects");
+            let waiting = waiting.join().expect("no thread panics");
             drop(map);
-            let_go(asking);
-            assert_eq!(other.wait().expect("it runs"), 7);
+            release(waiting);
+            assert_eq!(other.wait().expect("the task succeeds"), 7);
         });
         drop(tasks);
         let stats = end(pool);
         assert_eq!(dir.entries(), Vec::<std::path::PathBuf>::new(), "{stats:?}");
-        assert!(stats.faulted > 0 && stats.deaths == 0, "{stats:?}");
+        assert!(stats.failed > 0 && stats.deaths == 0, "{stats:?}");
     }
 }
 
 #[cfg(feature = "stream")]
 #[test]
-fn a_dropped_stream_withdraws_its_tasks_from_a_worker() {
+fn dropped_stream_withdraws_its_tasks_from_a_worker() {
     use std::pin::Pin;
     use std::task::{Context, Poll, Waker};
 
@@ -133,100 +132,37 @@ fn a_dropped_stream_withdraws_its_tasks_from_a_worker() {
     use proc_pool::OutputStream;
 
     let _watchdog = watchdog(60);
-    let (ear, dir) = (Ear::new(), Dir::new());
-    let pool = warmed();
+    let (rendezvous, dir) = (Rendezvous::new(), TempDir::new());
+    let pool = pool_with_a_wide_window();
     let task = marked(&dir);
-    let tasks = std::iter::once(blocker(&ear)).chain((0..100).map(&task));
+    let tasks = std::iter::once(blocker(&rendezvous)).chain((0..100).map(&task));
     let mut outputs = OutputStream::as_completed(tasks.map(|task| pool.submit(task)), 101);
     let mut context = Context::from_waker(Waker::noop());
     assert!(matches!(
         Pin::new(&mut outputs).poll_next(&mut context),
         Poll::Pending
     ));
-    let asking = ear.accept();
+    let waiting = rendezvous.accept();
     drop(outputs);
-    let_go(asking);
-    assert_eq!(pool.submit(plain(7)).wait().expect("it runs"), 7);
+    release(waiting);
+    assert_eq!(pool.submit(plain(7)).wait().expect("the task succeeds"), 7);
     let stats = end(pool);
     assert_eq!(dir.entries(), Vec::<std::path::PathBuf>::new());
-    assert_eq!((stats.faulted, stats.deaths), (100, 0));
+    assert_eq!((stats.failed, stats.deaths), (100, 0));
 }
 
 #[test]
-fn withdrawn_tasks_leave_the_queue_before_their_turn() {
+fn withdrawn_task_leaves_the_queue_before_its_turn() {
     let _watchdog = watchdog(60);
-    let ear = Ear::new();
-    let pool = warmed();
-    let blocked = pool.submit(blocker(&ear));
-    let asking = ear.accept();
+    let rendezvous = Rendezvous::new();
+    let pool = pool_with_a_wide_window();
+    let blocked = pool.submit(blocker(&rendezvous));
+    let waiting = rendezvous.accept();
     let handles: Vec<_> = (0..10_000).map(|n| pool.submit(plain(n))).collect();
     drop(handles);
     let snapshot = pool.snapshot();
     assert!(snapshot.backlog < 100, "{snapshot}");
-    let_go(asking);
-    assert_eq!(blocked.wait().expect("it runs"), 1_000_000);
-    assert_eq!(end(pool).faulted, 10_000);
-}
-
-/// Sleeps for `us` microseconds.
-fn nap(us: u64) -> u64 {
-    thread::sleep(Duration::from_micros(us));
-    us
-}
-
-#[test]
-fn a_deadline_charges_only_the_late_task() {
-    // Long enough that a machine that does other things makes no other task late.
-    const DEADLINE: u64 = 60_000;
-    let _watchdog = watchdog(120);
-    let pool = Builder::new()
-        .workers(Workers::Count(1))
-        .deadline(Duration::from_micros(DEADLINE))
-        .build_op(nap)
-        .expect("the pool starts");
-    let mut late = 0;
-    for round in 0..40 {
-        // Shorter ones first, so that others are sent behind the one that is killed or is just over.
-        let tasks = [10, 10, 10, 10, DEADLINE - 3000 + round * 600, 1000, 1000, 1000];
-        for (task, result) in pool.map(tasks).enumerate() {
-            match result {
-                Ok(us) => assert_eq!(us, tasks[task]),
-                Err(error) => {
-                    assert!(
-                        matches!(error.fault, Fault::TimedOut { .. }),
-                        "round {round}: {error}"
-                    );
-                    assert_eq!(task, 4, "round {round}: {error}");
-                    late += 1;
-                }
-            }
-        }
-    }
-    assert!(late > 0);
-    let stats = pool.shutdown(Duration::from_secs(30)).expect("the pool works");
-    assert_eq!(stats.submitted, stats.answered + stats.faulted, "{stats:?}");
-}
-
-#[test]
-fn shutting_down_reports_a_failure_that_comes_meanwhile() {
-    let _watchdog = watchdog(60);
-    let ear = Ear::new();
-    let pool = pool(1, run);
-    let blocked = pool.submit(blocker(&ear));
-    let asking = ear.accept();
-    let interrupter = pool.bytes().interrupter();
-    let ended = thread::scope(|scope| {
-        let ended = scope.spawn(|| pool.shutdown(Duration::from_secs(30)));
-        // Most likely it waits for the blocker by now; the result is the same if not.
-        thread::sleep(Duration::from_millis(100));
-        interrupter.interrupt(proc_pool::Interrupt::Kill);
-        ended.join().expect("it does not panic")
-    });
-    drop(asking);
-    assert!(matches!(ended, Err(PoolError::Interrupted)), "{ended:?}");
-    let error = blocked.wait().expect_err("its worker is gone");
-    assert!(
-        matches!(error.fault, Fault::Pool(PoolError::Interrupted)),
-        "{error}"
-    );
+    release(waiting);
+    assert_eq!(blocked.wait().expect("the task succeeds"), 1_000_000);
+    assert_eq!(end(pool).failed, 10_000);
 }

@@ -1,7 +1,8 @@
-//! A worker program: its ops are called by name, from `it/programs.rs`.
+//! A worker program: the tests in `it/worker_programs.rs` call its ops by name.
 
 use proc_pool::{
-    BoxError, Builder, CallError, OutputBuf, Pod, PodVec, Registry, Service, Worker, WorkerContext, Workers,
+    BoxError, Builder, CallError, EntryPoint, OutputBuf, Pod, PodVec, Registry, Service, Worker,
+    WorkerContext, Workers,
 };
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -13,14 +14,20 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .op("square", |n: u64| n * n)
         .op("exit", |code: i32| -> () { std::process::exit(code) })
         .op("nested", nested)
-        .op_with_codecs("sum", |ns: Vec<f32>| ns.iter().sum::<f32>(), PodVec, Pod)
-        .op_with_state("count", |_, first: u64| Ok(first), count)
-        .worker::<Adder>("add", ())
-        .service::<Reverse>("reverse")
+        .add(
+            "sum",
+            EntryPoint::op(|ns: Vec<f32>| ns.iter().sum::<f32>()).codecs(PodVec, Pod),
+        )
+        .add(
+            "count",
+            EntryPoint::op_with_state(|_, first: u64| Ok(first), count),
+        )
+        .add("add", EntryPoint::worker::<Adder>(()))
+        .add("reverse", EntryPoint::service::<Reverse>())
         .serve()
 }
 
-/// A pool of this very program, within its worker.
+/// Runs a pool of this program inside its worker.
 fn nested(n: u64) -> Result<u64, String> {
     let builder = Builder::new().workers(Workers::Count(1));
     let pool = builder.build_op(|n: u64| n + 1).map_err(|e| e.to_string())?;
@@ -33,7 +40,7 @@ fn count(next: &mut u64, (): ()) -> u64 {
     *next - 1
 }
 
-/// Adds to each task what it was made with.
+/// Adds its initial value to each task.
 struct Adder(u64);
 
 impl Worker for Adder {
@@ -54,6 +61,7 @@ impl Worker for Adder {
     }
 }
 
+/// Outputs its task reversed.
 struct Reverse;
 
 impl Service for Reverse {

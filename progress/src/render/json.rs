@@ -1,15 +1,19 @@
-//! JSON lines for programs: one object a line, on the same occasions as plain lines.
+//! JSON lines for programs: an object in place of each plain line.
 
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use super::{Schedule, View};
-use crate::bar::{Role, Unit};
-use crate::counter::{Outcome, Step};
-use crate::escape::is_unsafe;
+use shm_buffers::Printable;
+
+use super::schedule::Schedule;
+use super::view::View;
+use crate::counting::counts::Outcome;
+use crate::counting::sample::SampleKind;
+use crate::counting::step::Step;
+use crate::counting::total::Unit;
 use crate::output::Output;
 
-/// Writes an object a line; [`Render::JsonLines`](crate::Render::JsonLines) documents its fields.
+/// Writes JSON objects. [`Render::JsonLines`](crate::Render::JsonLines) documents their fields.
 #[derive(Debug)]
 pub(crate) struct Json {
     schedule: Schedule,
@@ -37,9 +41,9 @@ fn object(view: &View) -> String {
     path.push(sample.label.clone());
     let path: Vec<String> = path.iter().map(|label| string(label)).collect();
     let step = |number: fn(Step) -> Option<u64>| {
-        let step = match sample.role {
-            Role::Bar => None,
-            Role::Writer(steps) => steps.at(),
+        let step = match sample.kind {
+            SampleKind::Bar => None,
+            SampleKind::Source(steps) => steps.step(),
         };
         step.and_then(number)
             .map_or_else(|| "null".into(), |n| n.to_string())
@@ -66,7 +70,7 @@ fn object(view: &View) -> String {
                 .known()
                 .map_or_else(|| "null".into(), |n| n.to_string()),
         ),
-        ("share", number(view.share())),
+        ("fraction", number(view.fraction())),
         ("step_done", step(|step| Some(step.done))),
         ("step_total", step(|step| step.total.known())),
         ("done", sample.counts.get(Outcome::Done).to_string()),
@@ -85,7 +89,7 @@ fn object(view: &View) -> String {
     format!("{{{}}}", fields.join(","))
 }
 
-/// JSON has no infinities.
+/// Returns `value` as a JSON number, or `null` for infinities, which JSON does not have.
 fn number(value: Option<f64>) -> String {
     match value {
         Some(value) if value.is_finite() => value.to_string(),
@@ -93,13 +97,14 @@ fn number(value: Option<f64>) -> String {
     }
 }
 
-/// A string as RFC 8259, section 7: the same when it is parsed, and safe where a person reads it unparsed.
+/// Returns `text` as a JSON string (RFC 8259, section 7). A parser gets the original text. A terminal that shows the
+/// unparsed string gets no character that [`Printable`] escapes.
 fn string(text: &str) -> String {
     let mut json = String::from("\"");
     for c in text.chars() {
         match c {
             '"' | '\\' => json.extend(['\\', c]),
-            c if is_unsafe(c) => {
+            c if !is_printable(c) => {
                 for unit in c.encode_utf16(&mut [0; 2]) {
                     let _ = write!(json, "\\u{unit:04x}");
                 }
@@ -110,21 +115,28 @@ fn string(text: &str) -> String {
     json + "\""
 }
 
+fn is_printable(c: char) -> bool {
+    match c {
+        ' '..='~' => true,
+        c => Printable(c.encode_utf8(&mut [0; 4])).to_string().starts_with(c),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn any_string_survives() {
+    fn parsers_get_the_original_string_and_terminals_get_no_controls() {
         let text: String = (0..=0x10_ffff).filter_map(char::from_u32).collect();
         let json = string(&text);
         let parsed: String = serde_json::from_str(&json).expect("valid JSON");
         assert_eq!(parsed, text);
-        assert!(!json.chars().any(is_unsafe));
+        assert!(json.chars().all(is_printable));
     }
 
     #[test]
-    fn an_infinite_number_is_null() {
+    fn infinite_number_is_null() {
         assert_eq!(number(Some(f64::INFINITY)), "null");
         assert_eq!(number(Some(2.5)), "2.5");
     }

@@ -1,13 +1,16 @@
-//! Plain lines for logs and files: one now and then, and one at the end.
+//! Plain lines for logs and files: one for each bar at intervals, and one at its end.
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
+use shm_buffers::Printable;
+
+use super::schedule::Schedule;
 use super::text::parts;
-use super::{Schedule, View};
-use crate::escape::escape;
+use super::view::View;
 use crate::output::Output;
 
-/// Writes lines like `recommend: 1200/6710 (17.9 %), 3 failed, 2300/s, ETA 2.4 s`.
+/// Writes lines such as `recommend: 1200/6710 (17.9 %), 3 failed, 2300/s, ETA 2.4 s`.
 #[derive(Debug)]
 pub(crate) struct Lines {
     schedule: Schedule,
@@ -32,10 +35,9 @@ impl Lines {
 fn line(view: &View) -> String {
     let mut line = String::new();
     for parent in &view.parents {
-        line += &escape(parent);
-        line += "/";
+        let _ = write!(line, "{}/", Printable(parent));
     }
-    line += &escape(&view.sample.label);
+    let _ = write!(line, "{}", Printable(&view.sample.label));
     let texts: Vec<String> = parts(view).into_iter().map(|(_, text)| text).collect();
     line + ": " + &texts.join(", ") + "\n"
 }

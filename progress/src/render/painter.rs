@@ -1,17 +1,17 @@
-//! indicatif draws the bars into memory, and the caller writes all of a drawing at the same time.
+//! The painter: indicatif draws the bars into memory, and the caller writes each drawing with one write.
 //!
-//! All bars are the lines of one indicatif bar, so that drawing a hundred bars is one write and not a hundred. indicatif
-//! splits them, draws them over those that it drew before, and erases them. This module does three things that indicatif
-//! cannot do:
+//! All bars are the lines of one indicatif bar, so that a drawing of a hundred bars is one write instead of a hundred.
+//! indicatif splits the lines, draws them over the previous ones, and erases them. This module does three things that
+//! indicatif cannot do:
 //!
-//! - **Erasing what indicatif does not know of.** indicatif takes every drawing for one that arrived, and draws and erases
-//!   nothing in a thread that panics. Where the screen is another one, [`leave`] leaves it, and indicatif starts over with a
-//!   new target.
-//! - **Ends of lines.** indicatif fills lines with blanks, and relies on terminals to wrap after the last column. Terminals that
-//!   become wider join such lines again: the same number of lines then includes log lines, which would be erased. Where a terminal
-//!   and indicatif differ on the width of an emoji, all lines shift. So [`Canvas`] ends each line but the last by a line break,
-//!   and indicatif counts each line as one.
-//! - **The write.** indicatif's own terminals wait for the device.
+//! - **Erasing after a failed write.** indicatif assumes that each drawing was written, and neither draws nor erases in
+//!   a panicking thread. If the screen differs from indicatif's last drawing, [`erase`] erases it, and indicatif starts
+//!   again with a new target.
+//! - **Ends of lines.** indicatif fills lines with blanks, and relies on terminals to wrap after the last column. When
+//!   such a terminal becomes wider, it joins the lines again, and indicatif would erase log lines above them. Where a
+//!   terminal and indicatif disagree on the width of an emoji, all lines shift. So [`Canvas`] ends each line except the
+//!   last with a line break, and indicatif counts each line as one.
+//! - **The write.** indicatif's own terminals block until the device takes the bytes.
 
 use std::fmt;
 use std::io;
@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use console::measure_text_width;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle, TermLike};
 
-/// The bars on a screen. The cursor is behind the last one.
+/// The contents of a screen. The cursor is at the end of the last line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Screen {
     Empty,
@@ -39,7 +39,7 @@ impl Screen {
     }
 }
 
-/// How many lines of which width.
+/// The number of lines, and the number of columns for which they were laid out.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Shape {
     lines: usize,
@@ -50,11 +50,11 @@ struct Shape {
 pub(super) struct Painter {
     screen: MultiProgress,
     bar: ProgressBar,
-    /// What `bar` shows.
+    /// The text of `bar`.
     text: Arc<Mutex<String>>,
     canvas: Canvas,
-    /// What indicatif takes to be on the screen.
-    known: Shape,
+    /// The shape of indicatif's last drawing.
+    last_drawing: Shape,
 }
 
 impl Painter {
@@ -75,25 +75,25 @@ impl Painter {
             bar,
             text,
             canvas,
-            known: Shape::default(),
+            last_drawing: Shape::default(),
         }
     }
 
-    /// Whether it can draw in this thread. It can erase in any.
+    /// Whether indicatif can draw in this thread. [`erase`] works in any thread.
     pub(super) fn can_draw() -> bool {
         !std::thread::panicking()
     }
 
-    /// Returns the sequence that replaces `before` by `after`. The cursor ends behind the last line. Blanks fill that line, so
-    /// that another program's output begins in a line of its own.
+    /// Returns the sequence that replaces `before` by `after`. The last line is filled with blanks and the cursor is at
+    /// its end, so that the output of another program starts on a new line.
     pub(super) fn repaint(&mut self, before: &Screen, after: &Screen) -> String {
         let (before, shape) = (before.shape(), after.shape());
         let mut sequence = String::new();
-        if self.known != before || !Self::can_draw() {
-            sequence += &leave(before, shape);
+        if self.last_drawing != before || !Self::can_draw() {
+            sequence += &erase(before, shape);
             self.screen.set_draw_target(self.canvas.target());
         } else if before == shape {
-            // Drawing over them does not flicker.
+            // Drawing over the old lines does not flicker.
             self.screen.set_move_cursor(true);
         } else {
             let _ = self.screen.clear();
@@ -104,17 +104,18 @@ impl Painter {
             self.canvas.begin(lines, *columns);
             self.bar.force_draw();
         }
-        self.known = shape;
+        self.last_drawing = shape;
         sequence + &self.canvas.take()
     }
 }
 
-/// Moves the cursor from the last of the lines to the beginning of the first. If what comes next has another shape, erases
-/// them.
+/// Returns the sequence that moves the cursor from the last line to the beginning of the first, and erases the lines if
+/// the next drawing has another shape.
 ///
-/// After the terminal became narrower, some terminals break lines anew, so that bars take more lines than were drawn, and
-/// some cut each. Taking too few leaves a piece of an old bar; taking too many would erase log lines.
-fn leave(before: Shape, after: Shape) -> String {
+/// When a terminal becomes narrower, some terminals wrap the old lines, so that the bars occupy more rows; others cut
+/// them. This function assumes that they are cut. Otherwise a piece of an old bar stays on the screen, but no log line
+/// is erased.
+fn erase(before: Shape, after: Shape) -> String {
     let mut sequence = match before.lines {
         0 => return String::new(),
         1 => "\r".to_owned(),
@@ -126,24 +127,25 @@ fn leave(before: Shape, after: Shape) -> String {
     sequence
 }
 
-/// indicatif's terminal: ECMA-48 sequences in memory.
+/// The terminal on which indicatif draws: ECMA-48 sequences in memory.
 #[derive(Debug, Clone, Default)]
 struct Canvas(Arc<Mutex<Contents>>);
 
 #[derive(Debug, Default)]
 struct Contents {
     text: String,
-    /// Columns of the terminal, and of the one that indicatif sees.
+    /// The columns of the real terminal.
     columns: usize,
+    /// The columns that are reported to indicatif.
     width: u16,
-    /// What indicatif writes next: blanks that fill the line follow each line.
     next: Next,
-    /// Where the last line begins.
-    line: usize,
-    /// How many blanks fill the last line.
+    /// The index in `text` where the last line begins.
+    line_start: usize,
+    /// The number of blanks that fill the last line.
     blanks: Option<usize>,
 }
 
+/// The next text from indicatif, which writes each line and then the blanks that fill it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Next {
     #[default]
@@ -160,11 +162,11 @@ impl Canvas {
         lock(&self.0)
     }
 
-    /// The drawing of `lines` follows. None of them is wider than `columns`.
+    /// Prepares for the drawing of `lines`, none of which is wider than `columns`.
     fn begin(&self, lines: &[String], columns: usize) {
         let mut contents = self.contents();
         contents.columns = columns;
-        // No text has more columns than bytes, whichever way they are counted.
+        // The number of columns is at most the number of bytes, even where programs disagree on the width of a text.
         let longest = lines.iter().map(String::len).max();
         contents.width = u16::try_from(longest.unwrap_or(0)).unwrap_or(u16::MAX);
         contents.next = Next::Line;
@@ -175,7 +177,7 @@ impl Canvas {
     }
 
     fn move_cursor(&self, n: usize, direction: char) -> io::Result<()> {
-        // The sequence takes 0 for 1.
+        // In the sequence, 0 means 1.
         if n > 0 {
             self.contents().text += &format!("\u{1b}[{n}{direction}");
         }
@@ -189,15 +191,16 @@ impl Contents {
             Next::Line if text == "\r" => self.text += text,
             Next::Line => {
                 if let Some(blanks) = self.blanks.take() {
-                    // Behind a full line, the cursor is still on its last column, which this would erase.
+                    // At the end of a full line, the cursor is still on the last column, and the sequence would erase
+                    // that.
                     self.text += if blanks > 0 { "\u{1b}[K\r\n" } else { "\r\n" };
                 }
-                self.line = self.text.len();
+                self.line_start = self.text.len();
                 self.text += text;
                 self.next = Next::Blanks;
             }
             Next::Blanks => {
-                let line = self.text.get(self.line..).unwrap_or_default();
+                let line = self.text.get(self.line_start..).unwrap_or_default();
                 self.blanks = Some(self.columns.saturating_sub(measure_text_width(line)));
                 self.next = Next::Line;
             }
@@ -210,7 +213,7 @@ impl TermLike for Canvas {
         self.contents().width.max(1)
     }
 
-    /// Bars are made for the height that there is.
+    /// Returns a height without limit: the caller draws no more lines than fit.
     fn height(&self) -> u16 {
         u16::MAX
     }
@@ -243,7 +246,7 @@ impl TermLike for Canvas {
         Ok(())
     }
 
-    /// Nothing is below bars but pieces of them, where the terminal became narrower.
+    /// Also erases everything below: there can only be pieces of bars from before the terminal became narrower.
     fn clear_line(&self) -> io::Result<()> {
         self.contents().text += "\r\u{1b}[J";
         Ok(())
@@ -271,15 +274,15 @@ mod tests {
         Screen::Bars { lines, columns }
     }
 
-    /// A painter that has drawn `screen`.
-    fn after(screen: &Screen) -> Painter {
+    /// Returns a painter that has drawn `screen`.
+    fn painter_of(screen: &Screen) -> Painter {
         let mut painter = Painter::new();
         painter.repaint(&Screen::Empty, screen);
         painter
     }
 
     #[test]
-    fn a_drawing_ends_in_the_last_column() {
+    fn drawing_ends_in_the_last_column() {
         let draw = |screen| Painter::new().repaint(&Screen::Empty, &screen);
         assert_eq!(draw(bars(&["abc", "wx"], 3)), "abc\r\nwx ");
         assert_eq!(draw(bars(&["ab", "推"], 3)), "ab\u{1b}[K\r\n推 ");
@@ -288,39 +291,39 @@ mod tests {
     }
 
     #[test]
-    fn bars_of_the_same_shape_are_drawn_over() {
+    fn bars_are_drawn_over_bars_of_the_same_shape() {
         let (old, new) = (bars(&["a", "b", "c"], 3), bars(&["d", "e", "f"], 3));
         let over = "\u{1b}[2A\rd\u{1b}[K\r\ne\u{1b}[K\r\nf  ";
-        assert_eq!(after(&old).repaint(&old, &new), over);
-        // The same without indicatif's knowledge.
+        assert_eq!(painter_of(&old).repaint(&old, &new), over);
+        // The same if indicatif has not drawn the old bars.
         assert_eq!(Painter::new().repaint(&old, &new), over);
     }
 
     #[test]
-    fn bars_of_another_shape_replace_erased_ones() {
+    fn bars_of_another_shape_are_erased_first() {
         let old = bars(&["a", "b"], 3);
         let erased = "\u{1b}[1A\r\u{1b}[J\u{1b}[1B\r\u{1b}[J\u{1b}[1A";
-        assert_eq!(after(&old).repaint(&old, &Screen::Empty), erased);
+        assert_eq!(painter_of(&old).repaint(&old, &Screen::Empty), erased);
         assert_eq!(
-            after(&old).repaint(&old, &bars(&["c"], 3)),
+            painter_of(&old).repaint(&old, &bars(&["c"], 3)),
             format!("{erased}c  ")
         );
     }
 
     #[test]
-    fn what_is_on_the_screen_counts_and_not_what_was_drawn() {
+    fn repaint_starts_from_the_screen_and_not_from_the_last_drawing() {
         let (one, two) = (bars(&["a"], 3), bars(&["b", "c"], 3));
-        // The drawing of one did not arrive.
-        let mut painter = after(&two);
+        // The drawing of one bar was not written.
+        let mut painter = painter_of(&two);
         painter.repaint(&two, &one);
         assert_eq!(painter.repaint(&two, &Screen::Empty), "\u{1b}[1A\r\u{1b}[J");
-        // Others have written to the screen.
-        assert_eq!(after(&two).repaint(&Screen::Empty, &one), "a  ");
+        // Another program has written to the screen.
+        assert_eq!(painter_of(&two).repaint(&Screen::Empty, &one), "a  ");
     }
 
     #[test]
-    fn emoji_take_a_line_however_wide_terminals_find_them() {
-        // Two columns or six; two columns or one.
+    fn line_with_an_emoji_is_one_line_at_any_width_of_the_emoji() {
+        // Terminals show the first in two or six columns, the second in one or two.
         for emoji in ["👨\u{200d}👩\u{200d}👧", "❤\u{fe0f}"] {
             let screen = bars(&["log", &format!("{emoji}ab")], 4);
             let mut painter = Painter::new();
@@ -332,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_that_panics_erases_and_does_not_draw() {
+    fn panicking_thread_erases_and_does_not_draw() {
         struct Erase(Painter, Screen, Arc<Mutex<String>>);
         impl Drop for Erase {
             fn drop(&mut self) {
@@ -342,7 +345,7 @@ mod tests {
         }
         let screen = bars(&["a", "b"], 3);
         let erased = Arc::new(Mutex::new(String::new()));
-        let erase = Erase(after(&screen), screen, Arc::clone(&erased));
+        let erase = Erase(painter_of(&screen), screen, Arc::clone(&erased));
         let panicked = std::thread::spawn(move || {
             let _erase = erase;
             std::panic::resume_unwind(Box::new("a panic"));

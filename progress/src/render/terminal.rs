@@ -1,73 +1,75 @@
 //! Bars on a terminal, redrawn in place.
 //!
-//! A drawing is one write of the sequence that [`Painter`] makes, and relies on nothing but what was written before. What
-//! could not be written was not drawn, so a terminal that does not read for a while later gets the newest state.
+//! A drawing is one write of the sequence that [`Painter`] returns, and depends only on what was written before. A
+//! drawing that could not be written did not happen, so a terminal that was blocked for some time gets the newest state
+//! afterwards.
 
 use std::io;
 use std::time::Duration;
 
 use console::Term;
 
+use super::layout::Style;
 use super::painter::{Painter, Screen};
-use super::rows::Look;
-use super::{Belongs, View};
-use crate::output::{Drawn, Output};
+use super::view::{ScreenAccess, View};
+use crate::output::{FrameResult, Output};
 use crate::tty;
 
-/// After a log line the bars are redrawn with it, but not more often than this; else at the next drawing.
+/// The shortest time between two log lines with which the bars are redrawn. After other log lines, the next drawing
+/// redraws them.
 const RESTORE_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Columns and rows of a terminal that reports none.
-pub(crate) const USUAL_SIZE: (u16, u16) = (80, 24);
+/// Columns and rows of a terminal that does not report its size.
+pub(crate) const DEFAULT_SIZE: (u16, u16) = (80, 24);
 
-/// The bars on the screen.
+/// Bars on a terminal.
 #[derive(Debug)]
 pub(crate) struct Terminal {
     device: Device,
-    /// Columns and rows where the device reports none.
+    /// Columns and rows, if the device does not report them.
     size: (u16, u16),
-    look: Look,
-    /// The lines as they should be, and for how many columns they were made.
+    style: Style,
+    /// The newest lines, and the number of columns for which they were laid out.
     lines: Vec<String>,
     columns: usize,
-    /// The screen's contents.
+    /// The current contents of the screen.
     screen: Screen,
     painter: Painter,
-    restored: Option<Duration>,
+    last_restore: Option<Duration>,
 }
 
 #[derive(Debug)]
 enum Device {
     Stderr(Term),
-    /// Anything that understands the sequences.
+    /// Any output that interprets the sequences.
     Other,
 }
 
 impl Terminal {
-    /// Draws on standard error. `size` is for a terminal that reports none.
-    pub(crate) fn stderr(size: (u16, u16), look: Look) -> Self {
-        Self::new(Device::Stderr(Term::stderr()), size, look)
+    /// Returns a terminal on standard error. `size` is its size if it does not report one.
+    pub(crate) fn stderr(size: (u16, u16), style: Style) -> Self {
+        Self::new(Device::Stderr(Term::stderr()), size, style)
     }
 
-    /// On anything that understands the sequences and has this size.
-    pub(crate) fn ansi(size: (u16, u16), look: Look) -> Self {
-        Self::new(Device::Other, size, look)
+    /// Returns a terminal of this size on any output that interprets the sequences.
+    pub(crate) fn ansi(size: (u16, u16), style: Style) -> Self {
+        Self::new(Device::Other, size, style)
     }
 
-    fn new(device: Device, size: (u16, u16), look: Look) -> Self {
+    fn new(device: Device, size: (u16, u16), style: Style) -> Self {
         Self {
             device,
             size,
-            look,
+            style,
             lines: Vec::new(),
             columns: 0,
             screen: Screen::Empty,
             painter: Painter::new(),
-            restored: None,
+            last_restore: None,
         }
     }
 
-    /// Columns and rows, one at least.
+    /// Returns columns and rows, at least one of each.
     fn size(&self) -> (usize, usize) {
         let reported = match &self.device {
             Device::Stderr(term) => term.size_checked().map(|(rows, columns)| (columns, rows)),
@@ -77,49 +79,49 @@ impl Terminal {
         (usize::from(columns.max(1)), usize::from(rows.max(1)))
     }
 
-    /// Whether bars may be drawn now. In the background they may not: the screen then is the shell's, or another job's, and
-    /// whatever is on it is not known afterwards.
+    /// Whether bars may be drawn now. In the background they may not: another job or the shell then uses the screen,
+    /// and its contents are not known afterwards.
     fn may_draw(&mut self) -> bool {
         let may = match self.device {
             Device::Stderr(_) => tty::stderr_in_foreground(),
             Device::Other => true,
         };
         if !may {
-            self.forget();
+            self.invalidate();
         }
         may
     }
 
-    /// Other programs have written to the screen: earlier drawings stay where they are.
-    pub(super) fn forget(&mut self) {
+    /// Abandons earlier drawings, which stay where they are, because other programs have written to the screen.
+    pub(super) fn invalidate(&mut self) {
         self.screen = Screen::Empty;
     }
 
     pub(super) fn draw(&mut self, views: &[View], output: &Output) {
         let (columns, rows) = self.size();
-        let (ended, running) = self.look.compose(views, columns, rows);
-        (self.lines, self.columns) = (running, columns);
+        let layout = self.style.layout(views, columns, rows);
+        (self.lines, self.columns) = (layout.running, columns);
         let bars = match self.may_draw() {
-            true => self.wanted(),
+            true => self.newest_screen(),
             false => Screen::Empty,
         };
-        if ended.is_empty() {
+        if layout.ended.is_empty() {
             self.show(bars, output);
         } else {
-            let _ = self.write(ended.as_bytes(), bars, output);
+            let _ = self.write(layout.ended.as_bytes(), bars, output);
         }
     }
 
-    /// Writes whole lines above the bars, which come back with them if that was not just done.
+    /// Writes whole lines above the bars, and redraws the bars with them unless they were just restored.
     pub(super) fn print(
         &mut self,
         now: Duration,
         text: &[u8],
-        screen: Belongs,
+        screen: ScreenAccess,
         output: &Output,
     ) -> io::Result<()> {
-        let bars = match self.may_draw() && screen == Belongs::Mine && self.may_restore(now) {
-            true => self.wanted(),
+        let bars = match self.may_draw() && screen == ScreenAccess::Allowed && self.may_restore(now) {
+            true => self.newest_screen(),
             false => Screen::Empty,
         };
         self.write(text, bars, output)
@@ -127,17 +129,17 @@ impl Terminal {
 
     fn may_restore(&mut self, now: Duration) -> bool {
         let recent = self
-            .restored
+            .last_restore
             .is_some_and(|last| now.saturating_sub(last) < RESTORE_INTERVAL);
-        // What was made for another width waits for the next drawing.
+        // After a change of the width, the next drawing lays out new lines.
         let may = !recent && self.size().0 == self.columns;
         if may {
-            self.restored = Some(now);
+            self.last_restore = Some(now);
         }
         may
     }
 
-    /// Takes the bars off, writes `text`, and draws `bars`.
+    /// Erases the bars, writes `text`, and draws `bars`.
     fn write(&mut self, text: &[u8], bars: Screen, output: &Output) -> io::Result<()> {
         let mut bytes = self.painter.repaint(&self.screen, &Screen::Empty).into_bytes();
         bytes.extend_from_slice(text);
@@ -147,13 +149,13 @@ impl Terminal {
         Ok(())
     }
 
-    fn show(&mut self, wanted: Screen, output: &Output) {
-        if wanted == self.screen {
+    fn show(&mut self, screen: Screen, output: &Output) {
+        if screen == self.screen {
             return;
         }
-        let frame = self.painter.repaint(&self.screen, &wanted);
-        if output.draw(frame.as_bytes()) == Drawn::Yes {
-            self.screen = wanted;
+        let frame = self.painter.repaint(&self.screen, &screen);
+        if output.write_frame(frame.as_bytes()) == FrameResult::Written {
+            self.screen = screen;
         }
     }
 
@@ -166,12 +168,13 @@ impl Terminal {
 
     pub(super) fn restore(&mut self, now: Duration, output: &Output) {
         if self.screen == Screen::Empty && self.may_draw() && self.may_restore(now) {
-            self.show(self.wanted(), output);
+            self.show(self.newest_screen(), output);
         }
     }
 
-    /// Returns what the screen should show. A thread that panics shows nothing, and the next drawing brings the bars back.
-    fn wanted(&self) -> Screen {
+    /// Returns the contents that the screen should have. In a panicking thread it is empty, and the next drawing
+    /// restores the bars.
+    fn newest_screen(&self) -> Screen {
         if self.lines.is_empty() || !Painter::can_draw() {
             return Screen::Empty;
         }

@@ -1,29 +1,32 @@
-//! The words and numbers of a bar, the same in every renderer for people.
+//! The words and numbers of a bar, for bars on a terminal and for plain lines.
 
 use std::time::Duration;
 
-use super::View;
-use crate::bar::{PARTS, Role, Total, Unit};
-use crate::counter::{Outcome, Step, Steps};
-use crate::escape::escape;
+use shm_buffers::Printable;
 
-/// A part of a bar's text. What is least missed is left out first where there is little room.
+use super::view::View;
+use crate::counting::counts::Outcome;
+use crate::counting::sample::{PARTS, SampleKind};
+use crate::counting::step::{Step, StepState};
+use crate::counting::total::{Total, Unit};
+
+/// A part of a bar's text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Part {
     Position,
     Failed,
     Retried,
     Bytes,
-    /// How far a writer is in its task.
+    /// How far a writer is in its running task.
     Step,
     Rate,
     Time,
     Message,
 }
 
-/// From what is left out first to what goes last; the position always stays.
+/// The parts that are omitted where a line is too long, in this order. The position always stays.
 #[cfg(feature = "indicatif")]
-pub(super) const LEAST_MISSED: [Part; 7] = [
+pub(super) const OMISSION_ORDER: [Part; 7] = [
     Part::Message,
     Part::Bytes,
     Part::Step,
@@ -33,14 +36,14 @@ pub(super) const LEAST_MISSED: [Part; 7] = [
     Part::Failed,
 ];
 
-/// So many of them are notes, worth less than the bar.
+/// The number of parts in [`OMISSION_ORDER`] that are omitted before the bar itself.
 #[cfg(feature = "indicatif")]
-pub(super) const NOTES: usize = 4;
+pub(super) const OMITTED_BEFORE_BAR: usize = 4;
 
-/// An ETA beyond this says no more than that the job stalls.
-const TELLABLE: Duration = Duration::from_secs(100 * 86_400);
+/// The longest ETA that is shown. A longer one only means that the job stalls.
+const MAX_ETA: Duration = Duration::from_secs(100 * 86_400);
 
-/// The parts of a bar's text, in the order they are read.
+/// Returns the parts of a bar's text, in the order in which they are shown.
 pub(super) fn parts(view: &View) -> Vec<(Part, String)> {
     let sample = &view.sample;
     let mut parts = vec![(Part::Position, position(view))];
@@ -56,37 +59,37 @@ pub(super) fn parts(view: &View) -> Vec<(Part, String)> {
     if sample.unit != Unit::Bytes && sample.counts.bytes() > 0 {
         parts.push((Part::Bytes, bytes(sample.counts.bytes())));
     }
-    if let Role::Writer(Steps::At(step)) = sample.role {
-        parts.push((Part::Step, at_step(step)));
+    if let SampleKind::Source(StepState::At(step)) = sample.kind {
+        parts.push((Part::Step, step_text(step)));
     }
     if let Some(rate) = view.rate {
-        parts.push((Part::Rate, per_time(rate, sample.unit)));
+        parts.push((Part::Rate, rate_text(rate, sample.unit)));
     }
     let time = match (view.is_running(), sample.total) {
-        _ if sample.role != Role::Bar => None,
+        _ if sample.kind != SampleKind::Bar => None,
         (false, _) => Some(format!("took {}", duration(view.elapsed))),
         (true, Total::Known(_)) => view
             .eta
-            .filter(|eta| *eta < TELLABLE)
+            .filter(|eta| *eta < MAX_ETA)
             .map(|eta| format!("ETA {}", duration(eta))),
         (true, Total::Unknown) => Some(format!("{} elapsed", duration(view.elapsed))),
     };
     parts.extend(time.map(|time| (Part::Time, time)));
     if !sample.message.is_empty() {
-        parts.push((Part::Message, escape(&sample.message).into_owned()));
+        parts.push((Part::Message, Printable(&sample.message).to_string()));
     }
     parts
 }
 
-/// `at 30/100`: how far in the running task, in units of the op.
-fn at_step(step: Step) -> String {
+/// Returns how far a writer is in its running task, in units of the op, such as `at 30/100`.
+fn step_text(step: Step) -> String {
     match step.total {
         Total::Known(total) => format!("at {}/{total}", step.done),
         Total::Unknown => format!("at {}", step.done),
     }
 }
 
-/// `1200/6710 (17.9 %)`, `1200` without a total. Rounded, but never 100 % before the end.
+/// Returns `1200/6710 (17.9 %)`, or `1200` without a total. Rounded, but never 100 % before the end.
 fn position(view: &View) -> String {
     let sample = &view.sample;
     let amount = |n| match sample.unit {
@@ -111,8 +114,8 @@ fn position(view: &View) -> String {
     }
 }
 
-/// Two or three digits that mean something.
-fn per_time(rate: f64, unit: Unit) -> String {
+/// Returns a rate with at least two significant digits.
+fn rate_text(rate: f64, unit: Unit) -> String {
     if unit == Unit::Bytes {
         return format!("{}/s", bytes(rate as u64));
     }
@@ -126,21 +129,7 @@ fn per_time(rate: f64, unit: Unit) -> String {
 }
 
 fn bytes(n: u64) -> String {
-    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
-    let mut value = n as f64 / 1024.0;
-    let mut units = UNITS.iter();
-    let mut unit = units.next();
-    while value >= 1023.95 {
-        match units.next() {
-            Some(larger) => unit = Some(larger),
-            None => break,
-        }
-        value /= 1024.0;
-    }
-    match unit {
-        Some(unit) if n >= 1024 => format!("{value:.1} {unit}"),
-        _ => format!("{n} B"),
-    }
+    shm_buffers::ByteSize(n).to_string()
 }
 
 fn duration(d: Duration) -> String {
@@ -160,7 +149,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_have_two_units_at_most() {
+    fn durations_have_at_most_two_units() {
         let cases = [
             (0.0, "0 ms"),
             (0.012, "12 ms"),
@@ -193,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn rates_change_their_unit_of_time() {
+    fn slow_rates_are_per_minute_or_hour() {
         let cases = [
             (2300.4, "2300/s"),
             (42.0, "42.0/s"),
@@ -202,8 +191,8 @@ mod tests {
             (0.001, "3.60/h"),
         ];
         for (rate, text) in cases {
-            assert_eq!(per_time(rate, Unit::Tasks), text);
+            assert_eq!(rate_text(rate, Unit::Tasks), text);
         }
-        assert_eq!(per_time(2048.0, Unit::Bytes), "2.0 KiB/s");
+        assert_eq!(rate_text(2048.0, Unit::Bytes), "2.0 KiB/s");
     }
 }

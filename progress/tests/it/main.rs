@@ -1,12 +1,12 @@
-//! The reporter as its users see it: real threads, real time, and nothing that waits for either.
+//! The public interface of the reporter, with real threads and real time.
 
 #[cfg(all(target_os = "linux", feature = "indicatif"))]
-mod hardship;
+mod broken_stderr;
 #[cfg(all(target_os = "linux", feature = "indicatif"))]
 mod pseudo_terminal;
-mod rehearsal;
 #[cfg(all(target_os = "linux", feature = "indicatif"))]
 mod terminal;
+mod test_screen;
 
 use std::io::{self, Write};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -14,10 +14,10 @@ use std::time::Duration;
 
 use progress::{Outcome, Render, Reporter, Total};
 
-/// Sends every write to the test.
-struct Wire(Sender<String>);
+/// A writer that sends each write to the test.
+struct ChannelWriter(Sender<String>);
 
-impl Write for Wire {
+impl Write for ChannelWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let _ = self.0.send(String::from_utf8_lossy(bytes).into_owned());
         Ok(bytes.len())
@@ -32,17 +32,18 @@ fn reporter(render: Render) -> (Reporter, Receiver<String>) {
     let (send, receive) = channel();
     let reporter = Reporter::builder()
         .render(render)
-        .output(Wire(send))
-        .lines_every(Duration::from_millis(1))
+        .output(ChannelWriter(send))
+        .line_interval(Duration::from_millis(1))
         .start()
         .expect("a thread");
     (reporter, receive)
 }
 
+/// A timeout of this length means that the test hangs.
 const WATCHDOG: Duration = Duration::from_secs(60);
 
 #[test]
-fn the_thread_draws_while_the_job_runs() {
+fn thread_draws_while_the_job_runs() {
     let (reporter, written) = reporter(Render::Lines);
     let bar = reporter.bar("job", Total::Known(10));
     bar.counters().counter(Outcome::Done).add(3);
@@ -63,7 +64,7 @@ fn finish_draws_the_last_state_once() {
 }
 
 #[test]
-fn drop_stops_without_a_last_line() {
+fn drop_writes_no_last_line() {
     let (reporter, written) = reporter(Render::Lines);
     reporter.bar("job", Total::Known(2));
     drop(reporter);
@@ -72,7 +73,7 @@ fn drop_stops_without_a_last_line() {
 }
 
 #[test]
-fn drop_while_panicking_is_quiet() {
+fn drop_in_a_panicking_thread_writes_no_last_line() {
     let (reporter, written) = reporter(Render::Lines);
     let panicked = std::thread::spawn(move || {
         let _reporter = reporter;
@@ -85,7 +86,7 @@ fn drop_while_panicking_is_quiet() {
 }
 
 #[test]
-fn none_draws_nothing_and_still_counts_and_prints_logs() {
+fn render_none_draws_nothing_but_counts_and_writes_log_lines() {
     let (reporter, written) = reporter(Render::None);
     let bar = reporter.bar("job", Total::Known(2));
     bar.counters().counter(Outcome::Done).add(2);
@@ -96,12 +97,12 @@ fn none_draws_nothing_and_still_counts_and_prints_logs() {
 }
 
 #[test]
-fn lines_are_written_whole_and_each_clone_has_its_own() {
+fn each_clone_of_a_writer_writes_whole_lines() {
     let (reporter, written) = reporter(Render::None);
     let mut first = reporter.writer();
     let mut second = first.clone();
-    write!(first, "first ").expect("kept");
-    write!(second, "second, ").expect("kept");
+    write!(first, "first ").expect("it never fails");
+    write!(second, "second, ").expect("it never fails");
     first.flush().expect("nothing to do");
     writeln!(second, "whole").expect("written");
     write!(first, "one\nfirst two\nfirst unfinished").expect("written");
@@ -116,7 +117,7 @@ fn lines_are_written_whole_and_each_clone_has_its_own() {
 }
 
 #[test]
-fn an_endless_line_is_cut() {
+fn very_long_line_is_split() {
     let (reporter, written) = reporter(Render::None);
     let mut writer = reporter.writer();
     writer.write_all(&[b'x'; 200_000]).expect("written");
@@ -126,7 +127,7 @@ fn an_endless_line_is_cut() {
 }
 
 #[test]
-fn a_writer_outlives_its_reporter() {
+fn writer_outlives_its_reporter() {
     let (reporter, written) = reporter(Render::Lines);
     let mut writer = reporter.writer();
     reporter.finish();
@@ -136,7 +137,7 @@ fn a_writer_outlives_its_reporter() {
 }
 
 #[test]
-fn logging_while_the_screen_is_suspended_does_not_deadlock() {
+fn logging_within_suspend_does_not_deadlock() {
     let (reporter, written) = reporter(Render::None);
     let mut writer = reporter.writer();
     let answer = reporter.suspend(|| {
@@ -151,7 +152,7 @@ fn logging_while_the_screen_is_suspended_does_not_deadlock() {
 }
 
 #[test]
-fn an_output_that_fails_does_not_fail_the_job() {
+fn failing_output_does_not_fail_the_job() {
     struct Broken;
     impl Write for Broken {
         fn write(&mut self, _: &[u8]) -> io::Result<usize> {
@@ -169,26 +170,26 @@ fn an_output_that_fails_does_not_fail_the_job() {
             .expect("a thread");
         let bar = reporter.bar("job", Total::Known(1));
         let mut log = reporter.writer();
-        // An error would be printed by whoever logs, to a standard error that may fail as well.
+        // A logger would print an error to standard error, which may fail as well.
         log.write_all(b"log\nlog\n").expect("it never fails");
         reporter.finish();
         assert_eq!(bar.counts().ended(), 0);
-        // And the bar's last line.
+        // Two log lines and the bar's last line.
         assert_eq!(log.lost_lines(), 3, "{render}");
     }
 }
 
-/// A writer that takes nothing until it is released.
-struct Held {
+/// A writer that blocks until the test sends or drops `release`.
+struct BlockedWriter {
     release: Receiver<()>,
-    then: Wire,
+    inner: ChannelWriter,
 }
 
-impl Write for Held {
+impl Write for BlockedWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        // An error is the release as well.
+        // An error means that the sender was dropped, and releases the writer too.
         let _ = self.release.recv();
-        self.then.write(bytes)
+        self.inner.write(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -197,15 +198,15 @@ impl Write for Held {
 }
 
 #[test]
-fn an_output_that_blocks_holds_up_nothing_and_gets_its_lines_later() {
+fn blocked_output_delays_nothing_and_gets_its_lines_later() {
     for render in [Render::Auto, Render::JsonLines, Render::None] {
         let (hold, release) = channel();
         let (send, written) = channel();
         let reporter = Reporter::builder()
             .render(render)
-            .output(Held {
+            .output(BlockedWriter {
                 release,
-                then: Wire(send),
+                inner: ChannelWriter(send),
             })
             .start()
             .expect("a thread");
@@ -231,12 +232,12 @@ fn an_output_that_blocks_holds_up_nothing_and_gets_its_lines_later() {
 }
 
 #[test]
-fn an_output_that_never_takes_anything_costs_lines_that_are_counted() {
+fn lines_beyond_the_capacity_of_a_blocked_output_are_counted_as_lost() {
     let (_hold, release) = channel();
     let (send, _written) = channel();
-    let output = Held {
+    let output = BlockedWriter {
         release,
-        then: Wire(send),
+        inner: ChannelWriter(send),
     };
     let reporter = Reporter::builder().output(output).start().expect("a thread");
     let bars = [0, 1, 2, 3].map(|n| reporter.bar(format!("bar {n}"), Total::Known(1)));
@@ -251,10 +252,10 @@ fn an_output_that_never_takes_anything_costs_lines_that_are_counted() {
             });
         }
     });
-    // A mebibyte waits.
-    let waiting = (1 << 20) / line.len() as u64;
+    // One mebibyte is queued.
+    let queued = (1 << 20) / line.len() as u64;
     assert!(
-        log.lost_lines().abs_diff(40_000 - waiting) <= 1,
+        log.lost_lines().abs_diff(40_000 - queued) <= 1,
         "{}",
         log.lost_lines()
     );
@@ -263,7 +264,7 @@ fn an_output_that_never_takes_anything_costs_lines_that_are_counted() {
 }
 
 #[test]
-fn an_output_that_panics_costs_its_lines_and_nothing_else() {
+fn panicking_output_loses_its_lines_and_nothing_else() {
     struct Panics;
     impl Write for Panics {
         fn write(&mut self, _: &[u8]) -> io::Result<usize> {
@@ -284,8 +285,8 @@ fn an_output_that_panics_costs_its_lines_and_nothing_else() {
             .output(Panics)
             .start()
             .expect("a thread");
-        // The hook that this sets runs in the thread that writes, too.
-        reporter.guard_panics();
+        // The hook also runs in the thread that writes.
+        reporter.install_panic_hook();
         let bar = reporter.bar("job", Total::Known(1));
         bar.counters().counter(Outcome::Done).inc();
         let mut log = reporter.writer();
@@ -293,7 +294,7 @@ fn an_output_that_panics_costs_its_lines_and_nothing_else() {
             writeln!(log, "a line").expect("it never fails");
         }
         reporter.finish();
-        // Reporting a panic may take longer than a reporter waits.
+        // The report of a panic may take longer than the reporter waits.
         while log.lost_lines() < 4 {
             std::thread::yield_now();
         }
@@ -303,12 +304,12 @@ fn an_output_that_panics_costs_its_lines_and_nothing_else() {
 
 #[cfg(feature = "indicatif")]
 #[test]
-fn bars_are_drawn_again_when_the_output_takes_them() {
+fn blocked_output_gets_the_newest_bars_after_its_release() {
     let (hold, release) = channel();
     let (send, written) = channel();
-    let output = Held {
+    let output = BlockedWriter {
         release,
-        then: Wire(send),
+        inner: ChannelWriter(send),
     };
     let reporter = Reporter::builder()
         .render(Render::Bar)
@@ -317,7 +318,7 @@ fn bars_are_drawn_again_when_the_output_takes_them() {
         .expect("a thread");
     let bar = reporter.bar("job", Total::Known(10_000));
     let counters = bar.counters();
-    // Each is given way by more than any drawing could need.
+    // Log lines are queued while the output is blocked. Frames are skipped.
     let mut log = reporter.writer();
     for _ in 0..100 {
         counters.counter(Outcome::Done).inc();
@@ -334,7 +335,7 @@ fn bars_are_drawn_again_when_the_output_takes_them() {
 
 #[cfg(feature = "indicatif")]
 #[test]
-fn bars_off_a_terminal_are_drawn_when_asked_for() {
+fn render_bar_draws_bars_on_any_output() {
     let (reporter, written) = reporter(Render::Bar);
     let bar = reporter.bar("job", Total::Known(2));
     bar.counters().counter(Outcome::Done).add(1);
@@ -345,7 +346,7 @@ fn bars_off_a_terminal_are_drawn_when_asked_for() {
 
 #[cfg(feature = "indicatif")]
 #[test]
-fn drop_takes_the_bars_off_though_log_writers_live_on() {
+fn drop_erases_the_bars_even_if_log_writers_remain() {
     let (reporter, written) = reporter(Render::Bar);
     let _log = reporter.writer();
     reporter.bar("job", Total::Known(2));
@@ -357,7 +358,7 @@ fn drop_takes_the_bars_off_though_log_writers_live_on() {
 
 #[cfg(not(feature = "indicatif"))]
 #[test]
-fn bars_that_are_not_built_in_are_refused() {
+fn render_bar_without_the_feature_is_an_error() {
     let error = Reporter::builder()
         .render(Render::Bar)
         .start()
@@ -367,7 +368,7 @@ fn bars_that_are_not_built_in_are_refused() {
 
 #[cfg(feature = "tracing")]
 #[test]
-fn tracing_prints_through_it() {
+fn tracing_subscriber_writes_through_the_writer() {
     let (reporter, written) = reporter(Render::None);
     let subscriber = tracing_subscriber::fmt()
         .with_writer(reporter.writer())

@@ -1,4 +1,4 @@
-//! Each layout on a real terminal device: the test runs its own binary again on one, and asserts the screen.
+//! Bars on a real terminal device: a test runs its own binary on it as a child, and compares the screen.
 
 use std::io::{BufRead, Write};
 use std::time::Duration;
@@ -8,19 +8,19 @@ use rustix::termios::Action;
 
 use progress::{Bar, Counters, Outcome, Reporter, Total};
 
-use super::hardship;
+use super::broken_stderr;
 use super::terminal::{SCENARIO, Terminal};
 
-/// Longer than any delay of a busy machine that the reporter forgives.
+/// A stop that is longer than any delay of a busy machine, so that the reporter notices it.
 pub(crate) const STOPPED: Duration = Duration::from_secs(3);
 
-/// Plays a scenario, told by its standard input when to go on.
+/// Runs a scenario as a child. Each line on its standard input lets it continue.
 #[test]
 fn child() {
     let Ok(scenario) = std::env::var(SCENARIO) else {
         return;
     };
-    if let Some(scenario) = hardship::of(&scenario) {
+    if let Some(scenario) = broken_stderr::scenario(&scenario) {
         return scenario();
     }
     let reporter = Reporter::builder().start().expect("a thread");
@@ -29,7 +29,7 @@ fn child() {
         "nested" => nested(&reporter),
         "workers" => workers(&reporter),
         "unknown" => unknown(&reporter),
-        "still" => still(&reporter),
+        "idle" => idle(&reporter),
         "several" => several(&reporter),
         "panic" => panic_below_bars(&reporter),
         _ => panic!("no scenario {scenario}"),
@@ -37,9 +37,13 @@ fn child() {
     reporter.finish();
 }
 
+/// Waits for the test's [`Terminal::go_on`].
 pub(crate) fn wait() {
     let mut line = String::new();
-    std::io::stdin().lock().read_line(&mut line).expect("told");
+    std::io::stdin()
+        .lock()
+        .read_line(&mut line)
+        .expect("standard input");
 }
 
 fn single(reporter: &Reporter) {
@@ -58,7 +62,7 @@ fn single(reporter: &Reporter) {
 fn nested(reporter: &Reporter) {
     let run = reporter.bar("run", Total::Known(2));
     let part = Bar::new("load", Total::Known(10));
-    reporter.add_within(&run, &part);
+    reporter.add_nested(&run, &part);
     reporter.bar("other", Total::Known(5));
     part.counters().counter(Outcome::Done).add(5);
     wait();
@@ -67,12 +71,13 @@ fn nested(reporter: &Reporter) {
     wait();
 }
 
-/// Two writers with lines of their own. One dies in a task and is replaced; its last result is lost and redone.
+/// Two writers with lines of their own. One dies in a task and is replaced. Its last result is lost, and the task is
+/// done again.
 fn workers(reporter: &Reporter) {
     let bar = reporter.bar("train", Total::Known(4));
     let writers = [0, 1].map(|n| {
         let counters = Counters::in_process();
-        let source = bar.add_row(format!("worker {n}"), counters.slots());
+        let source = bar.add_labeled_source(format!("worker {n}"), counters.slots());
         (counters, source)
     });
     let [(alive, _), (dead, source)] = writers;
@@ -81,10 +86,10 @@ fn workers(reporter: &Reporter) {
     dead.step(50, Total::Known(100));
     source.set_message("node 7");
     wait();
-    source.settle(progress::Counts::new());
+    source.retire_with(progress::Counts::new());
     wait();
     let again = Counters::in_process();
-    let source = bar.add_row("worker 1", again.slots());
+    let source = bar.add_labeled_source("worker 1", again.slots());
     again.step(25, Total::Known(100));
     wait();
     again.counter(Outcome::Done).add(2);
@@ -102,10 +107,10 @@ fn unknown(reporter: &Reporter) {
     wait();
 }
 
-/// Bars that count nothing, so that they are drawn anew for no other reason than that the terminal changed.
-fn still(reporter: &Reporter) {
+/// Bars whose counts do not change, so that only changes of the terminal redraw them.
+fn idle(reporter: &Reporter) {
     let job = reporter.bar("job", Total::Known(8));
-    reporter.add_within(&job, &Bar::new("part", Total::Known(3)));
+    reporter.add_nested(&job, &Bar::new("part", Total::Known(3)));
     let mut log = reporter.writer();
     for n in 0..4 {
         writeln!(log, "log line {n}").expect("written");
@@ -113,7 +118,7 @@ fn still(reporter: &Reporter) {
     }
 }
 
-/// Reporters that know nothing of each other, on one terminal.
+/// Independent reporters on one terminal.
 fn several(first: &Reporter) {
     let start = || Reporter::builder().start().expect("a thread");
     let second = start();
@@ -124,7 +129,7 @@ fn several(first: &Reporter) {
     writeln!(log, "log line 0").expect("written");
     second.finish();
     wait();
-    // The writer of one that has ended knows the bars of the next.
+    // The writer of an ended reporter writes above the bars of the next one.
     let third = start();
     third.bar("third", Total::Known(3));
     wait();
@@ -135,40 +140,43 @@ fn several(first: &Reporter) {
     wait();
 }
 
-/// Threads that panic while bars are up, and other writers that ask for the screen.
+/// A panic of another thread while bars are drawn, and other output within `suspend`.
 fn panic_below_bars(reporter: &Reporter) {
     let bars = [0, 1, 2, 3].map(|n| reporter.bar(format!("bar {n}"), Total::Known(9)));
     wait();
-    reporter.guard_panics();
-    // Guarding twice is guarding once.
-    reporter.guard_panics();
+    reporter.install_panic_hook();
+    // The second call has no effect.
+    reporter.install_panic_hook();
     let panicked = std::thread::spawn(|| panic!("the first line\nthe second line")).join();
     assert!(panicked.is_err());
     wait();
     reporter.suspend(|| eprintln!("another writer"));
-    bars.iter().for_each(Bar::dismiss);
+    bars.iter().for_each(Bar::finish_and_clear);
     wait();
 }
 
 const PLAIN: &[(&str, &str)] = &[("NO_COLOR", "1")];
 
-/// Whether the rows begin so, and there are no more.
-fn are(rows: &[String], begins: &[&str]) -> bool {
+/// Whether each row starts with the text of the same index in `begins`, and there are no other rows.
+fn start_with(rows: &[String], begins: &[&str]) -> bool {
     rows.len() == begins.len() && rows.iter().zip(begins).all(|(row, begin)| row.starts_with(begin))
 }
 
 #[test]
-fn a_bar_and_log_lines() {
+fn log_lines_are_written_above_a_bar() {
     let mut terminal = Terminal::start("single", 60, PLAIN);
-    let rows = terminal.until(|rows| are(rows, &["job  "]) && rows[0].contains("4/8 (50.0 %)"));
+    let rows = terminal.until(|rows| start_with(rows, &["job  "]) && rows[0].contains("4/8 (50.0 %)"));
     assert!(rows[0].contains("█░"), "{rows:?}");
     terminal.go_on();
     let logs = ["log line 0", "log line 1", "job  "];
-    let rows = terminal.until(|rows| are(rows, &logs) && rows[2].contains("4/8"));
+    let rows = terminal.until(|rows| start_with(rows, &logs) && rows[2].contains("4/8"));
     assert_eq!(rows[..2], logs[..2]);
     terminal.go_on();
     let (rows, raw) = terminal.end();
-    assert!(are(&rows, &["log line 0", "log line 1", "job  █"]), "{rows:?}");
+    assert!(
+        start_with(&rows, &["log line 0", "log line 1", "job  █"]),
+        "{rows:?}"
+    );
     assert!(
         rows[2].contains("8/8 (100 %)") && rows[2].contains("took"),
         "{rows:?}"
@@ -177,51 +185,57 @@ fn a_bar_and_log_lines() {
 }
 
 #[test]
-fn a_terminal_that_was_held_gets_what_it_missed() {
+fn terminal_that_was_held_gets_missed_lines_and_the_newest_bar() {
     let mut terminal = Terminal::start("single", 80, PLAIN);
-    terminal.until(|rows| are(rows, &["job  "]) && rows[0].contains("4/8 (50.0 %)"));
+    terminal.until(|rows| start_with(rows, &["job  "]) && rows[0].contains("4/8 (50.0 %)"));
     terminal.flow(Action::OOff);
     terminal.go_on();
-    // Longer than the job waits for it.
+    // The job waits for a shorter time.
     std::thread::sleep(Duration::from_millis(500));
     terminal.flow(Action::OOn);
     let logs = ["log line 0", "log line 1", "job  "];
-    terminal.until(|rows| are(rows, &logs) && rows[2].contains("4/8"));
+    terminal.until(|rows| start_with(rows, &logs) && rows[2].contains("4/8"));
     terminal.go_on();
     let (rows, _) = terminal.end();
-    assert!(are(&rows, &logs) && rows[2].contains("8/8 (100 %)"), "{rows:?}");
+    assert!(
+        start_with(&rows, &logs) && rows[2].contains("8/8 (100 %)"),
+        "{rows:?}"
+    );
 }
 
 #[test]
-fn nested_bars() {
+fn nested_bar_follows_its_parent_and_moves_up_when_finished() {
     let mut terminal = Terminal::start("nested", 80, PLAIN);
     let begins = ["run     ░", "  load  █", "other   ░"];
-    terminal.until(|rows| are(rows, &begins) && rows[1].contains("5/10 (50.0 %)"));
+    terminal.until(|rows| start_with(rows, &begins) && rows[1].contains("5/10 (50.0 %)"));
     terminal.go_on();
     let ended = ["  load  █", "run    █", "other  ░"];
-    terminal.until(|rows| are(rows, &ended) && rows[0].contains("took") && rows[1].contains("1/2"));
+    terminal.until(|rows| start_with(rows, &ended) && rows[0].contains("took") && rows[1].contains("1/2"));
     terminal.go_on();
     let (rows, _) = terminal.end();
-    assert!(are(&rows, &["  load  █", "run    █", "other  ░"]), "{rows:?}");
+    assert!(
+        start_with(&rows, &["  load  █", "run    █", "other  ░"]),
+        "{rows:?}"
+    );
     assert!(rows.iter().all(|row| row.contains("took")), "{rows:?}");
 }
 
 #[test]
-fn a_bar_of_each_worker_when_one_dies() {
+fn line_of_a_dead_worker_is_removed_and_taken_by_its_replacement() {
     let mut terminal = Terminal::start("workers", 100, PLAIN);
     let both = ["train       █", "  worker 0  ", "  worker 1  █"];
-    let rows = terminal.until(|rows| are(rows, &both) && rows[2].contains("at 50/100"));
+    let rows = terminal.until(|rows| start_with(rows, &both) && rows[2].contains("at 50/100"));
     assert!(
         rows[0].contains("2/4 (62.5 %)") && rows[2].ends_with("node 7"),
         "{rows:?}"
     );
     terminal.go_on();
     let one = ["train       █", "  worker 0  "];
-    let rows = terminal.until(|rows| are(rows, &one));
-    // The lost result is not taken back.
+    let rows = terminal.until(|rows| start_with(rows, &one));
+    // The bar does not move back by the lost result.
     assert!(rows[0].contains("2/4 (62.5 %)"), "{rows:?}");
     terminal.go_on();
-    let rows = terminal.until(|rows| are(rows, &both) && rows[2].contains("at 25/100"));
+    let rows = terminal.until(|rows| start_with(rows, &both) && rows[2].contains("at 25/100"));
     assert!(
         rows[0].contains("2/4 (62.5 %)") && !rows[2].contains("node"),
         "{rows:?}"
@@ -229,27 +243,30 @@ fn a_bar_of_each_worker_when_one_dies() {
     terminal.go_on();
     let (rows, _) = terminal.end();
     assert!(
-        are(&rows, &["train  █"]) && rows[0].contains("4/4 (100 %)"),
+        start_with(&rows, &["train  █"]) && rows[0].contains("4/4 (100 %)"),
         "{rows:?}"
     );
 }
 
 #[test]
-fn an_unknown_total_and_a_message() {
+fn unknown_total_has_no_bar_and_shows_a_message() {
     let mut terminal = Terminal::start("unknown", 80, PLAIN);
-    let rows =
-        terminal.until(|rows| are(rows, &["stream  9, "]) && rows[0].ends_with("elapsed, from a pipe"));
+    let rows = terminal
+        .until(|rows| start_with(rows, &["stream  9, "]) && rows[0].ends_with("elapsed, from a pipe"));
     assert!(!rows[0].contains(['█', '░']), "{rows:?}");
     terminal.go_on();
-    terminal.until(|rows| are(rows, &["stream  █"]) && rows[0].contains("9/18 (50.0 %)"));
+    terminal.until(|rows| start_with(rows, &["stream  █"]) && rows[0].contains("9/18 (50.0 %)"));
     terminal.go_on();
     let (rows, _) = terminal.end();
-    assert!(are(&rows, &["stream  █"]) && rows[0].contains("took"), "{rows:?}");
+    assert!(
+        start_with(&rows, &["stream  █"]) && rows[0].contains("took"),
+        "{rows:?}"
+    );
 }
 
 #[test]
-fn a_narrow_terminal() {
-    let mut terminal = Terminal::start("still", 20, PLAIN);
+fn narrow_terminal_has_lines_without_bars() {
+    let mut terminal = Terminal::start("idle", 20, PLAIN);
     let rows = terminal.until(|rows| rows.len() == 3);
     assert_eq!(rows, ["log line 0", "job     0/8 (0.0 %)", "  part  0/3 (0.0 %)"]);
     (0..4).for_each(|_| terminal.go_on());
@@ -257,30 +274,31 @@ fn a_narrow_terminal() {
     let logs = ["log line 0", "log line 1", "log line 2", "log line 3"];
     assert_eq!(rows[..4], logs);
     assert!(
-        are(&rows[4..], &["job     0/8 (0.0 %)", "  part  0/3 (0.0 %)"]),
+        start_with(&rows[4..], &["job     0/8 (0.0 %)", "  part  0/3 (0.0 %)"]),
         "{rows:?}"
     );
 }
 
 #[test]
-fn a_resized_terminal() {
+fn resized_terminal_is_redrawn() {
     let job = |blanks: usize| format!("job     {}  0/8 (0.0 %)", "░".repeat(blanks));
     let part = |blanks: usize| format!("  part  {}  0/3 (0.0 %)", "░".repeat(blanks));
-    let mut terminal = Terminal::start("still", 80, PLAIN);
+    let mut terminal = Terminal::start("idle", 80, PLAIN);
     terminal.until(|rows| *rows == ["log line 0".to_owned(), job(40), part(40)]);
-    // It is drawn anew though nothing else happens.
+    // The resize alone redraws the bars.
     terminal.resize(40);
     terminal.until(|rows| *rows == ["log line 0".to_owned(), job(15), part(15)]);
     terminal.go_on();
     let logs = ["log line 0", "log line 1"].map(str::to_owned);
     terminal.until(|rows| rows.starts_with(&logs) && rows[2..] == [job(15), part(15)]);
-    // A log line comes first, and finds bars of the old width.
+    // A log line is written while the bars still have the old width.
     terminal.resize(30);
     terminal.go_on();
     let narrow = ["job     0/8 (0.0 %)", "  part  0/3 (0.0 %)"];
     let rows = terminal.until(|rows| rows.len() == 5 && rows[3..] == narrow);
     assert_eq!(rows[..3], ["log line 0", "log line 1", "log line 2"]);
-    // This emulator does not break lines anew when it gets wider; others do, for which one line of the bars is left.
+    // This emulator does not join wrapped lines when it becomes wider. On one that does, one line of the old bars may
+    // stay.
     terminal.resize(80);
     let rows = terminal.until(|rows| rows.ends_with(&[job(40), part(40)]));
     assert_eq!(rows[..3], ["log line 0", "log line 1", "log line 2"]);
@@ -293,28 +311,31 @@ fn a_resized_terminal() {
 #[test]
 fn several_reporters_share_a_terminal() {
     let mut terminal = Terminal::start("several", 80, PLAIN);
-    terminal.until(|rows| are(rows, &["first   ░", "second  ░"]));
+    terminal.until(|rows| start_with(rows, &["first   ░", "second  ░"]));
     terminal.go_on();
-    terminal.until(|rows| are(rows, &["log line 0", "second", "first"]) && rows[1].contains("took"));
+    terminal.until(|rows| start_with(rows, &["log line 0", "second", "first"]) && rows[1].contains("took"));
     terminal.go_on();
-    terminal.until(|rows| are(rows, &["log line 0", "second", "first", "third"]));
+    terminal.until(|rows| start_with(rows, &["log line 0", "second", "first", "third"]));
     terminal.go_on();
     let logs = ["log line 0", "second", "log line 1", "another writer"];
-    terminal.until(|rows| rows.len() == 6 && are(&rows[..4], &logs) && are(&rows[4..], &["first", "third"]));
+    terminal.until(|rows| {
+        rows.len() == 6 && start_with(&rows[..4], &logs) && start_with(&rows[4..], &["first", "third"])
+    });
     terminal.go_on();
-    terminal.until(|rows| rows.len() == 5 && are(&rows[..4], &logs) && are(&rows[4..], &["first"]));
+    terminal
+        .until(|rows| rows.len() == 5 && start_with(&rows[..4], &logs) && start_with(&rows[4..], &["first"]));
     terminal.go_on();
     let (rows, _) = terminal.end();
     assert!(rows.len() == 5 && rows[4].contains("took"), "{rows:?}");
 }
 
 #[test]
-fn a_panic_is_reported_whole_above_the_bars() {
+fn panic_message_is_complete_above_the_bars() {
     let mut terminal = Terminal::start("panic", 160, PLAIN);
     let bars = ["bar 0 ", "bar 1 ", "bar 2 ", "bar 3 "];
-    terminal.until(|rows| are(rows, &bars));
+    terminal.until(|rows| start_with(rows, &bars));
     terminal.go_on();
-    let rows = terminal.until(|rows| rows.len() > 6 && are(&rows[rows.len() - 4..], &bars));
+    let rows = terminal.until(|rows| rows.len() > 6 && start_with(&rows[rows.len() - 4..], &bars));
     let report = rows.iter().position(|row| row.ends_with("the first line"));
     let report = report.unwrap_or_else(|| panic!("the message\n{}", rows.join("\n")));
     assert!(rows[report - 1].starts_with("thread '<unnamed>'"), "{rows:?}");
@@ -328,7 +349,7 @@ fn a_panic_is_reported_whole_above_the_bars() {
 }
 
 #[test]
-fn a_terminal_that_reports_no_size_has_the_usual_one() {
+fn terminal_without_a_size_has_the_default_size_or_that_of_the_environment() {
     let row = |blanks: usize| format!("job     {}  0/8 (0.0 %)", "░".repeat(blanks));
     let (none, flat) = ((0, 0), (0, 12));
     let cases: [(_, &[(&str, &str)], _); 5] = [
@@ -336,11 +357,11 @@ fn a_terminal_that_reports_no_size_has_the_usual_one() {
         (flat, &[], 40),
         (none, &[("COLUMNS", "0"), ("LINES", "0")], 40),
         (none, &[("COLUMNS", "40"), ("LINES", "2")], 15),
-        // The size that a terminal reports counts more.
+        // A size that the terminal reports has priority.
         ((80, 12), &[("COLUMNS", "0"), ("LINES", "0")], 40),
     ];
     for (size, vars, blanks) in cases {
-        let mut terminal = Terminal::start_sized("still", size, vars);
+        let mut terminal = Terminal::start_sized("idle", size, vars);
         terminal.until(|rows| rows.len() == 3 && rows[1] == row(blanks));
         (0..4).for_each(|_| terminal.go_on());
         terminal.end();
@@ -348,15 +369,15 @@ fn a_terminal_that_reports_no_size_has_the_usual_one() {
 }
 
 #[test]
-fn what_a_shell_writes_while_the_job_is_stopped_is_not_erased() {
-    let mut terminal = Terminal::start("still", 80, PLAIN);
-    terminal.until(|rows| are(rows, &["log line 0", "job  ", "  part"]));
+fn output_of_the_shell_while_the_job_is_stopped_is_not_erased() {
+    let mut terminal = Terminal::start("idle", 80, PLAIN);
+    terminal.until(|rows| start_with(rows, &["log line 0", "job  ", "  part"]));
     terminal.signal(Signal::STOP);
     terminal.write_as_another("\n[1]+  Stopped\n$ fg\n");
     let shell = ["[1]+  Stopped", "$ fg"];
     let contains = |rows: &[String]| shell.iter().all(|line| rows.iter().any(|row| row == line));
     terminal.until(contains);
-    // A stop is as long as a person takes.
+    // A person takes at least this long to continue a job.
     std::thread::sleep(STOPPED);
     terminal.signal(Signal::CONT);
     let rows = terminal.until(|rows| rows.last().is_some_and(|row| row.starts_with("  part")));
@@ -367,10 +388,10 @@ fn what_a_shell_writes_while_the_job_is_stopped_is_not_erased() {
 }
 
 #[test]
-fn colours_unless_the_environment_says_no() {
+fn environment_variables_decide_on_colours() {
     let colours = |vars: &[(&str, &str)]| {
         let mut terminal = Terminal::start("single", 80, vars);
-        terminal.until(|rows| are(rows, &["job  "]) && rows[0].contains("4/8"));
+        terminal.until(|rows| start_with(rows, &["job  "]) && rows[0].contains("4/8"));
         (0..2).for_each(|_| terminal.go_on());
         let (rows, raw) = terminal.end();
         assert!(rows[2].contains("8/8"), "{rows:?}");
@@ -385,13 +406,16 @@ fn colours_unless_the_environment_says_no() {
 }
 
 #[test]
-fn plain_lines_where_nobody_looks_or_nothing_moves() {
+fn plain_lines_on_dumb_terminals_and_in_ci() {
     for vars in [("TERM", "dumb"), ("TERM", ""), ("CI", "true")] {
         let mut terminal = Terminal::start("single", 80, &[vars]);
         (0..2).for_each(|_| terminal.go_on());
         let (rows, raw) = terminal.end();
         assert!(!raw.contains('\u{1b}'), "{vars:?}: {raw:?}");
         assert_eq!(rows[..2], ["log line 0", "log line 1"], "{vars:?}");
-        assert!(are(&rows[2..], &["job: 8/8 (100 %)"]), "{vars:?}: {rows:?}");
+        assert!(
+            start_with(&rows[2..], &["job: 8/8 (100 %)"]),
+            "{vars:?}: {rows:?}"
+        );
     }
 }

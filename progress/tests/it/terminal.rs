@@ -1,4 +1,4 @@
-//! A real terminal device with an emulator behind it, and this test binary as the child that draws on it.
+//! A pseudo-terminal with an emulator, and this test binary as the child that draws on it.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -13,27 +13,27 @@ use rustix::termios::{Action, Winsize, tcsetwinsize};
 
 use super::WATCHDOG;
 
-/// Names the scenario that a child plays.
+/// The variable that names the scenario of a child.
 pub(crate) const SCENARIO: &str = "PROGRESS_TEST_SCENARIO";
 
-/// A child, the terminal it draws on, and what is on its screen.
+/// A child, the terminal on which it draws, and the screen.
 pub(crate) struct Terminal {
     child: Child,
-    tell: ChildStdin,
+    stdin: ChildStdin,
     device: File,
     bytes: Receiver<Vec<u8>>,
     screen: vt100::Parser,
-    /// Everything that was ever drawn.
+    /// All bytes that were written to the terminal.
     pub(crate) raw: String,
 }
 
 impl Terminal {
-    /// Starts the child on a terminal of 12 rows, with these variables in its environment.
+    /// Starts a child on a terminal of 12 rows, with these environment variables.
     pub(crate) fn start(scenario: &str, columns: u16, vars: &[(&str, &str)]) -> Self {
         Self::start_sized(scenario, (columns, ROWS), vars)
     }
 
-    /// The same on a terminal that reports this many columns and rows. If it reports no columns, it has 80.
+    /// Starts a child on a terminal that reports this size. If it reports no columns, it has 80.
     pub(crate) fn start_sized(scenario: &str, (columns, rows): (u16, u16), vars: &[(&str, &str)]) -> Self {
         let (device, slave) = open();
         resize(&device, (columns, rows));
@@ -45,14 +45,14 @@ impl Terminal {
             .stdout(Stdio::null())
             .stderr(Stdio::from(slave));
         let mut child = command.spawn().expect("started");
-        // It holds the other end of the terminal, which is to close when the child does.
+        // The command holds the other end of the terminal. After this, only the child does.
         drop(command);
-        let tell = child.stdin.take().expect("piped");
+        let stdin = child.stdin.take().expect("piped");
         let (send, bytes) = channel();
         let mut reader = device.try_clone().expect("a second handle");
         std::thread::spawn(move || {
             let mut buffer = [0; 4096];
-            // At its end, Linux gives an error instead of nothing.
+            // At the end, Linux returns an error instead of 0.
             while let Ok(n @ 1..) = reader.read(&mut buffer) {
                 if send.send(buffer[..n].to_vec()).is_err() {
                     return;
@@ -61,7 +61,7 @@ impl Terminal {
         });
         Self {
             child,
-            tell,
+            stdin,
             device,
             bytes,
             screen: vt100::Parser::new(ROWS, columns, 0),
@@ -69,25 +69,25 @@ impl Terminal {
         }
     }
 
-    /// Lets the child go on.
+    /// Lets the child continue.
     pub(crate) fn go_on(&mut self) {
-        self.tell.write_all(b"\n").expect("told");
+        self.stdin.write_all(b"\n").expect("the child waits");
     }
 
-    /// What a user does with the mouse.
+    /// Resizes the terminal, as a user does with the mouse.
     pub(crate) fn resize(&mut self, columns: u16) {
         self.screen.screen_mut().set_size(ROWS, columns);
         resize(&self.device, (columns, ROWS));
     }
 
-    /// What another program writes to the terminal.
+    /// Writes to the terminal, as another program does.
     pub(crate) fn write_as_another(&mut self, text: &str) {
         File::from(self.slave())
             .write_all(text.as_bytes())
             .expect("written");
     }
 
-    /// What Ctrl-S and Ctrl-Q do.
+    /// Holds or continues the terminal, as Ctrl-S and Ctrl-Q do.
     pub(crate) fn flow(&self, action: Action) {
         rustix::termios::tcflow(self.slave(), action).expect("a terminal");
     }
@@ -99,23 +99,23 @@ impl Terminal {
 
     pub(crate) fn signal(&self, signal: Signal) {
         let pid = Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, signal).expect("it lives");
+        rustix::process::kill_process(pid, signal).expect("the child runs");
     }
 
-    /// Reads until the screen is as wanted, and gives its rows.
-    pub(crate) fn until(&mut self, wanted: impl Fn(&[String]) -> bool) -> Vec<String> {
+    /// Reads until the screen fulfils `condition`, and returns its rows.
+    pub(crate) fn until(&mut self, condition: impl Fn(&[String]) -> bool) -> Vec<String> {
         loop {
             let rows = self.rows();
-            if wanted(&rows) {
+            if condition(&rows) {
                 return rows;
             }
             let more = self.bytes.recv_timeout(WATCHDOG);
-            let more = more.unwrap_or_else(|_| panic!("it stays\n{}", rows.join("\n")));
+            let more = more.unwrap_or_else(|_| panic!("the screen stays\n{}", rows.join("\n")));
             self.draw(&more);
         }
     }
 
-    /// Waits for the child's end and gives the last rows.
+    /// Waits for the end of the child. Returns the last rows, and all bytes that were written.
     pub(crate) fn end(mut self) -> (Vec<String>, String) {
         while let Ok(more) = self.bytes.recv_timeout(WATCHDOG) {
             self.draw(&more);
@@ -144,7 +144,7 @@ impl Terminal {
 
 const ROWS: u16 = 12;
 
-/// This binary, as the child that plays `scenario`.
+/// Returns a command that runs `scenario` in a child of this binary.
 pub(crate) fn command(scenario: &str) -> Command {
     let mut command = Command::new(std::env::current_exe().expect("this binary"));
     command.args(["--exact", "pseudo_terminal::child", "--nocapture"]);
@@ -160,7 +160,7 @@ pub(crate) fn command(scenario: &str) -> Command {
     command
 }
 
-/// A terminal's two ends.
+/// Returns the two ends of a new pseudo-terminal.
 pub(crate) fn open() -> (File, OwnedFd) {
     let master =
         openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).expect("a pseudo-terminal");

@@ -1,13 +1,14 @@
-//! Attaching a segment: its size must not matter.
+//! The time to attach a segment, which must not depend on its size.
 
 use shm_buffers::{Backing, CreateError, Segment, SegmentHandle, SegmentMut};
 
-use crate::model::{median, timed};
+use crate::model::timed;
 use crate::report::{Report, Target};
+use crate::rows::median;
 use crate::{Failure, Size};
 
 const SMALL: usize = 8 << 10;
-/// Sparse: none of it is ever touched.
+/// Sparse: no page is allocated.
 const LARGE: usize = 8 << 30;
 
 pub(crate) fn measure(size: Size, report: &mut Report) -> Result<(), Failure> {
@@ -37,7 +38,7 @@ pub(crate) fn measure(size: Size, report: &mut Report) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Seconds to attach and to read one byte.
+/// Returns the seconds to attach a segment and to read one byte of it.
 fn attach(handle: &SegmentHandle, at: usize) -> Result<f64, Failure> {
     let (time, attached) = timed(|| {
         Segment::attach(handle).inspect(|segment| {

@@ -1,4 +1,4 @@
-//! Measures that need a process of their own: the benchmark runs itself again.
+//! Runs the benchmark again, for measures that need a process of their own.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -10,7 +10,7 @@ use crate::{Failure, moving, residence};
 
 const PART: &str = "SHM_BUFFERS_BENCH_PART";
 
-/// Plays a child's part, if this is one.
+/// Runs the measure of a child and returns true, if this process is a child.
 pub(crate) fn serve() -> Result<bool, Failure> {
     let Ok(part) = std::env::var(PART) else {
         return Ok(false);
@@ -26,7 +26,7 @@ pub(crate) fn serve() -> Result<bool, Failure> {
     Ok(true)
 }
 
-/// A worker as a pool would have it: answers each line with the sum of its pages.
+/// Runs a worker: attaches the model whose handle is on a line, and answers each line with its memory.
 fn worker() -> Result<(), Failure> {
     let mut model = None;
     for line in std::io::stdin().lines() {
@@ -43,12 +43,12 @@ fn worker() -> Result<(), Failure> {
     Ok(())
 }
 
-/// This process's share of all memory: pages that n processes map count one n-th for each (proc(5)).
+/// Returns this process's share of all memory: a page that n processes map counts one n-th for each (proc(5)).
 pub(crate) fn proportional() -> Result<u64, Failure> {
     kib("/proc/self/smaps_rollup", "Pss:")
 }
 
-/// The number behind `key`, in bytes.
+/// Returns the number of KiB after `key`, in bytes.
 pub(crate) fn kib(path: &str, key: &str) -> Result<u64, Failure> {
     let text = std::fs::read_to_string(path)?;
     let line = text.lines().find_map(|line| line.strip_prefix(key));
@@ -59,14 +59,14 @@ pub(crate) fn kib(path: &str, key: &str) -> Result<u64, Failure> {
         * 1024)
 }
 
-/// A child that answers lines with numbers.
-pub(crate) struct Talker {
+/// A child that answers each line with a number.
+pub(crate) struct LineChild {
     child: Child,
     input: ChildStdin,
     output: BufReader<ChildStdout>,
 }
 
-impl Talker {
+impl LineChild {
     pub(crate) fn spawn(part: &str) -> Result<Self, Failure> {
         let mut child = Command::new(std::env::current_exe()?)
             .env(PART, part)

@@ -1,5 +1,5 @@
-//! `load_shared` of a compressed image: its speed against zstd's own decoding of the same frames to memory, and the
-//! memory that it takes beside the segment.
+//! `load_shared` of a compressed image: its speed compared with zstd's own decoding of the same frames into memory, and the
+//! memory that it takes besides the segment.
 
 use std::io::BufRead;
 use std::path::Path;
@@ -7,12 +7,12 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use shm_buffers::{Backing, Compression, Image, SegmentMut, share_move};
+use shm_buffers::{Backing, ByteSize, Compression, Image, SegmentMut, share_move};
 use zstd::zstd_safe;
 
-use crate::child::{Talker, kib};
+use crate::child::{LineChild, kib};
 use crate::model::{Model, best, timed};
-use crate::report::{Ratio, Report, Target, mib, speed};
+use crate::report::{Ratio, Report, Target, speed};
 use crate::{Failure, Size};
 
 pub(crate) fn measure(size: Size, report: &mut Report) -> Result<(), Failure> {
@@ -26,8 +26,8 @@ pub(crate) fn measure(size: Size, report: &mut Report) -> Result<(), Failure> {
     let frames = frames(&compressed)?;
     println!(
         "  (image of {} compressed to {} in {} frames)",
-        mib(plain as u64),
-        mib(compressed.len() as u64),
+        ByteSize(plain as u64),
+        ByteSize(compressed.len() as u64),
         frames.len()
     );
 
@@ -67,7 +67,7 @@ pub(crate) fn measure(size: Size, report: &mut Report) -> Result<(), Failure> {
         );
     }
 
-    let mut child = Talker::spawn(&format!("load {}", path.display()))?;
+    let mut child = LineChild::spawn(&format!("load {}", path.display()))?;
     let baseline = child.ask("baseline")?;
     let peak = child.ask("load")?;
     child.end()?;
@@ -75,23 +75,23 @@ pub(crate) fn measure(size: Size, report: &mut Report) -> Result<(), Failure> {
     let limit = 64 << 20;
     report.row(
         "load_shared, compressed: peak beside segment",
-        mib(beside),
-        ("limit", mib(limit)),
+        ByteSize(beside),
+        ("limit", ByteSize(limit)),
         beside as f64 / limit as f64,
         Target::AtMost(1.0),
     );
     Ok(())
 }
 
-/// The frames that hold data, each with the length of what it holds.
+/// Returns the frames with data, each with the length of its content.
 fn frames(compressed: &[u8]) -> Result<Vec<(&[u8], usize)>, Failure> {
     let mut frames = Vec::new();
     let mut rest = compressed;
     while !rest.is_empty() {
         let len = zstd_safe::find_frame_compressed_size(rest).map_err(zstd_safe::get_error_name)?;
-        let (frame, behind) = rest.split_at(len);
-        rest = behind;
-        // None for the index, which readers skip.
+        let frame;
+        (frame, rest) = rest.split_at(len);
+        // The index, which decoders skip, has no content size.
         if let Ok(Some(content)) = zstd_safe::get_frame_content_size(frame)
             && content > 0
         {
@@ -101,12 +101,12 @@ fn frames(compressed: &[u8]) -> Result<Vec<(&[u8], usize)>, Failure> {
     Ok(frames)
 }
 
-/// The floor: the frames in as many threads as there are cores, and nothing else.
+/// Decodes the frames on all cores: the floor.
 fn decode(frames: &[(&[u8], usize)], mut target: &mut [u8]) -> Result<(), Failure> {
     let mut work = Vec::new();
     for (frame, content) in frames {
-        let (part, behind) = std::mem::take(&mut target).split_at_mut(*content);
-        target = behind;
+        let part;
+        (part, target) = std::mem::take(&mut target).split_at_mut(*content);
         work.push((frame, part));
     }
     let work = Mutex::new(work.into_iter());
@@ -121,15 +121,15 @@ fn decode(frames: &[(&[u8], usize)], mut target: &mut [u8]) -> Result<(), Failur
     let threads = thread::available_parallelism()?.get();
     thread::scope(|scope| {
         let others: Vec<_> = (1..threads).map(|_| scope.spawn(run)).collect();
-        let mine = run();
-        others.into_iter().fold(mine, |all, other| {
+        let own = run();
+        others.into_iter().fold(own, |all, other| {
             all.and(other.join().map_err(|_| "a thread panicked")?)
         })
     })
 }
 
-/// The child: answers with its anonymous memory (heap and stacks; neither the segment nor the mapped file) before
-/// loading, and the most of it while loading.
+/// Runs the child: answers with its anonymous memory (heap and stacks, without the segment and mapped files) before loading,
+/// then with the peak while loading.
 pub(crate) fn serve(path: &Path) -> Result<(), Failure> {
     let anonymous = || kib("/proc/self/status", "RssAnon:");
     let mut lines = std::io::stdin().lock().lines();
@@ -138,7 +138,7 @@ pub(crate) fn serve(path: &Path) -> Result<(), Failure> {
     lines.next().ok_or("no line")??;
     let loaded = AtomicBool::new(false);
     let (image, peak) = thread::scope(|scope| {
-        // Looked at all the time: it takes some 20 us, a frame takes milliseconds.
+        // Polled without a pause: one read takes about 20 us, decoding a frame takes milliseconds.
         let watch = scope.spawn(|| {
             let mut peak = 0;
             while !loaded.load(Ordering::Relaxed) {

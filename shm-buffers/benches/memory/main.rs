@@ -1,7 +1,7 @@
-//! What sharing a model costs, each measure against its floor in the same run.
+//! The cost of sharing a model. Each measure is compared with its floor in the same run.
 //!
-//! `cargo xtask bench shm [--quick] [--bytes N]`. A missed target is told in its row; only a measure that could not be
-//! taken fails the run.
+//! Run it with `cargo xtask bench shm [--quick] [--bytes N]`. A row shows whether its target was missed; only a measure that
+//! could not be taken fails the run.
 
 #[cfg(target_os = "linux")]
 mod attaching;
@@ -22,19 +22,23 @@ mod report;
 #[cfg(target_os = "linux")]
 mod residence;
 #[cfg(target_os = "linux")]
+#[path = "../../../benchmarks/rows.rs"]
+mod rows;
+#[cfg(target_os = "linux")]
 mod sharing;
 
 /// Why a measure could not be taken.
 #[cfg(target_os = "linux")]
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// How much to measure.
+/// The size of the measures.
 #[cfg(target_os = "linux")]
 #[derive(Debug, Clone, Copy)]
 struct Size {
-    /// Of the model.
+    /// Bytes of the model.
     bytes: usize,
-    /// The best of so many; few, because `cargo xtask bench` runs this program several times.
+    /// The number of rounds, of which the best counts. Few are enough because `cargo xtask bench` runs this program several
+    /// times.
     rounds: usize,
 }
 
@@ -61,10 +65,10 @@ fn main() -> Result<(), Failure> {
 
 #[cfg(not(target_os = "linux"))]
 fn main() {
-    println!("skipped: the measures read Linux's /proc");
+    println!("skipped: the measures read /proc of Linux");
 }
 
-/// Cargo adds `--bench` when it benchmarks; when it only tests, a smoke run is what is wanted.
+/// Parses the arguments. Cargo adds `--bench` for a benchmark; without it, this is a smoke test.
 #[cfg(target_os = "linux")]
 fn size(mut args: impl Iterator<Item = String>) -> Result<Size, Failure> {
     const QUICK: Size = Size {

@@ -1,4 +1,4 @@
-//! The model that is shared: a few big arrays.
+//! The model of the benchmarks, a few large arrays, and the times of measures.
 
 use std::time::Instant;
 
@@ -12,11 +12,11 @@ pub(crate) struct Model {
 }
 
 impl Model {
-    /// One of `bytes` bytes in so many arrays; nothing is allocated but them.
+    /// Creates a model of `bytes` bytes in `arrays` arrays, without allocating any other memory.
     pub(crate) fn on_heap(bytes: usize, arrays: usize) -> Self {
         let len = bytes / arrays / size_of::<f32>();
         let array = |k: usize| {
-            // Not through an iterator that may collect in place or grow: exactly this much is touched.
+            // Not collected from an iterator, which may grow the vector: exactly this much memory is touched.
             let mut array = Vec::with_capacity(len);
             array.extend((0..len).map(|i| (i + k) as f32));
             Buffer::from(array)
@@ -31,26 +31,21 @@ impl Model {
         self.arrays.iter().map(|array| size_of_val(&**array)).sum()
     }
 
-    /// Reads one number of every page.
+    /// Reads one number of each page.
     pub(crate) fn touch(&self) -> f32 {
         let pages = self.arrays.iter().flat_map(|array| array.iter().step_by(512));
         pages.sum()
     }
 }
 
-/// Seconds that `work` takes; what it makes is dropped outside of them.
+/// Returns the seconds that `work` takes, and its result, so that dropping the result is not measured.
 pub(crate) fn timed<R>(work: impl FnOnce() -> R) -> (f64, R) {
     let start = Instant::now();
-    let made = work();
-    (start.elapsed().as_secs_f64(), made)
+    let result = work();
+    (start.elapsed().as_secs_f64(), result)
 }
 
-pub(crate) fn median(mut times: Vec<f64>) -> f64 {
-    times.sort_by(f64::total_cmp);
-    times.get(times.len() / 2).copied().unwrap_or(f64::NAN)
-}
-
-/// What it takes when nobody else is in the way.
+/// Returns the least time: the one with the least interference of other processes.
 pub(crate) fn best(times: impl IntoIterator<Item = f64>) -> f64 {
     times.into_iter().fold(f64::INFINITY, f64::min)
 }

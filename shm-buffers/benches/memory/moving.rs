@@ -1,17 +1,17 @@
-//! `share_move`: the leader's peak memory, in a process that does nothing else.
+//! The leader's peak memory during `share_move`, in a process of its own.
 
 use std::io::BufRead;
 
-use shm_buffers::{Backing, share_move};
+use shm_buffers::{Backing, ByteSize, share_move};
 
-use crate::child::{Talker, kib};
+use crate::child::{LineChild, kib};
 use crate::model::Model;
-use crate::report::{Report, Target, mib};
+use crate::report::{Report, Target};
 use crate::{Failure, Size};
 
 pub(crate) fn measure(size: Size, report: &mut Report) -> Result<(), Failure> {
     for arrays in [8, 1] {
-        let mut child = Talker::spawn(&format!("move {} {arrays}", size.bytes))?;
+        let mut child = LineChild::spawn(&format!("move {} {arrays}", size.bytes))?;
         let before = child.ask("build")?;
         let peak = child.ask("move")?;
         child.end()?;
@@ -19,15 +19,15 @@ pub(crate) fn measure(size: Size, report: &mut Report) -> Result<(), Failure> {
             1 => "share_move, one array: peak RSS".to_owned(),
             n => format!("share_move, {n} arrays: peak RSS"),
         };
-        // What the process weighs besides is in it: the promise is for models, which are larger than that.
+        // The peak includes the process's other memory, so the target only applies to models that are much larger.
         let limit = match size.bytes < 128 << 20 {
             true => Target::None,
             false => Target::AtMost(1.05),
         };
         report.row(
             &name,
-            mib(peak),
-            ("model", mib(size.bytes as u64)),
+            ByteSize(peak),
+            ("model", ByteSize(size.bytes as u64)),
             peak as f64 / size.bytes as f64,
             limit,
         );
@@ -38,7 +38,7 @@ pub(crate) fn measure(size: Size, report: &mut Report) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The child: answers with the highest RSS that it ever had, after building and after moving.
+/// Runs the child: answers with its peak RSS after building the model, then after moving it.
 pub(crate) fn serve(bytes: usize, arrays: usize) -> Result<(), Failure> {
     let mut lines = std::io::stdin().lock().lines();
     lines.next().ok_or("no line")??;

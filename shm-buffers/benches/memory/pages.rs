@@ -1,4 +1,4 @@
-//! Huge pages against ordinary ones: filling a segment, and reading it here and there after attaching.
+//! Huge pages compared with ordinary ones: filling a segment, and scattered reads after attaching it.
 
 use shm_buffers::{Backing, Pages, Segment, SegmentMut};
 
@@ -50,7 +50,7 @@ pub(crate) fn measure(size: Size, report: &mut Report) -> Result<(), Failure> {
 
 const READS: usize = 1 << 20;
 
-/// Reads that no cache foresees (a linear congruential generator: Knuth, MMIX).
+/// Reads bytes at pseudorandom offsets, which no prefetcher predicts (a linear congruential generator: Knuth, MMIX).
 fn scattered(bytes: &[u8]) -> u64 {
     let mut state = 1_u64;
     let mut sum = 0;

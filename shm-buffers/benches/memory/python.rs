@@ -1,12 +1,12 @@
-//! What Python users have: pickle protocol 5 with its buffers copied into shared memory.
+//! `share` compared with Python: pickle protocol 5, with the buffers copied into shared memory.
 
 use std::process::Command;
 
-use crate::report::{Ratio, Report, Target, speed};
-use crate::{Failure, Size};
 use shm_buffers::{Backing, share};
 
 use crate::model::{Model, best, timed};
+use crate::report::{Ratio, Report, Target, speed};
+use crate::{Failure, Size};
 
 const SCRIPT: &str = r#"
 import pickle, sys, time
@@ -40,8 +40,8 @@ pub(crate) fn measure(size: Size, report: &mut Report) -> Result<(), Failure> {
     let output = match ran {
         Ok(output) if output.status.success() => output,
         Ok(output) => {
-            let said = String::from_utf8_lossy(&output.stderr);
-            report.skipped(name, said.lines().last().unwrap_or("python3 failed"));
+            let errors = String::from_utf8_lossy(&output.stderr);
+            report.skipped(name, errors.lines().last().unwrap_or("python3 failed"));
             return Ok(());
         }
         Err(error) => {

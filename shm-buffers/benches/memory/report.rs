@@ -1,23 +1,22 @@
-//! The table: one row a measure, with its floor, the ratio, the target and a verdict.
+//! The table of results: one row for each measure, with its floor, the ratio, the target and a verdict.
 
 use std::fmt::Display;
-use std::fs::OpenOptions;
-use std::io::Write;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::model::best;
+use crate::rows::record;
 
-/// What is promised of a ratio.
+/// The target of a ratio.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Target {
     AtLeast(f64),
     AtMost(f64),
-    /// Told for orientation.
+    /// The ratio has no target.
     None,
 }
 
-/// What is judged, and between what it lay in the rounds.
+/// A ratio, and its range over the rounds.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Ratio {
     value: f64,
@@ -25,7 +24,7 @@ pub(crate) struct Ratio {
 }
 
 impl Ratio {
-    /// Of the best of two that took turns; the spread is that of the rounds.
+    /// Returns the ratio of the best times of two measures that alternated. The range is that of the rounds.
     pub(crate) fn of_best(above: &[f64], below: &[f64]) -> Self {
         let rounds = above.iter().zip(below).map(|(above, below)| above / below);
         let value = best(above.iter().copied()) / best(below.iter().copied());
@@ -34,7 +33,7 @@ impl Ratio {
     }
 }
 
-/// Of what is the same each time, such as memory.
+/// A ratio that is the same in each round, such as one of memory.
 impl From<f64> for Ratio {
     fn from(value: f64) -> Self {
         Self {
@@ -44,7 +43,7 @@ impl From<f64> for Ratio {
     }
 }
 
-/// Prints rows as they come, and counts what was missed.
+/// Prints each row immediately, and counts missed targets.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
     missed: usize,
@@ -86,13 +85,13 @@ impl Report {
         println!("{name:<44} {measured:>14} {against:>26} {value:>7.3}x  {verdict}");
     }
 
-    /// A point of a plot that the report draws.
+    /// Records a point of a plot in the report.
     pub(crate) fn point(&self, plot: &str, series: &str, unit: &str, x: usize, y: f64) {
         record(&json!({"plot": plot, "series": series, "unit": unit, "x": x, "y": y}));
     }
 
-    pub(crate) fn skipped(&mut self, name: &str, why: impl Display) {
-        println!("{name:<44} skipped: {why}");
+    pub(crate) fn skipped(&mut self, name: &str, reason: impl Display) {
+        println!("{name:<44} skipped: {reason}");
     }
 
     fn judge(&mut self, met: bool, target: impl Display) -> String {
@@ -113,20 +112,7 @@ impl Report {
     }
 }
 
-/// Appends a row or a point of a plot to the file that `cargo xtask bench --out` names.
-fn record(line: &Value) {
-    if let Some(path) = std::env::var_os("BENCH_ROWS") {
-        let file = OpenOptions::new().append(true).create(true).open(path);
-        file.and_then(|mut file| writeln!(file, "{line}"))
-            .expect("the file of rows can be written");
-    }
-}
-
-/// `bytes` in `seconds`, as a speed.
+/// Formats the speed of `bytes` in `seconds`.
 pub(crate) fn speed(bytes: usize, seconds: f64) -> String {
     format!("{:.2} GB/s", bytes as f64 / seconds / 1e9)
-}
-
-pub(crate) fn mib(bytes: u64) -> String {
-    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
 }

@@ -1,4 +1,4 @@
-//! `share` against a bare memcpy into a fresh segment of the same backing, with as many threads.
+//! `share` compared with memcpy into a new segment of the same backing, on the same number of threads.
 
 use std::thread;
 
@@ -17,7 +17,7 @@ pub(crate) fn measure(size: Size, report: &mut Report) -> Result<(), Failure> {
         (Backing::File(std::env::temp_dir()), Target::None),
     ];
     for (backing, target) in backings {
-        // By turns, and the best of each: the host's mood changes from second to second.
+        // Alternating, and the best of each: the load of the host changes from second to second.
         let (mut floors, mut shares) = (Vec::new(), Vec::new());
         for _ in 0..size.rounds {
             let (floor, segment) = timed(|| memcpy(&model, &backing));
@@ -40,15 +40,15 @@ pub(crate) fn measure(size: Size, report: &mut Report) -> Result<(), Failure> {
     building(size, report)
 }
 
-/// The floor: the arrays' bytes, in as many threads as there are cores.
+/// Copies the bytes of the arrays on all cores: the floor.
 fn memcpy(model: &Model, backing: &Backing) -> Result<SegmentMut, Failure> {
     let mut segment = SegmentMut::create(backing, model.bytes())?;
     let threads = thread::available_parallelism()?.get();
     let mut rest = &mut segment[..];
     for array in &model.arrays {
         let source: &[u8] = bytemuck::cast_slice(array);
-        let (target, behind) = rest.split_at_mut(source.len());
-        rest = behind;
+        let target;
+        (target, rest) = rest.split_at_mut(source.len());
         let chunk = source.len().div_ceil(threads);
         thread::scope(|scope| {
             for (target, source) in target.chunks_mut(chunk).zip(source.chunks(chunk)) {
@@ -67,7 +67,7 @@ fn name(backing: &Backing) -> &'static str {
     }
 }
 
-/// Building in place against building on the heap and sharing that.
+/// Measures building an array in a segment, compared with building it on the heap and moving it.
 fn building(size: Size, report: &mut Report) -> Result<(), Failure> {
     let len = size.bytes / size_of::<u64>();
     let (mut in_place, mut copied, mut bytes) = (Vec::new(), Vec::new(), 0);

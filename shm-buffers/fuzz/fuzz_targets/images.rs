@@ -1,10 +1,10 @@
-//! Any bytes as an image: plain, compressed, of others.
+//! Arbitrary bytes as an image: plain, compressed, or a file of another program.
 #![no_main]
 
 #[path = "../../tests/checks/images.rs"]
 mod images;
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
-    images::used(bytes);
-    let _ = images::trusted(bytes);
+    images::use_unverified(bytes);
+    let _ = images::load_verified(bytes);
 });

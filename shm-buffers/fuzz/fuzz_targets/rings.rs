@@ -1,4 +1,4 @@
-//! Any operations on a ring, with a peer that writes what it likes.
+//! Arbitrary operations on a ring, with a peer that writes arbitrary words.
 #![no_main]
 
 #[path = "../../tests/checks/rings.rs"]

@@ -7,26 +7,26 @@ use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 
-use shm_buffers::{Compression, Image, LoadOptions, Order, TensorInfo, inspect};
+use shm_buffers::{Compression, Image, LoadOptions, Order, Printable, TensorInfo, WithCauses, inspect};
 
 const HELP: &str = "\
-Usage: shm-image list FILE          what is in a model image, a safetensors or an npy file
+Usage: shm-image list FILE          prints the contents of a model image, a safetensors or an npy file
        shm-image verify FILE        compares an image with its checksums
-       shm-image convert FROM TO    makes a plain or a compressed image of either
-       shm-image help               this text
+       shm-image convert FROM TO    converts a plain or compressed image to either
+       shm-image help               prints this text
 
   --compress LEVEL       with convert: compress TO (zstd, seekable)
-  --max-bytes N          with convert: load up to N bytes, decompressed; without it, a compressed image may have 128
-                         times its size, or 256 MiB
-  --max-header-bytes N   parse headers of up to N bytes; without it, of 8 MiB
+  --max-bytes N          with convert: load up to N bytes after decompression (default: for a compressed image, 256 MiB
+                         or, if that is more, 128 times the size of the file)
+  --max-header-bytes N   parse headers of up to N bytes (default: 8 MiB)
 
 `list` reads the header only. `verify` reads all of the file and keeps little of it in memory. `convert` loads the
-image into memory, or into a file in the temporary directory if there is no room.
+image into memory, or into a file in the temporary directory if the memory does not suffice.
 
-Exit status: 0 all well, 1 the file is damaged or can't be read or written, 2 wrong usage.
+Exit status: 0 success, 1 the file is damaged or can't be read or written, 2 wrong usage.
 ";
 
-enum Verb {
+enum Command {
     List(OsString),
     Verify(OsString),
     Convert { from: OsString, to: OsString },
@@ -41,37 +41,37 @@ struct Options {
 
 fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().skip(1).collect();
-    let (verb, options) = match parse(&args) {
+    let (command, options) = match parse(&args) {
         Ok(parsed) => parsed,
-        Err(wrong) => {
-            eprintln!("shm-image: {wrong}; `shm-image help` tells the usage");
+        Err(error) => {
+            eprintln!("shm-image: {error}; run `shm-image help` for the usage");
             return ExitCode::from(2);
         }
     };
-    let result = match &verb {
-        Verb::List(file) => list(Path::new(file), &options),
-        Verb::Verify(file) => verify(Path::new(file), &options),
-        Verb::Convert { from, to } => convert(Path::new(from), Path::new(to), &options),
-        Verb::Help => Ok(HELP.to_owned()),
+    let result = match &command {
+        Command::List(file) => list(Path::new(file), &options),
+        Command::Verify(file) => verify(Path::new(file), &options),
+        Command::Convert { from, to } => convert(Path::new(from), Path::new(to), &options),
+        Command::Help => Ok(HELP.to_owned()),
     };
-    // A reader that has gone needs no output.
+    // A failed write is ignored: the reader has closed the pipe.
     match result.map(|text| io::stdout().write_all(text.as_bytes())) {
         Ok(_) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("shm-image: {}", in_one_line(&*error));
+            let error = format!("{:#}", WithCauses(&*error));
+            eprintln!("shm-image: {}", Printable(&error));
             ExitCode::FAILURE
         }
     }
 }
 
-fn parse(args: &[OsString]) -> Result<(Verb, Options), String> {
-    let (verb, rest) = args.split_first().ok_or("no verb given")?;
-    let is = |wanted: &[&str]| wanted.iter().any(|wanted| verb == wanted);
-    if is(&["help", "--help", "-h"]) {
-        return Ok((Verb::Help, Options::default()));
+fn parse(args: &[OsString]) -> Result<(Command, Options), String> {
+    let (name, rest) = args.split_first().ok_or("missing command")?;
+    if ["help", "--help", "-h"].iter().any(|help| name == help) {
+        return Ok((Command::Help, Options::default()));
     }
-    let verb = verb.to_string_lossy();
-    let wrong = || format!("wrong arguments for `{verb}`");
+    let name = name.to_string_lossy();
+    let wrong = || format!("wrong arguments for `{name}`");
     let (mut files, mut options) = (Vec::new(), Options::default());
     let mut rest = rest.iter();
     while let Some(word) = rest.next() {
@@ -81,45 +81,30 @@ fn parse(args: &[OsString]) -> Result<(Verb, Options), String> {
         };
         let value = rest.next().ok_or_else(wrong)?.to_string_lossy();
         let load = options.load.clone();
-        match (option, &*verb) {
+        match (option, &*name) {
             ("--compress", "convert") => options.compression = Some(Compression::level(number(&value)?)),
             ("--max-bytes", "convert") => options.load = load.max_bytes(number(&value)?),
             ("--max-header-bytes", _) => options.load = load.max_header_bytes(number(&value)?),
             _ => return Err(wrong()),
         }
     }
-    let verb = match (&*verb, files.as_slice()) {
-        ("list", [file]) => Verb::List(file.clone()),
-        ("verify", [file]) => Verb::Verify(file.clone()),
-        ("convert", [from, to]) => Verb::Convert {
+    let command = match (&*name, files.as_slice()) {
+        ("list", [file]) => Command::List(file.clone()),
+        ("verify", [file]) => Command::Verify(file.clone()),
+        ("convert", [from, to]) => Command::Convert {
             from: from.clone(),
             to: to.clone(),
         },
         ("list" | "verify" | "convert", _) => return Err(wrong()),
-        (verb, _) => return Err(format!("unknown verb `{verb}`")),
+        (name, _) => return Err(format!("unknown command `{name}`")),
     };
-    Ok((verb, options))
+    Ok((command, options))
 }
 
 fn number<N: std::str::FromStr>(value: &str) -> Result<N, String> {
     value
         .parse()
-        .map_err(|_| format!("`{value}` is no number that fits here"))
-}
-
-fn in_one_line(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        let reason = error.to_string();
-        // Some errors repeat what theirs say.
-        if !text.ends_with(&reason) {
-            text += ": ";
-            text += &reason;
-        }
-        source = error.source();
-    }
-    text.replace(['\n', '\r'], " ")
+        .map_err(|_| format!("`{value}` is not a number in the valid range"))
 }
 
 fn list(path: &Path, options: &Options) -> Result<String, Box<dyn Error>> {
@@ -136,7 +121,7 @@ fn list(path: &Path, options: &Options) -> Result<String, Box<dyn Error>> {
     Ok(text)
 }
 
-/// Type, shape, bytes and name, with tabs in between.
+/// Writes the type, shape, size in bytes and name of a tensor, separated by tabs.
 fn line(text: &mut String, tensor: &TensorInfo) -> std::fmt::Result {
     let order = match tensor.order() {
         Order::C => "",
@@ -147,7 +132,7 @@ fn line(text: &mut String, tensor: &TensorInfo) -> std::fmt::Result {
         "{}\t{:?}{order}\t{}\t{}",
         tensor.dtype(),
         tensor.shape(),
-        tensor.bytes(),
+        tensor.byte_len(),
         tensor.name().escape_debug()
     )
 }
@@ -159,7 +144,7 @@ fn verify(path: &Path, options: &Options) -> Result<String, Box<dyn Error>> {
 
 fn convert(from: &Path, to: &Path, options: &Options) -> Result<String, Box<dyn Error>> {
     let image = Image::load_shared_with(from, &options.load)?;
-    // Not an image of something else: that it is a safetensors file is what both forms promise.
+    // Refuses a file that is not a safetensors file, which both plain and compressed images are.
     image.tensors()?;
     match options.compression {
         Some(compression) => image.save_compressed(to, compression)?,

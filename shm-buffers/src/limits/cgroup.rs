@@ -1,4 +1,4 @@
-//! [`Cgroups`]: where the files of this process's cgroups are (cgroups(7), proc_pid_mountinfo(5)).
+//! [`Cgroups`]: finds the directories of the cgroups that enclose this process (cgroups(7), proc_pid_mountinfo(5)).
 
 use std::fs;
 use std::path::{Component, Path, PathBuf};
@@ -14,7 +14,7 @@ pub enum Controller {
 }
 
 impl Controller {
-    /// Its name in version 1, where each hierarchy names its controllers.
+    /// Returns the name in version 1, where each hierarchy lists its controllers.
     fn name(self) -> &'static str {
         match self {
             Self::Memory => "memory",
@@ -23,35 +23,35 @@ impl Controller {
     }
 }
 
-/// The version of a cgroup hierarchy, which decides what its files are called.
+/// The version of a cgroup hierarchy, which determines the names of its files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CgroupVersion {
-    /// One hierarchy for each controller, or for a few.
+    /// Each hierarchy has one or a few controllers.
     V1,
-    /// One hierarchy for all controllers.
+    /// A single hierarchy has all controllers.
     V2,
 }
 
-/// One cgroup.
+/// A cgroup (control group).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Cgroup {
-    /// Decides what its files are called.
+    /// The version of its hierarchy.
     pub version: CgroupVersion,
-    /// Its path in the hierarchy, as this process's cgroup namespace shows it.
+    /// The path in the hierarchy, as this process's cgroup namespace shows it.
     pub name: String,
-    /// The directory with its files.
+    /// The directory with the cgroup's files.
     pub dir: PathBuf,
 }
 
 impl Cgroup {
-    /// The contents of its file `name`; `None` where it has no such file.
+    /// Returns the contents of the file `name`, or `None` if the cgroup has no such file.
     pub fn read(&self, name: &str) -> Option<String> {
         fs::read_to_string(self.dir.join(name)).ok()
     }
 }
 
-/// The cgroups of a process, as `/proc/PID/cgroup` and `/proc/PID/mountinfo` describe them.
+/// The cgroups of a process, from its `/proc/PID/cgroup` and `/proc/PID/mountinfo`.
 ///
 /// ```
 /// use shm_buffers::limits::{Cgroups, Controller};
@@ -69,13 +69,13 @@ pub struct Cgroups {
 }
 
 impl Cgroups {
-    /// The cgroups of this process.
+    /// Reads the cgroups of this process.
     pub fn of_this_process() -> Self {
-        Self::below(Path::new("/"))
+        Self::with_root(Path::new("/"))
     }
 
-    /// The cgroups of this process, with every absolute path taken to start at `root`.
-    pub fn below(root: &Path) -> Self {
+    /// Reads the cgroups of this process. All absolute paths are relative to `root`.
+    pub fn with_root(root: &Path) -> Self {
         let read = |path: &str| fs::read(root.join(path)).unwrap_or_default();
         let text = |path: &str| String::from_utf8_lossy(&read(path)).into_owned();
         Self {
@@ -84,7 +84,7 @@ impl Cgroups {
         }
     }
 
-    /// The cgroups that these texts describe: the contents of `/proc/PID/cgroup` and `/proc/PID/mountinfo`.
+    /// Parses the contents of `/proc/PID/cgroup` and `/proc/PID/mountinfo`.
     pub fn parse(cgroup: &str, mountinfo: &str) -> Self {
         Self {
             root: PathBuf::from("/"),
@@ -93,8 +93,8 @@ impl Cgroups {
         }
     }
 
-    /// The process's cgroup and its ancestors, innermost first, as far as they are mounted; version 1 before version 2
-    /// where both are in use. Some may not exist or not have the controller: their files are missing then.
+    /// Returns the process's cgroup and its ancestors, innermost first, as far as they are mounted. Version 1 comes before
+    /// version 2 if both are in use. A cgroup may not exist or not have the controller; its files are missing then.
     pub fn enclosing(&self, controller: Controller) -> Vec<Cgroup> {
         let mut found: Vec<Cgroup> = Vec::new();
         for version in [CgroupVersion::V1, CgroupVersion::V2] {
@@ -105,14 +105,17 @@ impl Cgroups {
                 if !mount.has(version, controller) {
                     continue;
                 }
-                let Some(below) = below(group, &mount.root) else {
+                let Some(relative) = relative_to_mount(group, &mount.root) else {
                     continue;
                 };
-                let place = self.root.join(mount.point.trim_start_matches('/'));
-                for below in below.ancestors() {
-                    let name = joined(Path::new(&mount.root), below);
-                    let (name, dir) = (name.to_string_lossy().into_owned(), joined(&place, below));
-                    // The same hierarchy may be mounted at several places.
+                let mount_point = self.root.join(mount.point.trim_start_matches('/'));
+                for relative in relative.ancestors() {
+                    let name = joined(Path::new(&mount.root), relative);
+                    let (name, dir) = (
+                        name.to_string_lossy().into_owned(),
+                        joined(&mount_point, relative),
+                    );
+                    // The same hierarchy may be mounted several times.
                     if !found.iter().any(|known| known.dir == dir) {
                         found.push(Cgroup { version, name, dir });
                     }
@@ -122,7 +125,7 @@ impl Cgroups {
         found
     }
 
-    /// The path of the process's group in the hierarchy with `controller`.
+    /// Returns the path of the process's cgroup in the hierarchy with `controller`.
     fn group(&self, version: CgroupVersion, controller: Controller) -> Option<&str> {
         self.groups.lines().find_map(|line| {
             let mut parts = line.splitn(3, ':');
@@ -131,7 +134,7 @@ impl Cgroups {
                 CgroupVersion::V1 => controllers.split(',').any(|it| it == controller.name()),
                 CgroupVersion::V2 => controllers.is_empty(),
             };
-            // The group may have been removed under its last process.
+            // A cgroup can be removed while its last process is still ending.
             let path = path.strip_suffix(" (deleted)").unwrap_or(path);
             (ours && path.starts_with('/')).then_some(path)
         })
@@ -140,12 +143,12 @@ impl Cgroups {
 
 /// A mounted cgroup hierarchy, or a part of one.
 struct Mount {
-    /// The cgroup that is mounted.
+    /// The path of the mounted cgroup in its hierarchy.
     root: String,
-    /// Where.
+    /// The directory where it is mounted.
     point: String,
     version: CgroupVersion,
-    /// Super options; in version 1 they name the controllers.
+    /// The super options. In version 1 they list the controllers.
     options: String,
 }
 
@@ -178,7 +181,7 @@ impl Mount {
     }
 }
 
-/// `path` behind `base`, without a slash at its end.
+/// Returns `base` joined with `path`, without a trailing slash.
 fn joined(base: &Path, path: &Path) -> PathBuf {
     match path.as_os_str().is_empty() {
         true => base.to_owned(),
@@ -186,46 +189,46 @@ fn joined(base: &Path, path: &Path) -> PathBuf {
     }
 }
 
-/// The path of `group` below the mounted group `root`; `None` if it does not lie there.
-fn below(group: &str, root: &str) -> Option<PathBuf> {
-    // A mount from outside of this process's cgroup namespace: its root is an ancestor, and the names of the groups
-    // between them are hidden.
+/// Returns the path of `group` relative to the mounted cgroup `root`, or `None` if it is not a descendant of `root`.
+fn relative_to_mount(group: &str, root: &str) -> Option<PathBuf> {
+    // A mount from outside of this process's cgroup namespace has an ancestor as its root. The names of the cgroups between
+    // them are hidden.
     let (group, root) = (Path::new(group), Path::new(root));
-    let mut behind = root.components().skip(1).peekable();
-    let above = behind.peek().is_some() && behind.all(|it| it == Component::ParentDir);
+    let mut components = root.components().skip(1).peekable();
+    let above = components.peek().is_some() && components.all(|it| it == Component::ParentDir);
     if above && !group.starts_with(root) {
         return Some(PathBuf::new());
     }
-    let below = group.strip_prefix(root).ok()?;
-    // A process outside of its own namespace has a group in another branch.
-    let inside = below.components().all(|it| matches!(it, Component::Normal(_)));
-    inside.then(|| below.to_owned())
+    let relative = group.strip_prefix(root).ok()?;
+    // The cgroup of a process outside of its own namespace is in another branch.
+    let inside = relative.components().all(|it| matches!(it, Component::Normal(_)));
+    inside.then(|| relative.to_owned())
 }
 
-/// A path of mountinfo, where blanks and backslashes are written as octal numbers.
+/// Decodes a path of mountinfo, in which blanks and backslashes are octal numbers.
 fn unescaped(text: &str) -> String {
     if !text.contains('\\') {
         return text.to_owned();
     }
     let (mut bytes, mut rest) = (Vec::with_capacity(text.len()), text.as_bytes());
-    while let Some((first, behind)) = rest.split_first() {
-        let digits = behind.get(..3).filter(|_| *first == b'\\');
+    while let Some((first, others)) = rest.split_first() {
+        let digits = others.get(..3).filter(|_| *first == b'\\');
         let digits = digits.and_then(|digits| std::str::from_utf8(digits).ok());
         match digits.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
             Some(byte) => {
                 bytes.push(byte);
-                rest = &behind[3..];
+                rest = &others[3..];
             }
             None => {
                 bytes.push(*first);
-                rest = behind;
+                rest = others;
             }
         }
     }
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-// Paths are what they are there only on systems with this separator.
+// Only on systems with the same path separator.
 #[cfg(all(test, unix))]
 mod tests {
     use super::*;
@@ -243,26 +246,26 @@ mod tests {
         found.iter().map(|it| it.dir.display().to_string()).collect()
     }
 
-    fn of_memory(groups: &str, mounts: &str) -> Vec<String> {
+    fn memory_dirs(groups: &str, mounts: &str) -> Vec<String> {
         dirs(groups, mounts, Controller::Memory)
     }
 
     #[test]
-    fn version_2_lists_the_group_and_its_ancestors() {
-        let dirs = of_memory("0::/user.slice/session-3.scope\n", V2);
+    fn version_2_lists_the_cgroup_and_its_ancestors() {
+        let dirs = memory_dirs("0::/user.slice/session-3.scope\n", V2);
         assert_eq!(
             dirs,
             ["/user.slice/session-3.scope", "/user.slice", ""].map(|dir| format!("/sys/fs/cgroup{dir}"))
         );
-        assert_eq!(of_memory("0::/\n", V2), ["/sys/fs/cgroup"]);
-        assert_eq!(of_memory("0::/a\n", ""), [""; 0]);
+        assert_eq!(memory_dirs("0::/\n", V2), ["/sys/fs/cgroup"]);
+        assert_eq!(memory_dirs("0::/a\n", ""), [""; 0]);
     }
 
     #[test]
-    fn hybrid_hierarchies_are_all_listed() {
+    fn hybrid_hierarchies_are_listed_version_1_first() {
         let groups = "9:name=systemd:/\n4:memory:/jobs/7\n3:cpuset:/\n1:cpu,cpuacct:/slow\n0::/jobs\n";
         assert_eq!(
-            of_memory(groups, V1),
+            memory_dirs(groups, V1),
             [
                 "/sys/fs/cgroup/memory/jobs/7",
                 "/sys/fs/cgroup/memory/jobs",
@@ -281,40 +284,40 @@ mod tests {
     }
 
     #[test]
-    fn a_container_without_a_namespace_sees_a_part() {
+    fn a_container_without_a_namespace_lists_what_is_mounted() {
         let mounts = "600 599 0:26 /docker/ab12 /sys/fs/cgroup/memory ro,relatime master:12 - cgroup cgroup rw,memory\n";
         let found = Cgroups::parse("4:memory:/docker/ab12/job\n", mounts).enclosing(Controller::Memory);
-        let places: Vec<_> = found
+        let dirs_and_names: Vec<_> = found
             .iter()
             .map(|it| (it.dir.to_str(), it.name.as_str()))
             .collect();
         assert_eq!(
-            places,
+            dirs_and_names,
             [
                 (Some("/sys/fs/cgroup/memory/job"), "/docker/ab12/job"),
                 (Some("/sys/fs/cgroup/memory"), "/docker/ab12")
             ]
         );
         for other in ["elsewhere", "docker/ab123"] {
-            assert_eq!(of_memory(&format!("4:memory:/{other}\n"), mounts), [""; 0]);
+            assert_eq!(memory_dirs(&format!("4:memory:/{other}\n"), mounts), [""; 0]);
         }
     }
 
     #[test]
-    fn a_namespace_hides_names_above_it() {
+    fn a_mount_from_outside_of_the_namespace_is_listed_without_hidden_names() {
         let from_above = V2.replace("0:26 / ", "0:26 /../.. ");
-        assert_eq!(of_memory("0::/inner\n", &from_above), ["/sys/fs/cgroup"]);
-        assert_eq!(of_memory("0::/\n", &from_above), ["/sys/fs/cgroup"]);
+        assert_eq!(memory_dirs("0::/inner\n", &from_above), ["/sys/fs/cgroup"]);
+        assert_eq!(memory_dirs("0::/\n", &from_above), ["/sys/fs/cgroup"]);
         assert_eq!(
-            of_memory("0::/../../other\n", &from_above)[0],
+            memory_dirs("0::/../../other\n", &from_above)[0],
             "/sys/fs/cgroup/other"
         );
-        assert_eq!(of_memory("0::/../sibling\n", V2), [""; 0]);
+        assert_eq!(memory_dirs("0::/../sibling\n", V2), [""; 0]);
     }
 
     #[test]
-    fn a_removed_group_still_has_its_ancestors() {
-        let dirs = of_memory("0::/jobs/7 (deleted)\n", V2);
+    fn a_removed_cgroup_is_listed_with_its_ancestors() {
+        let dirs = memory_dirs("0::/jobs/7 (deleted)\n", V2);
         assert_eq!(
             dirs,
             ["/sys/fs/cgroup/jobs/7", "/sys/fs/cgroup/jobs", "/sys/fs/cgroup"]
@@ -322,10 +325,10 @@ mod tests {
     }
 
     #[test]
-    fn odd_names_and_mount_points_are_read() {
+    fn escaped_names_and_mount_points_are_decoded() {
         let mounts = "30 23 0:26 / /mnt/my\\040groups\\134x rw - cgroup2 none rw\n";
         assert_eq!(
-            of_memory("0::/a:b/c d\n", mounts),
+            memory_dirs("0::/a:b/c d\n", mounts),
             [
                 "/mnt/my groups\\x/a:b/c d",
                 "/mnt/my groups\\x/a:b",
@@ -337,10 +340,10 @@ mod tests {
     }
 
     #[test]
-    fn two_mounts_of_one_hierarchy_are_two_places() {
+    fn each_mount_of_a_hierarchy_is_listed_once() {
         let again = format!("{V2}31 23 0:26 /a /mnt rw - cgroup2 cgroup2 rw\n{V2}");
         assert_eq!(
-            of_memory("0::/a/b\n", &again),
+            memory_dirs("0::/a/b\n", &again),
             [
                 "/sys/fs/cgroup/a/b",
                 "/sys/fs/cgroup/a",
@@ -352,8 +355,8 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_nothing() {
-        for nonsense in [
+    fn invalid_text_lists_nothing() {
+        for invalid in [
             "",
             ":::",
             "4:memory",
@@ -363,10 +366,10 @@ mod tests {
             "\n\n - - - ",
             "\0",
         ] {
-            assert_eq!(of_memory(nonsense, V1), [""; 0], "{nonsense}");
-            assert_eq!(of_memory("0::/\n", nonsense), [""; 0], "{nonsense}");
+            assert_eq!(memory_dirs(invalid, V1), [""; 0], "{invalid}");
+            assert_eq!(memory_dirs("0::/\n", invalid), [""; 0], "{invalid}");
         }
         let relative = "30 23 0:26 a b rw - cgroup2 cgroup2 rw\n";
-        assert_eq!(of_memory("0::/\n", relative), [""; 0]);
+        assert_eq!(memory_dirs("0::/\n", relative), [""; 0]);
     }
 }

@@ -1,4 +1,4 @@
-//! What memory limits leave: those of cgroups (both versions) and the machine's own (proc_meminfo(5)).
+//! The memory that cgroups (both versions) and the machine (proc_meminfo(5)) leave for this process.
 
 #[cfg(target_os = "linux")]
 use std::path::Path;
@@ -9,43 +9,44 @@ use super::cgroup::{Cgroup, CgroupVersion};
 #[cfg(target_os = "linux")]
 use super::cgroup::{Cgroups, Controller};
 
-/// The least number that stands for "no limit": version 1 writes the largest number of whole pages.
+/// Values from here on mean "no limit": version 1 writes the largest number of whole pages.
 const NO_LIMIT: u64 = 1 << 60;
 
-/// The memory of one cgroup that has a limit, in bytes.
+/// The memory of a cgroup that has a limit, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CgroupMemory {
-    /// Bytes that the group may use: the least of its hard limit, its throttling limit (`memory.high`) and, in version 1, those
-    /// of ancestors that are not mounted.
+    /// Bytes that the cgroup may use: the least of its hard limit, its throttling limit (`memory.high`) and, in version 1, the
+    /// limits of ancestors that are not mounted.
     pub limit: u64,
-    /// Bytes that the group and its descendants use, page cache included; 0 where the system does not say.
+    /// Bytes that the cgroup and its descendants use, page cache included; 0 if the system does not report it.
     pub usage: u64,
-    /// How much of that the kernel takes back before it kills: page cache of files, active or not, and caches of the
-    /// kernel. Shared memory and tmpfs are no such cache, nor are locked pages.
+    /// The part of `usage` that the kernel reclaims before it kills a process: page cache of files, active or not, and caches
+    /// of the kernel. Shared memory, tmpfs and locked pages are not reclaimable.
     pub reclaimable: u64,
-    /// Private memory of the group's processes.
+    /// Private memory of the cgroup's processes.
     pub anonymous: u64,
 }
 
 impl CgroupMemory {
-    /// Bytes that can still be used.
-    pub fn left(&self) -> u64 {
+    /// Returns the bytes that can still be used.
+    pub fn available(&self) -> u64 {
         self.limit
             .saturating_sub(self.usage.saturating_sub(self.reclaimable))
     }
 }
 
 impl Cgroup {
-    /// The memory of this group and its descendants; `None` without a limit.
+    /// Returns the memory of this cgroup and its descendants, or `None` without a limit.
     ///
-    /// Swap is not counted: a group that reaches its limit swaps before it is killed, but a job that fits only so hardly runs.
+    /// Swap does not count. A cgroup at its limit swaps before a process is killed, but a job that depends on that is too slow
+    /// to be useful.
     pub fn memory(&self) -> Option<CgroupMemory> {
         let limits = [self.own_limit(), self.hidden_limit()];
         self.limited(limits.into_iter().flatten().min())
     }
 
-    /// The least limit of the group and its ancestors, mounted here or not; version 2 does not report it.
+    /// Returns the least limit of the cgroup and its ancestors, mounted or not. Version 2 does not report it.
     fn hidden_limit(&self) -> Option<u64> {
         match self.version {
             CgroupVersion::V1 => field(&self.read("memory.stat")?, "hierarchical_memory_limit"),
@@ -53,7 +54,7 @@ impl Cgroup {
         }
     }
 
-    /// The limit in its own files.
+    /// Returns the limit in the cgroup's own files.
     fn own_limit(&self) -> Option<u64> {
         let limits: &[&str] = match self.version {
             CgroupVersion::V1 => &["memory.limit_in_bytes"],
@@ -62,12 +63,12 @@ impl Cgroup {
         limits.iter().filter_map(|file| number(&self.read(file)?)).min()
     }
 
-    /// Its memory under `limit`, if that is one.
+    /// Returns the cgroup's memory under `limit`, if that is a limit.
     fn limited(&self, limit: Option<u64>) -> Option<CgroupMemory> {
         let limit = limit.filter(|limit| *limit < NO_LIMIT)?;
         let stat = self.read("memory.stat").unwrap_or_default();
         let value = |file: &str| number(&self.read(file)?);
-        // Version 1 has numbers of the group alone as well.
+        // Version 1 also has the numbers without descendants.
         let first = |names: &[&str]| names.iter().find_map(|name| field(&stat, name));
         let (usage, caches, anonymous) = match self.version {
             CgroupVersion::V1 => (
@@ -95,9 +96,9 @@ impl Cgroup {
         })
     }
 
-    /// Whether the limit of this group binds its descendants, as it always does but for an old setting of version 1.
+    /// Returns whether the limit of this cgroup applies to its descendants: always, except with an old setting of version 1.
     #[cfg(target_os = "linux")]
-    fn binds_descendants(&self) -> bool {
+    fn limits_descendants(&self) -> bool {
         let setting = match self.version {
             CgroupVersion::V1 => self.read("memory.use_hierarchy"),
             CgroupVersion::V2 => None,
@@ -106,57 +107,57 @@ impl Cgroup {
     }
 }
 
-/// The number that is all of `text`.
+/// Parses a text that is one number.
 pub(crate) fn number(text: &str) -> Option<u64> {
     text.trim().parse().ok()
 }
 
-/// The number behind `name` in a file of lines such as `name 7`.
-fn field(text: &str, name: &str) -> Option<u64> {
-    let behind = |line: &'_ str| line.strip_prefix(name)?.strip_prefix(' ').and_then(number);
-    text.lines().find_map(behind)
+/// Returns the number after `name` in a file of lines such as `name 7`.
+pub(super) fn field(text: &str, name: &str) -> Option<u64> {
+    let value = |line: &'_ str| line.strip_prefix(name)?.strip_prefix(' ').and_then(number);
+    text.lines().find_map(value)
 }
 
-/// Which limit leaves the least.
+/// The limit that leaves the least memory.
 #[cfg(target_os = "linux")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Bound {
-    /// The memory and swap that the machine has available.
+pub(crate) enum MemoryLimit {
+    /// The available memory and swap of the machine.
     Machine,
-    /// The promises of the machine, where it may not promise more than it has (`vm.overcommit_memory=2`).
+    /// The machine's limit of committed memory (`vm.overcommit_memory=2`).
     Commit,
     /// The limit of an enclosing cgroup.
     Cgroup,
 }
 
-/// All memory limits that hold for this process, read once.
+/// All memory limits that apply to this process, read once.
 #[cfg(target_os = "linux")]
 #[derive(Debug, Default)]
 pub(crate) struct MachineMemory {
     /// The machine's memory.
     pub(crate) total: Option<u64>,
     available: Option<u64>,
-    /// What may still be promised; `None` where that has no limit.
-    promisable: Option<u64>,
-    /// Reserved huge pages that are free.
+    /// Bytes that can still be committed; `None` without a limit.
+    committable: Option<u64>,
+    /// Free bytes of reserved huge pages.
     pub(crate) huge_free: Option<u64>,
     groups: Vec<CgroupMemory>,
 }
 
 #[cfg(target_os = "linux")]
 impl MachineMemory {
-    /// What this system says now.
+    /// Reads the current limits.
     pub(crate) fn now() -> Self {
-        Self::read(Path::new("/"), &known_groups())
+        Self::read(Path::new("/"), &enclosing_groups())
     }
 
     /// Reads the files of the system whose root directory is `root`, and those of the cgroups that enclose the process.
     fn read(root: &Path, enclosing: &[Cgroup]) -> Self {
         let read = |path: &str| std::fs::read_to_string(root.join(path)).unwrap_or_default();
         let info = read("proc/meminfo");
-        let kib = |key: &str| kib(&info, key);
+        let kib = |key: &str| kib_field(&info, key);
         let plain = |key: &str| number(info.lines().find_map(|line| line.strip_prefix(key))?);
-        // Linux before 3.14 does not estimate it.
+        // Linux before 3.14 has no MemAvailable.
         let estimate = || {
             let cache = kib("Cached:")?.saturating_sub(kib("Shmem:").unwrap_or(0));
             Some(kib("MemFree:")?.saturating_add(cache))
@@ -165,16 +166,16 @@ impl MachineMemory {
         let available = kib("MemAvailable:").or_else(estimate);
         let strict = number(&read("proc/sys/vm/overcommit_memory")) == Some(2);
         let committed = kib("CommitLimit:").zip(kib("Committed_AS:")).filter(|_| strict);
-        let (mut groups, mut version, mut binds) = (Vec::new(), None, true);
+        let (mut groups, mut version, mut applies) = (Vec::new(), None, true);
         for group in enclosing {
-            // Each hierarchy starts with the group that the process is in.
+            // Each hierarchy starts with the process's own cgroup.
             let innermost = version != Some(group.version);
-            binds = innermost || (binds && group.binds_descendants());
+            applies = innermost || (applies && group.limits_descendants());
             version = Some(group.version);
-            if !binds {
+            if !applies {
                 continue;
             }
-            // In version 1 the innermost group says what hidden ancestors allow, too.
+            // In version 1, the innermost cgroup also reports the limits of hidden ancestors.
             groups.extend(match innermost {
                 true => group.memory(),
                 false => group.limited(group.own_limit()),
@@ -183,7 +184,7 @@ impl MachineMemory {
         Self {
             total: kib("MemTotal:"),
             available: available.map(|available| available.saturating_add(swap)),
-            promisable: committed.map(|(limit, promised)| limit.saturating_sub(promised)),
+            committable: committed.map(|(limit, committed)| limit.saturating_sub(committed)),
             huge_free: plain("HugePages_Free:")
                 .zip(kib("Hugepagesize:"))
                 .map(|(pages, bytes)| pages.saturating_mul(bytes)),
@@ -191,49 +192,52 @@ impl MachineMemory {
         }
     }
 
-    /// The least limit of the enclosing cgroups.
-    pub(crate) fn limit(&self) -> Option<u64> {
+    /// Returns the least limit of the enclosing cgroups, if it is less than the machine's memory.
+    pub(crate) fn cgroup_limit(&self) -> Option<u64> {
         let limit = self.groups.iter().map(|group| group.limit).min();
         limit.filter(|limit| self.total.is_none_or(|total| *limit < total))
     }
 
-    /// Bytes that can still be used once this process has released `released` bytes of its private memory, and the limit
-    /// that says so; `None` where the system says nothing.
-    pub(crate) fn left(&self, released: u64) -> Option<(u64, Bound)> {
+    /// Returns the bytes that can still be used after this process has released `released` bytes of its private memory, and
+    /// the limit that determines them. `None` if the system reports no limit.
+    pub(crate) fn available(&self, released: u64) -> Option<(u64, MemoryLimit)> {
         let groups = self.groups.iter().map(|group| {
-            // Memory that was charged to another group does not come back to this one.
+            // Releasing memory that is charged to another cgroup leaves this one unchanged.
             let released = released.min(group.anonymous);
-            (group.left().saturating_add(released), Bound::Cgroup)
+            (group.available().saturating_add(released), MemoryLimit::Cgroup)
         });
         let machine = self
             .available
-            .map(|left| (left.saturating_add(released), Bound::Machine));
-        // Released pages stay promised until they are unmapped.
-        let promise = self.promisable.map(|left| (left, Bound::Commit));
-        groups.chain(machine).chain(promise).min_by_key(|(left, _)| *left)
+            .map(|bytes| (bytes.saturating_add(released), MemoryLimit::Machine));
+        // Released pages stay committed until they are unmapped.
+        let commit = self.committable.map(|bytes| (bytes, MemoryLimit::Commit));
+        groups
+            .chain(machine)
+            .chain(commit)
+            .min_by_key(|(bytes, _)| *bytes)
     }
 }
 
-/// The cgroups of this process that account for memory. The mounts are read again only when the process has moved.
+/// Returns the enclosing cgroups that account for memory. The mounts are read again only if the process was moved.
 #[cfg(target_os = "linux")]
-fn known_groups() -> Arc<[Cgroup]> {
-    static KNOWN: Mutex<Option<(String, Arc<[Cgroup]>)>> = Mutex::new(None);
+fn enclosing_groups() -> Arc<[Cgroup]> {
+    static CACHE: Mutex<Option<(String, Arc<[Cgroup]>)>> = Mutex::new(None);
 
-    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut cache = CACHE.lock().unwrap_or_else(PoisonError::into_inner);
     let now = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    match &*known {
+    match &*cache {
         Some((then, groups)) if *then == now => groups.clone(),
         _ => {
             let groups: Arc<[Cgroup]> = Cgroups::of_this_process().enclosing(Controller::Memory).into();
-            *known = Some((now, groups.clone()));
+            *cache = Some((now, groups.clone()));
             groups
         }
     }
 }
 
-/// The number of KiB behind `key`, in bytes.
-#[cfg(target_os = "linux")]
-fn kib(text: &str, key: &str) -> Option<u64> {
+/// Returns the number of KiB after `key` in a file such as `/proc/meminfo` or `/proc/PID/status`, in bytes.
+#[doc(hidden)]
+pub fn kib_field(text: &str, key: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(key))?;
     number(line.trim().strip_suffix("kB")?)?.checked_mul(1024)
 }
@@ -246,12 +250,12 @@ mod tests {
     const V1_MOUNT: &str = "35 31 0:32 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n";
     const V2_MOUNT: &str = "30 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n";
 
-    /// A machine of 1 GiB made of files.
+    /// An imitated machine with 1 GiB of memory.
     struct Machine(tempfile::TempDir);
 
     impl Machine {
         fn new(group: &str, mounts: &str) -> Self {
-            let machine = Self(tempfile::tempdir().expect("a directory can be made"));
+            let machine = Self(tempfile::tempdir().expect("a directory"));
             machine
                 .file(
                     "proc/meminfo",
@@ -264,12 +268,12 @@ mod tests {
 
         fn file(&self, path: &str, text: impl AsRef<[u8]>) -> &Self {
             let path = self.0.path().join(path);
-            std::fs::create_dir_all(path.parent().expect("it has one")).expect("it can be made");
-            std::fs::write(path, text).expect("it can be written");
+            std::fs::create_dir_all(path.parent().expect("a parent")).expect("a directory");
+            std::fs::write(path, text).expect("the file is writable");
             self
         }
 
-        /// The files of a cgroup in version 2, in MiB.
+        /// Writes the files of a cgroup of version 2, from numbers in MiB.
         fn v2(&self, dir: &str, max: &str, current: u64, stat: &[(&str, u64)]) -> &Self {
             let dir = Path::new("sys/fs/cgroup").join(dir);
             let dir = dir.display();
@@ -282,7 +286,7 @@ mod tests {
                 .file(&format!("{dir}/memory.stat"), stat)
         }
 
-        /// The files of a cgroup in version 1, in MiB.
+        /// Writes the files of a cgroup of version 1, from numbers in MiB.
         fn v1(&self, dir: &str, limit: u64, usage: u64, stat: &[(&str, u64)]) -> &Self {
             let dir = Path::new("sys/fs/cgroup/memory").join(dir);
             let dir = dir.display();
@@ -303,13 +307,13 @@ mod tests {
 
         fn read(&self) -> MachineMemory {
             let root = self.0.path();
-            MachineMemory::read(root, &Cgroups::below(root).enclosing(Controller::Memory))
+            MachineMemory::read(root, &Cgroups::with_root(root).enclosing(Controller::Memory))
         }
 
-        /// In MiB.
-        fn left(&self, released: u64) -> Option<(u64, Bound)> {
-            let left = self.read().left(released * MIB);
-            left.map(|(left, bound)| (left / MIB, bound))
+        /// Returns the available memory in MiB.
+        fn available(&self, released: u64) -> Option<(u64, MemoryLimit)> {
+            let available = self.read().available(released * MIB);
+            available.map(|(bytes, limit)| (bytes / MIB, limit))
         }
     }
 
@@ -318,25 +322,32 @@ mod tests {
     }
 
     #[test]
-    fn without_cgroups_the_machine_counts() {
+    fn without_cgroups_the_machine_is_the_limit() {
         let machine = Machine::new("", "");
-        assert_eq!(machine.left(0), Some((1024, Bound::Machine)));
-        assert_eq!(machine.left(100), Some((1124, Bound::Machine)));
+        assert_eq!(machine.available(0), Some((1024, MemoryLimit::Machine)));
+        assert_eq!(machine.available(100), Some((1124, MemoryLimit::Machine)));
         machine.file(
             "proc/meminfo",
             "MemTotal: 10 kB\nMemAvailable: 2048 kB\nSwapFree: 1024 kB\n",
         );
-        assert_eq!(machine.left(0), Some((3, Bound::Machine)));
+        assert_eq!(machine.available(0), Some((3, MemoryLimit::Machine)));
         machine.file(
             "proc/meminfo",
             "MemFree: 1024 kB\nCached: 4096 kB\nShmem: 1024 kB\n",
         );
-        assert_eq!(machine.left(0), Some((4, Bound::Machine)), "before Linux 3.14");
+        assert_eq!(
+            machine.available(0),
+            Some((4, MemoryLimit::Machine)),
+            "before Linux 3.14"
+        );
         machine.file(
             "proc/meminfo",
             "HugePages_Free:       3\nHugepagesize:       2048 kB\n",
         );
-        assert_eq!((machine.left(0), machine.read().huge_free), (None, Some(6 * MIB)));
+        assert_eq!(
+            (machine.available(0), machine.read().huge_free),
+            (None, Some(6 * MIB))
+        );
     }
 
     #[test]
@@ -346,13 +357,13 @@ mod tests {
         machine
             .file("proc/meminfo", info)
             .file("proc/sys/vm/overcommit_memory", "0\n");
-        assert_eq!(machine.left(0), Some((1024, Bound::Machine)));
+        assert_eq!(machine.available(0), Some((1024, MemoryLimit::Machine)));
         machine.file("proc/sys/vm/overcommit_memory", "2\n");
-        assert_eq!(machine.left(50), Some((100, Bound::Commit)));
+        assert_eq!(machine.available(50), Some((100, MemoryLimit::Commit)));
     }
 
     #[test]
-    fn reclaimable_cache_is_not_used_in_version_2() {
+    fn reclaimable_cache_is_available_in_version_2() {
         let machine = Machine::new("0::/job\n", V2_MOUNT);
         let stat = [
             ("anon", 100),
@@ -363,18 +374,21 @@ mod tests {
             ("slab_reclaimable", 10),
         ];
         machine.v2("job", &bytes(400), 330, &stat);
-        assert_eq!(machine.left(0), Some((400 - 330 + 150, Bound::Cgroup)));
-        assert_eq!(machine.left(60), Some((400 - 330 + 150 + 60, Bound::Cgroup)));
+        assert_eq!(machine.available(0), Some((400 - 330 + 150, MemoryLimit::Cgroup)));
         assert_eq!(
-            machine.left(500),
-            Some((400 - 330 + 150 + 100, Bound::Cgroup)),
-            "only what the group has"
+            machine.available(60),
+            Some((400 - 330 + 150 + 60, MemoryLimit::Cgroup))
         );
-        assert_eq!(machine.read().limit(), Some(400 * MIB));
+        assert_eq!(
+            machine.available(500),
+            Some((400 - 330 + 150 + 100, MemoryLimit::Cgroup)),
+            "at most the private memory of the cgroup"
+        );
+        assert_eq!(machine.read().cgroup_limit(), Some(400 * MIB));
     }
 
     #[test]
-    fn the_limit_of_a_parent_binds_with_its_own_cache() {
+    fn the_limit_of_a_parent_applies_with_its_own_cache() {
         let machine = Machine::new("0::/pod/job\n", V2_MOUNT);
         machine.v2("pod/job", "max\n", 100, &[("active_file", 10)]).v2(
             "pod",
@@ -382,10 +396,10 @@ mod tests {
             280,
             &[("active_file", 60), ("inactive_file", 20)],
         );
-        assert_eq!(machine.left(0), Some((100, Bound::Cgroup)));
+        assert_eq!(machine.available(0), Some((100, MemoryLimit::Cgroup)));
         machine.v2("pod/job", &bytes(150), 100, &[("active_file", 10)]);
-        assert_eq!(machine.left(0), Some((60, Bound::Cgroup)));
-        assert_eq!(machine.read().limit(), Some(150 * MIB));
+        assert_eq!(machine.available(0), Some((60, MemoryLimit::Cgroup)));
+        assert_eq!(machine.read().cgroup_limit(), Some(150 * MIB));
     }
 
     #[test]
@@ -394,7 +408,7 @@ mod tests {
         machine
             .v2("", "max\n", 50, &[])
             .file("sys/fs/cgroup/memory.high", bytes(200));
-        assert_eq!(machine.left(0), Some((150, Bound::Cgroup)));
+        assert_eq!(machine.available(0), Some((150, MemoryLimit::Cgroup)));
     }
 
     #[test]
@@ -411,42 +425,42 @@ mod tests {
         machine
             .v1("pod/job", no_limit, 90, &[("total_rss", 40)])
             .v1("pod", 200, 190, &parent);
-        assert_eq!(machine.left(0), Some((90, Bound::Cgroup)));
-        assert_eq!(machine.left(100), Some((130, Bound::Cgroup)));
-        // An ancestor that is not mounted here has less.
+        assert_eq!(machine.available(0), Some((90, MemoryLimit::Cgroup)));
+        assert_eq!(machine.available(100), Some((130, MemoryLimit::Cgroup)));
+        // An ancestor that is not mounted has a lower limit.
         machine.v1("pod/job", no_limit, 90, &[("hierarchical_memory_limit", 120)]);
-        assert_eq!(machine.left(0), Some((30, Bound::Cgroup)));
+        assert_eq!(machine.available(0), Some((30, MemoryLimit::Cgroup)));
         // Very old kernels have no totals.
         machine.v1("pod/job", 100, 90, &[("active_file", 5), ("inactive_file", 15)]);
-        assert_eq!(machine.left(0), Some((30, Bound::Cgroup)));
+        assert_eq!(machine.available(0), Some((30, MemoryLimit::Cgroup)));
     }
 
     #[test]
-    fn parents_without_hierarchy_bind_nothing_in_version_1() {
+    fn parents_without_hierarchy_do_not_limit_in_version_1() {
         let machine = Machine::new("4:memory:/pod/job\n", V1_MOUNT);
         machine
             .v1("pod/job", 500, 0, &[])
             .v1("pod", 10, 0, &[])
             .file("sys/fs/cgroup/memory/pod/memory.use_hierarchy", "0\n");
-        assert_eq!(machine.left(0), Some((500, Bound::Cgroup)));
+        assert_eq!(machine.available(0), Some((500, MemoryLimit::Cgroup)));
         machine.file("sys/fs/cgroup/memory/pod/memory.use_hierarchy", "1\n");
-        assert_eq!(machine.left(0), Some((10, Bound::Cgroup)));
+        assert_eq!(machine.available(0), Some((10, MemoryLimit::Cgroup)));
     }
 
     #[test]
-    fn a_namespaced_container_has_its_limit_at_the_mount() {
-        // Docker without a cgroup namespace may show a path that is not mounted.
+    fn a_container_with_a_namespace_has_its_limit_at_the_mount_point() {
+        // Docker without a cgroup namespace may report a path that is not mounted.
         for group in ["0::/\n", "0::/docker/ab12\n", "0::/job (deleted)\n"] {
             let machine = Machine::new(group, V2_MOUNT);
             machine.v2("", &bytes(300), 100, &[("inactive_file", 50)]);
-            assert_eq!(machine.left(0), Some((250, Bound::Cgroup)), "{group}");
+            assert_eq!(machine.available(0), Some((250, MemoryLimit::Cgroup)), "{group}");
         }
     }
 
     #[test]
-    fn garbled_files_are_missing_ones() {
+    fn invalid_files_count_as_missing() {
         let machine = Machine::new("0::/job\n", V2_MOUNT);
-        for garbled in [
+        for invalid in [
             "",
             "\n",
             "max",
@@ -456,17 +470,21 @@ mod tests {
             "0x10",
             "\u{feff}5",
         ] {
-            machine.v2("job", garbled, 50, &[]);
-            assert_eq!(machine.left(0), Some((1024, Bound::Machine)), "{garbled:?}");
+            machine.v2("job", invalid, 50, &[]);
+            assert_eq!(
+                machine.available(0),
+                Some((1024, MemoryLimit::Machine)),
+                "{invalid:?}"
+            );
         }
         machine.file("sys/fs/cgroup/job/memory.max", [0xFF, 0xFE]);
-        assert_eq!(machine.left(0), Some((1024, Bound::Machine)));
+        assert_eq!(machine.available(0), Some((1024, MemoryLimit::Machine)));
         // A limit alone is still an upper bound.
         machine
             .v2("job", &bytes(100), 0, &[])
             .file("sys/fs/cgroup/job/memory.current", "?");
-        assert_eq!(machine.left(0), Some((100, Bound::Cgroup)));
-        // More cache than usage, numbers that overflow.
+        assert_eq!(machine.available(0), Some((100, MemoryLimit::Cgroup)));
+        // More cache than usage, and numbers that overflow.
         let stat = format!(
             "active_file {0}\ninactive_file {0}\nanon {0}\nfile\nactive_filex 7\n",
             u64::MAX
@@ -474,18 +492,22 @@ mod tests {
         machine
             .v2("job", &bytes(100), 90, &[])
             .file("sys/fs/cgroup/job/memory.stat", stat);
-        assert_eq!(machine.left(5000), Some((190, Bound::Cgroup)));
-        assert_eq!(machine.left(0), Some((100, Bound::Cgroup)));
+        assert_eq!(machine.available(5000), Some((190, MemoryLimit::Cgroup)));
+        assert_eq!(machine.available(0), Some((100, MemoryLimit::Cgroup)));
         machine.v2("job", &bytes(100), 900, &[]);
-        assert_eq!(machine.left(0), Some((0, Bound::Cgroup)), "above its limit");
+        assert_eq!(
+            machine.available(0),
+            Some((0, MemoryLimit::Cgroup)),
+            "above its limit"
+        );
         machine.file(
             "proc/meminfo",
             "MemAvailable: 99999999999999999999 kB\nMemTotal: 18446744073709551615 kB\nSwapFree: 3\n",
         );
-        assert_eq!(machine.left(0), Some((0, Bound::Cgroup)));
+        assert_eq!(machine.available(0), Some((0, MemoryLimit::Cgroup)));
         machine
             .file("proc/self/cgroup", [0xFF])
             .file("proc/self/mountinfo", [0; 9]);
-        assert_eq!(machine.left(0), None);
+        assert_eq!(machine.available(0), None);
     }
 }

@@ -1,26 +1,27 @@
 //! Limits of this process: file sizes and address space (getrlimit(2)).
 
-/// The limit on address space and its remainder, in bytes.
+/// The limit on this process's address space, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AddressSpace {
     /// The limit.
     pub limit: u64,
-    /// Bytes of it that are not mapped yet.
-    pub left: u64,
+    /// Bytes below the limit that are not mapped yet.
+    pub remaining: u64,
 }
 
-/// The largest size in bytes that this process may give a file (`RLIMIT_FSIZE`, `ulimit -f`); `None` without a limit.
+/// Returns the largest size in bytes that a file of this process may have (`RLIMIT_FSIZE`, `ulimit -f`), or `None` without a
+/// limit.
 ///
-/// On Linux the limit holds for shared memory as well. A process that exceeds it is killed by a signal (`SIGXFSZ`).
-pub fn file_size() -> Option<u64> {
+/// On Linux the limit applies to shared memory as well. A signal (`SIGXFSZ`) kills a process that exceeds it.
+pub fn max_file_size() -> Option<u64> {
     #[cfg(unix)]
     return rustix::process::getrlimit(rustix::process::Resource::Fsize).current;
     #[cfg(not(unix))]
     None
 }
 
-/// The limit on this process's address space (`RLIMIT_AS`, `ulimit -v`); `None` without one. Linux.
+/// Returns the limit on this process's address space (`RLIMIT_AS`, `ulimit -v`), or `None` without a limit. Linux only.
 pub fn address_space() -> Option<AddressSpace> {
     #[cfg(target_os = "linux")]
     {
@@ -32,7 +33,7 @@ pub fn address_space() -> Option<AddressSpace> {
         };
         Some(AddressSpace {
             limit,
-            left: limit.saturating_sub(used().unwrap_or(0)),
+            remaining: limit.saturating_sub(used().unwrap_or(0)),
         })
     }
     #[cfg(not(target_os = "linux"))]

@@ -1,10 +1,10 @@
-//! [`SizeLimited`]: files that are written under a limit on their size.
+//! [`SizeLimited`]: writes a file under the limit on file sizes.
 
 use std::io::{self, Write};
 
-use super::process::file_size;
+use super::process::max_file_size;
 
-/// A file would be larger than this process may make one.
+/// A file would exceed the limit on file sizes of this process.
 #[derive(Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{needed} bytes are needed, a file may have {limit}; raise the limit on file sizes (RLIMIT_FSIZE, `ulimit -f`)"
@@ -13,7 +13,7 @@ use super::process::file_size;
 pub struct FileSizeError {
     /// Bytes that the file would have at least.
     pub needed: u64,
-    /// Bytes that it may have.
+    /// The most bytes that a file may have.
     pub limit: u64,
 }
 
@@ -21,9 +21,9 @@ impl FileSizeError {
     /// Checks that a file may have `bytes` bytes.
     ///
     /// # Errors
-    /// When the limit on file sizes forbids it.
+    /// If that exceeds the limit on file sizes.
     pub fn check(bytes: u64) -> Result<(), Self> {
-        match file_size() {
+        match max_file_size() {
             Some(limit) if limit < bytes => Err(Self { needed: bytes, limit }),
             _ => Ok(()),
         }
@@ -36,8 +36,8 @@ impl From<FileSizeError> for io::Error {
     }
 }
 
-/// Writes a new file from its start and returns an error ([`FileSizeError`] in an [`io::Error`]) where the system would
-/// kill the process for exceeding its limit on file sizes.
+/// Writes a new file from its start. Returns an error ([`FileSizeError`] in an [`io::Error`]) where the system would
+/// kill the process because it exceeds its limit on file sizes.
 ///
 /// ```
 /// # fn main() -> std::io::Result<()> {
@@ -55,7 +55,7 @@ pub struct SizeLimited<W> {
 }
 
 impl<W: Write> SizeLimited<W> {
-    /// Returns a writer to the empty `file`.
+    /// Creates a writer to the empty `file`.
     pub fn new(file: W) -> Self {
         Self { file, written: 0 }
     }

@@ -1,13 +1,13 @@
-//! The checksum of an image: XXH64 (github.com/Cyan4973/xxHash, seed 0) of the little-endian XXH64s of its blocks of
+//! The checksum of a model image: XXH64 (github.com/Cyan4973/xxHash, seed 0) of the little-endian XXH64s of its blocks of
 //! 1 MiB, in order, where the sixteen digits of the checksum itself count as `-`.
 //!
-//! In blocks, so that any number of threads compute it and whoever reads block by block checks on the way.
+//! Blocks allow several threads to compute it, and a reader to check it while it reads block by block.
 
 use std::borrow::Cow;
 
-use super::header::{self, DIGITS, NO_DIGITS, Stored};
-use super::spread;
-use crate::model::error::VerifyError;
+use super::error::VerifyError;
+use super::header::{self, DIGITS, NO_DIGITS, StoredChecksum};
+use crate::parallel;
 
 pub(super) const BLOCK: usize = 1 << 20;
 
@@ -15,18 +15,18 @@ fn xxh64(bytes: &[u8]) -> u64 {
     twox_hash::XxHash64::oneshot(0, bytes)
 }
 
-/// The lower half of the XXH64 of some bytes, as zstd's frames use it.
+/// Returns the lower half of the XXH64 of some bytes: the checksum in zstd's frames.
 #[cfg(feature = "zstd")]
 pub(super) fn lower_half(bytes: &[u8]) -> u32 {
     xxh64(bytes) as u32
 }
 
-/// The beginning of an image, up to `len` bytes, with other digits for its checksum; as it is, if it has no place for
-/// them.
+/// Returns the first `len` bytes of an image with other digits for its checksum, or unchanged if it has no place for
+/// digits.
 pub(super) fn with_digits(bytes: &[u8], len: usize, digits: [u8; 16]) -> Cow<'_, [u8]> {
     let first = &bytes[..len.min(bytes.len())];
     match header::stored_checksum(first) {
-        Stored::Foreign => Cow::Borrowed(first),
+        StoredChecksum::NoPlace => Cow::Borrowed(first),
         _ => {
             let mut first = first.to_vec();
             first[DIGITS].copy_from_slice(&digits);
@@ -35,7 +35,7 @@ pub(super) fn with_digits(bytes: &[u8], len: usize, digits: [u8; 16]) -> Cow<'_,
     }
 }
 
-/// The hash of block `index`.
+/// Returns the hash of block `index`.
 pub(super) fn of_block(index: usize, block: &[u8]) -> u64 {
     match index {
         0 => xxh64(&with_digits(block, block.len(), NO_DIGITS)),
@@ -43,31 +43,35 @@ pub(super) fn of_block(index: usize, block: &[u8]) -> u64 {
     }
 }
 
-/// The checksum of an image with these blocks.
+/// Returns the checksum of an image whose blocks have these hashes.
 pub(super) fn of_blocks(blocks: &[u64]) -> u64 {
     let bytes: Vec<u8> = blocks.iter().flat_map(|block| block.to_le_bytes()).collect();
     xxh64(&bytes)
 }
 
-/// The checksum of an image.
+/// Returns the checksum of an image.
 pub(super) fn of(image: &[u8]) -> u64 {
     let mut hashes = vec![0; image.len().div_ceil(BLOCK)];
+    let threads = parallel::threads(hashes.len());
     let work = image.chunks(BLOCK).zip(&mut hashes).enumerate();
-    spread::each(work, |(index, (block, hash))| *hash = of_block(index, block));
+    parallel::for_each(threads, work, |(index, (block, hash))| {
+        *hash = of_block(index, block);
+    });
     of_blocks(&hashes)
 }
 
+/// Returns the digits of a checksum in an image.
 pub(super) fn digits(checksum: u64) -> [u8; 16] {
     let text = format!("{checksum:016x}");
     *text.as_bytes().first_chunk().unwrap_or(&NO_DIGITS)
 }
 
-/// Compares what an image carries with what was computed.
+/// Compares the checksum in an image with a computed one.
 pub(super) fn compare(image: &[u8], computed: impl FnOnce() -> u64) -> Result<(), VerifyError> {
     match header::stored_checksum(image) {
-        Stored::Foreign | Stored::Missing => Err(VerifyError::NoChecksum),
-        Stored::Garbled => Err(VerifyError::Format("its checksum is no number".to_owned())),
-        Stored::Checksum(stored) => match computed() {
+        StoredChecksum::NoPlace | StoredChecksum::NotComputed => Err(VerifyError::NoChecksum),
+        StoredChecksum::Invalid => Err(VerifyError::Format("its checksum is not a number".to_owned())),
+        StoredChecksum::Present(stored) => match computed() {
             computed if computed == stored => Ok(()),
             computed => Err(VerifyError::Mismatch { stored, computed }),
         },
@@ -79,14 +83,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_hash_is_the_published_one() {
-        // From the reference implementation's sanity values.
+    fn hashes_have_the_published_values() {
+        // From the sanity tests of the reference implementation.
         assert_eq!(xxh64(b""), 0xef46_db37_51d8_e999);
         assert_eq!(xxh64(b"abc"), 0x44bc_2cf5_ad77_0999);
     }
 
     #[test]
-    fn digits_do_not_count_and_all_else_does() {
+    fn every_byte_but_the_digits_changes_the_checksum() {
         let mut image = header::write(&[], None).expect("it is small");
         image.resize(2 * BLOCK + 3, 7);
         let sum = of(&image);

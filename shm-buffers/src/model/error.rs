@@ -1,4 +1,4 @@
-//! What can go wrong with images and tensors in files: one type per verb.
+//! The errors of model images and tensors in files: one type per operation.
 
 use std::io;
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use crate::error::{AttachError, CreateError, FreezeError};
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
-    /// It can't be reached.
+    /// The file can't be opened.
     #[error("cannot open {}", path.display())]
     Io {
         /// The file.
@@ -17,7 +17,7 @@ pub enum OpenError {
         /// The reason.
         source: io::Error,
     },
-    /// It can't be mapped, or was replaced at that very moment.
+    /// The file can't be mapped, or was replaced at the same time.
     #[error("cannot map {}", path.display())]
     Map {
         /// The file.
@@ -25,35 +25,35 @@ pub enum OpenError {
         /// The reason.
         source: AttachError,
     },
-    /// It is something else.
-    #[error("{what} is no {wanted}: {reason}")]
+    /// The file has another format.
+    #[error("{what} is not a valid {wanted}: {reason}")]
     Format {
         /// The file, or the segment.
         what: String,
-        /// What it was opened as.
+        /// The expected format.
         wanted: &'static str,
-        /// What does not fit.
+        /// The difference.
         reason: String,
     },
-    /// Its header is longer than is parsed without being asked: parsing takes many times its length.
+    /// The header exceeds the limit: parsing takes many times its length.
     #[error(
         "{what} has a header of {len} bytes, which exceeds the limit of {limit}; raise `LoadOptions::max_header_bytes` for a file that you trust"
     )]
     HeaderTooLarge {
         /// The file, or the segment.
         what: String,
-        /// Bytes of its header.
+        /// Bytes of the header.
         len: usize,
-        /// The limit.
+        /// The limit in bytes.
         limit: usize,
     },
-    /// It is compressed, and can't be mapped.
+    /// The file is compressed, and so can't be mapped.
     #[error("{what} is compressed: load it into memory with `Image::load_shared`")]
     Compressed {
         /// The file, or the segment.
         what: String,
     },
-    /// Its numbers are big-endian, and mapped memory is used as it is.
+    /// The numbers are big-endian. They are used in place, so they can't be converted.
     #[error("{what} has big-endian elements ({descr}); save it again in little-endian order")]
     BigEndian {
         /// The file, or the segment.
@@ -61,7 +61,7 @@ pub enum OpenError {
         /// NumPy's name of the type.
         descr: String,
     },
-    /// Its elements are no plain numbers that a buffer could hold.
+    /// The elements are not plain numbers. A buffer can hold no other types.
     #[error("{what} has elements {descr}, which no buffer can hold")]
     Unsupported {
         /// The file, or the segment.
@@ -71,22 +71,22 @@ pub enum OpenError {
     },
 }
 
-/// Why an image's bytes are not what was saved.
+/// Why the bytes of an image are not known to be as they were saved.
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum VerifyError {
-    /// They are no image.
+    /// The bytes are not a model image.
     #[error("not a model image: {0}")]
     Format(String),
-    /// There is nothing to compare with: the image was never saved, or by another program.
-    #[error("the image carries no checksum; saving it adds one")]
+    /// The image has no checksum: it was never saved, or another program saved it.
+    #[error("the image has no checksum; saving it adds one")]
     NoChecksum,
-    /// Something has changed.
-    #[error("the image is damaged: its checksum is {computed:016x}, saved was {stored:016x}")]
+    /// The bytes have changed since the image was saved.
+    #[error("the image is damaged: its checksum is {computed:016x}, the saved one was {stored:016x}")]
     Mismatch {
-        /// What was saved.
+        /// The saved checksum.
         stored: u64,
-        /// What the bytes have.
+        /// The checksum of the bytes.
         computed: u64,
     },
 }
@@ -95,16 +95,16 @@ pub enum VerifyError {
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum LoadSharedError {
-    /// The file can't be reached, or is no image.
+    /// The file can't be opened, or has another format.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// No memory for it.
+    /// The segment could not be created.
     #[error("cannot create the image's segment")]
     Create(#[from] CreateError),
-    /// It could not be made read-only.
+    /// The segment could not be made read-only.
     #[error("cannot freeze the image")]
     Freeze(#[from] FreezeError),
-    /// Reading it failed, or the file became shorter during that.
+    /// The file can't be read, or was truncated while it was read.
     #[error("cannot read {what}")]
     Read {
         /// The file.
@@ -112,42 +112,42 @@ pub enum LoadSharedError {
         /// The reason.
         source: io::Error,
     },
-    /// It has more bytes, decompressed, than are loaded without being asked.
+    /// The content, decompressed, exceeds the limit.
     #[error(
         "{what} holds {needed} bytes, which exceeds the limit of {limit}; raise `LoadOptions::max_bytes` for a file that you trust"
     )]
     TooLarge {
         /// The file, or the block.
         what: String,
-        /// Bytes of its content.
+        /// Bytes of the content.
         needed: u64,
-        /// The limit.
+        /// The limit in bytes.
         limit: u64,
     },
-    /// Its bytes are not what was saved.
+    /// The bytes have changed since the image was saved.
     #[error("{what} is damaged")]
     Verify {
         /// The file.
         what: String,
-        /// The numbers.
+        /// The checksums.
         source: VerifyError,
     },
     /// A compressed image has no valid index of its frames.
-    #[error("{what} is no seekable zstd file: {reason}")]
+    #[error("{what} is not a seekable zstd file: {reason}")]
     Index {
         /// The file, or the segment.
         what: String,
-        /// What does not fit.
+        /// The difference.
         reason: String,
     },
-    /// A frame of a compressed image can't be decoded to what the index promises.
+    /// A frame of a compressed image can't be decoded, or differs from the index.
     #[error("frame {frame} of {what} is damaged")]
     Frame {
         /// The file, or the segment.
         what: String,
-        /// Counted from 0.
+        /// The number of the frame, counted from 0.
         frame: usize,
-        /// What the decoder says.
+        /// The decoder's error.
         source: io::Error,
     },
     /// Compressed images need the feature `zstd`.

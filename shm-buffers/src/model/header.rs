@@ -1,34 +1,35 @@
-//! The header of an image: what is where, as the safetensors format has it.
+//! The header of a model image, in the safetensors format: the names, types and positions of its tensors.
 //!
 //! ```text
 //! 8 bytes   length of the header, little-endian
 //! header    {"__metadata__":{"shm-buffers":"1","xxh64":"0123456789abcdef"},"layers.0.weights":{…},…,"skeleton":{…}}
 //!           padded with spaces to a multiple of 64 bytes together with its length
-//! tensors   without gaps, sorted by falling alignment
+//! tensors   without gaps, sorted by decreasing alignment
 //! skeleton  the last tensor: name and bytes per element of each buffer in the order of their indices, then the
-//!           model's small rest, both in postcard's encoding
+//!           rest of the model, both in postcard's encoding
 //! ```
 
 use safetensors::tensor::{Metadata, TensorInfo};
 
 use super::names::SKELETON;
 use crate::buffer::MAX_ALIGN;
+use crate::error::LoadError;
 
-/// What holds the header's length.
+/// The bytes before the header, which hold its length.
 pub(crate) const PREFIX: usize = 8;
-/// The format's own limit: a longer header is refused by every reader.
+/// The format's own limit, in bytes: every reader refuses a longer header.
 pub(crate) const MAX_HEADER: usize = 100_000_000;
-/// The limit for a header from outside, unless another is asked for. Parsing takes up to fifteen times a header's length.
+/// The default limit for the header of a file, in bytes. Parsing takes up to fifteen times as much memory.
 pub(crate) const DEFAULT_HEADER: usize = 8 << 20;
-/// The layout's version, in the header's metadata.
+/// The entry of the header's metadata with the version of this layout.
 const FORMAT: (&str, &str) = ("shm-buffers", "1");
-/// How each header written here begins, so that its checksum has a fixed place.
+/// The first bytes of each header that is written here, so that the checksum has a fixed place.
 const BEGIN: &[u8] = br#"{"__metadata__":{"shm-buffers":"1","xxh64":""#;
-/// Where the checksum's hexadecimal digits are in an image.
+/// The place of the checksum's hexadecimal digits in an image.
 pub(super) const DIGITS: std::ops::Range<usize> = PREFIX + BEGIN.len()..PREFIX + BEGIN.len() + 16;
-/// Where the metadata tells of buffers in other segments: see `outside`.
-const OUTSIDE: &str = "outside";
-/// In the place of a checksum that was not computed, and of any while it is computed.
+/// The key of the metadata's entry with the buffers in other segments: see `external_segments`.
+const EXTERNAL: &str = "external";
+/// The digits of a checksum that is not computed. While a checksum is computed, its own digits count as these.
 pub(super) const NO_DIGITS: [u8; 16] = [b'-'; 16];
 
 const _: () = assert!(
@@ -36,18 +37,18 @@ const _: () = assert!(
     "safetensors files are little-endian, and buffers are mapped as they are"
 );
 
-/// The length and the header of an image with these tensors, which lie behind one another, and what it says of buffers
-/// that lie elsewhere.
-pub(super) fn write(tensors: &[(String, TensorInfo)], outside: Option<&str>) -> Result<Vec<u8>, String> {
+/// Returns the length and the header of an image with these tensors, which follow one another, and with the encoded
+/// references to buffers in other segments.
+pub(super) fn write(tensors: &[(String, TensorInfo)], external: Option<&str>) -> Result<Vec<u8>, String> {
     let mut bytes = vec![0; PREFIX];
     bytes.extend_from_slice(BEGIN);
     bytes.extend_from_slice(&NO_DIGITS);
     bytes.push(b'"');
-    if let Some(outside) = outside {
+    if let Some(external) = external {
         bytes.extend_from_slice(b",\"");
-        bytes.extend_from_slice(OUTSIDE.as_bytes());
+        bytes.extend_from_slice(EXTERNAL.as_bytes());
         bytes.extend_from_slice(b"\":");
-        serde_json::to_writer(&mut bytes, outside).map_err(|e| e.to_string())?;
+        serde_json::to_writer(&mut bytes, external).map_err(|e| e.to_string())?;
     }
     bytes.push(b'}');
     for (name, info) in tensors {
@@ -69,14 +70,14 @@ pub(super) fn write(tensors: &[(String, TensorInfo)], outside: Option<&str>) -> 
     Ok(bytes)
 }
 
-/// What an image (or any safetensors file) has where.
+/// The parsed header of a model image, or of any safetensors file.
 pub(crate) struct Header {
     pub(crate) metadata: Metadata,
-    /// Where its tensors begin.
+    /// The offset of the first tensor.
     pub(crate) data: usize,
 }
 
-/// Why a header is not read.
+/// Why a header was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum HeaderError {
     #[error("{0}")]
@@ -85,6 +86,15 @@ pub(crate) enum HeaderError {
         "its header of {len} bytes exceeds the limit of {limit}; raise `LoadOptions::max_header_bytes` for a source that you trust"
     )]
     TooLong { len: usize, limit: usize },
+}
+
+impl From<HeaderError> for LoadError {
+    fn from(error: HeaderError) -> Self {
+        match error {
+            HeaderError::Format(reason) => Self::Format(reason),
+            HeaderError::TooLong { len, limit } => Self::HeaderTooLarge { len, limit },
+        }
+    }
 }
 
 impl From<String> for HeaderError {
@@ -99,17 +109,17 @@ impl From<&str> for HeaderError {
     }
 }
 
-/// Reads and checks the header of any safetensors file, if it has at most `limit` bytes: afterwards its tensors lie behind
-/// one another, without gaps, and end with the file.
+/// Parses and checks the header of any safetensors file, if it has at most `limit` bytes. The tensors of the result follow
+/// one another without gaps, and the last one ends with the file.
 pub(crate) fn read(bytes: &[u8], limit: usize) -> Result<Header, HeaderError> {
     let end = end(bytes, bytes.len(), limit)?;
     parse(bytes.get(..end).unwrap_or_default(), bytes.len())
 }
 
-/// As [`read`], for a file of `len` bytes of which `head` is the beginning up to the end of its header.
+/// Like [`read`], for a file of `len` bytes of which `head` has everything up to the end of the header.
 pub(crate) fn parse(head: &[u8], len: usize) -> Result<Header, HeaderError> {
     let text = head.get(PREFIX..).ok_or("it is too short")?;
-    // Its conversion from JSON checks that each tensor begins where the one before it ends, and has its shape's bytes.
+    // Deserializing it checks that each tensor starts where the one before it ends, and that its bytes match its shape.
     let metadata: Metadata =
         serde_json::from_slice(text).map_err(|e| format!("its header is invalid: {e}"))?;
     match head.len().checked_add(metadata.data_len()) {
@@ -118,14 +128,15 @@ pub(crate) fn parse(head: &[u8], len: usize) -> Result<Header, HeaderError> {
             data: head.len(),
         }),
         _ => Err(HeaderError::Format(format!(
-            "its header describes tensors of {} bytes, and {} bytes are behind it",
+            "its header describes tensors of {} bytes, and {} bytes follow it",
             metadata.data_len(),
             len.saturating_sub(head.len())
         ))),
     }
 }
 
-/// Where the header of a safetensors file ends, from its first bytes, if it can be one of `len` bytes at all.
+/// Returns the offset of the end of a safetensors file's header, from the first bytes of the file. Refuses bytes that can't
+/// belong to a file of `len` bytes.
 pub(crate) fn end(first: &[u8], len: usize, limit: usize) -> Result<usize, HeaderError> {
     let prefix = first.first_chunk::<PREFIX>().ok_or("it is too short")?;
     let header = usize::try_from(u64::from_le_bytes(*prefix)).unwrap_or(usize::MAX);
@@ -137,7 +148,7 @@ pub(crate) fn end(first: &[u8], len: usize, limit: usize) -> Result<usize, Heade
         return Err(format!("its header would end at byte {end} of {len}").into());
     }
     if first.get(PREFIX).is_some_and(|first| *first != b'{') {
-        return Err("its header is no JSON object".into());
+        return Err("its header is not a JSON object".into());
     }
     match header > limit {
         true => Err(HeaderError::TooLong { len: header, limit }),
@@ -146,17 +157,20 @@ pub(crate) fn end(first: &[u8], len: usize, limit: usize) -> Result<usize, Heade
 }
 
 impl Header {
-    /// What is said of buffers that lie elsewhere.
-    pub(super) fn outside(&self) -> Option<&str> {
+    /// Returns the encoded references to buffers in other segments.
+    pub(super) fn external(&self) -> Option<&str> {
         let metadata = self.metadata.metadata().as_ref()?;
-        metadata.get(OUTSIDE).map(String::as_str)
+        metadata.get(EXTERNAL).map(String::as_str)
     }
 
-    /// Where the skeleton is.
+    /// Returns the range of the skeleton.
     pub(super) fn skeleton(&self) -> Result<std::ops::Range<usize>, String> {
         let version = self.metadata.metadata().as_ref().and_then(|m| m.get(FORMAT.0));
         if version.map(String::as_str) != Some(FORMAT.1) {
-            return Err(format!("its header names no {} format {}", FORMAT.0, FORMAT.1));
+            return Err(format!(
+                "its header does not name the {} format {}",
+                FORMAT.0, FORMAT.1
+            ));
         }
         let skeleton = self.metadata.info(SKELETON).ok_or("it has no skeleton")?;
         let (start, end) = skeleton.data_offsets;
@@ -164,35 +178,35 @@ impl Header {
     }
 }
 
-/// What a header says of the image's checksum.
+/// The checksum in a header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stored {
-    /// It has no place for one: it was not written here.
-    Foreign,
-    /// It was not computed.
-    Missing,
-    /// It is this.
-    Checksum(u64),
-    /// It is no number.
-    Garbled,
+pub(super) enum StoredChecksum {
+    /// The header has no place for a checksum: another program wrote it.
+    NoPlace,
+    /// The checksum was not computed.
+    NotComputed,
+    /// The checksum.
+    Present(u64),
+    /// The digits are not a number.
+    Invalid,
 }
 
-/// The checksum that the image carries.
-pub(super) fn stored_checksum(bytes: &[u8]) -> Stored {
-    let begins = bytes
+/// Returns the checksum in an image.
+pub(super) fn stored_checksum(bytes: &[u8]) -> StoredChecksum {
+    let written_here = bytes
         .get(PREFIX..)
         .is_some_and(|header| header.starts_with(BEGIN));
-    let Some(digits) = bytes.get(DIGITS).filter(|_| begins) else {
-        return Stored::Foreign;
+    let Some(digits) = bytes.get(DIGITS).filter(|_| written_here) else {
+        return StoredChecksum::NoPlace;
     };
     if digits == NO_DIGITS {
-        return Stored::Missing;
+        return StoredChecksum::NotComputed;
     }
     let lower_hex = digits.iter().all(|d| matches!(d, b'0'..=b'9' | b'a'..=b'f'));
     let digits = std::str::from_utf8(digits).ok().filter(|_| lower_hex);
     digits
         .and_then(|digits| u64::from_str_radix(digits, 16).ok())
-        .map_or(Stored::Garbled, Stored::Checksum)
+        .map_or(StoredChecksum::Invalid, StoredChecksum::Present)
 }
 
 #[cfg(test)]
@@ -200,18 +214,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_header_is_found_again() {
+    fn a_written_header_is_parsed() {
         let bytes = write(&[], None).expect("it is small");
         assert_eq!(bytes.len() % MAX_ALIGN, 0);
         assert_eq!(end(&bytes, bytes.len(), MAX_HEADER), Ok(bytes.len()));
-        assert_eq!(stored_checksum(&bytes), Stored::Missing);
+        assert_eq!(stored_checksum(&bytes), StoredChecksum::NotComputed);
         let header = read(&bytes, MAX_HEADER).expect("it is valid");
         assert_eq!(header.data, bytes.len());
         assert!(header.skeleton().is_err_and(|e| e.contains("skeleton")));
     }
 
     #[test]
-    fn the_length_is_bounded_before_anything_is_read() {
+    fn an_impossible_or_too_long_header_is_refused_from_its_length() {
         let reason = |first: &[u8], len, limit| end(first, len, limit).map_err(|e| e.to_string());
         assert!(reason(&[0xff; 8], usize::MAX, MAX_HEADER).is_err_and(|e| e.contains("exceeds")));
         assert!(reason(&[9, 0, 0, 0, 0, 0, 0, 0], 16, MAX_HEADER).is_err_and(|e| e.contains("17 of 16")));

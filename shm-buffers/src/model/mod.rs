@@ -1,23 +1,24 @@
-//! Models: serde types whose big parts are [`Buffer`](crate::Buffer)s, shared as one image, in memory and on disk.
+//! Models: serde types whose large parts are [`Buffer`](crate::Buffer)s, as one model image in memory and on disk.
 
 mod checksum;
 pub(crate) mod error;
-pub(crate) mod file;
+mod external_segments;
 pub(crate) mod header;
 pub(crate) mod image;
+mod load;
 mod names;
 pub(crate) mod options;
-mod outside;
 mod path;
+pub(crate) mod plain;
 mod save;
-pub(crate) mod scope;
 #[cfg(feature = "zstd")]
 mod seekable;
+mod share;
 pub(crate) mod source;
-mod spread;
 
 pub use error::{LoadSharedError, OpenError, VerifyError};
-pub use image::{Image, share, share_move};
+pub use image::Image;
 pub use options::{LoadOptions, SaveOptions};
 #[cfg(feature = "zstd")]
 pub use seekable::Compression;
+pub use share::{share, share_move};

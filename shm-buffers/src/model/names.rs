@@ -1,25 +1,25 @@
-//! Names of the buffers of one image: unique, and short enough for a header.
+//! [`Names`]: unique names for the buffers of one image, short enough for a header.
 
 use std::collections::HashMap;
 
-/// The tensor that holds what is no buffer.
-pub(crate) const SKELETON: &str = "skeleton";
-/// Where the format keeps what is no tensor.
-pub(crate) const METADATA: &str = "__metadata__";
-/// A longer path is cut, since keys of a map can be of any length.
+/// The name of the tensor with everything in a model that is not a buffer.
+pub(super) const SKELETON: &str = "skeleton";
+/// The format's key for everything in a header that is not a tensor.
+const METADATA: &str = "__metadata__";
+/// The most bytes of a path in a name. Keys of a map can make a path of any length.
 const MAX_NAME: usize = 240;
 
-/// Gives each path a name of its own.
+/// Assigns each path a unique name.
 #[derive(Debug)]
-pub(crate) struct Names {
-    /// Each name that was given, with the suffix to try next.
-    given: HashMap<String, u64>,
+pub(super) struct Names {
+    /// Each name that was assigned, with the suffix to try next.
+    assigned: HashMap<String, u64>,
 }
 
 impl Default for Names {
     fn default() -> Self {
         Self {
-            given: [SKELETON, METADATA]
+            assigned: [SKELETON, METADATA]
                 .map(|reserved| (reserved.to_owned(), 2))
                 .into(),
         }
@@ -27,29 +27,29 @@ impl Default for Names {
 }
 
 impl Names {
-    /// `path`, or if another buffer has that name, with the suffix `#2`, `#3` …
-    pub(crate) fn give(&mut self, path: &str) -> String {
+    /// Returns `path` or, if another buffer has that name, `path` with the suffix `#2`, `#3` …
+    pub(super) fn unique(&mut self, path: &str) -> String {
         let base = match path {
             "" => "buffer",
             path => cut(path),
         };
-        let Some(mut suffix) = self.given.get(base).copied() else {
-            self.given.insert(base.to_owned(), 2);
+        let Some(mut suffix) = self.assigned.get(base).copied() else {
+            self.assigned.insert(base.to_owned(), 2);
             return base.to_owned();
         };
         loop {
             let name = format!("{base}#{suffix}");
             suffix += 1;
-            if !self.given.contains_key(&name) {
-                self.given.insert(base.to_owned(), suffix);
-                self.given.insert(name.clone(), 2);
+            if !self.assigned.contains_key(&name) {
+                self.assigned.insert(base.to_owned(), suffix);
+                self.assigned.insert(name.clone(), 2);
                 return name;
             }
         }
     }
 }
 
-/// As much of `path` as fits, in whole characters.
+/// Returns the part of `path` that fits into a name, in whole characters.
 fn cut(path: &str) -> &str {
     let end = path.len().min(MAX_NAME);
     let end = (0..=end).rev().find(|&end| path.is_char_boundary(end));
@@ -61,13 +61,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_name_is_given_once() {
+    fn every_name_is_assigned_once() {
         let mut names = Names::default();
-        let given: Vec<String> = ["a", "a", "a#2", "a", "", "skeleton", "__metadata__"]
-            .map(|path| names.give(path))
+        let assigned: Vec<String> = ["a", "a", "a#2", "a", "", "skeleton", "__metadata__"]
+            .map(|path| names.unique(path))
             .into();
         assert_eq!(
-            given,
+            assigned,
             [
                 "a",
                 "a#2",
@@ -84,7 +84,10 @@ mod tests {
     fn long_paths_are_cut_between_characters() {
         let mut names = Names::default();
         let long = "é".repeat(MAX_NAME);
-        let (first, second) = (names.give(&format!("x{long}")), names.give(&format!("x{long}")));
+        let (first, second) = (
+            names.unique(&format!("x{long}")),
+            names.unique(&format!("x{long}")),
+        );
         assert!(first.len() <= MAX_NAME && second == format!("{first}#2"));
     }
 }

@@ -1,11 +1,11 @@
-//! [`SaveOptions`] and [`LoadOptions`]: how files are written, and how much of a file is believed.
+//! [`SaveOptions`] and [`LoadOptions`]: how files are written, and how much memory a loaded file may take.
 
 use super::header::{DEFAULT_HEADER, MAX_HEADER};
 #[cfg(feature = "zstd")]
 use super::seekable::Compression;
 use crate::backing::Backing;
 
-/// How an image is saved: plain, readable by whom the process's umask lets.
+/// How an image is saved. By default it is not compressed, and the process's umask determines who may read it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SaveOptions {
     pub(super) mode: Option<u32>,
@@ -14,13 +14,13 @@ pub struct SaveOptions {
 }
 
 impl SaveOptions {
-    /// The defaults.
+    /// Creates the default options.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The file's permissions, as of `chmod`: `0o600` for an image that only this user may read. Without effect on
-    /// Windows.
+    /// Sets the file's permissions, as for `chmod`: `0o600` for an image that only this user may read. No effect on Windows.
+    #[must_use]
     pub fn mode(mut self, mode: u32) -> Self {
         self.mode = Some(mode);
         self
@@ -28,13 +28,14 @@ impl SaveOptions {
 
     /// Compresses the image.
     #[cfg(feature = "zstd")]
+    #[must_use]
     pub fn compression(mut self, compression: Compression) -> Self {
         self.compression = Some(compression);
         self
     }
 }
 
-/// Where a file is loaded to, and how much memory its claims may take.
+/// Where a file is loaded to, and how much memory it may take.
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -66,35 +67,38 @@ impl Default for LoadOptions {
     }
 }
 
-/// The default limit, in bytes, of what a compressed file decompresses to.
+/// The default limit of a compressed file's content, in bytes.
 #[cfg(feature = "zstd")]
-const DECOMPRESSED: u64 = 256 << 20;
-/// The same as a multiple of the file's length; the larger limit applies.
+const MAX_DECOMPRESSED: u64 = 256 << 20;
+/// The default limit of a compressed file's content, as a multiple of the file's length. The larger limit applies.
 #[cfg(feature = "zstd")]
-const RATIO: u64 = 128;
+const MAX_RATIO: u64 = 128;
 
 impl LoadOptions {
-    /// The defaults: [`Backing::Auto`], headers of up to 8 MiB, plain files as long as there is room for them, compressed
-    /// ones up to 128 times their length, or 256 MiB.
+    /// Creates the default options: [`Backing::Auto`], headers of up to 8 MiB, plain files of any length that fits into memory,
+    /// and compressed files with a content of up to 256 MiB or, if that is more, 128 times their length.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Where the memory is taken from.
+    /// Sets the kind of memory that files are loaded into.
+    #[must_use]
     pub fn backing(mut self, backing: Backing) -> Self {
         self.backing = backing;
         self
     }
 
-    /// The largest content that is loaded, decompressed, in bytes. Weights of a network compress by less than ten;
-    /// a compressed file that claims more than 128 times its length and 256 MiB needs this to be loaded.
+    /// Sets the largest content that is loaded, in bytes after decompression. A compressed file is only loaded by default if
+    /// its content has at most 256 MiB or 128 times its length; weights of a network compress by a factor below ten.
+    #[must_use]
     pub fn max_bytes(mut self, bytes: u64) -> Self {
         self.max_bytes = Some(bytes);
         self
     }
 
-    /// The longest header that is parsed, in bytes: about a hundred for each tensor. Parsing takes up to fifteen times as
-    /// much memory. The format's own limit, 100,000,000, holds in any case.
+    /// Sets the longest header that is parsed, in bytes: about a hundred for each tensor. Parsing takes up to fifteen times as
+    /// much memory. The format's own limit, 100,000,000, applies in any case.
+    #[must_use]
     pub fn max_header_bytes(mut self, bytes: usize) -> Self {
         self.max_header = bytes.min(MAX_HEADER);
         self
@@ -108,16 +112,16 @@ impl LoadOptions {
         self.max_header
     }
 
-    /// The limit for what is loaded as it is.
+    /// Returns the limit for the content of a plain file.
     pub(crate) fn plain_limit(&self) -> u64 {
         self.max_bytes.unwrap_or(u64::MAX)
     }
 
-    /// The limit for what a compressed file of `len` bytes decodes to.
+    /// Returns the limit for the content of a compressed file of `len` bytes.
     #[cfg(feature = "zstd")]
     pub(super) fn decompressed_limit(&self, len: usize) -> u64 {
         self.max_bytes
-            .unwrap_or_else(|| DECOMPRESSED.max(RATIO.saturating_mul(len as u64)))
+            .unwrap_or_else(|| MAX_DECOMPRESSED.max(MAX_RATIO.saturating_mul(len as u64)))
     }
 }
 
@@ -132,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn defaults_are_the_documented_ones() {
+    fn defaults_are_as_documented() {
         let options = LoadOptions::new();
         assert_eq!(options.wanted_backing(), &Backing::Auto);
         assert_eq!(options.header_limit(), 8 << 20);

@@ -1,32 +1,31 @@
-//! Field paths: a serializer around another one that knows where in the model it is, so that a buffer that has
-//! just been handed out gets a name such as `layers.0.weights`.
+//! [`WithPaths`]: serializes a model and tracks the field path, so that each buffer gets a path such as
+//! `layers.0.weights`.
 //!
-//! A path is a chain of references on the stack and becomes text only where a buffer is; in front of anything else
-//! the wrapper costs next to nothing. A buffer in a skeleton is the number [`scope::hand_out`] gave it, written
-//! as a `u32`: that is where it is named.
+//! A serializer wraps another one. The path is a chain of references on the stack, and becomes text only for a buffer; for
+//! everything else the wrapper is nearly free. A buffer gets its path when it serializes its index, a `u32`.
 
 use std::fmt;
 
 use serde::ser::{self, Serialize, Serializer};
 
-use super::scope;
+use crate::buffer::out_of_band;
 
-/// Where in a model a value is.
+/// The path of a value in a model.
 #[derive(Clone, Copy)]
 struct Path<'a> {
     parent: Option<&'a Path<'a>>,
-    segment: Segment<'a>,
+    step: Step<'a>,
 }
 
 #[derive(Clone, Copy)]
-enum Segment<'a> {
+enum Step<'a> {
     Root,
     Field(&'static str),
     Index(usize),
     Key(&'a dyn Key),
 }
 
-/// A map's key, to be read only when a buffer is named after it.
+/// A map's key, which becomes text only if it is part of a buffer's path.
 trait Key {
     fn text(&self) -> Option<String>;
 }
@@ -45,60 +44,60 @@ impl<K: Serialize + ?Sized> Key for KeyOf<'_, K> {
 
 impl fmt::Display for Path<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Deep paths only exist where the serializer has recursed as deep.
+        // The serializer has recursed as deep to get here, so this recursion does not overflow the stack.
         if let Some(parent) = self.parent {
             parent.fmt(f)?;
-            if !matches!(parent.segment, Segment::Root) {
+            if !matches!(parent.step, Step::Root) {
                 f.write_str(".")?;
             }
         }
-        match self.segment {
-            Segment::Root => Ok(()),
-            Segment::Field(name) => f.write_str(name),
-            Segment::Index(index) => write!(f, "{index}"),
-            Segment::Key(key) => f.write_str(key.text().as_deref().unwrap_or("key")),
+        match self.step {
+            Step::Root => Ok(()),
+            Step::Field(name) => f.write_str(name),
+            Step::Index(index) => write!(f, "{index}"),
+            Step::Key(key) => f.write_str(key.text().as_deref().unwrap_or("key")),
         }
     }
 }
 
-/// `value`, to be serialized under the name of its place in a model.
-pub(crate) struct Named<'a, T: ?Sized>(pub(crate) &'a T);
+/// A model whose buffers get their paths while it is serialized.
+pub(super) struct WithPaths<'a, T: ?Sized>(pub(super) &'a T);
 
-impl<T: Serialize + ?Sized> Serialize for Named<'_, T> {
+impl<T: Serialize + ?Sized> Serialize for WithPaths<'_, T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let path = Path {
             parent: None,
-            segment: Segment::Root,
+            step: Step::Root,
         };
-        self.0.serialize(At {
+        self.0.serialize(PathSerializer {
             inner: serializer,
             path,
         })
     }
 }
 
-/// A value at a path.
-struct Placed<'a, T: ?Sized> {
+/// A value and its path.
+struct AtPath<'a, T: ?Sized> {
     value: &'a T,
     path: Path<'a>,
 }
 
-impl<T: Serialize + ?Sized> Serialize for Placed<'_, T> {
+impl<T: Serialize + ?Sized> Serialize for AtPath<'_, T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.value.serialize(At {
+        self.value.serialize(PathSerializer {
             inner: serializer,
             path: self.path,
         })
     }
 }
 
-/// The serializer at a path.
-struct At<'a, S> {
+/// The serializer of a value at a path.
+struct PathSerializer<'a, S> {
     inner: S,
     path: Path<'a>,
 }
 
-impl<'a, S> At<'a, S> {
+impl<'a, S> PathSerializer<'a, S> {
     fn compound<C, E>(
         self,
         variant: Option<&'static str>,
@@ -121,7 +120,7 @@ macro_rules! forward {
     };
 }
 
-impl<'a, S: Serializer> Serializer for At<'a, S> {
+impl<'a, S: Serializer> Serializer for PathSerializer<'a, S> {
     type Ok = S::Ok;
     type Error = S::Error;
     type SerializeSeq = Compound<'a, S::SerializeSeq>;
@@ -140,9 +139,9 @@ impl<'a, S: Serializer> Serializer for At<'a, S> {
     }
 
     fn serialize_u32(self, value: u32) -> Result<S::Ok, S::Error> {
-        // The key of a map may run its own serde code, so the scope is left in between.
-        if scope::awaits_name(value) {
-            scope::name(value, &self.path.to_string());
+        // Not within one borrow of the scope: the key of a map may run its own serde code.
+        if out_of_band::needs_path(value) {
+            out_of_band::set_path(value, self.path.to_string());
         }
         self.inner.serialize_u32(value)
     }
@@ -152,7 +151,7 @@ impl<'a, S: Serializer> Serializer for At<'a, S> {
     }
 
     fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<S::Ok, S::Error> {
-        self.inner.serialize_some(&Placed {
+        self.inner.serialize_some(&AtPath {
             value,
             path: self.path,
         })
@@ -177,7 +176,7 @@ impl<'a, S: Serializer> Serializer for At<'a, S> {
         value: &T,
     ) -> Result<S::Ok, S::Error> {
         let path = self.path;
-        self.inner.serialize_newtype_struct(name, &Placed { value, path })
+        self.inner.serialize_newtype_struct(name, &AtPath { value, path })
     }
 
     fn serialize_newtype_variant<T: Serialize + ?Sized>(
@@ -189,10 +188,10 @@ impl<'a, S: Serializer> Serializer for At<'a, S> {
     ) -> Result<S::Ok, S::Error> {
         let path = Path {
             parent: Some(&self.path),
-            segment: Segment::Field(variant),
+            step: Step::Field(variant),
         };
         self.inner
-            .serialize_newtype_variant(name, index, variant, &Placed { value, path })
+            .serialize_newtype_variant(name, index, variant, &AtPath { value, path })
     }
 
     fn serialize_seq(self, len: Option<usize>) -> Result<Self::SerializeSeq, S::Error> {
@@ -257,30 +256,30 @@ struct Compound<'a, C> {
     inner: C,
     path: Path<'a>,
     variant: Option<&'static str>,
-    /// The number of the next element or entry.
+    /// The index of the next element or entry.
     next: usize,
 }
 
 impl<C> Compound<'_, C> {
-    /// Serializes one member with `put`.
+    /// Serializes one member with `put`, at the path of the compound plus `step`.
     fn member<T: ?Sized, R>(
         &mut self,
-        segment: Segment<'_>,
+        step: Step<'_>,
         value: &T,
-        put: impl FnOnce(&mut C, &Placed<'_, T>) -> R,
+        put: impl FnOnce(&mut C, &AtPath<'_, T>) -> R,
     ) -> R {
         let variant = self.variant.map(|name| Path {
             parent: Some(&self.path),
-            segment: Segment::Field(name),
+            step: Step::Field(name),
         });
         let parent = Some(variant.as_ref().unwrap_or(&self.path));
-        let path = Path { parent, segment };
-        put(&mut self.inner, &Placed { value, path })
+        let path = Path { parent, step };
+        put(&mut self.inner, &AtPath { value, path })
     }
 
-    fn index(&mut self) -> Segment<'static> {
+    fn index(&mut self) -> Step<'static> {
         self.next += 1;
-        Segment::Index(self.next - 1)
+        Step::Index(self.next - 1)
     }
 }
 
@@ -320,7 +319,7 @@ macro_rules! fields {
                 key: &'static str,
                 value: &T,
             ) -> Result<(), C::Error> {
-                self.member(Segment::Field(key), value, |inner, value| inner.serialize_field(key, value))
+                self.member(Step::Field(key), value, |inner, value| inner.serialize_field(key, value))
             }
 
             fn skip_field(&mut self, key: &'static str) -> Result<(), C::Error> {
@@ -341,7 +340,7 @@ impl<C: ser::SerializeMap> ser::SerializeMap for Compound<'_, C> {
     type Error = C::Error;
 
     fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), C::Error> {
-        self.member(Segment::Field("key"), key, |inner, key| inner.serialize_key(key))
+        self.member(Step::Field("key"), key, |inner, key| inner.serialize_key(key))
     }
 
     fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), C::Error> {
@@ -356,7 +355,7 @@ impl<C: ser::SerializeMap> ser::SerializeMap for Compound<'_, C> {
     ) -> Result<(), C::Error> {
         self.serialize_key(key)?;
         let named = KeyOf(key);
-        self.member(Segment::Key(&named), value, |inner, value| {
+        self.member(Step::Key(&named), value, |inner, value| {
             inner.serialize_value(value)
         })
     }

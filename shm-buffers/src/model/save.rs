@@ -1,10 +1,10 @@
-//! Images are saved.
+//! Saves model images to files.
 
 use std::io::{self, Write};
 use std::path::Path;
 
 use super::checksum::{self, BLOCK};
-use super::header::{self, Stored};
+use super::header::{self, StoredChecksum};
 use super::image::Image;
 use super::options::SaveOptions;
 #[cfg(feature = "zstd")]
@@ -18,17 +18,16 @@ impl Image {
     /// Writes the image to a file, with its checksum: see [`save_with`](Self::save_with).
     ///
     /// # Errors
-    /// The old file at `path` is still there then.
+    /// As [`save_with`](Self::save_with).
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), SaveError> {
         self.save_with(path, &SaveOptions::new())
     }
 
-    /// Writes the image to a compressed file, with a thread for each core: see
-    /// [`save_with`](Self::save_with). It is loaded with [`load_shared`](Self::load_shared), and `zstd -d` makes a
-    /// plain image of it.
+    /// Writes the image to a compressed file, on all cores: see [`save_with`](Self::save_with).
+    /// [`load_shared`](Self::load_shared) loads it, and `zstd -d` converts it to a plain image.
     ///
     /// # Errors
-    /// The old file at `path` is still there then.
+    /// As [`save_with`](Self::save_with).
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -48,13 +47,13 @@ impl Image {
     }
 
     /// Writes the image to a file as [`replace_file`](crate::replace_file) does: readers see the old file or all of the new
-    /// one, a process that has mapped the old one keeps it, and what is no regular file (a device, a pipe, a symbolic link)
-    /// is refused.
+    /// one, a process that has mapped the old file keeps it, and only a regular file is replaced (no device, pipe or symbolic
+    /// link).
     ///
-    /// An image that carries a checksum already keeps it, so that saving a damaged one doesn't make it a good one.
+    /// An image that has a checksum keeps it, so that a damaged image stays recognizable after it is saved again.
     ///
     /// # Errors
-    /// The old file at `path` is still there then.
+    /// If the file can't be written or replaced. The old file at `path` is unchanged then.
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -69,9 +68,9 @@ impl Image {
     /// ```
     pub fn save_with(&self, path: impl AsRef<Path>, options: &SaveOptions) -> Result<(), SaveError> {
         let path = path.as_ref();
-        // Before anything is gathered.
+        // Checked before the buffers are gathered.
         replace::check(path)?;
-        // Memory for a second model may not be there; the disk must have room for it anyway.
+        // Memory may not suffice for a second model. The disk must have space for it anyway.
         let whole = self
             .gathered(&Backing::File(replace::directory(path).to_owned()))
             .map_err(|e| SaveError {
@@ -81,8 +80,8 @@ impl Image {
             })?;
         let bytes: &[u8] = &whole.segment;
         let digits = match header::stored_checksum(bytes) {
-            Stored::Missing => Some(checksum::digits(checksum::of(bytes))),
-            Stored::Checksum(_) | Stored::Garbled | Stored::Foreign => None,
+            StoredChecksum::NotComputed => Some(checksum::digits(checksum::of(bytes))),
+            StoredChecksum::Present(_) | StoredChecksum::Invalid | StoredChecksum::NoPlace => None,
         };
         let first = |len: usize| match digits {
             Some(digits) => checksum::with_digits(bytes, len, digits),
@@ -103,6 +102,7 @@ impl Image {
     }
 }
 
+/// Writes `first`, then the bytes of `bytes` from that length on.
 fn write_plain(out: &mut impl Write, first: &[u8], bytes: &[u8]) -> io::Result<()> {
     out.write_all(first)?;
     out.write_all(&bytes[first.len()..])

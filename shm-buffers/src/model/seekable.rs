@@ -1,27 +1,28 @@
-//! Compressed images: many zstd frames, and an index of them in a skippable frame at the end.
+//! Compressed model images: many zstd frames, and an index of them in a skippable frame at the end.
 //!
-//! That is zstd's public seekable format (facebook/zstd, `contrib/seekable_format`), so that frames can be made and
-//! decoded in parallel, and plain `zstd -d` gives back the plain image:
+//! This is zstd's public seekable format (facebook/zstd, `contrib/seekable_format`). Frames are compressed and decoded in
+//! parallel, and `zstd -d` decompresses the file to a plain image:
 //!
 //! ```text
 //! frames           each with its content's size and checksum
 //! 0x184D2A5E       the index: a skippable frame
 //! u32              its length, from here on
-//! (u32, u32) each  compressed and decompressed length of each frame, and a checksum (u32) if the descriptor says so
-//! u32              how many frames
+//! (u32, u32) each  compressed and decompressed length of each frame, and a checksum (u32) if the descriptor has bit 7
+//! u32              number of frames
 //! u8               descriptor: bit 7 for checksums; bits 2 to 6 are reserved
 //! 0x8F92EAB1
 //! ```
+//!
+//! It is written by hand because streaming decoders can't decode frames in parallel, directly into their place in a segment.
 
 use std::io::{self, Write};
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use zstd::bulk::{Compressor, Decompressor};
 use zstd::zstd_safe::{self, CParameter};
 
+use super::checksum;
 use super::source::Source;
-use super::{checksum, spread};
-use crate::os;
+use crate::{os, parallel};
 
 const SKIPPABLE: u32 = 0x184D_2A5E;
 const SEEKABLE: u32 = 0x8F92_EAB1;
@@ -29,14 +30,14 @@ const SKIPPABLE_HEADER: usize = 8;
 const FOOTER: usize = 9;
 const WITH_CHECKSUMS: u8 = 1 << 7;
 const RESERVED: u8 = 0b0111_1100;
-/// No frame is shorter (RFC 8878: magic number, header, one block's header), so that an index of many empty ones is a lie.
+/// The fewest bytes of a frame (RFC 8878: magic number, header, one block's header). An index of shorter ones is false.
 const MIN_FRAME: u32 = 9;
-/// The format's own limit for one frame.
+/// The format's own limit for the content of a frame, in bytes.
 const MAX_FRAME: usize = 1 << 30;
-/// Frames that each thread compresses before they are written.
+/// The number of frames that each thread compresses before they are written.
 const AHEAD: usize = 4;
 
-/// How an image is compressed.
+/// The compression of an image: the level, and the size of the frames.
 ///
 /// ```
 /// let small = shm_buffers::Compression::level(19).frame_bytes(16 << 20);
@@ -56,8 +57,8 @@ impl Default for Compression {
 }
 
 impl Compression {
-    /// zstd's levels: 1 is fast, 3 usual, 19 small and slow; negative ones are faster still. Others are brought into
-    /// the range.
+    /// Creates a compression of a zstd level: 1 is fast, 3 is zstd's default, 19 is small and slow; negative levels are faster
+    /// still. A level outside of zstd's range is clamped.
     pub fn level(level: i32) -> Self {
         let range = zstd::compression_level_range();
         Self {
@@ -66,8 +67,9 @@ impl Compression {
         }
     }
 
-    /// Bytes of the image in each frame, brought into 64 KiB to 1 GiB. Larger ones compress better; smaller ones keep
-    /// more threads busy.
+    /// Sets the bytes of the image in each frame, clamped to 64 KiB to 1 GiB. Larger frames compress better; smaller frames
+    /// keep more threads busy.
+    #[must_use]
     pub fn frame_bytes(mut self, bytes: usize) -> Self {
         self.frame = bytes.clamp(64 << 10, MAX_FRAME);
         self
@@ -80,22 +82,23 @@ impl Compression {
 
 /// Writes `frames`, compressed one by one, and their index.
 pub(super) fn encode(out: &mut impl Write, frames: &[&[u8]], compression: Compression) -> io::Result<()> {
-    let compressor = || -> io::Result<_> {
+    let compressor = |_| -> io::Result<_> {
         let mut compressor = Compressor::new(compression.level)?;
         compressor.set_parameter(CParameter::ChecksumFlag(true))?;
         compressor.set_parameter(CParameter::ContentSizeFlag(true))?;
         Ok(compressor)
     };
     let mut entries = Vec::with_capacity(frames.len() * 8);
-    // In rounds, so that what is compressed but not written yet stays small.
-    for round in frames.chunks(AHEAD * spread::threads(frames.len())) {
-        let mut done = vec![Vec::new(); round.len()];
-        let work = round.iter().zip(&mut done);
-        spread::try_each(work, compressor, |compressor, (frame, done)| {
-            *done = compressor.compress(frame)?;
+    // In rounds, so that little compressed data waits in memory to be written.
+    for round in frames.chunks(AHEAD * parallel::threads(frames.len())) {
+        let mut compressed = vec![Vec::new(); round.len()];
+        let work = round.iter().zip(&mut compressed);
+        let threads = parallel::threads(round.len());
+        parallel::try_for_each_with(threads, work, compressor, |compressor, (frame, compressed)| {
+            *compressed = compressor.compress(frame)?;
             io::Result::Ok(())
         })?;
-        for (frame, compressed) in round.iter().zip(&done) {
+        for (frame, compressed) in round.iter().zip(&compressed) {
             out.write_all(compressed)?;
             entries.extend_from_slice(&to_u32(compressed.len())?.to_le_bytes());
             entries.extend_from_slice(&to_u32(frame.len())?.to_le_bytes());
@@ -113,24 +116,24 @@ fn to_u32(len: usize) -> io::Result<u32> {
     u32::try_from(len).map_err(|_| io::ErrorKind::FileTooLarge.into())
 }
 
-/// Where the frames of a compressed image are.
+/// The frames of a compressed image, in order.
 #[derive(Debug)]
-pub(super) struct Index {
-    frames: Vec<Frame>,
+pub(super) struct FrameIndex {
+    frames: Vec<FrameEntry>,
     /// Bytes of the plain image.
     pub(super) plain: usize,
 }
 
-/// Small, since a hostile file may have a great many.
+/// An entry of the index: small, because a hostile file may have a great number of entries.
 #[derive(Debug, Clone, Copy)]
-struct Frame {
+struct FrameEntry {
     compressed: u32,
     plain: u32,
     checksum: Option<u32>,
 }
 
-impl Index {
-    /// Reads the index and checks that its frames fill the file and have the index's sizes.
+impl FrameIndex {
+    /// Reads the index, and checks that its frames fill the file and declare the same sizes as the index.
     pub(super) fn read(source: Source<'_>) -> Result<Self, String> {
         let unreadable = |e: io::Error| format!("it cannot be read: {e}");
         let footer_at = source.len().checked_sub(FOOTER).ok_or("it is too short")?;
@@ -159,7 +162,7 @@ impl Index {
         source.fill(start, &mut head).map_err(unreadable)?;
         if u32_at(&head, 0) != Some(SKIPPABLE) || u32_at(&head, 4).map(u64::from) != Some(len) {
             return Err(format!(
-                "its index of {count} frames does not begin where it should"
+                "its index of {count} frames does not start where it should"
             ));
         }
 
@@ -168,18 +171,18 @@ impl Index {
             plain: 0,
         };
         let (mut at, mut entries, mut first) = (0, Vec::new(), Vec::new());
-        // In pieces, so that an index takes memory only for frames that the file has.
-        for piece in (table_at..footer_at).step_by(entry * PIECE) {
-            let len = (entry * PIECE).min(footer_at - piece);
-            let entries = source.bytes(piece, len, &mut entries).map_err(unreadable)?;
+        // In batches, so that a false index takes memory only for frames that the file has.
+        for batch in (table_at..footer_at).step_by(entry * BATCH) {
+            let len = (entry * BATCH).min(footer_at - batch);
+            let entries = source.bytes(batch, len, &mut entries).map_err(unreadable)?;
             for entry in entries.chunks_exact(entry) {
-                let frame = Frame::read(entry, index.frames.len(), start - at)?;
+                let frame = FrameEntry::read(entry, index.frames.len(), start - at)?;
                 let header = FRAME_HEADER.min(frame.compressed as usize);
                 let first = source.bytes(at, header, &mut first).map_err(unreadable)?;
-                let told = zstd_safe::get_frame_content_size(first);
-                if told.is_ok_and(|told| told.is_some_and(|told| told != u64::from(frame.plain))) {
+                let declared = zstd_safe::get_frame_content_size(first).ok().flatten();
+                if declared.is_some_and(|declared| declared != u64::from(frame.plain)) {
                     return Err(format!(
-                        "frame {} and the index tell different sizes",
+                        "frame {} and the index have different sizes",
                         index.frames.len()
                     ));
                 }
@@ -187,17 +190,17 @@ impl Index {
                 index.plain = index
                     .plain
                     .checked_add(frame.plain as usize)
-                    .ok_or("its index tells a size beyond the address space")?;
+                    .ok_or("the size in its index exceeds the address space")?;
                 index.frames.push(frame);
             }
         }
         match at == start {
             true => Ok(index),
-            false => Err(format!("its index leaves out bytes {at} to {start}")),
+            false => Err(format!("its index omits bytes {at} to {start}")),
         }
     }
 
-    /// The frame that byte `at` of the plain image is in.
+    /// Returns the number of the frame with byte `at` of the plain image.
     pub(super) fn frame_at(&self, at: usize) -> usize {
         let ends = self.frames.iter().scan(0, |end, frame| {
             *end += frame.plain as usize;
@@ -206,14 +209,14 @@ impl Index {
         ends.take_while(|end| *end <= at).count()
     }
 
-    /// Decodes every frame of `source` into its place in `target`, in parallel, and checks it. `write` puts bytes at
-    /// an offset of `target` by other means than touching it; it tells whether it could.
+    /// Decodes each frame of `source` into its place in `target`, in parallel, and checks it. `write` writes bytes at
+    /// an offset of `target` by other means than touching it, and returns whether it could.
     ///
     /// # Errors
-    /// The frame, and what the decoder says.
+    /// The number of the frame, and the decoder's error.
     ///
     /// # Panics
-    /// If `target` has not the length of the plain image.
+    /// If the length of `target` is not that of the plain image.
     pub(super) fn decode(
         &self,
         source: Source<'_>,
@@ -226,19 +229,18 @@ impl Index {
         let work = self.frames.iter().enumerate().map(|(index, frame)| {
             let from = read;
             read += frame.compressed as usize;
-            let (target, behind) = std::mem::take(&mut targets).split_at_mut(frame.plain as usize);
-            targets = behind;
+            let (target, rest) = std::mem::take(&mut targets).split_at_mut(frame.plain as usize);
+            targets = rest;
             let start = written;
             written += target.len();
             (index, frame, from, start, target)
         });
-        let writers = AtomicUsize::new(0);
-        let decoder = || {
+        let decoder = |thread| {
             let decoder = Decompressor::new().map_err(|source| (0, source))?;
-            let writes = writers.fetch_add(1, Ordering::Relaxed) < WRITERS;
-            Ok((decoder, Vec::new(), writes.then(Vec::new)))
+            Ok((decoder, Vec::new(), (thread < WRITERS).then(Vec::new)))
         };
-        spread::try_each(
+        parallel::try_for_each_with(
+            parallel::threads(self.frames.len()),
             work,
             decoder,
             |(decoder, compressed, scratch), (index, frame, from, start, target)| {
@@ -254,7 +256,7 @@ impl Index {
                             Ok(())
                         }
                         _ => {
-                            // A fault for each page of fresh memory costs about as much as decoding it.
+                            // A page fault costs about as much as decoding a page.
                             os::populate(target);
                             frame.decode(decoder, bytes, target)
                         }
@@ -266,22 +268,22 @@ impl Index {
     }
 }
 
-/// Entries of an index that are read together.
-const PIECE: usize = 4096;
-/// The longest header of a frame (RFC 8878, 3.1.1.1).
+/// The number of an index's entries that are read together.
+const BATCH: usize = 4096;
+/// The most bytes of a frame's header (RFC 8878, 3.1.1.1).
 const FRAME_HEADER: usize = 18;
 
-/// Threads that decode beside the target and write through its file, which spares them to touch fresh pages and the
-/// system to zero them. The file is locked by each write, so more would wait for one another.
+/// The number of threads that decode into a scratch buffer and write it through the target's file, so that no fresh page is
+/// touched or zeroed. Each write locks the file, so more threads would wait for each other.
 const WRITERS: usize = 4;
-/// Bytes of a frame that is decoded so, at most.
+/// The most bytes of a scratch buffer. Larger frames are decoded into the target.
 const SCRATCH: usize = 8 << 20;
 
-impl Frame {
-    /// The frame of an entry, counted from 0, of which at most `left` bytes can be in the file.
+impl FrameEntry {
+    /// Decodes entry `index`, of a frame that can have at most `left` compressed bytes.
     fn read(entry: &[u8], index: usize, left: usize) -> Result<Self, String> {
         let (Some(compressed), Some(plain)) = (u32_at(entry, 0), u32_at(entry, 4)) else {
-            return Err("its index is cut".to_owned());
+            return Err("its index is truncated".to_owned());
         };
         if compressed < MIN_FRAME || compressed as usize > left {
             return Err(format!("frame {index} of its index does not lie in the file"));
@@ -291,7 +293,7 @@ impl Frame {
                 "frame {index} of its index exceeds the format's {MAX_FRAME} bytes"
             ));
         }
-        // An encoder adds a few bytes to what it can't compress. The memory for a longer frame would be its author's choice.
+        // An encoder adds a few bytes to incompressible content. Memory for longer frames would be at the author's discretion.
         if u64::from(compressed) > 2 * u64::from(plain) + (64 << 10) {
             return Err(format!(
                 "frame {index} of its index has {compressed} bytes for {plain}"
@@ -309,22 +311,22 @@ impl Frame {
         let len = decoder.decompress_to_buffer(source, target)?;
         if len != target.len() {
             return Err(invalid(format!(
-                "it decodes to {len} bytes, the index tells {}",
+                "it decodes to {len} bytes, but the index has {}",
                 target.len()
             )));
         }
         match self.checksum {
-            // The frame's own checksum is the same, and the decoder has compared it.
+            // The frame's own checksum is the same, and the decoder has compared the content with it.
             Some(stored) if own_checksum(source) == Some(stored) => Ok(()),
-            Some(stored) if stored != checksum::lower_half(target) => {
-                Err(invalid("its bytes don't have the index's checksum".to_owned()))
-            }
+            Some(stored) if stored != checksum::lower_half(target) => Err(invalid(
+                "its content does not match the index's checksum".to_owned(),
+            )),
             _ => Ok(()),
         }
     }
 }
 
-/// The checksum at the end of a frame whose header has the `Content_Checksum_flag` (RFC 8878, 3.1.1.1.1.5).
+/// Returns the checksum at the end of a frame, if its header has the `Content_Checksum_flag` (RFC 8878, 3.1.1.1.1.5).
 fn own_checksum(frame: &[u8]) -> Option<u32> {
     let flags = *frame.get(4)?;
     (flags & 4 != 0).then(|| u32_at(frame, frame.len().checked_sub(4)?))?
@@ -342,20 +344,20 @@ mod tests {
     fn encoded(plain: &[u8]) -> Vec<u8> {
         let mut out = Vec::new();
         let frames: Vec<&[u8]> = plain.chunks(1000).collect();
-        encode(&mut out, &frames, Compression::level(1)).expect("vectors take all");
+        encode(&mut out, &frames, Compression::level(1)).expect("writes to a vector succeed");
         out
     }
 
     fn decoded(bytes: &[u8]) -> Result<Vec<u8>, String> {
-        let index = Index::read(Source::Memory(bytes))?;
+        let index = FrameIndex::read(Source::Memory(bytes))?;
         let mut plain = vec![0; index.plain];
-        let done = index.decode(Source::Memory(bytes), &mut plain, |_, _| false);
-        done.map_err(|(frame, e)| format!("{frame}: {e}"))?;
+        let result = index.decode(Source::Memory(bytes), &mut plain, |_, _| false);
+        result.map_err(|(frame, e)| format!("{frame}: {e}"))?;
         Ok(plain)
     }
 
     #[test]
-    fn frames_come_back_in_order_and_any_zstd_reads_them() {
+    fn frames_decode_in_order_and_with_any_zstd_decoder() {
         let plain: Vec<u8> = (0..100_500_u32).map(|i| (i / 300) as u8).collect();
         let bytes = encoded(&plain);
         assert!(bytes.len() < plain.len() / 4);
@@ -390,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn an_index_may_not_lie() {
+    fn a_false_index_is_refused() {
         let bytes = encoded(&[5; 2500]);
         let table = bytes.len() - FOOTER - 3 * 8;
         let patched = |at: usize, value: u32| {
@@ -402,7 +404,7 @@ mod tests {
         assert!(patched(table + 4, u32::MAX).is_err_and(|e| e.contains("exceeds")));
         assert!(patched(table, u32::MAX).is_err_and(|e| e.contains("does not lie")));
         assert!(patched(bytes.len() - FOOTER, u32::MAX).is_err_and(|e| e.contains("longer")));
-        assert!(patched(bytes.len() - FOOTER, 2).is_err_and(|e| e.contains("begin")));
+        assert!(patched(bytes.len() - FOOTER, 2).is_err_and(|e| e.contains("start")));
         assert!(
             decoded(&zstd::bulk::compress(&[5; 99], 1).expect("it fits")).is_err_and(|e| e.contains("index"))
         );

@@ -1,17 +1,16 @@
-//! [`Source`]: the bytes of an image that is being loaded, in memory or in a file. A file is read, never mapped: a file that
-//! is cut while it is loaded is an error, not a signal.
+//! [`Source`]: the bytes of an image that is being loaded, in memory or in a file. A file is read, never mapped: if it is
+//! truncated while it is loaded, that is an error and not a signal.
 
 use std::fs::File;
 use std::io::{self, Read};
 
 use super::checksum::BLOCK;
 use super::error::LoadSharedError;
-use super::spread;
 use crate::backing::Backing;
-use crate::os;
 use crate::segment::{Segment, SegmentMut};
+use crate::{os, parallel};
 
-/// Where the bytes of an image come from.
+/// The bytes of an image that is being loaded.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Source<'a> {
     #[cfg_attr(
@@ -31,7 +30,7 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// Fills `target` from `offset` on.
+    /// Fills `target` with the bytes from `offset` on.
     pub(crate) fn fill(&self, offset: usize, target: &mut [u8]) -> io::Result<()> {
         match self {
             Self::Memory(bytes) => {
@@ -43,7 +42,7 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// The `len` bytes at `offset`: in place, or read into `scratch`.
+    /// Returns the `len` bytes at `offset`: in place, or read into `scratch`.
     #[cfg(feature = "zstd")]
     pub(crate) fn bytes<'b>(
         &self,
@@ -67,33 +66,34 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// Reads all of it into a fresh segment, in parallel.
+    /// Reads all bytes into a new segment, in parallel.
     pub(crate) fn load(
         &self,
         backing: &Backing,
-        failed: &dyn Fn(io::Error) -> LoadSharedError,
+        read_error: &dyn Fn(io::Error) -> LoadSharedError,
     ) -> Result<Segment, LoadSharedError> {
         let mut segment = SegmentMut::create(backing, self.len())?;
+        let threads = parallel::threads(self.len().div_ceil(BLOCK));
         let work = segment.chunks_mut(BLOCK).enumerate();
         let read = |_: &mut (), (index, block): (usize, &mut [u8])| self.fill(index * BLOCK, block);
-        spread::try_each(work, || Ok(()), read).map_err(failed)?;
+        parallel::try_for_each_with(threads, work, |_| Ok(()), read).map_err(read_error)?;
         Ok(segment.freeze()?)
     }
 
-    /// Its first bytes, `count` of them at most.
+    /// Returns the first bytes, `count` of them at most.
     pub(crate) fn first(&self, count: usize) -> io::Result<Vec<u8>> {
         let mut first = vec![0; count.min(self.len())];
         self.fill(0, &mut first)?;
         Ok(first)
     }
 
-    /// Reads it from its beginning to its end.
+    /// Returns a reader from the first byte on.
     pub(crate) fn reader(self) -> Reader<'a> {
         Reader { source: self, at: 0 }
     }
 }
 
-/// A [`Source`] from its beginning on.
+/// Reads a [`Source`] from the first byte on.
 #[derive(Debug)]
 pub(crate) struct Reader<'a> {
     source: Source<'a>,

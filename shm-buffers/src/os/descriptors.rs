@@ -1,18 +1,20 @@
-//! Descriptors that travel with handles: [`collect`] finds those that handles lead to while they are serialized, and
-//! [`adopt`] takes them in where the handles arrive.
+//! Descriptors that are sent along with handles: [`collect`] finds the descriptors of handles while the handles are
+//! serialized, and [`adopt`] keeps them in the process that receives the handles.
 //!
-//! A handle to anonymous memory names a descriptor of its owner. A process that was handed that descriptor attaches
-//! through it. Any other process has to open it through `/proc`, which takes the same user, a mounted `/proc`, and an owner
+//! A handle to anonymous memory refers to a descriptor of its owner. A process that has received that descriptor attaches
+//! through it. Any other process has to open it through `/proc`, which needs the same user, a mounted `/proc`, and an owner
 //! that is dumpable.
 
 use super::{Access, Locator};
 
-/// What handles lead to, kept open: nothing on systems where shared memory has a name.
+/// The open descriptors that handles refer to. They are closed when this is dropped. Always empty on systems whose shared
+/// memory has names.
 #[derive(Debug, Default)]
+#[must_use = "the descriptors are closed when this is dropped"]
 pub struct Descriptors(#[cfg(unix)] Vec<unix::Descriptor>);
 
 impl Descriptors {
-    /// How many there are.
+    /// Returns the number of descriptors.
     pub fn len(&self) -> usize {
         #[cfg(unix)]
         {
@@ -24,17 +26,17 @@ impl Descriptors {
         }
     }
 
-    /// Whether there are none.
+    /// Returns whether there are no descriptors.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
 
-/// Runs `serialize` and returns its result with what the handles that it serialized lead to. The descriptors stay open,
-/// and lead to the same memory, also after the handles' owners are dropped.
+/// Runs `serialize` and returns its result and the descriptors of the handles that it serialized. The descriptors stay open
+/// and refer to the same memory even after the owners of the handles are dropped.
 ///
-/// A descriptor that can't be duplicated (this process may have no more files) is left out: its handle then leads
-/// through `/proc`.
+/// A descriptor that can't be duplicated (this process has reached its limit of open files) is left out: its handle is then
+/// attached through `/proc`.
 pub fn collect<R>(serialize: impl FnOnce() -> R) -> (R, Descriptors) {
     #[cfg(unix)]
     {
@@ -46,13 +48,13 @@ pub fn collect<R>(serialize: impl FnOnce() -> R) -> (R, Descriptors) {
     }
 }
 
-/// Serializes a locator that is attached read-only, and collects what it leads to.
+/// Serializes a locator that is attached read-only, and collects its descriptor.
 pub(crate) fn serialize_read_only<S: serde::Serializer>(locator: &Locator, to: S) -> Result<S::Ok, S::Error> {
     note(locator, Access::ReadOnly);
     serde::Serialize::serialize(locator, to)
 }
 
-/// As [`serialize_read_only`], for one that is attached for writing as well.
+/// Like [`serialize_read_only`], for a locator that is attached for writing as well.
 pub(crate) fn serialize_read_write<S: serde::Serializer>(
     locator: &Locator,
     to: S,
@@ -74,7 +76,7 @@ pub use unix::adopt;
 pub(crate) use unix::adopted;
 
 #[cfg(unix)]
-#[allow(unsafe_code)]
+#[allow(unsafe_code, reason = "duplicates a descriptor by its number")]
 mod unix {
     use std::cell::RefCell;
     use std::io;
@@ -85,7 +87,7 @@ mod unix {
 
     use super::{Access, Descriptors, Locator};
 
-    /// An open file, and which one it is.
+    /// An open file and its identity.
     #[derive(Debug)]
     pub(super) struct Descriptor {
         fd: OwnedFd,
@@ -102,19 +104,19 @@ mod unix {
     }
 
     impl Descriptors {
-        /// The descriptors, to be sent to the process that gets the handles.
+        /// Returns the descriptors, to send them to the process that receives the handles.
         pub fn as_fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
             self.0.iter().map(|descriptor| descriptor.fd.as_fd())
         }
     }
 
     thread_local! {
-        /// The collection that is under way on this thread.
+        /// The descriptors that this thread is collecting.
         static COLLECTING: RefCell<Option<Vec<Descriptor>>> = const { RefCell::new(None) };
     }
 
     pub(super) fn collect<R>(serialize: impl FnOnce() -> R) -> (R, Descriptors) {
-        /// Puts the outer collection back, also when `serialize` panics.
+        /// Restores the outer collection when dropped, also after a panic of `serialize`.
         struct Restore(Option<Vec<Descriptor>>);
         impl Drop for Restore {
             fn drop(&mut self) {
@@ -154,35 +156,35 @@ mod unix {
                 None if own => reopen(*fd, access).ok(),
                 None => None,
             };
-            // A handle that outlived its memory may name another file by now.
+            // If the handle has outlived its memory, the descriptor may be another file.
             if let Some(fd) = fd.filter(|fd| file_id(fd).is_ok_and(|it| it == file)) {
                 found.push(Descriptor { fd, file, access });
             }
         });
     }
 
-    /// Opens a file of this process again. A descriptor that was opened read-only can't be mapped for writing later.
+    /// Opens a file of this process again. A descriptor that is opened read-only can't be mapped for writing later.
     fn reopen(fd: i32, access: Access) -> io::Result<OwnedFd> {
         if access == Access::ReadOnly && cfg!(target_os = "linux") {
-            // NONBLOCK: a descriptor that was used again may be a pipe.
+            // NONBLOCK: the descriptor may have been reused for a pipe.
             let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
             if let Ok(fd) = rustix::fs::open(format!("/proc/self/fd/{fd}"), flags, Mode::empty()) {
                 return Ok(fd);
             }
         }
-        // SAFETY: the descriptor is borrowed for one system call, which refuses a number that is not open; what it
-        // duplicates is compared with the file that the handle was made for before it is used.
+        // SAFETY: the descriptor is borrowed for one system call, which refuses a number that is not open; the duplicate
+        // is compared with the file that the handle was made for before it is used.
         let fd = unsafe { BorrowedFd::borrow_raw(fd) };
         Ok(rustix::io::fcntl_dupfd_cloexec(fd, 3)?)
     }
 
-    /// What this process was handed: a few, for as long as it lives.
+    /// The descriptors that this process has received: a few, for its whole life.
     static ADOPTED: Mutex<Vec<(FileId, Arc<OwnedFd>)>> = Mutex::new(Vec::new());
 
-    /// Keeps a descriptor that came with handles, so that they can be attached through it.
+    /// Keeps a descriptor that was sent along with handles, so that they can be attached through it.
     ///
     /// # Errors
-    /// When the descriptor is not open.
+    /// If the descriptor is not open.
     pub fn adopt(fd: OwnedFd) -> io::Result<()> {
         let file = file_id(&fd)?;
         let mut adopted = ADOPTED.lock().unwrap_or_else(PoisonError::into_inner);
@@ -190,7 +192,7 @@ mod unix {
         Ok(())
     }
 
-    /// The descriptor of that file, if this process was handed one.
+    /// Returns the adopted descriptor of a file, if there is one.
     pub(crate) fn adopted(file: FileId) -> Option<Arc<OwnedFd>> {
         let adopted = ADOPTED.lock().unwrap_or_else(PoisonError::into_inner);
         let found = adopted.iter().find(|(it, _)| *it == file);
@@ -206,7 +208,7 @@ mod tests {
     use crate::{Backing, Region, Segment, SegmentHandle, SegmentMut};
 
     fn segment(bytes: &[u8]) -> Segment {
-        let mut segment = SegmentMut::create(&Backing::Anonymous, bytes.len()).expect("there is room");
+        let mut segment = SegmentMut::create(&Backing::Anonymous, bytes.len()).expect("there is memory");
         segment.copy_from_slice(bytes);
         segment.freeze().expect("it can be sealed")
     }
@@ -216,14 +218,14 @@ mod tests {
     }
 
     #[test]
-    fn a_serialized_handle_is_collected_with_its_descriptor() {
+    fn collect_returns_each_descriptor_once() {
         let (one, other) = (segment(b"one"), segment(b"other"));
         let handles = [&one, &other, &one].map(|it| it.handle().expect("it is its owner"));
         let (_, none) = collect(|| ());
         assert!(none.is_empty());
         let (_, found) = collect(|| encoded(&handles));
         assert_eq!(found.len(), 2);
-        // Outside of a collection, serializing a handle has no effect.
+        // Outside of `collect`, serializing a handle has no effect.
         let _ = encoded(&handles);
         let (inner, outer) = collect(|| {
             let _ = encoded(&handles[..1]);
@@ -233,27 +235,27 @@ mod tests {
     }
 
     #[test]
-    fn a_segment_is_reached_through_an_adopted_descriptor_after_its_owner_is_gone() {
+    fn an_adopted_descriptor_outlives_the_owner_of_its_segment() {
         let owner = segment(b"kept");
         let handle = owner.handle().expect("it is its owner");
         let (_, found) = collect(|| encoded(std::slice::from_ref(&handle)));
         drop(owner);
         for fd in found.as_fds() {
-            adopt(fd.try_clone_to_owned().expect("there are files left")).expect("it is open");
+            adopt(fd.try_clone_to_owned().expect("a free descriptor")).expect("it is open");
         }
         drop(found);
         let attached = Segment::attach(&handle).expect("the descriptor was adopted");
         assert_eq!(&attached[..], b"kept");
-        // It can be handed on.
+        // It can be passed on.
         let (_, again) = collect(|| encoded(&[handle]));
         assert_eq!(again.len(), 1);
     }
 
     #[test]
-    fn a_segment_travels_read_only_and_a_region_writable() {
+    fn a_segment_is_sent_read_only_and_a_region_writable() {
         let (segment, region) = (
             segment(b"bytes"),
-            Region::create(&Backing::Anonymous, 64).expect("room"),
+            Region::create(&Backing::Anonymous, 64).expect("there is memory"),
         );
         let mode = |found: &Descriptors| {
             let fd = found
@@ -272,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn a_handle_that_outlived_its_memory_is_not_collected() {
+    fn collect_skips_a_handle_that_outlived_its_memory() {
         let owner = segment(b"gone");
         let handle = owner.handle().expect("it is its owner");
         drop(owner);

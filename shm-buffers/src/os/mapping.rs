@@ -1,5 +1,5 @@
-//! [`Mapping`]: mapped memory, and the only places that turn it into references.
-#![allow(unsafe_code)]
+//! [`Mapping`]: mapped memory, and the only functions that turn it into references.
+#![allow(unsafe_code, reason = "turns mapped memory into slices and atomics")]
 
 use std::ptr::NonNull;
 
@@ -7,21 +7,21 @@ use memmap2::MmapRaw;
 
 use crate::backing::CoreDump;
 
-/// Memory mapped into this process, page-aligned, for as long as this value lives.
+/// Page-aligned memory, mapped into this process while this value lives.
 pub(crate) struct Mapping {
     start: NonNull<u8>,
     len: usize,
     /// Unmaps when dropped.
     #[cfg_attr(
         not(target_os = "linux"),
-        expect(dead_code, reason = "it is there to be dropped")
+        expect(dead_code, reason = "it only unmaps when dropped")
     )]
     owner: Owner,
 }
 
 #[cfg_attr(
     not(target_os = "linux"),
-    expect(dead_code, reason = "they own the mapping, and are not read")
+    expect(dead_code, reason = "the fields own the mapping, and are not read")
 )]
 enum Owner {
     Mmap(MmapRaw),
@@ -32,7 +32,7 @@ enum Owner {
 // SAFETY: `start` and `len` describe memory owned by `owner`, which no thread is tied to: unmapping is allowed
 // from any thread.
 unsafe impl Send for Mapping {}
-// SAFETY: as above; shared references give `&[u8]`, `&[AtomicU64]` or plain numbers.
+// SAFETY: as above; shared references give access to `&[u8]`, `&[AtomicU64]` and plain numbers.
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
@@ -59,13 +59,13 @@ impl Mapping {
         self.len
     }
 
-    /// Makes the mapping `len` bytes long, maybe elsewhere. Whatever lies behind the end of what is mapped must
-    /// not be touched.
+    /// Changes the length to `len` bytes, and may move the mapping. Bytes beyond the end of the mapped memory must not be
+    /// touched.
     #[cfg(target_os = "linux")]
     pub(crate) fn remap(&mut self, len: usize) -> std::io::Result<()> {
         let Owner::Mmap(mmap) = &mut self.owner;
         let options = memmap2::RemapOptions::new().may_move(true);
-        // SAFETY: `&mut self`: nobody holds a reference into the mapping that could be left behind when it moves.
+        // SAFETY: `&mut self` means that no reference into the mapping exists that would dangle when it moves.
         unsafe { mmap.remap(len, options)? };
         self.start = NonNull::new(mmap.as_mut_ptr()).unwrap_or(NonNull::dangling());
         self.len = mmap.len();
@@ -77,7 +77,7 @@ impl Mapping {
         Err(std::io::ErrorKind::Unsupported.into())
     }
 
-    /// Asks for transparent huge pages.
+    /// Requests transparent huge pages.
     #[cfg(unix)]
     pub(crate) fn advise_huge_pages(&self) -> std::io::Result<()> {
         #[cfg(target_os = "linux")]
@@ -88,7 +88,7 @@ impl Mapping {
         Err(std::io::ErrorKind::Unsupported.into())
     }
 
-    /// Decides whether a core dump of this process contains the memory.
+    /// Sets whether a core dump of this process contains the memory.
     pub(crate) fn dump(&self, dump: CoreDump) -> std::io::Result<()> {
         #[cfg(target_os = "linux")]
         {
@@ -105,15 +105,15 @@ impl Mapping {
         }
     }
 
-    /// Makes the pages of these bytes, where the system can be asked to (Linux 5.14): that there is no memory for them is an
-    /// error here, rather than a signal or a killed process at the first touch.
+    /// Allocates the pages of these bytes, where the system supports that (Linux 5.14). A lack of memory is an error here, not
+    /// a signal or a killed process at the first touch.
     #[cfg(not(loom))]
     pub(crate) fn populate(&self, start: usize, len: usize) -> std::io::Result<()> {
         #[cfg(target_os = "linux")]
         {
             let Owner::Mmap(mmap) = &self.owner;
             match mmap.advise_range(memmap2::Advice::PopulateWrite, start, len) {
-                // An older kernel, or a mapping that has no such pages.
+                // The kernel is older, or the mapping has no such pages.
                 Err(e) if e.kind() == std::io::ErrorKind::InvalidInput => Ok(()),
                 populated => populated,
             }
@@ -125,38 +125,39 @@ impl Mapping {
         }
     }
 
-    /// The bytes, for memory that nobody writes any more.
+    /// Returns the bytes of memory that is no longer written.
     ///
     /// # Safety
-    /// Nobody, in this or another process, writes the memory while the reference lives.
+    /// No thread, in this or another process, writes the memory while the reference lives.
     pub(crate) unsafe fn bytes(&self) -> &[u8] {
         // SAFETY: `start..start + len` is mapped and readable while `self` lives (the constructors take it from
-        // the owner); initialized, since the kernel hands out zeroed or file pages; unwritten by this function's
-        // contract.
+        // the owner). It is initialized, since the kernel provides zeroed pages or pages of a file. It is not written, by
+        // this function's contract.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
     }
 
-    /// The bytes, for memory that only this mapping's owner knows.
+    /// Returns the bytes of memory that only this mapping's owner accesses.
     ///
     /// # Safety
-    /// The mapping is writable, and nobody else, in this or another process, reads or writes the memory while
-    /// the reference lives.
+    /// The mapping is writable, and no other reference, in this or another process, reads or writes the memory while
+    /// the returned one lives.
     pub(crate) unsafe fn bytes_mut(&mut self) -> &mut [u8] {
-        // SAFETY: mapped and initialized as in `bytes`; writable and unshared by this function's contract, and
-        // `&mut self` rules out a second reference from here.
+        // SAFETY: the memory is mapped and initialized as in `bytes`. It is writable and unshared by this function's
+        // contract, and `&mut self` excludes a second reference from this mapping.
         unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
     }
 
-    /// The memory as atomic words, whoever else writes it.
+    /// Returns the memory as atomic words. Other processes may write it at the same time.
     ///
     /// # Safety
-    /// The mapping is writable (an atomic read of read-only memory would be fine on our platforms, a write not).
+    /// The mapping is writable: writing a word of read-only memory would fault.
     #[cfg(not(loom))]
     pub(crate) unsafe fn words(&self) -> &[std::sync::atomic::AtomicU64] {
         let words = self.len / size_of::<u64>();
-        // SAFETY: mapped while `self` lives; page-aligned, so aligned for u64; every bit pattern is a valid
-        // AtomicU64; all access in this process goes through these atomics, and what other processes do is
-        // outside the abstract machine, where the hardware keeps aligned 8-byte accesses whole.
+        // SAFETY: the memory is mapped and, by this function's contract, writable while `self` lives. It is page-aligned,
+        // so aligned for u64, and every bit pattern is a valid AtomicU64. This process accesses it through these atomics
+        // only; accesses of other processes are outside of the abstract machine, and the hardware does not tear aligned
+        // 8-byte accesses.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr().cast(), words) }
     }
 }

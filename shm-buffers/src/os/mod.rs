@@ -1,14 +1,14 @@
-//! Operating system calls, one module a platform, with one face.
+//! Operating system calls: one module for each platform, with a common interface.
 //!
-//! - `Store`: what keeps memory in existence, whoever maps it.
-//! - `Locator`: what another process needs to find it.
-//! - `Mapping`: a mapping in this process.
+//! - `Store` keeps memory in existence.
+//! - `Locator` refers to a store from another process.
+//! - `Mapping` is a mapping in this process.
 
 pub mod descriptors;
-mod file_image;
 #[cfg(target_os = "linux")]
 pub(crate) mod futex;
 mod mapping;
+mod regular_file;
 mod resident;
 #[cfg(unix)]
 mod sweep;
@@ -22,43 +22,47 @@ mod windows;
 use windows as imp;
 mod space;
 
-pub(crate) use file_image::{FileIdentity, OpenFile, open_regular, read_exact_at};
+#[cfg(not(target_os = "linux"))]
+pub(crate) use imp::machine_memory;
 #[cfg(feature = "zstd")]
 pub(crate) use imp::populate;
 pub(crate) use imp::{Store, release_pages, resize};
 pub(crate) use mapping::Mapping;
+pub(crate) use regular_file::{FileIdentity, OpenFile, open_regular, read_exact_at};
 pub(crate) use resident::releasable;
-pub(crate) use space::{Moved, admit_write, room};
+#[cfg(target_os = "linux")]
+pub(crate) use space::file_system_space;
+pub(crate) use space::{MoveSource, admit_write};
 
 use serde::{Deserialize, Serialize};
 
 use crate::backing::{Backing, BackingKind};
 use crate::error::{AttachError, CreateError};
 
-/// What a mapping may be used for.
+/// The permitted uses of a mapping.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Access {
     ReadOnly,
     ReadWrite,
 }
 
-/// How another process finds a store.
+/// A reference to a store, for other processes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Locator {
-    /// An open descriptor of a living process, with what it must lead to.
+    /// An open descriptor of a running process, and the identity of its file.
     Descriptor {
         pid: u32,
         fd: i32,
         device: u64,
         inode: u64,
-        /// Anonymous memory must be sealed when it is attached; a file can't be.
+        /// Anonymous memory must be sealed when it is attached. A file can't be sealed.
         kind: BackingKind,
     },
     /// The name of shared memory.
     Name(String),
-    /// A path.
+    /// The path of a file that a store created.
     Path(std::path::PathBuf),
-    /// A file that existed already, where no descriptor leads to it.
+    /// An existing file, on systems where other processes can't open a descriptor.
     File {
         path: std::path::PathBuf,
         identity: FileIdentity,
@@ -85,17 +89,17 @@ impl std::fmt::Display for Locator {
     }
 }
 
-/// Makes zeroed memory of `len` bytes (1 at least), mapped for writing, with its space reserved; with less room for
-/// bytes that are `moved` there.
+/// Creates zeroed memory of `len` bytes (1 at least), mapped for writing, with its space reserved. Less memory suffices if
+/// the bytes are moved from a `source`.
 pub(crate) fn create(
     backing: &Backing,
     len: usize,
-    moved: Option<&mut Moved<'_>>,
+    source: Option<&mut MoveSource<'_>>,
 ) -> Result<(Store, Mapping), CreateError> {
-    create_admitted(backing, len, moved, space::admit_new)
+    create_admitted(backing, len, source, space::admit_new)
 }
 
-/// As [`create`], but anonymous memory, which is not reserved, is made without admission.
+/// Like [`create`], but admits anonymous memory without a check of the memory limits: it is not reserved.
 pub(crate) fn create_sparse(backing: &Backing, len: usize) -> Result<(Store, Mapping), CreateError> {
     create_admitted(backing, len, None, |backing, len, _| {
         space::admit_sparse(backing, len)
@@ -105,8 +109,8 @@ pub(crate) fn create_sparse(backing: &Backing, len: usize) -> Result<(Store, Map
 fn create_admitted(
     backing: &Backing,
     len: usize,
-    mut moved: Option<&mut Moved<'_>>,
-    admit: impl Fn(&Backing, usize, Option<&mut Moved<'_>>) -> Result<(), CreateError>,
+    mut source: Option<&mut MoveSource<'_>>,
+    admit: impl Fn(&Backing, usize, Option<&mut MoveSource<'_>>) -> Result<(), CreateError>,
 ) -> Result<(Store, Mapping), CreateError> {
     let len = len.max(1);
     let candidates: &[Backing] = match backing {
@@ -119,11 +123,11 @@ fn create_admitted(
     };
     let mut first = None;
     for candidate in candidates {
-        let made = admit(candidate, len, moved.as_deref_mut())
-            .and_then(|()| imp::create(candidate, len, moved.as_deref_mut()));
-        match made {
-            Ok(made) => return Ok(made),
-            // Tell what hinders the best one, unless it does not exist here at all.
+        let created = admit(candidate, len, source.as_deref_mut())
+            .and_then(|()| imp::create(candidate, len, source.as_deref_mut()));
+        match created {
+            Ok(created) => return Ok(created),
+            // Reports the error of the first candidate that exists on this platform.
             Err(error) => match first {
                 None | Some(CreateError::Unsupported { .. }) => first = Some(error),
                 Some(_) => {}
@@ -135,11 +139,11 @@ fn create_admitted(
     }))
 }
 
-/// Maps what `locator` leads to, after checking that it still is what the locator was made for and is at least
+/// Maps the memory of a locator. Checks before that it still is the memory that the locator was made for and has at least
 /// `len` bytes, so that no access can fail.
 pub(crate) fn attach(locator: &Locator, len: usize, access: Access) -> Result<Mapping, AttachError> {
     match (locator, access) {
-        (Locator::File { path, identity }, Access::ReadOnly) => file_image::attach(path, identity, len),
+        (Locator::File { path, identity }, Access::ReadOnly) => regular_file::attach(path, identity, len),
         _ => imp::attach(locator, len, access),
     }
 }

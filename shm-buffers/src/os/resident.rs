@@ -1,8 +1,8 @@
-//! How much memory comes back when a range of it is released.
+//! [`releasable`]: counts the memory that a release of pages would free.
 
-/// Bytes of `bytes` that are this process's own pages in memory, so that releasing them makes room: no zeros that were
-/// never written, no pages that are swapped out, locked, or shared with another process. Where the system does not say,
-/// all whole pages count.
+/// Returns the bytes of `ranges` that are private pages of this process in memory, so that releasing them frees memory. Not
+/// counted are pages that were never written, that are swapped out or locked, or that another process shares. If the system
+/// does not report that, all whole pages count.
 #[cfg(target_os = "linux")]
 pub(crate) fn releasable(ranges: &mut dyn Iterator<Item = &[u8]>) -> u64 {
     use std::fs::File;
@@ -22,7 +22,10 @@ pub(crate) fn releasable(ranges: &mut dyn Iterator<Item = &[u8]>) -> u64 {
                 .as_ref()
                 .map(|pages| super::read_exact_at(pages, entries, (at * ENTRY) as u64));
             found += match read {
-                Some(Ok(())) => entries.chunks_exact(ENTRY).filter(|entry| is_own(entry)).count(),
+                Some(Ok(())) => entries
+                    .chunks_exact(ENTRY)
+                    .filter(|entry| is_private(entry))
+                    .count(),
                 _ => count,
             };
             at += count;
@@ -31,13 +34,13 @@ pub(crate) fn releasable(ranges: &mut dyn Iterator<Item = &[u8]>) -> u64 {
     ((found * page) as u64).saturating_sub(locked())
 }
 
-/// Bytes of a page's entry in proc_pid_pagemap(5).
+/// Bytes of an entry of proc_pid_pagemap(5).
 #[cfg(target_os = "linux")]
 const ENTRY: usize = 8;
 
-/// Whether an entry is that of a private page in memory which nothing else maps.
+/// Returns whether an entry is that of a private page in memory that is mapped nowhere else.
 #[cfg(target_os = "linux")]
-fn is_own(entry: &[u8]) -> bool {
+fn is_private(entry: &[u8]) -> bool {
     const PRESENT: u64 = 1 << 63;
     const SHARED: u64 = 1 << 61;
     const EXCLUSIVE: u64 = 1 << 56;
@@ -45,16 +48,14 @@ fn is_own(entry: &[u8]) -> bool {
     entry & (PRESENT | SHARED | EXCLUSIVE) == PRESENT | EXCLUSIVE
 }
 
-/// Bytes that are locked in memory (mlock(2)): a release has no effect on them.
+/// Returns the bytes that are locked in memory (mlock(2)). Releasing them frees no memory.
 #[cfg(target_os = "linux")]
 fn locked() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmLck:"));
-    let kib = line.and_then(|line| crate::limits::number(line.trim().strip_suffix("kB")?));
-    kib.map_or(0, |kib| kib.saturating_mul(1024))
+    crate::limits::kib_field(&status, "VmLck:").unwrap_or(0)
 }
 
-/// See above. Elsewhere admission does not ask.
+/// Returns the bytes of `ranges`. Other systems don't report which pages are in memory, and don't need the number.
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn releasable(ranges: &mut dyn Iterator<Item = &[u8]>) -> u64 {
     ranges.map(|bytes| bytes.len() as u64).sum()
@@ -65,13 +66,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_written_pages_come_back() {
+    fn only_written_pages_are_releasable() {
         const LEN: usize = 8 << 20;
         let page = rustix::param::page_size();
-        // Fresh pages: an allocator may hand out some that were written before.
+        // New pages: an allocator may return pages that were written before.
         let mut zeros = memmap2::MmapMut::map_anon(LEN).expect("there is memory");
         let of = |bytes: &[u8]| releasable(&mut std::iter::once(bytes)) as usize;
-        assert!(of(&zeros) < LEN / 2, "they were never written");
+        assert!(of(&zeros) < LEN / 2, "the pages were never written");
         zeros.fill(7);
         let written = of(&zeros);
         assert!((LEN - 2 * page..=LEN).contains(&written), "{written}");

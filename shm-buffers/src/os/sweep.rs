@@ -1,8 +1,8 @@
-//! The sweep: named memory and files whose owner died without a chance to remove them.
+//! The sweep: removes named memory and files whose owner was killed.
 //!
-//! An owner holds a lock on a file for as long as it lives; the system drops it with the process, however that ends. Who
-//! gets the lock exclusively has found what a dead owner left. On Linux that file is the memory itself. Shared memory
-//! that can be neither listed nor locked (macOS) has a [`Mark`] instead, an empty file of the same name.
+//! An owner locks a file for as long as it lives. The system releases the lock when the process ends, for whatever reason. A
+//! process that can lock the file exclusively knows that the owner is dead. On Linux the file is the memory itself. On systems
+//! whose shared memory can be neither listed nor locked (macOS) it is an [`OwnerLock`], an empty file of the same name.
 
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
@@ -10,19 +10,19 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, Mode, OFlags};
 
-/// What the name of every segment that has one begins with; random digits follow.
+/// The prefix of the names of all named segments. Random digits follow.
 pub(super) const NAME_PREFIX: &str = "shm-buffers-";
 
-/// The directory with the files that are locked by the owners of named memory.
-pub(super) fn place() -> PathBuf {
+/// Returns the directory with the files that the owners of named memory lock.
+pub(super) fn lock_dir() -> PathBuf {
     match cfg!(target_os = "linux") {
         true => "/dev/shm".into(),
         false => std::env::temp_dir(),
     }
 }
 
-/// Removes what dead owners left in `dir`, and the shared memory of the same name. A living owner's lock protects its
-/// own; what is younger than a minute may not have been locked yet and is left alone.
+/// Removes the files that dead owners left in `dir`, and the shared memory of the same names. A lock protects the file of a
+/// living owner. A file that is younger than a minute may not be locked yet, and stays.
 pub(super) fn sweep(dir: &Path) {
     let Ok(entries) = std::fs::read_dir(dir) else {
         return;
@@ -32,59 +32,59 @@ pub(super) fn sweep(dir: &Path) {
         let Some(name) = name.to_str().filter(|name| name.starts_with(NAME_PREFIX)) else {
             continue;
         };
-        // Anybody may put anything there under this name: never follow a link, never wait for a pipe's other end.
+        // Any user may have created a file of this name: never follow a link, never wait for the peer of a pipe.
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
         let Ok(file) = rustix::fs::open(entry.path(), flags, Mode::empty()).map(File::from) else {
             continue;
         };
-        let abandonable = file.metadata().is_ok_and(|metadata| {
+        let may_be_abandoned = file.metadata().is_ok_and(|metadata| {
             let age = metadata.modified().ok().and_then(|time| time.elapsed().ok());
             let own = metadata.uid() == rustix::process::geteuid().as_raw();
             metadata.is_file() && own && age.is_some_and(|age| age.as_secs() > 60)
         });
-        if abandonable && rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
-            // There is none where the file is all.
+        if may_be_abandoned && rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
+            // Fails if the file is the memory itself: the next line removes it.
             let _ = rustix::shm::unlink(format!("/{name}"));
             drop(std::fs::remove_file(entry.path()));
         }
     }
 }
 
-/// Says that the owner of named memory lives, while it is held.
+/// A locked file that shows that the owner of named memory is alive.
 #[cfg(any(not(target_os = "linux"), test))]
 #[derive(Debug)]
-pub(super) struct Mark {
+pub(super) struct OwnerLock {
     path: PathBuf,
-    /// The process that made it. In a forked child the drop of a copy leaves the file alone.
-    maker: u32,
-    /// Its lock ends with it.
+    /// The process that created the file. In a forked child, dropping a copy does not remove the file.
+    creator: u32,
+    /// Closing the file releases the lock.
     _file: File,
 }
 
 #[cfg(any(not(target_os = "linux"), test))]
-impl Mark {
-    /// Marks the shared memory `name`, which is to be made after this.
+impl OwnerLock {
+    /// Creates and locks the file for the shared memory `name`. Called before the memory is created.
     pub(super) fn new(dir: &Path, name: &str) -> std::io::Result<Self> {
         use std::os::unix::fs::OpenOptionsExt;
 
         let path = dir.join(name);
         let mut options = File::options();
         let file = options.write(true).create_new(true).mode(0o600).open(&path)?;
-        let mark = Self {
+        let lock = Self {
             path,
-            maker: std::process::id(),
+            creator: std::process::id(),
             _file: file,
         };
-        rustix::fs::flock(&mark._file, FlockOperation::NonBlockingLockShared)?;
-        Ok(mark)
+        rustix::fs::flock(&lock._file, FlockOperation::NonBlockingLockShared)?;
+        Ok(lock)
     }
 }
 
 #[cfg(any(not(target_os = "linux"), test))]
-impl Drop for Mark {
+impl Drop for OwnerLock {
     fn drop(&mut self) {
-        if self.maker == std::process::id() {
-            // It may be gone already: no error.
+        if self.creator == std::process::id() {
+            // It is no error if it is removed already.
             drop(std::fs::remove_file(&self.path));
         }
     }
@@ -96,19 +96,19 @@ mod tests {
 
     use super::*;
 
-    fn is_there(name: &str) -> bool {
+    fn exists(name: &str) -> bool {
         let name = format!("/{name}");
         rustix::shm::open(&name, rustix::shm::OFlags::RDONLY, Mode::empty()).is_ok()
     }
 
-    /// Runs what macOS relies on, where shared memory is found by marks alone.
+    /// Tests what macOS relies on, where only owner locks show which shared memory exists.
     #[test]
-    fn memory_goes_with_a_dead_owners_mark() -> Result<(), Box<dyn std::error::Error>> {
+    fn sweep_removes_only_the_memory_of_dead_owners() -> Result<(), Box<dyn std::error::Error>> {
         let dir = tempfile::tempdir()?;
         let long_ago = SystemTime::now() - Duration::from_secs(600);
         let names =
             ["living", "dead", "young"].map(|owner| format!("{NAME_PREFIX}{owner}-{}", std::process::id()));
-        let mut marks = Vec::new();
+        let mut locks = Vec::new();
         for name in &names {
             let flags = rustix::shm::OFlags::CREATE | rustix::shm::OFlags::RDWR;
             drop(rustix::shm::open(
@@ -116,27 +116,27 @@ mod tests {
                 flags,
                 Mode::RUSR | Mode::WUSR,
             )?);
-            let mark = Mark::new(dir.path(), name)?;
-            mark._file.set_modified(long_ago)?;
-            marks.push(mark);
+            let lock = OwnerLock::new(dir.path(), name)?;
+            lock._file.set_modified(long_ago)?;
+            locks.push(lock);
         }
         let [living, dead, young] = &names;
-        // As at a SIGKILL, the lock goes and the file stays.
-        let end = |at: usize| {
-            let path = &marks[at].path;
+        // As after a SIGKILL, the lock is released and the file stays.
+        let kill = |at: usize| {
+            let path = &locks[at].path;
             std::fs::remove_file(path).and_then(|()| File::create(path))
         };
-        end(1)?.set_modified(long_ago)?;
-        drop(end(2)?);
+        kill(1)?.set_modified(long_ago)?;
+        drop(kill(2)?);
 
         sweep(dir.path());
         assert_eq!(
-            [living, dead, young].map(|name| is_there(name)),
+            [living, dead, young].map(|name| exists(name)),
             [true, false, true]
         );
         assert_eq!(std::fs::read_dir(dir.path())?.count(), 2);
 
-        drop(marks);
+        drop(locks);
         assert_eq!(std::fs::read_dir(dir.path())?.count(), 0);
         for name in [living, young] {
             rustix::shm::unlink(format!("/{name}"))?;

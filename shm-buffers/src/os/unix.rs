@@ -1,5 +1,5 @@
 //! Unix: memfd (Linux), POSIX shared memory, files.
-#![allow(unsafe_code)]
+#![allow(unsafe_code, reason = "returns pages of exclusive memory to the system")]
 
 use std::fs::File;
 use std::io;
@@ -12,44 +12,43 @@ use memmap2::{MmapOptions, MmapRaw};
 use rustix::fs::{Mode, OFlags};
 
 use super::descriptors::adopted;
-use super::{Access, Locator, Mapping, Moved, space};
+use super::{Access, Locator, Mapping, MoveSource, space};
 use crate::backing::{Backing, BackingKind, Pages};
 use crate::error::{AttachError, CreateError};
 
 #[cfg(target_os = "linux")]
 mod huge;
-mod name;
 mod named;
+mod owned_name;
 mod reserve;
 
-use reserve::reserve;
+use self::owned_name::{Name, OwnedName};
+use self::reserve::reserve;
 
-use self::name::{Name, Place};
-
-/// Keeps memory in existence and findable.
+/// Keeps memory in existence, under its name if it has one.
 #[derive(Debug)]
 pub(crate) struct Store {
     kind: BackingKind,
     pages: Pages,
     file: File,
-    /// Removed from its name space when this is dropped.
-    name: Option<Name>,
-    /// Until after the name is gone.
+    /// Removed when this is dropped.
+    name: Option<OwnedName>,
+    /// Released after the name is removed.
     #[cfg(not(target_os = "linux"))]
-    _mark: Option<super::sweep::Mark>,
+    _lock: Option<super::sweep::OwnerLock>,
 }
 
 pub(super) fn create(
     backing: &Backing,
     len: usize,
-    moved: Option<&mut Moved<'_>>,
+    source: Option<&mut MoveSource<'_>>,
 ) -> Result<(Store, Mapping), CreateError> {
     #[cfg(not(target_os = "linux"))]
-    let _ = moved;
+    let _ = source;
     let store = match backing {
         Backing::Anonymous => anonymous(len)?,
         #[cfg(target_os = "linux")]
-        Backing::HugePages => return huge::create(len, moved),
+        Backing::HugePages => return huge::create(len, source),
         #[cfg(not(target_os = "linux"))]
         Backing::HugePages => anonymous(len)?,
         Backing::Named => named::create(len)?,
@@ -62,17 +61,8 @@ pub(super) fn create(
     };
     let mapping = store
         .map(len, Access::ReadWrite)
-        .map_err(|e| failed("map", len, store.kind, e))?;
+        .map_err(|e| CreateError::os("map", len, store.kind, e))?;
     Ok((store, mapping))
-}
-
-fn failed(step: &'static str, len: usize, backing: BackingKind, source: io::Error) -> CreateError {
-    CreateError::Os {
-        step,
-        len,
-        backing,
-        source,
-    }
 }
 
 #[cfg(target_os = "linux")]
@@ -81,17 +71,18 @@ fn anonymous(len: usize) -> Result<Store, CreateError> {
 
     let kind = BackingKind::Anonymous;
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    // Kernels before 6.3 don't know NOEXEC_SEAL.
+    // Kernels before 6.3 don't have NOEXEC_SEAL.
     let fd = memfd_create("shm-buffers", flags | MemfdFlags::NOEXEC_SEAL)
         .or_else(|_| memfd_create("shm-buffers", flags))
-        .map_err(|e| failed("create", len, kind, e.into()))?;
+        .map_err(|e| CreateError::os("create", len, kind, e.into()))?;
     let file = File::from(fd);
-    // Not reserved page by page: a memfd has no size limit of its own, so that the first touch can fail only as
-    // any allocation does. Admission looked at those limits.
+    // The pages are not reserved: a memfd has no size limit of its own, so the first touch can only fail as any allocation
+    // does. Admission has checked those limits.
     file.set_len(len as u64)
-        .map_err(|e| failed("size", len, kind, e))?;
-    // Reachable through its owner's descriptor, by which the file's mode is asked as well.
-    rustix::fs::fchmod(&file, Mode::RUSR | Mode::WUSR).map_err(|e| failed("protect", len, kind, e.into()))?;
+        .map_err(|e| CreateError::os("size", len, kind, e))?;
+    // Other processes open the owner's descriptor through `/proc`, which checks the file's mode.
+    rustix::fs::fchmod(&file, Mode::RUSR | Mode::WUSR)
+        .map_err(|e| CreateError::os("protect", len, kind, e.into()))?;
     Ok(Store {
         kind,
         pages: Pages::Ordinary,
@@ -112,7 +103,7 @@ fn in_directory(dir: &Path, len: usize) -> Result<Store, CreateError> {
         dir: dir.to_owned(),
         source,
     };
-    // Linux opens an unlinked file through its owner's descriptor; elsewhere the path has to stay.
+    // On Linux, other processes open an unlinked file through its owner's descriptor. On other systems the path has to stay.
     #[cfg(target_os = "linux")]
     let (file, name) = (tempfile::tempfile_in(dir).map_err(directory)?, None);
     #[cfg(not(target_os = "linux"))]
@@ -122,10 +113,10 @@ fn in_directory(dir: &Path, len: usize) -> Result<Store, CreateError> {
             .prefix(super::sweep::NAME_PREFIX)
             .tempfile_in(dir)
             .map_err(directory)?;
-        // Where a file system can't lock, nobody finds that this one is not locked.
+        // If the file system can't lock files, the sweep can't lock this one either, and keeps it.
         let _ = rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockShared);
         let (file, path) = file.keep().map_err(|e| directory(e.error))?;
-        (file, Some(Name::new(Place::Path(path))))
+        (file, Some(OwnedName::new(Name::Path(path))))
     };
     reserve(&file, 0, len, BackingKind::File)?;
     Ok(Store {
@@ -134,17 +125,17 @@ fn in_directory(dir: &Path, len: usize) -> Result<Store, CreateError> {
         file,
         name,
         #[cfg(not(target_os = "linux"))]
-        _mark: None,
+        _lock: None,
     })
 }
 
-/// Changes the length of memory that only this process knows: what is new is zeroed and reserved as at creation, what
-/// is behind the end goes back to the system. After an error nothing has changed.
+/// Changes the length of memory that only this process can access. New bytes are zeroed and reserved as in [`create`], and
+/// removed bytes are released to the system. After an error nothing has changed.
 pub(crate) fn resize(store: &mut Store, mapping: &mut Mapping, len: usize) -> Result<(), CreateError> {
-    let failed = |step, source| failed(step, len, store.kind, source);
+    let failed = |step, source| CreateError::os(step, len, store.kind, source);
     let new = store.whole_pages(len.max(1)).map_err(|e| failed("measure", e))?;
     let old = mapping.len();
-    // Shared memory has one size on macOS.
+    // On macOS, the size of shared memory is final.
     if store.kind == BackingKind::Named && !cfg!(target_os = "linux") {
         return replace(store, mapping, new);
     }
@@ -160,14 +151,14 @@ pub(crate) fn resize(store: &mut Store, mapping: &mut Mapping, len: usize) -> Re
             BackingKind::Named | BackingKind::File => {
                 let reserved = reserve(&store.file, old, new, store.kind);
                 if let Err(error) = reserved {
-                    // What was reserved of it is no use.
+                    // Releases the space that was reserved before the error.
                     drop(store.file.set_len(old as u64));
                     return Err(error);
                 }
             }
         }
     }
-    // Moving the mapping keeps its pages; where the system can't, they are mapped again on touch.
+    // Moving the mapping keeps its page table entries. A new mapping faults once for each page.
     if mapping.remap(new).is_err() {
         *mapping = store.map(new, Access::ReadWrite).map_err(|e| failed("map", e))?;
     }
@@ -180,23 +171,23 @@ pub(crate) fn resize(store: &mut Store, mapping: &mut Mapping, len: usize) -> Re
     Ok(())
 }
 
-/// Bytes of the machine's memory.
+/// Returns the bytes of the machine's memory.
 #[cfg(not(target_os = "linux"))]
-pub(super) fn memory() -> Option<u64> {
-    // SAFETY: it has no preconditions.
+pub(crate) fn machine_memory() -> Option<u64> {
+    // SAFETY: sysconf has no preconditions.
     let pages = unsafe { libc::sysconf(libc::_SC_PHYS_PAGES) };
     u64::try_from(pages)
         .ok()?
         .checked_mul(rustix::param::page_size() as u64)
 }
 
-/// Copies named memory to another of `len` bytes, which takes its place.
+/// Replaces named memory by a copy of `len` bytes.
 fn replace(store: &mut Store, mapping: &mut Mapping, len: usize) -> Result<(), CreateError> {
     let (new_store, mut new_mapping) = super::create(&Backing::Named, len, None)?;
     let kept = mapping.len().min(new_mapping.len());
-    // SAFETY: it is mapped for writing by `create`, and nobody else knows it yet.
+    // SAFETY: `create` maps for writing, and no other code has the memory or its locator yet.
     let target = unsafe { new_mapping.bytes_mut() };
-    // SAFETY: its owner, who lends it exclusively, has handed no locator out.
+    // SAFETY: the caller has exclusive access to the mapping, and has returned no locator of the memory.
     let source = unsafe { mapping.bytes() };
     target[..kept].copy_from_slice(&source[..kept]);
     *mapping = new_mapping;
@@ -213,12 +204,12 @@ impl Store {
         self.pages
     }
 
-    /// Maps `len` bytes, or the whole pages that hold them.
+    /// Maps `len` bytes, or the whole pages that contain them.
     pub(crate) fn map(&self, len: usize, access: Access) -> io::Result<Mapping> {
         map(&self.file, self.whole_pages(len)?, access)
     }
 
-    /// Files on reserved huge pages are sized and mapped by whole pages.
+    /// Returns `len`, rounded up to whole pages for a file on reserved huge pages: it is sized and mapped by pages.
     fn whole_pages(&self, len: usize) -> io::Result<usize> {
         match self.pages {
             Pages::Reserved => whole_blocks(&rustix::fs::fstat(&self.file)?, len),
@@ -226,8 +217,8 @@ impl Store {
         }
     }
 
-    /// Writes as to a file, which saves the faults of touching the memory first. Not for huge pages: those of the reserve
-    /// can't be written so, the transparent ones are made by faults.
+    /// Writes through the file, which avoids the faults of touching the memory. Not supported for huge pages: reserved ones
+    /// can't be written like that, and transparent ones are only created by faults.
     pub(crate) fn write_at(&self, bytes: &[u8], offset: usize) -> io::Result<()> {
         match self.pages {
             Pages::Ordinary if cfg!(target_os = "linux") => self.file.write_all_at(bytes, offset as u64),
@@ -235,8 +226,8 @@ impl Store {
         }
     }
 
-    /// Forbids, where the system can, every later write, and for memory that stays writable every change of
-    /// size. All writable mappings must be gone for [`Access::ReadOnly`].
+    /// Seals the memory, where the system supports that: for [`Access::ReadOnly`] against all writes, otherwise against changes
+    /// of its size. All writable mappings must be dropped before the former.
     pub(crate) fn seal(&self, access: Access) -> io::Result<()> {
         #[cfg(target_os = "linux")]
         if self.kind == BackingKind::Anonymous {
@@ -252,9 +243,9 @@ impl Store {
     }
 
     pub(crate) fn locator(&self) -> io::Result<Locator> {
-        match self.name.as_ref().map(|name| &name.place) {
-            Some(Place::Shm(name)) => Ok(Locator::Name(name.clone())),
-            Some(Place::Path(path)) => Ok(Locator::Path(path.clone())),
+        match self.name.as_ref().map(|owned| &owned.name) {
+            Some(Name::Shm(name)) => Ok(Locator::Name(name.clone())),
+            Some(Name::Path(path)) => Ok(Locator::Path(path.clone())),
             None => {
                 let stat = rustix::fs::fstat(&self.file)?;
                 Ok(Locator::Descriptor {
@@ -269,6 +260,7 @@ impl Store {
     }
 }
 
+/// Rounds `len` up to whole blocks of a file.
 fn whole_blocks(stat: &rustix::fs::Stat, len: usize) -> io::Result<usize> {
     let block = usize::try_from(stat.st_blksize).unwrap_or(1).max(1);
     len.checked_next_multiple_of(block)
@@ -286,13 +278,13 @@ fn map(file: impl AsFd, len: usize, access: Access) -> io::Result<Mapping> {
     Ok(Mapping::from_mmap(mmap))
 }
 
-/// Maps what `locator` leads to, after checking that it still is what the locator was made for and is at least
-/// `len` bytes, so that no access can fail. Anonymous memory must be sealed, or its owner could cut it off under
-/// a reader, for whom that is SIGBUS.
+/// Maps the memory of a locator. Checks before that it still is the memory that the locator was made for and has at least
+/// `len` bytes, so that no access can fail. Anonymous memory must be sealed: otherwise its owner could truncate it, and a
+/// reader would get SIGBUS.
 pub(super) fn attach(locator: &Locator, len: usize, access: Access) -> Result<Mapping, AttachError> {
     let what = || locator.to_string();
     let unreachable = |source: io::Error| AttachError::Unreachable { what: what(), source };
-    // NONBLOCK: a descriptor that was used again may be a pipe.
+    // NONBLOCK: the descriptor may have been reused for a pipe.
     let flags = OFlags::CLOEXEC
         | OFlags::NONBLOCK
         | if access == Access::ReadOnly {
@@ -327,11 +319,11 @@ pub(super) fn attach(locator: &Locator, len: usize, access: Access) -> Result<Ma
             stat.st_dev as u64 == *device && stat.st_ino as u64 == *inode
         }
         Locator::Name(_) | Locator::Path(_) => true,
-        // Only ever mapped read-only, by `file_image`.
+        // `regular_file` maps these, read-only.
         Locator::File { .. } => false,
     };
     let regular = rustix::fs::FileType::from_raw_mode(stat.st_mode).is_file();
-    // POSIX shared memory is no regular file on every system.
+    // POSIX shared memory is not a regular file on every system.
     let mappable = regular || matches!(locator, Locator::Name(_));
     if !same || !mappable || u64::try_from(stat.st_size).is_ok_and(|size| size < len as u64) {
         return Err(AttachError::Replaced { what: what() });
@@ -362,7 +354,7 @@ pub(super) fn attach(locator: &Locator, len: usize, access: Access) -> Result<Ma
 #[cfg(target_os = "linux")]
 const HUGETLBFS: rustix::fs::FsWord = 0x9584_58f6;
 
-/// Whether nobody can shrink the memory any more nor, if it is for reading, write it. Seals are never taken off.
+/// Returns whether the memory is sealed against shrinking and, for reading, against writes. Seals are permanent.
 #[cfg(target_os = "linux")]
 fn is_sealed(file: impl AsFd, access: Access) -> bool {
     use rustix::fs::SealFlags;
@@ -374,7 +366,7 @@ fn is_sealed(file: impl AsFd, access: Access) -> bool {
     rustix::fs::fcntl_get_seals(file).is_ok_and(|seals| seals.contains(needed))
 }
 
-/// Has the system make the pages of `bytes` at once instead of one by one when each is touched. Only a hint.
+/// Asks the system to allocate all pages of `bytes` in one call instead of one page at each first touch. Only a hint.
 #[cfg(feature = "zstd")]
 pub(crate) fn populate(bytes: &mut [u8]) {
     #[cfg(target_os = "linux")]
@@ -386,15 +378,15 @@ pub(crate) fn populate(bytes: &mut [u8]) {
         };
         let len = inner.len() / page * page;
         let advice = rustix::mm::Advice::LinuxPopulateWrite;
-        // SAFETY: the range is whole mapped pages inside an exclusively borrowed slice, and making them changes
-        // nothing in them. Where it fails (kernels before 5.14), touching them does the same.
+        // SAFETY: the range is whole mapped pages inside an exclusively borrowed slice, and allocating them does not
+        // change their contents. Where it fails (kernels before 5.14), touching them has the same effect.
         let _ = unsafe { rustix::mm::madvise(inner.as_mut_ptr().cast(), len, advice) };
     }
     #[cfg(not(target_os = "linux"))]
     let _ = bytes;
 }
 
-/// Gives the whole pages inside `bytes` back to the system; they read as zeros (or as anything) afterwards.
+/// Releases the whole pages inside `bytes` to the system. Their contents are unspecified afterwards.
 pub(crate) fn release_pages(bytes: &mut [u8]) {
     let page = rustix::param::page_size();
     let start = bytes.as_ptr().align_offset(page);
@@ -405,13 +397,13 @@ pub(crate) fn release_pages(bytes: &mut [u8]) {
     if len == 0 {
         return;
     }
-    // Elsewhere DONTNEED keeps what is in the pages, and so has to write them somewhere.
+    // On other systems, DONTNEED preserves the contents of the pages, and so has to write them to swap.
     let advice = match cfg!(target_os = "linux") {
         true => libc::MADV_DONTNEED,
         false => libc::MADV_FREE,
     };
-    // SAFETY: the range is whole pages inside an exclusively borrowed slice, so nobody else has a reference into
-    // it. Either advice leaves it mapped, with zeros or older contents: any bytes are valid u8. It fails, with no
-    // effect, on memory that can't be released (locked pages), which is why the result doesn't matter.
+    // SAFETY: the range is whole pages inside an exclusively borrowed slice, so no other reference into it exists.
+    // Both advices leave it mapped, with zeros or older contents: any bytes are valid u8. The result does not matter:
+    // on memory that can't be released (locked pages), the call fails without effect.
     let _ = unsafe { libc::madvise(inner.as_mut_ptr().cast(), len, advice) };
 }

@@ -1,5 +1,5 @@
 //! Windows: named file mappings in the paging file, and files.
-#![allow(unsafe_code)]
+#![allow(unsafe_code, reason = "maps named memory, reads memory and file information")]
 
 use std::ffi::c_void;
 use std::fs::File;
@@ -26,20 +26,20 @@ use windows_sys::Win32::System::Memory::{
 };
 use windows_sys::Win32::System::SystemInformation::{GlobalMemoryStatusEx, MEMORYSTATUSEX};
 
-use super::{Access, Locator, Mapping, Moved};
+use super::{Access, Locator, Mapping, MoveSource};
 use crate::backing::{Backing, BackingKind, Pages};
 use crate::error::{AttachError, CreateError};
 
-/// Keeps memory in existence and findable.
+/// Keeps memory in existence, under its name.
 #[derive(Debug)]
 pub(crate) enum Store {
-    /// The object goes, and its name with it, when nobody has it open or mapped any more, however that came.
+    /// The system removes the object and its name when no process has it open or mapped any more.
     Named { name: String, object: OwnedHandle },
-    /// The system deletes it when this handle is closed, also by the process's death.
+    /// The system deletes the file when this handle is closed, also by the death of the process.
     File { path: PathBuf, file: File },
 }
 
-/// What is mapped of a named object; unmapped when dropped.
+/// A mapped view of a named object. Dropping it unmaps the view.
 pub(super) struct View(MEMORY_MAPPED_VIEW_ADDRESS);
 
 impl View {
@@ -50,8 +50,8 @@ impl View {
 
 impl Drop for View {
     fn drop(&mut self) {
-        // SAFETY: the address came from MapViewOfFile, nobody else unmaps it, and who holds references into it borrows
-        // the `Mapping` that owns this.
+        // SAFETY: the address came from MapViewOfFile, only this value unmaps it, and references into the view borrow
+        // the `Mapping` that owns this value.
         unsafe { UnmapViewOfFile(self.0) };
     }
 }
@@ -59,7 +59,7 @@ impl Drop for View {
 pub(super) fn create(
     backing: &Backing,
     len: usize,
-    _: Option<&mut Moved<'_>>,
+    _: Option<&mut MoveSource<'_>>,
 ) -> Result<(Store, Mapping), CreateError> {
     let store = match backing {
         Backing::Named => named(len)?,
@@ -72,12 +72,12 @@ pub(super) fn create(
     };
     let mapping = store
         .map(len, Access::ReadWrite)
-        .map_err(|e| failed("map", len, store.kind(), e))?;
+        .map_err(|e| create_error("map", len, store.kind(), e))?;
     Ok((store, mapping))
 }
 
-/// Running out of room between the look at the numbers and the creation is the same error.
-fn failed(step: &'static str, len: usize, backing: BackingKind, source: io::Error) -> CreateError {
+/// Returns `NoSpace` as well if the space was used up between admission and creation.
+fn create_error(step: &'static str, len: usize, backing: BackingKind, source: io::Error) -> CreateError {
     let full = [ERROR_COMMITMENT_LIMIT, ERROR_DISK_FULL];
     match source.raw_os_error() {
         Some(code) if full.contains(&code.cast_unsigned()) => CreateError::NoSpace {
@@ -86,38 +86,33 @@ fn failed(step: &'static str, len: usize, backing: BackingKind, source: io::Erro
             backing,
             hint: "free memory or disk space, or enlarge the paging file",
         },
-        _ => CreateError::Os {
-            step,
-            len,
-            backing,
-            source,
-        },
+        _ => CreateError::os(step, len, backing, source),
     }
 }
 
-/// Memory of the paging file: all of it is promised (committed) here, so that no touch of it fails later.
+/// Creates memory of the paging file. All of it is committed here, so that no touch of it fails later.
 fn named(len: usize) -> Result<Store, CreateError> {
     let kind = BackingKind::Named;
-    for _ in 0..NAMES {
-        let random = getrandom::u64().map_err(|e| failed("name", len, kind, io::Error::other(e)))?;
-        // Of this logon session only. By default, only this user and administrators may open an object.
+    for _ in 0..NAME_ATTEMPTS {
+        let random = getrandom::u64().map_err(|e| create_error("name", len, kind, io::Error::other(e)))?;
+        // The name is local to this logon session. By default, only this user and administrators may open the object.
         let name = format!("Local\\shm-buffers-{random:016x}");
-        if let Some(object) = new_object(&name, len).map_err(|e| failed("create", len, kind, e))? {
+        if let Some(object) = new_object(&name, len).map_err(|e| create_error("create", len, kind, e))? {
             return Ok(Store::Named { name, object });
         }
     }
     let taken = io::Error::from(io::ErrorKind::AlreadyExists);
-    Err(failed("find a free name for", len, kind, taken))
+    Err(create_error("find a free name for", len, kind, taken))
 }
 
-/// Random names that are tried before giving up: only a process that guesses them makes more than one necessary.
-const NAMES: usize = 8;
+/// The number of random names that are tried. Only a process that guesses them makes more than one necessary.
+const NAME_ATTEMPTS: usize = 8;
 
-/// Makes an object of the paging file; `None` if there is one of that name, which belongs to another process.
+/// Creates an object of the paging file. Returns `None` if the name is taken by an object of another process.
 fn new_object(name: &str, len: usize) -> io::Result<Option<OwnedHandle>> {
     let (high, low) = ((len as u64 >> 32) as u32, len as u32);
     let wide = wide(name.as_ref());
-    // SAFETY: `wide` ends with a zero and lives during the call; no file and no attributes are allowed to be given.
+    // SAFETY: `wide` ends with a zero and lives during the call; the file and the attributes are optional.
     let object = unsafe {
         CreateFileMappingW(
             INVALID_HANDLE_VALUE,
@@ -128,10 +123,10 @@ fn new_object(name: &str, len: usize) -> io::Result<Option<OwnedHandle>> {
             wide.as_ptr(),
         )
     };
-    // Read before any other call: it also succeeds by opening an existing object, which only the last error shows.
+    // Read before any other call: the function also succeeds if it opens an existing object, which only the last error shows.
     let error = io::Error::last_os_error();
     if object.is_null() {
-        // A name that is taken by an object of another kind is taken, too.
+        // The name may also be taken by an object of another kind.
         return match error.raw_os_error().map(i32::cast_unsigned) {
             Some(ERROR_INVALID_HANDLE) => Ok(None),
             _ => Err(error),
@@ -156,15 +151,15 @@ fn in_directory(dir: &Path, len: usize) -> Result<Store, CreateError> {
         .access_mode(GENERIC_READ | GENERIC_WRITE | DELETE)
         .attributes(FILE_ATTRIBUTE_TEMPORARY)
         .custom_flags(FILE_FLAG_DELETE_ON_CLOSE)
-        // For the meaning of `create_new`; the access is the one above.
+        // `create_new` needs it; `access_mode` overrides the access.
         .write(true)
         .create_new(true)
         .open(&path)
         .map_err(directory)?;
-    // The space is allocated: the file is not sparse.
+    // This allocates the space, because the file is not sparse.
     file.set_len(len as u64)
-        .map_err(|e| failed("reserve", len, BackingKind::File, e))?;
-    // Whoever attaches may have another working directory.
+        .map_err(|e| create_error("reserve", len, BackingKind::File, e))?;
+    // Processes that attach may have other working directories.
     let path = std::path::absolute(path).map_err(directory)?;
     Ok(Store::File { path, file })
 }
@@ -188,12 +183,12 @@ impl Store {
         }
     }
 
-    /// A file's mapping and what is written to it need not agree here.
+    /// Not supported: on Windows, a mapping and writes to its file are not coherent.
     pub(crate) fn write_at(&self, _bytes: &[u8], _offset: usize) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    /// There is nothing to seal with here.
+    /// Has no effect: Windows has no seals.
     pub(crate) fn seal(&self, _access: Access) -> io::Result<()> {
         Ok(())
     }
@@ -206,8 +201,8 @@ impl Store {
     }
 }
 
-/// Changes the length of memory that only this process knows: what is new is zeroed. Mapped objects have a fixed size
-/// here, so it is copied.
+/// Changes the length of memory that only this process can access. New bytes are zeroed. Mapped objects have a fixed size
+/// on Windows, so the memory is copied.
 pub(crate) fn resize(store: &mut Store, mapping: &mut Mapping, len: usize) -> Result<(), CreateError> {
     let backing = match store {
         Store::Named { .. } => Backing::Named,
@@ -215,19 +210,18 @@ pub(crate) fn resize(store: &mut Store, mapping: &mut Mapping, len: usize) -> Re
     };
     let (new_store, mut new_mapping) = super::create(&backing, len, None)?;
     let kept = mapping.len().min(new_mapping.len());
-    // SAFETY: both are mapped for writing by `create`, and their owner, who lends them exclusively, has handed no
-    // locator out.
+    // SAFETY: `create` maps for writing, and no other code has the new memory or its locator.
     let target = unsafe { new_mapping.bytes_mut() };
-    // SAFETY: as above.
+    // SAFETY: the caller has exclusive access to the mapping, and has returned no locator of the memory.
     let source = unsafe { mapping.bytes() };
     target[..kept].copy_from_slice(&source[..kept]);
-    // The old view before its object.
+    // Drops the old view before its object.
     *mapping = new_mapping;
     *store = new_store;
     Ok(())
 }
 
-/// What a view may be used for. Whoever opens an object for reading only can't map it for writing.
+/// Returns the access rights for a view. An object that is opened for reading only can't be mapped for writing.
 fn rights(access: Access) -> FILE_MAP {
     match access {
         Access::ReadOnly => FILE_MAP_READ,
@@ -235,9 +229,9 @@ fn rights(access: Access) -> FILE_MAP {
     }
 }
 
-/// Maps the object, which must have `len` bytes at least.
+/// Maps an object, which must have at least `len` bytes.
 fn view(object: &OwnedHandle, len: usize, access: Access) -> io::Result<Mapping> {
-    // SAFETY: the handle is open; the system chooses a free place, and refuses a length that the object has not.
+    // SAFETY: the handle is open; the system chooses free address space, and refuses a length beyond the object's.
     let address = unsafe { MapViewOfFile(object.as_raw_handle(), rights(access), 0, 0, len.max(1)) };
     if address.Value.is_null() {
         return Err(io::Error::last_os_error());
@@ -252,7 +246,7 @@ fn open_named(name: &str, access: Access) -> io::Result<OwnedHandle> {
     if object.is_null() {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: a new handle that nobody else closes.
+    // SAFETY: a new handle that no other code closes.
     Ok(unsafe { OwnedHandle::from_raw_handle(object) })
 }
 
@@ -265,7 +259,7 @@ fn map(file: &File, len: usize, access: Access) -> io::Result<Mapping> {
     }))
 }
 
-/// Maps what `locator` leads to.
+/// Maps the memory of a locator.
 pub(super) fn attach(locator: &Locator, len: usize, access: Access) -> Result<Mapping, AttachError> {
     let what = || locator.to_string();
     let unreachable = |source| AttachError::Unreachable { what: what(), source };
@@ -277,9 +271,7 @@ pub(super) fn attach(locator: &Locator, len: usize, access: Access) -> Result<Ma
     match locator {
         Locator::Name(name) => {
             let object = open_named(name, access).map_err(unreachable)?;
-            // Once to ask how large it is.
-            let whole = view_of_all(&object, access).map_err(map_failed)?;
-            if whole < len {
+            if object_size(&object, access).map_err(map_failed)? < len {
                 return Err(AttachError::Replaced { what: what() });
             }
             view(&object, len, access).map_err(map_failed)
@@ -302,8 +294,8 @@ pub(super) fn attach(locator: &Locator, len: usize, access: Access) -> Result<Ma
     }
 }
 
-/// Bytes of the object, rounded up to whole pages.
-fn view_of_all(object: &OwnedHandle, access: Access) -> io::Result<usize> {
+/// Returns the bytes of an object, rounded up to whole pages. The system only reports them for a view of all of it.
+fn object_size(object: &OwnedHandle, access: Access) -> io::Result<usize> {
     // SAFETY: as in `view`; a length of 0 maps all.
     let address = unsafe { MapViewOfFile(object.as_raw_handle(), rights(access), 0, 0, 0) };
     if address.Value.is_null() {
@@ -311,7 +303,7 @@ fn view_of_all(object: &OwnedHandle, access: Access) -> io::Result<usize> {
     }
     let view = View(address);
     let mut info = MEMORY_BASIC_INFORMATION::default();
-    // SAFETY: asks about any address, and writes no more than the size of `info` into it.
+    // SAFETY: the function accepts any address, and writes at most the size of `info` into it.
     let written = unsafe { VirtualQuery(view.0.Value, &raw mut info, size_of_val(&info)) };
     match written {
         0 => Err(io::Error::last_os_error()),
@@ -319,9 +311,9 @@ fn view_of_all(object: &OwnedHandle, access: Access) -> io::Result<usize> {
     }
 }
 
-/// Takes the whole pages inside `bytes` out of memory, without writing them anywhere; they read as anything afterwards.
+/// Releases the whole pages inside `bytes` without writing them to the paging file. Their contents are unspecified afterwards.
 pub(crate) fn release_pages(bytes: &mut [u8]) {
-    /// Of every Windows that Rust runs on; a larger page only makes the call fail.
+    /// The page size of all Windows targets of Rust. With larger pages, the call only fails.
     const PAGE: usize = 4096;
     let start = bytes.as_ptr().align_offset(PAGE);
     let Some(inner) = bytes.get_mut(start..) else {
@@ -331,9 +323,9 @@ pub(crate) fn release_pages(bytes: &mut [u8]) {
     if len == 0 {
         return;
     }
-    // SAFETY: the range is whole pages inside an exclusively borrowed slice, so nobody else has a reference into it.
-    // MEM_RESET leaves it mapped and committed, with its contents or zeros: any bytes are valid u8. Where it fails, with
-    // no effect, pages only stay.
+    // SAFETY: the range is whole pages inside an exclusively borrowed slice, so no other reference into it exists.
+    // MEM_RESET leaves it mapped and committed, with its contents or zeros: any bytes are valid u8. If it fails, it has no
+    // effect, and the pages stay.
     let _ = unsafe {
         VirtualAlloc(
             inner.as_mut_ptr().cast::<c_void>(),
@@ -344,27 +336,27 @@ pub(crate) fn release_pages(bytes: &mut [u8]) {
     };
 }
 
-/// Pages are made when they are touched.
+/// Has no effect: pages are allocated when they are touched.
 #[cfg(feature = "zstd")]
 pub(crate) fn populate(_bytes: &mut [u8]) {}
 
-/// Bytes of the machine's memory, and bytes that the system can still promise: memory and paging file.
-pub(super) fn memory() -> Option<(u64, u64)> {
+/// Returns the bytes of the machine's memory, and the bytes of memory and paging file that can still be committed.
+pub(crate) fn machine_memory() -> Option<(u64, u64)> {
     let mut status = MEMORYSTATUSEX {
         dwLength: size_of::<MEMORYSTATUSEX>() as u32,
         ..MEMORYSTATUSEX::default()
     };
-    // SAFETY: `status` is valid for writes and tells its size.
-    let told = unsafe { GlobalMemoryStatusEx(&raw mut status) };
-    (told != 0).then_some((status.ullTotalPhys, status.ullAvailPageFile))
+    // SAFETY: `status` is valid for writes and has its size in its first field.
+    let succeeded = unsafe { GlobalMemoryStatusEx(&raw mut status) };
+    (succeeded != 0).then_some((status.ullTotalPhys, status.ullAvailPageFile))
 }
 
-/// Bytes that this user may still write to the disk of `dir`.
+/// Returns the bytes that this user may still write to the disk of `dir`.
 pub(super) fn disk_available(dir: &Path) -> Option<u64> {
     let wide = wide(dir.as_os_str());
     let mut available = 0;
-    // SAFETY: `wide` ends with a zero and lives during the call; `available` is valid for writes, the others are not asked.
-    let told = unsafe {
+    // SAFETY: `wide` ends with a zero and lives during the call; `available` is valid for writes, and the others are optional.
+    let succeeded = unsafe {
         GetDiskFreeSpaceExW(
             wide.as_ptr(),
             &raw mut available,
@@ -372,10 +364,10 @@ pub(super) fn disk_available(dir: &Path) -> Option<u64> {
             ptr::null_mut(),
         )
     };
-    (told != 0).then_some(available)
+    (succeeded != 0).then_some(available)
 }
 
-/// Volume and number of a file: the same for every handle of it, and no other file's while it is open.
+/// Returns the volume and the index of a file. No other file has the same while this one is open.
 pub(super) fn file_id(file: &File) -> io::Result<(u64, u64)> {
     let mut info = BY_HANDLE_FILE_INFORMATION::default();
     // SAFETY: the handle is open, and `info` valid for writes.
@@ -388,7 +380,7 @@ pub(super) fn file_id(file: &File) -> io::Result<(u64, u64)> {
     }
 }
 
-/// As the system takes text: UTF-16 and a zero.
+/// Encodes text for the system: UTF-16 with a trailing zero.
 fn wide(text: &std::ffi::OsStr) -> Vec<u16> {
     text.encode_wide().chain([0]).collect()
 }

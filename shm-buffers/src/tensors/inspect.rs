@@ -7,9 +7,9 @@ use safetensors::Dtype;
 
 use super::{Order, npy};
 use crate::model::error::LoadSharedError;
-use crate::model::file::{self, Plain};
 use crate::model::header;
 use crate::model::options::LoadOptions;
+use crate::model::plain::{PlainReader, open_regular, refuse};
 use crate::model::source::Source;
 
 /// The arrays and the metadata of a file: see [`inspect`].
@@ -19,60 +19,62 @@ pub struct FileInfo {
     metadata: HashMap<String, String>,
 }
 
-/// An array in a file, as the file's header describes it.
+/// The header's description of an array in a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TensorInfo {
     name: String,
     dtype: Dtype,
     shape: Vec<usize>,
     order: Order,
-    bytes: usize,
+    byte_len: usize,
 }
 
 impl FileInfo {
-    /// Its arrays, in the order they lie in the file.
+    /// Returns the arrays in the order of the file.
     pub fn tensors(&self) -> &[TensorInfo] {
         &self.tensors
     }
 
-    /// What else the header says.
+    /// Returns the other entries of the header.
     pub fn metadata(&self) -> &HashMap<String, String> {
         &self.metadata
     }
 }
 
 impl TensorInfo {
-    /// Its name: a `.npy` file's is the file's, without the extension.
+    /// Returns the name. The name of an array in a `.npy` file is that of the file, without the extension.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The type of its elements.
+    /// Returns the type of the elements.
     pub fn dtype(&self) -> Dtype {
         self.dtype
     }
 
-    /// Its length in each dimension; empty for a single number.
+    /// Returns the length in each dimension. It is empty for a single number.
     pub fn shape(&self) -> &[usize] {
         &self.shape
     }
 
-    /// How its elements lie in memory.
+    /// Returns the order of the elements in memory.
     pub fn order(&self) -> Order {
         self.order
     }
 
-    /// Bytes of its elements.
-    pub fn bytes(&self) -> usize {
-        self.bytes
+    /// Returns the number of bytes of the elements.
+    pub fn byte_len(&self) -> usize {
+        self.byte_len
     }
 }
 
-/// Reads the header of a model image (plain or compressed), a safetensors file or a `.npy` file, and no more of it: a
-/// compressed image is decoded up to the end of its header. Of the options, the limit for the header applies.
+/// Returns the arrays and the metadata of a model image (plain or compressed), a safetensors file or a `.npy` file.
+///
+/// Only the header is read: a compressed image is decoded up to the end of its header. Of the options, only the limit for
+/// the header applies.
 ///
 /// # Errors
-/// When the file can't be read, is none of those, or its header exceeds the limit.
+/// If the file can't be read, has another format, or its header exceeds the limit.
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -88,7 +90,7 @@ impl TensorInfo {
 pub fn inspect(path: impl AsRef<Path>, options: &LoadOptions) -> Result<FileInfo, LoadSharedError> {
     let path = path.as_ref();
     let what = || path.display().to_string();
-    let (file, len) = file::open_regular(path)?;
+    let (file, len) = open_regular(path)?;
     let source = Source::File { file: &file, len };
     let first = source.first(npy::HEAD);
     let first = first.map_err(|source| LoadSharedError::Read { what: what(), source })?;
@@ -100,14 +102,14 @@ pub fn inspect(path: impl AsRef<Path>, options: &LoadOptions) -> Result<FileInfo
                 dtype: array.dtype,
                 shape: array.shape,
                 order: array.order,
-                bytes: len - array.start,
+                byte_len: len - array.start,
             }],
             metadata: HashMap::new(),
         });
     }
-    let mut plain = Plain::of(source, &what)?;
-    let head = plain.head(options)?;
-    let header = header::parse(&head, plain.len).map_err(|e| file::refused(e, what(), "safetensors file"))?;
+    let mut plain = PlainReader::new(source, &what)?;
+    let head = plain.read_header(options)?;
+    let header = header::parse(&head, plain.len).map_err(|e| refuse(e, what(), "safetensors file"))?;
     drop(head);
     let mut tensors = Vec::new();
     for name in header.metadata.offset_keys() {
@@ -120,7 +122,7 @@ pub fn inspect(path: impl AsRef<Path>, options: &LoadOptions) -> Result<FileInfo
             dtype: info.dtype,
             shape: info.shape.clone(),
             order: Order::C,
-            bytes: end - start,
+            byte_len: end - start,
         });
     }
     Ok(FileInfo {

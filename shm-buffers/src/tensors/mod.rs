@@ -1,4 +1,4 @@
-//! Tensors: named arrays in files that other programs made, as [`Buffer`]s.
+//! Tensors: named arrays in files of other programs, as [`Buffer`]s.
 
 mod inspect;
 mod npy;
@@ -15,25 +15,26 @@ use safetensors::Dtype;
 
 use crate::backing::Backing;
 use crate::buffer::Buffer;
+use crate::buffer::element::Element;
+use crate::error::LoadError;
 use crate::model::error::{LoadSharedError, OpenError};
-use crate::model::header::HeaderError;
+use crate::model::header::{self, HeaderError};
 use crate::model::image::Image;
 use crate::model::options::LoadOptions;
-use crate::model::scope::Element;
+use crate::model::plain::{check_size, is_compressed, open_regular, refuse};
 use crate::model::source::Source;
-use crate::model::{file, header};
 use crate::segment::Segment;
 
-/// Which index of an array runs fastest through memory.
+/// The order of an array's elements in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub enum Order {
-    /// The last one: rows lie behind one another.
+    /// The last index varies fastest (row-major).
     C,
-    /// The first one: columns lie behind one another.
+    /// The first index varies fastest (column-major).
     Fortran,
 }
 
-/// An array in a file: where it is, and what its bytes are.
+/// An array in a file.
 #[derive(Debug, Clone)]
 pub struct Tensor {
     name: String,
@@ -41,83 +42,83 @@ pub struct Tensor {
     shape: Vec<usize>,
     order: Order,
     segment: Segment,
-    /// Inside of the segment.
+    /// The range of the elements within the segment.
     bytes: Range<usize>,
 }
 
-/// Why a tensor is no buffer of the wanted type.
+/// Why a tensor can't be used as a buffer of the requested type.
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum TensorError {
-    /// There is none of that name.
-    #[error("there is no tensor {name} among the {count}")]
+    /// No tensor has this name.
+    #[error("none of the {count} tensors is named {name}")]
     NotFound {
-        /// What was asked for.
+        /// The requested name.
         name: String,
-        /// How many there are.
+        /// The number of tensors.
         count: usize,
     },
-    /// Its elements are of another type.
+    /// The elements have another type.
     #[error("tensor {name} has elements {stored} and shape {shape:?}, wanted are {wanted}")]
     Dtype {
         /// The tensor.
         name: String,
-        /// The type that it has.
+        /// The type of the elements.
         stored: Dtype,
-        /// Its shape.
+        /// The shape of the tensor.
         shape: Vec<usize>,
-        /// The type that was asked for.
+        /// The requested type.
         wanted: &'static str,
     },
-    /// It begins where no such element may be, so that it can't be used in place.
+    /// The elements are not aligned for the requested type, so they can't be used in place.
     #[error(
-        "tensor {name} begins at byte {offset}, which is not a multiple of {align}; copy it with `to_buffer`"
+        "tensor {name} starts at byte {offset}, which is not a multiple of {align}; copy it with `to_buffer`"
     )]
     Misaligned {
         /// The tensor.
         name: String,
-        /// Where it is in its file.
+        /// The offset in the file.
         offset: usize,
-        /// What its elements need.
+        /// The alignment of the requested type in bytes.
         align: usize,
     },
 }
 
 impl Tensor {
-    /// Its name: a `.npy` file's is the file's, without the extension.
+    /// Returns the name. The name of an array in a `.npy` file is that of the file, without the extension.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// What its elements are.
+    /// Returns the type of the elements.
     pub fn dtype(&self) -> Dtype {
         self.dtype
     }
 
-    /// Its length in each dimension; empty for a single number.
+    /// Returns the length in each dimension. It is empty for a single number.
     pub fn shape(&self) -> &[usize] {
         &self.shape
     }
 
-    /// How its elements lie in memory.
+    /// Returns the order of the elements in memory.
     pub fn order(&self) -> Order {
         self.order
     }
 
-    /// Its bytes as they are in the file.
+    /// Returns the bytes of the elements, as in the file.
     pub fn bytes(&self) -> &[u8] {
-        // Both readers have checked the range.
+        // Both parsers have checked the range.
         &self.segment[self.bytes.clone()]
     }
 
-    /// Its elements, in place, in the [order](Self::order) they have.
+    /// Returns the elements in place, in their [order](Self::order).
     ///
-    /// Types that Rust doesn't have are given as their bits: `F16` and `BF16` as `u16`, `BOOL` and the kinds of `F8`
-    /// as `u8`, `C64` as `[f32; 2]`. A struct is a row of `U8`, as images have it.
+    /// Elements of types that Rust doesn't have are returned as their bits: `F16` and `BF16` as `u16`, `BOOL` and the kinds of
+    /// `F8` as `u8`, `C64` as `[f32; 2]`. A struct is a row of `U8`, as in model images.
     ///
     /// # Errors
-    /// [`TensorError::Dtype`] if they are no `T`. [`TensorError::Misaligned`] if they can't be used in place: nothing
-    /// is copied silently; [`to_buffer`](Self::to_buffer) copies.
+    /// [`TensorError::Dtype`] if the elements are not of type `T`. [`TensorError::Misaligned`] if they can't be used in
+    /// place: use [`to_buffer`](Self::to_buffer), which copies them.
     pub fn buffer<T: Pod + Send + Sync>(&self) -> Result<Buffer<T>, TensorError> {
         let count = self.elements::<T>()?;
         Buffer::view(&self.segment, self.bytes.start, count).ok_or_else(|| TensorError::Misaligned {
@@ -127,10 +128,10 @@ impl Tensor {
         })
     }
 
-    /// A copy of its elements on the heap, however they are aligned in the file.
+    /// Returns a copy of the elements on the heap. Their alignment in the file does not matter.
     ///
     /// # Errors
-    /// [`TensorError::Dtype`] if they are no `T`.
+    /// [`TensorError::Dtype`] if the elements are not of type `T`.
     pub fn to_buffer<T: Pod + Send + Sync>(&self) -> Result<Buffer<T>, TensorError> {
         let count = self.elements::<T>()?;
         let mut copy = vec![T::zeroed(); count];
@@ -138,7 +139,7 @@ impl Tensor {
         Ok(copy.into())
     }
 
-    /// How many `T` it has.
+    /// Returns the number of elements, if they are of type `T`.
     fn elements<T: Pod + Send + Sync>(&self) -> Result<usize, TensorError> {
         let wanted = Element::of::<T>();
         let fits = match self.dtype {
@@ -154,7 +155,7 @@ impl Tensor {
             stored => stored == wanted.dtype && stored.bitsize() == 8 * wanted.size,
         };
         match fits {
-            // `T` has a size, or there would be no `Buffer` of it.
+            // The callers make a `Buffer<T>`, so `T` is not zero-sized.
             true => Ok(self.bytes.len().checked_div(size_of::<T>()).unwrap_or(0)),
             false => Err(TensorError::Dtype {
                 name: self.name.clone(),
@@ -166,7 +167,7 @@ impl Tensor {
     }
 }
 
-/// The tensors of one file, by name and in the order they lie there.
+/// The tensors of one file, by name and in the order of the file.
 #[derive(Debug, Clone)]
 pub struct Tensors {
     list: Vec<Tensor>,
@@ -175,15 +176,15 @@ pub struct Tensors {
 }
 
 impl Tensors {
-    /// The tensors of a safetensors file whose bytes are in a segment.
+    /// Returns the tensors of a safetensors file whose bytes are in a segment.
     ///
     /// # Errors
-    /// [`OpenError::Format`] if it has another format, [`OpenError::HeaderTooLarge`] if its header has more than 8 MiB.
+    /// [`OpenError::Format`] if the bytes have another format, [`OpenError::HeaderTooLarge`] if the header has more than 8 MiB.
     pub fn from_segment(segment: &Segment) -> Result<Self, OpenError> {
         Self::from_segment_with(segment, &LoadOptions::new())
     }
 
-    /// As [`from_segment`](Self::from_segment), with another limit for the header.
+    /// Like [`from_segment`](Self::from_segment), with another limit for the header.
     ///
     /// # Errors
     /// As [`from_segment`](Self::from_segment).
@@ -193,7 +194,7 @@ impl Tensors {
         })
     }
 
-    pub(crate) fn read(segment: &Segment, limit: usize) -> Result<Self, HeaderError> {
+    fn read(segment: &Segment, limit: usize) -> Result<Self, HeaderError> {
         let header = header::read(segment, limit)?;
         let mut list = Vec::new();
         for name in header.metadata.offset_keys() {
@@ -217,12 +218,12 @@ impl Tensors {
         })
     }
 
-    /// The tensor `name`.
+    /// Returns the tensor `name`.
     pub fn get(&self, name: &str) -> Option<&Tensor> {
         self.names.get(name).and_then(|index| self.list.get(*index))
     }
 
-    /// The elements of the tensor `name`, in place: see [`Tensor::buffer`].
+    /// Returns the elements of the tensor `name`, in place: see [`Tensor::buffer`].
     ///
     /// # Errors
     /// [`TensorError::NotFound`], or as [`Tensor::buffer`].
@@ -236,22 +237,22 @@ impl Tensors {
         }
     }
 
-    /// All of them, in the order they lie in the file.
+    /// Returns an iterator over the tensors, in the order of the file.
     pub fn iter(&self) -> std::slice::Iter<'_, Tensor> {
         self.list.iter()
     }
 
-    /// How many there are.
+    /// Returns the number of tensors.
     pub fn len(&self) -> usize {
         self.list.len()
     }
 
-    /// Whether there are none.
+    /// Returns whether the file has no tensors.
     pub fn is_empty(&self) -> bool {
         self.list.is_empty()
     }
 
-    /// What else the file's header says.
+    /// Returns the other entries of the file's header.
     pub fn metadata(&self) -> &HashMap<String, String> {
         &self.metadata
     }
@@ -266,11 +267,22 @@ impl<'a> IntoIterator for &'a Tensors {
     }
 }
 
-/// Loads a [safetensors](https://huggingface.co/docs/safetensors) file of any program into a fresh segment: its tensors
-/// become buffers, which other processes can attach. A compressed one is decoded, as [`Image::load_shared`] does.
+impl Image {
+    /// Returns the buffers by name, and the skeleton, as any reader of safetensors files sees them.
+    ///
+    /// # Errors
+    /// [`LoadError::Format`] if the bytes are not a safetensors file, [`LoadError::HeaderTooLarge`] if the header exceeds the
+    /// image's limit.
+    pub fn tensors(&self) -> Result<Tensors, LoadError> {
+        Ok(Tensors::read(self.segment(), self.max_header())?)
+    }
+}
+
+/// Loads a [safetensors](https://huggingface.co/docs/safetensors) file of any program into a new segment. Its tensors
+/// become buffers, which other processes can attach. A compressed file is decoded, as by [`Image::load_shared`].
 ///
 /// # Errors
-/// When it can't be read, there is no room, or it is no such file. What its header says is checked against the file's
+/// If the file can't be read, does not fit into memory, or has another format. The header is checked against the file's
 /// length.
 ///
 /// ```
@@ -290,10 +302,10 @@ pub fn load_safetensors(path: impl AsRef<Path>, backing: &Backing) -> Result<Ten
     load_safetensors_with(path, &backing.into())
 }
 
-/// As [`load_safetensors`], with other limits.
+/// Like [`load_safetensors`], with other limits.
 ///
 /// # Errors
-/// As [`load_safetensors`], and when it exceeds a limit.
+/// As [`load_safetensors`], and if the file exceeds a limit.
 pub fn load_safetensors_with(
     path: impl AsRef<Path>,
     options: &LoadOptions,
@@ -310,19 +322,18 @@ pub(crate) fn from_segment(
     options: &LoadOptions,
     what: impl Fn() -> String,
 ) -> Result<Tensors, OpenError> {
-    if file::is_compressed(segment) {
+    if is_compressed(segment) {
         return Err(OpenError::Compressed { what: what() });
     }
-    Tensors::read(segment, options.header_limit())
-        .map_err(|error| file::refused(error, what(), "safetensors file"))
+    Tensors::read(segment, options.header_limit()).map_err(|error| refuse(error, what(), "safetensors file"))
 }
 
-/// Loads a NumPy array file (`.npy`, versions 1 to 3) into a fresh segment: a tensor of little-endian numbers in either
-/// [`Order`], named after the file, which other processes can attach.
+/// Loads a NumPy array file (`.npy`, versions 1 to 3) into a new segment, which other processes can attach. The result is a
+/// tensor of little-endian numbers in either [`Order`], named after the file.
 ///
 /// # Errors
-/// When it can't be read, there is no room, it is no such file, or is not exactly as long as its header says;
-/// [`OpenError::BigEndian`] and [`OpenError::Unsupported`] for elements that can't be used in place.
+/// If the file can't be read, does not fit into memory, has another format, or has not exactly the length that its header
+/// declares; [`OpenError::BigEndian`] and [`OpenError::Unsupported`] for elements that can't be used in place.
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -344,36 +355,36 @@ pub fn load_npy(path: impl AsRef<Path>, backing: &Backing) -> Result<Tensor, Loa
     load_npy_with(path, &backing.into())
 }
 
-/// As [`load_npy`], with another limit for its bytes.
+/// Like [`load_npy`], with another limit for the bytes of the file.
 ///
 /// # Errors
-/// As [`load_npy`], and when it exceeds the limit.
+/// As [`load_npy`], and if the file exceeds the limit.
 pub fn load_npy_with(path: impl AsRef<Path>, options: &LoadOptions) -> Result<Tensor, LoadSharedError> {
     let path = path.as_ref();
     let what = || path.display().to_string();
-    let (file, len) = file::open_regular(path)?;
+    let (file, len) = open_regular(path)?;
     let source = Source::File { file: &file, len };
     let read = |source| LoadSharedError::Read { what: what(), source };
-    // A file of another format is refused before it is loaded.
+    // Refuses a file of another format before it is loaded.
     npy::parse(&source.first(npy::HEAD).map_err(read)?, len, &path.display())?;
-    file::within(len, options.plain_limit(), &what)?;
+    check_size(len, options.plain_limit(), &what)?;
     let segment = source.load(options.wanted_backing(), &read)?;
     Ok(npy(&segment, path)?)
 }
 
-/// The array of a file whose bytes are in a segment.
+/// Returns the array of a `.npy` file whose bytes are in a segment.
 pub(crate) fn npy(segment: &Segment, path: &Path) -> Result<Tensor, OpenError> {
     npy::read(segment, stem(path), &path.display())
 }
 
-/// The name of a file, without its extension.
+/// Returns the name of a file, without its extension.
 fn stem(path: &Path) -> String {
     path.file_stem()
         .map_or_else(String::new, |stem| stem.to_string_lossy().into_owned())
 }
 
 impl Tensor {
-    /// The array of a `.npy` file whose bytes are in a segment: see [`load_npy`].
+    /// Returns the array of a `.npy` file whose bytes are in a segment: see [`load_npy`].
     ///
     /// # Errors
     /// As [`load_npy`].

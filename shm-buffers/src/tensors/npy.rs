@@ -10,11 +10,12 @@ use crate::model::error::OpenError;
 use crate::segment::Segment;
 
 const MAGIC: &[u8] = b"\x93NUMPY";
-/// More than any array of numbers needs; NumPy itself refuses longer ones than 10,000 unless told otherwise.
+/// The longest header that is parsed, in bytes: more than any array of numbers needs. NumPy's own default limit is 10,000.
 const MAX_HEADER: usize = 1 << 16;
-/// NumPy's own limit.
+/// NumPy's own limit of dimensions.
 const MAX_DIMENSIONS: usize = 64;
 
+/// Returns the array of a file whose bytes are in a segment.
 pub(super) fn read(segment: &Segment, name: String, what: &dyn Display) -> Result<Tensor, OpenError> {
     let array = parse(segment, segment.len(), what)?;
     Ok(Tensor {
@@ -28,40 +29,40 @@ pub(super) fn read(segment: &Segment, name: String, what: &dyn Display) -> Resul
 }
 
 /// The array that a header describes.
-pub(super) struct Array {
+pub(super) struct NpyArray {
     pub(super) dtype: Dtype,
     pub(super) shape: Vec<usize>,
     pub(super) order: Order,
-    /// Where its elements begin.
+    /// The offset of the first element.
     pub(super) start: usize,
 }
 
-/// As many bytes of a file as its header and what is before it can have.
+/// The most bytes of a header and the fields before it.
 pub(super) const HEAD: usize = 12 + MAX_HEADER;
 
-/// Whether these are the first bytes of such a file.
+/// Returns whether these are the first bytes of a `.npy` file.
 pub(super) fn is_npy(first: &[u8]) -> bool {
     first.starts_with(MAGIC)
 }
 
 /// Reads the header of a file of `len` bytes from its first [`HEAD`] bytes.
-pub(super) fn parse(first: &[u8], len: usize, what: &dyn Display) -> Result<Array, OpenError> {
+pub(super) fn parse(first: &[u8], len: usize, what: &dyn Display) -> Result<NpyArray, OpenError> {
     let format = |reason: String| OpenError::Format {
         what: what.to_string(),
         wanted: "npy file",
         reason,
     };
     let (header, start) = header(first).map_err(format)?;
-    let header = Header::parse(header).map_err(format)?;
-    let dtype = match dtype(&header.descr) {
-        Kind::Known(dtype) => dtype,
-        Kind::BigEndian => {
+    let header = NpyHeader::parse(header).map_err(format)?;
+    let dtype = match parse_dtype(&header.descr) {
+        ParsedDtype::Known(dtype) => dtype,
+        ParsedDtype::BigEndian => {
             return Err(OpenError::BigEndian {
                 what: what.to_string(),
                 descr: header.descr,
             });
         }
-        Kind::Unknown => {
+        ParsedDtype::Unknown => {
             return Err(OpenError::Unsupported {
                 what: what.to_string(),
                 descr: header.descr,
@@ -72,15 +73,15 @@ pub(super) fn parse(first: &[u8], len: usize, what: &dyn Display) -> Result<Arra
         .shape
         .iter()
         .try_fold(dtype.bitsize() / 8, |size, n| size.checked_mul(*n));
-    // The header lies in the file.
+    // `header` has checked that the header lies in the file.
     let left = len.saturating_sub(start);
     if size != Some(left) {
         return Err(format(format!(
-            "shape {:?} of {dtype} does not match the {left} bytes behind its header",
+            "shape {:?} of {dtype} does not match the {left} bytes after its header",
             header.shape
         )));
     }
-    Ok(Array {
+    Ok(NpyArray {
         dtype,
         shape: header.shape,
         order: header.order,
@@ -88,9 +89,11 @@ pub(super) fn parse(first: &[u8], len: usize, what: &dyn Display) -> Result<Arra
     })
 }
 
-/// The header's text, and where the elements begin.
+/// Returns the header's text and the offset of the first element.
 fn header(bytes: &[u8]) -> Result<(&str, usize), String> {
-    let rest = bytes.strip_prefix(MAGIC).ok_or("it does not begin as one does")?;
+    let rest = bytes
+        .strip_prefix(MAGIC)
+        .ok_or("it does not start with NumPy's magic string")?;
     let (version, rest) = rest.split_first_chunk::<2>().ok_or("it is too short")?;
     let (len, start) = match version {
         [1, 0] => {
@@ -108,22 +111,22 @@ fn header(bytes: &[u8]) -> Result<(&str, usize), String> {
     }
     let header = bytes
         .get(start..start + len)
-        .ok_or_else(|| format!("its header of {len} bytes is cut"))?;
-    // Version 3 is UTF-8 and the others Latin-1; what we accept is ASCII.
+        .ok_or_else(|| format!("its header of {len} bytes is truncated"))?;
+    // Version 3 is UTF-8 and the others are Latin-1; everything that is accepted is ASCII.
     let header = std::str::from_utf8(header).map_err(|e| e.to_string())?;
     Ok((header, start + len))
 }
 
-enum Kind {
+enum ParsedDtype {
     Known(Dtype),
     BigEndian,
     Unknown,
 }
 
-fn dtype(descr: &str) -> Kind {
+fn parse_dtype(descr: &str) -> ParsedDtype {
     let (order, name) = match descr.split_at_checked(1) {
         Some((order @ ("<" | "|" | ">" | "="), name)) => (order, name),
-        _ => return Kind::Unknown,
+        _ => return ParsedDtype::Unknown,
     };
     let dtype = match name {
         "b1" => Dtype::BOOL,
@@ -139,27 +142,27 @@ fn dtype(descr: &str) -> Kind {
         "i8" => Dtype::I64,
         "f8" => Dtype::F64,
         "c8" => Dtype::C64,
-        _ => return Kind::Unknown,
+        _ => return ParsedDtype::Unknown,
     };
     match (order, dtype.bitsize()) {
-        (_, 8) | ("<", _) => Kind::Known(dtype),
-        (">", _) => Kind::BigEndian,
-        // "=" is the writer's own order, which the file doesn't tell; "|" is for what has none.
-        _ => Kind::Unknown,
+        (_, 8) | ("<", _) => ParsedDtype::Known(dtype),
+        (">", _) => ParsedDtype::BigEndian,
+        // "=" is the unknown byte order of the writer; "|" means that byte order does not apply.
+        _ => ParsedDtype::Unknown,
     }
 }
 
 #[derive(Debug, PartialEq)]
-struct Header {
+struct NpyHeader {
     descr: String,
     order: Order,
     shape: Vec<usize>,
 }
 
-impl Header {
-    /// Reads the three entries, in any order, and nothing else.
+impl NpyHeader {
+    /// Parses the three entries, in any order, and refuses any other.
     fn parse(text: &str) -> Result<Self, String> {
-        let mut text = Text(text);
+        let mut text = HeaderParser(text);
         let (mut descr, mut order, mut shape) = (None, None, None);
         text.expect("{")?;
         while !text.take("}") {
@@ -177,7 +180,7 @@ impl Header {
             }
         }
         if !text.0.trim().is_empty() {
-            return Err("its header goes on after its end".to_owned());
+            return Err("its header continues after its closing brace".to_owned());
         }
         match (descr, order, shape) {
             (Some(descr), Some(order), Some(shape)) => Ok(Self { descr, order, shape }),
@@ -186,10 +189,10 @@ impl Header {
     }
 }
 
-/// What is left of a header.
-struct Text<'a>(&'a str);
+/// The unparsed rest of a header.
+struct HeaderParser<'a>(&'a str);
 
-impl<'a> Text<'a> {
+impl<'a> HeaderParser<'a> {
     fn take(&mut self, token: &str) -> bool {
         self.0 = self.0.trim_start();
         match self.0.strip_prefix(token) {
@@ -221,7 +224,7 @@ impl<'a> Text<'a> {
         Ok(string)
     }
 
-    /// A string; a structured type's list is given as it is, for the error that it leads to.
+    /// Parses a string. The list of a structured type is returned unparsed, for the error message.
     fn descr(&mut self) -> Result<String, String> {
         self.0 = self.0.trim_start();
         if !self.0.starts_with('[') {
@@ -265,7 +268,7 @@ impl<'a> Text<'a> {
                 return Err(format!("it has more than {MAX_DIMENSIONS} dimensions"));
             }
             shape.push(n);
-            // As Python 2 wrote long integers; without white space, as it did.
+            // Python 2 wrote long integers with an L, without white space before it.
             self.0 = self.0.strip_prefix('L').unwrap_or(self.0);
             if !self.take(",") {
                 self.expect(")")?;
@@ -281,9 +284,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn headers_as_numpy_writes_them() {
+    fn headers_that_numpy_writes_are_parsed() {
         let header = |descr: &str, order, shape: &[usize]| {
-            Ok(Header {
+            Ok(NpyHeader {
                 descr: descr.to_owned(),
                 order,
                 shape: shape.to_vec(),
@@ -311,7 +314,7 @@ mod tests {
                 header("[('a', '<f4'), ('b', '<i4', (2,))]", Order::C, &[0, 2]),
             ),
         ] {
-            assert_eq!(Header::parse(text), expected);
+            assert_eq!(NpyHeader::parse(text), expected);
         }
     }
 
@@ -333,7 +336,7 @@ mod tests {
             "{'descr': '<f4', 'fortran_order': True, 'shape': (1 L,)}",
             "{'descr': [[, 'fortran_order': True, 'shape': (1,)}",
         ] {
-            assert!(Header::parse(text).is_err(), "{text}");
+            assert!(NpyHeader::parse(text).is_err(), "{text}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Arrow over a [`Buffer`]: buffers without a copy, and [`SharedArrow`], an array of any type as a part of a model.
+//! Arrow over a [`Buffer`]: Arrow buffers without a copy, and [`SharedArrow`], an Arrow array that a model can contain.
 
 use std::fmt;
 
@@ -12,35 +12,35 @@ use serde::{Deserialize, Serialize};
 
 use crate::buffer::Buffer;
 
-/// Owns a buffer for Arrow.
-struct Owner<T>(Buffer<T>);
+/// A buffer that Arrow owns.
+struct ArrowOwner<T>(Buffer<T>);
 
-impl<T: Pod + Send + Sync> AsRef<[u8]> for Owner<T> {
+impl<T: Pod + Send + Sync> AsRef<[u8]> for ArrowOwner<T> {
     fn as_ref(&self) -> &[u8] {
         bytemuck::cast_slice(&self.0)
     }
 }
 
-/// The same memory, kept alive by Arrow's buffer.
+/// Shares the memory, which Arrow's buffer keeps alive.
 impl<T: Pod + Send + Sync> From<Buffer<T>> for arrow_buffer::Buffer {
     fn from(buffer: Buffer<T>) -> Self {
-        Self::from(Bytes::from_owner(Owner(buffer)))
+        Self::from(Bytes::from_owner(ArrowOwner(buffer)))
     }
 }
 
-/// The same memory, kept alive by Arrow's buffer: `PrimitiveArray::new(buffer.into(), None)` is an array over it.
+/// Shares the memory, which Arrow's buffer keeps alive: `PrimitiveArray::new(buffer.into(), None)` is an array over it.
 impl<T: Pod + Send + Sync + ArrowNativeType> From<Buffer<T>> for ScalarBuffer<T> {
     fn from(buffer: Buffer<T>) -> Self {
         arrow_buffer::Buffer::from(buffer).into()
     }
 }
 
-/// Arrow's recommended alignment and padding.
+/// 64 bytes: Arrow's recommended alignment and padding.
 #[derive(Clone, Copy, Pod, Zeroable, Serialize, Deserialize)]
 #[repr(C, align(64))]
 struct Line([u64; 8]);
 
-/// Bytes in whole lines: aligned wherever an image puts them.
+/// Bytes in whole [`Line`]s, so that they are aligned everywhere in an image.
 #[derive(Clone, Serialize, Deserialize)]
 struct Lines {
     len: usize,
@@ -70,7 +70,7 @@ impl Lines {
     }
 }
 
-/// An immutable Arrow array of any type over [`Buffer`]s, to be a part of a model.
+/// An immutable Arrow array of any type over [`Buffer`]s, as a part of a model.
 ///
 /// ```
 /// use arrow_array::{Array, StringArray, cast::AsArray};
@@ -96,7 +96,7 @@ pub struct SharedArrow {
 }
 
 impl SharedArrow {
-    /// Copies an array's buffers once, to be shared or moved with the model.
+    /// Copies the buffers of an array. They are then shared or moved with the model.
     pub fn copy(array: &dyn Array) -> Self {
         Self::of(&array.to_data())
     }
@@ -118,11 +118,11 @@ impl SharedArrow {
         }
     }
 
-    /// The array: its buffers are the shared memory. What Arrow trusts is checked each time (offsets, UTF-8), so keep
-    /// what this gives.
+    /// Returns the array, over the shared memory. Each call checks everything that Arrow trusts (offsets, UTF-8), so keep the
+    /// result.
     ///
     /// # Errors
-    /// When the buffers are no array of the type.
+    /// If the buffers are not a valid array of the type.
     pub fn to_array(&self) -> Result<ArrayRef, ArrowError> {
         Ok(make_array(self.to_data()?))
     }
@@ -146,17 +146,17 @@ impl SharedArrow {
             .build()
     }
 
-    /// The type of its values.
+    /// Returns the type of the values.
     pub fn data_type(&self) -> &DataType {
         &self.data_type
     }
 
-    /// How many values it has.
+    /// Returns the number of values.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether it has none.
+    /// Returns whether the array has no values.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }

@@ -1,4 +1,4 @@
-//! What models are made of beside plain arrays: views of buffers in the terms of other crates, one feature each.
+//! Views of buffers as types of other crates, which models can contain. Each has a feature.
 
 #[cfg(feature = "arrow")]
 mod arrow;

@@ -10,9 +10,9 @@ use serde::ser::{Serialize, Serializer};
 use crate::buffer::Buffer;
 use crate::tensors::Order;
 
-/// An immutable n-dimensional array over a [`Buffer`], to be a part of a model; cheap to clone.
+/// An immutable n-dimensional array over a [`Buffer`], as a part of a model. Cheap to clone.
 ///
-/// Its elements travel as the buffer does: out-of-band while a model is shared, as a sequence otherwise.
+/// Its elements are serialized as those of the buffer: out of band while a model is shared, otherwise as a sequence.
 ///
 /// ```
 /// use ndarray::{Array2, Ix2, array};
@@ -34,10 +34,10 @@ pub struct SharedArray<T, D> {
 }
 
 impl<T: Pod + Send + Sync, D: Dimension> SharedArray<T, D> {
-    /// The elements of `elements` as an array of this shape.
+    /// Creates an array of this shape from its elements.
     ///
     /// # Errors
-    /// When the shape has not as many elements as there are.
+    /// If the number of elements is not that of the shape.
     pub fn new(
         elements: Buffer<T>,
         shape: impl IntoDimension<Dim = D>,
@@ -51,23 +51,23 @@ impl<T: Pod + Send + Sync, D: Dimension> SharedArray<T, D> {
         Ok(Self { elements, dim, order })
     }
 
-    /// The array, to be read with all that `ndarray` has. Takes time for the shape only.
+    /// Returns the array as a view of `ndarray`. The time depends on the shape only.
     pub fn view(&self) -> ArrayView<'_, T, D> {
-        // `new` has made the same view.
+        // `new` has created the same view.
         view(&self.elements, self.dim.clone(), self.order).expect("a shape that fits its elements")
     }
 
-    /// The length of each axis.
+    /// Returns the length of each axis.
     pub fn shape(&self) -> &[usize] {
         self.dim.slice()
     }
 
-    /// How the elements follow one another.
+    /// Returns the order of the elements in memory.
     pub fn order(&self) -> Order {
         self.order
     }
 
-    /// The elements in their order.
+    /// Returns the elements in their [order](Self::order).
     pub fn elements(&self) -> &Buffer<T> {
         &self.elements
     }
@@ -80,8 +80,8 @@ fn view<T, D: Dimension>(elements: &[T], dim: D, order: Order) -> Result<ArrayVi
     }
 }
 
-/// Takes the memory over if the array is contiguous in one of the orders; else (sliced, transposed in part) copies it in
-/// C order.
+/// Takes over the memory of an array that is contiguous in one of the orders. Copies any other array (sliced, partly
+/// transposed) in C order.
 impl<T: Pod + Send + Sync, D: Dimension> From<Array<T, D>> for SharedArray<T, D> {
     fn from(array: Array<T, D>) -> Self {
         let dim = array.raw_dim();
@@ -94,7 +94,7 @@ impl<T: Pod + Send + Sync, D: Dimension> From<Array<T, D>> for SharedArray<T, D>
         let (elements, order) = match order {
             Some(order) => {
                 let (mut elements, start) = array.into_raw_vec_and_offset();
-                // An array may be a part of what it owns.
+                // The array may be a part of the vector that it owns.
                 elements.truncate(start.unwrap_or(0) + len);
                 elements.drain(..elements.len() - len);
                 (elements, order)
@@ -115,7 +115,7 @@ impl<T: Pod + Send + Sync + fmt::Debug, D: Dimension> fmt::Debug for SharedArray
     }
 }
 
-/// Equal in shape and elements, whatever their orders.
+/// Arrays are equal if their shapes and elements are; their orders may differ.
 impl<T: Pod + Send + Sync + PartialEq, D: Dimension> PartialEq for SharedArray<T, D> {
     fn eq(&self, other: &Self) -> bool {
         self.view() == other.view()
@@ -128,7 +128,7 @@ impl<T: Pod + Send + Sync + PartialEq, D: Dimension> PartialEq for SharedArray<T
     serialize = "T: Pod + Send + Sync + Serialize",
     deserialize = "T: Pod + Send + Sync + Deserialize<'de>"
 ))]
-struct Stored<T> {
+struct ArrayRepr<T> {
     shape: Vec<usize>,
     order: Order,
     elements: Buffer<T>,
@@ -136,23 +136,23 @@ struct Stored<T> {
 
 impl<T: Pod + Send + Sync + Serialize, D: Dimension> Serialize for SharedArray<T, D> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let stored = Stored {
+        let repr = ArrayRepr {
             shape: self.shape().to_vec(),
             order: self.order,
             elements: self.elements.clone(),
         };
-        stored.serialize(serializer)
+        repr.serialize(serializer)
     }
 }
 
 impl<'de, T: Pod + Send + Sync + Deserialize<'de>, D: Dimension> Deserialize<'de> for SharedArray<T, D> {
     fn deserialize<De: Deserializer<'de>>(deserializer: De) -> Result<Self, De::Error> {
-        let stored = Stored::deserialize(deserializer)?;
-        let axes = stored.shape.len();
-        let dim = D::from_dimension(&IxDyn(&stored.shape)).ok_or_else(|| {
+        let repr = ArrayRepr::deserialize(deserializer)?;
+        let axes = repr.shape.len();
+        let dim = D::from_dimension(&IxDyn(&repr.shape)).ok_or_else(|| {
             let wanted = D::NDIM.unwrap_or_default();
             De::Error::custom(format_args!("the array has {axes} axes, wanted are {wanted}"))
         })?;
-        Self::new(stored.elements, dim, stored.order).map_err(De::Error::custom)
+        Self::new(repr.elements, dim, repr.order).map_err(De::Error::custom)
     }
 }

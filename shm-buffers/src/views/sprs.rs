@@ -13,11 +13,11 @@ use crate::buffer::Buffer;
 
 type Matrix<T, I, Iptr> = CsMatBase<T, I, Buffer<Iptr>, Buffer<I>, Buffer<T>, Iptr>;
 
-/// An immutable sparse matrix, compressed by rows (CSR) or by columns (CSC), over [`Buffer`]s, to be a part of a model.
+/// An immutable sparse matrix, compressed by rows (CSR) or by columns (CSC), over [`Buffer`]s, as a part of a model.
 ///
-/// It is a `sprs` matrix ([`Deref`]) whose three arrays are shared. `sprs` trusts their structure, so it is checked when
-/// the matrix is loaded: that reads the indices once in each process, not the data. Indices of a fixed size (`u32`)
-/// take half the room of the default and are the same on every platform.
+/// It dereferences to a `sprs` matrix whose three arrays are shared. `sprs` trusts their structure, so loading the matrix
+/// checks it: each process reads the indices once, but not the data. Indices of type `u32` take half the memory of the
+/// default and have the same size on every platform.
 ///
 /// ```
 /// use shm_buffers::{Backing, SharedCsMat, share};
@@ -43,11 +43,11 @@ where
     I: SpIndex + Pod,
     Iptr: SpIndex + Pod,
 {
-    /// A matrix of `shape` (rows, columns) from its arrays: where each row (CSR) or column (CSC) starts, the sorted
-    /// indices in it, and their values.
+    /// Creates a matrix of `shape` (rows, columns) from its arrays: the start of each row (CSR) or column (CSC), the sorted
+    /// indices in each of them, and their values.
     ///
     /// # Errors
-    /// When the arrays are no such matrix.
+    /// If the arrays are not a valid matrix.
     pub fn new(
         storage: CompressedStorage,
         shape: (usize, usize),
@@ -55,14 +55,14 @@ where
         indices: Buffer<I>,
         data: Buffer<T>,
     ) -> Result<Self, StructureError> {
-        let made = match storage {
+        let matrix = match storage {
             CompressedStorage::CSR => CsMatBase::try_new(shape, indptr, indices, data),
             CompressedStorage::CSC => CsMatBase::try_new_csc(shape, indptr, indices, data),
         };
-        made.map(Self).map_err(|(.., error)| error)
+        matrix.map(Self).map_err(|(.., error)| error)
     }
 
-    /// The matrix as `sprs` passes it around.
+    /// Returns the matrix as a view of `sprs`.
     pub fn view(&self) -> CsMatViewI<'_, T, I, Iptr> {
         self.0.view()
     }
@@ -80,7 +80,7 @@ where
     }
 }
 
-/// Takes the three arrays over.
+/// Takes over the three arrays.
 impl<T, I, Iptr> From<CsMatI<T, I, Iptr>> for SharedCsMat<T, I, Iptr>
 where
     T: Pod + Send + Sync,
@@ -91,7 +91,7 @@ where
         let (storage, shape) = (matrix.storage(), matrix.shape());
         let (indptr, indices, data) = matrix.into_raw_storage();
         Self::new(storage, shape, indptr.into(), indices.into(), data.into())
-            .expect("the structure of a matrix that was one")
+            .expect("the structure of a valid matrix")
     }
 }
 
@@ -128,7 +128,7 @@ enum Storage {
     serialize = "T: Pod + Send + Sync + Serialize, I: Pod + Send + Sync + Serialize, P: Pod + Send + Sync + Serialize",
     deserialize = "T: Pod + Send + Sync + Deserialize<'de>, I: Pod + Send + Sync + Deserialize<'de>, P: Pod + Send + Sync + Deserialize<'de>"
 ))]
-struct Stored<T, I, P> {
+struct MatrixRepr<T, I, P> {
     storage: Storage,
     rows: usize,
     columns: usize,
@@ -150,7 +150,7 @@ where
             CompressedStorage::CSC => Storage::Csc,
         };
         let (indptr, indices, data) = self.0.clone().into_raw_storage();
-        let stored = Stored {
+        let repr = MatrixRepr {
             storage,
             rows,
             columns,
@@ -158,7 +158,7 @@ where
             indices,
             data,
         };
-        stored.serialize(serializer)
+        repr.serialize(serializer)
     }
 }
 
@@ -169,12 +169,12 @@ where
     Iptr: SpIndex + Pod + Deserialize<'de>,
 {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let stored = Stored::deserialize(deserializer)?;
-        let storage = match stored.storage {
+        let repr = MatrixRepr::deserialize(deserializer)?;
+        let storage = match repr.storage {
             Storage::Csr => CompressedStorage::CSR,
             Storage::Csc => CompressedStorage::CSC,
         };
-        let shape = (stored.rows, stored.columns);
-        Self::new(storage, shape, stored.indptr, stored.indices, stored.data).map_err(D::Error::custom)
+        let shape = (repr.rows, repr.columns);
+        Self::new(storage, shape, repr.indptr, repr.indices, repr.data).map_err(D::Error::custom)
     }
 }

@@ -1,4 +1,4 @@
-//! What holds for an image made of any bytes: it is refused, or it can be used; nothing panics or reads outside.
+//! Properties of an image of arbitrary bytes: it is refused or can be used, and no operation panics or reads out of bounds.
 
 use std::hint::black_box;
 
@@ -14,22 +14,22 @@ pub(crate) struct Model {
     pub(crate) means: Buffer<f64>,
 }
 
-/// A part of it.
+/// A layer of the model.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Layer {
     pub(crate) weights: Buffer<f32>,
     pub(crate) edges: Buffer<[u32; 3]>,
 }
 
-/// The segment that has these bytes.
+/// Returns a segment with these bytes.
 pub(crate) fn segment(bytes: &[u8]) -> Segment {
-    let mut segment = SegmentMut::create(&Backing::Auto, bytes.len()).expect("there is memory for an input");
+    let mut segment = SegmentMut::create(&Backing::Auto, bytes.len()).expect("memory for the input");
     segment.copy_from_slice(bytes);
-    segment.freeze().expect("a fresh segment can be frozen")
+    segment.freeze().expect("a new segment can be frozen")
 }
 
-/// The model of an image, plain or compressed, if it is one and passes every check.
-pub(crate) fn trusted(bytes: &[u8]) -> Option<Model> {
+/// Returns the model of an image, plain or compressed, if the bytes are one and pass all checks.
+pub(crate) fn load_verified(bytes: &[u8]) -> Option<Model> {
     let image = match bytes.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
         true => decoded(bytes)?,
         false => {
@@ -51,29 +51,29 @@ fn decoded(_: &[u8]) -> Option<Image> {
     None
 }
 
-/// Uses the bytes as everything that they could be, without asking whether they are intact.
-pub(crate) fn used(bytes: &[u8]) {
+/// Uses the bytes in every format that they could have, without comparing checksums.
+pub(crate) fn use_unverified(bytes: &[u8]) {
     let segment = segment(bytes);
-    used_as_image(&Image::from_segment(segment.clone()));
+    use_as_image(&Image::from_segment(segment.clone()));
     if let Some(image) = decoded(bytes) {
-        used_as_image(&image);
+        use_as_image(&image);
     }
     if let Ok(tensor) = Tensor::from_npy(&segment, "input") {
         read(&tensor);
     }
 }
 
-fn used_as_image(image: &Image) {
+fn use_as_image(image: &Image) {
     black_box(image.verify().is_ok());
     if let Ok(model) = image.load::<Model>() {
-        black_box(model == model_of_nothing());
+        black_box(model == empty_model());
     }
     if let Ok(tensors) = Tensors::from_segment(image.segment()) {
         tensors.iter().for_each(read);
     }
 }
 
-/// Reads every byte of it, as every type.
+/// Reads every byte of a tensor, as elements of several types.
 fn read(tensor: &Tensor) {
     let sum: u64 = tensor.bytes().iter().map(|byte| u64::from(*byte)).sum();
     let elements = tensor.buffer::<u8>().map_or(0, |b| b.len())
@@ -95,7 +95,7 @@ fn read(tensor: &Tensor) {
     black_box((sum, elements));
 }
 
-fn model_of_nothing() -> Model {
+fn empty_model() -> Model {
     Model {
         name: String::new(),
         layers: Vec::new(),

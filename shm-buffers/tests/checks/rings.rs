@@ -1,5 +1,5 @@
-//! What holds for a ring whose words anybody writes at any time: nothing panics, nothing grows, and as long as nobody
-//! lied the frames come out as they went in.
+//! Properties of a ring whose words any process may write at any time: no operation panics or allocates without bound, and
+//! until a false word is written, the frames come out as they went in.
 
 use std::collections::VecDeque;
 
@@ -9,14 +9,14 @@ use shm_buffers::{Layout, Region};
 
 const CAPACITY: usize = 256;
 
-/// Runs the operations that the bytes spell, on both ends of one ring.
+/// Runs the operations that the bytes encode, on both ends of one ring.
 pub(crate) fn run(input: &[u8]) {
     let mut layout = Layout::new();
     let span = layout.ring(CAPACITY);
-    let region = Region::on_heap(layout.bytes());
-    // The same memory once more, as the peer's plain words.
+    let region = Region::on_heap(layout.byte_len());
+    // The same memory again, as words that a hostile peer can write.
     let mut overlay = Layout::new();
-    let words = overlay.slots(layout.bytes() / 8);
+    let words = overlay.slots(layout.byte_len() / 8);
     let words = Slots::new(&region, words);
     let (mut tx, mut rx) = (Producer::new(&region, span), Consumer::new(&region, span));
 
@@ -59,10 +59,10 @@ pub(crate) fn run(input: &[u8]) {
                     Err(_) => {
                         assert!(!honest, "an honest ring is corrupt");
                         assert_eq!(out, [0xaa]);
-                        assert!(rx.pop(&mut out).is_err(), "what is broken stays broken");
+                        assert!(rx.pop(&mut out).is_err(), "a corrupt ring stays corrupt");
                     }
                 }
-                let _ = rx.settle();
+                let _ = rx.finish_read();
             }
             4 => {
                 let _ = rx.arm(u64::from(op >> 3));
@@ -80,7 +80,7 @@ pub(crate) fn run(input: &[u8]) {
                 let _ = rx.is_empty();
             }
             _ => {
-                // A lie: any word, as a small number, a large one, or nearly what it was.
+                // Writes a false value into any word: a small or a large number, or one close to the old value.
                 honest = false;
                 let at = next().unwrap_or(0) as usize % words.len();
                 let value = u64::from(next().unwrap_or(0));

@@ -1,4 +1,4 @@
-//! Limits of memory and of file sizes: a segment that does not fit is an error with the numbers, never a signal.
+//! Limits of memory and file sizes: a segment that exceeds one is an error with the numbers, never a signal.
 #![cfg(target_os = "linux")]
 
 use std::error::Error;
@@ -7,100 +7,40 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use shm_buffers::{Backing, BackingKind, Buffer, BufferMut, CreateError, Image, SegmentMut, ShareError};
+use shm_buffers::{
+    Backing, BackingKind, Buffer, BufferMut, CreateError, Image, SegmentMut, ShareError, WithCauses,
+};
 
+use crate::cgroups::run_under_limit;
 use crate::children;
 
 const MIB: usize = 1 << 20;
 const MODEL: usize = 250 * MIB;
 const WORD: u64 = 0x5A5A_5A5A_5A5A_5A5A;
 
-/// A memory cgroup with a limit; removed when dropped.
-struct Group {
-    dir: PathBuf,
-    /// The group that processes enter: `dir`, or a group in it without a limit of its own.
-    leaf: PathBuf,
-}
-
-impl Group {
-    /// A group named after `purpose` with `limit` bytes, or the reason why none can be made.
-    fn new(purpose: &str, limit: usize, nested: bool) -> Result<Self, String> {
-        let v1 = Path::new("/sys/fs/cgroup/memory");
-        let (tree, file) = match v1.is_dir() {
-            true => (v1, "memory.limit_in_bytes"),
-            false => (Path::new("/sys/fs/cgroup"), "memory.max"),
-        };
-        let dir = tree.join(format!("shm-buffers-test-{purpose}-{}", std::process::id()));
-        let because = |what: &str, e| format!("{what} below {}: {e}", tree.display());
-        fs::create_dir(&dir).map_err(|e| because("no group can be made", e))?;
-        let mut group = Self {
-            leaf: dir.clone(),
-            dir,
-        };
-        fs::write(group.dir.join(file), limit.to_string()).map_err(|e| because("no limit can be set", e))?;
-        if nested {
-            // Version 2 hands controllers down only when asked; the leaf needs none.
-            group.leaf = group.dir.join("leaf");
-            fs::create_dir(&group.leaf).map_err(|e| because("no nested group can be made", e))?;
-        }
-        Ok(group)
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        // The kernel releases processes that have just ended a moment later.
-        for _ in 0..200 {
-            drop(fs::remove_dir(&self.leaf));
-            if !self.dir.exists() || fs::remove_dir(&self.dir).is_ok() {
-                return;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(10));
-        }
-    }
-}
-
-/// Runs `test` again, as `part`, in a cgroup of `limit` bytes.
-fn under_limit(test: &str, part: &str, limit: usize, nested: bool) {
-    let group = match Group::new(part, limit, nested) {
-        Ok(group) => group,
-        Err(why) => {
-            eprintln!("skipped: {why}");
-            return;
-        }
-    };
-    // The child enters by itself, before it becomes the test.
-    let enter = format!("echo $$ > {}/cgroup.procs && exec \"$@\"", group.leaf.display());
-    let launcher = ["sh", "-c", &enter, "sh"];
-    let (status, said) = children::run(&mut children::again(&launcher, test, part));
-    assert!(
-        status.success() && said.contains("all well"),
-        "{part}: {status}, having said\n{said}"
-    );
-}
-
 fn model_of(bytes: usize) -> Buffer<u64> {
     vec![WORD; bytes / 8].into()
 }
 
-fn refused<T: std::fmt::Debug>(made: Result<T, ShareError>) -> (u64, u64) {
-    match made {
+/// Returns the needed and the available bytes of a model that was refused.
+fn refused<T: std::fmt::Debug>(shared: Result<T, ShareError>) -> (u64, u64) {
+    match shared {
         Err(ShareError::Create(CreateError::NoSpace {
             needed, available, ..
         })) => {
             assert!(available < needed, "{available} of {needed}");
             (needed, available)
         }
-        other => panic!("a model that there is no room for: {other:?}"),
+        other => panic!("a model that exceeds the limit: {other:?}"),
     }
 }
 
 #[test]
-fn a_move_fits_under_a_limit_of_1_3_times_the_model() {
-    const TEST: &str = "admission::a_move_fits_under_a_limit_of_1_3_times_the_model";
+fn share_move_fits_under_a_limit_of_1_3_times_the_model() {
+    const TEST: &str = "admission::share_move_fits_under_a_limit_of_1_3_times_the_model";
     let Some(part) = children::part() else {
         for part in ["move-anonymous", "move-auto", "move-huge", "move-parts"] {
-            under_limit(TEST, part, MODEL / 10 * 13, part == "move-auto");
+            run_under_limit(TEST, part, MODEL / 10 * 13, part == "move-auto");
         }
         return;
     };
@@ -119,7 +59,7 @@ fn a_move_fits_under_a_limit_of_1_3_times_the_model() {
         }
         _ => shm_buffers::share_move(model_of(MODEL), &backing),
     };
-    let image = image.expect("a move needs a window on top");
+    let image = image.expect("a move needs only a window on top");
     assert_eq!(image.segment().backing(), Some(BackingKind::Anonymous));
     let whole = match &*part {
         "move-parts" => image.load::<Vec<Buffer<u64>>>().expect("it is an image"),
@@ -127,15 +67,15 @@ fn a_move_fits_under_a_limit_of_1_3_times_the_model() {
     };
     assert_eq!(whole.iter().map(|part| part.len()).sum::<usize>(), MODEL / 8);
     assert!(whole.iter().all(|part| part.iter().all(|word| *word == WORD)));
-    println!("all well");
+    children::report_success();
 }
 
 #[test]
-fn a_move_counts_only_what_comes_back() {
-    const TEST: &str = "admission::a_move_counts_only_what_comes_back";
+fn share_move_is_refused_if_too_little_is_released() {
+    const TEST: &str = "admission::share_move_is_refused_if_too_little_is_released";
     let Some(part) = children::part() else {
         for part in ["move-cloned", "move-untouched", "move-named"] {
-            under_limit(TEST, part, MODEL / 10 * 13, false);
+            run_under_limit(TEST, part, MODEL / 10 * 13, false);
         }
         return;
     };
@@ -147,70 +87,73 @@ fn a_move_counts_only_what_comes_back() {
             assert!(needed >= MODEL as u64, "{needed}");
             assert!(kept.iter().all(|word| *word == WORD));
         }
-        // Zeros that were never written occupy nothing in the source and everything in the target.
+        // Zeros that were never written take no memory in the source, but all of it in the target.
         "move-untouched" => {
             let ballast = model_of(150 * MIB);
             let zeros = Buffer::from(vec![0_u64; MODEL / 8]);
             refused(shm_buffers::share_move(zeros, &Backing::Anonymous));
             drop(ballast);
         }
-        // Named memory is reserved as a whole before anything is given back.
+        // Named memory is reserved as a whole before any page is released.
         "move-named" => {
             let (needed, _) = refused(shm_buffers::share_move(model_of(MODEL), &Backing::Named));
             assert!(needed >= MODEL as u64, "{needed}");
         }
         other => panic!("no part {other}"),
     }
-    println!("all well");
+    children::report_success();
 }
 
-/// A file whose pages are in memory, read twice so that they count as active.
+/// Returns a file whose pages are in the page cache. It was read twice, so that they count as active.
 fn cached_file(dir: &Path, bytes: usize) -> File {
-    let mut file = tempfile::tempfile_in(dir).expect("a file can be made");
+    let mut file = tempfile::tempfile_in(dir).expect("a file can be created");
     let block = vec![0x5A; MIB];
     for _ in 0..bytes / MIB {
-        file.write_all(&block).expect("the disk has room");
+        file.write_all(&block).expect("the disk has space");
     }
-    file.sync_all().expect("it can be written");
+    file.sync_all().expect("the file is writable");
     for _ in 0..3 {
-        std::io::Seek::rewind(&mut file).expect("a file has a beginning");
+        std::io::Seek::rewind(&mut file).expect("a file can be rewound");
         std::io::copy(&mut Read::by_ref(&mut file), &mut std::io::sink()).expect("it can be read");
     }
     file
 }
 
 #[test]
-fn page_cache_is_room_in_the_group_and_in_its_parent() {
-    const TEST: &str = "admission::page_cache_is_room_in_the_group_and_in_its_parent";
+fn page_cache_counts_as_available_in_the_cgroup_and_its_parent() {
+    const TEST: &str = "admission::page_cache_counts_as_available_in_the_cgroup_and_its_parent";
     let Some(_) = children::part() else {
-        under_limit(TEST, "cache-own", 200 * MIB, false);
-        under_limit(TEST, "cache-nested", 200 * MIB, true);
+        run_under_limit(TEST, "cache-own", 200 * MIB, false);
+        run_under_limit(TEST, "cache-nested", 200 * MIB, true);
         return;
     };
     children::watchdog(120);
-    assert_eq!(shm_buffers::Room::now().limit, Some(200 << 20));
-    let exe = std::env::current_exe().expect("a test binary knows where it is");
+    assert_eq!(shm_buffers::MemoryInfo::now().cgroup_limit, Some(200 << 20));
+    let exe = std::env::current_exe().expect("the path of the test binary");
     let dir = exe.parent().expect("a directory");
     if rustix::fs::statfs(dir).is_ok_and(|stat| stat.f_type == 0x0102_1994) {
-        eprintln!("skipped: {} is a tmpfs, whose pages are no cache", dir.display());
-        return println!("all well");
+        eprintln!(
+            "skipped: {} is a tmpfs, whose pages are not a cache",
+            dir.display()
+        );
+        return children::report_success();
     }
     let _file = cached_file(dir, 150 * MIB);
     let mut segment = SegmentMut::create(&Backing::Anonymous, 120 * MIB).expect("the cache is reclaimable");
     segment.fill(0x5A);
     assert!(
         SegmentMut::create(&Backing::Anonymous, 100 * MIB).is_err(),
-        "the segment is not"
+        "the segment is not reclaimable"
     );
-    println!("all well");
+    children::report_success();
 }
 
-/// What grows or lies on a tmpfs is memory of the group as well.
+/// Growth and files on a tmpfs take memory of the cgroup as well.
 #[test]
-fn growth_and_tmpfs_are_admitted_by_the_group() {
-    const TEST: &str = "admission::growth_and_tmpfs_are_admitted_by_the_group";
+fn growth_and_tmpfs_are_limited_by_the_cgroup() {
+    const TEST: &str = "admission::growth_and_tmpfs_are_limited_by_the_cgroup";
     let Some(_) = children::part() else {
-        return under_limit(TEST, "growth", 96 * MIB, false);
+        return run_under_limit(TEST, "growth", 96 * MIB, false);
     };
     children::watchdog(120);
     let shm = PathBuf::from("/dev/shm");
@@ -230,29 +173,23 @@ fn growth_and_tmpfs_are_admitted_by_the_group() {
     let image = shm_buffers::share(&model_of(60 * MIB), &Backing::File(std::env::temp_dir()));
     let ballast = model_of(40 * MIB);
     let saved = image
-        .expect("a disk has room")
+        .expect("the disk has space")
         .save("/dev/shm/shm-buffers-test-growth");
-    let error = saved.expect_err("there is no memory for it");
+    let error = saved.expect_err("the cgroup has no memory for it");
     assert_names(&error, &["write", "file memory", "raise"]);
     drop(ballast);
-    println!("all well");
+    children::report_success();
 }
 
 fn set_limit(resource: Resource, bytes: u64) {
     let limits = getrlimit(resource);
     let current = Some(bytes);
-    setrlimit(resource, Rlimit { current, ..limits }).expect("less is allowed");
-}
-
-/// The error with its sources.
-fn in_full(error: &(dyn Error + 'static)) -> String {
-    let errors = std::iter::successors(Some(error), |e| (*e).source());
-    errors.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+    setrlimit(resource, Rlimit { current, ..limits }).expect("a lower limit is allowed");
 }
 
 #[track_caller]
 fn assert_names(error: &(dyn Error + 'static), words: &[&str]) {
-    let text = in_full(error);
+    let text = format!("{:#}", WithCauses(error));
     for word in words {
         assert!(text.contains(word), "no `{word}` in: {text}");
     }
@@ -260,18 +197,15 @@ fn assert_names(error: &(dyn Error + 'static), words: &[&str]) {
 
 const FILE_LIMIT: u64 = 256 << 10;
 
-/// Runs this test again as `part`; it has to end well.
+/// Runs a test of this file again, with the parameter `part`, in a child that has to succeed.
+#[track_caller]
 fn again(test: &str, part: &str) {
-    let (status, said) = children::run(&mut children::again(&[], test, part));
-    assert!(
-        status.success() && said.contains("all well"),
-        "{status}, having said\n{said}"
-    );
+    children::assert_success(&mut children::again(&[], test, part));
 }
 
 #[test]
-fn a_file_size_limit_is_an_error_for_every_backing() {
-    const TEST: &str = "admission::a_file_size_limit_is_an_error_for_every_backing";
+fn every_backing_reports_a_file_size_limit() {
+    const TEST: &str = "admission::every_backing_reports_a_file_size_limit";
     if children::part().is_none() {
         return again(TEST, "file-size");
     }
@@ -298,17 +232,17 @@ fn a_file_size_limit_is_an_error_for_every_backing() {
     }
     let error = shm_buffers::Region::create(&Backing::Auto, MIB).expect_err("more than the limit");
     assert_names(&error, &words);
-    println!("all well");
+    children::report_success();
 }
 
 #[test]
-fn a_file_size_limit_is_an_error_of_save() {
-    const TEST: &str = "admission::a_file_size_limit_is_an_error_of_save";
+fn save_reports_a_file_size_limit() {
+    const TEST: &str = "admission::save_reports_a_file_size_limit";
     if children::part().is_none() {
         return again(TEST, "file-size-save");
     }
     children::watchdog(60);
-    let dir = tempfile::tempdir().expect("a directory can be made");
+    let dir = tempfile::tempdir().expect("a directory");
     // Bytes that don't compress.
     let mut state = 1_u64;
     let mut next = || {
@@ -323,7 +257,7 @@ fn a_file_size_limit_is_an_error_of_save() {
         apart.expect("it fits"),
     ];
     let path = dir.path().join("model");
-    fs::write(&path, "old").expect("it can be written");
+    fs::write(&path, "old").expect("the file is writable");
     set_limit(Resource::Fsize, FILE_LIMIT);
     for image in &images {
         let error = image.save(&path).expect_err("more than the limit");
@@ -343,19 +277,19 @@ fn a_file_size_limit_is_an_error_of_save() {
     let small = shm_buffers::share(&small, &Backing::Auto).expect("it fits");
     small.save(&path).expect("less than the limit");
     assert!(Image::load_shared(&path, &Backing::Auto).is_ok());
-    println!("all well");
+    children::report_success();
 }
 
 #[test]
-fn an_address_space_limit_is_an_error_with_its_name() {
-    const TEST: &str = "admission::an_address_space_limit_is_an_error_with_its_name";
+fn an_address_space_limit_is_reported_by_name() {
+    const TEST: &str = "admission::an_address_space_limit_is_reported_by_name";
     if children::part().is_none() {
         return again(TEST, "address-space");
     }
     children::watchdog(60);
-    let large = SegmentMut::create(&Backing::Anonymous, 512 * MIB).expect("there are no pages yet");
+    let large = SegmentMut::create(&Backing::Anonymous, 512 * MIB).expect("no page is touched");
     let large = large.freeze().expect("it can be frozen");
-    let status = fs::read_to_string("/proc/self/statm").expect("there is one");
+    let status = fs::read_to_string("/proc/self/statm").expect("/proc is mounted");
     let pages: u64 = status
         .split(' ')
         .next()
@@ -382,28 +316,28 @@ fn an_address_space_limit_is_an_error_with_its_name() {
     let handle = large.handle().expect("its owner lives");
     let error = shm_buffers::Segment::attach(&handle).expect_err("more than the limit leaves");
     assert_names(&error, &words);
-    println!("all well");
+    children::report_success();
 }
 
-/// Where threads can't be made, the caller's thread does the work.
+/// If no thread can be spawned, the caller's thread does all the work.
 #[test]
-fn copies_do_without_threads() {
-    const TEST: &str = "admission::copies_do_without_threads";
+fn share_works_without_threads() {
+    const TEST: &str = "admission::share_works_without_threads";
     if children::part().is_none() {
         return again(TEST, "threads");
     }
     children::watchdog(60);
     let model = model_of(32 * MIB);
-    let status = fs::read_to_string("/proc/self/statm").expect("there is one");
+    let status = fs::read_to_string("/proc/self/statm").expect("/proc is mounted");
     let pages: u64 = status
         .split(' ')
         .next()
         .and_then(|n| n.parse().ok())
         .expect("a number");
-    // Enough for the copy, not for it and the stack of another thread.
+    // Enough for the copy, but not for the stack of another thread as well.
     set_limit(Resource::As, pages * 4096 + (33 << 20));
     let image = shm_buffers::share(&model, &Backing::Anonymous).expect("it fits");
     set_limit(Resource::As, pages * 4096 + (100 << 20));
     assert!(image.load::<Buffer<u64>>().expect("it is an image") == model);
-    println!("all well");
+    children::report_success();
 }

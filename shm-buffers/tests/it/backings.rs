@@ -1,4 +1,4 @@
-//! One suite for every backing.
+//! Tests that apply to every backing.
 
 use std::error::Error;
 
@@ -20,7 +20,7 @@ pub(crate) fn backings() -> Vec<(Backing, BackingKind)> {
     }
 }
 
-/// Whether this runs under wine, which lacks `gap`: told, for whoever counts what was skipped.
+/// Returns whether this runs under Wine, which lacks `gap`. Prints what is not tested, for reports of skipped tests.
 pub(crate) fn wine_lacks(gap: &str) -> bool {
     let wine = std::env::var_os("UNDER_WINE").is_some();
     if wine {
@@ -29,18 +29,18 @@ pub(crate) fn wine_lacks(gap: &str) -> bool {
     wine
 }
 
-/// Windows refuses (`STATUS_DELETE_PENDING`).
+/// A gap of Wine: Windows refuses to open such a file (`STATUS_DELETE_PENDING`).
 pub(crate) const NO_DELETE_PENDING: &str =
-    "NtCreateFile opens a file that is marked for deletion as long as somebody has it open";
+    "NtCreateFile opens a file that is marked for deletion as long as a process has it open";
 
-/// A handle as another process would get it.
+/// Serializes and deserializes a handle, as if it were sent to another process.
 pub(crate) fn through_serde<T: serde::Serialize + serde::de::DeserializeOwned>(value: &T) -> T {
     let bytes = serde_json::to_vec(value).expect("handles serialize");
     serde_json::from_slice(&bytes).expect("handles deserialize")
 }
 
 #[test]
-fn filled_frozen_attached() -> Result<(), Box<dyn Error>> {
+fn a_segment_is_filled_frozen_and_attached() -> Result<(), Box<dyn Error>> {
     for (backing, kind) in backings() {
         for len in [0, 1, 4096, 100_003] {
             let mut segment = SegmentMut::create(&backing, len)?;
@@ -59,7 +59,7 @@ fn filled_frozen_attached() -> Result<(), Box<dyn Error>> {
             assert!(theirs.iter().enumerate().all(|(i, &b)| b == (i * 31) as u8));
             assert!(theirs.handle().is_err(), "only the owner makes handles");
 
-            // Who is attached keeps the memory; who comes late finds nothing.
+            // An attached segment keeps the memory. Attaching after the owner dropped it fails.
             drop(segment);
             assert_eq!(theirs.len(), len);
             assert!(theirs.iter().enumerate().all(|(i, &b)| b == (i * 31) as u8));
@@ -74,11 +74,11 @@ fn filled_frozen_attached() -> Result<(), Box<dyn Error>> {
 }
 
 #[test]
-fn a_region_is_seen_from_both_sides() -> Result<(), Box<dyn Error>> {
+fn a_region_is_shared_by_both_sides() -> Result<(), Box<dyn Error>> {
     for (backing, _) in backings() {
         let mut layout = Layout::new();
         let span = layout.ring(1000);
-        let mine = Region::create(&backing, layout.bytes())?;
+        let mine = Region::create(&backing, layout.byte_len())?;
         let handle: RegionHandle = through_serde(&mine.handle()?);
         let theirs = Region::attach(&handle)?;
         let mut producer = ring::Producer::new(&mine, span);
@@ -92,7 +92,7 @@ fn a_region_is_seen_from_both_sides() -> Result<(), Box<dyn Error>> {
 }
 
 #[test]
-fn too_large_is_an_error_with_numbers() {
+fn a_segment_that_is_too_large_is_an_error_with_numbers() {
     for (backing, kind) in backings() {
         match SegmentMut::create(&backing, 1 << 50) {
             Err(CreateError::NoSpace {
@@ -104,7 +104,7 @@ fn too_large_is_an_error_with_numbers() {
                 assert_eq!((needed, backing), (1 << 50, kind));
                 assert!(available < needed && !hint.is_empty());
             }
-            // Where the numbers can't be read, the system says no.
+            // If the numbers can't be read, the system call fails.
             Err(CreateError::Os { .. }) if !cfg!(target_os = "linux") => {}
             other => panic!("{backing:?}: {other:?}"),
         }
@@ -112,28 +112,28 @@ fn too_large_is_an_error_with_numbers() {
 }
 
 #[test]
-fn a_missing_directory_is_named() {
+fn the_error_names_a_missing_directory() {
     let dir = std::env::temp_dir().join("no such directory");
-    let error = SegmentMut::create(&Backing::File(dir), 10).expect_err("there is no such directory");
+    let error = SegmentMut::create(&Backing::File(dir), 10).expect_err("a missing directory");
     assert!(error.to_string().contains("no such directory"), "{error}");
 }
 
 #[test]
-fn auto_tells_what_it_chose() -> Result<(), Box<dyn Error>> {
+fn backing_returns_the_choice_of_auto() -> Result<(), Box<dyn Error>> {
     let segment = SegmentMut::create(&Backing::Auto, 10)?;
     assert_eq!(segment.backing(), backings()[0].1);
     Ok(())
 }
 
-/// The model's pages can't be mapped for writing by anybody who opens the sealed memory again.
+/// A process that opens sealed memory again can neither write nor truncate it.
 #[test]
 #[cfg(target_os = "linux")]
-fn a_sealed_segment_refuses_writers() -> Result<(), Box<dyn Error>> {
+fn a_sealed_segment_refuses_writes() -> Result<(), Box<dyn Error>> {
     let segment = SegmentMut::create(&Backing::Anonymous, 4096)?.freeze()?;
     let handle = serde_json::to_value(segment.handle()?)?;
     let fd = handle["locator"]["Descriptor"]["fd"]
         .as_i64()
-        .expect("found by descriptor");
+        .expect("a descriptor");
     let path = format!("/proc/self/fd/{fd}");
     if let Ok(file) = std::fs::File::options().write(true).open(path) {
         let written = std::io::Write::write(&mut &file, b"scribble");
@@ -143,10 +143,10 @@ fn a_sealed_segment_refuses_writers() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Huge pages are wanted, not demanded, and what was got is told.
+/// Huge pages are requested but not required. `pages` returns the kind that was granted.
 #[test]
 #[cfg(target_os = "linux")]
-fn huge_pages_tell_what_they_are() -> Result<(), Box<dyn Error>> {
+fn pages_returns_the_granted_kind_of_huge_pages() -> Result<(), Box<dyn Error>> {
     use shm_buffers::Pages;
     let len = (5 << 20) + 3;
     let mut segment = SegmentMut::create(&Backing::HugePages, len)?;
@@ -162,15 +162,15 @@ fn huge_pages_tell_what_they_are() -> Result<(), Box<dyn Error>> {
     let setting = std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/shmem_enabled");
     match setting {
         Ok(setting) if setting.contains("[advise]") => assert_ne!(pages, Pages::Ordinary),
-        _ => eprintln!("{pages} pages were got"),
+        _ => eprintln!("{pages} pages were granted"),
     }
     Ok(())
 }
 
-/// A peer that could still cut its memory off would turn a read here into SIGBUS.
+/// A peer that could truncate its memory would turn a read here into SIGBUS.
 #[test]
 #[cfg(target_os = "linux")]
-fn memory_that_is_not_sealed_is_refused() -> Result<(), Box<dyn Error>> {
+fn unsealed_memory_is_refused() -> Result<(), Box<dyn Error>> {
     use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fstat, memfd_create};
     use shm_buffers::AttachError;
     use std::os::fd::AsRawFd;
@@ -192,14 +192,11 @@ fn memory_that_is_not_sealed_is_refused() -> Result<(), Box<dyn Error>> {
     fcntl_add_seals(&memory, SealFlags::SHRINK)?;
     assert!(matches!(attach(&handle), Err(AttachError::Unsealed { .. })));
     let region: RegionHandle = serde_json::from_value(handle.clone())?;
-    assert!(
-        Region::attach(&region).is_ok(),
-        "a region is written by both sides"
-    );
+    assert!(Region::attach(&region).is_ok(), "both sides write a region");
     fcntl_add_seals(&memory, SealFlags::WRITE)?;
     assert_eq!(attach(&handle)?.len(), 8192);
 
-    // Neither is more memory than there is, nor what is no memory at all.
+    // A length beyond the memory is refused, and so is a descriptor that is not memory.
     handle["len"] = 8193.into();
     assert!(matches!(attach(&handle), Err(AttachError::Replaced { .. })));
     let (pipe, _other_end) = rustix::pipe::pipe()?;
@@ -215,11 +212,11 @@ fn memory_that_is_not_sealed_is_refused() -> Result<(), Box<dyn Error>> {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn named_memory_is_its_owners_alone() -> Result<(), Box<dyn Error>> {
+fn named_memory_is_private_to_its_user_and_removed() -> Result<(), Box<dyn Error>> {
     use std::os::unix::fs::PermissionsExt;
     let segment = SegmentMut::create(&Backing::Named, 100)?.freeze()?;
     let handle = serde_json::to_value(segment.handle()?)?;
-    let name = handle["locator"]["Name"].as_str().expect("found by name");
+    let name = handle["locator"]["Name"].as_str().expect("a name");
     let path = format!("/dev/shm{name}");
     assert_eq!(std::fs::metadata(&path)?.permissions().mode() & 0o777, 0o600);
     drop(segment);

@@ -1,4 +1,4 @@
-//! Core dumps don't contain segments, unless that is asked for.
+//! Core dumps contain segments only on request.
 #![cfg(target_os = "linux")]
 
 use std::error::Error;
@@ -7,7 +7,7 @@ use shm_buffers::{Backing, Buffer, BufferMut, CoreDump, Image, Segment, SegmentM
 
 use crate::mapped;
 
-/// Whether the kernel leaves the mapping of these bytes out of a core dump: the flag `dd` of proc_pid_smaps(5).
+/// Returns whether the kernel excludes the mapping of these bytes from core dumps: the flag `dd` of proc_pid_smaps(5).
 fn is_excluded(bytes: &[u8]) -> Result<bool, Box<dyn Error>> {
     let address = bytes.as_ptr().addr();
     let maps = std::fs::read_to_string("/proc/self/smaps")?;
@@ -27,8 +27,8 @@ fn is_excluded(bytes: &[u8]) -> Result<bool, Box<dyn Error>> {
 }
 
 #[test]
-fn segments_are_left_out_of_core_dumps() -> Result<(), Box<dyn Error>> {
-    assert!(!is_excluded(&vec![1; 1 << 20])?, "the heap is not ours");
+fn core_dumps_exclude_segments() -> Result<(), Box<dyn Error>> {
+    assert!(!is_excluded(&vec![1; 1 << 20])?, "the heap is not a segment");
     let dir = tempfile::tempdir()?;
     for backing in [
         Backing::Anonymous,
@@ -36,11 +36,11 @@ fn segments_are_left_out_of_core_dumps() -> Result<(), Box<dyn Error>> {
         Backing::Named,
         Backing::File(dir.path().to_owned()),
     ] {
-        let mut made = SegmentMut::create(&backing, 100_000)?;
-        assert!(is_excluded(&made)?, "{backing:?}");
-        made.resize(5_000_000)?;
-        assert!(is_excluded(&made)?, "{backing:?}, grown");
-        let frozen = made.freeze()?;
+        let mut segment = SegmentMut::create(&backing, 100_000)?;
+        assert!(is_excluded(&segment)?, "{backing:?}");
+        segment.resize(5_000_000)?;
+        assert!(is_excluded(&segment)?, "{backing:?}, grown");
+        let frozen = segment.freeze()?;
         assert!(is_excluded(&frozen)?, "{backing:?}, frozen");
         let attached = Segment::attach(&frozen.handle()?)?;
         assert!(is_excluded(&attached)?, "{backing:?}, attached");
@@ -54,7 +54,7 @@ fn segments_are_left_out_of_core_dumps() -> Result<(), Box<dyn Error>> {
 }
 
 #[test]
-fn a_mapped_file_is_left_out_of_core_dumps() -> Result<(), Box<dyn Error>> {
+fn core_dumps_exclude_mapped_files() -> Result<(), Box<dyn Error>> {
     let dir = tempfile::tempdir()?;
     let path = dir.path().join("model.safetensors");
     share(&Buffer::from(vec![1.0f32; 100_000]), &Backing::Auto)?.save(&path)?;
@@ -65,7 +65,7 @@ fn a_mapped_file_is_left_out_of_core_dumps() -> Result<(), Box<dyn Error>> {
 }
 
 #[test]
-fn a_segment_is_in_core_dumps_if_that_is_asked_for() -> Result<(), Box<dyn Error>> {
+fn core_dumps_include_a_segment_on_request() -> Result<(), Box<dyn Error>> {
     let segment = SegmentMut::create(&Backing::Auto, 100_000)?.freeze()?;
     let attached = Segment::attach(&segment.handle()?)?;
     segment.core_dump(CoreDump::Include)?;

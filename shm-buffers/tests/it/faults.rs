@@ -1,6 +1,6 @@
-//! What other processes do to shared memory: scribble on it, or die and leave it.
+//! Faults of other processes: they write to a model, or are killed and leave memory behind.
 #![cfg(target_os = "linux")]
-#![allow(unsafe_code)]
+#![allow(unsafe_code, reason = "writes a model through a stray pointer; forks")]
 
 use std::error::Error;
 use std::fs::File;
@@ -21,20 +21,20 @@ struct Model {
     weights: Buffer<u64>,
 }
 
-/// What a worker's stray pointer does.
+/// Writes through a stray pointer.
 fn scribble(target: &[u64]) {
-    // SAFETY: none: this is the bug that the test is about. The memory is mapped read-only, so the store faults and
-    // nothing after it runs.
+    // SAFETY: this is not sound: it is the bug that the test is about. The memory is mapped read-only, so the store
+    // faults, and no code after it runs.
     unsafe { std::ptr::write_volatile(target.as_ptr().cast_mut(), 0xBAD) };
 }
 
 #[test]
-fn a_worker_that_writes_the_model_faults_itself_alone() -> Result<(), Box<dyn Error>> {
+fn a_worker_that_writes_the_model_only_kills_itself() -> Result<(), Box<dyn Error>> {
     const SIGSEGV: i32 = 11;
     if let Some(handle) = children::part() {
         let image = Image::attach(&serde_json::from_str(&handle)?)?;
         let model: Model = image.load()?;
-        // The system's own way around protection stops at memory that was opened for reading only.
+        // /proc/self/mem ignores page protection, but not that the memory was opened for reading only.
         let memory = File::options().read(true).write(true).open("/proc/self/mem")?;
         let address = model.weights.as_ptr().addr() as u64;
         assert!(
@@ -50,65 +50,65 @@ fn a_worker_that_writes_the_model_faults_itself_alone() -> Result<(), Box<dyn Er
         let weights: Buffer<u64> = (0..10_000).collect();
         let image = share_move(Model { weights }, &backing)?;
         let handle = serde_json::to_string(&image.handle()?)?;
-        let test = "faults::a_worker_that_writes_the_model_faults_itself_alone";
-        let (status, said) = children::run(&mut children::again(&[], test, &handle));
-        assert_eq!(status.signal(), Some(SIGSEGV), "{backing:?}: {status}, {said}");
+        let test = "faults::a_worker_that_writes_the_model_only_kills_itself";
+        let (status, output) = children::run(&mut children::again(&[], test, &handle));
+        assert_eq!(status.signal(), Some(SIGSEGV), "{backing:?}: {status}, {output}");
         assert!(
-            said.contains("reads 1") && !said.contains("wrote"),
-            "{backing:?}: {said}"
+            output.contains("reads 1") && !output.contains("wrote"),
+            "{backing:?}: {output}"
         );
         let model: Model = image.load()?;
         assert!(
             model.weights.iter().copied().eq(0..10_000),
-            "{backing:?}: the model is harmed"
+            "{backing:?}: the model has changed"
         );
     }
     Ok(())
 }
 
-/// The path of a named segment.
+/// Returns the path of a named segment.
 fn path_of(handle: &SegmentHandle) -> PathBuf {
     let handle = serde_json::to_value(handle).expect("handles serialize");
-    let name = handle["locator"]["Name"].as_str().expect("found by name");
+    let name = handle["locator"]["Name"].as_str().expect("a name");
     Path::new("/dev/shm").join(name.trim_start_matches('/'))
 }
 
-/// As if it had been made two minutes ago: the sweep leaves young ones alone.
+/// Makes a file two minutes old: the sweep skips younger files.
 fn age(path: &Path) -> std::io::Result<()> {
     let then = SystemTime::now() - Duration::from_secs(120);
     File::options().write(true).open(path)?.set_modified(then)
 }
 
 #[test]
-fn what_a_killed_leader_left_is_swept_and_nothing_else() -> Result<(), Box<dyn Error>> {
+fn the_sweep_removes_only_the_segments_of_killed_leaders() -> Result<(), Box<dyn Error>> {
     if children::part().is_some() {
         let segment = SegmentMut::create(&Backing::Named, 4096)?.freeze()?;
         println!("made {}", serde_json::to_string(&segment.handle()?)?);
-        // Until it is killed.
+        // Waits until it is killed.
         std::io::stdin().read_to_end(&mut Vec::new())?;
         return Ok(());
     }
-    let test = "faults::what_a_killed_leader_left_is_swept_and_nothing_else";
+    let test = "faults::the_sweep_removes_only_the_segments_of_killed_leaders";
     let mut leader = children::again(&[], test, "leader")
         .stdin(std::process::Stdio::piped())
         .spawn()?;
-    let said = BufReader::new(leader.stdout.take().expect("piped"));
-    let handle = said
+    let output = BufReader::new(leader.stdout.take().expect("piped"));
+    let handle = output
         .lines()
         .map_while(Result::ok)
         .find_map(|line| line.split_once("made ").map(|(_, handle)| handle.to_owned()))
-        .expect("the child tells its handle");
+        .expect("the child prints its handle");
     let theirs = path_of(&serde_json::from_str(&handle)?);
     let mine = SegmentMut::create(&Backing::Named, 4096)?.freeze()?;
     let mine_at = path_of(&mine.handle()?);
-    // What only looks like a segment: nobody's lock, but not a file either; or too young to judge.
+    // Neither of these is an abandoned segment: one is not a regular file, the other one is too young.
     let link = Path::new("/dev/shm/shm-buffers-test-link");
     let young = Path::new("/dev/shm/shm-buffers-test-young");
     let _ = std::fs::remove_file(link);
     std::os::unix::fs::symlink(&mine_at, link)?;
     File::create(young)?.set_permissions(std::fs::Permissions::from_mode(0o600))?;
 
-    // Both leaders live: nothing is swept.
+    // Both leaders are alive: nothing is swept.
     age(&mine_at)?;
     age(&theirs)?;
     drop(SegmentMut::create(&Backing::Named, 1)?);
@@ -116,8 +116,8 @@ fn what_a_killed_leader_left_is_swept_and_nothing_else() -> Result<(), Box<dyn E
 
     leader.kill()?;
     leader.wait()?;
-    let left = theirs.exists();
-    // Somebody else's sweep may be looking at it just now, with its lock.
+    let abandoned = theirs.exists();
+    // A sweep of another process may hold the lock for a moment.
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
     while theirs.exists() && std::time::Instant::now() < deadline {
         drop(SegmentMut::create(&Backing::Named, 1)?);
@@ -127,15 +127,19 @@ fn what_a_killed_leader_left_is_swept_and_nothing_else() -> Result<(), Box<dyn E
     std::fs::remove_file(young)?;
 
     assert_eq!(alive, (true, true), "a living leader's segment was swept");
-    assert!(left, "a killed leader can't remove it: this test tests nothing");
+    assert!(abandoned, "the killed leader has removed its segment");
     assert!(!theirs.exists(), "{} was not swept", theirs.display());
-    assert_eq!(kept, (true, true, true), "more than the orphan was swept");
+    assert_eq!(
+        kept,
+        (true, true, true),
+        "more than the abandoned segment was swept"
+    );
     Ok(())
 }
 
-/// Memory without a name, and unlinked files, go with their leader.
+/// Anonymous memory and unlinked files disappear with their leader.
 #[test]
-fn a_killed_leader_leaves_nothing_without_a_name() -> Result<(), Box<dyn Error>> {
+fn a_killed_leader_leaves_no_memory_without_a_name() -> Result<(), Box<dyn Error>> {
     if let Some(dir) = children::part() {
         let anonymous = SegmentMut::create(&Backing::Anonymous, 4096)?.freeze()?;
         let file = SegmentMut::create(&Backing::File(dir.into()), 4096)?.freeze()?;
@@ -145,30 +149,30 @@ fn a_killed_leader_leaves_nothing_without_a_name() -> Result<(), Box<dyn Error>>
     }
     let dir = tempfile::tempdir()?;
     let at = dir.path().to_str().expect("a path in UTF-8");
-    let test = "faults::a_killed_leader_leaves_nothing_without_a_name";
+    let test = "faults::a_killed_leader_leaves_no_memory_without_a_name";
     let mut leader = children::again(&[], test, at)
         .stdin(std::process::Stdio::piped())
         .spawn()?;
-    let said = BufReader::new(leader.stdout.take().expect("piped"));
-    let made = said
+    let output = BufReader::new(leader.stdout.take().expect("piped"));
+    let created = output
         .lines()
         .map_while(Result::ok)
         .any(|line| line.contains("made "));
     leader.kill()?;
     leader.wait()?;
-    assert!(made, "the child died before it made anything");
-    assert_eq!(std::fs::read_dir(dir.path())?.count(), 0, "something was left");
+    assert!(created, "the child died before it created a segment");
+    assert_eq!(std::fs::read_dir(dir.path())?.count(), 0, "files are left");
     Ok(())
 }
 
-/// Runs `child` in a forked child of this process; returns its exit status, 0 if `child` returned.
+/// Runs `child` in a forked child of this process. Returns the child's wait status: 0 if `child` returned.
 fn in_forked_child(child: impl FnOnce()) -> i32 {
-    // SAFETY: the child runs `child` in a copy of this thread and ends by `_exit`. Locks that other threads hold now stay
-    // held there. `child` takes the allocator's alone, and the C library resets that one.
+    // SAFETY: the child runs `child` in a copy of this thread and ends with `_exit`. Locks that other threads hold stay
+    // locked there. `child` only takes the allocator's lock, and the C library resets that one.
     let pid = unsafe { libc::fork() };
     if pid == 0 {
         child();
-        // SAFETY: no preconditions.
+        // SAFETY: `_exit` has no preconditions.
         unsafe { libc::_exit(0) };
     }
     let mut status = 0;
@@ -179,7 +183,7 @@ fn in_forked_child(child: impl FnOnce()) -> i32 {
 }
 
 #[test]
-fn a_forked_child_that_drops_a_segment_leaves_its_name() -> Result<(), Box<dyn Error>> {
+fn a_forked_child_that_drops_a_segment_keeps_its_name() -> Result<(), Box<dyn Error>> {
     for (backing, kind) in backings() {
         let mut segment = SegmentMut::create(&backing, 4096)?;
         segment[..4].copy_from_slice(b"ours");
@@ -187,12 +191,12 @@ fn a_forked_child_that_drops_a_segment_leaves_its_name() -> Result<(), Box<dyn E
         let handle = segment.handle()?;
         let mut copy = Some(segment);
         assert_eq!(in_forked_child(|| drop(copy.take())), 0, "{kind:?}");
-        // It can still be attached, by the name if it has one.
+        // The segment can still be attached, by its name if it has one.
         let attached = Segment::attach(&handle)?;
         assert_eq!(&attached[..4], b"ours", "{kind:?}");
         drop(copy);
         if kind == BackingKind::Named {
-            assert!(!path_of(&handle).exists(), "its maker removes it");
+            assert!(!path_of(&handle).exists(), "its creator removes it");
         }
     }
     Ok(())

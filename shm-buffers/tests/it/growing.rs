@@ -1,4 +1,4 @@
-//! Buffers that are built where they are shared.
+//! Segments and buffers that grow, and models that are built in segments.
 
 use std::error::Error;
 
@@ -8,7 +8,7 @@ use crate::backings::{NO_DELETE_PENDING, backings, through_serde, wine_lacks};
 use crate::mapped;
 
 #[test]
-fn segments_grow_and_shrink() -> Result<(), Box<dyn Error>> {
+fn resize_keeps_the_bytes_and_zeroes_new_ones() -> Result<(), Box<dyn Error>> {
     for (backing, kind) in backings() {
         let mut segment = SegmentMut::create(&backing, 3)?;
         segment.copy_from_slice(b"abc");
@@ -30,13 +30,15 @@ fn segments_grow_and_shrink() -> Result<(), Box<dyn Error>> {
 }
 
 #[test]
-fn too_much_growth_leaves_what_was() -> Result<(), Box<dyn Error>> {
+fn failed_growth_leaves_the_elements_unchanged() -> Result<(), Box<dyn Error>> {
     for (backing, _) in backings() {
         let mut buffer = BufferMut::<u32>::new(&backing)?;
         buffer.extend(0..100_000)?;
         let error = buffer.reserve(1 << 48).expect_err("a petabyte");
         assert!(error.to_string().contains("bytes"), "{error}");
-        buffer.reserve(usize::MAX).expect_err("more than there can be");
+        buffer
+            .reserve(usize::MAX)
+            .expect_err("more than the address space");
         assert!(buffer.iter().copied().eq(0..100_000));
         buffer.push(100_000)?;
         assert!(buffer.freeze()?.iter().copied().eq(0..=100_000));
@@ -45,7 +47,7 @@ fn too_much_growth_leaves_what_was() -> Result<(), Box<dyn Error>> {
 }
 
 #[test]
-fn every_way_to_fill() -> Result<(), Box<dyn Error>> {
+fn a_buffer_is_filled_in_every_way() -> Result<(), Box<dyn Error>> {
     for (backing, kind) in backings() {
         let mut built = BufferMut::from_fn(&backing, 300_001, |i| i as u64)?;
         assert_eq!((built.len(), built.backing()), (300_001, kind));
@@ -62,11 +64,11 @@ fn every_way_to_fill() -> Result<(), Box<dyn Error>> {
         assert_eq!((frozen[0], frozen[1], frozen.len()), (0, 1, 800_010));
         assert!(frozen.iter().enumerate().skip(2).all(|(i, n)| *n == 3 * i as u64));
 
-        // Not more is left than was filled.
-        let segment = frozen.segment().expect("it lives in one");
+        // Unused capacity is released.
+        let segment = frozen.segment().expect("a segment");
         assert_eq!(segment.len(), 800_010 * 8);
         let theirs = Segment::attach(&segment.handle()?)?;
-        let view = Buffer::<u64>::view(&theirs, 8, 2).expect("inside");
+        let view = Buffer::<u64>::view(&theirs, 8, 2).expect("it lies in the segment");
         assert_eq!(*view, [1, 6]);
         assert!(Buffer::<u64>::view(&theirs, 4, 2).is_none(), "not aligned");
         assert!(Buffer::<u64>::view(&theirs, 0, 800_011).is_none(), "too long");
@@ -76,7 +78,7 @@ fn every_way_to_fill() -> Result<(), Box<dyn Error>> {
 }
 
 #[test]
-fn an_interrupted_fill_holds_what_came() -> Result<(), Box<dyn Error>> {
+fn extend_keeps_the_elements_before_a_panic() -> Result<(), Box<dyn Error>> {
     let mut buffer = BufferMut::<u16>::new(&Backing::Auto)?;
     let interrupted = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         buffer.extend((0..10).map(|i| if i == 5 { panic!("at five") } else { i }))
@@ -89,7 +91,7 @@ fn an_interrupted_fill_holds_what_came() -> Result<(), Box<dyn Error>> {
 }
 
 #[test]
-fn slices_share_the_memory_and_keep_it() -> Result<(), Box<dyn Error>> {
+fn a_slice_shares_the_memory_and_keeps_it_alive() -> Result<(), Box<dyn Error>> {
     let whole = BufferMut::from_fn(&Backing::Auto, 1000, |i| i as u32)?.freeze()?;
     let part = whole.slice(10..20);
     assert!(std::ptr::eq(&*part, &whole[10..20]));
@@ -102,9 +104,9 @@ fn slices_share_the_memory_and_keep_it() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// A part of a heap buffer must not be wiped, nor the rest lost, when it is the last reference.
+/// Moving a slice that is the last reference to a heap buffer must not release memory that is still read.
 #[test]
-fn parts_are_moved_into_a_share() -> Result<(), Box<dyn Error>> {
+fn share_move_accepts_a_slice_of_a_buffer() -> Result<(), Box<dyn Error>> {
     for range in [0..100_000, 0..50_000, 50_000..100_000, 7..7, 1000..90_000] {
         let part = Buffer::from((0..100_000).collect::<Vec<u32>>()).slice(range.clone());
         let image = shm_buffers::share_move(part, &Backing::Auto)?;
@@ -124,9 +126,9 @@ struct Built {
     heap: Buffer<f32>,
 }
 
-/// A model that was built in segments is not copied, wherever it goes; only a file has it all in one place.
+/// A model that was built in segments is not copied when it is shared or attached; only a saved file contains all of it.
 #[test]
-fn a_model_can_be_built_shared() -> Result<(), Box<dyn Error>> {
+fn a_model_built_in_segments_is_shared_without_a_copy() -> Result<(), Box<dyn Error>> {
     let build = |backing: &Backing| -> Result<Built, Box<dyn Error>> {
         let large = BufferMut::from_fn(backing, 100_000, |i| i as u64)?.freeze()?;
         Ok(Built {
@@ -143,7 +145,7 @@ fn a_model_can_be_built_shared() -> Result<(), Box<dyn Error>> {
         let image = shm_buffers::share(&build(&backing)?, &Backing::Auto)?;
         let bytes = image.segment().len();
         assert!(bytes < 64 << 10, "{backing:?}: {bytes} bytes were copied");
-        // The model itself is gone: the image keeps its segments alive, also for other processes.
+        // The model is dropped: the image keeps its segments alive, for other processes as well.
         let handle = through_serde(&image.handle()?);
         let attached = Image::attach(&handle)?;
         let theirs: Built = attached.load()?;
@@ -154,7 +156,7 @@ fn a_model_can_be_built_shared() -> Result<(), Box<dyn Error>> {
             "one mapping"
         );
 
-        // Shared by somebody who is only attached, who can't speak for them: copied.
+        // An attached segment has no handle for other processes, so its buffers are copied.
         let again = shm_buffers::share(&theirs, &Backing::Auto)?;
         assert!(again.segment().len() > 800_000);
         assert_eq!(again.load::<Built>()?, theirs);
@@ -169,16 +171,16 @@ fn a_model_can_be_built_shared() -> Result<(), Box<dyn Error>> {
         let file = matches!(backing, Backing::File(_));
         assert!(
             attached.load::<Built>().is_err() || (file && wine_lacks(NO_DELETE_PENDING)),
-            "{backing:?}: their owner let them go"
+            "{backing:?}: their owner dropped them"
         );
         assert_eq!(theirs, build(&backing)?);
     }
     Ok(())
 }
 
-/// A file can't lead a reader to memory that it could not name itself.
+/// A file can't make a reader attach other segments.
 #[test]
-fn bytes_from_elsewhere_lead_nowhere_else() -> Result<(), Box<dyn Error>> {
+fn references_to_other_segments_are_refused_in_foreign_bytes() -> Result<(), Box<dyn Error>> {
     let large = BufferMut::from_fn(&Backing::Auto, 100_000, |i| i as u64)?.freeze()?;
     let image = shm_buffers::share(&large, &Backing::Auto)?;
     let file = tempfile::NamedTempFile::new()?;
@@ -192,14 +194,14 @@ fn bytes_from_elsewhere_lead_nowhere_else() -> Result<(), Box<dyn Error>> {
         mapped::open(file.path())?,
         Image::attach(&mapped::open(file.path())?.handle()?)?,
     ] {
-        let error = untrusted.load::<Buffer<u64>>().expect_err("followed");
+        let error = untrusted.load::<Buffer<u64>>().expect_err("a refused reference");
         assert!(error.to_string().contains("the process that made it"), "{error}");
     }
     Ok(())
 }
 
 #[test]
-fn an_image_tells_of_all_its_bytes() -> Result<(), Box<dyn Error>> {
+fn byte_len_counts_buffers_in_other_segments_once() -> Result<(), Box<dyn Error>> {
     const LEN: usize = 100_000;
     let built = BufferMut::from_fn(&Backing::Auto, LEN, |i| i as u32)?.freeze()?;
     let heap: Buffer<u32> = (0..LEN as u32).collect();
@@ -209,9 +211,9 @@ fn an_image_tells_of_all_its_bytes() -> Result<(), Box<dyn Error>> {
     for (image, buffers) in [(elsewhere, 2), (within, 1), (theirs, 2)] {
         let bytes = buffers * 4 * LEN as u64;
         assert!(
-            (bytes..bytes + 4096).contains(&image.bytes()),
+            (bytes..bytes + 4096).contains(&image.byte_len()),
             "{}",
-            image.bytes()
+            image.byte_len()
         );
     }
     Ok(())

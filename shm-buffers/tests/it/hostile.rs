@@ -1,4 +1,4 @@
-//! Truncated, corrupted and hostile input: a short deterministic run of what the targets in `fuzz` run for long.
+//! Truncated, corrupted and hostile input: a short, deterministic version of the targets in `fuzz`.
 
 #[path = "../checks/images.rs"]
 mod images;
@@ -16,11 +16,12 @@ use crate::mapped;
 
 const CORRUPTIONS: u64 = 10_000;
 
-/// More of them where `IT_HOSTILE` asks for seconds (`cargo xtask hostile`): about as many as fit into that time.
+/// Returns the number of corruptions. `IT_HOSTILE` (set by `cargo xtask hostile`) requests about as many as fit into that many
+/// seconds.
 fn corruptions() -> u64 {
     let seconds = std::env::var("IT_HOSTILE")
         .ok()
-        .and_then(|wish| wish.parse::<u64>().ok());
+        .and_then(|seconds| seconds.parse::<u64>().ok());
     CORRUPTIONS * (1 + seconds.unwrap_or(0) / 5)
 }
 
@@ -37,7 +38,7 @@ fn model() -> Model {
     }
 }
 
-/// The image of `model` as files: plain, and compressed in several frames where that is built in.
+/// Returns the image of `model` as files: plain and, with the feature `zstd`, compressed in one frame and in several.
 fn saved(dir: &Path) -> Result<Vec<Vec<u8>>, Box<dyn Error>> {
     let image = share(&model(), &Backing::Auto)?;
     let path = dir.join("image");
@@ -51,14 +52,14 @@ fn compressed(_: &Image, _: &Path, _: &[u8]) -> Result<Vec<Vec<u8>>, Box<dyn Err
     Ok(Vec::new())
 }
 
-/// In one frame, as we write so small an image, and in several.
+/// Returns the compressed image in one frame, as `save` writes such a small image, and in several.
 #[cfg(feature = "zstd")]
 fn compressed(image: &Image, path: &Path, plain: &[u8]) -> Result<Vec<Vec<u8>>, Box<dyn Error>> {
     image.save_compressed(path, shm_buffers::Compression::default())?;
     Ok(vec![fs::read(path)?, in_frames(plain, 500)])
 }
 
-/// A seekable file with frames smaller than we make them, written as the format's own tool does.
+/// Returns a seekable file with smaller frames than `save` writes, in the way of the format's own tool.
 #[cfg(feature = "zstd")]
 fn in_frames(plain: &[u8], frame: usize) -> Vec<u8> {
     let (mut bytes, mut table) = (Vec::new(), Vec::new());
@@ -80,7 +81,7 @@ fn in_frames(plain: &[u8], frame: usize) -> Vec<u8> {
     bytes
 }
 
-/// xorshift64*, so that a failure can be met again.
+/// A deterministic generator (xorshift64*), so that failures are reproducible.
 struct Random(u64);
 
 impl Random {
@@ -96,7 +97,7 @@ impl Random {
     }
 }
 
-/// One to four damages: changed, added, removed, repeated or zeroed bytes.
+/// Corrupts the bytes in one to four ways: changes, inserts, removes, repeats or zeroes some.
 fn corrupt(bytes: &mut Vec<u8>, random: &mut Random) {
     for _ in 0..=random.below(4) {
         let at = random.below(bytes.len());
@@ -111,7 +112,7 @@ fn corrupt(bytes: &mut Vec<u8>, random: &mut Random) {
                 let from = random.below(bytes.len() - (end - at) + 1);
                 bytes.copy_within(from..from + (end - at), at);
             }
-            // Numbers that lengths and offsets go wrong with.
+            // Numbers that are likely to break lengths and offsets.
             _ => {
                 let numbers = [0, 1, 0x7f, 0xff, u64::from(u32::MAX), u64::MAX, 1 << 63];
                 let number = numbers[random.below(numbers.len())].to_le_bytes();
@@ -130,7 +131,7 @@ fn every_truncation_is_refused() -> Result<(), Box<dyn Error>> {
     let dir = tempfile::tempdir()?;
     let path = dir.path().join("cut");
     for file in saved(dir.path())? {
-        assert_eq!(images::trusted(&file), Some(model()));
+        assert_eq!(images::load_verified(&file), Some(model()));
         for len in 0..file.len() {
             fs::write(&path, &file[..len])?;
             assert!(
@@ -158,7 +159,7 @@ fn every_corruption_is_refused_or_harmless() -> Result<(), Box<dyn Error>> {
     let dir = tempfile::tempdir()?;
     for (kind, file) in saved(dir.path())?.into_iter().enumerate() {
         let mut refused = 0;
-        // The second one is the third in a single frame.
+        // Only the last file has several frames; the second one gets fewer corruptions.
         let corruptions = if kind == 1 {
             corruptions() / 10
         } else {
@@ -167,38 +168,38 @@ fn every_corruption_is_refused_or_harmless() -> Result<(), Box<dyn Error>> {
         for seed in 1..=corruptions {
             let mut bytes = file.clone();
             corrupt(&mut bytes, &mut Random(seed));
-            match images::trusted(&bytes) {
+            match images::load_verified(&bytes) {
                 None => refused += 1,
                 Some(loaded) => assert!(loaded == model(), "file {kind}, seed {seed}: other data"),
             }
-            // Without any check of the bytes, too, there is no panic.
+            // Unverified use must not panic either.
             if seed % 10 == 0 {
-                images::used(&bytes);
+                images::use_unverified(&bytes);
             }
         }
-        // Some damages hit what nobody reads, such as a bit that a decoder ignores, or change nothing.
+        // Some corruptions change nothing, or only bits that a decoder ignores.
         assert!(refused > corruptions * 9 / 10, "only {refused} were refused");
     }
     Ok(())
 }
 
 #[test]
-fn every_single_bit_counts_in_a_plain_image() -> Result<(), Box<dyn Error>> {
+fn every_flipped_bit_of_a_plain_image_is_found() -> Result<(), Box<dyn Error>> {
     let dir = tempfile::tempdir()?;
     let file = saved(dir.path())?.swap_remove(0);
     for bit in 0..file.len() * 8 {
         let mut bytes = file.clone();
         bytes[bit / 8] ^= 1 << (bit % 8);
-        assert_eq!(images::trusted(&bytes), None, "bit {bit}");
+        assert_eq!(images::load_verified(&bytes), None, "bit {bit}");
     }
     Ok(())
 }
 
 #[cfg(feature = "zstd")]
 #[test]
-fn an_index_that_promises_the_world_finds_no_room() -> Result<(), Box<dyn Error>> {
+fn an_index_that_declares_a_huge_content_is_refused() -> Result<(), Box<dyn Error>> {
     use shm_buffers::{CreateError, LoadOptions, LoadSharedError};
-    // The first frame has a header, the others are garbage: only the index has their sizes.
+    // The first frame has a header. The others are invalid, so only the index has their sizes.
     let frames = 100_000_u32;
     let mut bytes = zstd::stream::encode_all(&b"\x02\0\0\0\0\0\0\0{}"[..], 1)?;
     let first = u32::try_from(bytes.len())?;
@@ -229,8 +230,11 @@ fn an_index_that_promises_the_world_finds_no_room() -> Result<(), Box<dyn Error>
 }
 
 #[test]
-fn the_corpus_and_random_operations_on_rings() -> Result<(), Box<dyn Error>> {
-    for (name, run) in [("images", images::used as fn(&[u8])), ("rings", rings::run)] {
+fn the_corpus_and_random_ring_operations_pass() -> Result<(), Box<dyn Error>> {
+    for (name, run) in [
+        ("images", images::use_unverified as fn(&[u8])),
+        ("rings", rings::run),
+    ] {
         let corpus = Path::new(env!("CARGO_MANIFEST_DIR"))
             .join("tests/corpus")
             .join(name);
@@ -249,10 +253,11 @@ fn the_corpus_and_random_operations_on_rings() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Writes the corpus anew, after the format has changed: `cargo test -p shm-buffers --test it corpus_anew -- --ignored`.
+/// Writes the corpus again after a change of the format:
+/// `cargo test -p shm-buffers --test it rewrite_corpus -- --ignored`.
 #[test]
 #[ignore = "writes into the source tree"]
-fn corpus_anew() -> Result<(), Box<dyn Error>> {
+fn rewrite_corpus() -> Result<(), Box<dyn Error>> {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus");
     fs::create_dir_all(corpus.join("images"))?;
     fs::create_dir_all(corpus.join("rings"))?;
@@ -268,7 +273,7 @@ fn corpus_anew() -> Result<(), Box<dyn Error>> {
         let mut random = Random(seed * 77);
         let mut input: Vec<u8> = (0..64).map(|_| random.next() as u8).collect();
         if seed < 3 {
-            // Without lies.
+            // Without false words.
             input.retain(|op| op % 8 != 7);
         }
         fs::write(corpus.join("rings").join(format!("random-{seed}")), input)?;

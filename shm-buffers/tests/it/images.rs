@@ -1,4 +1,4 @@
-//! Images are named, saved, opened, loaded and verified.
+//! Model images: the names of their buffers, and saving, opening, loading and verifying them.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -118,8 +118,8 @@ fn buffers_are_named_after_their_fields() -> Result<(), Box<dyn Error>> {
 }
 
 #[test]
-fn names_met_twice_get_a_suffix() -> Result<(), Box<dyn Error>> {
-    /// Serializes two fields under one name, as serde lets one do.
+fn duplicate_names_get_a_suffix() -> Result<(), Box<dyn Error>> {
+    /// Serializes two fields under one name, which serde allows.
     struct Twins(Buffer<u8>, Buffer<u8>);
     impl Serialize for Twins {
         fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -141,9 +141,9 @@ fn names_met_twice_get_a_suffix() -> Result<(), Box<dyn Error>> {
 }
 
 #[test]
-fn buffers_inside_of_other_encodings_come_back() -> Result<(), Box<dyn Error>> {
+fn buffers_inside_of_other_encodings_are_restored() -> Result<(), Box<dyn Error>> {
     mod text {
-        //! A field that its model encodes as JSON.
+        //! A field that is encoded as JSON.
         use serde::de::Error as _;
         use serde::ser::Error as _;
         use serde::{Deserialize, Deserializer, Serializer};
@@ -196,7 +196,7 @@ fn a_saved_image_is_mapped_attached_and_verified() -> Result<(), Box<dyn Error>>
     if wine_lacks("NtSetInformationFile(FileRenameInformationEx) to replace a file that is open") {
         return Ok(());
     }
-    // Saving over it: a process that has mapped it keeps it, and the handle never leads to the other one.
+    // Replacing the file: a process that has mapped it keeps it, and the handle never leads to the new file.
     share(&model(10), &Backing::Auto)?.save(&path)?;
     assert_eq!(opened.load::<Model>()?, model(3000));
     opened.verify()?;
@@ -212,7 +212,7 @@ fn a_saved_image_is_mapped_attached_and_verified() -> Result<(), Box<dyn Error>>
 
 #[cfg(unix)]
 #[test]
-fn a_handle_leads_to_a_file_whatever_happens_to_its_name() -> Result<(), Box<dyn Error>> {
+fn a_handle_leads_to_its_file_after_the_name_has_changed() -> Result<(), Box<dyn Error>> {
     let dir = tempfile::tempdir()?;
     let path = dir.path().join("model.safetensors");
     share(&model(3000), &Backing::Auto)?.save(&path)?;
@@ -261,7 +261,7 @@ fn a_plain_image_is_loaded_into_every_backing() -> Result<(), Box<dyn Error>> {
 
 #[cfg(feature = "zstd")]
 #[test]
-fn a_compressed_image_comes_back_whole() -> Result<(), Box<dyn Error>> {
+fn a_compressed_image_is_restored() -> Result<(), Box<dyn Error>> {
     use shm_buffers::Compression;
 
     let dir = tempfile::tempdir()?;
@@ -276,7 +276,7 @@ fn a_compressed_image_comes_back_whole() -> Result<(), Box<dyn Error>> {
     ] {
         shared.save_compressed(&path, compression)?;
         let bytes = std::fs::read(&path)?;
-        // What any zstd makes of it.
+        // Any zstd decoder restores the plain image.
         assert!(zstd::stream::decode_all(&*bytes)? == std::fs::read(&plain)?);
         let image = Image::load_shared(&path, &Backing::Auto)?;
         image.verify()?;
@@ -306,7 +306,7 @@ fn without_the_feature_a_compressed_image_is_refused() -> Result<(), Box<dyn Err
 }
 
 #[test]
-fn damage_is_told_and_not_saved_as_good() -> Result<(), Box<dyn Error>> {
+fn damage_is_reported_and_survives_saving() -> Result<(), Box<dyn Error>> {
     let dir = tempfile::tempdir()?;
     let path = dir.path().join("model.safetensors");
     share(&model(1000), &Backing::Auto)?.save(&path)?;
@@ -333,14 +333,14 @@ fn damage_is_told_and_not_saved_as_good() -> Result<(), Box<dyn Error>> {
 
 #[cfg(unix)]
 #[test]
-fn a_file_has_the_mode_that_was_asked_for() -> Result<(), Box<dyn Error>> {
+fn a_saved_file_has_the_requested_mode() -> Result<(), Box<dyn Error>> {
     use shm_buffers::SaveOptions;
     use std::os::unix::fs::PermissionsExt;
     let dir = tempfile::tempdir()?;
     let image = share(&model(10), &Backing::Auto)?;
     let mode = |path: &Path| std::fs::metadata(path).map(|m| m.permissions().mode() & 0o777);
     for wanted in [0o600, 0o666] {
-        let path = dir.path().join("asked");
+        let path = dir.path().join("with_mode");
         image.save_with(&path, &SaveOptions::new().mode(wanted))?;
         assert_eq!(mode(&path)?, wanted);
     }
@@ -352,7 +352,7 @@ fn a_file_has_the_mode_that_was_asked_for() -> Result<(), Box<dyn Error>> {
 }
 
 #[test]
-fn what_is_no_image_is_refused_with_a_reason() -> Result<(), Box<dyn Error>> {
+fn other_files_are_refused_with_a_reason() -> Result<(), Box<dyn Error>> {
     let dir = tempfile::tempdir()?;
     let path = dir.path().join("file");
     let missing = mapped::open(&path);
@@ -372,7 +372,7 @@ fn what_is_no_image_is_refused_with_a_reason() -> Result<(), Box<dyn Error>> {
             "{bytes:?}: {refused:?}"
         );
     }
-    // A safetensors file without a skeleton is somebody else's.
+    // A safetensors file without a skeleton was written by another program.
     std::fs::write(&path, b"\x02\0\0\0\0\0\0\0{}")?;
     let foreign = mapped::open(&path)?;
     assert!(matches!(foreign.load::<Model>(), Err(LoadError::Format(_))));

@@ -1,4 +1,4 @@
-//! Small files with huge claims are refused in bounded memory.
+//! Small files that declare huge contents are refused in bounded memory.
 
 use std::error::Error;
 use std::fs;
@@ -11,7 +11,7 @@ use shm_buffers::{
 
 use crate::mapped;
 
-/// A safetensors file with one tensor of `len` bytes that has this header, padded to `padded` bytes.
+/// Returns the length and the header, padded to `padded` bytes, of a safetensors file with one tensor of `len` bytes.
 fn header(len: usize, padded: usize) -> Vec<u8> {
     let text = format!("{{\"w\":{{\"dtype\":\"U8\",\"shape\":[{len}],\"data_offsets\":[0,{len}]}}}}");
     let mut text = text.into_bytes();
@@ -50,19 +50,19 @@ fn a_long_header_is_refused_before_it_is_parsed() -> Result<(), Box<dyn Error>> 
         Image::verify_file(&path, &options).map_err(unpacked),
         long
     ));
-    let said = mapped::open(&path).err().map(|error| error.to_string());
-    assert!(said.is_some_and(|said| said.contains("max_header_bytes")));
+    let message = mapped::open(&path).err().map(|error| error.to_string());
+    assert!(message.is_some_and(|message| message.contains("max_header_bytes")));
 
     let options = options.max_header_bytes(long);
     let image = Image::load_shared_with(&path, &options)?;
     assert_eq!(image.tensors()?.buffer::<u8>("w")?[..], [7; 3]);
-    assert_eq!(inspect(&path, &options)?.tensors()[0].bytes(), 3);
+    assert_eq!(inspect(&path, &options)?.tensors()[0].byte_len(), 3);
     assert!(Image::from_segment(image.segment().clone()).tensors().is_err());
     Ok(())
 }
 
 #[test]
-fn a_model_that_was_shared_here_has_a_header_as_long_as_it_needs() -> Result<(), Box<dyn Error>> {
+fn the_header_of_a_shared_model_has_no_default_limit() -> Result<(), Box<dyn Error>> {
     let one: Buffer<u8> = vec![1].into();
     let model: Vec<(String, Buffer<u8>)> = (0..100_000).map(|i| (i.to_string(), one.clone())).collect();
     let named: std::collections::BTreeMap<String, Buffer<u8>> =
@@ -80,7 +80,7 @@ fn a_model_that_was_shared_here_has_a_header_as_long_as_it_needs() -> Result<(),
 }
 
 #[test]
-fn a_plain_file_is_loaded_up_to_the_limit() -> Result<(), Box<dyn Error>> {
+fn max_bytes_limits_a_plain_file() -> Result<(), Box<dyn Error>> {
     let dir = tempfile::tempdir()?;
     let path = dir.path().join("plain");
     share(&Buffer::from(vec![1.0f64; 1000]), &Backing::Auto)?.save(&path)?;
@@ -97,7 +97,7 @@ fn a_plain_file_is_loaded_up_to_the_limit() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// A compressed image of `frames` frames of `frame` bytes, nearly all zeros.
+/// Writes a compressed image of `frames` frames of `frame` bytes, nearly all zeros, and returns the size of its content.
 #[cfg(feature = "zstd")]
 fn zeros(path: &Path, frame: usize, frames: usize) -> Result<usize, Box<dyn Error>> {
     use std::io::{BufWriter, Write};
@@ -126,7 +126,7 @@ fn zeros(path: &Path, frame: usize, frames: usize) -> Result<usize, Box<dyn Erro
 
 #[cfg(feature = "zstd")]
 #[test]
-fn a_tiny_image_of_two_gigabytes_is_refused_unless_asked_for() -> Result<(), Box<dyn Error>> {
+fn a_decompression_bomb_is_refused_by_default() -> Result<(), Box<dyn Error>> {
     let dir = tempfile::tempdir()?;
     let path = dir.path().join("bomb");
     let plain = zeros(&path, 4 << 20, 512)?;
@@ -155,7 +155,7 @@ fn a_tiny_image_of_two_gigabytes_is_refused_unless_asked_for() -> Result<(), Box
     Ok(())
 }
 
-/// Without a process of its own there is no peak to measure.
+/// Tests that measure the peak memory of a process of their own.
 #[cfg(all(target_os = "linux", feature = "zstd"))]
 mod memory {
     use std::process::{Command, Output};
@@ -163,7 +163,7 @@ mod memory {
     use super::*;
     use crate::children;
 
-    /// Runs the tool with so little address space that an allocation of what a file claims fails.
+    /// Runs the tool with so little address space that allocating the declared size of a file fails.
     fn tool(dir: &Path, args: &[&str]) -> std::io::Result<Output> {
         let mut command = Command::new("sh");
         command.args(["-c", "ulimit -v 200000 && exec \"$@\"", "sh"]);
@@ -172,36 +172,39 @@ mod memory {
     }
 
     #[test]
-    fn the_tool_lists_and_verifies_images_of_any_size_in_little_memory() -> Result<(), Box<dyn Error>> {
+    fn the_tool_lists_and_verifies_large_images_in_little_memory() -> Result<(), Box<dyn Error>> {
         let dir = tempfile::tempdir()?;
         let dir = dir.path();
-        // Frames that are large themselves, too.
+        // Many small frames, and a few large ones.
         for (frame, frames) in [(4 << 20, 128), (64 << 20, 8)] {
             let plain = zeros(&dir.join("bomb"), frame, frames)?;
             let listed = tool(dir, &["list", "bomb"])?;
-            let said = String::from_utf8_lossy(&listed.stdout);
+            let output = String::from_utf8_lossy(&listed.stdout);
             let line = format!("U8\t[{}]", plain - 128);
-            assert!(listed.status.success() && said.contains(&line), "{listed:?}");
-            // It carries no checksum: the tool reports that after it has read all of the file.
+            assert!(listed.status.success() && output.contains(&line), "{listed:?}");
+            // The image has no checksum: the tool reports that after it has read all of the file.
             let verified = tool(dir, &["verify", "bomb"])?;
-            let said = String::from_utf8_lossy(&verified.stderr);
+            let message = String::from_utf8_lossy(&verified.stderr);
             assert!(
-                verified.status.code() == Some(1) && said.contains("no checksum"),
+                verified.status.code() == Some(1) && message.contains("no checksum"),
                 "{verified:?}"
             );
             let converted = tool(dir, &["convert", "bomb", "out"])?;
-            let said = String::from_utf8_lossy(&converted.stderr);
-            assert!(said.contains("exceeds the limit of 268435456"), "{converted:?}");
+            let message = String::from_utf8_lossy(&converted.stderr);
+            assert!(
+                message.contains("exceeds the limit of 268435456"),
+                "{converted:?}"
+            );
         }
         let long = dir.join("long");
         fs::write(&long, header(0, 99_000_000))?;
         let listed = tool(dir, &["list", "long"])?;
-        let said = String::from_utf8_lossy(&listed.stderr);
-        assert!(said.contains("exceeds the limit of 8388608"), "{listed:?}");
+        let message = String::from_utf8_lossy(&listed.stderr);
+        assert!(message.contains("exceeds the limit of 8388608"), "{listed:?}");
         Ok(())
     }
 
-    /// The most memory that this process had, in bytes.
+    /// Returns the peak memory of this process, in bytes.
     fn peak() -> Result<usize, Box<dyn Error>> {
         let status = fs::read_to_string("/proc/self/status")?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
@@ -210,10 +213,10 @@ mod memory {
     }
 
     #[test]
-    fn the_longest_header_of_the_worst_kind_takes_bounded_memory() -> Result<(), Box<dyn Error>> {
+    fn the_most_expensive_header_takes_bounded_memory() -> Result<(), Box<dyn Error>> {
         if let Some(path) = children::part() {
             let path = Path::new(&path);
-            // Text is cheap to write and dear to keep: an entry is two strings.
+            // Metadata takes the most memory: each short entry becomes two strings.
             let mut text = String::from("{\"__metadata__\":{");
             for i in 0.. {
                 let entry = format!("\"{i:x}\":\"\",");
@@ -232,7 +235,7 @@ mod memory {
             assert!(inspect(path, &LoadOptions::new())?.metadata().len() > 500_000);
             let more = peak()? - before;
             assert!(more < 256 << 20, "{more} bytes for a header of 8 MiB");
-            // Twelve times as long, and refused before it is read.
+            // A header that is twelve times as long is refused before it is read.
             fs::write(path, header(0, 99_000_000))?;
             let before = peak()?;
             assert!(Image::load_shared(path, &Backing::Auto).is_err());
@@ -240,17 +243,13 @@ mod memory {
             assert!(mapped::open(path).is_err());
             let more = peak()? - before;
             assert!(more < 16 << 20, "{more} bytes for a header that is refused");
-            println!("all well");
+            children::report_success();
             return Ok(());
         }
         let dir = tempfile::tempdir()?;
         let path = dir.path().join("long").to_string_lossy().into_owned();
-        let test = "limits::memory::the_longest_header_of_the_worst_kind_takes_bounded_memory";
-        let (status, said) = children::run(&mut children::again(&[], test, &path));
-        assert!(
-            status.success() && said.contains("all well"),
-            "{status}, having said\n{said}"
-        );
+        let test = "limits::memory::the_most_expensive_header_takes_bounded_memory";
+        children::assert_success(&mut children::again(&[], test, &path));
         Ok(())
     }
 }

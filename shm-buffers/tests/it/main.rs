@@ -1,8 +1,9 @@
-//! What the crate promises, through its public face.
+//! Integration tests of the public API.
 #![cfg(not(loom))]
 
 mod admission;
 mod backings;
+mod cgroups;
 #[cfg(any(unix, windows))]
 mod children;
 mod dumps;

@@ -1,12 +1,13 @@
-//! Maps files that the tests made. None of them writes to a file, or shortens it, while it is mapped.
-#![allow(unsafe_code)]
+//! Maps files that the tests created. No test writes to a file, or truncates it, while it is mapped.
+#![allow(unsafe_code, reason = "maps a file that the test wrote")]
 
 use std::path::Path;
 
 use shm_buffers::{Image, OpenError, Tensor, Tensors};
 
 pub(crate) fn open(path: impl AsRef<Path>) -> Result<Image, OpenError> {
-    // SAFETY: only this process knows the file, and its tests replace it or drop the image first: see above.
+    // SAFETY: only this process has the path of the file, and its tests drop the image before they change the file, or replace
+    // the file: see above.
     unsafe { Image::open(path) }
 }
 

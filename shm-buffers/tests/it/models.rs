@@ -1,4 +1,4 @@
-//! Models become images and come back.
+//! Models are shared or moved, and loaded.
 
 use std::error::Error;
 
@@ -57,7 +57,7 @@ fn attached<M: serde::de::DeserializeOwned>(image: &Image) -> Result<M, Box<dyn 
 }
 
 #[test]
-fn shared_and_moved_models_are_equal() -> Result<(), Box<dyn Error>> {
+fn shared_and_moved_models_are_restored() -> Result<(), Box<dyn Error>> {
     for size in [0, 1, 1000, 3_000_000] {
         let model = model(size);
         let image = share(&model, &Backing::Auto)?;
@@ -71,12 +71,12 @@ fn shared_and_moved_models_are_equal() -> Result<(), Box<dyn Error>> {
 }
 
 #[test]
-fn the_same_memory_is_stored_once() -> Result<(), Box<dyn Error>> {
+fn memory_of_several_buffers_is_stored_once() -> Result<(), Box<dyn Error>> {
     let model = model(100_000);
     let image = share(&model, &Backing::Auto)?;
     let theirs: Model = attached(&image)?;
     assert!(std::ptr::eq(&*theirs.means, &*theirs.same_means));
-    // 3 layers of (4 + 4) bytes, 3 of `bytes`, 8 of the means that are there twice.
+    // Per element: 3 layers of (4 + 4) bytes, 3 of `bytes`, and 8 of the means, which occur twice.
     let expected = 100_000 * (3 * 8 + 3 + 8);
     assert!(
         (expected..expected + 4096).contains(&image.segment().len()),
@@ -87,7 +87,7 @@ fn the_same_memory_is_stored_once() -> Result<(), Box<dyn Error>> {
 }
 
 #[test]
-fn a_move_leaves_clones_whole() -> Result<(), Box<dyn Error>> {
+fn share_move_leaves_clones_unchanged() -> Result<(), Box<dyn Error>> {
     let model = model(100_000);
     let kept = model.means.clone();
     let expected = model.clone();
@@ -100,7 +100,7 @@ fn a_move_leaves_clones_whole() -> Result<(), Box<dyn Error>> {
 }
 
 #[test]
-fn a_shared_model_can_be_shared_again() -> Result<(), Box<dyn Error>> {
+fn a_loaded_model_can_be_moved_again() -> Result<(), Box<dyn Error>> {
     let first = share_move(model(1000), &Backing::Auto)?;
     let theirs: Model = first.load()?;
     let second = share_move(theirs, &Backing::Auto)?;
@@ -117,7 +117,7 @@ fn an_image_is_a_safetensors_file() -> Result<(), Box<dyn Error>> {
         .tensors()
         .into_iter()
         .find(|(_, t)| t.dtype() == safetensors::Dtype::F64)
-        .expect("means are there")
+        .expect("the means")
         .1;
     assert_eq!(means.shape(), [10]);
     assert_eq!(means.data(), bytemuck::cast_slice::<f64, u8>(&model.means));
@@ -125,7 +125,7 @@ fn an_image_is_a_safetensors_file() -> Result<(), Box<dyn Error>> {
 }
 
 #[test]
-fn another_model_is_refused_with_a_reason() -> Result<(), Box<dyn Error>> {
+fn loading_another_type_is_refused_with_a_reason() -> Result<(), Box<dyn Error>> {
     #[derive(Debug, Serialize, Deserialize)]
     struct One {
         values: Buffer<f64>,
@@ -161,11 +161,11 @@ fn outside_a_share_a_buffer_is_a_sequence() -> Result<(), Box<dyn Error>> {
 }
 
 #[test]
-fn a_model_that_panics_while_it_is_serialized_leaves_no_scope_behind() -> Result<(), Box<dyn Error>> {
+fn a_panic_during_serialization_leaves_no_scope_behind() -> Result<(), Box<dyn Error>> {
     struct Bomb;
     impl Serialize for Bomb {
         fn serialize<S: serde::Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
-            panic!("as planned")
+            panic!("on purpose")
         }
     }
     let caught = std::panic::catch_unwind(|| share(&Bomb, &Backing::Auto).map(drop));

@@ -1,10 +1,10 @@
-//! Rings: order, bounds, bells, and what a hostile peer can do.
+//! Rings: order and bounds of frames, and wakeups.
 
 use std::error::Error;
 
-use shm_buffers::ring::{self, Arm, Bell, PushError};
+use shm_buffers::ring::{self, Arm, PushError, Wakeup};
 
-/// A small deterministic generator (SplitMix64).
+/// Returns the next number of a deterministic generator (SplitMix64).
 fn random(state: &mut u64) -> u64 {
     *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let mut z = *state;
@@ -20,7 +20,7 @@ fn frame(len: usize, salt: u64) -> Vec<u8> {
 }
 
 #[test]
-fn frames_come_out_as_they_went_in() -> Result<(), Box<dyn Error>> {
+fn frames_are_popped_as_they_were_pushed() -> Result<(), Box<dyn Error>> {
     let (mut tx, mut rx) = ring::in_process(512);
     let mut state = 7;
     let mut expected = std::collections::VecDeque::new();
@@ -39,7 +39,7 @@ fn frames_come_out_as_they_went_in() -> Result<(), Box<dyn Error>> {
         } else {
             let mut out = vec![1, 2, 3];
             let got = rx.pop(&mut out)?;
-            assert_eq!(out[..3], [1, 2, 3], "popping appends");
+            assert_eq!(out[..3], [1, 2, 3], "pop appends");
             match expected.pop_front() {
                 Some(wanted) => assert!(got == Some(wanted.len()) && out[3..] == wanted),
                 None => assert_eq!(got, None),
@@ -51,7 +51,7 @@ fn frames_come_out_as_they_went_in() -> Result<(), Box<dyn Error>> {
 }
 
 #[test]
-fn parts_are_one_frame() -> Result<(), Box<dyn Error>> {
+fn stage_parts_stages_one_frame() -> Result<(), Box<dyn Error>> {
     let (mut tx, mut rx) = ring::in_process(512);
     for len in 0..=40 {
         let whole = frame(len, 5);
@@ -69,7 +69,7 @@ fn parts_are_one_frame() -> Result<(), Box<dyn Error>> {
 }
 
 #[test]
-fn staged_frames_are_invisible() -> Result<(), Box<dyn Error>> {
+fn staged_frames_are_invisible_until_published() -> Result<(), Box<dyn Error>> {
     let (mut tx, mut rx) = ring::in_process(512);
     tx.stage(b"a")?;
     tx.stage(b"b")?;
@@ -82,7 +82,7 @@ fn staged_frames_are_invisible() -> Result<(), Box<dyn Error>> {
 }
 
 #[test]
-fn too_large_and_just_fitting() -> Result<(), Box<dyn Error>> {
+fn the_largest_frame_fits_and_a_larger_one_is_refused() -> Result<(), Box<dyn Error>> {
     let (mut tx, mut rx) = ring::in_process(1024);
     let max = tx.max_frame();
     assert!(
@@ -100,39 +100,43 @@ fn too_large_and_just_fitting() -> Result<(), Box<dyn Error>> {
 }
 
 #[test]
-fn the_bell_rings_once_and_only_for_sleepers() -> Result<(), Box<dyn Error>> {
+fn a_sleeping_consumer_gets_one_wakeup_when_enough_frames_are_published() -> Result<(), Box<dyn Error>> {
     let (mut tx, mut rx) = ring::in_process(1024);
     tx.stage(b"x")?;
-    assert_eq!(tx.publish(), Bell::Silent, "nobody sleeps");
-    assert_eq!(rx.arm(1), Arm::Ready, "it is there already");
+    assert_eq!(tx.publish(), Wakeup::NotNeeded, "the consumer is awake");
+    assert_eq!(rx.arm(1), Arm::Ready, "the frame is published already");
     rx.pop(&mut Vec::new())?;
 
     assert_eq!(rx.arm(2), Arm::Sleep);
     tx.stage(b"1")?;
-    assert_eq!(tx.publish(), Bell::Silent, "the sleeper waits for two");
+    assert_eq!(tx.publish(), Wakeup::NotNeeded, "the consumer waits for two");
     tx.stage(b"2")?;
-    assert_eq!(tx.publish(), Bell::Ring);
+    assert_eq!(tx.publish(), Wakeup::Needed);
     tx.stage(b"3")?;
-    assert_eq!(tx.publish(), Bell::Silent, "one bell is enough");
-    assert_eq!(rx.disarm(), Arm::BellComing, "it was granted meanwhile");
+    assert_eq!(tx.publish(), Wakeup::NotNeeded, "one wakeup is enough");
+    assert_eq!(
+        rx.disarm(),
+        Arm::WakeupPending,
+        "the producer has seen the declaration"
+    );
     Ok(())
 }
 
 #[test]
-fn the_producer_is_woken_when_there_is_room() -> Result<(), Box<dyn Error>> {
+fn a_sleeping_producer_gets_one_wakeup_when_the_frame_fits() -> Result<(), Box<dyn Error>> {
     let (mut tx, mut rx) = ring::in_process(512);
     while tx.push(&[0; 100]).is_ok() {}
     assert_eq!(tx.arm(100)?, Arm::Sleep);
-    assert_eq!(rx.settle(), Bell::Silent, "nothing was taken yet");
+    assert_eq!(rx.finish_read(), Wakeup::NotNeeded, "nothing was popped yet");
     rx.pop(&mut Vec::new())?;
-    assert_eq!(rx.settle(), Bell::Ring);
-    assert_eq!(rx.settle(), Bell::Silent);
+    assert_eq!(rx.finish_read(), Wakeup::Needed);
+    assert_eq!(rx.finish_read(), Wakeup::NotNeeded);
     tx.push(&[0; 100])?;
     Ok(())
 }
 
 #[test]
-fn two_threads() -> Result<(), Box<dyn Error>> {
+fn two_threads_exchange_frames_in_order() -> Result<(), Box<dyn Error>> {
     let (mut tx, mut rx) = ring::in_process(4096);
     const N: u64 = 200_000;
     std::thread::scope(|scope| {

@@ -1,4 +1,4 @@
-//! Saving replaces regular files only, and keeps the old file after an error.
+//! Saving replaces regular files only, and leaves the old file unchanged after an error.
 #![cfg(unix)]
 
 use std::error::Error;
@@ -15,8 +15,9 @@ fn image() -> Result<Image, Box<dyn Error>> {
     Ok(share(&Buffer::from(vec![1.0f32; 100]), &Backing::Auto)?)
 }
 
-/// Saves in every way; each must be refused, name the path and the remedy, and leave nothing else in the directory.
-fn refused(path: &Path, remedy: &str) -> Result<(), Box<dyn Error>> {
+/// Saves in every way. Each must be refused with an error that names the path and the remedy, and leave no other file in the
+/// directory.
+fn assert_refused(path: &Path, remedy: &str) -> Result<(), Box<dyn Error>> {
     let files = || fs::read_dir(path.parent().unwrap_or(path)).map(Iterator::count);
     let before = files()?;
     let image = image()?;
@@ -44,9 +45,9 @@ fn refused(path: &Path, remedy: &str) -> Result<(), Box<dyn Error>> {
 fn save_refuses_a_fifo() -> Result<(), Box<dyn Error>> {
     let dir = tempfile::tempdir()?;
     let path = dir.path().join("fifo");
-    let made = std::process::Command::new("mkfifo").arg(&path).status()?;
-    assert!(made.success());
-    refused(&path, "regular file")?;
+    let status = std::process::Command::new("mkfifo").arg(&path).status()?;
+    assert!(status.success());
+    assert_refused(&path, "regular file")?;
     assert!(fs::symlink_metadata(&path)?.file_type().is_fifo());
     Ok(())
 }
@@ -58,13 +59,13 @@ fn save_refuses_a_device() -> Result<(), Box<dyn Error>> {
 
     let dir = tempfile::tempdir()?;
     let path = dir.path().join("null");
-    // Not the machine's own, which root could replace.
+    // Not the system's own device, which root could replace.
     let null = rustix::fs::makedev(1, 3);
     if rustix::fs::mknodat(CWD, &path, FileType::CharacterDevice, Mode::RWXU, null).is_err() {
-        eprintln!("skipped: making a device is not allowed here");
+        eprintln!("skipped: creating a device is not allowed here");
         return Ok(());
     }
-    refused(&path, "regular file")?;
+    assert_refused(&path, "regular file")?;
     assert!(fs::symlink_metadata(&path)?.file_type().is_char_device());
     Ok(())
 }
@@ -74,7 +75,7 @@ fn save_refuses_a_directory() -> Result<(), Box<dyn Error>> {
     let dir = tempfile::tempdir()?;
     let path = dir.path().join("directory");
     fs::create_dir(&path)?;
-    refused(&path, "directory")?;
+    assert_refused(&path, "directory")?;
     assert!(path.is_dir());
     Ok(())
 }
@@ -87,7 +88,7 @@ fn save_refuses_a_symbolic_link() -> Result<(), Box<dyn Error>> {
     for to in [&target, &dir.path().join("nothing"), Path::new("/dev/null")] {
         let path = dir.path().join("link");
         symlink(to, &path)?;
-        refused(&path, "symbolic link")?;
+        assert_refused(&path, "symbolic link")?;
         assert_eq!(fs::read_link(&path)?, to);
         fs::remove_file(&path)?;
     }
@@ -96,7 +97,7 @@ fn save_refuses_a_symbolic_link() -> Result<(), Box<dyn Error>> {
 }
 
 #[test]
-fn a_link_in_the_path_of_the_directory_is_followed() -> Result<(), Box<dyn Error>> {
+fn save_follows_a_link_in_the_path_of_the_directory() -> Result<(), Box<dyn Error>> {
     let dir = tempfile::tempdir()?;
     let (real, link) = (dir.path().join("real"), dir.path().join("link"));
     fs::create_dir(&real)?;
@@ -107,7 +108,7 @@ fn a_link_in_the_path_of_the_directory_is_followed() -> Result<(), Box<dyn Error
 }
 
 #[test]
-fn after_an_error_the_old_file_is_there_and_no_other() -> Result<(), Box<dyn Error>> {
+fn a_failed_replace_keeps_the_old_file_and_leaves_no_other() -> Result<(), Box<dyn Error>> {
     let dir = tempfile::tempdir()?;
     let path = dir.path().join("file");
     fs::write(&path, "old")?;
@@ -116,7 +117,7 @@ fn after_an_error_the_old_file_is_there_and_no_other() -> Result<(), Box<dyn Err
         Err(io::ErrorKind::StorageFull.into())
     });
     assert!(failed.is_err());
-    // What comes into being while the file is written is found as well.
+    // A link that is created while the file is written is refused as well.
     let failed = replace_file(dir.path().join("late"), |_| {
         symlink(&path, dir.path().join("late"))
     });
@@ -127,12 +128,12 @@ fn after_an_error_the_old_file_is_there_and_no_other() -> Result<(), Box<dyn Err
 }
 
 #[test]
-fn once_it_is_renamed_it_is_saved() -> Result<(), Box<dyn Error>> {
+fn save_succeeds_if_only_the_directory_cannot_be_synchronized() -> Result<(), Box<dyn Error>> {
     use std::os::unix::fs::PermissionsExt;
 
-    let test = "saving::once_it_is_renamed_it_is_saved";
+    let test = "saving::save_succeeds_if_only_the_directory_cannot_be_synchronized";
     if let Some(dir) = children::part() {
-        // Files can be made in this directory, but it can't be opened, so that its name can't be brought to the disk.
+        // Files can be created in this directory, but it can't be opened, and so can't be synchronized to the disk.
         let dir = Path::new(&dir);
         fs::set_permissions(dir, fs::Permissions::from_mode(0o300))?;
         let opened = fs::File::open(dir).is_ok();
@@ -141,30 +142,26 @@ fn once_it_is_renamed_it_is_saved() -> Result<(), Box<dyn Error>> {
         assert!(!opened, "the directory is readable to this user");
         saved?;
         assert!(dir.join("image").is_file());
-        println!("all well");
+        children::report_success();
         return Ok(());
     }
     let dir = tempfile::tempdir()?;
     let part = dir.path().to_string_lossy().into_owned();
-    let root: &[&str] = &["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
+    let as_other_user: &[&str] = &["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
     let mut command = match rustix::process::geteuid().is_root() {
         true => {
             std::os::unix::fs::chown(dir.path(), Some(65534), Some(65534))?;
-            let mut probe = std::process::Command::new(root[0]);
+            let mut probe = std::process::Command::new(as_other_user[0]);
             let exe = std::env::current_exe()?;
-            let listed = probe.args(&root[1..]).arg(exe).arg("--list").output();
+            let listed = probe.args(&as_other_user[1..]).arg(exe).arg("--list").output();
             if !listed.is_ok_and(|listed| listed.status.success()) {
                 eprintln!("skipped: the test binary can't be run as another user here");
                 return Ok(());
             }
-            children::again(root, test, &part)
+            children::again(as_other_user, test, &part)
         }
         false => children::again(&[], test, &part),
     };
-    let (status, said) = children::run(&mut command);
-    assert!(
-        status.success() && said.contains("all well"),
-        "{status}, having said\n{said}"
-    );
+    children::assert_success(&mut command);
     Ok(())
 }

@@ -1,17 +1,17 @@
-//! Less room than a model needs: a typed error or a fallback that is told, never SIGBUS.
+//! Less memory than a model needs is a typed error or a reported fallback, never SIGBUS.
 #![cfg(target_os = "linux")]
 
 use std::error::Error;
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use shm_buffers::{Backing, BackingKind, BufferMut, CreateError, SegmentMut};
 
+use crate::cgroups::run_under_limit;
 use crate::children;
 
 const MIB: usize = 1 << 20;
 
-/// A segment whose every page was written and read back; panics where that would fault.
+/// Returns a segment of which each page was written and read back.
 fn filled(backing: &Backing, len: usize) -> Result<SegmentMut, CreateError> {
     let mut segment = SegmentMut::create(backing, len)?;
     segment.fill(0x5A);
@@ -19,10 +19,10 @@ fn filled(backing: &Backing, len: usize) -> Result<SegmentMut, CreateError> {
     Ok(segment)
 }
 
-/// How many bytes a buffer took until it could not grow; what it held is still there then.
+/// Grows a buffer until it can't grow any more, checks that its elements are unchanged, and returns its bytes.
 fn grown_to_the_limit(backing: &Backing) -> usize {
     const BLOCK: [u64; 1024] = [0x5A; 1024];
-    let mut buffer = BufferMut::new(backing).expect("an empty one");
+    let mut buffer = BufferMut::new(backing).expect("an empty buffer");
     let blocks = (0..100 * MIB / size_of_val(&BLOCK))
         .take_while(|_| buffer.extend_from_slice(&BLOCK).is_ok())
         .count();
@@ -33,8 +33,8 @@ fn grown_to_the_limit(backing: &Backing) -> usize {
 }
 
 #[track_caller]
-fn assert_no_space(made: Result<SegmentMut, CreateError>, kind: BackingKind) {
-    match made {
+fn assert_no_space(created: Result<SegmentMut, CreateError>, kind: BackingKind) {
+    match created {
         Err(CreateError::NoSpace {
             needed,
             available,
@@ -47,15 +47,15 @@ fn assert_no_space(made: Result<SegmentMut, CreateError>, kind: BackingKind) {
                 "{available} of {needed}, {hint}"
             );
         }
-        other => panic!("{kind} memory that there is no room for: {other:?}"),
+        other => panic!("{kind} memory that exceeds the limit: {other:?}"),
     }
 }
 
-/// As root, or as a user who may become root in a namespace of his own.
+/// The commands that create a mount namespace: as root, or as a user who may become root in a user namespace.
 const NAMESPACES: [&[&str]; 2] = [&["unshare", "-m"], &["unshare", "-rm"]];
 
 #[test]
-fn a_tmpfs_of_64_mib() -> Result<(), Box<dyn Error>> {
+fn segments_beyond_a_tmpfs_are_refused() -> Result<(), Box<dyn Error>> {
     if children::part().is_some() {
         let small = Backing::File(PathBuf::from("/dev/shm"));
         for (backing, kind) in [(&Backing::Named, BackingKind::Named), (&small, BackingKind::File)] {
@@ -66,12 +66,12 @@ fn a_tmpfs_of_64_mib() -> Result<(), Box<dyn Error>> {
             let grown = grown_to_the_limit(backing);
             assert!(grown > 40 * MIB, "only {grown} bytes fitted");
         }
-        // Memory without a name is not bound by it.
+        // Anonymous memory is not limited by /dev/shm.
         assert_eq!(
             filled(&Backing::Auto, 100 * MIB)?.backing(),
             BackingKind::Anonymous
         );
-        println!("all well");
+        children::report_success();
         return Ok(());
     }
     let mount = "mount -t tmpfs -o size=64m tmpfs /dev/shm && exec \"$@\"";
@@ -85,53 +85,16 @@ fn a_tmpfs_of_64_mib() -> Result<(), Box<dyn Error>> {
         if !allowed.is_ok_and(|status| status.success()) {
             continue;
         }
-        let (status, said) = children::run(&mut children::again(
-            &launcher,
-            "scarcity::a_tmpfs_of_64_mib",
-            "inside",
-        ));
-        assert!(
-            status.success() && said.contains("all well"),
-            "{status}, having said\n{said}"
-        );
+        let test = "scarcity::segments_beyond_a_tmpfs_are_refused";
+        children::assert_success(&mut children::again(&launcher, test, "inside"));
         return Ok(());
     }
     eprintln!("skipped: mounting a tmpfs in a namespace is not allowed here");
     Ok(())
 }
 
-/// A control group with a memory limit; removed when dropped.
-struct Group(PathBuf);
-
-impl Group {
-    fn with_limit(bytes: usize) -> Option<Self> {
-        let name = format!("shm-buffers-test-{}", std::process::id());
-        let versions = [
-            ("/sys/fs/cgroup/memory", "memory.limit_in_bytes"),
-            ("/sys/fs/cgroup", "memory.max"),
-        ];
-        for (root, limit) in versions {
-            let group = Path::new(root).join(&name);
-            if fs::create_dir(&group).is_err() {
-                continue;
-            }
-            let group = Self(group);
-            if fs::write(group.0.join(limit), bytes.to_string()).is_ok() {
-                return Some(group);
-            }
-        }
-        None
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir(&self.0);
-    }
-}
-
 #[test]
-fn a_control_group_of_64_mib() -> Result<(), Box<dyn Error>> {
+fn segments_beyond_a_cgroup_limit_are_refused_or_files() -> Result<(), Box<dyn Error>> {
     if children::part().is_some() {
         assert_no_space(filled(&Backing::Anonymous, 100 * MIB), BackingKind::Anonymous);
         assert_no_space(filled(&Backing::Named, 100 * MIB), BackingKind::Named);
@@ -142,31 +105,21 @@ fn a_control_group_of_64_mib() -> Result<(), Box<dyn Error>> {
             filled(&Backing::Auto, 20 * MIB)?.backing(),
             BackingKind::Anonymous
         );
-        // The announced fallback: a file's pages can be written back to make room.
+        // The documented fallback: pages of a file can be written back to free memory.
         match filled(&Backing::Auto, 100 * MIB) {
             Ok(segment) => assert_eq!(segment.backing(), BackingKind::File),
             Err(error) => assert!(matches!(error, CreateError::NoSpace { .. }), "{error:?}"),
         }
         let grown = grown_to_the_limit(&Backing::Anonymous);
         assert!(grown < 64 * MIB, "{grown} bytes in 64 MiB");
-        println!("all well");
+        children::report_success();
         return Ok(());
     }
-    let Some(group) = Group::with_limit(64 * MIB) else {
-        eprintln!("skipped: making a memory control group is not allowed here");
-        return Ok(());
-    };
-    // The child enters by itself, before it becomes the test.
-    let enter = format!("echo $$ > {}/cgroup.procs && exec \"$@\"", group.0.display());
-    let launcher = ["sh", "-c", &enter, "sh"];
-    let (status, said) = children::run(&mut children::again(
-        &launcher,
-        "scarcity::a_control_group_of_64_mib",
+    run_under_limit(
+        "scarcity::segments_beyond_a_cgroup_limit_are_refused_or_files",
         "inside",
-    ));
-    assert!(
-        status.success() && said.contains("all well"),
-        "{status}, having said\n{said}"
+        64 * MIB,
+        false,
     );
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Files of other programs become buffers.
+//! Tensors in files of other programs, as buffers.
 
 use std::error::Error;
 
@@ -16,7 +16,7 @@ fn segment(bytes: &[u8]) -> Result<Segment, Box<dyn Error>> {
 }
 
 #[test]
-fn safetensors_of_others_are_buffers_by_name() -> Result<(), Box<dyn Error>> {
+fn tensors_of_other_programs_are_buffers_by_name() -> Result<(), Box<dyn Error>> {
     let floats: Vec<u8> = bytemuck::cast_slice(&[1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0]).to_vec();
     let halves = [0x00, 0x3c, 0x00, 0xc0];
     let views = [
@@ -35,12 +35,12 @@ fn safetensors_of_others_are_buffers_by_name() -> Result<(), Box<dyn Error>> {
         mapped::open_safetensors(&path)?,
         load_safetensors(&path, &Backing::Auto)?,
     ] {
-        are_those(&tensors)?;
+        check_tensors(&tensors)?;
     }
     Ok(())
 }
 
-fn are_those(tensors: &Tensors) -> Result<(), Box<dyn Error>> {
+fn check_tensors(tensors: &Tensors) -> Result<(), Box<dyn Error>> {
     assert_eq!((tensors.len(), &*tensors.metadata()["format"]), (5, "pt"));
     let w = tensors.get("w").ok_or("no w")?;
     assert_eq!(
@@ -78,13 +78,13 @@ fn are_those(tensors: &Tensors) -> Result<(), Box<dyn Error>> {
 }
 
 #[test]
-fn a_misaligned_tensor_is_refused_and_copied_when_asked() -> Result<(), Box<dyn Error>> {
+fn a_misaligned_tensor_is_refused_in_place_and_can_be_copied() -> Result<(), Box<dyn Error>> {
     let header = br#"{"b":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"f":{"dtype":"F32","shape":[2],"data_offsets":[1,9]}}"#;
     let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
     bytes.extend_from_slice(header);
     bytes.push(7);
     bytes.extend_from_slice(bytemuck::cast_slice(&[1.5f32, -2.5]));
-    // The floats are the last 8 bytes: they are misaligned when the whole is not a multiple of 4.
+    // The floats are the last 8 bytes, so they are misaligned if the length of the file is not a multiple of 4.
     while bytes.len().is_multiple_of(4) {
         bytes.insert(8 + header.len() - 1, b' ');
         let len = u64::from_le_bytes(*bytes.first_chunk().ok_or("empty")?) + 1;
@@ -102,7 +102,7 @@ fn a_misaligned_tensor_is_refused_and_copied_when_asked() -> Result<(), Box<dyn 
 }
 
 #[test]
-fn a_mapped_buffer_is_shared_without_a_copy() -> Result<(), Box<dyn Error>> {
+fn a_buffer_of_a_file_is_shared_without_a_copy() -> Result<(), Box<dyn Error>> {
     let dir = tempfile::tempdir()?;
     let path = dir.path().join("numbers.npy");
     let numbers: Vec<f64> = (0..100_000).map(f64::from).collect();
@@ -138,7 +138,7 @@ fn npy(version: u8, header: &str, data: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn numpy_arrays_of_each_version_and_order() -> Result<(), Box<dyn Error>> {
+fn numpy_arrays_of_all_versions_and_orders_are_loaded() -> Result<(), Box<dyn Error>> {
     let numbers = [1.0f64, 2.0, 3.0, 4.0, 5.0, 6.0];
     let dir = tempfile::tempdir()?;
     for version in 1..=3 {
@@ -159,13 +159,13 @@ fn numpy_arrays_of_each_version_and_order() -> Result<(), Box<dyn Error>> {
 }
 
 #[test]
-fn numpy_arrays_that_no_buffer_can_be() -> Result<(), Box<dyn Error>> {
+fn numpy_arrays_that_a_buffer_cannot_hold_are_refused() -> Result<(), Box<dyn Error>> {
     let read = |version, descr: &str, shape: &str, data: &[u8]| -> Result<_, Box<dyn Error>> {
         let header = format!("{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}, }}");
         Ok(Tensor::from_npy(&segment(&npy(version, &header, data))?, "x"))
     };
     assert!(read(1, "'|u1'", "(4,)", &[0; 4])?.is_ok());
-    // By NumPy in Python 2.
+    // Python 2 wrote this form.
     assert_eq!(
         read(1, "'|u1'", "(4L,)", &[0; 4])?.map(|tensor| tensor.shape().to_vec())?,
         [4]

@@ -1,11 +1,11 @@
-//! Arrays and matrices of other crates as parts of a model.
+//! Models with arrays and matrices of other crates.
 
 #[cfg(any(feature = "ndarray", feature = "sprs", feature = "arrow"))]
 use std::error::Error;
 
 #[cfg(feature = "ndarray")]
 #[test]
-fn arrays_of_both_orders() -> Result<(), Box<dyn Error>> {
+fn arrays_of_both_orders_are_shared() -> Result<(), Box<dyn Error>> {
     use ndarray::{Array, Array3, Ix2, Ix3, IxDyn, ShapeBuilder, s};
     use shm_buffers::{Backing, Buffer, Order, SharedArray, share, share_move};
 
@@ -19,7 +19,7 @@ fn arrays_of_both_orders() -> Result<(), Box<dyn Error>> {
         [Order::C, Order::Fortran]
     );
     let taken = SharedArray::from(fortran);
-    assert_eq!(taken.elements().as_ptr(), address, "taken over, not copied");
+    assert_eq!(taken.elements().as_ptr(), address, "not copied");
     assert_eq!(shared[0], shared[1]);
     for array in shared {
         let json = serde_json::to_string(&array)?;
@@ -37,7 +37,7 @@ fn arrays_of_both_orders() -> Result<(), Box<dyn Error>> {
         assert_eq!((theirs.view(), theirs.order()), (c.view(), order));
         assert!(theirs.elements().segment().is_some());
     }
-    // Neither order, and a part of what it owns.
+    // An array in neither order, and one that is a part of its vector.
     let odd = c.clone().permuted_axes([1, 0, 2]);
     assert_eq!(SharedArray::from(odd.clone()).view(), odd);
     let part = c.slice_move(s![1.., .., ..]);
@@ -64,7 +64,7 @@ fn arrays_of_both_orders() -> Result<(), Box<dyn Error>> {
 
 #[cfg(feature = "sprs")]
 #[test]
-fn matrices_by_rows_and_by_columns() -> Result<(), Box<dyn Error>> {
+fn matrices_by_rows_and_by_columns_are_shared() -> Result<(), Box<dyn Error>> {
     use shm_buffers::{Backing, Buffer, SharedCsMat, share_move};
     use sprs::{CompressedStorage, CsMatI, TriMatI};
 
@@ -80,7 +80,7 @@ fn matrices_by_rows_and_by_columns() -> Result<(), Box<dyn Error>> {
         assert_eq!(theirs.storage(), matrix.storage());
         assert_eq!(theirs.get(49, 23), Some(&49.0));
     }
-    // What `sprs` would trust.
+    // Invalid structures, which `sprs` would trust.
     let bad = |indptr: &[u32], indices: &[u32]| {
         let (indptr, indices): (Buffer<u32>, Buffer<u32>) = (indptr.to_vec().into(), indices.to_vec().into());
         let data = Buffer::from(vec![1.0; indices.len()]);
@@ -96,7 +96,7 @@ fn matrices_by_rows_and_by_columns() -> Result<(), Box<dyn Error>> {
 
 #[cfg(feature = "arrow")]
 #[test]
-fn arrow_over_a_segment() -> Result<(), Box<dyn Error>> {
+fn arrow_arrays_are_shared() -> Result<(), Box<dyn Error>> {
     use std::sync::Arc;
 
     use arrow_array::{Array, ArrayRef, Int64Array, ListArray, StringArray, StructArray, types::Int32Type};
@@ -143,7 +143,7 @@ fn arrow_over_a_segment() -> Result<(), Box<dyn Error>> {
         let theirs: SharedArrow = share_move(shared, &Backing::Auto)?.load()?;
         assert_eq!(&theirs.to_array()?, &array);
     }
-    // What Arrow would trust.
+    // An invalid length, which Arrow would trust.
     let mut value = serde_json::to_value(SharedArrow::copy(&StringArray::from(vec!["abc"])))?;
     value["len"] = 1000.into();
     assert!(serde_json::from_value::<SharedArrow>(value)?.to_array().is_err());

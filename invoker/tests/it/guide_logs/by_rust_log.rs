@@ -1,8 +1,8 @@
-//! The guide's second example of logs, as a user writes it.
+//! The second example of the guide's chapter on logs.
 
 use std::io::IsTerminal;
 
-use invoker::{Filter, Invoker};
+use invoker::{Filter, Invoker, Processes};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
@@ -23,8 +23,8 @@ pub(crate) fn main() -> Result<(), Box<dyn std::error::Error>> {
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .init();
-    let builder = Invoker::builder(op).model(());
-    let invoker = builder.logs(Filter::covering(&directives)).build()?;
+    let processes = Processes::new().logs(Filter::covering(&directives));
+    let invoker = Invoker::builder(op).model(()).executor(processes).build()?;
     invoker.for_each(0..10, |output| println!("{output:?}"));
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The guide's first example of logs, as a user writes it.
+//! The first example of the guide's chapter on logs.
 
 use std::io::IsTerminal;
 

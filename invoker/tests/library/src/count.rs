@@ -1,18 +1,18 @@
-//! [`count`]: the library's work.
+//! [`count`]: counts vowels in worker processes.
 
 use std::error::Error;
 
-use invoker::{Invoker, Workers};
+use invoker::Invoker;
 
-/// How many vowels each text has.
+/// Returns the number of vowels of each text.
 ///
 /// # Errors
-/// What kept worker processes from starting, or one of the texts from being counted.
+/// If worker processes cannot start, or a worker fails.
 pub fn count(texts: Vec<String>) -> Result<Vec<usize>, Box<dyn Error>> {
     let vowels =
         |vowels: &String, text: String| text.chars().filter(|letter| vowels.contains(*letter)).count();
     let builder = Invoker::builder(vowels).model("aeiou".to_owned());
-    let invoker = builder.workers(Workers::Count(2)).build()?;
+    let invoker = builder.workers(2).build()?;
     let counts = invoker.map(texts).collect::<Result<_, _>>()?;
     Ok(counts)
 }

@@ -1,30 +1,31 @@
-//! Whose process this is, and whose the one is at the other end of a socket.
-#![allow(unsafe_code)]
+//! The privileges of this process, and the process and user at the other end of a socket.
+#![allow(unsafe_code, reason = "reads privileges, and the process behind a socket")]
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-/// Whether this process has privileges that its parent may not have: a set-user-ID or set-group-ID program, one with file
-/// capabilities, or one whose real and effective ids differ.
+/// Returns whether this process may have privileges that its parent lacks: it runs a set-user-ID or set-group-ID program or one
+/// with file capabilities, or its real and effective ids differ.
 pub(crate) fn is_privileged() -> bool {
     let ids_differ = rustix::process::getuid() != rustix::process::geteuid()
         || rustix::process::getgid() != rustix::process::getegid();
     ids_differ || is_secure_execution()
 }
 
-/// Whether the system started this program in its secure mode, because it gained privileges by being executed.
+/// Returns whether the system started this program in secure-execution mode, because it gained privileges when it was executed.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 fn is_secure_execution() -> bool {
-    // SAFETY: getauxval has no preconditions; an entry that is missing is reported as 0.
+    // SAFETY: getauxval has no preconditions; it returns 0 for an entry that is missing.
     unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
 }
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 fn is_secure_execution() -> bool {
-    // SAFETY: it has no preconditions.
+    // SAFETY: issetugid has no preconditions.
     unsafe { libc::issetugid() != 0 }
 }
 
-/// The process that made the other end of `socket`, if it has the same user; 0 where a pid namespace hides it.
+/// Returns the pid of the process that made the other end of `socket`, if that process has the same user. The pid is 0 where a
+/// pid namespace hides the process.
 pub(crate) fn peer_of_our_user(socket: BorrowedFd<'_>) -> Option<u32> {
     let peer = peer(socket)?;
     let same_user = peer
@@ -33,17 +34,17 @@ pub(crate) fn peer_of_our_user(socket: BorrowedFd<'_>) -> Option<u32> {
     same_user.then_some(peer.pid)
 }
 
-/// Whether that process is the parent of this one.
+/// Returns whether that process is the parent of this one.
 pub(crate) fn is_parent(pid: u32) -> bool {
     parent() == pid
 }
 
 fn parent() -> u32 {
-    // A parent outside of this pid namespace has the number 0.
+    // A parent outside of this pid namespace has the pid 0.
     rustix::process::getppid().map_or(0, |parent| parent.as_raw_nonzero().get().cast_unsigned())
 }
 
-/// The maker of a socket's other end.
+/// The process that made a socket's other end.
 struct Peer {
     pid: u32,
     /// `None` where the system does not report it for pairs of sockets.
@@ -69,7 +70,7 @@ fn peer(socket: BorrowedFd<'_>) -> Option<Peer> {
         )
     };
     let complete = asked == 0 && len as usize == size_of::<libc::ucred>();
-    // A socket of another family reports no process, which is none of ours: -1 or a user that does not exist.
+    // A socket of another family reports no process: the pid is -1, or the user does not exist.
     (complete && found.uid != u32::MAX).then_some(Peer {
         pid: u32::try_from(found.pid).ok()?,
         user: Some(found.uid),
@@ -90,7 +91,8 @@ fn peer(socket: BorrowedFd<'_>) -> Option<Peer> {
             &raw mut len,
         )
     };
-    // The user of a pair's maker is not reported; the parent of a process that gained no privileges has the same one.
+    // The system does not report the user for a pair of sockets. It is the same one: `is_privileged` is checked first, and the
+    // parent of a process that gained no privileges has the same user.
     (asked == 0).then_some(Peer {
         pid: u32::try_from(pid).ok()?,
         user: None,
@@ -110,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_socket_of_this_process_is_not_its_parents() {
+    fn the_peer_of_a_socket_pair_is_its_maker() {
         let (one, _other) = UnixStream::pair().expect("a pair");
         let peer = peer_of_our_user(one.as_fd());
         assert_eq!(peer, Some(std::process::id()));
@@ -118,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn tests_run_without_elevated_privileges() {
+    fn a_test_process_is_not_privileged() {
         assert!(!is_privileged());
     }
 }

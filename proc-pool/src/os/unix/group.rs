@@ -1,5 +1,5 @@
-//! A worker and what its ops start, Unix: one process group, which ends as a whole.
-#![allow(unsafe_code)]
+//! [`ProcessGroup`]: a worker and the processes that its ops start, on Unix. The system kills such a group as a whole.
+#![allow(unsafe_code, reason = "kills a process group, and dies with the leader")]
 
 use std::io;
 use std::os::unix::process::CommandExt;
@@ -9,24 +9,24 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, wa
 
 use super::{credentials, exit_now};
 
-/// The process group of a worker: the worker leads it from its first instruction on.
+/// The process group of a worker. The worker leads it from its first instruction on.
 #[derive(Debug)]
-pub(crate) struct Group(());
+pub(crate) struct ProcessGroup(());
 
-impl Group {
-    /// Lets the process that `command` starts lead a group of its own.
+impl ProcessGroup {
+    /// Makes the process that `command` starts the leader of a new group.
     pub(crate) fn prepare(command: &mut Command) {
         command.process_group(0);
     }
 
-    /// The group of a process that was started by such a command.
+    /// Returns the group of a process that was started by such a command.
     pub(crate) fn of(_: &Child) -> Self {
         Self(())
     }
 
-    /// Kills the worker and all processes of its group. Does nothing once the worker has been reaped.
+    /// Kills the worker and all processes of its group. Does nothing after the worker was reaped.
     pub(crate) fn kill(&self, child: &mut Child) {
-        // Asked first: of a process that has been reaped, the number may be another one's.
+        // Checked first, because the pid of a process that was reaped may be that of another process by now.
         if matches!(self.try_wait(child), Ok(None)) {
             kill_rest(child);
             // An op may have moved the worker into another group.
@@ -34,8 +34,8 @@ impl Group {
         }
     }
 
-    /// Reaps the worker if it has ended; the rest of its group is killed first, while the worker's number can
-    /// belong to no other group.
+    /// Reaps the worker if it has ended. The rest of its group is killed first, while the worker's pid can't be the id of
+    /// another group.
     pub(crate) fn try_wait(&self, child: &mut Child) -> io::Result<Option<ExitStatus>> {
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
         if let Some(pid) = pid(child)
@@ -51,15 +51,15 @@ fn pid(child: &Child) -> Option<Pid> {
     Pid::from_raw(child.id().cast_signed())
 }
 
-/// Kills the group of a worker that has not been reaped.
+/// Kills the group of a worker that was not reaped.
 fn kill_rest(child: &Child) {
     if let Some(pid) = pid(child) {
-        // It fails if nothing is left but the ended worker.
+        // It fails if only the ended worker is left in the group.
         let _ = kill_process_group(pid, Signal::KILL);
     }
 }
 
-/// Ends this worker, and all processes of the group that it leads, without any clean-up that could hang.
+/// Ends this worker and all processes of the group that it leads, without any clean-up that could hang.
 pub(crate) fn end_group(code: i32) -> ! {
     kill_own_group();
     // Reached if this process is not in that group.
@@ -70,15 +70,15 @@ pub(crate) fn end_group(code: i32) -> ! {
 fn kill_own_group() {
     // SAFETY: getpid has no preconditions.
     let own = unsafe { libc::getpid() };
-    // SAFETY: kill has no preconditions. Only this process can have made a group of that number; if there is none, the
-    // call fails.
+    // SAFETY: kill has no preconditions. Only this process can have made a group with its pid as id; if there is no such
+    // group, the call fails.
     unsafe { libc::kill(-own, libc::SIGKILL) };
 }
 
-/// Asks the system to end this process and its group when its parent's spawning thread ends, and reports whether the
-/// parent is still `leader`.
-pub(crate) fn die_with(leader: u32) -> bool {
-    // Best effort: the liveness channel does the same everywhere.
+/// Asks the system to end this process and its group when the thread of its parent that spawned it ends. Returns whether the
+/// parent still is `leader`.
+pub(crate) fn die_with_parent(leader: u32) -> bool {
+    // Best effort: on all systems, a worker also ends when the leader's socket closes.
     #[cfg(target_os = "linux")]
     let _ = linux::end_group_with_parent();
     credentials::is_parent(leader)
@@ -89,9 +89,9 @@ mod linux {
     use std::io;
     use std::mem::MaybeUninit;
 
-    /// The parent-death signal. SIGKILL would reach the worker alone; this one has a handler. Programs seldom use that
-    /// number, and its default action ends a process, too: a program that an op executes in the worker's place ends with
-    /// the leader.
+    /// Returns the number of the parent-death signal. SIGKILL would end the worker alone; this signal has a handler. Programs
+    /// seldom use the number. Its default action also ends a process, so that a program which an op executes in the worker's
+    /// process (by `exec`) ends with the leader.
     fn number() -> libc::c_int {
         libc::SIGRTMAX() - 3
     }
@@ -101,22 +101,22 @@ mod linux {
         let mut action = unsafe { MaybeUninit::<libc::sigaction>::zeroed().assume_init() };
         action.sa_sigaction = on_parents_death as *const () as libc::sighandler_t;
         action.sa_flags = libc::SA_ONSTACK;
-        // SAFETY: `action` is valid, and its handler takes a number and is async-signal-safe.
-        succeed(unsafe { libc::sigaction(number(), &raw const action, std::ptr::null_mut()) })?;
-        // The mask may have come from the leader. The thread that waits for the leader's end inherits this one, so that
-        // the signal is delivered even if ops block it in their threads.
+        // SAFETY: `action` is valid, and its handler takes a signal number and is async-signal-safe.
+        check(unsafe { libc::sigaction(number(), &raw const action, std::ptr::null_mut()) })?;
+        // The process may have inherited a mask from the leader. The thread that watches the leader inherits the mask that is
+        // set here, so that the signal is delivered even if ops block it in their threads.
         let mut set = MaybeUninit::<libc::sigset_t>::uninit();
         // SAFETY: `set` is valid for writes.
-        succeed(unsafe { libc::sigemptyset(set.as_mut_ptr()) })?;
+        check(unsafe { libc::sigemptyset(set.as_mut_ptr()) })?;
         // SAFETY: the call above has initialised `set`.
-        succeed(unsafe { libc::sigaddset(set.as_mut_ptr(), number()) })?;
+        check(unsafe { libc::sigaddset(set.as_mut_ptr(), number()) })?;
         // SAFETY: `set` is initialised, and no old mask is asked for.
         unsafe { libc::pthread_sigmask(libc::SIG_UNBLOCK, set.as_ptr(), std::ptr::null_mut()) };
-        // SAFETY: the option takes a signal's number.
-        succeed(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, number() as libc::c_ulong) })
+        // SAFETY: the option takes a signal number.
+        check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, number() as libc::c_ulong) })
     }
 
-    fn succeed(result: libc::c_int) -> io::Result<()> {
+    fn check(result: libc::c_int) -> io::Result<()> {
         match result {
             0 => Ok(()),
             _ => Err(io::Error::last_os_error()),
@@ -124,6 +124,6 @@ mod linux {
     }
 
     extern "C" fn on_parents_death(_: libc::c_int) {
-        super::end_group(crate::worker::ORPHANED)
+        super::end_group(crate::message::ORPHANED)
     }
 }

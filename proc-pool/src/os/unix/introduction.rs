@@ -1,12 +1,13 @@
-//! How a worker finds its leader: a socket that the worker inherits as its standard input.
+//! How a worker finds its leader on Unix: through a socket that the worker inherits as its standard input.
 //!
-//! The leader makes a pair of sockets and writes a fixed greeting into its own end before it starts the process, so a process
-//! finds out without waiting whether it is a worker. The introduction follows, with the descriptors that it
-//! mentions. Afterwards, only the worker writes: one byte a note (see [`listener`](super::listener)). The closing of the
-//! leader's end reports the leader's death to the worker, and the other way round.
+//! The leader makes a pair of sockets, and writes a fixed greeting into its own end before it starts the process. So a process
+//! finds out without waiting whether it is a worker. The handshake ([`Welcome`](crate::wire::handshake::Welcome)) follows,
+//! with the descriptors that it refers to. Afterwards, only the worker writes: one byte for each message (see
+//! [`listener`](super::listener)). When the leader dies, its end closes, and the worker notices that; likewise the other way
+//! round.
 //!
-//! Nothing has a name, so there is nothing to connect to, to swap, or to remove.
-#![allow(unsafe_code)]
+//! Nothing has a name, so there is nothing that another process could connect to or replace, and nothing to remove.
+#![allow(unsafe_code, reason = "takes over inherited descriptors")]
 
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
@@ -24,80 +25,82 @@ use rustix::net::{
 use shm_buffers::descriptors::{self, Descriptors};
 
 use super::credentials;
-use super::listener::{self, Notes};
+use super::listener::{self, MessageReceiver};
+use crate::message::{VERSION, WorkerMessage};
 use crate::os::doorbell;
-use crate::protocol::{Note, VERSION};
 
-/// What every leader of every version writes first.
+/// The first bytes that every leader of every version writes.
 const MAGIC: [u8; 16] = *b"proc-pool worker";
-/// Bytes of the leader's version, filled up with zeros.
+/// Length of the leader's version in the greeting, in bytes. It is filled up with zeros.
 const VERSION_BYTES: usize = 32;
-/// Bytes of the greeting.
+/// Length of the greeting in bytes.
 const GREETING: usize = MAGIC.len() + VERSION_BYTES;
-/// Bytes of an introduction, at most.
-const MAX_INTRODUCTION: usize = 1 << 20;
-/// Descriptors in one message, at most: systems have limits of about 253.
+/// Maximum length of the handshake in bytes.
+const MAX_HANDSHAKE: usize = 1 << 20;
+/// Maximum number of descriptors in one message. Systems have limits of about 253.
 const BATCH: usize = 128;
 
-/// A pair of sockets for a process that is not started yet.
+/// The leader's end of a pair of sockets, for a process that was not started yet.
 #[derive(Debug)]
-pub(crate) struct Invitation(UnixStream);
+pub(crate) struct Rendezvous(UnixStream);
 
-impl Invitation {
-    /// Makes the pair, and returns the standard input for the process with it.
+impl Rendezvous {
+    /// Makes the pair. Returns the leader's end, and the other end as the standard input of the process.
     pub(crate) fn new() -> io::Result<(Self, Stdio)> {
         let (mut ours, theirs) = UnixStream::pair()?;
         let mut greeting = [0; GREETING];
         greeting[..MAGIC.len()].copy_from_slice(&MAGIC);
         greeting[MAGIC.len()..][..VERSION.len()].copy_from_slice(VERSION.as_bytes());
-        // A new socket has room for it.
+        // A new socket has room for the greeting.
         ours.write_all(&greeting)?;
-        // Whatever the process does, this side never waits for it.
+        // The leader never waits for the process, whatever the process does.
         ours.set_nonblocking(true)?;
         Ok((Self(ours), Stdio::from(OwnedFd::from(theirs))))
     }
 
-    /// The process was started: the connection to it exists already.
+    /// Returns the connection to the process after its start. On this system it exists already, and `_introduced` is never
+    /// called.
     pub(crate) fn started(
         self,
         _child: &Child,
         _introduced: impl FnOnce(Result<Connection, String>) + Send + 'static,
-    ) -> io::Result<(Pending, Option<Connection>)> {
-        Ok((Pending, Some(Connection(Arc::new(self.0.into())))))
+    ) -> io::Result<(PendingAccept, Option<Connection>)> {
+        Ok((PendingAccept, Some(Connection(Arc::new(self.0.into())))))
     }
 }
 
-/// The part of a start that is still under way beside the process: none on this system.
+/// What accepts the connection of a process: nothing on this system, where the connection exists from the beginning.
 #[derive(Debug)]
-pub(crate) struct Pending;
+pub(crate) struct PendingAccept;
 
-impl Pending {
-    /// The process has ended.
+impl PendingAccept {
+    /// Cleans up after the process has ended.
     pub(crate) fn finish(self, _connected: bool) {}
 }
 
-/// The leader's end.
+/// The leader's end of the connection to a worker process.
 #[derive(Debug)]
 pub(crate) struct Connection(Arc<OwnedFd>);
 
-/// Keeps the worker's socket open: its closing ends the worker, whatever the worker is doing.
+/// Keeps the worker's socket open. When it is dropped the worker ends, whatever the worker is doing.
 #[derive(Debug)]
 pub(crate) struct Liveness(#[expect(dead_code, reason = "held open")] Arc<OwnedFd>);
 
 impl Connection {
-    /// Sends the introduction, and returns the leader's ends of what the worker has now.
+    /// Sends the handshake. Returns the leader's ends of the channels that the worker has now.
     ///
-    /// A process that does not read it has ended, or gives up: then its notes, which can still be read, say why.
+    /// It is not an error if the process does not read the handshake: then it has ended or is about to, and its messages, which
+    /// can still be read, contain the reason.
     ///
     /// # Errors
-    /// When the socket has no room for it.
+    /// When the socket has no room for the handshake.
     pub(crate) fn welcome(
         self,
-        introduction: &[u8],
-        given: &[&Descriptors],
-    ) -> io::Result<(Notes, doorbell::ToWorker, Liveness)> {
+        handshake: &[u8],
+        descriptors: &[&Descriptors],
+    ) -> io::Result<(MessageReceiver, doorbell::ToWorker, Liveness)> {
         let (ours, theirs) = doorbell::channel()?;
-        match self.introduce(introduction, &theirs, given) {
+        match self.send_handshake(handshake, &theirs, descriptors) {
             Err(e)
                 if !matches!(
                     e.kind(),
@@ -106,32 +109,32 @@ impl Connection {
             {
                 Err(e)
             }
-            _ => Ok((Notes::new(self.0.clone()), ours, Liveness(self.0))),
+            _ => Ok((MessageReceiver::new(self.0.clone()), ours, Liveness(self.0))),
         }
     }
 
-    fn introduce(
+    fn send_handshake(
         &self,
-        introduction: &[u8],
+        handshake: &[u8],
         theirs: &Option<OwnedFd>,
-        given: &[&Descriptors],
+        descriptors: &[&Descriptors],
     ) -> io::Result<()> {
         let mut fds: Vec<BorrowedFd<'_>> = theirs.iter().map(AsFd::as_fd).collect();
-        fds.extend(given.iter().flat_map(|given| given.as_fds()));
-        let mut header = Vec::with_capacity(16 + introduction.len());
-        for count in [introduction.len(), fds.len()] {
+        fds.extend(descriptors.iter().flat_map(|descriptors| descriptors.as_fds()));
+        let mut header = Vec::with_capacity(16 + handshake.len());
+        for count in [handshake.len(), fds.len()] {
             header.extend_from_slice(&(count as u64).to_le_bytes());
         }
         self.send(&header)?;
         for batch in fds.chunks(BATCH) {
             let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(BATCH))];
             let mut control = SendAncillaryBuffer::new(&mut space);
-            // The space is made for so many.
+            // It can't fail: the space is large enough for a batch.
             let _ = control.push(SendAncillaryMessage::ScmRights(batch));
-            // Descriptors travel with a byte at least.
+            // Descriptors need at least one byte to travel with.
             rustix::net::sendmsg(&self.0, &[IoSlice::new(&[0])], &mut control, send_flags())?;
         }
-        self.send(introduction)
+        self.send(handshake)
     }
 
     fn send(&self, mut bytes: &[u8]) -> io::Result<()> {
@@ -143,38 +146,39 @@ impl Connection {
     }
 }
 
-/// A peer that has gone is an error of the call, not a signal; macOS has a setting of the socket for that, which
-/// [`UnixStream::pair`] makes.
-pub(super) fn send_flags() -> SendFlags {
+/// Returns flags that make a closed peer an error of the call instead of a signal. On macOS that is a setting of the socket,
+/// which [`UnixStream::pair`] makes.
+pub(crate) fn send_flags() -> SendFlags {
     #[cfg(not(target_vendor = "apple"))]
     return SendFlags::NOSIGNAL;
     #[cfg(target_vendor = "apple")]
     SendFlags::empty()
 }
 
-/// The leader's end was closed, or says what no leader says.
+/// The leader has closed its end, or has sent data that no leader sends.
 #[derive(Debug)]
-pub(crate) struct Gone;
+pub(crate) struct LeaderGone;
 
-/// A worker that has recognised itself and its parent, and not read anything yet but the greeting.
+/// A worker's connection to its parent, the leader. The worker has read nothing but the greeting yet.
 #[derive(Debug)]
-pub(crate) struct Invited {
+pub(crate) struct ParentConnection {
     socket: Arc<UnixStream>,
     leader: u32,
     version: String,
 }
 
-impl Invited {
-    /// Whether this process is a worker, by what it has inherited: its standard input is a socket whose other end was made
-    /// by this very process's parent, of the same user, and holds the greeting. With the greeting of another process of the
-    /// same user, or of a parent that has ended, this process ends: it was not started to run the program's own course.
+impl ParentConnection {
+    /// Returns the connection if this process is a worker. It is a worker if its standard input is a socket whose other end was
+    /// made by its own parent, with the same user, and if the socket contains the greeting. With the greeting of another
+    /// process of the same user, or of a parent that has ended, this process ends: it was not started to run the program.
     ///
-    /// A process with elevated privileges is never a worker: its parent may have fewer, and would choose what it runs. An
-    /// ordinary program makes one system call more than it would otherwise. Nothing is consumed, opened or changed unless
+    /// A process with elevated privileges is never a worker, because its parent may have fewer privileges and would choose the
+    /// code that it runs. In an ordinary program, this costs one system call. It consumes, opens and changes nothing unless
     /// this process is a worker.
-    pub(crate) fn recognise() -> Option<Self> {
-        // SAFETY: it is borrowed for the calls below, which refuse a number that is not open; nothing closes it meanwhile,
-        // because `init` comes before everything else in a worker, and no other process has an inherited greeting.
+    pub(crate) fn detect() -> Option<Self> {
+        // SAFETY: the descriptor is borrowed for the calls below, which fail for a number that is not open. Nothing closes it
+        // during these calls: `init` comes before everything else in a worker, and a process that is not a worker has no greeting, so
+        // nothing is done with its descriptor after these calls.
         let stdin = unsafe { BorrowedFd::borrow_raw(libc::STDIN_FILENO) };
         let stream = rustix::net::sockopt::socket_type(stdin) == Ok(rustix::net::SocketType::STREAM);
         if !stream || credentials::is_privileged() {
@@ -187,26 +191,26 @@ impl Invited {
         if peeked.1 != GREETING || seen[..MAGIC.len()] != MAGIC {
             return None;
         }
-        // From here on, this process is a worker, and never runs the program's own course; nor does one whose leader has ended
-        // meanwhile, or is not its parent.
+        // From here on this process is a worker, and never runs the rest of the program; also if its leader has ended
+        // since then, or is not its parent.
         if !credentials::is_parent(leader) {
-            crate::os::exit_now(crate::worker::ORPHANED);
+            crate::os::exit_now(crate::message::ORPHANED);
         }
         let version = String::from_utf8_lossy(&seen[MAGIC.len()..]);
         let version = version.trim_end_matches('\0').to_owned();
-        // Above the standard streams, whose numbers others rely on; closed by what this process executes.
+        // The new number is above those of the standard streams, which other code relies on. It is closed on exec.
         let socket = rustix::io::fcntl_dupfd_cloexec(stdin, 3).unwrap_or_else(|e| {
-            // The number 3 itself may be beyond the limit.
+            // The number 3 itself may exceed the limit.
             let reason = io::Error::from(match e {
                 rustix::io::Errno::INVAL => rustix::io::Errno::MFILE,
                 e => e,
             });
             let reason = format!("cannot keep its connection ({reason}); raise the limit of open files");
-            let _ = send_note(stdin, &Note::Failed(reason));
-            crate::os::exit_now(crate::worker::NOT_STARTED)
+            let _ = send_message(stdin, &WorkerMessage::Failed(reason));
+            crate::os::exit_now(crate::message::NOT_STARTED)
         });
         let socket = Arc::new(UnixStream::from(socket));
-        // It is there: it was peeked at.
+        // The greeting can be read without waiting: the peek has seen it.
         let _ = (&*socket).read_exact(&mut seen);
         Some(Self {
             socket,
@@ -215,39 +219,39 @@ impl Invited {
         })
     }
 
-    /// The process that started this one.
+    /// Returns the pid of the leader.
     pub(crate) fn leader(&self) -> u32 {
         self.leader
     }
 
-    /// The leader's version of this crate.
+    /// Returns the leader's version of this crate.
     pub(crate) fn version(&self) -> &str {
         &self.version
     }
 
-    /// Puts an empty standard input where the socket was.
+    /// Replaces the standard input (the socket) with an empty one.
     ///
     /// # Errors
-    /// When the process may have no more files.
-    pub(crate) fn release_stdin(&self) -> io::Result<()> {
+    /// When the process may not open more files.
+    pub(crate) fn replace_stdin(&self) -> io::Result<()> {
         let empty = match std::fs::File::open("/dev/null") {
             Ok(null) => OwnedFd::from(null),
-            // A pipe without a writer is as empty.
+            // A pipe without a writer is empty as well.
             Err(_) => io::pipe()?.0.into(),
         };
         rustix::stdio::dup2_stdin(&empty)?;
         Ok(())
     }
 
-    /// Waits for the introduction and returns it; the descriptors that came with it can be attached from now on.
+    /// Waits for the handshake and returns it. The descriptors that came with it can be attached from now on.
     pub(crate) fn receive(&mut self) -> Result<Vec<u8>, ReceiveError> {
         let mut header = [[0; 8]; 2];
         (&*self.socket)
             .read_exact(header.as_flattened_mut())
             .map_err(lost)?;
         let [len, count] = header.map(|bytes| usize::try_from(u64::from_le_bytes(bytes)));
-        let (Ok(len @ ..=MAX_INTRODUCTION), Ok(count)) = (len, count) else {
-            return Err(ReceiveError::Gone);
+        let (Ok(len @ ..=MAX_HANDSHAKE), Ok(count)) = (len, count) else {
+            return Err(ReceiveError::LeaderGone);
         };
         let mut fds = Vec::new();
         for _ in 0..count.div_ceil(BATCH) {
@@ -303,28 +307,29 @@ impl Invited {
         Ok(())
     }
 
-    /// The way to the leader.
-    pub(crate) fn to_leader(&self) -> ToLeader {
-        ToLeader(self.socket.clone())
+    /// Returns the sender of messages to the leader.
+    pub(crate) fn to_leader(&self) -> LeaderSender {
+        LeaderSender(self.socket.clone())
     }
 
-    /// Has a thread end this process by `orphaned` when the leader ends. Returns what the leader wakes this worker by.
+    /// Starts a thread that calls `orphaned` when the leader ends. Returns the worker's end of the doorbell.
     ///
     /// # Errors
-    /// When the process may have no more threads.
-    pub(crate) fn live_with_leader(self, orphaned: fn() -> !) -> io::Result<doorbell::FromLeader> {
+    /// When the process may not start more threads.
+    pub(crate) fn watch_leader(self, orphaned: fn() -> !) -> io::Result<doorbell::FromLeader> {
         let socket = self.socket;
         thread::Builder::new()
             .name("proc-pool liveness".into())
             .spawn(move || {
                 let mut byte = [0];
                 loop {
-                    // Not by reading: each note that the leader takes makes room in the socket, which would wake a reader.
+                    // It polls, because a blocking read would wake for each message that the leader takes: that makes room in
+                    // the socket.
                     let mut polled = [PollFd::new(&*socket, PollFlags::IN)];
                     let _ = rustix::event::poll(&mut polled, None);
                     match (&*socket).read(&mut byte) {
                         Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                        // Nothing is sent any more.
+                        // The leader sends nothing more, so the byte is ignored.
                         Ok(1) => {}
                         _ => orphaned(),
                     }
@@ -334,42 +339,43 @@ impl Invited {
     }
 }
 
-/// Why a worker has no introduction.
+/// Why a worker has received no handshake.
 #[derive(Debug)]
 pub(crate) enum ReceiveError {
-    /// There is no leader to report it to.
-    Gone,
+    /// The leader has ended, so there is no process to report it to.
+    LeaderGone,
     /// Some descriptors were lost on the way.
     Descriptors {
-        /// By the leader.
+        /// Number that the leader has sent.
         sent: usize,
-        /// By this process.
+        /// Number that this process has received.
         received: usize,
     },
 }
 
 fn lost(_: io::Error) -> ReceiveError {
-    ReceiveError::Gone
+    ReceiveError::LeaderGone
 }
 
-/// The worker's way to its leader.
+/// Sends messages from a worker to its leader.
 #[derive(Debug)]
-pub(crate) struct ToLeader(Arc<UnixStream>);
+pub(crate) struct LeaderSender(Arc<UnixStream>);
 
-impl ToLeader {
-    /// Sends a note. A [`Note::Bell`] never waits: a leader that has not read many earlier ones is going to look anyway.
+impl LeaderSender {
+    /// Sends a message. A [`WorkerMessage::Wakeup`] never waits for room: a leader that has many unread messages will look at this
+    /// worker anyway.
     ///
     /// # Errors
-    /// [`Gone`] when the leader has ended.
-    pub(crate) fn send(&self, note: &Note) -> Result<(), Gone> {
-        send_note(self.0.as_fd(), note)
+    /// [`LeaderGone`] when the leader has ended.
+    pub(crate) fn send(&self, message: &WorkerMessage) -> Result<(), LeaderGone> {
+        send_message(self.0.as_fd(), message)
     }
 }
 
-fn send_note(socket: BorrowedFd<'_>, note: &Note) -> Result<(), Gone> {
-    let (tag, text) = listener::encode(note);
-    let flags = match note {
-        Note::Bell => send_flags() | SendFlags::DONTWAIT,
+fn send_message(socket: BorrowedFd<'_>, message: &WorkerMessage) -> Result<(), LeaderGone> {
+    let (tag, text) = listener::encode(message);
+    let flags = match message {
+        WorkerMessage::Wakeup => send_flags() | SendFlags::DONTWAIT,
         _ => send_flags(),
     };
     for mut bytes in [&[tag][..], text] {
@@ -377,17 +383,17 @@ fn send_note(socket: BorrowedFd<'_>, note: &Note) -> Result<(), Gone> {
             match rustix::net::send(socket, bytes, flags) {
                 Ok(sent) => bytes = &bytes[sent..],
                 Err(rustix::io::Errno::INTR) => {}
-                Err(rustix::io::Errno::AGAIN) if *note == Note::Bell => return Ok(()),
-                Err(_) => return Err(Gone),
+                Err(rustix::io::Errno::AGAIN) if *message == WorkerMessage::Wakeup => return Ok(()),
+                Err(_) => return Err(LeaderGone),
             }
         }
     }
     Ok(())
 }
 
-/// Closes what this process has inherited beside its standard streams: descriptors that the leader, or a library in it,
-/// opened without close-on-exec. What this process has opened itself since it started is close-on-exec, as
-/// everything is that Rust opens, and stays.
+/// Closes the descriptors that this process has inherited, except the standard streams. Those are descriptors that the leader,
+/// or a library in it, opened without close-on-exec. Descriptors that this process has opened itself stay open: they are
+/// close-on-exec, as is everything that Rust opens.
 pub(crate) fn close_inherited() {
     let directory = if cfg!(target_os = "linux") {
         "/proc/self/fd"
@@ -403,21 +409,21 @@ pub(crate) fn close_inherited() {
         (0..limit.map_or(i32::from(u16::MAX), |limit| limit.min(u64::from(u16::MAX)) as i32)).collect()
     });
     for number in numbers.into_iter().filter(|number| *number > 2) {
-        // SAFETY: it is borrowed for one call, which refuses a number that is not open.
+        // SAFETY: the descriptor is borrowed for one call, which fails for a number that is not open.
         let fd = unsafe { BorrowedFd::borrow_raw(number) };
         let inherited =
             rustix::io::fcntl_getfd(fd).is_ok_and(|flags| !flags.contains(rustix::io::FdFlags::CLOEXEC));
         if inherited {
-            // SAFETY: the descriptor was open when this process was executed (it would be close-on-exec otherwise), and
-            // `init` runs before anything of this program could have taken it over.
+            // SAFETY: the descriptor was open when this process was executed (otherwise it would be close-on-exec), and `init`
+            // runs before any code of this program could have taken ownership of it.
             drop(unsafe { OwnedFd::from_raw_fd(number) });
         }
     }
 }
 
 #[cfg(any(fuzzing, test))]
-impl Invited {
-    /// A worker whose leader is at the other end of `socket`, and has sent its greeting.
+impl ParentConnection {
+    /// Makes the connection of a worker whose leader is at the other end of `socket`, and has sent its greeting.
     pub(crate) fn of(socket: UnixStream) -> Self {
         Self {
             socket: Arc::new(socket),
@@ -432,51 +438,56 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_ordinary_process_is_no_worker() {
-        assert!(Invited::recognise().is_none());
+    fn an_ordinary_process_is_not_a_worker() {
+        assert!(ParentConnection::detect().is_none());
     }
 
     #[test]
-    fn an_introduction_arrives_with_its_descriptors() {
-        let (invitation, _stdin) = Invitation::new().expect("a pair");
+    fn a_handshake_arrives_with_its_descriptors() {
+        let (rendezvous, _stdin) = Rendezvous::new().expect("a pair");
         let (ours, theirs) = UnixStream::pair().expect("a pair");
-        drop(invitation);
+        drop(rendezvous);
         let connection = Connection(Arc::new(ours.into()));
         let files =
             (0..300).map(|_| shm_buffers::Region::create(&shm_buffers::Backing::Auto, 8).expect("room"));
         let files: Vec<_> = files.collect();
-        let (_, given) = descriptors::collect(|| {
+        let (_, descriptors) = descriptors::collect(|| {
             for file in &files {
-                let handle = file.handle().expect("its owner");
-                crate::service::encode(&handle, &mut Vec::new()).expect("it can be encoded");
+                let handle = file.handle().expect("it was created here");
+                crate::wire::encoding::encode(&handle, &mut Vec::new()).expect("a handle can be encoded");
             }
         });
-        let sent = connection.welcome(b"welcome", &[&given, &Descriptors::default()]);
+        let sent = connection.welcome(b"welcome", &[&descriptors, &Descriptors::default()]);
         let _ends = sent.expect("there is room");
-        let mut invited = Invited::of(theirs);
-        assert_eq!(invited.receive().expect("it was sent"), b"welcome");
+        let mut parent = ParentConnection::of(theirs);
+        assert_eq!(parent.receive().expect("the handshake was sent"), b"welcome");
     }
 
     #[test]
-    fn what_a_worker_said_before_it_was_welcomed_is_heard_although_it_has_ended() {
-        use crate::os::{Heard, Listener};
+    fn messages_sent_before_the_handshake_are_received_after_the_worker_has_ended() {
+        use crate::os::{ConnectionEvent, MessageListener};
         let (ours, theirs) = UnixStream::pair().expect("a pair");
-        send_note(theirs.as_fd(), &Note::Failed("no memory".into())).expect("there is room");
+        send_message(theirs.as_fd(), &WorkerMessage::Failed("no memory".into())).expect("there is room");
         drop(theirs);
         let connection = Connection(Arc::new(ours.into()));
-        let (notes, ..) = connection.welcome(b"welcome", &[]).expect("that is no error");
-        let (mut listener, _waker) = Listener::new().expect("a listener");
-        listener.add(notes).expect("it is there");
-        let mut all = Vec::new();
-        while all.last() != Some(&Heard::Closed) {
-            let heard = listener.wait(std::time::Duration::from_secs(10), |_, heard| all.push(heard));
-            assert!(heard.expect("it can wait"), "{all:?}");
+        let (messages, ..) = connection
+            .welcome(b"welcome", &[])
+            .expect("a closed peer is no error");
+        let (mut listener, _waker) = MessageListener::new().expect("a listener");
+        listener.add(messages).expect("it can be polled");
+        let mut events = Vec::new();
+        while events.last() != Some(&ConnectionEvent::Closed) {
+            let waited = listener.wait(std::time::Duration::from_secs(10), |_, event| events.push(event));
+            assert!(waited.expect("it can wait"), "{events:?}");
         }
-        assert_eq!(all[0], Heard::Note(Note::Failed("no memory".into())));
+        assert_eq!(
+            events[0],
+            ConnectionEvent::Message(WorkerMessage::Failed("no memory".into()))
+        );
     }
 
     #[test]
-    fn an_introduction_that_does_not_fit_is_an_error_and_never_waits() {
+    fn a_handshake_that_does_not_fit_is_an_error_and_never_waits() {
         let (ours, _theirs) = UnixStream::pair().expect("a pair");
         ours.set_nonblocking(true).expect("it can be set");
         let connection = Connection(Arc::new(ours.into()));

@@ -1,4 +1,4 @@
-//! Reading many pipes from one thread, with `poll`.
+//! [`PipeSet`]: reads many pipes in one thread on Unix, with `poll`. `process::output_reader` uses it for what workers print.
 
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -6,33 +6,33 @@ use std::os::unix::net::UnixStream;
 
 use rustix::event::{PollFd, PollFlags, poll};
 
-/// The end of a pipe that is read.
+/// The reading end of a pipe.
 pub(crate) type Pipe = OwnedFd;
 
-/// Bytes read from a pipe before it is the next one's turn.
+/// Maximum number of bytes that are read from a pipe before the next one's turn.
 const SLICE: usize = 64 << 10;
 
-/// Pipes, each with a key.
+/// A set of pipes, each with a key.
 #[derive(Debug)]
-pub(crate) struct Pipes {
+pub(crate) struct PipeSet {
     woken: UnixStream,
     open: Vec<(u64, Pipe)>,
     buffer: Vec<u8>,
 }
 
-/// Ends a wait of [`Pipes`].
+/// Ends the wait of its [`PipeSet`], or the next one if it does not wait now.
 #[derive(Debug)]
-pub(crate) struct Waker(UnixStream);
+pub(crate) struct PipeSetWaker(UnixStream);
 
-impl Waker {
+impl PipeSetWaker {
     pub(crate) fn wake(&self) {
-        // When it is full it wakes anyway.
+        // If the socket is full, the set wakes anyway.
         let _ = (&self.0).write(&[1]);
     }
 }
 
-impl Pipes {
-    pub(crate) fn new() -> io::Result<(Self, Waker)> {
+impl PipeSet {
+    pub(crate) fn new() -> io::Result<(Self, PipeSetWaker)> {
         let (woken, waker) = UnixStream::pair()?;
         woken.set_nonblocking(true)?;
         waker.set_nonblocking(true)?;
@@ -41,7 +41,7 @@ impl Pipes {
             open: Vec::new(),
             buffer: vec![0; SLICE],
         };
-        Ok((pipes, Waker(waker)))
+        Ok((pipes, PipeSetWaker(waker)))
     }
 
     pub(crate) fn add(&mut self, key: u64, pipe: Pipe) -> io::Result<()> {
@@ -49,9 +49,9 @@ impl Pipes {
         Ok(())
     }
 
-    /// Waits until there is something to read, or for the waker; `heard` gets what was read, or nothing at a pipe's
-    /// end.
-    pub(crate) fn wait(&mut self, mut heard: impl FnMut(u64, &[u8])) -> io::Result<()> {
+    /// Waits until a pipe can be read, or for the waker. Passes the bytes that were read to `on_read`, and an empty slice at the
+    /// end of a pipe.
+    pub(crate) fn wait(&mut self, mut on_read: impl FnMut(u64, &[u8])) -> io::Result<()> {
         let watch = |fd| PollFd::from_borrowed_fd(fd, PollFlags::IN);
         let mut polled: Vec<PollFd<'_>> = self.open.iter().map(|(_, pipe)| watch(pipe.as_fd())).collect();
         polled.push(watch(self.woken.as_fd()));
@@ -68,15 +68,15 @@ impl Pipes {
             if ready.next() != Some(true) {
                 return true;
             }
-            // Somebody is here to read it only once, and there is something: it does not block.
+            // It does not block: the pipe can be read, and no other thread reads it.
             match rustix::io::read(pipe, &mut self.buffer[..]) {
                 Err(rustix::io::Errno::INTR) => true,
                 Ok(count @ 1..) => {
-                    heard(*key, &self.buffer[..count]);
+                    on_read(*key, &self.buffer[..count]);
                     true
                 }
                 Ok(0) | Err(_) => {
-                    heard(*key, &[]);
+                    on_read(*key, &[]);
                     false
                 }
             }
@@ -84,25 +84,25 @@ impl Pipes {
         Ok(())
     }
 
-    /// The process at the pipe's other end has ended: reads what is in the pipe now, which is all that it wrote, and
-    /// closes it, also if a child of that process goes on writing.
-    pub(crate) fn finish(&mut self, key: u64, mut heard: impl FnMut(u64, &[u8])) {
-        let Some(place) = self.open.iter().position(|(it, _)| *it == key) else {
+    /// Reads what is in the pipe now, and closes it. It is called after the process at the other end has ended, so this is all
+    /// that the process wrote. The pipe is closed even if a child of that process continues to write.
+    pub(crate) fn finish(&mut self, key: u64, mut on_read: impl FnMut(u64, &[u8])) {
+        let Some(index) = self.open.iter().position(|(it, _)| *it == key) else {
             return;
         };
-        let (_, pipe) = self.open.swap_remove(place);
+        let (_, pipe) = self.open.swap_remove(index);
         let mut left = rustix::io::ioctl_fionread(&pipe).unwrap_or(0) as usize;
         while left > 0 {
             let wanted = left.min(SLICE);
             match rustix::io::read(&pipe, &mut self.buffer[..wanted]) {
                 Err(rustix::io::Errno::INTR) => {}
                 Ok(count @ 1..) => {
-                    heard(key, &self.buffer[..count]);
+                    on_read(key, &self.buffer[..count]);
                     left -= count;
                 }
                 Ok(0) | Err(_) => break,
             }
         }
-        heard(key, &[]);
+        on_read(key, &[]);
     }
 }

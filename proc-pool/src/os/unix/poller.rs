@@ -1,4 +1,4 @@
-//! Waiting for many sockets: `epoll` on Linux, `poll` elsewhere.
+//! [`Poller`]: waits for many sockets, with `epoll` on Linux and `poll` on other systems. [`listener`](super::listener) uses it.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -7,20 +7,20 @@ use std::time::Duration;
 
 use rustix::time::Timespec;
 
-/// The longest wait that every system takes.
+/// The longest timeout that all systems accept.
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
-fn timespec(patience: Duration) -> Timespec {
-    let patience = patience.min(LONGEST);
+fn timespec(timeout: Duration) -> Timespec {
+    let timeout = timeout.min(LONGEST);
     Timespec {
-        tv_sec: patience.as_secs() as _,
-        tv_nsec: patience.subsec_nanos().into(),
+        tv_sec: timeout.as_secs() as _,
+        tv_nsec: timeout.subsec_nanos().into(),
     }
 }
 
-/// Ends a wait of its poller's: also one that begins later.
+/// Ends the wait of its poller, or the next one if it does not wait now.
 #[derive(Debug)]
-pub(crate) struct Waker(Arc<OwnedFd>);
+pub(crate) struct ListenerWaker(Arc<OwnedFd>);
 
 #[cfg(target_os = "linux")]
 mod imp {
@@ -30,7 +30,7 @@ mod imp {
 
     use super::*;
 
-    /// Sockets that are waited for.
+    /// A set of sockets to wait for.
     #[derive(Debug)]
     pub(crate) struct Poller {
         epoll: OwnedFd,
@@ -39,18 +39,18 @@ mod imp {
 
     /// The waker's key.
     const WAKER: u64 = u64::MAX;
-    /// Sockets that are reported in one turn, at most; the others' turn is the next.
+    /// Maximum number of sockets that one call reports. The next call reports the others.
     const EVENTS: usize = 64;
 
-    impl Waker {
+    impl ListenerWaker {
         pub(crate) fn wake(&self) {
-            // It fails only when the count is full, which wakes as well.
+            // It fails only if the count is at its maximum, which wakes as well.
             let _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
         }
     }
 
     impl Poller {
-        pub(crate) fn new() -> io::Result<(Self, Waker)> {
+        pub(crate) fn new() -> io::Result<(Self, ListenerWaker)> {
             let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
             let waker = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
             let data = epoll::EventData::new_u64(WAKER);
@@ -59,7 +59,7 @@ mod imp {
                 epoll,
                 waker: waker.clone(),
             };
-            Ok((poller, Waker(waker)))
+            Ok((poller, ListenerWaker(waker)))
         }
 
         pub(crate) fn add(&mut self, key: u64, socket: &OwnedFd) -> io::Result<()> {
@@ -68,15 +68,15 @@ mod imp {
         }
 
         pub(crate) fn remove(&mut self, _key: u64, socket: &OwnedFd) {
-            // It fails only for one that is not waited for.
+            // It fails only for a socket that was not added.
             let _ = epoll::delete(&self.epoll, socket);
         }
 
-        /// Appends the keys of sockets that can be read; returns whether the waker woke.
-        pub(crate) fn wait(&mut self, patience: Duration, ready: &mut Vec<u64>) -> io::Result<bool> {
+        /// Waits, and appends the keys of sockets that can be read to `ready`. Returns whether the waker has ended the wait.
+        pub(crate) fn wait(&mut self, timeout: Duration, ready: &mut Vec<u64>) -> io::Result<bool> {
             let mut events = [MaybeUninit::uninit(); EVENTS];
             let events: &[epoll::Event] =
-                match epoll::wait(&self.epoll, &mut events, Some(&timespec(patience))) {
+                match epoll::wait(&self.epoll, &mut events, Some(&timespec(timeout))) {
                     Ok((events, _)) => events,
                     Err(rustix::io::Errno::INTR) => &[],
                     Err(e) => return Err(e.into()),
@@ -86,7 +86,7 @@ mod imp {
                 match event.data.u64() {
                     WAKER => {
                         woken = true;
-                        // Its count is of no interest.
+                        // The number of wakeups does not matter.
                         let _ = rustix::io::read(&self.waker, &mut [0; 8]);
                     }
                     key => ready.push(key),
@@ -103,23 +103,23 @@ mod imp {
 
     use super::*;
 
-    /// Sockets that are waited for.
+    /// A set of sockets to wait for.
     #[derive(Debug)]
     pub(crate) struct Poller {
         waker: OwnedFd,
-        /// Shared with the owner of the notes, which removes it before it lets go.
+        /// Duplicates of the added descriptors. The listener removes each before it drops its own.
         sockets: Vec<(u64, OwnedFd)>,
     }
 
-    impl Waker {
+    impl ListenerWaker {
         pub(crate) fn wake(&self) {
-            // When the pipe is full it wakes anyway.
+            // If the pipe is full, the poller wakes anyway.
             let _ = rustix::io::write(&self.0, &[1]);
         }
     }
 
     impl Poller {
-        pub(crate) fn new() -> io::Result<(Self, Waker)> {
+        pub(crate) fn new() -> io::Result<(Self, ListenerWaker)> {
             let (reader, writer) = io::pipe()?;
             let (reader, writer) = (OwnedFd::from(reader), OwnedFd::from(writer));
             for end in [&reader, &writer] {
@@ -129,7 +129,7 @@ mod imp {
                 waker: reader,
                 sockets: Vec::new(),
             };
-            Ok((poller, Waker(Arc::new(writer))))
+            Ok((poller, ListenerWaker(Arc::new(writer))))
         }
 
         pub(crate) fn add(&mut self, key: u64, socket: &OwnedFd) -> io::Result<()> {
@@ -141,15 +141,15 @@ mod imp {
             self.sockets.retain(|(it, _)| *it != key);
         }
 
-        /// Appends the keys of sockets that can be read; returns whether the waker woke.
-        pub(crate) fn wait(&mut self, patience: Duration, ready: &mut Vec<u64>) -> io::Result<bool> {
+        /// Waits, and appends the keys of sockets that can be read to `ready`. Returns whether the waker has ended the wait.
+        pub(crate) fn wait(&mut self, timeout: Duration, ready: &mut Vec<u64>) -> io::Result<bool> {
             let mut polled = vec![PollFd::new(&self.waker, PollFlags::IN)];
             polled.extend(
                 self.sockets
                     .iter()
                     .map(|(_, socket)| PollFd::new(socket, PollFlags::IN)),
             );
-            match poll(&mut polled, Some(&timespec(patience))) {
+            match poll(&mut polled, Some(&timespec(timeout))) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(e) => return Err(e.into()),
             }

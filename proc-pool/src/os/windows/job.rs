@@ -1,5 +1,6 @@
-//! A worker and what its ops start, Windows: one job, which ends as a whole.
-#![allow(unsafe_code)]
+//! [`ProcessGroup`]: a worker and the processes that its ops start, on Windows. They are in one job, and the system kills a job
+//! as a whole.
+#![allow(unsafe_code, reason = "manages the job that ends workers with their leader")]
 
 use std::io;
 use std::os::windows::io::{AsRawHandle, FromRawHandle, OwnedHandle};
@@ -12,26 +13,27 @@ use windows_sys::Win32::System::JobObjects::{
     JobObjectExtendedLimitInformation, SetInformationJobObject, TerminateJobObject,
 };
 
-/// The exit status of what is killed with a worker, as of the worker itself (`std::process::Child::kill`).
+/// The exit code of processes that are killed with a worker: the same as that of the worker itself
+/// (`std::process::Child::kill`).
 const KILLED: u32 = 1;
 
-/// The job of a worker. Programs that the worker starts are in it, too, unless they are started with `CREATE_BREAKAWAY_FROM_JOB`.
-/// All of it ends when this is dropped, and when this process ends, however that comes: the system closes the job's only
-/// handle.
+/// The job of a worker. It includes the programs that the worker starts, unless they are started with
+/// `CREATE_BREAKAWAY_FROM_JOB`. All of its processes end when this value is dropped, and when this process ends in whatever
+/// way, because the system then closes the job's only handle.
 ///
-/// Where the system refuses, the liveness channel ends the worker alone, later.
+/// If the system refuses to make a job, the worker alone ends, when it notices that the leader's channel has closed.
 #[derive(Debug)]
-pub(crate) struct Group(Option<OwnedHandle>);
+pub(crate) struct ProcessGroup(Option<OwnedHandle>);
 
-impl Group {
-    /// Nothing: a process is put into its job once it was started.
+impl ProcessGroup {
+    /// Does nothing: a process is put into its job after its start.
     pub(crate) fn prepare(_: &mut Command) {}
 
     /// Puts the process into a new job.
     pub(crate) fn of(child: &Child) -> Self {
         let job = new().ok();
         if let Some(job) = &job {
-            // SAFETY: both handles are open; a process may be put into a job of its parent's.
+            // SAFETY: both handles are open. A parent may put its child into a job.
             let _ = unsafe { AssignProcessToJobObject(job.as_raw_handle(), child.as_raw_handle()) };
         }
         Self(job)
@@ -44,7 +46,7 @@ impl Group {
         let _ = child.kill();
     }
 
-    /// Returns the worker's status if it has ended; the rest of its job is killed then.
+    /// Returns the worker's status if it has ended. Then the rest of its job is killed.
     pub(crate) fn try_wait(&self, child: &mut Child) -> io::Result<Option<ExitStatus>> {
         let status = child.try_wait()?;
         if status.is_some() {
@@ -62,18 +64,18 @@ impl Group {
 }
 
 fn new() -> io::Result<OwnedHandle> {
-    // SAFETY: neither attributes nor a name have to be given. Without attributes, no child inherits the handle.
+    // SAFETY: both pointers may be null: attributes and name are optional. Without attributes, no child inherits the handle.
     let job = unsafe { CreateJobObjectW(ptr::null(), ptr::null()) };
     if job.is_null() {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: a new handle that nothing else closes.
+    // SAFETY: the handle is new, and nothing else closes it.
     let job = unsafe { OwnedHandle::from_raw_handle(job) };
     let mut limits = JOBOBJECT_EXTENDED_LIMIT_INFORMATION::default();
     limits.BasicLimitInformation.LimitFlags =
         JOB_OBJECT_LIMIT_KILL_ON_JOB_CLOSE | JOB_OBJECT_LIMIT_BREAKAWAY_OK;
     let size = size_of_val(&limits) as u32;
-    // SAFETY: the handle is open, and `limits` the structure of that class, valid for `size` bytes.
+    // SAFETY: the handle is open; `limits` is the structure of that class, and valid for `size` bytes.
     let set = unsafe {
         SetInformationJobObject(
             job.as_raw_handle(),

@@ -11,14 +11,14 @@ from pool import Pool
 
 
 class Ray(Pool):
-    """Tasks with the model as an object in its store, which NumPy's arrays are views of; batches by hand, as advised."""
+    """ray, with the model in its object store, of which NumPy arrays are views, and batches by hand, as advised."""
 
     sharing = "ray.put"
-    # So many references at once.
+    # The number of references in one call.
     WINDOW = 1000
 
     def __enter__(self):
-        # Otherwise its leader shows one of several similar lines.
+        # Otherwise its leader prints only one of several similar lines.
         os.environ["RAY_DEDUP_LOGS"] = "0"
         import ray
 
@@ -44,7 +44,7 @@ class Ray(Pool):
         return self
 
     def capture(self):
-        """What the leader prints goes to a file."""
+        """Redirects the output of the leader to a file."""
         self.printed = tempfile.TemporaryFile()
         self.kept = os.dup(1)
         for descriptor in (1, 2):
@@ -84,7 +84,7 @@ class Ray(Pool):
 
 
 class Outputs:
-    """Of a chunk. Elements of a list would be serialized one after the other, with a header each."""
+    """The outputs of a chunk as one object: elements of a list would be serialized one by one, with a header each."""
 
     def __init__(self, outputs):
         self.outputs = outputs
@@ -102,7 +102,7 @@ def align(key, dask_worker):
 
 
 class Dask(Pool):
-    """Futures, with the model scattered to both workers; batches by hand, as advised."""
+    """dask.distributed, with futures, the model scattered to both workers, and batches by hand, as advised."""
 
     sharing = "scatter"
 
@@ -149,14 +149,14 @@ class Dask(Pool):
 
 
 class Ipyparallel(Pool):
-    """A load-balanced view of two engines, to which the model was pushed."""
+    """ipyparallel, with a load-balanced view of two engines, to which the model was pushed."""
 
     sharing = "push"
 
     def __enter__(self):
         import ipyparallel
 
-        # Without a limit an engine gets tasks before it is free, which is faster; all of them are lost with it.
+        # Without a limit an engine gets tasks before it is free. That is faster, but they are lost with the engine.
         limit = 1 if self.op is tasks.deadly else 0
         self.cluster = ipyparallel.Cluster(
             n=tasks.WORKERS, log_level=logging.CRITICAL, controller_args=[f"--TaskScheduler.hwm={limit}"]
@@ -190,7 +190,7 @@ class Ipyparallel(Pool):
         return (answer.get() for answer in self.answers)
 
     def delivered(self):
-        # What an engine prints comes with the answer.
+        # The output of an engine arrives with the answer.
         return sum(answer.stderr.count(":record ") for answer in self.answers)
 
 

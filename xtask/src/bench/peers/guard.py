@@ -1,7 +1,7 @@
 """Runs one measure of one pool with a time limit, and leaves nothing of it behind.
 
-guard.py SECONDS ARGUMENT... runs peers.py with the arguments, and prints one JSON object of all that it told; with a
-`failed`, if it did not end well. Servers that pools start in sessions of their own are found because this process
+guard.py SECONDS ARGUMENT... runs peers.py with the arguments, and prints its numbers as one JSON object, with `failed` if
+it did not succeed. Servers that pools start in sessions of their own are found because this process
 adopts the orphans among its descendants (Linux); they, temporary files and shared memory are gone when it ends.
 """
 
@@ -17,22 +17,22 @@ import time
 from pathlib import Path
 
 LINUX = sys.platform == "linux"
-# Of segments and semaphores that the pools make, which have no other mark of their maker.
+# Prefixes of segments and semaphores of the pools, which have no other mark of their creator.
 NAMES = ("psm_", "sem.mp-", "sem.loky-", "torch_", "joblib_memmapping_folder_", "plasma", "wnsm_")
 SHM = Path("/dev/shm")
-# Seconds that servers have to end by themselves.
+# Seconds in which servers must exit by themselves.
 GRACE = 3
 
 
 def adopt():
-    """Orphans of this process become its children, and the end of its parent ends it."""
+    """Makes orphans of this process its children, and ends it when its parent exits."""
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
     libc.prctl(1, signal.SIGTERM, 0, 0, 0)  # PR_SET_PDEATHSIG
 
 
 def descendants():
-    """Pids of those that live, by what /proc tells of parents."""
+    """The pids of living descendants, by the parents that /proc shows."""
     parents = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -58,7 +58,7 @@ def reap():
 
 
 def end_all(grace):
-    """Waits for descendants to end, kills those that don't; tells how many those were."""
+    """Waits for descendants to exit, kills those that do not, and returns how many those were."""
     until, killed = time.monotonic() + grace, set()
     while alive := descendants():
         if time.monotonic() > until:
@@ -74,14 +74,14 @@ def end_all(grace):
 
 
 def segments():
-    """Names in shared memory that are one of the pools', as far as anybody can tell."""
+    """Paths in shared memory whose names look like those of the pools."""
     if not SHM.is_dir():
         return set()
     return {entry for entry in SHM.iterdir() if entry.name.startswith(NAMES)}
 
 
 def in_use():
-    """Every path that a process maps or holds open."""
+    """All paths that a process maps or holds open."""
     paths = set()
     for process in Path("/proc").iterdir():
         if not process.name.isdigit():
@@ -96,7 +96,7 @@ def in_use():
 
 
 def remove_segments(before):
-    """Removes what was left in shared memory since, unless another process uses it; tells the bytes."""
+    """Removes unused remains of the pools in shared memory, and returns their size in bytes."""
     left = segments() - before
     used = in_use() if left else set()
     size = 0
@@ -110,25 +110,25 @@ def remove_segments(before):
 
 
 def merged(text):
-    """All objects as one. A line may have been cut off by the end."""
-    told = {}
+    """Merges all objects. The last line may have been cut off."""
+    numbers = {}
     for line in text.splitlines():
         try:
-            told |= json.loads(line)
+            numbers |= json.loads(line)
         except (ValueError, TypeError):
             continue
-    return told
+    return numbers
 
 
 def complaint(text):
-    """The last error, or else the last line."""
+    """The last line with an error, or else the last line."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     errors = [line for line in lines if "Error" in line.partition(":")[0]]
-    return (errors or lines or ["it said nothing"])[-1][:120]
+    return (errors or lines or ["it printed nothing"])[-1][:120]
 
 
 def environment(home):
-    """No pool writes into anybody's home, or tells anybody that it is used."""
+    """Variables that keep pools from writing into a home directory, and from reporting their use."""
     places = {name: home for name in ("HOME", "TMPDIR", "TMP", "TEMP", "IPYTHONDIR", "JUPYTER_RUNTIME_DIR", "DASK_CONFIG")}
     one = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
     quiet = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "PYTHONWARNINGS": "ignore"}
@@ -137,9 +137,9 @@ def environment(home):
 
 
 def run(limit, arguments, home):
-    said, complained = Path(home, "said"), Path(home, "complained")
+    printed, complained = Path(home, "printed"), Path(home, "complained")
     script = Path(__file__).with_name("peers.py")
-    with said.open("wb") as output, complained.open("wb") as errors:
+    with printed.open("wb") as output, complained.open("wb") as errors:
         child = subprocess.Popen(
             [sys.executable, str(script), *arguments],
             stdin=subprocess.DEVNULL,
@@ -156,29 +156,29 @@ def run(limit, arguments, home):
             failed = f"not done after {limit:.0f} s"
             child.kill()
             child.wait()
-    told = merged(said.read_text(errors="replace"))
-    return told | ({"failed": failed} if failed else {})
+    numbers = merged(printed.read_text(errors="replace"))
+    return numbers | ({"failed": failed} if failed else {})
 
 
 def main():
     limit, arguments = float(sys.argv[1]), sys.argv[2:]
-    # Ends as an exception does, so that all is cleaned up.
+    # An exception, so that everything is cleaned up.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     if LINUX:
         adopt()
     before = segments()
     home = tempfile.mkdtemp(prefix="peer")
-    told = {}
+    numbers = {}
     try:
-        told = run(limit, arguments, home)
+        numbers = run(limit, arguments, home)
         if LINUX:
-            told["left_processes"] = end_all(GRACE)
+            numbers["left_processes"] = end_all(GRACE)
     finally:
         if LINUX:
             end_all(0)
-            told["left_bytes"] = remove_segments(before)
+            numbers["left_bytes"] = remove_segments(before)
         shutil.rmtree(home, ignore_errors=True)
-    print(json.dumps(told), flush=True)
+    print(json.dumps(numbers), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Pools whose workers are children of their leader, with the means of `multiprocessing`."""
+"""Pools whose workers are children of their leader, based on `multiprocessing`."""
 
 import logging
 import multiprocessing
@@ -15,7 +15,7 @@ from pool import Pool
 
 
 class Executor(Pool):
-    """The standard library's; forked workers have the model, spawned ones get it in shared memory."""
+    """The standard library's pool: forked workers inherit the model, spawned ones attach shared memory."""
 
     method = None
 
@@ -81,7 +81,7 @@ class ToLeader:
 
 
 class Joblib(Pool):
-    """With the model in a file that all map, as its documentation advises."""
+    """joblib, with the model in a file that all workers map, as its documentation advises."""
 
     sharing = "memmap"
     dir = None
@@ -92,7 +92,7 @@ class Joblib(Pool):
         self.delayed = joblib.delayed
         self.parallel = joblib.Parallel(tasks.WORKERS, return_as="generator").__enter__()
         if self.sink:
-            # Its workers start as it likes: no other queue gets there.
+            # joblib starts its workers itself: no other queue reaches them.
             self.manager = multiprocessing.Manager()
             self.op = ToLeader(self.op, self.listen(self.manager.Queue()))
         if self.model is not None:
@@ -117,7 +117,7 @@ class Joblib(Pool):
 
 
 class OfShared:
-    """An op of mpire's shared objects."""
+    """An op that takes mpire's shared objects."""
 
     def __init__(self, op):
         self.op = op
@@ -126,12 +126,12 @@ class OfShared:
         model, queue = shared
         if queue is not None:
             pool.to_queue(queue)
-        # It takes tuples apart.
+        # mpire passes the elements of a tuple.
         return self.op(model, task[0] if len(task) == 1 else task)
 
 
 class Mpire(Pool):
-    """With shared objects, which forked workers inherit."""
+    """mpire, with shared objects, which forked workers inherit."""
 
     sharing = "shared_objects, fork"
 
@@ -149,12 +149,12 @@ class Mpire(Pool):
         self.workers.stop_and_join()
 
     def run(self, work, batch):
-        # A generator, which gives out nothing until it is asked for the first output.
+        # A generator, which dispatches nothing before the first output is requested.
         return self.workers.imap(self.op, work, iterable_len=len(work), chunk_size=batch)
 
 
 class OneOrMany:
-    """An op of a list as well: parinvoke has no batches, so they are made by hand."""
+    """An op that takes a range as well: parinvoke has no batches of its own."""
 
     def __init__(self, op):
         self.op = op
@@ -166,7 +166,7 @@ class OneOrMany:
 
 
 class Parinvoke(Pool):
-    """With its own way to share a model, and its own way for logs."""
+    """parinvoke, with its own sharing of models and its own logging."""
 
     sharing = "SharedMemoryManager"
 
@@ -194,7 +194,7 @@ class Parinvoke(Pool):
 
 
 class Torch(Pool):
-    """`torch.multiprocessing`: a pool of multiprocessing's whose queues share tensors."""
+    """`torch.multiprocessing`: a pool whose queues share tensors."""
 
     sharing = "share_memory_()"
 

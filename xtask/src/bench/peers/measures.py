@@ -1,4 +1,4 @@
-"""The measures: each takes a pool's class, and tells what it finds as soon as it is known."""
+"""The measures: each takes a pool's class, and reports each number as soon as it is known."""
 
 import json
 import logging
@@ -14,27 +14,27 @@ import tasks
 
 LONG = 0.3
 BATCHES = (64, 512, 4096)
-# Seconds after which a pool that does nothing has given up.
+# Seconds after which a pool that does nothing counts as hanging.
 GIVE_UP = 20
 # Seconds that a pool has to close after that.
 CLOSE = 10
 # Seconds without another log record after which there are no more.
 QUIET = 3
-# What pools print themselves goes elsewhere.
+# The pools' own output goes elsewhere.
 OUTPUT = os.fdopen(os.dup(1), "w")
 
 
-def tell(**told):
-    print(json.dumps(told), file=OUTPUT, flush=True)
+def report(**numbers):
+    print(json.dumps(numbers), file=OUTPUT, flush=True)
 
 
 def null(peer, _):
     begun = time.perf_counter()
     with peer(tasks.null) as pool:
         assert sum(pool.run(range(2), 1)) == 1
-        tell(start=time.perf_counter() - begun)
-        tell(batched=max(rate(pool, batch) for batch in BATCHES))
-        tell(single=rate(pool, 1))
+        report(start=time.perf_counter() - begun)
+        report(batched=max(rate(pool, batch) for batch in BATCHES))
+        report(single=rate(pool, 1))
 
 
 def rate(pool, batch):
@@ -63,11 +63,11 @@ def share(peer, size):
             totals = list(pool.everywhere([meeting] * tasks.WORKERS))
             watch.join()
     assert totals == [size // 4096] * tasks.WORKERS, totals
-    tell(**found)
+    report(**found)
 
 
 def look(meeting, begun, found):
-    """Waits for the workers, measures everybody's memory, and lets them go."""
+    """Waits for the workers, measures the memory of all processes, and lets the workers finish."""
     while len(os.listdir(meeting)) < tasks.WORKERS:
         time.sleep(0.001)
     found["share"] = time.perf_counter() - begun
@@ -78,7 +78,7 @@ def look(meeting, begun, found):
 
 
 def family():
-    """This process, its descendants, and whoever was orphaned by them, which are the guard's."""
+    """This process, its descendants, and their orphans, which are children of the guard."""
     parents = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -109,15 +109,15 @@ def memory(pid):
 
 def top(peer, users):
     model = tasks.factors(users)
-    tell(bare=bare(model, users))
+    report(bare=bare(model, users))
     with peer(tasks.top, model) as pool:
-        # Workers that have started, and read all.
+        # The workers have started and read the model.
         list(pool.run(range(64), 1))
         begun = time.perf_counter()
         outputs = list(pool.run(range(users), 64))
-        tell(top=users / (time.perf_counter() - begun))
+        report(top=users / (time.perf_counter() - begun))
     assert len(outputs) == users
-    tell(checksum=str(tasks.checksum(model, outputs)))
+    report(checksum=str(tasks.checksum(model, outputs)))
 
 
 def bare(model, users):
@@ -152,44 +152,44 @@ def logs(peer, records):
             if now > count:
                 count, last = now, time.perf_counter()
             time.sleep(0.01)
-        tell(logged=slower, arrived=last - begun, delivered=count, emitted=emitted)
-    # Where a listener is left, it is no matter.
+        report(logged=slower, arrived=last - begun, delivered=count, emitted=emitted)
+    # A listener that is left does not matter.
     os._exit(0)
 
 
 def killed(peer, _):
     outputs = errors = 0
 
-    def told(said, seconds):
+    def finish(outcome, seconds):
         failed = f", {errors} error(s)" if errors else ""
-        tell(killed=f"{outputs} outputs{failed}, {said}", killed_seconds=seconds)
+        report(killed=f"{outputs} outputs{failed}, {outcome}", killed_seconds=seconds)
 
     def given_up():
-        told(f"hangs (given up after {GIVE_UP} s)", GIVE_UP)
+        finish(f"hangs (given up after {GIVE_UP} s)", GIVE_UP)
         os._exit(0)
 
     alarm = threading.Timer(GIVE_UP, given_up)
     with peer(tasks.deadly) as pool:
         alarm.start()
-        begun, said = time.perf_counter(), ""
+        begun, outcome = time.perf_counter(), ""
         try:
             for output in pool.each(range(1000)):
                 if isinstance(output, BaseException):
-                    errors, said = errors + 1, type(output).__name__
+                    errors, outcome = errors + 1, type(output).__name__
                 else:
                     outputs += 1
         except BaseException as error:
-            said = type(error).__name__
+            outcome = type(error).__name__
         seconds = time.perf_counter() - begun
-        # With the next tasks, if that takes no longer than it may.
+        # The next tasks show it, within the same time limit.
         try:
             goes_on = sum(pool.run(range(2), 1)) == 1
         except BaseException:
             goes_on = False
         alarm.cancel()
-        told(f"{said}; {'goes on' if goes_on else 'the pool is broken'}", seconds)
-        # Some never end after that.
+        finish(f"{outcome}; {'goes on' if goes_on else 'the pool is broken'}", seconds)
+        # Some never close after that.
         alarm = threading.Timer(CLOSE, os._exit, [0])
         alarm.daemon = True
         alarm.start()
-    tell(closed=True)
+    report(closed=True)

@@ -1,7 +1,7 @@
-"""One pool of Python with 2 workers, and one measure: what comes out is told as lines of JSON.
+"""Runs one measure of one pool of Python with 2 workers, and prints the numbers as lines of JSON.
 
-peers.py NAME MEASURE NUMBER, under guard.py; each measure has a process of its own, so that nobody inherits another
-one's memory, or its ruins. NUMBER is the size of the model, users or log records.
+peers.py NAME MEASURE NUMBER, under guard.py; each measure has a process of its own, so that none inherits the memory of
+another one, or its remains. NUMBER is the size of the model, or the number of users or log records.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""What a pool has to be, to be measured."""
+"""The interface of a pool that is measured."""
 
 import logging
 import logging.handlers
@@ -7,12 +7,12 @@ import numpy
 
 import tasks
 
-# Of a worker.
+# The op and the model of this worker.
 OP = MODEL = None
 
 
 def prepare(op, model, queue=None):
-    """Keeps what all tasks of a worker need."""
+    """Keeps the op and the model for the tasks of this worker."""
     global OP, MODEL
     OP, MODEL = op, aligned(model)
     if queue is not None:
@@ -20,12 +20,12 @@ def prepare(op, model, queue=None):
 
 
 def aligned(model):
-    """What arrives within a message may lie anywhere; NumPy would copy it for every product."""
+    """Aligns an array that arrived within a message, which NumPy would copy for every product otherwise."""
     return None if model is None else numpy.require(model, requirements="A")
 
 
 def to_queue(queue):
-    """The way to the leader that the logging cookbook recommends."""
+    """Sends log records to the leader as the logging cookbook recommends."""
     log = logging.getLogger(tasks.LOGGER)
     if not log.handlers:
         log.addHandler(logging.handlers.QueueHandler(queue))
@@ -46,7 +46,7 @@ class Pool:
     Its `sink`, if there is one, is a handler that gets what the workers log.
     """
 
-    # How it shares a model.
+    # The way in which it shares a model.
     sharing = ""
 
     def __init__(self, op, model=None, sink=None):
@@ -60,15 +60,15 @@ class Pool:
         raise NotImplementedError
 
     def each(self, work):
-        """The same, one a batch; an exception in place of an output, where the pool can tell whose it is."""
+        """The same, one a batch; an exception in place of an output, where the pool knows the failed task."""
         return self.run(work, 1)
 
     def everywhere(self, work):
-        """The same for as many tasks as there are workers, each of which gets one."""
+        """The same for one task for each worker."""
         return self.run(work, 1)
 
     def delivered(self):
-        """How many log records have arrived."""
+        """The number of log records that have arrived."""
         return self.sink.count
 
     def listen(self, queue):

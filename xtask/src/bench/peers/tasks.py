@@ -1,4 +1,4 @@
-"""What the workers of every pool are given to do: ops of a model and a task."""
+"""The work for every pool: ops of a model and a task."""
 
 import logging
 import os
@@ -20,7 +20,7 @@ def null(_, task):
 
 
 def deadly(_, task):
-    """Kills its worker."""
+    """Kills its worker at one of the tasks."""
     if task == 500:
         if sys.platform == "win32":
             os._exit(9)
@@ -29,14 +29,14 @@ def deadly(_, task):
 
 
 def meet(meeting):
-    """Waits until every worker is here, so that each has one of the tasks."""
+    """Waits for all workers, so that each has one of the tasks."""
     Path(meeting, str(os.getpid())).touch()
     while len(os.listdir(meeting)) < WORKERS:
         time.sleep(0.001)
 
 
 def touched(model, meeting):
-    """Reads a byte of every page, and waits until the memory of all has been measured."""
+    """Reads a byte of every page, and waits until the memory of all workers has been measured."""
     total = int(model[::4096].sum(dtype=numpy.int64))
     Path(meeting, str(os.getpid())).touch()
     while not Path(meeting, DONE).exists():
@@ -45,7 +45,7 @@ def touched(model, meeting):
 
 
 def flood(_, task):
-    """Writes records; tells the seconds that it took."""
+    """Logs records, and returns how many seconds that took."""
     meeting, records = task
     log = logging.getLogger(LOGGER)
     log.setLevel(logging.INFO)
@@ -60,7 +60,7 @@ def factors(users):
     """The factors of all items, then those of the users.
 
     Multiples of 1/512 below 1, so that every sum of 64 products is exact in 32 bits, in whatever order it is made: all
-    implementations find the same scores. The numbers are splitmix64 of the index.
+    implementations compute the same scores. The numbers are splitmix64 of the index.
     """
     state = (numpy.arange((ITEMS + users) * FACTORS, dtype=numpy.uint64) + 1) * numpy.uint64(0x9E3779B97F4A7C15)
     state = (state ^ (state >> numpy.uint64(30))) * numpy.uint64(0xBF58476D1CE4E5B9)
@@ -79,7 +79,7 @@ def top(model, user):
 
 
 def checksum(model, outputs):
-    """Of the scores and their order: ties have the same one, whichever item comes first. The items are looked up."""
+    """A checksum of the scores and their order, the same for each order of ties. Checks the scores of the items."""
     total = 0
     for user, (best, scores) in enumerate(outputs):
         assert (model[best] @ model[ITEMS + user] == scores).all(), "a score is not its item's"

@@ -1,4 +1,4 @@
-//! A program of somebody who uses the library: one line of it is about worker processes.
+//! A program that uses the library. Only its first line is about worker processes.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     vowels::init();

@@ -1,0 +1,259 @@
+//! Collecting outcomes of a worker, and tasks that come back without one.
+
+use shm_buffers::ring::Wakeup;
+
+use super::WorkerConnection;
+use super::read::{Read, read};
+use crate::error::KillReason;
+use crate::leader::tasks::in_flight::{Recalled, Recovered, RetainedPayload, Task};
+use crate::leader::tasks::jobs::{Completion, Completions, JobKey, Jobs, Outcome};
+use crate::wire::layout::slot;
+use crate::wire::payload::Large;
+use crate::wire::tags::Tag;
+
+/// Why the outcomes of a job ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum JobDrained {
+    /// The next outcome belongs to another job, or no outcome is outstanding.
+    NextJob,
+    /// The ring is empty, or as much was taken as may be.
+    Pause,
+}
+
+/// Why the small outputs of a job ended.
+#[derive(Debug)]
+enum SmallDrained {
+    /// The next outcome belongs to another job, or no outcome is outstanding.
+    NextJob,
+    /// The ring is empty.
+    Empty,
+    /// The ring is corrupt.
+    Corrupt,
+    /// The outcome of task `index` is something else; its frame starts at `start`.
+    Other { index: u64, start: usize },
+}
+
+const INLINE: u8 = Tag::Inline as u8;
+
+/// Maximum number of pieces of outputs that are taken before other workers have their turn: about two arenas full.
+const MAX_PIECES: u64 = 32;
+
+/// How much of a worker's outcomes is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum DrainLimit {
+    /// A bounded amount: a living worker may write as fast as it is read.
+    Bounded,
+    /// Everything that a dead worker has left.
+    All,
+}
+
+impl WorkerConnection {
+    /// Moves the available outcomes to their jobs, and returns their number. Also continues the large task that is being sent.
+    pub(crate) fn drain(&mut self, jobs: &mut Jobs, limit: DrainLimit) -> usize {
+        let before = self.in_flight.count_answered();
+        let mut count = 0;
+        let pieces = self.pieces_in.count();
+        let last_piece = match limit {
+            DrainLimit::Bounded => pieces.saturating_add(MAX_PIECES),
+            DrainLimit::All => u64::MAX,
+        };
+        // Only sent tasks can be answered: more answers than tasks are invalid, and stay in the ring.
+        while self.broken.is_none()
+            && let Some((key, _)) = self.in_flight.next()
+        {
+            let (drained, end) = match jobs.get(key) {
+                Some(job) => self.drain_job(key, &mut job.done, last_piece),
+                None => {
+                    let mut discarded = Completions::default();
+                    std::mem::swap(&mut discarded.bytes, &mut self.scratch);
+                    let drained = self.drain_job(key, &mut discarded, last_piece);
+                    discarded.clear();
+                    self.scratch = discarded.bytes;
+                    drained
+                }
+            };
+            if drained > 0 {
+                jobs.completed(key, drained);
+                count += drained;
+            }
+            if end == JobDrained::Pause {
+                break;
+            }
+        }
+        let answered = self.in_flight.count_answered();
+        if answered > before {
+            self.claims.acknowledge(answered);
+            self.full = false;
+            if self.outcomes.finish_read() == Wakeup::Needed {
+                self.wake_worker();
+            }
+            let busy = (
+                self.control.slot(slot::BUSY_NS).get(),
+                self.control.slot(slot::BUSY_TASKS).get(),
+            );
+            self.window.observe(
+                busy.1.saturating_sub(self.last_busy.1),
+                busy.0.saturating_sub(self.last_busy.0),
+            );
+            self.last_busy = busy;
+        } else if self.pieces_in.count() > pieces && self.outcomes.finish_read() == Wakeup::Needed {
+            self.wake_worker();
+        }
+        self.send_pieces();
+        count
+    }
+
+    /// Takes outcomes of the job `key` until one of another job comes. Returns how many tasks were finished, and why it ended.
+    fn drain_job(&mut self, key: JobKey, done: &mut Completions, last_piece: u64) -> (usize, JobDrained) {
+        let mut count = 0;
+        loop {
+            let in_pieces = self.pieces_in.is_under_way();
+            let (small, end) = self.drain_small(key, done);
+            count += small;
+            if in_pieces && small > 0 {
+                // They came in the middle of another output.
+                self.broken = Some(KillReason::Corrupt);
+                return (count, JobDrained::Pause);
+            }
+            let (index, start) = match end {
+                SmallDrained::Other { index, start } => (index, start),
+                SmallDrained::NextJob => return (count, JobDrained::NextJob),
+                SmallDrained::Empty => return (count, JobDrained::Pause),
+                SmallDrained::Corrupt => {
+                    self.broken = Some(KillReason::Corrupt);
+                    return (count, JobDrained::Pause);
+                }
+            };
+            let taken = self.pieces_in.count();
+            let mut read = read(self.worker, &mut done.bytes, start, &mut self.pieces_in);
+            if in_pieces && self.pieces_in.count() == taken {
+                read = Read::Corrupt;
+            }
+            let outcome = match read {
+                Read::Done(outcome) => outcome,
+                Read::Part => {
+                    self.wake_if_awaiting_pieces();
+                    if self.pieces_in.count() >= last_piece {
+                        return (count, JobDrained::Pause);
+                    }
+                    continue;
+                }
+                Read::Recalled if self.claims.is_revoked(self.in_flight.count_answered() + 1) => {
+                    let returned = self.in_flight.pop_returned();
+                    self.subtract_large(returned.as_ref());
+                    self.returned.extend(returned);
+                    continue;
+                }
+                Read::Recalled | Read::Corrupt => {
+                    // The worker will be killed; its end settles the other tasks.
+                    self.pop_answered();
+                    self.broken = Some(KillReason::Corrupt);
+                    self.lost.push((key, index));
+                    return (count, JobDrained::Pause);
+                }
+            };
+            self.wake_if_awaiting_pieces();
+            self.pop_answered();
+            if key != JobKey::NONE {
+                done.list.push(Completion { index, outcome });
+                count += 1;
+            }
+            if self.pieces_in.count() >= last_piece {
+                return (count, JobDrained::Pause);
+            }
+        }
+    }
+
+    /// Takes small outputs of small tasks of the job `key` until something else comes. Returns how many there were, and why it
+    /// ended.
+    fn drain_small(&mut self, key: JobKey, done: &mut Completions) -> (usize, SmallDrained) {
+        let mut drained = SmallDrained::NextJob;
+        let mut count = 0;
+        let mut bytes = 0;
+        for sent in self.in_flight.front_of(key) {
+            let start = done.bytes.len();
+            drained = match self.outcomes.pop(&mut done.bytes) {
+                Ok(Some(_)) => SmallDrained::NextJob,
+                Ok(None) => SmallDrained::Empty,
+                Err(_) => SmallDrained::Corrupt,
+            };
+            if !matches!(drained, SmallDrained::NextJob) {
+                break;
+            }
+            let index = sent.index;
+            let small_len = sent.small_len().filter(|_| key != JobKey::NONE);
+            let (Some(len), Some(&INLINE)) = (small_len, done.bytes.get(start)) else {
+                drained = SmallDrained::Other { index, start };
+                break;
+            };
+            let (start, end) = (start + 1, done.bytes.len());
+            let outcome = Outcome::Bytes { start, end };
+            done.list.push(Completion { index, outcome });
+            count += 1;
+            bytes += len;
+        }
+        self.in_flight.pop_answered_run(count, bytes);
+        (count, drained)
+    }
+
+    /// Wakes the worker if it waits for pieces to be taken.
+    fn wake_if_awaiting_pieces(&mut self) {
+        if self.pieces_in.must_wake_sender() {
+            self.wake_worker();
+        }
+    }
+
+    #[inline]
+    fn pop_answered(&mut self) {
+        if let Some(large) = self.in_flight.pop_answered() {
+            self.large_bytes -= large.len();
+        }
+    }
+
+    /// Subtracts the size of a large task that left `in_flight`.
+    fn subtract_large(&mut self, task: Option<&Task<Large>>) {
+        if let Some(RetainedPayload::Large(large)) = task.map(|task| &task.payload) {
+            self.large_bytes -= large.len();
+        }
+    }
+
+    /// Takes back every task that the worker has not started: from now on it starts none of them. Tasks whose jobs are not `wanted`
+    /// are dropped.
+    pub(crate) fn recall(&mut self, wanted: impl Fn(JobKey) -> bool) -> Recalled<Large> {
+        let answered = self.in_flight.count_answered();
+        let kept = self.claims.revoke(answered + self.in_flight.outstanding() as u64);
+        if kept < answered {
+            // The worker has answered more tasks than it claims to have started.
+            self.broken = Some(KillReason::Corrupt);
+            return Recalled::default();
+        }
+        let recalled = self.in_flight.recall(kept, wanted);
+        for task in &recalled.wanted {
+            self.subtract_large(Some(task));
+        }
+        self.large_bytes -= recalled
+            .dropped_large
+            .iter()
+            .map(|large| large.len())
+            .sum::<usize>();
+        if self.in_flight.last_is_recalled() {
+            self.withdraw_outgoing();
+        }
+        recalled
+    }
+
+    /// Removes and returns the tasks that the worker has reported as not started since the last call.
+    pub(crate) fn take_returned(&mut self) -> Vec<Task<Large>> {
+        std::mem::take(&mut self.returned)
+    }
+
+    /// Removes and returns all tasks of a worker that is dead, after everything that it had written was drained: those that can be
+    /// recovered, and those that are lost.
+    pub(crate) fn take_unanswered(&mut self) -> (Recovered<Large>, Vec<(JobKey, u64)>) {
+        self.large_bytes = 0;
+        self.forget_outgoing();
+        let mut recovered = self.in_flight.take_unanswered(self.claims.claimed());
+        recovered.not_started.splice(..0, self.take_returned());
+        (recovered, std::mem::take(&mut self.lost))
+    }
+}

@@ -1,0 +1,148 @@
+//! Sending a large task in pieces: those that find room now, and the others when there is room again.
+
+use shm_buffers::ring::PushError;
+
+use super::{SendError, WorkerConnection};
+use crate::error::KillReason;
+use crate::leader::tasks::jobs::JobKey;
+use crate::wire::payload::Large;
+use crate::wire::pieces::{Allocation, NO_MEMORY, Piece, WakeupRequest};
+use crate::wire::tags::Tag;
+
+/// A task of which pieces are still to be sent. It is the last one in `in_flight`, and no other task is sent before its end.
+#[derive(Debug)]
+pub(super) struct OutgoingTask {
+    /// The payload, or why the worker gets a notice instead of the rest.
+    payload: Result<Large, Unsent>,
+    sent: usize,
+}
+
+/// Why a task is not sent to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unsent {
+    /// It was taken back.
+    Withdrawn,
+    NoMemory,
+}
+
+/// What sending waits for.
+enum Blocked {
+    /// Room in the ring.
+    Ring,
+    /// Blocks of the arena.
+    Blocks,
+    /// Memory for blocks, which will not come.
+    Memory,
+}
+
+impl WorkerConnection {
+    /// Returns whether a large task is being sent.
+    pub(crate) fn is_sending(&self) -> bool {
+        self.outgoing.is_some()
+    }
+
+    /// Returns whether the worker's next task is a large one that it has not started.
+    pub(crate) fn next_is_large(&self) -> bool {
+        self.claims.claimed() <= self.in_flight.count_answered() && self.in_flight.next_is_large()
+    }
+
+    /// Starts to send a large task.
+    pub(super) fn send_large(&mut self, job: JobKey, index: u64, large: &Large) -> Result<(), SendError> {
+        self.in_flight.push_large(job, index, large.clone());
+        self.large_bytes += large.len();
+        self.task_budget = self.task_budget.saturating_sub(1);
+        self.outgoing = Some(OutgoingTask {
+            payload: Ok(large.clone()),
+            sent: 0,
+        });
+        self.send_pieces();
+        Ok(())
+    }
+
+    /// Ends the sending of a task that was taken back.
+    pub(super) fn withdraw_outgoing(&mut self) {
+        if let Some(outgoing) = &mut self.outgoing {
+            outgoing.payload = Err(Unsent::Withdrawn);
+        }
+        self.send_pieces();
+    }
+
+    /// Drops the task that is being sent, because its worker is dead.
+    pub(super) fn forget_outgoing(&mut self) {
+        self.outgoing = None;
+    }
+
+    /// Sends pieces while there is room.
+    pub(super) fn send_pieces(&mut self) {
+        let Some(mut outgoing) = self.outgoing.take() else {
+            return;
+        };
+        while self.broken.is_none() {
+            if self.pieces_out.collect().is_err() {
+                self.broken = Some(KillReason::Corrupt);
+                break;
+            }
+            match self.stage_pieces(&mut outgoing) {
+                Ok(None) => {
+                    self.publish();
+                    return;
+                }
+                Ok(Some(Blocked::Blocks)) => {
+                    self.publish();
+                    if self.pieces_out.request_wakeup() == WakeupRequest::Granted {
+                        continue;
+                    }
+                }
+                Ok(Some(Blocked::Memory)) => {
+                    outgoing.payload = Err(Unsent::NoMemory);
+                    continue;
+                }
+                // It goes on when tasks before it are answered.
+                Ok(Some(Blocked::Ring)) => self.publish(),
+                Err(()) => self.broken = Some(KillReason::Corrupt),
+            }
+            break;
+        }
+        self.outgoing = Some(outgoing);
+    }
+
+    /// Stages pieces until all are staged (`None`), or something is missing. Fails if the worker has broken its memory.
+    fn stage_pieces(&mut self, outgoing: &mut OutgoingTask) -> Result<Option<Blocked>, ()> {
+        let large = match &outgoing.payload {
+            Ok(large) => large,
+            Err(why) => {
+                let reason = match why {
+                    Unsent::Withdrawn => "",
+                    Unsent::NoMemory => NO_MEMORY,
+                };
+                return match self
+                    .tasks
+                    .stage_parts(&[&[Tag::Withdrawn as u8], reason.as_bytes()])
+                {
+                    Ok(()) => Ok(None),
+                    Err(PushError::Full) => Ok(Some(Blocked::Ring)),
+                    Err(_) => Err(()),
+                };
+            }
+        };
+        loop {
+            let rest = &large.bytes()[outgoing.sent..];
+            if rest.is_empty() {
+                return Ok(None);
+            }
+            let block = match self.pieces_out.find(rest.len()) {
+                Allocation::Block(block) => block,
+                Allocation::NoRoom => return Ok(Some(Blocked::Blocks)),
+                Allocation::NoMemory => return Ok(Some(Blocked::Memory)),
+            };
+            match self.tasks.stage(&Piece::new(block, rest.len()).frame()) {
+                Ok(()) => {}
+                Err(PushError::Full) => return Ok(Some(Blocked::Ring)),
+                Err(_) => return Err(()),
+            }
+            // The worker sees the frame only after `publish`.
+            self.pieces_out.fill(block, rest).map_err(|_| ())?;
+            outgoing.sent += block.len as usize;
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! Tasks that are submitted alone, each a job of its own.
+
+use super::Scheduler;
+use crate::error::{Fault, PoolError};
+use crate::leader::tasks::in_flight::{RetainedPayload, Task};
+use crate::leader::tasks::jobs::{Completions, JobKey};
+use crate::wire::payload::Large;
+
+impl Scheduler {
+    /// Adds a task as a job of its own. Returns the job, and the task's number among all tasks submitted alone.
+    pub(crate) fn submit_one(&mut self, payload: Result<RetainedPayload<Large>, String>) -> (JobKey, u64) {
+        let job = self.jobs.add();
+        let index = self.one_shots;
+        self.one_shots += 1;
+        self.stats.submitted += 1;
+        self.jobs.submitted(job, 1);
+        let interrupted = self.interrupted().map(|_| PoolError::Interrupted);
+        match (self.failure.clone().or(interrupted), payload) {
+            (Some(error), _) => self.fail_task(job, index, Fault::Pool(error)),
+            (None, Err(reason)) => self.fail_task(job, index, Fault::Task(reason)),
+            (None, Ok(payload)) => {
+                let deaths = 0;
+                self.backlog.push_back(Task {
+                    job,
+                    index,
+                    deaths,
+                    payload,
+                });
+                self.dispatch_backlog();
+            }
+        }
+        (job, index)
+    }
+
+    /// Returns whether the job has an outcome, or will never have one.
+    pub(crate) fn is_done(&mut self, key: JobKey) -> bool {
+        self.jobs.get(key).is_none_or(|job| !job.done.list.is_empty())
+    }
+
+    /// Takes the outcomes of the job. Returns `None` if it has no outcome yet, and empty completions if it does not exist.
+    pub(crate) fn take_done(&mut self, key: JobKey) -> Option<Completions> {
+        match self.jobs.get(key) {
+            Some(job) => (!job.done.list.is_empty()).then(|| std::mem::take(&mut job.done)),
+            None => Some(Completions::default()),
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! [`Decode`]: turns what a worker answered into an output.
+
+use crate::error::Fault;
+use crate::leader::tasks::jobs::Outcome;
+use crate::panics::guarded;
+use crate::wire::bytes::Bytes;
+use crate::wire::codec::Codec;
+
+/// The decoders for small outputs, which share a buffer, and for large outputs, which own theirs. These are two functions rather
+/// than one on an enum, because the arguments of the small case then are passed in registers.
+pub(crate) struct Decode<R> {
+    slice: fn(&[u8]) -> Result<R, String>,
+    large: fn(Vec<u8>) -> Result<R, String>,
+}
+
+impl<R> Clone for Decode<R> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<R> Copy for Decode<R> {}
+
+impl Decode<Bytes> {
+    /// Returns the bytes unchanged.
+    pub(crate) const BYTES: Self = Self {
+        slice: |bytes| Ok(Bytes::copied(bytes)),
+        large: |bytes| Ok(Bytes::kept(bytes)),
+    };
+}
+
+impl<R> Decode<R> {
+    /// Decodes with `C`.
+    pub(crate) fn by<C: Codec<R>>() -> Self {
+        Self {
+            slice: |bytes| C::decode(bytes).map_err(|e| e.to_string()),
+            large: |bytes| C::decode(&bytes).map_err(|e| e.to_string()),
+        }
+    }
+
+    /// Returns the output or the fault, and the encoded size in bytes. A small output is a range of `bytes`.
+    #[inline]
+    pub(crate) fn outcome(self, outcome: Outcome, bytes: &[u8]) -> (Result<R, Box<Fault>>, usize) {
+        match outcome {
+            Outcome::Bytes { start, end } => (caught(|| (self.slice)(&bytes[start..end])), end - start),
+            Outcome::Large(bytes) => {
+                let len = bytes.len();
+                (caught(|| (self.large)(bytes)), len)
+            }
+            Outcome::Fault(fault) => (Err(fault), 0),
+        }
+    }
+}
+
+/// Runs a decoder. If it panics, that is the error of this task; the other tasks are not affected.
+#[inline]
+fn caught<R>(decode: impl FnOnce() -> Result<R, String>) -> Result<R, Box<Fault>> {
+    guarded(decode)
+        .unwrap_or_else(|message| Err(format!("decoding panicked: {message}")))
+        .map_err(|reason| Box::new(Fault::Output(reason)))
+}

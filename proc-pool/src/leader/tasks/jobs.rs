@@ -1,0 +1,202 @@
+//! [`Jobs`]: each map over a pool is a job, and so is each task that was submitted alone. The outcomes of its tasks wait in the job
+//! until its owner takes them.
+
+use std::task::Waker;
+
+use crate::error::Fault;
+
+/// Maximum capacity in bytes that is kept for the next outputs.
+const KEEP: usize = 1 << 20;
+
+/// Identifies a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct JobKey {
+    index: u32,
+    generation: u32,
+}
+
+impl JobKey {
+    /// The key of no job. Tasks that were taken back from a worker have it in the worker's queue.
+    pub(crate) const NONE: Self = Self {
+        index: u32::MAX,
+        generation: 0,
+    };
+    #[cfg(test)]
+    pub(crate) const TEST: Self = Self {
+        index: 0,
+        generation: 0,
+    };
+}
+
+/// A finished task.
+#[derive(Debug)]
+pub(crate) struct Completion {
+    pub(crate) index: u64,
+    pub(crate) outcome: Outcome,
+}
+
+/// The result of a task.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// The output is this range of [`Completions::bytes`].
+    Bytes {
+        start: usize,
+        end: usize,
+    },
+    /// An output that was too large for a ring.
+    Large(Vec<u8>),
+    Fault(Box<Fault>),
+}
+
+/// Finished tasks in the order of their completion, with their small outputs in one buffer.
+#[derive(Debug, Default)]
+pub(crate) struct Completions {
+    pub(crate) list: Vec<Completion>,
+    pub(crate) bytes: Vec<u8>,
+}
+
+impl Completions {
+    pub(crate) fn clear(&mut self) {
+        self.list.clear();
+        self.bytes.clear();
+        self.bytes.shrink_to(KEEP);
+    }
+
+    pub(crate) fn fault(&mut self, index: u64, fault: Fault) {
+        self.list.push(Completion {
+            index,
+            outcome: Outcome::Fault(Box::new(fault)),
+        });
+    }
+}
+
+/// One map over the pool, or one task that was submitted alone.
+#[derive(Debug, Default)]
+pub(crate) struct Job {
+    pub(crate) done: Completions,
+    /// Number of tasks that were submitted and have no outcome yet.
+    pub(crate) pending: usize,
+    /// The job is one task, and it was cancelled.
+    pub(crate) withdrawn: bool,
+    /// Wakes the future that awaits the job.
+    waker: Option<Waker>,
+}
+
+/// The result of [`Jobs::note_waker`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Noted {
+    Yes,
+    /// The job needs a clone of the waker. The caller makes it while nothing is locked.
+    NeedsClone,
+}
+
+/// All jobs, found in constant time. The key of a job that ended never refers to another job.
+#[derive(Debug, Default)]
+pub(crate) struct Jobs {
+    /// Generations and jobs, by index.
+    slots: Vec<(u32, Option<Job>)>,
+    free: Vec<u32>,
+    /// Wakers of jobs with new outcomes, to be called when nothing is locked.
+    woken: Vec<Waker>,
+}
+
+impl Jobs {
+    pub(crate) fn add(&mut self) -> JobKey {
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.slots.push((0, None));
+            self.slots.len() as u32 - 1
+        });
+        let (generation, job) = &mut self.slots[index as usize];
+        *generation = generation.wrapping_add(1);
+        *job = Some(Job::default());
+        JobKey {
+            index,
+            generation: *generation,
+        }
+    }
+
+    pub(crate) fn get(&mut self, key: JobKey) -> Option<&mut Job> {
+        let (generation, job) = self.slots.get_mut(key.index as usize)?;
+        if *generation == key.generation {
+            job.as_mut()
+        } else {
+            None
+        }
+    }
+
+    /// Ends the job. The caller drops it while nothing is locked, because dropping its waker runs user code.
+    #[must_use]
+    pub(crate) fn remove(&mut self, key: JobKey) -> Option<Job> {
+        self.get(key)?;
+        self.free.push(key.index);
+        self.slots[key.index as usize].1.take()
+    }
+
+    /// Returns whether the tasks of the job are still to be run.
+    #[inline]
+    pub(crate) fn is_wanted(&self, key: JobKey) -> bool {
+        let slot = self.slots.get(key.index as usize);
+        slot.is_some_and(|(generation, job)| {
+            *generation == key.generation && job.as_ref().is_some_and(|job| !job.withdrawn)
+        })
+    }
+
+    /// Counts `tasks` submitted tasks of the job.
+    #[inline]
+    pub(crate) fn submitted(&mut self, key: JobKey, tasks: usize) {
+        if let Some(job) = self.get(key) {
+            job.pending += tasks;
+        }
+    }
+
+    /// Counts `tasks` tasks of the job that now have an outcome, and marks its waker to be called.
+    #[inline]
+    pub(crate) fn completed(&mut self, key: JobKey, tasks: usize) {
+        if let Some(job) = self.get(key) {
+            job.pending = job.pending.saturating_sub(tasks);
+            let waker = job.waker.take();
+            self.woken.extend(waker);
+        }
+    }
+
+    /// Sets the waker of the job. `clone` is a clone of `waker` if the caller has made one, and returns the job's previous waker. No
+    /// user code runs here.
+    pub(crate) fn note_waker(&mut self, key: JobKey, waker: &Waker, clone: &mut Option<Waker>) -> Noted {
+        let Some(job) = self.get(key) else {
+            return Noted::Yes;
+        };
+        if job.waker.as_ref().is_some_and(|noted| noted.will_wake(waker)) {
+            return Noted::Yes;
+        }
+        if clone.is_none() {
+            return Noted::NeedsClone;
+        }
+        std::mem::swap(&mut job.waker, clone);
+        Noted::Yes
+    }
+
+    /// Returns the wakers to be called.
+    #[inline]
+    pub(crate) fn take_woken(&mut self) -> Vec<Waker> {
+        std::mem::take(&mut self.woken)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn key_of_an_ended_job_refers_to_no_job() {
+        let mut jobs = Jobs::default();
+        let first = jobs.add();
+        let second = jobs.add();
+        assert!(jobs.remove(first).is_some());
+        assert!(jobs.get(first).is_none() && !jobs.is_wanted(first) && jobs.is_wanted(second));
+        let third = jobs.add();
+        assert_eq!(third.index, first.index);
+        assert!(jobs.get(first).is_none() && jobs.get(second).is_some() && jobs.get(third).is_some());
+        assert!(jobs.remove(first).is_none());
+        assert!(jobs.get(third).is_some());
+    }
+}

@@ -1,0 +1,433 @@
+//! [`LocalPool`]: the interface of a pool of processes, on threads of this process or in the calling thread.
+
+mod map;
+
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use crossbeam_channel::{Receiver, Sender, TryRecvError};
+
+pub use map::LocalMap;
+
+use crate::error::BoxError;
+use crate::error::chain;
+use crate::error::{Fault, PoolError, WorkerId};
+use crate::leader::interrupt::Interrupt;
+use crate::metrics::{History, Stopwatch};
+use crate::os::Origin;
+use crate::panics::{Panic, catch_panic, guarded};
+use crate::pool::handle::Handle;
+use crate::pool::interrupt::{Interrupter, Interruptible, OnInterrupt};
+use crate::pool::map::OutputOrder;
+use crate::pool::one_shot::OneShot;
+use crate::pool::signals::Subscription;
+use crate::pool::workers::Workers;
+
+/// A pool with the interface of a [`Pool`](crate::Pool), but without processes: with the same outputs, errors of tasks, handles
+/// and interruptions. It does not isolate: an op that crashes ends this process.
+///
+/// ```
+/// use proc_pool::{LocalPool, OnInterrupt};
+///
+/// let pool = LocalPool::threads(2, OnInterrupt::Default, |_| {
+///     let mut calls = 0; // each worker's own
+///     Ok(move |n: u64| {
+///         calls += 1;
+///         n * n
+///     })
+/// })?;
+/// let squares: Result<Vec<u64>, _> = pool.map(0..4).collect();
+/// assert_eq!(squares?, [0, 1, 4, 9]);
+/// assert_eq!(pool.submit(5).wait()?, 25);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct LocalPool<T, R> {
+    shared: Arc<Shared<T, R>>,
+    backend: Backend<T, R>,
+    /// Number of tasks that were submitted by themselves.
+    submitted: AtomicU64,
+    history: History,
+    _subscription: Option<Subscription>,
+}
+
+/// The function of one worker.
+type WorkFn<T, R> = Box<dyn FnMut(T) -> R + Send>;
+/// Makes the function of one worker.
+type StartFn<T, R> = Box<dyn Fn() -> Result<WorkFn<T, R>, PoolError> + Send + Sync>;
+
+/// The threads that run tasks.
+enum Backend<T, R> {
+    Threads {
+        jobs: Option<Sender<Job<T, R>>>,
+        threads: Vec<JoinHandle<()>>,
+    },
+    /// The calling threads. Each uses an idle worker, or starts a new one.
+    Caller {
+        start: StartFn<T, R>,
+        idle: Mutex<Vec<(WorkFn<T, R>, Stopwatch)>>,
+    },
+}
+
+/// The part of a pool that an [`Interrupter`] and the threads share.
+struct Shared<T, R> {
+    origin: Origin,
+    /// The [`rank`] of the interruption; 0 for none.
+    interrupted: AtomicU8,
+    /// Tasks that no thread has taken.
+    waiting: Receiver<Job<T, R>>,
+}
+
+/// A task, with the destination of its output.
+struct Job<T, R> {
+    index: u64,
+    task: T,
+    reply: Reply<R>,
+}
+
+enum Reply<R> {
+    Map(Sender<(u64, Result<R, Fault>)>),
+    OneShot(Arc<OneShot<R>>),
+}
+
+impl<R> Reply<R> {
+    /// Claims the task for the calling thread. Returns `false` if the task was withdrawn and must not run.
+    fn begin(&self) -> bool {
+        match self {
+            Self::Map(_) => true,
+            Self::OneShot(task) => task.begin(),
+        }
+    }
+
+    /// Ends the task with `error`, unless it was withdrawn.
+    fn fail(self, index: u64, error: &PoolError) {
+        if self.begin() {
+            self.finish(index, Err(Fault::Pool(error.clone())));
+        }
+    }
+
+    fn finish(self, index: u64, output: Result<R, Fault>) {
+        match self {
+            // It fails if the map was dropped.
+            Self::Map(outputs) => drop(outputs.send((index, output))),
+            Self::OneShot(task) => task.finish(output),
+        }
+    }
+}
+
+fn rank(interrupt: Interrupt) -> u8 {
+    match interrupt {
+        Interrupt::Finish => 1,
+        Interrupt::Cancel => 2,
+        Interrupt::Kill => 3,
+    }
+}
+
+impl<T: Send, R: Send> Shared<T, R> {
+    /// Ends the tasks that no thread has taken with `error`.
+    fn fail_waiting(&self, error: &PoolError) {
+        for Job { index, task, reply } in self.waiting.try_iter() {
+            // A panic in the user's drop must not keep the other tasks from their error.
+            let _ = guarded(|| drop(task));
+            reply.fail(index, error);
+        }
+    }
+}
+
+impl<T: Send, R: Send> Interruptible for Shared<T, R> {
+    fn interrupt(&self, how: Interrupt) {
+        self.interrupted.fetch_max(rank(how), Ordering::SeqCst);
+        if how >= Interrupt::Cancel && self.origin.is_surely_here() {
+            self.fail_waiting(&PoolError::Interrupted);
+        }
+    }
+
+    fn interrupted(&self) -> Option<Interrupt> {
+        let all = [Interrupt::Finish, Interrupt::Cancel, Interrupt::Kill];
+        let rank_now = self.interrupted.load(Ordering::SeqCst);
+        all.into_iter().find(|how| rank(*how) == rank_now)
+    }
+}
+
+/// Runs a task. Its panic becomes its error, as in a worker process.
+fn call<T, R>(worker: WorkerId, work: &mut impl FnMut(T) -> R, task: T) -> Result<R, Fault> {
+    catch_panic(|| work(task)).map_err(|panic| {
+        let Panic {
+            message,
+            location,
+            backtrace,
+        } = panic;
+        Fault::Panicked {
+            worker,
+            message,
+            location,
+            backtrace,
+        }
+    })
+}
+
+/// Starts a worker. The error for a failure is the same as that for a worker process.
+fn start_worker<W>(
+    worker: WorkerId,
+    start: impl Fn(WorkerId) -> Result<W, BoxError>,
+) -> Result<W, PoolError> {
+    let reason = match catch_panic(|| start(worker)) {
+        Ok(Ok(work)) => return Ok(work),
+        Ok(Err(e)) => format!("failed to start: {}", chain(&*e)),
+        Err(panic) => panic.to_string(),
+    };
+    Err(PoolError::Start {
+        worker,
+        attempts: 1,
+        reason,
+    })
+}
+
+impl<T, R> std::fmt::Debug for LocalPool<T, R> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LocalPool")
+            .field("workers", &self.workers())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<T, R> LocalPool<T, R> {
+    /// Returns the number of workers; it is 1 for a pool that runs tasks in the caller.
+    pub fn workers(&self) -> usize {
+        match &self.backend {
+            Backend::Threads { threads, .. } => threads.len(),
+            Backend::Caller { .. } => 1,
+        }
+    }
+
+    /// Returns the error for a forked copy of the process: the threads do not exist there. A pool that runs tasks in the caller
+    /// works in a copy as well.
+    fn forked(&self) -> Option<PoolError> {
+        let threads = matches!(self.backend, Backend::Threads { .. });
+        let pid = self.shared.origin.pid();
+        (threads && !self.shared.origin.is_here()).then_some(PoolError::Forked { pid })
+    }
+}
+
+impl<T: Send + 'static, R: Send + 'static> LocalPool<T, R> {
+    /// Starts a pool of threads. Each thread calls `start` to make a function of its own, and runs tasks with it.
+    ///
+    /// # Errors
+    /// [`PoolError::WorkerCount`] for an invalid number; [`PoolError::Start`] with the error of `start`, after one attempt.
+    pub fn threads<W>(
+        workers: impl Into<Workers>,
+        reaction: OnInterrupt,
+        start: impl Fn(WorkerId) -> Result<W, BoxError> + Send + Sync + 'static,
+    ) -> Result<Self, PoolError>
+    where
+        W: FnMut(T) -> R + 'static,
+    {
+        let (jobs, waiting) = crossbeam_channel::unbounded::<Job<T, R>>();
+        let shared = Arc::new(Shared {
+            origin: Origin::here(),
+            interrupted: AtomicU8::new(0),
+            waiting,
+        });
+        let start = Arc::new(start);
+        let (report, reports) = crossbeam_channel::unbounded();
+        let history = History::new();
+        let mut threads = Vec::new();
+        for index in 0..workers.into().resolve()?.get() {
+            let (start, shared, report) = (start.clone(), shared.clone(), report.clone());
+            let worker = WorkerId(index as u32);
+            let history = history.clone();
+            let run = move || {
+                let work = start_worker(worker, &*start);
+                let (mut work, reported) = match work {
+                    Ok(work) => (work, report.send(Ok(()))),
+                    Err(error) => return drop(report.send(Err(error))),
+                };
+                drop((report, reported));
+                let mut watch = history.stopwatch(worker);
+                let next = |watch: &mut Stopwatch| match shared.waiting.try_recv() {
+                    Err(TryRecvError::Empty) => {
+                        watch.rest();
+                        shared.waiting.recv().ok()
+                    }
+                    job => job.ok(),
+                };
+                while let Some(job) = next(&mut watch) {
+                    // The drop of an output or a task is user code, which may panic.
+                    let _ = guarded(|| {
+                        let Job { index, task, reply } = job;
+                        if reply.begin() {
+                            let output = match shared.interrupted() {
+                                Some(Interrupt::Cancel | Interrupt::Kill) => {
+                                    Err(Fault::Pool(PoolError::Interrupted))
+                                }
+                                _ => watch.measure(|| call(worker, &mut work, task)),
+                            };
+                            reply.finish(index, output);
+                        }
+                    });
+                }
+            };
+            let thread = thread::Builder::new().name(format!("worker {index}")).spawn(run);
+            threads.push(thread.map_err(PoolError::io("start a thread"))?);
+        }
+        drop(report);
+        // From here on, a drop of `pool` ends what has been started.
+        let pool = Self {
+            _subscription: reaction.subscribe(Interrupter::new(&shared), None::<fn()>)?,
+            shared,
+            backend: Backend::Threads {
+                jobs: Some(jobs),
+                threads,
+            },
+            submitted: AtomicU64::new(0),
+            history,
+        };
+        reports.iter().collect::<Result<(), _>>()?;
+        Ok(pool)
+    }
+
+    /// Makes a pool that runs tasks in the calling thread: those of a map when its outputs are requested, a submitted one
+    /// immediately. Threads that call at the same time have a function each, made by `start`; the first one is made here.
+    ///
+    /// # Errors
+    /// [`PoolError::Start`] with the error of `start`.
+    pub fn caller<W>(
+        reaction: OnInterrupt,
+        start: impl Fn(WorkerId) -> Result<W, BoxError> + Send + Sync + 'static,
+    ) -> Result<Self, PoolError>
+    where
+        W: FnMut(T) -> R + Send + 'static,
+    {
+        let start: StartFn<T, R> =
+            Box::new(move || start_worker(WorkerId(0), &start).map(|work| Box::new(work) as WorkFn<T, R>));
+        let history = History::new();
+        let idle = Mutex::new(vec![(start()?, history.stopwatch(WorkerId(0)))]);
+        let shared = Arc::new(Shared {
+            origin: Origin::here(),
+            interrupted: AtomicU8::new(0),
+            waiting: crossbeam_channel::never(),
+        });
+        Ok(Self {
+            _subscription: reaction.subscribe(Interrupter::new(&shared), None::<fn()>)?,
+            shared,
+            backend: Backend::Caller { start, idle },
+            submitted: AtomicU64::new(0),
+            history,
+        })
+    }
+
+    /// Runs all tasks: see [`Pool::map`](crate::Pool::map).
+    pub fn map<I: IntoIterator<Item = T>>(&self, tasks: I) -> LocalMap<'_, T, R, I::IntoIter> {
+        LocalMap::new(self, tasks.into_iter(), OutputOrder::Ordered)
+    }
+
+    /// Runs all tasks: see [`Pool::map_unordered`](crate::Pool::map_unordered).
+    pub fn map_unordered<I: IntoIterator<Item = T>>(&self, tasks: I) -> LocalMap<'_, T, R, I::IntoIter> {
+        LocalMap::new(self, tasks.into_iter(), OutputOrder::AsCompleted)
+    }
+
+    /// Submits one task: see [`Pool::submit`](crate::Pool::submit). A pool that runs tasks in the caller runs it before this
+    /// returns.
+    pub fn submit(&self, task: T) -> Handle<R> {
+        let index = self.submitted.fetch_add(1, Ordering::Relaxed);
+        let one_shot = Arc::new(OneShot::default());
+        if let Some(error) = self.forked() {
+            one_shot.finish(Err(Fault::Pool(error)));
+        } else if self.interrupted().is_some() {
+            one_shot.finish(Err(Fault::Pool(PoolError::Interrupted)));
+        } else if let Some(task) = self.send(Job {
+            index,
+            task,
+            reply: Reply::OneShot(one_shot.clone()),
+        }) {
+            one_shot.finish(self.call_here(task));
+        }
+        Handle::local(index, one_shot)
+    }
+
+    /// Sends a task to the threads. Returns the task if the pool has no threads.
+    fn send(&self, job: Job<T, R>) -> Option<T> {
+        match &self.backend {
+            Backend::Threads { jobs: Some(jobs), .. } => {
+                // It does not fail: the threads receive as long as `jobs` exists.
+                let _ = jobs.send(job);
+                None
+            }
+            _ => Some(job.task),
+        }
+    }
+
+    /// Runs a task in this thread.
+    fn call_here(&self, task: T) -> Result<R, Fault> {
+        let Backend::Caller { start, idle } = &self.backend else {
+            return Err(Fault::Pool(PoolError::ShutDown));
+        };
+        let idle = || idle.lock().unwrap_or_else(PoisonError::into_inner);
+        // The lock is not held while a function is made or runs.
+        let worker = idle().pop();
+        let (mut work, mut watch) = match worker {
+            Some(worker) => worker,
+            None => {
+                let work = start().map_err(Fault::Pool)?;
+                (work, self.history.stopwatch(WorkerId(0)))
+            }
+        };
+        let output = watch.measure(|| call(WorkerId(0), &mut work, task));
+        watch.rest();
+        idle().push((work, watch));
+        output
+    }
+
+    /// Returns a handle that interrupts the pool, without a borrow of it. Threads can't be killed, so [`Interrupt::Kill`] has the
+    /// same effect as [`Interrupt::Cancel`].
+    pub fn interrupter(&self) -> Interrupter {
+        Interrupter::new(&self.shared)
+    }
+
+    /// Returns the history of the pool's workers: see [`BytePool::history`](crate::BytePool::history).
+    pub fn history(&self) -> History {
+        self.history.clone()
+    }
+
+    /// Returns how the pool was interrupted, if it was.
+    pub fn interrupted(&self) -> Option<Interrupt> {
+        self.shared.interrupted()
+    }
+
+    /// Waits for the tasks that were submitted, and ends the threads.
+    pub fn shutdown(mut self) {
+        if self.forked().is_none() {
+            self.backend.join();
+        }
+    }
+}
+
+impl<T, R> Backend<T, R> {
+    /// Ends the threads after all tasks that were sent, and waits for them.
+    fn join(&mut self) {
+        if let Self::Threads { jobs, threads } = self {
+            // The threads end when the channel is closed and empty.
+            *jobs = None;
+            for thread in threads.drain(..) {
+                let _ = thread.join();
+            }
+        }
+    }
+}
+
+impl<T, R> Drop for LocalPool<T, R> {
+    /// Waits for the tasks that run. The error of tasks that have not started is [`PoolError::ShutDown`].
+    fn drop(&mut self) {
+        if self.forked().is_some() {
+            if let Backend::Threads { jobs, threads } = &mut self.backend {
+                std::mem::forget((jobs.take(), std::mem::take(threads)));
+            }
+            return;
+        }
+        for Job { index, task, reply } in self.shared.waiting.try_iter() {
+            let _ = guarded(|| drop(task));
+            reply.fail(index, &PoolError::ShutDown);
+        }
+        self.backend.join();
+    }
+}

@@ -1,0 +1,347 @@
+//! [`Map`]: the iterator over the outputs of a pool. A thread that asks for an output also submits tasks and runs the event
+//! loop.
+
+use std::collections::VecDeque;
+use std::iter::FusedIterator;
+use std::time::{Duration, Instant};
+
+use crate::error::{Fault, TaskError};
+use crate::leader::event_loop::EventLoop;
+use crate::leader::tasks::batch::{Batch, TaskWriter};
+use crate::leader::tasks::decode::Decode;
+use crate::leader::tasks::jobs::{Completion, Completions, JobKey, Outcome};
+
+/// The order in which outputs are returned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OutputOrder {
+    Ordered,
+    AsCompleted,
+}
+
+/// Maximum number of tasks that an ordered map takes from its input beyond the one whose output is next.
+const AHEAD: u64 = 1 << 15;
+/// An ordered map takes no more tasks while it buffers more than this number of bytes of outputs that are not next.
+const MAX_BUFFERED_BYTES: usize = 64 << 20;
+/// Bytes of tasks after which a batch is sent to the workers.
+const BATCH_BYTES: usize = 1 << 20;
+/// Time for pulling tasks from the input, after which a batch is sent to the workers.
+const BATCH_TIME: Duration = Duration::from_micros(100);
+/// Maximum number of tasks that are pulled between two readings of the clock.
+const TASKS_PER_READING: usize = 64;
+
+/// Encodes a task; an error is the text of the task's error.
+pub(crate) type Encode<T> = fn(T, &mut TaskWriter<'_>) -> Result<(), String>;
+
+/// An iterator over the outputs of tasks, or the errors of the tasks that have failed.
+///
+/// It takes tasks from its input as workers have room for them. Dropping it withdraws the tasks that no worker has started.
+/// Workers finish the tasks that they have started, and those outputs are dropped. The drop waits for no worker.
+///
+/// The iterator is fused. Its `size_hint` is exact if that of the input is, unless the pool is
+/// [interrupted](crate::BytePool::interrupt): then it may return fewer outputs.
+#[must_use = "iterators are lazy and do nothing unless consumed"]
+pub struct Map<'p, I: Iterator, R> {
+    event_loop: &'p EventLoop,
+    job: JobKey,
+    input: Option<I>,
+    encode: Encode<I::Item>,
+    decode: Decode<R>,
+    order: OutputOrder,
+    batch: Batch,
+    /// Number of tasks taken from the input. It is also the index of the next one.
+    next: u64,
+    /// Number of outputs returned.
+    returned: u64,
+    /// Finished tasks in the order of completion.
+    done: Completions,
+    /// Number of those that were processed.
+    read: usize,
+    /// The tasks that could not be encoded.
+    encode_errors: VecDeque<Completion>,
+    /// Of an ordered map: outputs that are not next. The index is relative to `returned`.
+    buffered: VecDeque<Option<Buffered<R>>>,
+    /// Number of outputs in `buffered`.
+    buffered_count: usize,
+    /// Size of their encodings in bytes.
+    buffered_bytes: usize,
+    /// Number of outputs to return before the next exchange with the workers.
+    credit: usize,
+}
+
+struct Buffered<R> {
+    /// The error is boxed, because it is large and most outputs have none.
+    result: Result<R, Box<TaskError>>,
+    bytes: usize,
+}
+
+impl<I: Iterator, R> std::fmt::Debug for Map<'_, I, R> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            order,
+            next,
+            returned,
+            ..
+        } = self;
+        f.debug_struct("Map")
+            .field("order", order)
+            .field("taken", next)
+            .field("returned", returned)
+            .finish()
+    }
+}
+
+impl<'p, I: Iterator, R> Map<'p, I, R> {
+    pub(crate) fn new(
+        event_loop: &'p EventLoop,
+        input: I,
+        order: OutputOrder,
+        encode: Encode<I::Item>,
+        decode: Decode<R>,
+    ) -> Self {
+        // A forked copy of a pool has no jobs. Its error is returned by `next`.
+        let job = match event_loop.check() {
+            Ok(()) => event_loop.scheduler().jobs.add(),
+            Err(_) => JobKey::NONE,
+        };
+        Self {
+            event_loop,
+            job,
+            input: Some(input),
+            encode,
+            decode,
+            order,
+            batch: Batch::default(),
+            next: 0,
+            returned: 0,
+            done: Completions::default(),
+            read: 0,
+            encode_errors: VecDeque::new(),
+            buffered: VecDeque::new(),
+            buffered_count: 0,
+            buffered_bytes: 0,
+            credit: 0,
+        }
+    }
+
+    /// Returns the next output, if it is available.
+    fn next_ready(&mut self) -> Option<Result<R, TaskError>> {
+        if self.order == OutputOrder::Ordered
+            && let Some(buffered) = self.buffered.front_mut().and_then(Option::take)
+        {
+            self.buffered.pop_front();
+            self.returned += 1;
+            self.buffered_count -= 1;
+            self.buffered_bytes -= buffered.bytes;
+            return Some(buffered.result.map_err(|error| *error));
+        }
+        while let Some(Completion { index, outcome }) = self.take() {
+            let (result, bytes) = self.decode.outcome(outcome, &self.done.bytes);
+            let result = result.map_err(|fault| {
+                let (task, fault) = (index, *fault);
+                TaskError { task, fault }
+            });
+            if self.order == OutputOrder::AsCompleted {
+                self.returned += 1;
+                return Some(result);
+            }
+            if index == self.returned {
+                self.buffered.pop_front();
+                self.returned += 1;
+                return Some(result);
+            }
+            let position = (index - self.returned) as usize;
+            if self.buffered.len() <= position {
+                self.buffered.resize_with(position + 1, || None);
+            }
+            let result = result.map_err(Box::new);
+            self.buffered[position] = Some(Buffered { result, bytes });
+            self.buffered_count += 1;
+            self.buffered_bytes += bytes;
+        }
+        None
+    }
+
+    /// Takes the next finished task.
+    fn take(&mut self) -> Option<Completion> {
+        if let Some(completion) = self.encode_errors.pop_front() {
+            return Some(completion);
+        }
+        let next = self.done.list.get_mut(self.read)?;
+        self.read += 1;
+        let outcome = match next.outcome {
+            Outcome::Bytes { start, end } => Outcome::Bytes { start, end },
+            // Moved out, so that nothing of a large output is left behind.
+            _ => std::mem::replace(&mut next.outcome, Outcome::Bytes { start: 0, end: 0 }),
+        };
+        let index = next.index;
+        Some(Completion { index, outcome })
+    }
+
+    /// Returns the number of available outputs, including those that are not next.
+    fn available(&self) -> usize {
+        self.buffered_count + self.encode_errors.len() + self.done.list.len() - self.read
+    }
+
+    /// Returns how many more tasks may be taken from the input.
+    fn input_budget(&self) -> usize {
+        match self.order {
+            _ if self.input.is_none() => 0,
+            OutputOrder::AsCompleted => usize::MAX,
+            OutputOrder::Ordered if self.buffered_bytes > MAX_BUFFERED_BYTES => 0,
+            OutputOrder::Ordered => (self.returned + AHEAD).saturating_sub(self.next) as usize,
+        }
+    }
+
+    /// Takes finished tasks from the scheduler, and submits new ones. It waits for nothing but the input.
+    fn exchange(&mut self) {
+        self.event_loop.record_use();
+        let mut room;
+        let interrupted;
+        {
+            let mut scheduler = self.event_loop.fresh_scheduler();
+            if self.read == self.done.list.len()
+                && let Some(job) = scheduler.jobs.get(self.job)
+            {
+                self.done.clear();
+                self.read = 0;
+                std::mem::swap(&mut job.done, &mut self.done);
+            }
+            if !self.batch.is_empty() {
+                scheduler.submit(self.job, &mut self.batch);
+            }
+            room = scheduler.room();
+            interrupted = scheduler.interrupted().is_some();
+        }
+        if interrupted {
+            self.input = None;
+        }
+        if room == 0 && self.available() as u64 == self.next - self.returned {
+            // The pool may be replacing all its workers. There is time to find out whether the input has another task.
+            room = 1;
+        }
+        while self.batch.is_empty() && room > 0 && self.input_budget() > 0 {
+            let pulled = self.pull(room.min(self.input_budget()));
+            // The input or the encoder may have forked.
+            if self.batch.is_empty() || !self.event_loop.is_here() {
+                break;
+            }
+            self.event_loop.scheduler().submit(self.job, &mut self.batch);
+            room = room.saturating_sub(pulled);
+            // Submit no more batches if outputs are available.
+            let mut scheduler = self.event_loop.fresh_scheduler();
+            let done = scheduler
+                .jobs
+                .get(self.job)
+                .is_none_or(|job| !job.done.list.is_empty());
+            if done || self.available() > 0 {
+                break;
+            }
+        }
+    }
+
+    /// Returns one error and then ends the iterator, in a forked copy of the leader.
+    #[cold]
+    fn fail_forked(&mut self) -> Option<Result<R, TaskError>> {
+        let task = match self.order {
+            _ if self.input.is_none() && self.returned == self.next => return None,
+            OutputOrder::Ordered => self.returned,
+            OutputOrder::AsCompleted => self.next,
+        };
+        self.input = None;
+        self.buffered.clear();
+        self.returned = self.next;
+        let fault = Fault::Pool(self.event_loop.forked());
+        Some(Err(TaskError { task, fault }))
+    }
+
+    /// Takes up to `room` tasks from the input into the batch, and returns their number.
+    fn pull(&mut self, room: usize) -> usize {
+        let started = Instant::now();
+        let mut pulled = 0;
+        let mut next_reading = 1;
+        while pulled < room && self.batch.bytes() < BATCH_BYTES {
+            let Some(task) = self.input.as_mut().and_then(Iterator::next) else {
+                self.input = None;
+                break;
+            };
+            let index = self.next;
+            let pushed = self.batch.push(index, |writer| (self.encode)(task, writer));
+            // Incremented only here, so that each index below `next` has a task even if user code above has panicked.
+            self.next += 1;
+            pulled += 1;
+            if let Err(reason) = pushed {
+                let outcome = Outcome::Fault(Box::new(Fault::Task(reason)));
+                self.encode_errors.push_back(Completion { index, outcome });
+            }
+            if pulled == next_reading {
+                let elapsed = started.elapsed();
+                if elapsed > BATCH_TIME {
+                    break;
+                }
+                // Read the clock again after half of the tasks for which there is time at this rate.
+                let left = (BATCH_TIME - elapsed).as_nanos() * pulled as u128 / elapsed.as_nanos().max(1);
+                next_reading += (left / 2).clamp(1, TASKS_PER_READING as u128) as usize;
+            }
+        }
+        pulled
+    }
+}
+
+impl<I: Iterator, R> Iterator for Map<'_, I, R> {
+    type Item = Result<R, TaskError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if !self.event_loop.is_here() {
+                return self.fail_forked();
+            }
+            if self.credit > 0
+                && let Some(result) = self.next_ready()
+            {
+                self.credit -= 1;
+                return Some(result);
+            }
+            self.exchange();
+            if !self.event_loop.is_here() {
+                return self.fail_forked();
+            }
+            // Half of the available outputs, so that workers get new tasks before the other half is used.
+            self.credit = self.available() / 2 + 1;
+            if let Some(result) = self.next_ready() {
+                self.credit -= 1;
+                return Some(result);
+            }
+            if self.input.is_none() && self.returned == self.next {
+                return None;
+            }
+            let wants = !self.batch.is_empty() || self.input_budget() > 0;
+            let takes = self.input.is_some();
+            let job = self.job;
+            self.event_loop.wait(None, |scheduler| {
+                let done = scheduler
+                    .jobs
+                    .get(job)
+                    .is_none_or(|job| !job.done.list.is_empty());
+                let interrupted = takes && scheduler.interrupted().is_some();
+                (done || interrupted || (wants && scheduler.room() > 0)).then_some(())
+            });
+        }
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let taken = (self.next - self.returned) as usize;
+        let (low, high) = self.input.as_ref().map_or((0, Some(0)), Iterator::size_hint);
+        (
+            low.saturating_add(taken),
+            high.and_then(|high| high.checked_add(taken)),
+        )
+    }
+}
+
+impl<I: Iterator, R> FusedIterator for Map<'_, I, R> {}
+
+impl<I: Iterator, R> Drop for Map<'_, I, R> {
+    fn drop(&mut self) {
+        self.event_loop.abandon(self.job);
+    }
+}

@@ -1,0 +1,146 @@
+//! [`OneShot`]: one task of a [`LocalPool`](crate::LocalPool), shared by the thread that runs it and the
+//! [`Handle`](crate::Handle) that waits for its output.
+
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Instant;
+
+use crate::error::{Fault, PoolError};
+use crate::leader::withdrawal::CancelOutcome;
+use crate::os::Origin;
+use crate::panics::guarded;
+
+/// The state of one task, and then its output.
+pub(crate) struct OneShot<R> {
+    state: Mutex<State<R>>,
+    changed: Condvar,
+    origin: Origin,
+}
+
+struct State<R> {
+    phase: Phase,
+    output: Option<Result<R, Fault>>,
+    /// The waker of the future that awaits the output.
+    waker: Option<Waker>,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Phase {
+    Waiting,
+    Running,
+    Finished,
+}
+
+impl<R> Default for OneShot<R> {
+    fn default() -> Self {
+        Self {
+            state: Mutex::new(State {
+                phase: Phase::Waiting,
+                output: None,
+                waker: None,
+            }),
+            changed: Condvar::new(),
+            origin: Origin::here(),
+        }
+    }
+}
+
+impl<R> OneShot<R> {
+    /// Returns the error for a forked copy of the process: its threads do not exist there.
+    pub(crate) fn forked(&self) -> Option<PoolError> {
+        let pid = self.origin.pid();
+        (!self.origin.is_here()).then_some(PoolError::Forked { pid })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State<R>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Claims the task for the calling thread. Returns `false` if the task was withdrawn and must not run.
+    pub(crate) fn begin(&self) -> bool {
+        let mut state = self.state();
+        let wanted = state.phase == Phase::Waiting;
+        if wanted {
+            state.phase = Phase::Running;
+        }
+        wanted
+    }
+
+    /// Stores the output and wakes the waiting thread or future.
+    pub(crate) fn finish(&self, output: Result<R, Fault>) {
+        let mut state = self.state();
+        state.phase = Phase::Finished;
+        state.output = Some(output);
+        let waker = state.waker.take();
+        drop(state);
+        self.changed.notify_all();
+        if let Some(waker) = waker {
+            // The waker is user code. Its panic must not affect the thread that ran the task.
+            let _ = guarded(|| waker.wake());
+        }
+    }
+
+    /// Withdraws the task unless it has started.
+    pub(crate) fn withdraw(&self) -> CancelOutcome {
+        let phase = self.state().phase;
+        match phase {
+            Phase::Waiting if self.begin() => {
+                self.finish(Err(Fault::Cancelled));
+                CancelOutcome::Withdrawn
+            }
+            Phase::Finished => CancelOutcome::Finished,
+            _ => CancelOutcome::StillRunning,
+        }
+    }
+
+    pub(crate) fn is_finished(&self) -> bool {
+        self.state().phase == Phase::Finished
+    }
+
+    /// Waits for the output. Returns `None` if the deadline passes first.
+    pub(crate) fn take(&self, deadline: Option<Instant>) -> Option<Result<R, Fault>> {
+        let mut state = self.state();
+        while state.phase != Phase::Finished {
+            state = match deadline {
+                None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Some(deadline) => {
+                    let left = deadline.checked_duration_since(Instant::now())?;
+                    let waited = self.changed.wait_timeout(state, left);
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+        }
+        Some(state.take_output())
+    }
+
+    pub(crate) fn poll(&self, context: &mut Context<'_>) -> Poll<Result<R, Fault>> {
+        // Cloning and dropping a waker is user code, which must not run under the lock.
+        let mut clone = None;
+        loop {
+            let mut state = self.state();
+            if state.phase == Phase::Finished {
+                let output = state.take_output();
+                drop(state);
+                return Poll::Ready(output);
+            }
+            let registered = state.waker.as_ref();
+            if registered.is_some_and(|registered| registered.will_wake(context.waker())) {
+                return Poll::Pending;
+            }
+            if clone.is_some() {
+                std::mem::swap(&mut state.waker, &mut clone);
+                drop(state);
+                return Poll::Pending;
+            }
+            drop(state);
+            clone = Some(context.waker().clone());
+        }
+    }
+}
+
+impl<R> State<R> {
+    fn take_output(&mut self) -> Result<R, Fault> {
+        // A future that is polled again after it was ready has no output.
+        self.output.take().unwrap_or(Err(Fault::Cancelled))
+    }
+}

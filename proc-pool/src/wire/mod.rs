@@ -1,0 +1,22 @@
+//! The protocol between leader and worker, used by both sides (`leader` and `worker`): the handshake, the layout of their
+//! shared memory, and how tasks and outputs become frames.
+//!
+//! | module | contents |
+//! |---|---|
+//! | `handshake` | the first message to a worker, with everything that it needs to start |
+//! | `entry` | which functions a worker runs, in a form that is valid in another process |
+//! | `layout` | where rings, slots and arenas are in the memory that leader and worker share |
+//! | `tags` | the first byte of a frame |
+//! | `payload`, `pieces` | small payloads in a frame, large ones in pieces through an arena |
+//! | `codec`, `encoding` | values to bytes and back |
+//! | `bytes` | the buffers that users of bytes see |
+
+pub(crate) mod bytes;
+pub(crate) mod codec;
+pub(crate) mod encoding;
+pub(crate) mod entry;
+pub(crate) mod handshake;
+pub(crate) mod layout;
+pub(crate) mod payload;
+pub(crate) mod pieces;
+pub(crate) mod tags;

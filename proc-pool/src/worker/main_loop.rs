@@ -1,0 +1,400 @@
+//! The worker's main loop: receives tasks from the leader, runs them, sends their outcomes. The leader's side of the same
+//! rings is `leader::connection`.
+
+use std::ops::ControlFlow;
+use std::sync::atomic::{Ordering, fence};
+
+use shm_buffers::arena::{BlockReader, BlockWriter};
+use shm_buffers::claims::{Claim, Claimant};
+use shm_buffers::ring::{Arm, Consumer, Producer, PushError, Wakeup};
+use shm_buffers::slots::Slots;
+use shm_buffers::{Region, Segment};
+
+use crate::error::chain;
+use crate::last_panics;
+use crate::message::ORPHANED;
+use crate::message::WorkerMessage;
+use crate::metrics::PhaseTimes;
+use crate::metrics::clock::Clock;
+use crate::metrics::worker_metrics::WorkerMetrics;
+use crate::os;
+use crate::os::doorbell::{DoorbellClosed, WakeListener};
+use crate::os::introduction::LeaderSender;
+use crate::panics::catch_panic;
+use crate::spin::Spinner;
+use crate::wire::bytes::OutputBuf;
+use crate::wire::encoding::encode;
+use crate::wire::handshake::{InitPayload, Spin};
+use crate::wire::layout::{RegionLayout, leader, slot};
+use crate::wire::payload::MAX_INLINE;
+use crate::wire::pieces::{Allocation, Arrived, Inbound, NO_MEMORY, Outbound, Piece, WakeupRequest};
+use crate::wire::tags::Tag;
+use crate::worker::bootstrap::{Bootstrap, fail_start};
+use crate::worker::service::{CallError, Service, WorkerContext};
+
+/// Number of times that a spinning worker polls for a task between two yields.
+const POLLS: u32 = 32;
+/// Maximum size, in bytes, of the memory that is kept for the next large task, and for the next output.
+const KEEP: usize = 4 << 20;
+
+const INLINE: u8 = Tag::Inline as u8;
+const PIECE: u8 = Tag::Piece as u8;
+const WITHDRAWN: u8 = Tag::Withdrawn as u8;
+
+/// The main function of a worker process that runs `S`.
+pub(crate) fn serve<S: Service>(bootstrap: Bootstrap) -> ! {
+    let welcome = &bootstrap.welcome;
+    let region = match Region::attach(&welcome.region) {
+        Ok(region) => region,
+        Err(e) => fail_start(&bootstrap.to_leader, &chain(&e)),
+    };
+    let layout = welcome.sizes.layout();
+    last_panics::write_into(Slots::new(&region, layout.last_panics));
+    #[cfg(all(feature = "stacks", target_os = "linux"))]
+    if welcome.sizes.stack > 0 {
+        // If it fails, the leader gets no stack and waits in vain for a moment.
+        let _ = os::stack::capture_into(Slots::new(&region, layout.stack));
+    }
+    let mut context = WorkerContext {
+        worker: welcome.worker,
+        workers: welcome.workers as usize,
+        user_ring: Some(Producer::new(&region, layout.user_ring)),
+        slots: Slots::new(&region, layout.slots),
+        op: bootstrap.op.clone(),
+    };
+    let started = catch_panic(|| {
+        with_init(&welcome.init, |init| S::start(&mut context, init)).unwrap_or_else(|e| Err(e.into()))
+    });
+    let service = match started {
+        Ok(Ok(service)) => service,
+        Ok(Err(e)) => fail_start(&bootstrap.to_leader, &format!("failed to start: {}", chain(&*e))),
+        Err(panic) => fail_start(&bootstrap.to_leader, &panic.to_string()),
+    };
+    let metrics = WorkerMetrics::new(
+        Slots::new(&region, layout.timing),
+        bootstrap.init_ns,
+        os::now_ns(),
+    );
+    if bootstrap.to_leader.send(&WorkerMessage::Ready).is_err() {
+        os::end_group(ORPHANED);
+    }
+    let mut tasks = TaskLoop::new(&region, layout, bootstrap, metrics);
+    tasks.run(service);
+    // A worker ends by an ordinary exit, so that `atexit` handlers, profilers and the like run.
+    std::process::exit(0)
+}
+
+/// Calls `f` with the initial value, wherever it is.
+fn with_init<R>(payload: &InitPayload, f: impl FnOnce(&[u8]) -> R) -> Result<R, shm_buffers::AttachError> {
+    Ok(match payload {
+        InitPayload::Inline(bytes) => f(bytes),
+        InitPayload::Segment(handle) => f(&Segment::attach(handle)?),
+    })
+}
+
+/// The loop over tasks, with the worker's ends of everything that it shares with its leader.
+struct TaskLoop {
+    tasks: Consumer,
+    outcomes: Producer,
+    /// Pieces of large tasks.
+    pieces_in: Inbound,
+    /// Pieces of large outputs.
+    pieces_out: Outbound,
+    control: Slots,
+    claims: Claimant,
+    doorbell: WakeListener,
+    to_leader: LeaderSender,
+    /// Present if the worker may spin before it parks.
+    spinner: Option<Spinner>,
+    /// Maximum size of an output in bytes.
+    max_output: u64,
+    clock: Clock,
+}
+
+impl TaskLoop {
+    fn new(
+        region: &Region,
+        layout: RegionLayout,
+        bootstrap: Bootstrap,
+        metrics: Option<WorkerMetrics>,
+    ) -> Self {
+        let control = Slots::new(region, layout.control);
+        let leader = Slots::new(region, layout.leader);
+        Self {
+            tasks: Consumer::new(region, layout.tasks),
+            outcomes: Producer::new(region, layout.outcomes),
+            claims: Claimant::new(
+                control.part(slot::STARTED..slot::STARTED + 1),
+                leader.part(leader::RECALLED..leader::RECALLED + 1),
+            ),
+            clock: Clock::new(control.clone(), metrics),
+            doorbell: WakeListener::new(leader.part(leader::DOORBELL), bootstrap.from_leader),
+            pieces_in: Inbound::new(
+                BlockReader::new(region, layout.large_tasks),
+                control.part(slot::TAKEN..slot::TAKEN + 1),
+                leader.part(leader::WANTED..leader::WANTED + 1),
+                u64::MAX,
+            ),
+            pieces_out: Outbound::new(
+                BlockWriter::new(region, layout.large_outputs),
+                leader.part(leader::TAKEN..leader::TAKEN + 1),
+                control.part(slot::WANTED..slot::WANTED + 1),
+            ),
+            max_output: bootstrap.welcome.sizes.output,
+            control,
+            to_leader: bootstrap.to_leader,
+            spinner: (bootstrap.welcome.spin == Spin::Briefly).then(Spinner::default),
+        }
+    }
+
+    /// Runs tasks until the leader asks this worker to end.
+    fn run(&mut self, mut service: impl Service) {
+        let mut frame = Vec::new();
+        let mut output = OutputBuf::default();
+        loop {
+            frame.clear();
+            match self.tasks.pop(&mut frame) {
+                Ok(Some(_)) => {}
+                Ok(None) => {
+                    self.clock.stop();
+                    match self.wait_for_task() {
+                        Ok(()) => continue,
+                        Err(DoorbellClosed) => return,
+                    }
+                }
+                // The memory of this process's own leader is corrupt: nothing sensible can follow.
+                Err(_) => os::end_group(ORPHANED),
+            }
+            let large = match frame.first() {
+                Some(&PIECE) => match self.take_piece(&frame[1..]) {
+                    Ok(Arrived::Part) => continue,
+                    Ok(Arrived::Whole(bytes)) => Some(Ok(bytes)),
+                    Ok(Arrived::Lost(reason)) => Some(Err(reason)),
+                    Err(DoorbellClosed) => return,
+                },
+                Some(&WITHDRAWN) => {
+                    self.pieces_in.forget();
+                    Some(Err(String::from_utf8_lossy(&frame[1..]).into_owned()))
+                }
+                _ => None,
+            };
+            self.clock.start();
+            output.clear();
+            // This claims the task before the op runs: if the op kills this process, the leader knows which task it was.
+            if self.claims.claim() == Claim::Revoked {
+                if self.send(Tag::Recalled, &mut output).is_err() {
+                    return;
+                }
+                continue;
+            }
+            let task = match &large {
+                None => inline(&frame),
+                Some(large) => large.as_deref().map_err(Clone::clone),
+            };
+            let mut phases = PhaseTimes::default();
+            let sampling = self.clock.is_sampling();
+            let tag = call(&mut service, task, &mut output, sampling.then_some(&mut phases));
+            if self.send(tag, &mut output).is_err() {
+                return;
+            }
+            match sampling {
+                false => self.clock.task_done(),
+                true => self.clock.sample_done(phases),
+            }
+            if output.capacity() > KEEP {
+                output.clear();
+                output.shrink_to(KEEP);
+            }
+            if let Some(Ok(bytes)) = large {
+                self.pieces_in.reuse(bytes, KEEP);
+            }
+        }
+    }
+
+    /// Takes a piece of a task, and wakes the leader if it waits for that.
+    fn take_piece(&mut self, payload: &[u8]) -> Result<Arrived, DoorbellClosed> {
+        let Ok(arrived) = self.pieces_in.take(payload) else {
+            os::end_group(ORPHANED)
+        };
+        if self.pieces_in.must_wake_sender() {
+            self.wake_leader()?;
+        }
+        Ok(arrived)
+    }
+
+    /// Sends the outcome of a task.
+    fn send(&mut self, mut tag: Tag, output: &mut OutputBuf) -> Result<(), DoorbellClosed> {
+        if tag == Tag::Inline && output.len() as u64 > self.max_output {
+            tag = Tag::BadOutput;
+            let (len, max) = (output.len(), self.max_output);
+            let reason = format!(
+                "output of {len} bytes exceeds the limit of {max} bytes; raise `Builder::max_output`"
+            );
+            output.put(reason.as_bytes());
+        }
+        if tag == Tag::Inline && output.len() > MAX_INLINE {
+            return self.send_large(output);
+        }
+        // The beginning of a long text is enough.
+        output.truncate(MAX_INLINE);
+        self.stage(&[&[tag as u8], output])?;
+        self.publish()
+    }
+
+    /// Writes a frame as soon as there is room for it.
+    fn stage(&mut self, parts: &[&[u8]]) -> Result<(), DoorbellClosed> {
+        loop {
+            match self.outcomes.stage_parts(parts) {
+                Ok(()) => return Ok(()),
+                Err(PushError::Full) => self.wait_for_room(parts.iter().map(|part| part.len()).sum())?,
+                Err(_) => os::end_group(ORPHANED),
+            }
+        }
+    }
+
+    /// Publishes the staged frame to the leader.
+    fn publish(&mut self) -> Result<(), DoorbellClosed> {
+        match self.outcomes.publish() {
+            Wakeup::Needed => self.wake_leader(),
+            Wakeup::NotNeeded => Ok(()),
+        }
+    }
+
+    /// Sends an output in pieces. The leader has each piece as soon as its frame is published, whatever happens to this
+    /// process afterwards.
+    fn send_large(&mut self, output: &[u8]) -> Result<(), DoorbellClosed> {
+        let mut rest = output;
+        while !rest.is_empty() {
+            // Before each piece, so that blocks are reused early: low in the arena, in memory that is in the cache.
+            if self.pieces_out.collect().is_err() {
+                os::end_group(ORPHANED);
+            }
+            let block = match self.pieces_out.find(rest.len()) {
+                Allocation::Block(block) => block,
+                Allocation::NoRoom => {
+                    self.wait_for_blocks()?;
+                    continue;
+                }
+                Allocation::NoMemory => {
+                    self.stage(&[&[Tag::BadOutput as u8], NO_MEMORY.as_bytes()])?;
+                    return self.publish();
+                }
+            };
+            if self.pieces_out.fill(block, rest).is_err() {
+                os::end_group(ORPHANED);
+            }
+            self.stage(&[&Piece::new(block, rest.len()).frame()])?;
+            self.publish()?;
+            rest = &rest[block.len as usize..];
+        }
+        Ok(())
+    }
+
+    fn wake_leader(&self) -> Result<(), DoorbellClosed> {
+        self.to_leader
+            .send(&WorkerMessage::Wakeup)
+            .map_err(|_| DoorbellClosed)
+    }
+
+    /// Waits until there may be a task: spins if allowed, then parks.
+    fn wait_for_task(&mut self) -> Result<(), DoorbellClosed> {
+        if let Some(spinner) = &mut self.spinner {
+            let tasks = &mut self.tasks;
+            // The leader may wait for this very core before it can send anything: the first yield comes after one poll.
+            let mut polls = 1;
+            let found = spinner.spin(|| {
+                for _ in 0..std::mem::replace(&mut polls, POLLS) {
+                    if tasks.is_empty() == Ok(false) {
+                        return ControlFlow::Break(());
+                    }
+                    std::hint::spin_loop();
+                }
+                ControlFlow::Continue(())
+            });
+            if found.is_some() {
+                return Ok(());
+            }
+        }
+        match self.tasks.arm(1) {
+            Arm::Ready => Ok(()),
+            // A wakeup that is coming is consumed as well, so that there is never more than one on its way.
+            Arm::Sleep | Arm::WakeupPending => self.park(),
+        }
+    }
+
+    /// Waits until the outcome ring may have room for a frame of `len` bytes.
+    fn wait_for_room(&mut self, len: usize) -> Result<(), DoorbellClosed> {
+        match self.outcomes.arm(len) {
+            Ok(Arm::Ready) => Ok(()),
+            Ok(Arm::Sleep | Arm::WakeupPending) => {
+                let start = os::now_ns();
+                self.park()?;
+                self.clock.exclude_blocked(start);
+                Ok(())
+            }
+            Err(_) => os::end_group(ORPHANED),
+        }
+    }
+
+    /// Waits until the leader has copied pieces.
+    fn wait_for_blocks(&mut self) -> Result<(), DoorbellClosed> {
+        if self.pieces_out.request_wakeup() == WakeupRequest::Granted {
+            return Ok(());
+        }
+        // The leader may have asked to be woken only for more frames than the ring has room for.
+        self.wake_leader()?;
+        let start = os::now_ns();
+        self.park()?;
+        self.clock.exclude_blocked(start);
+        Ok(())
+    }
+
+    /// Sleeps until the leader rings the doorbell. It may do so for another reason than the one waited for.
+    fn park(&mut self) -> Result<(), DoorbellClosed> {
+        let rings = self.doorbell.wait()?;
+        self.control.slot(slot::RINGS_SEEN).set(rings);
+        // Pairs with the fence in the leader's `ring`: either this side sees what the leader did, or the leader sees that
+        // this ring was consumed, and rings again.
+        fence(Ordering::SeqCst);
+        // One ring withdraws the requests for both rings; each is made again when it is needed.
+        let _ = (self.tasks.disarm(), self.outcomes.disarm());
+        Ok(())
+    }
+}
+
+/// Returns the payload of a task's frame.
+fn inline(frame: &[u8]) -> Result<&[u8], String> {
+    match frame.split_first() {
+        Some((&INLINE, bytes)) => Ok(bytes),
+        Some((tag, _)) => Err(format!("unknown tag {tag}")),
+        None => Err("empty frame".to_owned()),
+    }
+}
+
+/// Runs a task, and leaves its output or the text of its error in `output`.
+fn call(
+    service: &mut impl Service,
+    task: Result<&[u8], String>,
+    output: &mut OutputBuf,
+    phases: Option<&mut PhaseTimes>,
+) -> Tag {
+    let called = catch_panic(|| match (task.map_err(CallError::Task)?, phases) {
+        (bytes, None) => service.call(bytes, output),
+        (bytes, Some(phases)) => service.call_timed(bytes, output, phases),
+    });
+    let (tag, text) = match called {
+        Ok(Ok(())) => return Tag::Inline,
+        Ok(Err(CallError::Task(text))) => (Tag::BadTask, text),
+        Ok(Err(CallError::Output(text))) => (Tag::BadOutput, text),
+        Err(panic) => {
+            output.clear();
+            match encode(&panic, output) {
+                Ok(()) => return Tag::Panicked,
+                Err(e) => (Tag::BadOutput, format!("cannot encode the panic: {e}")),
+            }
+        }
+    };
+    output.clear();
+    output.extend_from_slice(text.as_bytes());
+    tag
+}

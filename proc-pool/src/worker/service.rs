@@ -1,0 +1,210 @@
+//! The traits of the code that runs in a worker: [`Service`] turns bytes into bytes, [`Worker`] values into values. The
+//! main loop runs services; adapters turn workers and functions into services.
+
+use std::marker::PhantomData;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use shm_buffers::ring;
+use shm_buffers::slots::Slots;
+
+use crate::error::{BoxError, WorkerId};
+use crate::metrics::PhaseTimes;
+use crate::wire::bytes::OutputBuf;
+use crate::wire::codec::Codec;
+use crate::wire::encoding::decode;
+use crate::worker::op::{ErasedOp, Op};
+
+/// Describes a worker and its pool to the worker's code when that starts.
+#[derive(Debug)]
+pub struct WorkerContext {
+    pub(crate) worker: WorkerId,
+    pub(crate) workers: usize,
+    pub(crate) user_ring: Option<ring::Producer>,
+    pub(crate) slots: Slots,
+    /// The op of a [`Worker`].
+    pub(crate) op: ErasedOp,
+}
+
+impl WorkerContext {
+    /// Returns this worker's index in the pool.
+    pub fn worker(&self) -> WorkerId {
+        self.worker
+    }
+
+    /// Returns the number of workers that the pool had when this process was started.
+    pub fn workers(&self) -> usize {
+        self.workers
+    }
+
+    /// Returns the producer of the user ring, at the first call; later calls return `None`.
+    ///
+    /// The ring carries byte frames to the pool's [`Observer`](crate::Observer). Its memory survives this process. See
+    /// [`Builder::user_ring`](crate::Builder::user_ring) for its size.
+    pub fn take_user_ring(&mut self) -> Option<ring::Producer> {
+        self.user_ring.take()
+    }
+
+    /// Returns the user slots: numbers that the pool's [`Observer`](crate::Observer) can read at any time. See
+    /// [`Builder::slots`](crate::Builder::slots) for their number.
+    pub fn slots(&self) -> &Slots {
+        &self.slots
+    }
+}
+
+/// Why a service has no output for a task. The text becomes part of the task's error.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CallError {
+    /// The task could not be decoded.
+    Task(String),
+    /// The output could not be encoded.
+    Output(String),
+}
+
+/// Code that turns bytes into bytes: started once in each worker process, then called for each task, one after another.
+pub trait Service: Sized + 'static {
+    /// Makes the service's state from the initial value.
+    ///
+    /// # Errors
+    /// Any error ends this process. The pool tries a few more times, and then fails with the error's text.
+    fn start(context: &mut WorkerContext, init: &[u8]) -> Result<Self, BoxError>;
+
+    /// Runs one task and appends its output to the empty buffer `output`. A panic becomes the task's error.
+    ///
+    /// # Errors
+    /// When the task can't be decoded, or the output can't be encoded.
+    fn call(&mut self, task: &[u8], output: &mut OutputBuf) -> Result<(), CallError>;
+
+    /// Does the same as [`call`](Self::call), for one of the few tasks that are sampled, and reports to `phases` when the task
+    /// was decoded and when it was run. Without these reports, all of the time counts as running.
+    ///
+    /// # Errors
+    /// The same as those of [`call`](Self::call).
+    fn call_timed(
+        &mut self,
+        task: &[u8],
+        output: &mut OutputBuf,
+        phases: &mut PhaseTimes,
+    ) -> Result<(), CallError> {
+        let _ = phases;
+        self.call(task, output)
+    }
+}
+
+/// Code that turns values into values: started once in each worker process, then called for each task, one after another.
+/// Values are encoded with serde and postcard, unless the [`EntryPoint`](crate::EntryPoint) chooses other [`Codec`]s.
+pub trait Worker: Sized + 'static {
+    /// The code that the leader sends: a function pointer, a pair of them, or `()` for none. See [`Op`].
+    type Op: Op;
+    /// The initial value, from which the state of each worker process is made.
+    type Init: Serialize + DeserializeOwned;
+    /// The type of a task.
+    type Task: 'static;
+    /// The type of its output.
+    type Output: 'static;
+
+    /// Makes the worker's state from the initial value.
+    ///
+    /// # Errors
+    /// Any error ends this process. The pool tries a few more times, and then fails with the error's text.
+    fn start(context: &mut WorkerContext, op: Self::Op, init: Self::Init) -> Result<Self, BoxError>;
+
+    /// Runs one task. A panic becomes the task's error.
+    fn run(&mut self, task: Self::Task) -> Self::Output;
+}
+
+/// The adapter from a [`Worker`], with codecs for tasks and outputs, to a [`Service`].
+pub(crate) struct TypedService<W, CT, CR>(W, PhantomData<fn(CT) -> CR>);
+
+impl<W, CT, CR> Service for TypedService<W, CT, CR>
+where
+    W: Worker,
+    CT: Codec<W::Task>,
+    CR: Codec<W::Output>,
+{
+    fn start(context: &mut WorkerContext, init: &[u8]) -> Result<Self, BoxError> {
+        let worker = W::start(context, context.op.downcast()?, decode(init)?)?;
+        Ok(Self(worker, PhantomData))
+    }
+
+    fn call(&mut self, task: &[u8], output: &mut OutputBuf) -> Result<(), CallError> {
+        let task = CT::decode(task).map_err(|e| CallError::Task(e.to_string()))?;
+        put_output::<_, CR>(&self.0.run(task), output)
+    }
+
+    fn call_timed(
+        &mut self,
+        task: &[u8],
+        output: &mut OutputBuf,
+        phases: &mut PhaseTimes,
+    ) -> Result<(), CallError> {
+        let task = CT::decode(task).map_err(|e| CallError::Task(e.to_string()))?;
+        phases.decoded();
+        let value = self.0.run(task);
+        phases.ran();
+        put_output::<_, CR>(&value, output)
+    }
+}
+
+#[inline]
+fn put_output<R, CR: Codec<R>>(value: &R, output: &mut OutputBuf) -> Result<(), CallError> {
+    if let Some(bytes) = CR::as_bytes(value) {
+        output.put(bytes);
+        return Ok(());
+    }
+    CR::encode(value, output).map_err(|e| CallError::Output(e.to_string()))
+}
+
+/// The adapter from a function to a [`Worker`].
+pub struct PlainOp<T, R>(fn(T) -> R);
+
+impl<T: 'static, R: 'static> Worker for PlainOp<T, R> {
+    type Op = fn(T) -> R;
+    type Init = ();
+    type Task = T;
+    type Output = R;
+
+    fn start(_: &mut WorkerContext, op: fn(T) -> R, (): ()) -> Result<Self, BoxError> {
+        Ok(Self(op))
+    }
+
+    fn run(&mut self, task: T) -> R {
+        (self.0)(task)
+    }
+}
+
+/// A function that makes a worker's state from the initial value.
+pub(crate) type StartFn<I, S> = fn(&mut WorkerContext, I) -> Result<S, BoxError>;
+
+/// The adapter from two functions, of which the first makes the state for the second, to a [`Worker`].
+pub struct StatefulOp<I, S, T, R> {
+    state: S,
+    op: fn(&mut S, T) -> R,
+    types: PhantomData<fn(I)>,
+}
+
+impl<I, S, T, R> Worker for StatefulOp<I, S, T, R>
+where
+    I: Serialize + DeserializeOwned + 'static,
+    S: 'static,
+    T: 'static,
+    R: 'static,
+{
+    type Op = (StartFn<I, S>, fn(&mut S, T) -> R);
+    type Init = I;
+    type Task = T;
+    type Output = R;
+
+    fn start(context: &mut WorkerContext, (start, op): Self::Op, init: I) -> Result<Self, BoxError> {
+        Ok(Self {
+            state: start(context, init)?,
+            op,
+            types: PhantomData,
+        })
+    }
+
+    fn run(&mut self, task: T) -> R {
+        (self.op)(&mut self.state, task)
+    }
+}

@@ -1,0 +1,224 @@
+//! Workers that forge the pieces of large outputs, and the counts by which both sides share the arenas.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use proc_pool::Fault;
+use serde::{Deserialize, Serialize};
+
+use super::{repeat_attacks, seconds};
+use crate::support::{
+    IsolatedTest, builder, connection, hang, is_isolated, open_files, random, shared_words, test_name,
+    watchdog,
+};
+
+/// The data that a worker forges instead of sending its output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+enum Forgery {
+    /// Pieces at any offset, of any length, of a payload of any length.
+    RandomPieces,
+    /// A sequence of consecutive pieces that has no end.
+    EndlessPieces,
+    /// The same, with one byte in each piece.
+    EndlessBytes,
+    /// The first piece of a payload of the largest size, and nothing more.
+    FirstPieceOnly,
+    /// A piece that does not continue the one before.
+    InconsistentPiece,
+    /// A small output between the pieces of a large one.
+    OutputBetweenPieces,
+    /// Whole outputs that are overwritten while the leader reads them.
+    OverwrittenPieces,
+    /// A wrong count of the pieces of tasks that the worker has taken.
+    TakenCount,
+    /// A wrong count of the pieces of outputs that the leader must take before it wakes the worker.
+    WantedCount,
+}
+
+const FORGERIES: [Forgery; 9] = [
+    Forgery::RandomPieces,
+    Forgery::EndlessPieces,
+    Forgery::EndlessBytes,
+    Forgery::FirstPieceOnly,
+    Forgery::InconsistentPiece,
+    Forgery::OutputBetweenPieces,
+    Forgery::OverwrittenPieces,
+    Forgery::TakenCount,
+    Forgery::WantedCount,
+];
+
+/// The limit on an output in these tests.
+const MAX_OUTPUT: u64 = 64 << 20;
+const ARENA: usize = 8 << 20;
+const RING: usize = 256 << 10;
+/// The number of words at the beginning of a ring: positions and marks, each in a pair of cache lines.
+const HEADS: usize = 64;
+/// The number of words of a ring.
+const WORDS: usize = HEADS + RING / 8;
+/// The worker's slots for the number of task pieces that it has taken, and of output pieces that it wants to be taken.
+const TAKEN: usize = 3 * WORDS + 5;
+const WANTED: usize = 3 * WORDS + 6;
+
+/// The worker's ring of outcomes, written without the ring's own code.
+struct Outcomes(&'static [AtomicU64]);
+
+impl Outcomes {
+    fn new() -> Self {
+        Self(&shared_words()[WORDS..2 * WORDS])
+    }
+
+    /// Writes a frame; returns `false` if the ring is full.
+    fn push(&self, frame: &[u8]) -> bool {
+        let (tail, head) = (
+            self.0[0].load(Ordering::Relaxed),
+            self.0[16].load(Ordering::Relaxed),
+        );
+        let words = 1 + frame.len().div_ceil(8) as u64;
+        let capacity = RING as u64 / 8;
+        if tail.wrapping_sub(head).saturating_add(words) > capacity {
+            return false;
+        }
+        let len = frame.len() as u64;
+        let put = |at: u64, word: u64| {
+            self.0[HEADS + ((tail + at) % capacity) as usize].store(word, Ordering::Relaxed);
+        };
+        put(0, len | u64::from(!(len as u32)) << 32);
+        for (at, bytes) in (1..).zip(frame.chunks(8)) {
+            let mut word = [0; 8];
+            word[..bytes.len()].copy_from_slice(bytes);
+            put(at, u64::from_le_bytes(word));
+        }
+        self.0[0].store(tail + words, Ordering::Release);
+        self.0[1].fetch_add(1, Ordering::Release);
+        true
+    }
+
+    /// Announces a piece: its offset in the arena, its length, and how many bytes of the payload follow it.
+    fn push_piece(&self, offset: u64, len: u64, left: u64) -> bool {
+        let numbers = [offset, len, left].map(u64::to_le_bytes);
+        self.push(&[&[1][..], &numbers.concat()].concat())
+    }
+}
+
+fn wake_leader() {
+    connection::send(connection::to_leader(), b"!");
+}
+
+/// Forges this. Returns only if another thread continues the forgery; then the op returns its output as usual.
+fn forge(forgery: Forgery, seed: u64) {
+    let outcomes = Outcomes::new();
+    let words = shared_words();
+    let mut random = random(seed | 1);
+    match forgery {
+        Forgery::RandomPieces => {
+            for _ in 0..1000 {
+                let mut number = || match random() % 3 {
+                    0 => random() >> (random() % 64),
+                    1 => (random() % ARENA as u64) & !127,
+                    _ => random() % 5000,
+                };
+                outcomes.push_piece(number(), number(), number());
+                wake_leader();
+            }
+        }
+        Forgery::EndlessPieces | Forgery::EndlessBytes => {
+            let len = if forgery == Forgery::EndlessPieces {
+                512 << 10
+            } else {
+                1
+            };
+            let mut left = MAX_OUTPUT;
+            loop {
+                left -= len;
+                while !outcomes.push_piece((random() % 16) * (512 << 10), len, left.max(1)) {
+                    wake_leader();
+                    std::thread::yield_now();
+                }
+                left = left.max(len + 1);
+            }
+        }
+        Forgery::FirstPieceOnly => drop(outcomes.push_piece(0, 8, MAX_OUTPUT - 8)),
+        Forgery::InconsistentPiece => {
+            outcomes.push_piece(0, 1000, 500);
+            outcomes.push_piece(0, 400, random() % 100);
+        }
+        Forgery::OutputBetweenPieces => {
+            outcomes.push_piece(0, 1000, 500);
+            outcomes.push(&[0; 20]);
+        }
+        Forgery::OverwrittenPieces => {
+            let arena = &words[words.len() - ARENA / 8..];
+            std::thread::spawn(move || {
+                loop {
+                    for word in &arena[..100_000] {
+                        word.store(random(), Ordering::Relaxed);
+                    }
+                }
+            });
+            for _ in 0..10 {
+                outcomes.push_piece(0, 512 << 10, 0);
+                wake_leader();
+            }
+        }
+        Forgery::TakenCount | Forgery::WantedCount => {
+            let slot = if forgery == Forgery::TakenCount {
+                TAKEN
+            } else {
+                WANTED
+            };
+            std::thread::spawn(move || {
+                loop {
+                    words[slot].store(random() >> (random() % 64), Ordering::Relaxed);
+                    std::thread::yield_now();
+                }
+            });
+            return;
+        }
+    }
+    wake_leader();
+    hang()
+}
+
+/// One task forges; its worker may spoil the other tasks that it has, and no others.
+#[test]
+fn forged_pieces_do_not_harm_the_leader() {
+    if !is_isolated() {
+        return IsolatedTest::new(&test_name!()).run();
+    }
+    let _watchdog = watchdog(200 + seconds(0));
+    let op = |(seed, forgery, filler): (u64, Option<Forgery>, Vec<u8>)| {
+        if let Some(forgery) = forgery {
+            forge(forgery, seed);
+        }
+        (seed, filler)
+    };
+    let builder = builder(2)
+        .max_output(MAX_OUTPUT)
+        .deadline(Duration::from_millis(700));
+    let pool = builder.build_op(op).expect("the pool starts");
+    // Some tasks are large, and are sent through the same arenas.
+    let len = |n: u64| if n.is_multiple_of(7) { 100_000 } else { 10 };
+    let tasks = |round: u64, forgery: Option<Forgery>| {
+        let task = move |n| {
+            let forgery = forgery.filter(|_| n == 20);
+            (n ^ round << 32, forgery, vec![n as u8; len(n)])
+        };
+        (0..60).map(task)
+    };
+    assert!(pool.map(tasks(0, None)).all(|result| result.is_ok()));
+    let files = open_files();
+    repeat_attacks(&FORGERIES, MAX_OUTPUT + (64 << 20), |round, forgery| {
+        let (mut done, mut failed) = (0, 0);
+        for result in pool.map(tasks(round, Some(forgery))) {
+            match result.map_err(|error| error.fault) {
+                Ok(_) => done += 1,
+                Err(Fault::TimedOut { .. } | Fault::WorkerDied { .. } | Fault::Output(_)) => failed += 1,
+                Err(other) => panic!("{forgery:?}: {other}"),
+            }
+        }
+        assert_eq!(done + failed, 60, "{forgery:?}");
+        assert!(done >= 20, "{forgery:?}: {done}");
+    });
+    pool.bytes().wait_ready().expect("workers are replaced");
+    assert!(open_files() <= files, "the leader has received descriptors");
+}

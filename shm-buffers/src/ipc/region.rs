@@ -1,0 +1,146 @@
+//! [`Region`]: memory that several processes write, accessed as atomic words only.
+#![cfg_attr(not(loom), allow(unsafe_code, reason = "views shared memory as atomic words"))]
+
+use std::sync::Arc;
+
+#[cfg(not(loom))]
+use serde::{Deserialize, Serialize};
+
+use super::layout::Span;
+use super::words::WORD;
+#[cfg(not(loom))]
+use crate::backing::Backing;
+#[cfg(not(loom))]
+use crate::error::{AttachError, CreateError};
+#[cfg(not(loom))]
+use crate::os::{self, Access, Locator, Mapping, Store};
+use crate::sync::AtomicU64;
+
+/// Memory that a peer may write at any time. Rings, slots and arenas are parts of it. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Region(Arc<Memory>);
+
+#[derive(Debug)]
+enum Memory {
+    Heap(Box<[AtomicU64]>),
+    #[cfg(not(loom))]
+    Mapped {
+        mapping: Mapping,
+        store: Option<Store>,
+    },
+}
+
+/// A serializable reference to a region, for the process that shares it.
+#[cfg(not(loom))]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RegionHandle {
+    #[serde(serialize_with = "os::descriptors::serialize_read_write")]
+    locator: Locator,
+    len: usize,
+}
+
+impl Region {
+    /// Creates a region of zeroed memory on this process's heap. `bytes` is rounded up to whole words.
+    pub fn on_heap(bytes: usize) -> Self {
+        let words = bytes.div_ceil(WORD);
+        Self(Arc::new(Memory::Heap(
+            (0..words).map(|_| AtomicU64::new(0)).collect(),
+        )))
+    }
+
+    #[inline]
+    pub(super) fn span(&self, span: Span) -> &[AtomicU64] {
+        &self.words()[span.start..span.start + span.words]
+    }
+
+    /// Allocates the pages of some words of a span.
+    pub(super) fn populate(&self, span: Span, words: std::ops::Range<usize>) -> std::io::Result<()> {
+        match &*self.0 {
+            Memory::Heap(_) => {
+                let _ = (span, words);
+                Ok(())
+            }
+            #[cfg(not(loom))]
+            Memory::Mapped { mapping, .. } => {
+                mapping.populate((span.start + words.start) * WORD, words.len() * WORD)
+            }
+        }
+    }
+
+    #[inline]
+    fn words(&self) -> &[AtomicU64] {
+        match &*self.0 {
+            Memory::Heap(words) => words,
+            #[cfg(not(loom))]
+            Memory::Mapped { mapping, .. } => {
+                // SAFETY: `sealed` and `attach`, the only constructors of `Memory::Mapped`, map for reading and writing.
+                unsafe { mapping.words() }
+            }
+        }
+    }
+}
+
+#[cfg(not(loom))]
+impl Region {
+    /// Creates a region of zeroed memory that another process can attach. `bytes` is rounded up to whole words.
+    ///
+    /// The size is sealed where the system supports that, so that neither peer can truncate memory that the other one
+    /// accesses.
+    ///
+    /// # Errors
+    /// As [`SegmentMut::create`](crate::SegmentMut::create).
+    pub fn create(backing: &Backing, bytes: usize) -> Result<Self, CreateError> {
+        let len = bytes.next_multiple_of(WORD);
+        Self::sealed(os::create(backing, len, None)?, len)
+    }
+
+    /// Like [`create`](Self::create), for memory of which only a small part is usually touched.
+    ///
+    /// Where the system needs no reservation (anonymous memory of Linux), the memory limits are not checked for all of it.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create).
+    pub fn create_sparse(backing: &Backing, bytes: usize) -> Result<Self, CreateError> {
+        let len = bytes.next_multiple_of(WORD);
+        Self::sealed(os::create_sparse(backing, len)?, len)
+    }
+
+    fn sealed((store, mapping): (Store, Mapping), len: usize) -> Result<Self, CreateError> {
+        store
+            .seal(Access::ReadWrite)
+            .map_err(|e| CreateError::os("seal", len, store.kind(), e))?;
+        Ok(Self(Arc::new(Memory::Mapped {
+            mapping,
+            store: Some(store),
+        })))
+    }
+
+    /// Returns a handle with which another process can [`attach`](Self::attach) the region, as long as a clone of the region
+    /// lives in this process.
+    ///
+    /// # Errors
+    /// If the region is on the heap, or attached.
+    pub fn handle(&self) -> std::io::Result<RegionHandle> {
+        match &*self.0 {
+            Memory::Mapped {
+                mapping,
+                store: Some(store),
+            } => Ok(RegionHandle {
+                locator: store.locator()?,
+                len: mapping.len(),
+            }),
+            _ => Err(std::io::Error::other(
+                "cannot make a handle of a region on the heap or of an attached one; ask the process that created it",
+            )),
+        }
+    }
+
+    /// Maps a region of another (or this) process for reading and writing.
+    ///
+    /// # Errors
+    /// If the owner has exited or can't be reached.
+    pub fn attach(handle: &RegionHandle) -> Result<Self, AttachError> {
+        let mapping = os::attach(&handle.locator, handle.len, Access::ReadWrite)?;
+        Ok(Self(Arc::new(Memory::Mapped { mapping, store: None })))
+    }
+}

@@ -1,0 +1,282 @@
+//! Single-producer single-consumer rings of byte frames in shared memory.
+//!
+//! Tasks, outcomes, log records and everything else that flows between a leader and a worker goes through rings.
+//!
+//! - *Nothing blocks.* A full ring is an error value. An end that wants to sleep declares it ([`Consumer::arm`],
+//!   [`Producer::arm`]) and then sleeps by its own means. [`Producer::publish`] and [`Consumer::finish_read`] return
+//!   whether the peer has to be woken, so that no system call is made while the peer is awake.
+//! - *A death loses nothing.* A frame is visible from the moment it is published, and stays readable after the producer
+//!   has died. A frame under construction is never visible.
+//! - *Nothing is trusted.* The peer may write anything at any time. Every position and length is checked against the
+//!   capacity, and payloads are copied out before they are interpreted. An impossible value is [`Corrupt`].
+//!
+//! Memory is accessed as relaxed atomic words only, so a racing or hostile peer can cause a wrong value at worst, never
+//! undefined behaviour. Ring crates such as `rtrb` hold typed values in one process and trust both ends, so this one is
+//! written by hand.
+//!
+//! ```
+//! let (mut tx, mut rx) = shm_buffers::ring::in_process(1024);
+//! tx.push(b"hello").unwrap();
+//! let mut frame = Vec::new();
+//! assert_eq!(rx.pop(&mut frame).unwrap(), Some(5));
+//! assert_eq!(frame, b"hello");
+//! assert_eq!(rx.pop(&mut frame).unwrap(), None);
+//! ```
+//!
+//! The layout, in 8-byte words: one pair of cache lines each for the producer's position and frame count, the
+//! consumer's position, the consumer's wake mark, and the producer's wake mark; then the data. A frame is a header word
+//! (length in the low half, its complement in the high half) and the payload, padded to whole words. A frame of up to 7
+//! bytes is a single word, with 64 plus its length in the highest byte and the payload below: half of all frames are that
+//! small, and cache lines are the cost of transport. Positions count words since the ring was created; the index of a
+//! data word is its position modulo the capacity.
+
+mod consumer;
+mod frame;
+mod memory;
+mod producer;
+
+pub use consumer::Consumer;
+pub use producer::Producer;
+
+use super::layout::Layout;
+use super::region::Region;
+
+/// The peer wrote something that no correct peer writes. The ring is of no further use.
+#[derive(Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "ring corrupted by its peer: {what} {value} is impossible at position {position} of {capacity} words"
+)]
+pub struct Corrupt {
+    what: &'static str,
+    value: u64,
+    position: u64,
+    capacity: u64,
+}
+
+/// Why a frame was not written.
+#[derive(Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PushError {
+    /// The ring has no space for the frame until the consumer pops others.
+    #[error("ring is full")]
+    Full,
+    /// The frame is larger than the ring can ever hold.
+    #[error("frame of {len} bytes exceeds the ring's largest of {max} bytes")]
+    TooLarge {
+        /// Bytes of the frame.
+        len: usize,
+        /// [`Producer::max_frame`].
+        max: usize,
+    },
+    /// The consumer wrote an impossible position.
+    #[error(transparent)]
+    Corrupt(#[from] Corrupt),
+}
+
+/// Whether the peer sleeps and has to be woken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use = "a sleeping peer that is not woken never runs again"]
+pub enum Wakeup {
+    /// The peer is awake, or waits for more than the ring has.
+    NotNeeded,
+    /// The peer has declared that it sleeps, and the ring has what it waits for: send one wakeup.
+    Needed,
+}
+
+/// Whether an end that wants to sleep may do so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Arm {
+    /// There are not enough frames, or is not enough space: sleep. The peer sends a wakeup.
+    Sleep,
+    /// There are enough frames, or is enough space. The peer sends no wakeup.
+    Ready,
+    /// As [`Ready`](Self::Ready), but the peer has seen the declaration: it sends exactly one wakeup.
+    WakeupPending,
+}
+
+/// Creates a ring of at least `bytes` bytes within this process.
+pub fn in_process(bytes: usize) -> (Producer, Consumer) {
+    let mut layout = Layout::new();
+    let span = layout.ring(bytes);
+    let region = Region::on_heap(layout.byte_len());
+    (Producer::new(&region, span), Consumer::new(&region, span))
+}
+
+crate::debug_with_causes!(Corrupt, PushError);
+
+#[cfg(all(test, not(loom)))]
+mod batches {
+    //! A batch of frames has the same effect as the frames one by one.
+
+    use super::*;
+
+    #[test]
+    fn stage_all_stages_as_many_frames_as_single_calls() {
+        let frames: Vec<Vec<u8>> = (0..40).map(|i| vec![i as u8; i % 13]).collect();
+        let (mut one, mut from_one) = in_process(256);
+        let (mut all, mut from_all) = in_process(256);
+        let mut next = 0;
+        while next < frames.len() {
+            let each = frames[next..].iter().take_while(|frame| one.stage(frame).is_ok());
+            let each = each.count();
+            let (staged, refused) = all.stage_all(frames[next..].iter().map(Vec::as_slice));
+            assert_eq!(staged, each);
+            assert_eq!(refused.is_err(), next + staged < frames.len());
+            assert!(matches!(refused, Ok(()) | Err(PushError::Full)));
+            one.publish_quietly();
+            all.publish_quietly();
+            for frame in &frames[next..next + staged] {
+                let (mut got, mut other) = (Vec::new(), Vec::new());
+                from_one.pop(&mut got).expect("it is whole");
+                from_all.pop(&mut other).expect("it is whole");
+                assert_eq!((&got, &other), (frame, frame));
+            }
+            assert!(staged > 0);
+            next += staged;
+        }
+        let too_large = vec![0; 1000];
+        let (staged, refused) = all.stage_all([&[1][..], &too_large].into_iter());
+        assert!(matches!((staged, refused), (1, Err(PushError::TooLarge { .. }))));
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod hostile {
+    //! A peer that writes random values into every word of the ring, at every step.
+
+    use super::memory::{DATA, HEAD, TAIL};
+    use super::*;
+    use crate::ipc::layout::Span;
+    use crate::sync::Ordering;
+
+    fn pair(capacity: usize) -> (Region, Span, Producer, Consumer) {
+        let mut layout = Layout::new();
+        let span = layout.ring(capacity);
+        let region = Region::on_heap(layout.byte_len());
+        let (producer, consumer) = (Producer::new(&region, span), Consumer::new(&region, span));
+        (region, span, producer, consumer)
+    }
+
+    #[test]
+    fn an_impossible_position_is_corrupt() {
+        for value in [1 << 40, u64::MAX, 65] {
+            let (region, span, mut tx, mut rx) = pair(512);
+            tx.push(b"x").unwrap();
+            region.span(span)[TAIL].store(value, Ordering::Relaxed);
+            let error = rx.pop(&mut Vec::new()).unwrap_err();
+            assert_eq!(rx.pop(&mut Vec::new()), Err(error), "it stays corrupt");
+        }
+        let (region, span, mut tx, _rx) = pair(512);
+        region.span(span)[HEAD].store(1 << 40, Ordering::Relaxed);
+        assert!(tx.used().is_err());
+    }
+
+    #[test]
+    fn an_impossible_length_is_corrupt_and_leaves_the_output_unchanged() {
+        for value in [u64::MAX, 1 << 30, 0, u64::from(!20u32) << 32 | 20] {
+            let (region, span, mut tx, mut rx) = pair(512);
+            tx.push(b"x").unwrap();
+            region.span(span)[DATA].store(value, Ordering::Relaxed);
+            let mut out = vec![9];
+            assert!(rx.pop(&mut out).is_err());
+            assert_eq!(out, [9]);
+        }
+    }
+
+    #[test]
+    fn random_words_cause_no_panic_and_no_large_output() {
+        let mut state = 1u64;
+        let mut random = move || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state
+        };
+        for _ in 0..2000 {
+            let (region, span, mut tx, mut rx) = pair(256);
+            let words = region.span(span);
+            for _ in 0..20 {
+                let value = random() >> (random() % 64);
+                words[random() as usize % words.len()].store(value, Ordering::Relaxed);
+                let mut out = Vec::new();
+                let _ = rx.pop(&mut out);
+                assert!(out.capacity() <= 4096);
+                let _ = tx.push(&[0; 40]);
+                let _ = (rx.finish_read(), rx.arm(random() % 4), tx.publish(), rx.disarm());
+            }
+        }
+    }
+}
+
+#[cfg(all(test, loom))]
+mod model {
+    //! Every interleaving, with loom: `RUSTFLAGS="--cfg loom" cargo test -p shm-buffers --release --lib`
+
+    use super::*;
+    use loom::thread;
+
+    #[test]
+    fn loom_frames_arrive_in_order_and_whole() {
+        loom::model(|| {
+            let (mut tx, mut rx) = in_process(16);
+            let producer = thread::spawn(move || {
+                let mut sent = 0;
+                for i in 1..=2u8 {
+                    if tx.push(&[i]).is_ok() {
+                        sent += 1;
+                    }
+                }
+                sent
+            });
+            let mut got = Vec::new();
+            while rx.pop(&mut got).unwrap().is_some() {}
+            let sent = producer.join().unwrap();
+            while rx.pop(&mut got).unwrap().is_some() {}
+            assert_eq!(got.len(), sent);
+            assert!(got.is_sorted());
+        });
+    }
+
+    /// No wakeup is lost: if the consumer sleeps, the producer is asked to wake it.
+    #[test]
+    fn loom_a_sleeping_consumer_is_woken() {
+        loom::model(|| {
+            let (mut tx, mut rx) = in_process(16);
+            let producer = thread::spawn(move || {
+                tx.stage(b"x").unwrap();
+                tx.publish()
+            });
+            let armed = rx.arm(1);
+            let wakeup = producer.join().unwrap();
+            match armed {
+                Arm::Sleep | Arm::WakeupPending => assert_eq!(wakeup, Wakeup::Needed),
+                Arm::Ready => assert_eq!(wakeup, Wakeup::NotNeeded),
+            }
+            if armed != Arm::Sleep {
+                assert!(!rx.is_empty().unwrap());
+            }
+        });
+    }
+
+    /// The same for a producer that waits for space.
+    #[test]
+    fn loom_a_sleeping_producer_is_woken() {
+        loom::model(|| {
+            let (mut tx, mut rx) = in_process(16);
+            tx.push(&[1; 8]).unwrap();
+            let consumer = thread::spawn(move || {
+                let mut out = Vec::new();
+                rx.pop(&mut out).unwrap().unwrap();
+                rx.finish_read()
+            });
+            let armed = tx.arm(8).unwrap();
+            let wakeup = consumer.join().unwrap();
+            match armed {
+                Arm::Sleep | Arm::WakeupPending => assert_eq!(wakeup, Wakeup::Needed),
+                Arm::Ready => assert_eq!(wakeup, Wakeup::NotNeeded),
+            }
+            tx.push(&[2; 8]).unwrap();
+        });
+    }
+}

@@ -1,0 +1,135 @@
+//! [`Consumer`]: the reading end of a ring.
+
+use super::frame::{SMALL, SMALL_MARK, frame_words};
+use super::memory::{DATA_MARK, FRAMES, HEAD, RingMemory, SPACE_MARK, TAIL};
+use super::{Arm, Corrupt, Wakeup};
+use crate::ipc::layout::Span;
+use crate::ipc::region::Region;
+use crate::sync::Ordering;
+
+/// The reading end of a ring.
+#[derive(Debug)]
+pub struct Consumer {
+    ring: RingMemory,
+    head: u64,
+    frames: u64,
+    /// The producer's position when this end last loaded it.
+    tail: u64,
+    corrupt: Option<Corrupt>,
+}
+
+impl Consumer {
+    /// Creates the reading end of the ring that `span` assigns in `region`, both fresh.
+    ///
+    /// # Panics
+    /// If `span` is not a ring, or lies outside the region.
+    pub fn new(region: &Region, span: Span) -> Self {
+        Self {
+            ring: RingMemory::new(region, span),
+            head: 0,
+            frames: 0,
+            tail: 0,
+            corrupt: None,
+        }
+    }
+
+    /// Appends the next frame to `out` and returns its length, or `None` if the ring is empty.
+    ///
+    /// # Errors
+    /// [`Corrupt`], which every later call returns as well. `out` is unchanged then.
+    #[inline]
+    pub fn pop(&mut self, out: &mut Vec<u8>) -> Result<Option<usize>, Corrupt> {
+        if let Some(corrupt) = self.corrupt {
+            return Err(corrupt);
+        }
+        if self.head == self.tail && !self.load_tail()? {
+            return Ok(None);
+        }
+        let words = self.ring.words();
+        let header = words[self.ring.index(self.head)].load(Ordering::Relaxed);
+        if header >> 63 == 0 {
+            let word = header.to_le_bytes();
+            let len = usize::from(word[SMALL] ^ SMALL_MARK);
+            if len > SMALL {
+                return Err(self.fail("frame header", header));
+            }
+            // Appends the whole word and truncates: a constant length is one store, a variable one would be a call.
+            let end = out.len() + len;
+            out.extend_from_slice(&word);
+            out.truncate(end);
+            self.head += 1;
+            self.frames += 1;
+            words[HEAD].store(self.head, Ordering::Release);
+            return Ok(Some(len));
+        }
+        let len = self.pop_words(header, out)?;
+        self.frames += 1;
+        self.ring.word(HEAD).store(self.head, Ordering::Release);
+        Ok(Some(len))
+    }
+
+    /// The part of [`pop`](Self::pop) for a frame of several words.
+    fn pop_words(&mut self, header: u64, out: &mut Vec<u8>) -> Result<usize, Corrupt> {
+        let len = header as u32;
+        if (header >> 32) as u32 != !len {
+            return Err(self.fail("frame header", header));
+        }
+        let len = len as usize;
+        let words = frame_words(len);
+        if words as u64 > self.tail - self.head {
+            return Err(self.fail("frame length", len as u64));
+        }
+        let start = out.len();
+        out.resize(start + len, 0);
+        self.ring.data(self.head + 1, words - 1).read(&mut out[start..]);
+        self.head += words as u64;
+        Ok(len)
+    }
+
+    /// Returns whether the ring has no frame to pop.
+    ///
+    /// # Errors
+    /// [`Corrupt`], as [`pop`](Self::pop).
+    pub fn is_empty(&mut self) -> Result<bool, Corrupt> {
+        match self.corrupt {
+            Some(corrupt) => Err(corrupt),
+            None => Ok(self.head == self.tail && !self.load_tail()?),
+        }
+    }
+
+    /// Loads the producer's position, and returns whether there is a frame.
+    fn load_tail(&mut self) -> Result<bool, Corrupt> {
+        let tail = self.ring.word(TAIL).load(Ordering::Acquire);
+        if tail < self.tail || tail - self.head > self.ring.capacity() {
+            return Err(self.fail("producer position", tail));
+        }
+        self.tail = tail;
+        Ok(tail != self.head)
+    }
+
+    /// Records that the ring is corrupt.
+    fn fail(&mut self, what: &'static str, value: u64) -> Corrupt {
+        *self.corrupt.insert(self.ring.corrupt(what, value, self.head))
+    }
+
+    /// Returns the number of frames that were popped since the ring was created.
+    pub fn frames(&self) -> u64 {
+        self.frames
+    }
+
+    /// Returns whether a producer waits for the space that was freed and has to be woken. Call it after popping.
+    pub fn finish_read(&mut self) -> Wakeup {
+        self.ring.wakeup(SPACE_MARK, self.head)
+    }
+
+    /// Declares that this end is about to sleep until `frames` more frames (1 at least) are published.
+    pub fn arm(&mut self, frames: u64) -> Arm {
+        self.ring
+            .arm(DATA_MARK, self.frames.saturating_add(frames.max(1)), FRAMES)
+    }
+
+    /// Takes back the declaration of [`arm`](Self::arm). Returns [`Arm::WakeupPending`] if the producer has seen it.
+    pub fn disarm(&mut self) -> Arm {
+        self.ring.disarm(DATA_MARK)
+    }
+}

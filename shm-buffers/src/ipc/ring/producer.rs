@@ -1,0 +1,194 @@
+//! [`Producer`]: the writing end of a ring.
+
+use super::frame::{MAX_LEN, SMALL, frame_words, header, small_frame};
+use super::memory::{DATA_MARK, FRAMES, HEAD, RingMemory, SPACE_MARK, TAIL};
+use super::{Arm, Corrupt, PushError, Wakeup};
+use crate::ipc::layout::Span;
+use crate::ipc::region::Region;
+use crate::ipc::words::WORD;
+use crate::sync::Ordering;
+
+/// The writing end of a ring.
+#[derive(Debug)]
+pub struct Producer {
+    ring: RingMemory,
+    /// The position of the next frame. Everything before `published` is visible to the consumer.
+    tail: u64,
+    published: u64,
+    frames: u64,
+    /// The consumer's position when this end last loaded it.
+    head: u64,
+}
+
+impl Producer {
+    /// Creates the writing end of the ring that `span` assigns in `region`, both fresh.
+    ///
+    /// # Panics
+    /// If `span` is not a ring, or lies outside the region.
+    pub fn new(region: &Region, span: Span) -> Self {
+        Self {
+            ring: RingMemory::new(region, span),
+            tail: 0,
+            published: 0,
+            frames: 0,
+            head: 0,
+        }
+    }
+
+    /// Returns the bytes of data that the ring holds, headers and padding included.
+    pub fn capacity(&self) -> usize {
+        self.ring.capacity() as usize * WORD
+    }
+
+    /// Returns the largest frame that the ring can ever hold, in bytes.
+    #[inline]
+    pub fn max_frame(&self) -> usize {
+        (self.ring.mask as usize * WORD).min(MAX_LEN)
+    }
+
+    /// Returns the bytes of data that are in use, as far as the consumer has reported its position.
+    ///
+    /// # Errors
+    /// [`Corrupt`] if the consumer's position is impossible.
+    pub fn used(&mut self) -> Result<usize, Corrupt> {
+        let head = self.ring.word(HEAD).load(Ordering::Acquire);
+        if head < self.head || head > self.published {
+            return Err(self.ring.corrupt("consumer position", head, self.tail));
+        }
+        self.head = head;
+        Ok((self.tail - head) as usize * WORD)
+    }
+
+    /// Writes one frame that stays invisible to the consumer until [`publish`](Self::publish).
+    ///
+    /// # Errors
+    /// If the frame does not fit, or the consumer's position is impossible. Nothing is written then.
+    #[inline]
+    pub fn stage(&mut self, frame: &[u8]) -> Result<(), PushError> {
+        self.stage_parts(&[frame])
+    }
+
+    /// Like [`stage`](Self::stage), for a frame that is given in parts.
+    ///
+    /// # Errors
+    /// As [`stage`](Self::stage).
+    #[inline]
+    pub fn stage_parts(&mut self, parts: &[&[u8]]) -> Result<(), PushError> {
+        let len: usize = parts.iter().map(|p| p.len()).sum();
+        if len > self.max_frame() {
+            return Err(PushError::TooLarge {
+                len,
+                max: self.max_frame(),
+            });
+        }
+        let words = frame_words(len);
+        let capacity = self.ring.capacity();
+        if self.tail + words as u64 - self.head > capacity {
+            self.used()?;
+            if self.tail + words as u64 - self.head > capacity {
+                return Err(PushError::Full);
+            }
+        }
+        if len <= SMALL {
+            self.ring
+                .word(self.ring.index(self.tail))
+                .store(small_frame(parts, len), Ordering::Relaxed);
+        } else {
+            self.ring.data(self.tail, words).write(header(len), parts);
+        }
+        self.tail += words as u64;
+        self.frames += 1;
+        Ok(())
+    }
+
+    /// Stages frames one after the other, which costs less than a call of [`stage`](Self::stage) for each.
+    ///
+    /// Returns how many were staged, and the error of the next one.
+    #[inline]
+    pub fn stage_all<'f>(
+        &mut self,
+        mut frames: impl Iterator<Item = &'f [u8]>,
+    ) -> (usize, Result<(), PushError>) {
+        let mut staged = 0;
+        loop {
+            let words = self.ring.words();
+            let end = self.head + self.ring.capacity();
+            let other = frames.by_ref().find(|frame| {
+                let len = frame.len();
+                if len > SMALL || self.tail == end {
+                    return true;
+                }
+                words[self.ring.index(self.tail)].store(small_frame(&[frame], len), Ordering::Relaxed);
+                self.tail += 1;
+                self.frames += 1;
+                staged += 1;
+                false
+            });
+            let Some(frame) = other else {
+                return (staged, Ok(()));
+            };
+            match self.stage(frame) {
+                Ok(()) => staged += 1,
+                Err(e) => return (staged, Err(e)),
+            }
+        }
+    }
+
+    /// Makes every staged frame visible to the consumer, and returns whether the consumer has to be woken.
+    #[inline]
+    pub fn publish(&mut self) -> Wakeup {
+        self.publish_quietly();
+        self.ring.wakeup(DATA_MARK, self.frames)
+    }
+
+    /// Makes every staged frame visible to a consumer that never sleeps on this ring.
+    #[inline]
+    pub fn publish_quietly(&mut self) {
+        if self.published != self.tail {
+            self.ring.word(TAIL).store(self.tail, Ordering::Release);
+            // After the position: a consumer that sees this count finds the frames.
+            self.ring.word(FRAMES).store(self.frames, Ordering::Release);
+            self.published = self.tail;
+        }
+    }
+
+    /// Stages and publishes one frame for a consumer that never sleeps on this ring.
+    ///
+    /// # Errors
+    /// As [`stage`](Self::stage).
+    pub fn push(&mut self, frame: &[u8]) -> Result<(), PushError> {
+        self.stage(frame)?;
+        self.publish_quietly();
+        Ok(())
+    }
+
+    /// Returns the number of frames that were staged or published since the ring was created.
+    pub fn frames(&self) -> u64 {
+        self.frames
+    }
+
+    /// Declares that this end is about to sleep until a frame of `frame_bytes` bytes fits.
+    ///
+    /// Everything staged must be published before: the consumer frees no space of frames that it can't see.
+    ///
+    /// # Errors
+    /// [`PushError::TooLarge`] if such a frame never fits.
+    pub fn arm(&mut self, frame_bytes: usize) -> Result<Arm, PushError> {
+        if frame_bytes > self.max_frame() {
+            return Err(PushError::TooLarge {
+                len: frame_bytes,
+                max: self.max_frame(),
+            });
+        }
+        debug_assert_eq!(self.published, self.tail, "publish before you sleep");
+        let end = self.tail + frame_words(frame_bytes) as u64;
+        Ok(self
+            .ring
+            .arm(SPACE_MARK, end.saturating_sub(self.ring.capacity()), HEAD))
+    }
+
+    /// Takes back the declaration of [`arm`](Self::arm). Returns [`Arm::WakeupPending`] if the consumer has seen it.
+    pub fn disarm(&mut self) -> Arm {
+        self.ring.disarm(SPACE_MARK)
+    }
+}
