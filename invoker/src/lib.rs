@@ -41,6 +41,9 @@ mod seed;
 mod settings;
 mod task_context;
 mod verify;
+#[cfg(test)]
+#[path = "../../proc-pool/tests/it/support/watchdog.rs"]
+mod watchdog;
 mod workers;
 
 pub use builder::{Builder, OpBuilder};

@@ -1,16 +1,19 @@
 //! [`Runner`]: the workers of an invoker, in processes or in this process.
 
+mod local;
 mod observer;
 mod processes;
 mod worker;
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use proc_pool::{Handle, History, Interrupt, Interrupter, LocalMap, LocalPool, Map, OnInterrupt, TaskError};
+use proc_pool::{Handle, History, Interrupt, Interrupter, Map, OnInterrupt, TaskError};
 use progress::{Bar, Total};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use local::{LocalMap, LocalPool};
 pub(crate) use observer::WorkerObserver;
 pub(crate) use processes::ProcessRunner;
 use processes::StartPool;
@@ -59,7 +62,7 @@ where
         op: F,
         bar: &Bar,
     ) -> Result<Self, Error> {
-        let workers = proc_pool::Workers::Count(settings.workers.value.get());
+        let workers = settings.workers.value;
         let on_interrupt = settings.on_interrupt.value;
         let options = match options {
             Options::Processes(options) => {
@@ -81,7 +84,7 @@ where
             Options::Threads => {
                 let pool = LocalPool::threads(workers, on_interrupt, start)?;
                 let start = worker(Bar::new("", Total::Unknown));
-                let one = proc_pool::Workers::Count(1);
+                let one = NonZeroUsize::MIN;
                 let second = move || LocalPool::threads(one, OnInterrupt::default(), start.clone());
                 (pool, Some(Box::new(second) as StartPool<_>))
             }

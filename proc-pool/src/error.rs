@@ -187,7 +187,9 @@ impl PoolError {
         }
     }
 
-    pub(crate) fn io(step: &'static str) -> impl Fn(io::Error) -> Self {
+    /// Returns a function that makes the error of a failed step.
+    #[doc(hidden)]
+    pub fn io(step: &'static str) -> impl Fn(io::Error) -> Self {
         move |source| Self::os(step, source)
     }
 }

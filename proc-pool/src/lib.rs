@@ -48,7 +48,6 @@
 //! | to capture what workers print | [`Redirect`], [`Observer`] |
 //! | to limit the threads of numeric libraries in workers | [`NativeThreads`] |
 //! | another encoding of values than serde with postcard | [`Codec`], [`Pod`], [`PodVec`] |
-//! | the same interface on threads, without isolation | [`LocalPool`] |
 //!
 //! Tasks are sent to workers in advance, so that a worker never waits for its next one. A slow worker does not delay them:
 //! the leader recalls tasks that a worker has not started, and sends them to an idle one.
@@ -70,6 +69,8 @@
 //! | `error`, `message`, `panics`, `last_panics`, `spin` | used by all layers |
 
 mod error;
+#[doc(hidden)]
+pub mod facade;
 #[cfg(all(unix, any(fuzzing, test)))]
 pub mod fuzzing;
 mod last_panics;
@@ -97,7 +98,6 @@ pub use panics::{Panic, catch_panic};
 pub use pool::builder::{Builder, Runnable};
 pub use pool::handle::Handle;
 pub use pool::interrupt::{Interrupter, OnInterrupt};
-pub use pool::local::{LocalMap, LocalPool};
 pub use pool::map::Map;
 #[cfg(feature = "stream")]
 pub use pool::stream::OutputStream;

@@ -168,7 +168,7 @@ fn print(panic: &Panic) {
 /// # Errors
 /// The panic's message.
 #[inline]
-pub(crate) fn guarded<R>(user: impl FnOnce() -> R) -> Result<R, String> {
+pub fn guarded<R>(user: impl FnOnce() -> R) -> Result<R, String> {
     panic::catch_unwind(AssertUnwindSafe(user)).map_err(take_message)
 }
 

@@ -5,7 +5,7 @@
 
 /// The process that made a value.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Origin {
+pub struct Origin {
     pid: u32,
     /// Number of forks that led to that process, if forks are counted.
     forks: Option<u64>,
@@ -13,7 +13,7 @@ pub(crate) struct Origin {
 
 impl Origin {
     /// Returns this process.
-    pub(crate) fn here() -> Self {
+    pub fn here() -> Self {
         Self {
             pid: std::process::id(),
             forks: counting::count(),
@@ -21,14 +21,14 @@ impl Origin {
     }
 
     /// Returns the process id.
-    pub(crate) fn pid(self) -> u32 {
+    pub fn pid(self) -> u32 {
         self.pid
     }
 
     /// Returns whether the current process is that process, without a system call, for what is done for each task. It does
     /// not notice a copy that was made without the C library, by a bare `clone`.
     #[inline]
-    pub(crate) fn is_here(self) -> bool {
+    pub fn is_here(self) -> bool {
         match self.forks {
             Some(forks) => counting::now() == forks,
             None => self.is_surely_here(),
@@ -36,7 +36,7 @@ impl Origin {
     }
 
     /// Returns whether the current process is that process. It notices every copy, and costs a system call.
-    pub(crate) fn is_surely_here(self) -> bool {
+    pub fn is_surely_here(self) -> bool {
         self.pid == std::process::id()
     }
 }

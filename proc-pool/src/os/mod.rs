@@ -47,7 +47,7 @@ pub(crate) use console::{Handlers, leave_signals_to_leader, raise};
 pub(crate) mod stack;
 
 mod fork;
-pub(crate) use fork::Origin;
+pub use fork::Origin;
 
 mod oom;
 pub(crate) use oom::OomKills;

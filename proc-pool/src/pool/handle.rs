@@ -1,4 +1,4 @@
-//! [`Handle`]: a task that was submitted by itself, to a pool of processes or to a local one.
+//! [`Handle`]: a task that was submitted by itself.
 
 use std::fmt;
 use std::pin::Pin;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use crate::error::{Fault, TaskError};
+use crate::error::{Fault, PoolError, TaskError};
 use crate::leader::event_loop::EventLoop;
 use crate::leader::scheduler::InProgress;
 use crate::leader::tasks::batch::{Batch, TaskWriter};
@@ -14,7 +14,6 @@ use crate::leader::tasks::decode::Decode;
 use crate::leader::tasks::in_flight::RetainedPayload;
 use crate::leader::tasks::jobs::{Completions, JobKey, Noted};
 use crate::leader::withdrawal::CancelOutcome;
-use crate::pool::one_shot::OneShot;
 use crate::wire::payload::Payload;
 
 /// A handle to a task that was [submitted](crate::Pool::submit). Wait for its output, await it in any async runtime, or cancel
@@ -35,7 +34,25 @@ type Inspector<R> = Box<dyn FnOnce(&Result<R, TaskError>) + Send + Sync>;
 /// Where the output comes from.
 enum Source<R> {
     Pool(PoolTask<R>),
-    Local(Arc<OneShot<R>>),
+    Other(Arc<dyn TaskSource<R>>),
+}
+
+/// A task that is not of a pool of processes.
+pub trait TaskSource<R>: Send + Sync {
+    /// Returns the error for a forked copy of the process, which cannot run the task.
+    fn forked(&self) -> Option<PoolError>;
+
+    /// Returns whether the output is available.
+    fn is_finished(&self) -> bool;
+
+    /// Waits for the output. Returns `None` if the deadline passes first.
+    fn take(&self, deadline: Option<Instant>) -> Option<Result<R, Fault>>;
+
+    /// Returns the output if it is available, and otherwise registers the waker.
+    fn poll(&self, context: &mut Context<'_>) -> Poll<Result<R, Fault>>;
+
+    /// Withdraws the task unless it has started.
+    fn withdraw(&self) -> CancelOutcome;
 }
 
 /// A task of a pool of processes.
@@ -80,8 +97,10 @@ impl<R> Handle<R> {
         Self::new(index, source)
     }
 
-    pub(crate) fn local(index: u64, single: Arc<OneShot<R>>) -> Self {
-        Self::new(index, Source::Local(single))
+    /// Makes the handle of a task that is not of a pool of processes.
+    #[doc(hidden)]
+    pub fn from_source(task: u64, source: Arc<dyn TaskSource<R>>) -> Self {
+        Self::new(task, Source::Other(source))
     }
 
     fn new(task: u64, source: Source<R>) -> Self {
@@ -97,7 +116,7 @@ impl<R> Handle<R> {
     fn forked(&self) -> Option<Fault> {
         match &self.source {
             Source::Pool(task) if !task.event_loop.is_here() => Some(Fault::Pool(task.event_loop.forked())),
-            Source::Local(task) => task.forked().map(Fault::Pool),
+            Source::Other(task) => task.forked().map(Fault::Pool),
             Source::Pool(_) => None,
         }
     }
@@ -125,7 +144,7 @@ impl<R> Handle<R> {
         match &self.source {
             _ if self.forked().is_some() => true,
             Source::Pool(task) => task.is_finished(),
-            Source::Local(task) => task.is_finished(),
+            Source::Other(task) => task.is_finished(),
         }
     }
 
@@ -157,7 +176,7 @@ impl<R> Handle<R> {
         }
         match &self.source {
             Source::Pool(task) => task.take(deadline),
-            Source::Local(task) => task.take(deadline),
+            Source::Other(task) => task.take(deadline),
         }
     }
 
@@ -178,8 +197,7 @@ impl<R> Handle<R> {
 
     /// Cancels the task. If it runs, its worker is killed and replaced. No other task is lost, because the pool recalls the tasks
     /// that the worker has not started before it kills the worker. The task's error is [`Fault::Cancelled`] even if the task
-    /// finishes before the kill. A thread can't be killed: in a [`LocalPool`](crate::LocalPool), this is the same as
-    /// [`cancel`](Self::cancel).
+    /// finishes before the kill.
     pub fn kill(&self) -> CancelOutcome {
         self.stop(InProgress::Kill)
     }
@@ -188,7 +206,7 @@ impl<R> Handle<R> {
         match &self.source {
             _ if self.forked().is_some() => CancelOutcome::Finished,
             Source::Pool(task) => task.stop(running),
-            Source::Local(task) => task.withdraw(),
+            Source::Other(task) => task.withdraw(),
         }
     }
 }
@@ -267,7 +285,7 @@ impl<R> Future for Handle<R> {
         let output = match (self.forked(), &self.source) {
             (Some(fault), _) => Poll::Ready(Err(fault)),
             (None, Source::Pool(task)) => task.poll(context),
-            (None, Source::Local(task)) => task.poll(context),
+            (None, Source::Other(task)) => task.poll(context),
         };
         output.map(|output| self.finish(output))
     }
@@ -275,7 +293,7 @@ impl<R> Future for Handle<R> {
 
 impl<R> Drop for Handle<R> {
     fn drop(&mut self) {
-        if let Source::Local(task) = &self.source
+        if let Source::Other(task) = &self.source
             && task.forked().is_none()
         {
             task.withdraw();

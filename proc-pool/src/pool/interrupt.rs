@@ -39,7 +39,7 @@ pub enum OnInterrupt {
 const GRACE: Duration = Duration::from_secs(5);
 
 /// A pool that can be interrupted.
-pub(crate) trait Interruptible: Send + Sync {
+pub trait Interruptible: Send + Sync {
     /// Interrupts the pool. Does nothing if it was interrupted at least as hard before.
     fn interrupt(&self, how: Interrupt);
 
@@ -73,7 +73,9 @@ impl std::fmt::Debug for Interrupter {
 }
 
 impl Interrupter {
-    pub(crate) fn new(pool: &Arc<impl Interruptible + 'static>) -> Self {
+    /// Makes the interrupter of a pool.
+    #[doc(hidden)]
+    pub fn new(pool: &Arc<impl Interruptible + 'static>) -> Self {
         let pool: Arc<dyn Interruptible> = pool.clone();
         Self(Arc::downgrade(&pool))
     }
@@ -118,7 +120,11 @@ impl Reactions {
 impl OnInterrupt {
     /// Interrupts `pool` by signals until the subscription is dropped, and calls `dump` when a signal asks for that;
     /// `None` if there is nothing to react to.
-    pub(crate) fn subscribe(
+    ///
+    /// # Errors
+    /// [`PoolError::Io`] if handlers cannot be installed.
+    #[doc(hidden)]
+    pub fn subscribe(
         self,
         pool: Interrupter,
         dump: Option<impl Fn() + Send + Sync + 'static>,

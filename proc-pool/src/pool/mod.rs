@@ -13,9 +13,7 @@
 pub(crate) mod builder;
 pub(crate) mod handle;
 pub(crate) mod interrupt;
-pub(crate) mod local;
 pub(crate) mod map;
-pub(crate) mod one_shot;
 pub(crate) mod signals;
 #[cfg(feature = "stream")]
 pub(crate) mod stream;

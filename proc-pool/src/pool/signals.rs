@@ -25,7 +25,7 @@ type Callback = Arc<dyn Fn(Signal) -> Reaction + Send + Sync>;
 
 /// A subscription to signals, until it is dropped. Its callback may be called once more while it is being dropped.
 #[derive(Debug)]
-pub(crate) struct Subscription {
+pub struct Subscription {
     id: u64,
     /// The process that made the subscription.
     process: u32,

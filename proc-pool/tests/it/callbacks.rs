@@ -3,10 +3,9 @@
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Wake, Waker};
-use std::thread;
 use std::time::Duration;
 
-use proc_pool::{ExitCause, Handle, LocalPool, Observer, OnInterrupt, WorkerId, Workers};
+use proc_pool::{ExitCause, Handle, Observer, WorkerId};
 use shm_buffers::ring::Consumer;
 use shm_buffers::slots::Slots;
 
@@ -169,40 +168,4 @@ fn observers_panic_with_a_panicking_payload_is_ignored() {
         .expect("the pool starts");
     assert_eq!(pool.submit(String::new()).wait().expect("the task succeeds"), 7);
     pool.shutdown(Duration::MAX).expect("the pool works");
-}
-
-#[test]
-fn threads_of_a_local_pool_survive_panicking_wakers_and_drops() {
-    /// An output whose drop panics on a thread of the pool.
-    struct Output(bool);
-
-    impl Drop for Output {
-        fn drop(&mut self) {
-            assert!(!self.0 || thread::panicking(), "an output's drop panics");
-        }
-    }
-
-    let _watchdog = watchdog(60);
-    let (release, wait) = std::sync::mpsc::channel::<()>();
-    let (start, started) = std::sync::mpsc::channel::<()>();
-    let wait = Arc::new(Mutex::new(wait));
-    let pool = LocalPool::threads(Workers::Count(1), OnInterrupt::Default, move |_| {
-        let (start, wait) = (start.clone(), wait.clone());
-        Ok(move |panics: bool| {
-            let _ = start.send(());
-            let _ = wait.lock().unwrap().recv();
-            Output(panics)
-        })
-    })
-    .expect("the pool starts");
-    let mut awaited = pool.submit(false);
-    assert!(!poll(&mut awaited, &Waker::from(Arc::new(PanickingWaker))));
-    let dropped = pool.submit(true);
-    release.send(()).expect("the op waits");
-    assert!(awaited.wait().is_ok());
-    (0..2).for_each(|_| started.recv().expect("the op starts"));
-    drop(dropped);
-    let last = pool.submit(false);
-    (0..2).for_each(|_| release.send(()).expect("the op waits"));
-    assert!(last.wait().is_ok());
 }

@@ -7,9 +7,7 @@ use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::Duration;
 
-use proc_pool::{
-    CancelOutcome, Fault, Interrupt, LocalPool, OnInterrupt, PoolError, Stats, TaskError, Workers,
-};
+use proc_pool::{CancelOutcome, Fault, Interrupt, OnInterrupt, PoolError, Stats, TaskError};
 
 use rustix::process::Signal;
 
@@ -78,7 +76,7 @@ fn fork_during_a_map_affects_only_the_child() {
                     Poll::Ready(output) => is_refused(Some(output), leader),
                     Poll::Pending => false,
                 },
-                matches!(pool.resize(Workers::Count(5)), Err(PoolError::Forked { .. })),
+                matches!(pool.resize(5), Err(PoolError::Forked { .. })),
                 matches!(pool.bytes().wait_ready(), Err(PoolError::Forked { .. })),
                 pool.bytes().pids().is_empty() && pool.snapshot().workers.is_empty(),
                 pool.bytes().stats() == Stats::default() && pool.bytes().workers() == 0,
@@ -175,42 +173,6 @@ fn fork_while_another_thread_uses_the_pool_affects_only_the_child() {
     assert!(child.expect("the input has forked").wait().success());
     let stats = pool.shutdown(Duration::from_secs(30)).expect("the pool works");
     assert_eq!((stats.deaths, stats.submitted), (0, stats.answered));
-}
-
-#[test]
-fn forked_copy_of_a_local_pool_refuses_to_work() {
-    // The threads of other tests may hold locks of the standard library.
-    if !is_isolated() {
-        return IsolatedTest::new(&test_name!()).run();
-    }
-    let _watchdog = watchdog(60);
-    let leader = std::process::id();
-    let build = || LocalPool::threads(Workers::Count(2), OnInterrupt::Default, |_| Ok(|n: u64| n * n));
-    let mut owned = Some(build().expect("the pool starts"));
-    let pool = owned.as_ref().expect("the parent has not dropped it");
-    let handle = pool.submit(3);
-    let child = Forked::run(|| {
-        let mut map = pool.map(0..10);
-        check(&[
-            is_refused(map.next(), leader),
-            map.next().is_none(),
-            is_refused(Some(pool.submit(1).wait()), leader),
-            handle.is_finished() && handle.cancel() == CancelOutcome::Finished,
-        ])
-    });
-    assert!(child.wait().success());
-    assert_eq!(handle.wait().expect("the task succeeds"), 9);
-    let child = Forked::run(|| {
-        drop(owned.take());
-        Ok(())
-    });
-    assert!(child.wait().success());
-    let outputs = owned.as_ref().expect("the parent has not dropped it").map(0..100);
-    assert!(
-        outputs
-            .map(|output| output.expect("the task succeeds"))
-            .eq((0..100).map(|n| n * n))
-    );
 }
 
 #[test]

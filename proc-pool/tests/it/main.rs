@@ -35,7 +35,6 @@ mod interrupts;
 mod leader_conditions;
 mod leader_deaths;
 mod lifecycle;
-mod local;
 mod observers;
 mod ops;
 mod output_capture;

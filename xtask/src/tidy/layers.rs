@@ -20,7 +20,7 @@ pub(super) const TABLES: &[Layers] = &[Layers {
     directory: "proc-pool/src",
     layers: &[
         // Leader and worker are different programs: only the pool, which starts workers, knows both.
-        ("pool", &["pool", "fuzzing"], &[]),
+        ("pool", &["pool", "facade", "fuzzing"], &[]),
         ("process", &["process"], &["worker"]),
         ("leader", &["leader"], &["worker"]),
         ("worker", &["worker"], &["observer"]),

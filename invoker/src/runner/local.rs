@@ -1,48 +1,31 @@
-//! [`LocalPool`]: the interface of a pool of processes, on threads of this process or in the calling thread.
+//! [`LocalPool`]: the interface of a pool of processes, on threads of this process or in the calling thread. It does not isolate:
+//! an op that crashes ends this process.
 
 mod map;
+mod one_shot;
+#[cfg(test)]
+mod tests;
 
+use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError};
+use proc_pool::facade::{Interruptible, Origin, Subscription, guarded};
+use proc_pool::{
+    BoxError, Fault, Handle, History, Interrupt, Interrupter, OnInterrupt, Panic, PoolError, Stopwatch,
+    WorkerId, catch_panic,
+};
 
-pub use map::LocalMap;
+pub(crate) use map::LocalMap;
+use one_shot::OneShot;
 
-use crate::error::BoxError;
-use crate::error::chain;
-use crate::error::{Fault, PoolError, WorkerId};
-use crate::leader::interrupt::Interrupt;
-use crate::metrics::{History, Stopwatch};
-use crate::os::Origin;
-use crate::panics::{Panic, catch_panic, guarded};
-use crate::pool::handle::Handle;
-use crate::pool::interrupt::{Interrupter, Interruptible, OnInterrupt};
-use crate::pool::map::OutputOrder;
-use crate::pool::one_shot::OneShot;
-use crate::pool::signals::Subscription;
-use crate::pool::workers::Workers;
+use super::Order;
 
-/// A pool with the interface of a [`Pool`](crate::Pool), but without processes: with the same outputs, errors of tasks, handles
-/// and interruptions. It does not isolate: an op that crashes ends this process.
-///
-/// ```
-/// use proc_pool::{LocalPool, OnInterrupt};
-///
-/// let pool = LocalPool::threads(2, OnInterrupt::Default, |_| {
-///     let mut calls = 0; // each worker's own
-///     Ok(move |n: u64| {
-///         calls += 1;
-///         n * n
-///     })
-/// })?;
-/// let squares: Result<Vec<u64>, _> = pool.map(0..4).collect();
-/// assert_eq!(squares?, [0, 1, 4, 9]);
-/// assert_eq!(pool.submit(5).wait()?, 25);
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-pub struct LocalPool<T, R> {
+/// A pool with the interface of a [`Pool`](proc_pool::Pool), but without processes: with the same outputs, errors of tasks,
+/// handles and interruptions.
+pub(crate) struct LocalPool<T, R> {
     shared: Arc<Shared<T, R>>,
     backend: Backend<T, R>,
     /// Number of tasks that were submitted by themselves.
@@ -119,7 +102,8 @@ fn rank(interrupt: Interrupt) -> u8 {
     match interrupt {
         Interrupt::Finish => 1,
         Interrupt::Cancel => 2,
-        Interrupt::Kill => 3,
+        // Threads cannot be killed.
+        _ => 3,
     }
 }
 
@@ -173,7 +157,7 @@ fn start_worker<W>(
 ) -> Result<W, PoolError> {
     let reason = match catch_panic(|| start(worker)) {
         Ok(Ok(work)) => return Ok(work),
-        Ok(Err(e)) => format!("failed to start: {}", chain(&*e)),
+        Ok(Err(e)) => format!("failed to start: {:#}", shm_buffers::WithCauses(&*e)),
         Err(panic) => panic.to_string(),
     };
     Err(PoolError::Start {
@@ -193,7 +177,7 @@ impl<T, R> std::fmt::Debug for LocalPool<T, R> {
 
 impl<T, R> LocalPool<T, R> {
     /// Returns the number of workers; it is 1 for a pool that runs tasks in the caller.
-    pub fn workers(&self) -> usize {
+    pub(crate) fn workers(&self) -> usize {
         match &self.backend {
             Backend::Threads { threads, .. } => threads.len(),
             Backend::Caller { .. } => 1,
@@ -214,8 +198,8 @@ impl<T: Send + 'static, R: Send + 'static> LocalPool<T, R> {
     ///
     /// # Errors
     /// [`PoolError::WorkerCount`] for an invalid number; [`PoolError::Start`] with the error of `start`, after one attempt.
-    pub fn threads<W>(
-        workers: impl Into<Workers>,
+    pub(crate) fn threads<W>(
+        workers: NonZeroUsize,
         reaction: OnInterrupt,
         start: impl Fn(WorkerId) -> Result<W, BoxError> + Send + Sync + 'static,
     ) -> Result<Self, PoolError>
@@ -232,7 +216,7 @@ impl<T: Send + 'static, R: Send + 'static> LocalPool<T, R> {
         let (report, reports) = crossbeam_channel::unbounded();
         let history = History::new();
         let mut threads = Vec::new();
-        for index in 0..workers.into().resolve()?.get() {
+        for index in 0..workers.get() {
             let (start, shared, report) = (start.clone(), shared.clone(), report.clone());
             let worker = WorkerId(index as u32);
             let history = history.clone();
@@ -291,7 +275,7 @@ impl<T: Send + 'static, R: Send + 'static> LocalPool<T, R> {
     ///
     /// # Errors
     /// [`PoolError::Start`] with the error of `start`.
-    pub fn caller<W>(
+    pub(crate) fn caller<W>(
         reaction: OnInterrupt,
         start: impl Fn(WorkerId) -> Result<W, BoxError> + Send + Sync + 'static,
     ) -> Result<Self, PoolError>
@@ -316,19 +300,22 @@ impl<T: Send + 'static, R: Send + 'static> LocalPool<T, R> {
         })
     }
 
-    /// Runs all tasks: see [`Pool::map`](crate::Pool::map).
-    pub fn map<I: IntoIterator<Item = T>>(&self, tasks: I) -> LocalMap<'_, T, R, I::IntoIter> {
-        LocalMap::new(self, tasks.into_iter(), OutputOrder::Ordered)
+    /// Runs all tasks: see [`Pool::map`](proc_pool::Pool::map).
+    pub(crate) fn map<I: IntoIterator<Item = T>>(&self, tasks: I) -> LocalMap<'_, T, R, I::IntoIter> {
+        LocalMap::new(self, tasks.into_iter(), Order::Ordered)
     }
 
-    /// Runs all tasks: see [`Pool::map_unordered`](crate::Pool::map_unordered).
-    pub fn map_unordered<I: IntoIterator<Item = T>>(&self, tasks: I) -> LocalMap<'_, T, R, I::IntoIter> {
-        LocalMap::new(self, tasks.into_iter(), OutputOrder::AsCompleted)
+    /// Runs all tasks: see [`Pool::map_unordered`](proc_pool::Pool::map_unordered).
+    pub(crate) fn map_unordered<I: IntoIterator<Item = T>>(
+        &self,
+        tasks: I,
+    ) -> LocalMap<'_, T, R, I::IntoIter> {
+        LocalMap::new(self, tasks.into_iter(), Order::AsCompleted)
     }
 
-    /// Submits one task: see [`Pool::submit`](crate::Pool::submit). A pool that runs tasks in the caller runs it before this
+    /// Submits one task: see [`Pool::submit`](proc_pool::Pool::submit). A pool that runs tasks in the caller runs it before this
     /// returns.
-    pub fn submit(&self, task: T) -> Handle<R> {
+    pub(crate) fn submit(&self, task: T) -> Handle<R> {
         let index = self.submitted.fetch_add(1, Ordering::Relaxed);
         let one_shot = Arc::new(OneShot::default());
         if let Some(error) = self.forked() {
@@ -342,7 +329,7 @@ impl<T: Send + 'static, R: Send + 'static> LocalPool<T, R> {
         }) {
             one_shot.finish(self.call_here(task));
         }
-        Handle::local(index, one_shot)
+        Handle::from_source(index, one_shot)
     }
 
     /// Sends a task to the threads. Returns the task if the pool has no threads.
@@ -380,22 +367,22 @@ impl<T: Send + 'static, R: Send + 'static> LocalPool<T, R> {
 
     /// Returns a handle that interrupts the pool, without a borrow of it. Threads can't be killed, so [`Interrupt::Kill`] has the
     /// same effect as [`Interrupt::Cancel`].
-    pub fn interrupter(&self) -> Interrupter {
+    pub(crate) fn interrupter(&self) -> Interrupter {
         Interrupter::new(&self.shared)
     }
 
-    /// Returns the history of the pool's workers: see [`BytePool::history`](crate::BytePool::history).
-    pub fn history(&self) -> History {
+    /// Returns the history of the pool's workers: see [`BytePool::history`](proc_pool::BytePool::history).
+    pub(crate) fn history(&self) -> History {
         self.history.clone()
     }
 
     /// Returns how the pool was interrupted, if it was.
-    pub fn interrupted(&self) -> Option<Interrupt> {
+    pub(crate) fn interrupted(&self) -> Option<Interrupt> {
         self.shared.interrupted()
     }
 
     /// Waits for the tasks that were submitted, and ends the threads.
-    pub fn shutdown(mut self) {
+    pub(crate) fn shutdown(mut self) {
         if self.forked().is_none() {
             self.backend.join();
         }

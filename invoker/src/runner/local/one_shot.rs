@@ -1,14 +1,12 @@
-//! [`OneShot`]: one task of a [`LocalPool`](crate::LocalPool), shared by the thread that runs it and the
-//! [`Handle`](crate::Handle) that waits for its output.
+//! [`OneShot`]: one task of a [`LocalPool`](super::LocalPool), shared by the thread that runs it and the
+//! [`Handle`](proc_pool::Handle) that waits for its output.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
-use crate::error::{Fault, PoolError};
-use crate::leader::withdrawal::CancelOutcome;
-use crate::os::Origin;
-use crate::panics::guarded;
+use proc_pool::facade::{Origin, TaskSource, guarded};
+use proc_pool::{CancelOutcome, Fault, PoolError};
 
 /// The state of one task, and then its output.
 pub(crate) struct OneShot<R> {
@@ -46,12 +44,6 @@ impl<R> Default for OneShot<R> {
 }
 
 impl<R> OneShot<R> {
-    /// Returns the error for a forked copy of the process: its threads do not exist there.
-    pub(crate) fn forked(&self) -> Option<PoolError> {
-        let pid = self.origin.pid();
-        (!self.origin.is_here()).then_some(PoolError::Forked { pid })
-    }
-
     fn state(&self) -> MutexGuard<'_, State<R>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -79,9 +71,15 @@ impl<R> OneShot<R> {
             let _ = guarded(|| waker.wake());
         }
     }
+}
 
-    /// Withdraws the task unless it has started.
-    pub(crate) fn withdraw(&self) -> CancelOutcome {
+impl<R: Send> TaskSource<R> for OneShot<R> {
+    fn forked(&self) -> Option<PoolError> {
+        let pid = self.origin.pid();
+        (!self.origin.is_here()).then_some(PoolError::Forked { pid })
+    }
+
+    fn withdraw(&self) -> CancelOutcome {
         let phase = self.state().phase;
         match phase {
             Phase::Waiting if self.begin() => {
@@ -93,12 +91,11 @@ impl<R> OneShot<R> {
         }
     }
 
-    pub(crate) fn is_finished(&self) -> bool {
+    fn is_finished(&self) -> bool {
         self.state().phase == Phase::Finished
     }
 
-    /// Waits for the output. Returns `None` if the deadline passes first.
-    pub(crate) fn take(&self, deadline: Option<Instant>) -> Option<Result<R, Fault>> {
+    fn take(&self, deadline: Option<Instant>) -> Option<Result<R, Fault>> {
         let mut state = self.state();
         while state.phase != Phase::Finished {
             state = match deadline {
@@ -113,7 +110,7 @@ impl<R> OneShot<R> {
         Some(state.take_output())
     }
 
-    pub(crate) fn poll(&self, context: &mut Context<'_>) -> Poll<Result<R, Fault>> {
+    fn poll(&self, context: &mut Context<'_>) -> Poll<Result<R, Fault>> {
         // Cloning and dropping a waker is user code, which must not run under the lock.
         let mut clone = None;
         loop {

@@ -4,22 +4,22 @@ use std::collections::VecDeque;
 use std::iter::FusedIterator;
 
 use crossbeam_channel::{Receiver, Sender};
+use proc_pool::{Fault, TaskError};
 
+use super::Order;
 use super::{Backend, Job, LocalPool, Reply};
-use crate::error::{Fault, TaskError};
-use crate::pool::map::OutputOrder;
 
 /// Number of tasks that wait for each thread, in addition to the one that it runs.
 const WAITING: usize = 3;
 /// Maximum number of tasks that an ordered map takes from its input beyond the one whose output is next.
 const AHEAD: u64 = 1 << 14;
 
-/// An iterator over the outputs of the tasks of a [`LocalPool`], like [`Map`](crate::Map).
+/// An iterator over the outputs of the tasks of a [`LocalPool`], like [`Map`](proc_pool::Map).
 #[must_use = "iterators are lazy and do nothing unless consumed"]
-pub struct LocalMap<'p, T, R, I> {
+pub(crate) struct LocalMap<'p, T, R, I> {
     pool: &'p LocalPool<T, R>,
     tasks: Option<I>,
-    order: OutputOrder,
+    order: Order,
     reply: Sender<(u64, Result<R, Fault>)>,
     replies: Receiver<(u64, Result<R, Fault>)>,
     /// Number of tasks taken from the input.
@@ -43,7 +43,7 @@ impl<T, R, I> std::fmt::Debug for LocalMap<'_, T, R, I> {
 }
 
 impl<'p, T: Send + 'static, R: Send + 'static, I: Iterator<Item = T>> LocalMap<'p, T, R, I> {
-    pub(super) fn new(pool: &'p LocalPool<T, R>, tasks: I, order: OutputOrder) -> Self {
+    pub(super) fn new(pool: &'p LocalPool<T, R>, tasks: I, order: Order) -> Self {
         let (reply, replies) = crossbeam_channel::unbounded();
         Self {
             pool,
@@ -101,7 +101,7 @@ impl<'p, T: Send + 'static, R: Send + 'static, I: Iterator<Item = T>> LocalMap<'
             }
             let (index, output) = self.replies.recv().ok()?;
             self.in_progress -= 1;
-            if self.order == OutputOrder::AsCompleted {
+            if self.order == Order::AsCompleted {
                 return Some((index, output));
             }
             let position = (index - self.returned) as usize;

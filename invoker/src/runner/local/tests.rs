@@ -1,5 +1,6 @@
 //! Pools without processes behave the same, except for isolation.
 
+use std::num::NonZeroUsize;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,9 +8,14 @@ use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use proc_pool::{BoxError, CancelOutcome, Fault, Interrupt, LocalPool, OnInterrupt, PoolError, Workers};
+use proc_pool::{BoxError, CancelOutcome, Fault, Interrupt, OnInterrupt, PoolError};
 
-use crate::support::watchdog;
+use super::LocalPool;
+use crate::watchdog::watchdog;
+
+fn threads_of(workers: usize) -> NonZeroUsize {
+    NonZeroUsize::new(workers).expect("not zero")
+}
 
 type Callback = Box<dyn FnOnce() + Send>;
 
@@ -25,7 +31,7 @@ fn free(n: u64) -> (u64, Option<Callback>) {
 }
 
 fn threads(workers: usize) -> LocalPool<(u64, Option<Callback>), u64> {
-    let pool = LocalPool::threads(Workers::Count(workers), OnInterrupt::Default, |_| Ok(square));
+    let pool = LocalPool::threads(threads_of(workers), OnInterrupt::Default, |_| Ok(square));
     pool.expect("the pool starts")
 }
 
@@ -84,7 +90,7 @@ fn each_thread_has_an_op_of_its_own_that_need_not_be_send() {
     let _watchdog = watchdog(60);
     let started = Arc::new(AtomicUsize::new(0));
     let count = started.clone();
-    let pool = LocalPool::threads(Workers::Count(3), OnInterrupt::Default, move |worker| {
+    let pool = LocalPool::threads(threads_of(3), OnInterrupt::Default, move |worker| {
         count.fetch_add(1, Ordering::SeqCst);
         let index = Rc::new(u64::from(worker.0));
         Ok(move |n: u64| (*index, n))
@@ -103,18 +109,13 @@ fn each_thread_has_an_op_of_its_own_that_need_not_be_send() {
             _ => Ok(|n| n),
         }
     };
-    let pool = LocalPool::threads(Workers::Count(3), OnInterrupt::Default, refuse);
+    let pool = LocalPool::threads(threads_of(3), OnInterrupt::Default, refuse);
     match pool.map(drop) {
         Err(PoolError::Start { worker, reason, .. }) => {
             assert_eq!((worker.0, &*reason), (1, "failed to start: not me"));
         }
         other => panic!("{other:?}"),
     }
-    let none = LocalPool::threads(Workers::Count(0), OnInterrupt::Default, refuse);
-    assert!(matches!(
-        none.map(drop),
-        Err(PoolError::WorkerCount { asked: 0, .. })
-    ));
 }
 
 #[test]
@@ -211,4 +212,51 @@ fn shutdown_waits_for_all_tasks() {
             .map(|handle| handle.wait().unwrap())
             .eq((20..300).map(|n| n * n))
     );
+}
+
+/// A waker that panics.
+struct PanickingWaker;
+
+impl std::task::Wake for PanickingWaker {
+    fn wake(self: Arc<Self>) {
+        panic!("a waker panics");
+    }
+}
+
+#[test]
+fn threads_of_a_local_pool_survive_panicking_wakers_and_drops() {
+    /// An output whose drop panics on a thread of the pool.
+    struct Output(bool);
+
+    impl Drop for Output {
+        fn drop(&mut self) {
+            assert!(!self.0 || std::thread::panicking(), "an output's drop panics");
+        }
+    }
+
+    let _watchdog = watchdog(60);
+    let (release, wait) = std::sync::mpsc::channel::<()>();
+    let (start, started) = std::sync::mpsc::channel::<()>();
+    let wait = Arc::new(std::sync::Mutex::new(wait));
+    let pool = LocalPool::threads(threads_of(1), OnInterrupt::Default, move |_| {
+        let (start, wait) = (start.clone(), wait.clone());
+        Ok(move |panics: bool| {
+            let _ = start.send(());
+            let _ = wait.lock().unwrap().recv();
+            Output(panics)
+        })
+    })
+    .expect("the pool starts");
+    let mut awaited = pool.submit(false);
+    let waker = Waker::from(Arc::new(PanickingWaker));
+    let mut context = Context::from_waker(&waker);
+    assert!(pin!(&mut awaited).poll(&mut context).is_pending());
+    let dropped = pool.submit(true);
+    release.send(()).expect("the op waits");
+    assert!(awaited.wait().is_ok());
+    (0..2).for_each(|_| started.recv().expect("the op starts"));
+    drop(dropped);
+    let last = pool.submit(false);
+    (0..2).for_each(|_| release.send(()).expect("the op waits"));
+    assert!(last.wait().is_ok());
 }
