@@ -1,7 +1,7 @@
 //! User code that a pool calls, and that panics or uses the pool: wakers, observers, drops.
 
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
@@ -84,6 +84,8 @@ fn waker_whose_drop_drops_a_handle_does_not_deadlock() {
 #[cfg(feature = "stream")]
 #[test]
 fn waker_whose_drop_uses_its_stream_does_not_deadlock() {
+    use std::sync::Mutex;
+
     use futures_core::Stream;
     use proc_pool::OutputStream;
 
