@@ -1,7 +1,5 @@
 //! The options of worker processes.
 
-use std::time::Duration;
-
 use invoker::{Backing, Error, Executor, Filter, Invoker, NativeThreads, Processes, share};
 
 use crate::executors::EXECUTORS;
@@ -145,7 +143,7 @@ fn the_error_of_a_hung_op_has_its_stack() {
         }
     }
     let options = Processes::new()
-        .deadline(Duration::from_millis(200))
+        .deadline(std::time::Duration::from_millis(200))
         .stack_on_deadline();
     let builder = Invoker::builder(|_: &(), _: u32| stuck_here()).model(());
     let builder = builder.workers(1).executor(options);
@@ -173,7 +171,9 @@ fn a_signal_dumps_the_state_of_the_workers() {
         let builder = Invoker::builder(pid).model(()).workers(2).executor(options);
         let _invoker = builder.build().expect("the invoker builds");
         kill_process(getpid(), Signal::USR1).expect("a signal to this process");
-        receiver.recv_timeout(Duration::from_secs(60)).expect("a dump")
+        receiver
+            .recv_timeout(std::time::Duration::from_secs(60))
+            .expect("a dump")
     }
     let table = invoker::run_isolated(leader, ()).expect("the leader survives");
     assert_eq!(table.matches("idle").count(), 2, "{table}");

@@ -97,8 +97,8 @@ pub(crate) fn now_ns() -> u64 {
 
 /// Makes writing to a closed pipe or socket an error of the call, instead of the end of the process.
 pub(crate) fn ignore_broken_pipes() {
-    // SAFETY: SIGPIPE is a valid signal, and to ignore it needs no handler. The worker has no other thread yet that could
-    // depend on the old action.
+    // SAFETY: SIGPIPE is a valid signal, and ignoring it needs no handler. Other threads (an async runtime's, if it was started
+    // before `init`) lose no handler: Rust's start has ignored the signal already.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
 }
 

@@ -414,8 +414,9 @@ pub(crate) fn close_inherited() {
         let inherited =
             rustix::io::fcntl_getfd(fd).is_ok_and(|flags| !flags.contains(rustix::io::FdFlags::CLOEXEC));
         if inherited {
-            // SAFETY: the descriptor was open when this process was executed (otherwise it would be close-on-exec), and `init`
-            // runs before any code of this program could have taken ownership of it.
+            // SAFETY: the descriptor is not close-on-exec, so neither Rust's standard library nor an async runtime that was
+            // started before `init` has opened it: it was open when this process was executed. No other value owns it:
+            // `init` is the first call of `main` by its contract, and to take over a descriptor by its number is `unsafe`.
             drop(unsafe { OwnedFd::from_raw_fd(number) });
         }
     }
