@@ -16,28 +16,28 @@ use serde::{Deserialize, Serialize};
 use shm_buffers::slots::Slots;
 use shm_buffers::{Backing, Buffer, Image, SegmentHandle, ring, share_move};
 
-/// A worker's numbers in shared memory: the log bridge's, then progress's.
+/// Number of slots of a worker: those of the log bridge, then those of progress.
 const SLOTS: usize = log_bridge::SLOTS + progress::SLOTS;
-/// How long the last records of a dead worker may take to be fetched.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+/// Maximum time to read the last log records of a worker that has ended.
+const LAST_RECORDS_TIMEOUT: Duration = Duration::from_secs(1);
 
 #[derive(Serialize, Deserialize)]
 struct Model {
     weights: Buffer<f64>,
 }
 
-/// What every worker process is made from.
+/// The initial value of every worker process.
 #[derive(Serialize, Deserialize)]
 struct Start {
     model: SegmentHandle,
     logs: Filter,
 }
 
-/// What is in a worker process.
+/// The state of a worker process.
 struct Scorer {
     model: Model,
     counters: Counters,
-    /// Flushes its logs when it ends.
+    /// Flushes the logs when it is dropped.
     _logs: Option<WorkerGuard>,
 }
 
@@ -70,7 +70,7 @@ impl Worker for Scorer {
     }
 }
 
-/// What the leader makes of its workers: logs for its subscriber, counts for its bar.
+/// Passes the logs of workers to the leader's subscriber, and their counts to its bar.
 struct Watch {
     logs: CollectorHandle,
     bar: Bar,
@@ -81,7 +81,7 @@ impl Observer for Watch {
     fn started(&self, worker: WorkerId, side: ring::Consumer, slots: Slots) {
         let id = log_bridge::Source::new(worker.0.into());
         if let Err(error) = self.logs.add(id, side, slots.part(0..log_bridge::SLOTS)) {
-            tracing::warn!(%worker, %error, "its logs are lost");
+            tracing::warn!(%worker, %error, "the logs of a worker are lost");
         }
         let source = self.bar.add_source(slots.part(log_bridge::SLOTS..SLOTS));
         let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
@@ -91,9 +91,9 @@ impl Observer for Watch {
     fn ended(&self, worker: WorkerId, _: &ExitCause) -> Vec<String> {
         let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(source) = sources.remove(&worker) {
-            source.retire(); // what it has counted stays
+            source.retire(); // its counts remain in the bar
         }
-        let last = self.logs.remove(worker.0.into(), LAST_WORDS);
+        let last = self.logs.remove(worker.0.into(), LAST_RECORDS_TIMEOUT);
         last.map_or_else(|_| Vec::new(), |removed| removed.last_records)
     }
 }

@@ -1,4 +1,5 @@
-//! What the crate `invoker` uses to run ops without processes. It is not part of the public interface, and changes freely.
+//! Items that the crate `invoker` needs to run ops without processes. They are not part of the public interface, and change
+//! freely.
 
 pub use crate::os::Origin;
 pub use crate::panics::guarded;

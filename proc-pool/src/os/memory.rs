@@ -1,4 +1,4 @@
-//! How much memory a process has.
+//! The memory of a process.
 
 #[cfg(not(windows))]
 use shm_buffers::limits::kib_field as kib;
@@ -56,13 +56,13 @@ pub(crate) fn prefer_huge_pages(bytes: &mut Vec<u8>) {
 pub(crate) fn prefer_huge_pages(_: &mut Vec<u8>) {}
 
 impl ProcessMemory {
-    /// Resident bytes of process `pid`, without the proportional part: far cheaper for a process with much memory.
+    /// Returns the resident bytes of process `pid`. Without the proportional part, that is far cheaper for a large process.
     pub(crate) fn resident_of(pid: u32) -> Option<u64> {
         #[cfg(target_os = "linux")]
         {
             let statm = std::fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
             let pages: u64 = statm.split(' ').nth(1)?.parse().ok()?;
-            // A zombie has none, and no memory either.
+            // A zombie has no pages.
             (pages > 0).then(|| pages * rustix::param::page_size() as u64)
         }
         #[cfg(not(target_os = "linux"))]
@@ -71,8 +71,8 @@ impl ProcessMemory {
         }
     }
 
-    /// The most that process `pid` has had resident at once, in bytes, shared pages in full; `None` when it is gone or the
-    /// system does not tell (Linux and Windows do).
+    /// Returns the peak of the resident bytes of process `pid`, with shared pages in full; `None` if the process has ended or the
+    /// system does not report it (Linux and Windows do).
     #[cfg(windows)]
     pub fn peak_of(pid: u32) -> Option<u64> {
         super::windows::memory(pid).map(|usage| usage.peak)
@@ -85,7 +85,7 @@ impl ProcessMemory {
         kib(&status, "VmHWM:")
     }
 
-    /// The memory of process `pid` now; `None` when it is gone or the system does not tell.
+    /// Returns the memory of process `pid`; `None` if the process has ended or the system does not report it.
     #[cfg(windows)]
     pub fn of(pid: u32) -> Option<Self> {
         super::windows::memory(pid).map(|usage| Self {
@@ -94,7 +94,7 @@ impl ProcessMemory {
         })
     }
 
-    /// The memory of process `pid` now; `None` when it is gone or the system does not tell.
+    /// Returns the memory of process `pid`; `None` if the process has ended or the system does not report it.
     #[cfg(not(windows))]
     pub fn of(pid: u32) -> Option<Self> {
         let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nobody_has_no_memory() {
+    fn only_existing_processes_have_memory() {
         let own = own_memory(std::process::id());
         assert!(own > Some(0) || (cfg!(windows) && own.is_some()), "{own:?}");
         assert_eq!(own_memory(u32::MAX), None);

@@ -12,22 +12,21 @@ enum Counter {
     Machine,
 }
 
-/// Tells deaths for want of memory from others.
+/// Distinguishes deaths by the OOM killer from other deaths.
 #[derive(Debug)]
 pub(crate) struct OomKills {
     counter: Option<Counter>,
-    /// Kills that were told, or were of others.
+    /// Number of kills that were reported, or did not concern workers.
     known: u64,
 }
 
 impl OomKills {
-    /// Looks for the counter; where there is none, no death is for want of memory.
+    /// Finds the counter. Without a counter, no death is attributed to the OOM killer.
     pub(crate) fn new() -> Self {
         Self::with(&Cgroups::of_this_process())
     }
 
-    /// The innermost cgroup comes first. A cgroup that does not exist here (the paths of a container may be those outside of
-    /// it) is counted by the one that encloses it.
+    /// Uses the innermost cgroup that exists here: the paths of a container may be those outside of it.
     fn with(groups: &Cgroups) -> Self {
         let groups = groups.enclosing(Controller::Memory);
         let counter = groups
@@ -40,12 +39,12 @@ impl OomKills {
         kills
     }
 
-    /// No worker is dead that was not told of: who was killed up to now was somebody else.
+    /// Ignores the kills up to now. The caller has no dead worker whose cause is unknown, so they did not concern workers.
     pub(crate) fn forget(&mut self) {
         self.known = self.counter.as_ref().and_then(Counter::read).unwrap_or(0);
     }
 
-    /// A worker has died of a SIGKILL that was not ours; its cause, if that was for want of memory.
+    /// Returns the cause of a worker's death by a SIGKILL that the leader did not send, if it was an OOM kill.
     pub(crate) fn cause(&mut self) -> Option<ExitCause> {
         let counter = self.counter.as_ref()?;
         // The kernel counts before it kills.
@@ -71,18 +70,18 @@ impl Counter {
     }
 }
 
-// Only there are paths what they are there.
+// The test writes files of Linux.
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
     use super::*;
 
     #[test]
-    fn as_many_deaths_as_were_counted() {
+    fn as_many_deaths_are_oom_kills_as_were_counted() {
         let root = std::env::temp_dir().join(format!("proc-pool-oom-{}", std::process::id()));
         let write = |path: &str, text: &str| {
             let path = root.join(path);
             std::fs::create_dir_all(path.parent().expect("a parent")).expect("a directory");
-            std::fs::write(path, text).expect("it is writable");
+            std::fs::write(path, text).expect("the file can be written");
         };
         write("proc/self/cgroup", "0::/jobs\n");
         write(
@@ -107,8 +106,8 @@ mod tests {
         assert_eq!(kills.cause(), None);
         write(9);
         kills.forget();
-        assert_eq!(kills.cause(), None, "it was somebody else");
-        std::fs::remove_dir_all(&root).expect("it exists");
+        assert_eq!(kills.cause(), None, "the kills were forgotten");
+        std::fs::remove_dir_all(&root).expect("the directory exists");
         assert_eq!(kills.cause(), None);
     }
 }

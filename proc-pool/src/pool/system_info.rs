@@ -1,4 +1,4 @@
-//! [`SystemInfo`]: what a pool will find where this process runs, asked before there is one.
+//! [`SystemInfo`]: the cores and limits of this process, for checks before a pool is built.
 
 use std::path::Path;
 use std::{fs, io};
@@ -10,38 +10,39 @@ use crate::pool::workers::cores;
 use crate::wire::entry;
 use crate::worker::init;
 
-/// What a pool will find where this process runs. Numbers that the system does not tell are `None`; most are Linux's.
+/// The cores and limits that a pool of this process has. Numbers that the system does not report are `None`; most are reported
+/// by Linux only.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct SystemInfo {
-    /// Cores that the pool takes itself to have: what [`Workers::All`](crate::Workers::All) means.
+    /// Number of cores that a pool uses: the meaning of [`Workers::All`](crate::Workers::All).
     pub usable: usize,
-    /// The machine's cores; hardware threads of one core count once.
+    /// Number of the machine's cores; hardware threads of one core count once.
     pub physical: Option<usize>,
-    /// Processors that are on line.
+    /// Number of processors that are online.
     pub online: Option<usize>,
-    /// Processors that this process may run on.
+    /// Number of processors on which this process may run.
     pub affinity: Option<usize>,
-    /// Processors' worth of time that the enclosing control groups allow.
+    /// Processor time that the enclosing cgroups allow, in processors.
     pub quota: Option<f64>,
-    /// How many files this process may have open.
+    /// Maximum number of files that this process may have open.
     pub open_files: Option<u64>,
-    /// How many it has.
+    /// Number of files that this process has open.
     pub files: Option<u64>,
-    /// How many processes and threads this user may have.
+    /// Maximum number of processes and threads of this user.
     pub processes: Option<u64>,
-    /// Why this program can't be executed again.
+    /// The reason why this program can't be executed again; `None` if it can.
     pub program_problem: Option<String>,
     /// Whether [`init`](crate::init()) was called.
     pub initialized: bool,
 }
 
-/// Files that a pool's process has open for each worker: its shared memory, its connection, and the other end of that
-/// while the worker starts.
+/// Number of files that the leader has open for each worker: its shared memory, its connection, and while the worker starts the
+/// other end of the connection.
 pub const FILES_PER_WORKER: u64 = 3;
 
 impl SystemInfo {
-    /// What is there now.
+    /// Reads the current values.
     pub fn now() -> Self {
         let read = |path: &str| fs::read_to_string(path).ok();
         let limits = read("/proc/self/limits");
@@ -68,15 +69,15 @@ impl SystemInfo {
     }
 }
 
-/// Whether this program can be executed again.
+/// Checks that this program can be executed again.
 fn program() -> io::Result<()> {
     let program = os::own_executable()?;
     os::check_executable(Path::new(&program))?;
-    // Its identity is looked at, too.
+    // The check includes the identity of the executable.
     entry::identify()
 }
 
-/// How many numbers a list such as `0-3,8` has.
+/// Returns the count of numbers in a list such as `0-3,8`.
 fn listed(list: &str) -> Option<usize> {
     let count = |range: &str| {
         let (first, last) = range.split_once('-').unwrap_or((range, range));
@@ -86,13 +87,13 @@ fn listed(list: &str) -> Option<usize> {
     list.trim().split(',').map(count).sum()
 }
 
-/// The soft limit of that name in proc_pid_limits(5); `None` where it is unlimited.
+/// Returns the soft limit of that name in proc_pid_limits(5); `None` if it is unlimited.
 fn soft_limit(text: &str, name: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     line.split_whitespace().next()?.parse().ok()
 }
 
-/// The different cores in proc_cpuinfo(5).
+/// Counts the different cores in proc_cpuinfo(5).
 fn physical(text: &str) -> Option<usize> {
     let mut cores = std::collections::BTreeSet::new();
     let mut package = "";
