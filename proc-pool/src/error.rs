@@ -404,11 +404,8 @@ impl ProcessId {
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Returns the messages of an error and its sources on one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    std::iter::successors(Some(error), |e| e.source())
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join(": ")
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    format!("{:#}", shm_buffers::WithCauses(error))
 }
 
 #[cfg(test)]
