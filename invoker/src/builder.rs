@@ -22,7 +22,7 @@ use crate::run_progress::RunProgress;
 use crate::runner::Runner;
 use crate::settings::{self, Choices, Settings};
 use crate::task_context::in_op;
-use crate::workers::Workers;
+use proc_pool::Workers;
 
 impl<M, T, R> Invoker<M, T, R>
 where

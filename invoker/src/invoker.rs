@@ -16,7 +16,7 @@ use crate::runner::{Order, ProcessRunner, Runner};
 use crate::seed::{Seeded, Seeds};
 use crate::settings::Settings;
 use crate::verify::Verification;
-use crate::workers::Workers;
+use proc_pool::Workers;
 
 /// Runs an op on one model for any number of tasks: `op(&model, task)`. Made by [`Invoker::builder`].
 ///
@@ -269,7 +269,7 @@ where
     /// # Errors
     /// [`Error::Unsupported`] with other executors; [`Error::Pool`] for 0 and for too many workers.
     pub fn resize(&self, workers: impl Into<Workers>) -> Result<(), Error> {
-        let workers = workers.into().for_pool();
+        let workers = workers.into();
         Ok(self.processes("`resize`")?.pool.resize(workers)?)
     }
 

@@ -44,7 +44,6 @@ mod verify;
 #[cfg(test)]
 #[path = "../../proc-pool/tests/it/support/watchdog.rs"]
 mod watchdog;
-mod workers;
 
 pub use builder::{Builder, OpBuilder};
 pub use doctor::{Advice, Diagnosis, Finding, Verdict, doctor};
@@ -60,7 +59,8 @@ pub use outputs::Outputs;
 pub use proc_pool::OutputStream;
 pub use proc_pool::{
     BoxError, CancelOutcome, ExitCause, Fault, Handle, Interrupt, Interrupter, KillReason, NativeThreads,
-    OnInterrupt, PoolError, Redirect, Snapshot, TaskError, Timing, WorkerId, init, init_in_tests,
+    OnInterrupt, ParseWorkersError, PoolError, Redirect, Snapshot, TaskError, Timing, WorkerId, Workers,
+    init, init_in_tests,
 };
 pub use progress::{BarWriter, Render, Reporter, StartError as ProgressError, Total};
 pub use report::Report;
@@ -68,4 +68,3 @@ pub use settings::{EXECUTOR_VARIABLE, Origin, PROGRESS_VARIABLE, Setting, Settin
 pub use shm_buffers::{Backing, BackingKind, Buffer, Image, LoadOptions, share};
 pub use task_context::{step, task_seed};
 pub use verify::Verification;
-pub use workers::{ParseWorkersError, Workers};

@@ -11,7 +11,7 @@ use progress::Render;
 
 use crate::error::Error;
 use crate::executor::{Executor, ExecutorOptions, Options, Processes};
-use crate::workers::Workers;
+use proc_pool::Workers;
 
 /// The environment variable that selects the executor: `processes`, `threads` or `inline`.
 pub const EXECUTOR_VARIABLE: &str = "INVOKER_EXECUTOR";

@@ -35,7 +35,7 @@
 //!
 //! Leader and worker exchange tasks and outputs through rings in shared memory. There is no system call while both are awake.
 //!
-//! # What it offers
+//! # Features of the pool
 //!
 //! | you want | see |
 //! |---|---|
@@ -102,7 +102,7 @@ pub use pool::map::Map;
 #[cfg(feature = "stream")]
 pub use pool::stream::OutputStream;
 pub use pool::system_info::{FILES_PER_WORKER, SystemInfo};
-pub use pool::workers::{MAX_WORKERS, Workers};
+pub use pool::workers::{MAX_WORKERS, ParseWorkersError, Workers};
 pub use pool::{BytePool, Pool};
 pub use process::threads::NativeThreads;
 pub use wire::bytes::{Bytes, OutputBuf};
