@@ -1,157 +1,83 @@
 //! The crates put together by hand, without the facade: a shared model, worker processes, their logs and their progress.
-//! To be copied and changed, by whoever has outgrown the facade.
-//!
-//! `cargo run -p invoker --example by_hand`
+use log_bridge::{Collector, SourceHandle, WorkerGuard};
+use proc_pool::{BoxError, Builder, EntryPoint, TaskError, WorkerContext};
+use progress::{Counters, CountersHandle, Outcome, Reporter, Total};
+use shm_buffers::{Backing, Buffer, Image, SegmentHandle, share_move};
+use std::{sync::Arc, time::Duration};
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+/// The state of a worker process: the shared model, its counters, and what sends its logs until it is dropped.
+type Scorer = (Buffer<f64>, Counters, WorkerGuard);
 
-use log_bridge::{Collector, CollectorHandle, Filter, WorkerGuard, WorkerLayer};
-use proc_pool::{
-    BoxError, Builder, EntryPoint, ExitCause, Fault, Observer, Worker, WorkerContext, WorkerId, Workers,
-};
-use progress::{Bar, Counters, Outcome, Reporter, Total};
-use serde::{Deserialize, Serialize};
-use shm_buffers::slots::Slots;
-use shm_buffers::{Backing, Buffer, Image, SegmentHandle, ring, share_move};
-
-/// Number of slots of a worker: those of the log bridge, then those of progress.
-const SLOTS: usize = log_bridge::SLOTS + progress::SLOTS;
-/// Maximum time to read the last log records of a worker that has ended.
-const LAST_RECORDS_TIMEOUT: Duration = Duration::from_secs(1);
-
-#[derive(Serialize, Deserialize)]
-struct Model {
-    weights: Buffer<f64>,
+fn start(context: &mut WorkerContext, weights: SegmentHandle) -> Result<Scorer, BoxError> {
+    let (logs, counters) = context.worker_value::<(SourceHandle, CountersHandle)>()?;
+    let logs = logs.connect()?.install()?;
+    Ok((Image::attach(&weights)?.load()?, counters.connect()?, logs))
 }
 
-/// The initial value of every worker process.
-#[derive(Serialize, Deserialize)]
-struct Start {
-    model: SegmentHandle,
-    logs: Filter,
-}
-
-/// The state of a worker process.
-struct Scorer {
-    model: Model,
-    counters: Counters,
-    /// Flushes the logs when it is dropped.
-    _logs: Option<WorkerGuard>,
-}
-
-impl Worker for Scorer {
-    type Op = ();
-    type Init = Start;
-    type Task = u32;
-    type Output = f64;
-
-    fn start(context: &mut WorkerContext, (): (), init: Start) -> Result<Self, BoxError> {
-        let slots = context.slots().clone();
-        let logs = context.take_user_ring().map(|side| {
-            let layer = WorkerLayer::builder(side, slots.part(0..log_bridge::SLOTS));
-            layer.filter(init.logs).install()
-        });
-        Ok(Self {
-            model: Image::attach(&init.model)?.load()?,
-            counters: Counters::new(slots.part(log_bridge::SLOTS..SLOTS)),
-            _logs: logs.transpose()?,
-        })
+fn score((weights, counters, _): &mut Scorer, item: u32) -> f64 {
+    if item == 13 {
+        tracing::error!(item, "this one is too much");
+        std::process::abort();
     }
-
-    fn run(&mut self, item: u32) -> f64 {
-        if item == 13 {
-            tracing::error!(item, "this one is too much");
-            std::process::abort();
-        }
-        self.counters.counter(Outcome::Done).inc();
-        self.model.weights[item as usize]
-    }
+    counters.counter(Outcome::Done).inc();
+    weights[item as usize]
 }
 
-/// Passes the logs of workers to the leader's subscriber, and their counts to its bar.
-struct Watch {
-    logs: CollectorHandle,
-    bar: Bar,
-    sources: Mutex<HashMap<WorkerId, progress::Source>>,
-}
-
-impl Observer for Watch {
-    fn started(&self, worker: WorkerId, side: ring::Consumer, slots: Slots) {
-        let id = log_bridge::Source::new(worker.0.into());
-        if let Err(error) = self.logs.add(id, side, slots.part(0..log_bridge::SLOTS)) {
-            tracing::warn!(%worker, %error, "the logs of a worker are lost");
-        }
-        let source = self.bar.add_source(slots.part(log_bridge::SLOTS..SLOTS));
-        let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
-        sources.insert(worker, source);
-    }
-
-    fn ended(&self, worker: WorkerId, _: &ExitCause) -> Vec<String> {
-        let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(source) = sources.remove(&worker) {
-            source.retire(); // its counts remain in the bar
-        }
-        let last = self.logs.remove(worker.0.into(), LAST_RECORDS_TIMEOUT);
-        last.map_or_else(|_| Vec::new(), |removed| removed.last_records)
-    }
-}
-
-fn main() -> Result<(), Box<dyn std::error::Error>> {
-    proc_pool::init();
+/// Returns the sum of all scores, and the items without a score.
+fn sum() -> Result<(f64, Vec<(u32, TaskError)>), BoxError> {
     let reporter = Reporter::builder().start()?;
     tracing_subscriber::fmt().with_writer(reporter.writer()).init();
     let bar = reporter.bar("score", Total::Known(1000));
-    let counters = bar.counters();
-
-    let weights = (0..1000).map(f64::from).collect();
-    let image = share_move(Model { weights }, &Backing::Auto)?;
-    let watch = Watch {
-        logs: Collector::new().spawn(Duration::from_millis(25))?,
-        bar,
-        sources: Mutex::default(),
-    };
-    let start = Start {
-        model: image.handle()?,
-        logs: Filter::current(),
-    };
-    let builder = Builder::new().workers(Workers::Count(2)).slots(SLOTS);
-    let pool = builder
-        .observer(Arc::new(watch))
-        .build(EntryPoint::worker::<Scorer>(()), &start)?;
-
-    let mut sum = 0.0;
-    let mut last_logs = Vec::new();
-    for output in pool.map(0..1000) {
-        match output.map_err(|error| error.fault) {
+    let logs = Arc::new(Collector::new().spawn(Duration::from_millis(25))?);
+    let (counted, opened, ended) = (bar.clone(), logs.clone(), logs);
+    let image = share_move((0..1000).map(f64::from).collect::<Buffer<f64>>(), &Backing::Auto)?;
+    let pool = Builder::new()
+        .worker_value(move |worker| {
+            Ok::<_, BoxError>((opened.open(worker.0.into())?, counted.remote_counters()?.1))
+        })
+        .on_worker_end(move |worker, _| {
+            let removed = ended.remove(worker.0.into(), Duration::from_secs(1));
+            removed.map(|it| it.last_records).unwrap_or_default()
+        })
+        .workers(2)
+        .build(EntryPoint::op_with_state(start, score), &image.handle()?)?;
+    let (mut sum, mut failed) = (0.0, Vec::new());
+    for (item, output) in pool.map(0..1000).with_inputs() {
+        match output {
             Ok(score) => sum += score,
-            Err(Fault::WorkerDied { last_logs: logs, .. }) => {
-                counters.counter(Outcome::Failed).inc();
-                last_logs.extend(logs);
-            }
-            Err(fault) => return Err(fault.into()),
+            Err(error) => failed.push((item, error)),
         }
     }
-    pool.shutdown(Duration::from_secs(5))?;
+    bar.add(Outcome::Failed, failed.len() as u64);
+    pool.shutdown(Duration::from_secs(5))?; // the last logs have arrived
     reporter.finish();
-    println!("the sum of the others is {sum}; the last words of the one: {last_logs:?}");
+    Ok((sum, failed))
+}
 
-    // It is a test, too.
-    assert_eq!(sum, f64::from((0..1000u32).sum::<u32>() - 13));
-    assert!(
-        last_logs.iter().any(|line| line.contains("too much")),
-        "{last_logs:?}"
-    );
-    Ok(())
+fn main() -> Result<(), BoxError> {
+    proc_pool::init();
+    sum().map(|found| println!("{found:?}"))
 }
 
 #[cfg(test)]
 mod tests {
+    use proc_pool::Fault;
+
     proc_pool::init_in_tests!();
 
     #[test]
-    fn it_runs() {
-        super::main().expect("it runs");
+    fn all_but_one_are_scored_and_its_last_log_is_in_its_error() {
+        let (sum, failed) = super::sum().expect("the pool works");
+        assert_eq!(sum, f64::from((0..1000u32).sum::<u32>() - 13));
+        let [(13, error)] = &failed[..] else {
+            panic!("{failed:?}")
+        };
+        let Fault::WorkerDied { last_logs, .. } = &error.fault else {
+            panic!("{error}")
+        };
+        assert!(
+            last_logs.iter().any(|line| line.contains("too much")),
+            "{last_logs:?}"
+        );
     }
 }

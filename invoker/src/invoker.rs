@@ -298,7 +298,7 @@ where
     /// Returns the process ids of the live worker processes.
     pub fn pids(&self) -> Vec<(WorkerId, u32)> {
         let processes = self.runner.processes();
-        processes.map_or_else(Vec::new, |processes| processes.pool.bytes().pids())
+        processes.map_or_else(Vec::new, |processes| processes.pool.pids())
     }
 
     /// Runs every task in one of the workers and, again, in a second worker that it starts, and compares the encoded outputs
@@ -337,7 +337,7 @@ where
     pub fn report(&self) -> Report {
         let mut report = self.new_report();
         if let Some(processes) = self.runner.processes() {
-            report.add_counts(&processes.pool.bytes().stats(), &processes.observer.tally());
+            report.add_counts(&processes.pool.stats(), &processes.observer.tally());
         }
         report.add_times(&self.progress, &self.report_base);
         report

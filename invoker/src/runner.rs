@@ -139,14 +139,14 @@ where
 
     pub(crate) fn interrupter(&self) -> Interrupter {
         match self {
-            Self::Processes(it) => it.pool.bytes().interrupter(),
+            Self::Processes(it) => it.pool.interrupter(),
             Self::Local(it) => it.pool.interrupter(),
         }
     }
 
     pub(crate) fn interrupted(&self) -> Option<Interrupt> {
         match self {
-            Self::Processes(it) => it.pool.bytes().interrupted(),
+            Self::Processes(it) => it.pool.interrupted(),
             Self::Local(it) => it.pool.interrupted(),
         }
     }
@@ -160,14 +160,14 @@ where
 
     pub(crate) fn workers(&self) -> usize {
         match self {
-            Self::Processes(it) => it.pool.bytes().workers(),
+            Self::Processes(it) => it.pool.workers(),
             Self::Local(it) => it.pool.workers(),
         }
     }
 
     pub(crate) fn history(&self) -> History {
         match self {
-            Self::Processes(it) => it.pool.bytes().history(),
+            Self::Processes(it) => it.pool.history(),
             Self::Local(it) => it.pool.history(),
         }
     }

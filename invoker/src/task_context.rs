@@ -133,9 +133,9 @@ mod tests {
             })
         }));
         assert!(panicked.is_err());
-        assert_eq!(bar.counts().get(Outcome::Done), 2);
+        assert_eq!(bar.counts().done, 2);
         tasks.run(None, || step(1, Total::Known(2)));
-        assert_eq!(bar.counts().get(Outcome::Done), 3);
+        assert_eq!(bar.counts().done, 3);
         // Outside an op, both do nothing.
         step(5, Total::Known(5));
         assert_eq!(task_seed(), None);

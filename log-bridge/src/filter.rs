@@ -1,9 +1,11 @@
 //! Which events a worker sends.
 
+use std::error::Error;
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde_core::de::Error as _;
+use serde_core::{Deserialize, Deserializer, Serialize, Serializer};
 use tracing_core::subscriber::NoSubscriber;
 use tracing_core::{LevelFilter, Metadata, dispatcher};
 use tracing_subscriber::filter::Targets;
@@ -12,6 +14,7 @@ use crate::wire::bytes::ByteReader;
 use crate::wire::error::Malformed;
 
 pub(crate) mod env_filter;
+pub(crate) mod text;
 pub(crate) mod update;
 
 /// The index of a level filter is its position: 0 is off, 5 is TRACE.
@@ -36,31 +39,42 @@ const LEVEL_FILTERS: [LevelFilter; 6] = [
 /// assert_eq!(filter, "info,hyper=warn".parse().unwrap());
 /// assert_eq!(filter.max_level(), LevelFilter::INFO);
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
 pub struct Filter {
-    #[serde(with = "level")]
     default: LevelFilter,
     /// Spans up to this level pass whatever their target.
-    #[serde(with = "level")]
     spans: LevelFilter,
     /// The longest target first.
     directives: Vec<Directive>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Directive {
     target: String,
-    #[serde(with = "level")]
     level: LevelFilter,
 }
 
 /// The text is not a filter.
-#[derive(thiserror::Error)]
-#[error("invalid log filter {text:?}: give a level, or TARGET=LEVEL, separated by commas")]
 pub struct ParseFilterError {
     text: String,
     source: tracing_subscriber::filter::ParseError,
+}
+
+impl fmt::Display for ParseFilterError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "invalid log filter {:?}: give a level, or TARGET=LEVEL, separated by commas",
+            self.text
+        )
+    }
+}
+
+impl Error for ParseFilterError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&self.source)
+    }
 }
 
 impl Filter {
@@ -91,6 +105,18 @@ impl Filter {
         let target = target.into();
         self.directives.retain(|directive| directive.target != target);
         self.directives.push(Directive { target, level });
+        self.sorted()
+    }
+
+    /// Replaces all directives. Of several for one target, the first one applies.
+    fn directives(mut self, directives: Vec<Directive>) -> Self {
+        self.directives = directives;
+        let mut sorted = self.sorted();
+        sorted.directives.dedup_by(|a, b| a.target == b.target);
+        sorted
+    }
+
+    fn sorted(mut self) -> Self {
         self.directives.sort_by(|a, b| {
             b.target
                 .len()
@@ -274,23 +300,28 @@ fn logger_level() -> Option<LevelFilter> {
     None
 }
 
-/// Serializes a level filter as its index.
-mod level {
-    use serde::{Deserialize, Deserializer, Serializer, de::Error};
-    use tracing_core::LevelFilter;
-
-    use super::{LEVEL_FILTERS, index_of};
-
-    pub(super) fn serialize<S: Serializer>(level: &LevelFilter, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_u8(index_of(*level))
+/// As a tuple: the index of the default level, that of spans, and pairs of a target and the index of its level.
+impl Serialize for Filter {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let pair = |Directive { target, level }| (target, index_of(level));
+        let directives: Vec<(String, u8)> = self.directives.iter().cloned().map(pair).collect();
+        (index_of(self.default), index_of(self.spans), directives).serialize(serializer)
     }
+}
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<LevelFilter, D::Error> {
-        let index = u8::deserialize(deserializer)?;
-        LEVEL_FILTERS
-            .get(usize::from(index))
-            .copied()
-            .ok_or_else(|| D::Error::custom(format_args!("unknown level filter {index}")))
+impl<'de> Deserialize<'de> for Filter {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let (default, spans, directives) = <(u8, u8, Vec<(String, u8)>)>::deserialize(deserializer)?;
+        let level = |index: u8| {
+            let level = LEVEL_FILTERS.get(usize::from(index)).copied();
+            level.ok_or_else(|| D::Error::custom(format_args!("unknown level filter {index}")))
+        };
+        let mut read = Vec::new();
+        for (target, index) in directives {
+            let level = level(index)?;
+            read.push(Directive { target, level });
+        }
+        Ok(Self::new(level(default)?).spans(level(spans)?).directives(read))
     }
 }
 

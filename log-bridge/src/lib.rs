@@ -29,30 +29,29 @@
 //! With the feature `log` (on by default), records of the `log` crate travel, too. [`log_panics`] turns panics into events, and
 //! [`LineLogger`] the lines that a worker prints.
 //!
-//! The crate knows rings and slots, not processes: the two ends may be threads.
+//! The crate does not start processes. The leader [opens](Collector::open) a source and passes its [`SourceHandle`] to the
+//! worker in any way: an environment variable, an argument, a pipe, the initial value of a pool. The worker
+//! [connects](SourceHandle::connect). The two ends may be threads, and a [`ring`] and [`Slots`] from elsewhere
+//! serve as well ([`WorkerLayer::builder`], [`Collector::add`]).
 //!
 //! ```
-//! use log_bridge::{Collector, Filter, SLOTS, Source, WorkerLayer};
-//! use shm_buffers::{ring, slots::Slots};
-//! use tracing::level_filters::LevelFilter;
+//! use log_bridge::{Collector, Filter, LevelFilter, SourceHandle, SourceOptions};
 //! use tracing_subscriber::prelude::*;
 //!
-//! let (producer, consumer) = ring::in_process(64 * 1024);
-//! let slots = Slots::in_process(SLOTS);
+//! // In the leader. Without `.dispatch(…)`, the collector uses the default subscriber.
+//! let leader = tracing::Dispatch::new(tracing_subscriber::fmt().with_writer(std::io::stderr).finish());
+//! let mut collector = Collector::new().dispatch(leader);
+//! let options = SourceOptions::new().filter(Filter::new(LevelFilter::INFO));
+//! let text = collector.open_with(3, options)?.to_string();
 //!
 //! // In the worker. There, `.install()` instead of `.build()` makes the layer the global default.
-//! let layer = WorkerLayer::builder(producer, slots.clone())
-//!     .filter(Filter::new(LevelFilter::INFO))
-//!     .build()?;
+//! let layer = text.parse::<SourceHandle>()?.connect()?.build()?;
 //! tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
 //!     tracing::info!(user = 7, "recommending");
 //!     tracing::debug!("rejected by the filter");
 //! });
 //!
-//! // In the leader. Without `.dispatch(…)`, the collector uses the default subscriber.
-//! let leader = tracing::Dispatch::new(tracing_subscriber::fmt().with_writer(std::io::stderr).finish());
-//! let mut collector = Collector::new().dispatch(leader);
-//! collector.add(Source::new(3), consumer, slots)?;
+//! // In the leader, again.
 //! collector.drain();
 //! let removed = collector.remove(3).unwrap();
 //! assert_eq!(removed.tally.total().delivered, 1);
@@ -66,6 +65,8 @@
 //
 //     leader   worker
 //          \   /
+//      source_handle   what the leader passes to the worker
+//             |
 //          filter      which events a worker sends, and how a running worker gets another filter
 //             |
 //           wire       the record format, its bounds, and the counters that both sides see
@@ -77,6 +78,7 @@ mod leader;
 #[cfg(test)]
 mod malformed_records;
 pub mod replay;
+mod source_handle;
 #[cfg(test)]
 mod test_callsite;
 mod wire;
@@ -89,12 +91,30 @@ pub use leader::collector::{AddError, Collector, Drained, RemovedSource, Source}
 pub use leader::emission_time::EmissionTime;
 pub use leader::handle::{CollectorHandle, FlushError, RemoveError, SetFilterError};
 pub use leader::lines::{LineLogger, LineSummary, StdStream};
+pub use leader::open::{OpenError, SourceOptions};
 pub use leader::tally::{LevelTally, Tally};
+pub use source_handle::{ParseSourceHandleError, SourceHandle};
 pub use wire::counters::SLOTS;
 pub use wire::error::DecodeError;
-pub use worker::builder::{BuildError, InstallError, WorkerGuard, WorkerLayerBuilder};
+pub use worker::builder::{BuildError, InstallError, WorkerLayerBuilder};
+pub use worker::connect::ConnectError;
 pub use worker::filter_watch::FilterWatch;
+pub use worker::guard::{WorkerFlushError, WorkerGuard};
 pub use worker::layer::WorkerLayer;
 pub use worker::panics::log_panics;
 pub use worker::rate_limit::RateLimit;
 pub use worker::ring_writer::Overflow;
+
+/// Types of other crates in this crate's API, so that a program need not depend on these crates to name them.
+#[doc(no_inline)]
+pub use {
+    shm_buffers::slots::Slots,
+    shm_buffers::{AttachError, Backing, CreateError, ring},
+    tracing::level_filters::LevelFilter,
+    tracing::{Dispatch, Level, Metadata},
+};
+
+/// The example of the README is a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

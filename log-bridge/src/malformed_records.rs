@@ -1,9 +1,13 @@
 //! Records that a worker has written, then truncated or changed: the leader must report them, and never panic.
 #![cfg(test)]
 
+use std::io;
+use std::sync::{Arc, Mutex};
+
 use shm_buffers::{ring, slots::Slots};
-use tracing_core::Dispatch;
-use tracing_subscriber::layer::SubscriberExt;
+use tracing_core::{Dispatch, LevelFilter};
+use tracing_subscriber::fmt;
+use tracing_subscriber::layer::{Layer, SubscriberExt};
 
 use crate::wire::callsite::{CallsiteInfo, CallsiteRef};
 use crate::wire::error::Malformed;
@@ -114,4 +118,61 @@ fn changed_bytes_panic_neither_the_decoder_nor_a_replay() {
             }
         }
     }
+}
+
+/// Text that layers write.
+#[derive(Clone, Default)]
+struct Output(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_malformed_record_is_reported_also_to_layers_that_have_rejected_it() {
+    let frames = frames_of_a_worker();
+    let output = Output::default();
+    let writer = output.clone();
+    let rejects = fmt::layer().with_writer(move || writer.clone()).with_ansi(false);
+    let leader = tracing_subscriber::registry()
+        .with(
+            fmt::layer()
+                .with_writer(io::sink)
+                .with_ansi(false)
+                .with_filter(LevelFilter::TRACE),
+        )
+        .with(rejects.with_filter(LevelFilter::WARN));
+    let leader = Dispatch::new(leader);
+    let mut malformed = 0;
+    for at in 0..frames[1].len() {
+        let mut changed = frames[1].clone();
+        changed[at] ^= 0x40;
+        let (mut producer, consumer) = ring::in_process(4096);
+        let mut collector = Collector::new().dispatch(leader.clone());
+        collector
+            .add(Source::new(1), consumer, Slots::in_process(SLOTS))
+            .unwrap();
+        producer.push(&frames[0]).unwrap();
+        producer.push(&changed).unwrap();
+        collector.drain();
+        let error = collector.remove(1).unwrap().error;
+        let text = String::from_utf8(std::mem::take(&mut *output.0.lock().unwrap())).unwrap();
+        let notices = text
+            .matches("worker{id=1}: log_bridge: log stream abandoned")
+            .count();
+        assert_eq!(
+            notices,
+            usize::from(error.is_some()),
+            "byte {at}: {error:?} {text}"
+        );
+        malformed += notices;
+    }
+    assert!(malformed > 0);
 }

@@ -21,7 +21,7 @@
 //! defines it was published; if that record is dropped, the next one carries the definition again.
 //!
 //! Imports run down this list: `record`, `value` and `callsite`, `bytes`, `error`, `limits` and `level`; `counters`
-//! needs only `level`.
+//! needs only `level`, `link` and `shared_memory` need `counters`.
 
 pub(crate) mod bytes;
 pub(crate) mod callsite;
@@ -29,5 +29,7 @@ pub(crate) mod counters;
 pub(crate) mod error;
 pub(crate) mod level;
 pub(crate) mod limits;
+pub(crate) mod link;
 pub(crate) mod record;
+pub(crate) mod shared_memory;
 pub(crate) mod value;

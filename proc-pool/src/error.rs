@@ -91,7 +91,7 @@ pub enum PoolError {
         /// The system's error.
         source: Shared<dyn std::error::Error + Send + Sync>,
     },
-    /// A worker failed to start several times in a row.
+    /// A worker failed to start several times in a row, for a reason that might have passed.
     #[error(
         "worker {worker} did not start in {attempts} attempts; the last one {}",
         Printable(reason)
@@ -103,6 +103,31 @@ pub enum PoolError {
         attempts: u32,
         /// Why the last attempt failed.
         reason: String,
+    },
+    /// The worker program cannot run what the pool asks for, and would not at another attempt either: it has no op of that name, the
+    /// op has other types or codecs, it cannot decode the initial value, or it was built with another version of this crate. The reason
+    /// says which, and what the program has instead. Until a first worker has been ready, the pool makes no second attempt.
+    #[error("the worker program {} {}", program.display(), Printable(reason))]
+    Refused {
+        /// The path of the worker program: that of this program, unless the ops are [named](crate::EntryPoint::named).
+        program: PathBuf,
+        /// The worker's reason.
+        reason: String,
+    },
+    /// The worker program ended, or was not ready in time, without connecting to the pool. So it is no worker program: its `main` must
+    /// call [`Registry::serve`](crate::Registry::serve), or [`init`](crate::init()) if it is the leader's own program, before
+    /// anything else that could end or block the process. It must do so in the process that the pool has started: a script must
+    /// `exec` the program. Until a first worker has been ready, the pool makes no second attempt.
+    #[error(
+        "the worker program {} did not connect to its pool ({cause}); its `main` must first call `Registry::serve`, or \
+         `proc_pool::init` if it is the leader's own program",
+        program.display()
+    )]
+    NotAWorker {
+        /// The path of the program.
+        program: PathBuf,
+        /// How its process ended.
+        cause: ExitCause,
     },
     /// This program has elevated privileges (set-user-ID, set-group-ID, file capabilities). Its workers would inherit them, and
     /// a program with such privileges never becomes a worker.

@@ -1,5 +1,11 @@
 //! Items that the crate `invoker` needs to run ops without processes. They are not part of the public interface, and change
 //! freely.
+//!
+//! A program that combines the crates by itself needs none of them: for worker processes, the facade uses the public interface only
+//! (its example `by_hand` shows how). These are for another implementation of a pool, on threads, whose handles and
+//! interrupters have the types of this crate: [`TaskSource`] and [`Interruptible`] are what these types are made of,
+//! [`Subscription`] connects them with the one signal handler of the process, [`guarded`] and [`Origin`] are how this crate contains
+//! panics and recognizes a fork. To publish them would fix the insides of those types.
 
 pub use crate::os::Origin;
 pub use crate::panics::guarded;

@@ -44,13 +44,43 @@
 //! | one task: to wait for it, await it or cancel it | [`Pool::submit`], [`Handle`] |
 //! | deadlines, retries, memory limits, new processes from time to time | [`Builder`] |
 //! | to stop early, at Ctrl-C or by a call | [`OnInterrupt`], [`Interrupter`], [`Interrupt`] |
-//! | to see what workers are doing, and where their time goes | [`Pool::snapshot`], [`BytePool::history`] |
+//! | to see what workers are doing, and where their time goes | [`Pool::snapshot`], [`Pool::history`] |
+//! | a value or environment of its own for each worker, such as a GPU's index | [`Builder::worker_value`], [`Builder::worker_env`] |
+//! | the tasks that have failed, with their errors | [`Map::with_inputs`] |
 //! | to capture what workers print | [`Redirect`], [`Observer`] |
 //! | to limit the threads of numeric libraries in workers | [`NativeThreads`] |
 //! | another encoding of values than serde with postcard | [`Codec`], [`Pod`], [`PodVec`] |
 //!
 //! Tasks are sent to workers in advance, so that a worker never waits for its next one. A slow worker does not delay them:
 //! the leader recalls tasks that a worker has not started, and sends them to an idle one.
+//!
+//! # With rayon
+//!
+//! *Within a worker*, an op may use rayon like any other code: each worker process has a global pool of its own, which rayon starts at
+//! its first use. By default that would be one thread for each core in each worker. Therefore [`NativeThreads`] sets
+//! `RAYON_NUM_THREADS` (and `OMP_NUM_THREADS` and the like) to each worker's share of the cores. Few workers with more threads suit
+//! large tasks:
+//!
+//! ```no_run
+//! use proc_pool::{Builder, NativeThreads};
+//! use rayon::prelude::*;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # proc_pool::init();
+//! let norm = |row: Vec<f64>| row.par_iter().map(|x| x * x).sum::<f64>().sqrt();
+//! let pool = Builder::new().workers(2).native_threads(NativeThreads::Count(4)).build_op(norm)?;
+//! // Rayon's threads in the leader make the rows and use the norms.
+//! let rows = (1..1000).map(|len| vec![1.0; len]);
+//! let sum: f64 = pool.map(rows).par_bridge().filter_map(Result::ok).sum();
+//! # Ok(()) }
+//! ```
+//!
+//! A panic on one of rayon's threads reaches the op, and is that task's error; an abort ends the worker and costs that task.
+//!
+//! *In the leader*, rayon's threads may use the same pool: it is `Sync`, and any number of threads may call [`Pool::submit`] and
+//! [`Pool::map`]. A [`Map`] can be bridged into a parallel iterator, as above. A thread of rayon that waits for an output runs no other job
+//! during that time. The leader's rayon and the workers share the cores: give the pool fewer [`workers`](Builder::workers) if both are busy at
+//! the same time.
 //!
 //! # For contributors
 //!
@@ -102,14 +132,21 @@ pub use pool::map::Map;
 #[cfg(feature = "stream")]
 pub use pool::stream::OutputStream;
 pub use pool::system_info::{FILES_PER_WORKER, SystemInfo};
+pub use pool::with_inputs::WithInputs;
 pub use pool::workers::{MAX_WORKERS, ParseWorkersError, Workers};
 pub use pool::{BytePool, Pool};
 pub use process::threads::NativeThreads;
 pub use wire::bytes::{Bytes, OutputBuf};
 pub use wire::codec::{Codec, Pod, PodVec, Postcard};
 pub use wire::handshake::Inherited;
+pub use wire::worker_values::WorkerValueError;
 pub use worker::entry_point::{EntryPoint, OwnEntryPoint};
 pub use worker::init::init;
 pub use worker::op::{ByRef, Op};
 pub use worker::registry::Registry;
 pub use worker::service::{CallError, Service, Worker, WorkerContext};
+
+/// The example of the README is a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -18,6 +18,8 @@ pub(crate) enum WorkerMessage {
     Failed(String),
     /// Data that no correct worker sends.
     Invalid,
+    /// The process is a worker of its leader's version. Sent first, by programs that have called `init` or `Registry::serve`.
+    Introduced,
 }
 
 /// Maximum length of the reason in [`WorkerMessage::Failed`], in bytes.
@@ -27,3 +29,6 @@ pub(crate) const MAX_REASON: usize = 4096;
 pub(crate) const ORPHANED: i32 = 70;
 /// Exit code of a worker that could not start; it has sent the reason to the leader.
 pub(crate) const NOT_STARTED: i32 = 71;
+/// Exit code of a worker that cannot run what its leader asks for, and would not at another attempt either; it has sent the reason to the
+/// leader. This is a code rather than a message, so that leaders of all versions understand the reason.
+pub(crate) const REFUSED: i32 = 72;

@@ -1,24 +1,34 @@
 //! [`Observer`]: receives the start, end and output of a pool's workers. [`Redirect`] decides where their output goes.
 
 use std::process::Stdio;
+use std::sync::Arc;
 
 use shm_buffers::ring::Consumer;
 use shm_buffers::slots::Slots;
 
 use crate::error::{ExitCause, WorkerId};
+use crate::panics::guarded;
 
 /// Receives the start and the end of every worker process, and its captured output.
 ///
 /// All calls but [`printed`](Self::printed) come from the pool's process manager thread: an observer that blocks delays
 /// restarts and deadlines, not tasks.
+///
+/// Every method has a default that does nothing. For the end of processes alone,
+/// [`Builder::on_worker_end`](crate::Builder::on_worker_end) takes a closure.
 pub trait Observer: Send + Sync {
     /// Called when a process for `worker` is being started. `user_ring` and `slots` belong to this process: they are fresh memory
     /// that stays readable after the process has ended.
-    fn started(&self, worker: WorkerId, user_ring: Consumer, slots: Slots);
+    fn started(&self, worker: WorkerId, user_ring: Consumer, slots: Slots) {
+        let _ = (worker, user_ring, slots);
+    }
 
     /// Called when the process of `worker` has ended. Returns the last messages of that process, oldest first, for the error
     /// of the task that it was running.
-    fn ended(&self, worker: WorkerId, cause: &ExitCause) -> Vec<String>;
+    fn ended(&self, worker: WorkerId, cause: &ExitCause) -> Vec<String> {
+        let _ = (worker, cause);
+        Vec::new()
+    }
 
     /// Called for each line that the process of `worker` prints to a [captured](crate::Redirect::Capture) stream.
     ///
@@ -72,10 +82,45 @@ impl Redirect {
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct NoopObserver;
 
-impl Observer for NoopObserver {
-    fn started(&self, _: WorkerId, _: Consumer, _: Slots) {}
+impl Observer for NoopObserver {}
 
-    fn ended(&self, _: WorkerId, _: &ExitCause) -> Vec<String> {
-        Vec::new()
+/// The user's function that is called at the end of each process.
+pub(crate) type OnWorkerEnd = dyn Fn(WorkerId, &ExitCause) -> Vec<String> + Send + Sync;
+
+/// Returns `observer`, extended by functions that are called at the end of each process.
+pub(crate) fn observe_ends(
+    observer: Arc<dyn Observer>,
+    on_worker_end: Vec<Arc<OnWorkerEnd>>,
+) -> Arc<dyn Observer> {
+    match on_worker_end.is_empty() {
+        true => observer,
+        false => Arc::new(WithEnds {
+            observer,
+            on_worker_end,
+        }),
+    }
+}
+
+/// An observer and functions that are called at the end of each process. A panic of one does not keep the others from being called.
+struct WithEnds {
+    observer: Arc<dyn Observer>,
+    on_worker_end: Vec<Arc<OnWorkerEnd>>,
+}
+
+impl Observer for WithEnds {
+    fn started(&self, worker: WorkerId, user_ring: Consumer, slots: Slots) {
+        self.observer.started(worker, user_ring, slots);
+    }
+
+    fn ended(&self, worker: WorkerId, cause: &ExitCause) -> Vec<String> {
+        let mut messages = guarded(|| self.observer.ended(worker, cause)).unwrap_or_default();
+        for on_end in &self.on_worker_end {
+            messages.extend(guarded(|| on_end(worker, cause)).unwrap_or_default());
+        }
+        messages
+    }
+
+    fn printed(&self, worker: WorkerId, stream: Stream, line: &str) {
+        self.observer.printed(worker, stream, line);
     }
 }

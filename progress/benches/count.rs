@@ -3,15 +3,20 @@
 //! - baselines: a relaxed load and store in a word that one thread owns, and a relaxed atomic addition;
 //! - peers: `ProgressBar::inc` of indicatif, hidden and drawn.
 //!
+//! The group `inc from several threads` has one thread for each core, up to eight, that count at the same time. Its times
+//! are those of one call in one of the threads.
+//!
 //! Run it with `cargo bench -p progress --bench count`, or with `cargo xtask bench progress` for the comparisons.
 
 use std::hint::black_box;
 use std::io;
+use std::sync::Barrier;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use criterion::Criterion;
 use indicatif::{ProgressBar, ProgressDrawTarget, TermLike};
-use progress::{Counters, Outcome, Total};
+use progress::{Bar, Counters, Outcome, Total};
 
 fn count(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("inc");
@@ -40,6 +45,10 @@ fn count(criterion: &mut Criterion) {
     group.bench_function("relaxed addition", |bencher| {
         bencher.iter(|| black_box(&shared).fetch_add(1, Ordering::Relaxed));
     });
+    let bar = Bar::new("bar", Total::Unknown);
+    group.bench_function("bar", |bencher| {
+        bencher.iter(|| black_box(&bar).inc(Outcome::Done))
+    });
     let hidden = ProgressBar::with_draw_target(Some(u64::MAX), ProgressDrawTarget::hidden());
     group.bench_function("indicatif hidden", |bencher| {
         bencher.iter(|| black_box(&hidden).inc(1))
@@ -52,9 +61,60 @@ fn count(criterion: &mut Criterion) {
     group.finish();
 }
 
+fn count_from_several_threads(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("inc from several threads");
+    let bar = Bar::new("bar", Total::Unknown);
+    group.bench_function("counters of each", |bencher| {
+        bencher.iter_custom(|calls| {
+            in_threads(|| {
+                let counters = bar.counters();
+                let done = counters.counter(Outcome::Done);
+                (0..calls).for_each(|_| black_box(done).inc());
+            })
+        });
+    });
+    group.bench_function("bar", |bencher| {
+        bencher
+            .iter_custom(|calls| in_threads(|| (0..calls).for_each(|_| black_box(&bar).inc(Outcome::Done))));
+    });
+    let shared = AtomicU64::new(0);
+    group.bench_function("relaxed addition", |bencher| {
+        bencher.iter_custom(|calls| {
+            in_threads(|| {
+                (0..calls).for_each(|_| {
+                    black_box(&shared).fetch_add(1, Ordering::Relaxed);
+                })
+            })
+        });
+    });
+    let hidden = ProgressBar::with_draw_target(Some(u64::MAX), ProgressDrawTarget::hidden());
+    group.bench_function("indicatif hidden", |bencher| {
+        bencher.iter_custom(|calls| in_threads(|| (0..calls).for_each(|_| black_box(&hidden).inc(1))));
+    });
+    group.finish();
+}
+
+/// Runs `work` in several threads at the same time, and returns the longest of their times.
+fn in_threads(work: impl Fn() + Sync) -> Duration {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(8);
+    let barrier = Barrier::new(threads);
+    let timed = || {
+        barrier.wait();
+        let start = Instant::now();
+        work();
+        start.elapsed()
+    };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(timed)).collect();
+        let times = threads.into_iter().map(|thread| thread.join().expect("no panic"));
+        times.max().unwrap_or_default()
+    })
+}
+
 fn main() {
     let mut criterion = Criterion::default().configure_from_args();
     count(&mut criterion);
+    count_from_several_threads(&mut criterion);
     criterion.final_summary();
 }
 

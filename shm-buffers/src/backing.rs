@@ -3,8 +3,6 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
-
 /// The kind of memory in which a segment is created. Only [`Auto`](Self::Auto) falls back to another kind.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -20,8 +18,13 @@ pub enum Backing {
     /// and fewer page table entries in every worker. Memory is rounded up to whole huge pages.
     /// [`Segment::pages`](crate::Segment::pages) returns the kind of pages that were granted. Linux only.
     HugePages,
-    /// Shared memory with a random name, on every platform: POSIX shared memory through the `shared_memory` crate, or on
-    /// Windows a mapping of the paging file that exists until the last process closes it.
+    /// Shared memory with a random name, on every platform: POSIX shared memory through the `shared_memory` crate (on Linux with
+    /// the feature `named`, which is on by default), or on Windows a mapping of the paging file that exists until the last
+    /// process closes it.
+    ///
+    /// POSIX shared memory outlives a process that is killed before it drops its segments. Later named segments of the same
+    /// user remove what was left behind, and so does
+    /// [`remove_orphaned_segments`](crate::remove_orphaned_segments).
     Named,
     /// A memory-mapped file in this directory, for models that are larger than memory.
     File(PathBuf),
@@ -40,7 +43,8 @@ impl Backing {
 }
 
 /// The kind of memory that a segment is in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "models", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub enum BackingKind {
     /// Memory without a name.

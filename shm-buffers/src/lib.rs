@@ -1,78 +1,99 @@
-//! Shared buffers: one copy of a model for any number of processes.
+//! Memory that processes share: segments, rings and counters, and one copy of a model for any number of processes.
 //!
 //! - [`SegmentMut`] → [`Segment`] → [`SegmentHandle`]: memory that one process fills and freezes, and that other
 //!   processes attach read-only.
+//! - [`Region`]: memory that several processes write at the same time, divided into [`ring`]s of byte frames, [`slots`]
+//!   for numbers, and [`arena`]s for blocks that are too large for a ring. [`claims`]: tasks that were sent can be revoked.
+//! - [`limits`] and [`MemoryInfo`]: how much memory the machine, its cgroups and the process's own limits leave.
+//!
+//! These have few dependencies, and neither a procedural macro nor a C compiler is needed for them. The feature `models`
+//! (on by default) adds:
+//!
 //! - [`Buffer`]: an immutable array, on the heap or in a segment. Models are made of buffers.
 //! - [`BufferMut`]: a buffer under construction, in the segment where it will stay.
 //! - [`share`] and [`share_move`]: turn a serde model and its buffers into one model [`Image`] in shared memory.
 //! - [`Image::save`] and [`Image::load_shared`]: model images on disk. They are safetensors files; files of other programs
 //!   ([`load_safetensors`], [`load_npy`]) become buffers by name. Loading copies a file into a segment. Opening
 //!   ([`Image::open`], [`open_safetensors`], [`open_npy`]) maps the file, and is `unsafe`: no process may change it then.
-//! - [`Region`]: memory that several processes write at the same time, divided into [`ring`]s of byte frames, [`slots`]
-//!   for numbers, and [`arena`]s for blocks that are too large for a ring. [`claims`]: tasks that were sent can be revoked.
-//! - [`limits`] and [`MemoryInfo`]: how much memory the machine, its cgroups and the process's own limits leave.
-//! - Features `ndarray`, `sprs` and `arrow`: n-dimensional arrays, sparse matrices and Arrow arrays over buffers.
+//! - Features `zstd` (on by default), `ndarray`, `sprs` and `arrow`: compressed images, and n-dimensional arrays, sparse matrices
+//!   and Arrow arrays over buffers.
 //!
 //! This crate knows nothing of processes, pools, tracing or terminals.
+#![cfg_attr(
+    not(feature = "models"),
+    allow(rustdoc::broken_intra_doc_links, reason = "some lead to models")
+)]
 
+// The ground: memory, and what lies in it. `models` uses more of it than the rest.
 #[cfg(not(loom))]
 mod backing;
 #[cfg(not(loom))]
-mod buffer;
-#[cfg(not(loom))]
+#[cfg_attr(not(feature = "models"), allow(dead_code, reason = "models use the rest"))]
 mod copy;
 #[cfg(not(loom))]
 mod error;
+#[cfg(not(loom))]
+mod handle_text;
 mod ipc;
 #[cfg(not(loom))]
 pub mod limits;
 #[cfg(not(loom))]
-mod mapped;
-#[cfg(not(loom))]
 mod memory_info;
 #[cfg(not(loom))]
-mod model;
-#[cfg(not(loom))]
+#[cfg_attr(
+    not(feature = "models"),
+    allow(dead_code, unused_imports, reason = "models use the rest")
+)]
 mod os;
 #[cfg(not(loom))]
 mod parallel;
 #[cfg(not(loom))]
-mod replace;
-#[cfg(not(loom))]
+#[cfg_attr(not(feature = "models"), allow(dead_code, reason = "models use the rest"))]
 mod segment;
 mod sync;
-#[cfg(not(loom))]
-mod tensors;
 mod text;
-#[cfg(not(loom))]
+
+// The feature `models`.
+#[cfg(all(feature = "models", not(loom)))]
+mod buffer;
+#[cfg(all(feature = "models", not(loom)))]
+mod mapped;
+#[cfg(all(feature = "models", not(loom)))]
+mod model;
+#[cfg(all(feature = "models", not(loom)))]
+mod replace;
+#[cfg(all(feature = "models", not(loom)))]
+mod tensors;
+#[cfg(all(feature = "models", not(loom)))]
 mod views;
 
 #[cfg(not(loom))]
 pub use backing::{Backing, BackingKind, CoreDump, Pages};
-#[cfg(not(loom))]
+#[cfg(all(feature = "models", not(loom)))]
 pub use buffer::{Buffer, BufferMut, MAX_ALIGN};
 #[cfg(not(loom))]
-pub use error::{AttachError, CreateError, FreezeError, LoadError, ShareError};
+pub use error::{AttachError, CreateError, FreezeError, ParseHandleError};
 #[cfg(not(loom))]
 pub use ipc::RegionHandle;
 pub use ipc::{Layout, Region, Span, arena, claims, ring, slots};
-#[cfg(not(loom))]
+#[cfg(all(feature = "models", not(loom)))]
 pub use mapped::{open_npy, open_safetensors, open_safetensors_with};
 #[cfg(not(loom))]
 pub use memory_info::MemoryInfo;
 #[cfg(all(feature = "zstd", not(loom)))]
 pub use model::Compression;
-#[cfg(not(loom))]
+#[cfg(all(feature = "models", not(loom)))]
 pub use model::{
-    Image, LoadOptions, LoadSharedError, OpenError, SaveOptions, VerifyError, share, share_move,
+    Image, LoadError, LoadOptions, LoadSharedError, OpenError, SaveOptions, ShareError, VerifyError, share,
+    share_move,
 };
 #[cfg(not(loom))]
 pub use os::descriptors;
-#[cfg(not(loom))]
+#[cfg(all(feature = "models", not(loom)))]
 pub use replace::{SaveError, check_replaceable, replace_file};
 #[cfg(not(loom))]
-pub use segment::{Segment, SegmentHandle, SegmentMut};
-#[cfg(not(loom))]
+pub use segment::{Segment, SegmentHandle, SegmentMut, remove_orphaned_segments};
+#[cfg(all(feature = "models", not(loom)))]
 pub use tensors::{
     FileInfo, Order, Tensor, TensorError, TensorInfo, Tensors, inspect, load_npy, load_npy_with,
     load_safetensors, load_safetensors_with,
@@ -86,3 +107,8 @@ pub use views::SharedArray;
 pub use views::SharedArrow;
 #[cfg(all(feature = "sprs", not(loom)))]
 pub use views::SharedCsMat;
+
+/// Tests the example of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

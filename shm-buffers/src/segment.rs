@@ -1,13 +1,14 @@
 //! Segments: [`SegmentMut`] → [`freeze`](SegmentMut::freeze) → [`Segment`] → [`SegmentHandle`] → attach.
 #![allow(unsafe_code, reason = "views frozen memory as a slice")]
 
+use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
-
-use serde::{Deserialize, Serialize};
 
 use crate::backing::{Backing, BackingKind, CoreDump, Pages};
 use crate::copy;
-use crate::error::{AttachError, CreateError, FreezeError};
+use crate::error::{AttachError, CreateError, FreezeError, ParseHandleError};
+use crate::handle_text;
 use crate::os::{self, Access, Locator, Mapping, MoveSource, OpenFile, Store};
 
 /// Zeroed memory that only its owner can access, until it is filled and frozen.
@@ -290,23 +291,55 @@ impl std::ops::Deref for Segment {
     }
 }
 
-/// A serializable reference to a segment, for other processes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// Removes the [named](Backing::Named) segments and regions of this user whose owners were killed, and returns their number.
+///
+/// POSIX shared memory stays when its owner is killed. Every named segment that is created removes what was left behind, so
+/// that a program only calls this if it creates no more of them. Memory of living owners is never removed, and processes
+/// that have attached orphaned memory keep it. [Files](Backing::File) are not removed here: on Linux they have no name,
+/// elsewhere the next one in their directory removes them. On Windows the system removes orphaned memory, and this returns 0.
+///
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// let removed = shm_buffers::remove_orphaned_segments()?;
+/// println!("{removed} segments of killed processes were removed");
+/// # Ok(()) }
+/// ```
+///
+/// # Errors
+/// If the names can't be listed. Names that can't be opened or removed are left, and not counted.
+pub fn remove_orphaned_segments() -> std::io::Result<usize> {
+    os::remove_orphaned()
+}
+
+/// A reference to a segment, for other processes.
+///
+/// Its text (`Display`, `FromStr`) is one word of printable ASCII characters, for an argument or an environment variable of
+/// another process. With serde, it is a string with that text. [`descriptors::collect`](crate::descriptors::collect) finds the
+/// descriptors of handles whose texts are written.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use shm_buffers::{Backing, Segment, SegmentHandle, SegmentMut};
+///
+/// let segment = SegmentMut::create(&Backing::Auto, 5)?.freeze()?;
+/// let text = segment.handle()?.to_string(); // goes to another process, which does
+/// let handle: SegmentHandle = text.parse()?;
+/// assert_eq!(Segment::attach(&handle)?.len(), 5);
+/// # Ok(()) }
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SegmentHandle {
-    #[serde(serialize_with = "os::descriptors::serialize_read_only")]
     pub(crate) locator: Locator,
     pub(crate) len: usize,
-    #[serde(default)]
     pub(crate) provenance: Provenance,
 }
 
 /// The author of a segment's bytes, on which it depends whether an image in it may refer to other segments.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Provenance {
     /// The process that created the segment.
     Own,
     /// The author of a file, or an unknown source.
-    #[default]
     Foreign,
 }
 
@@ -329,3 +362,41 @@ impl SegmentHandle {
         self.len == 0
     }
 }
+
+/// The text of a handle: `segment`, the length, the provenance, and where the memory is.
+impl fmt::Display for SegmentHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        os::descriptors::note(&self.locator, Access::ReadOnly);
+        let provenance = match self.provenance {
+            Provenance::Own => "own",
+            Provenance::Foreign => "foreign",
+        };
+        write!(f, "segment:{}:{provenance}:{}", self.len, os::Text(&self.locator))
+    }
+}
+
+/// Parses the text that `Display` writes. The text may come from an untrusted source: [`Segment::attach`] checks what it leads
+/// to, see [`SegmentHandle::backing`].
+impl FromStr for SegmentHandle {
+    type Err = ParseHandleError;
+
+    fn from_str(text: &str) -> Result<Self, ParseHandleError> {
+        let parse = || {
+            let (len, rest) = handle_text::split(text, "segment")?;
+            let (provenance, rest) = rest.split_once(':').ok_or("it has too few fields")?;
+            Ok(Self {
+                locator: Locator::parse(rest)?,
+                len,
+                provenance: match provenance {
+                    "own" => Provenance::Own,
+                    "foreign" => Provenance::Foreign,
+                    _ => return Err("it does not say where the bytes come from"),
+                },
+            })
+        };
+        let expected = "segment handle";
+        parse().map_err(|reason| ParseHandleError { expected, reason })
+    }
+}
+
+handle_text::serde_as_text!(SegmentHandle, "the text of a segment handle");

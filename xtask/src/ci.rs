@@ -12,7 +12,7 @@ use xshell::cmd;
 use crate::endurance::{sample_faults, sample_hostile};
 use crate::run::{self, Tally};
 use crate::workspace::{self, Workspace};
-use crate::{NotRun, tidy};
+use crate::{NotRun, standalone, tidy};
 
 /// Run everything that a change must pass
 ///
@@ -37,6 +37,11 @@ const STEPS: &[(&str, &str, Step)] = &[
     ("doc", "documentation builds, warnings denied", doc),
     ("test", "the README's test command, with doctests", test),
     ("alone", "each library alone, with none and each feature", alone),
+    (
+        "standalone",
+        "programs with one crate of ours each",
+        standalone_programs,
+    ),
     ("small-shm", "the tests where /dev/shm has 64 MB", small_shm),
     ("faults", "each fault in each phase of worker life", sample_faults),
     ("hostile", "hostile workers, leaders and images", sample_hostile),
@@ -144,6 +149,10 @@ fn alone(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
         }
     }
     Ok(())
+}
+
+fn standalone_programs(workspace: &Workspace, _: &mut Tally) -> Result<()> {
+    standalone::main(&standalone::Args::default(), workspace)
 }
 
 /// Runs the tests where `/dev/shm` has 64 MB, as in a container with Docker's default settings: in a private mount namespace,

@@ -9,6 +9,7 @@ mod cross;
 mod endurance;
 mod interop;
 mod run;
+mod standalone;
 mod tidy;
 mod workspace;
 
@@ -38,6 +39,7 @@ enum Verb {
     /// Run the model-checked tests of shm-buffers
     Loom,
     Cross(cross::Args),
+    Standalone(standalone::Args),
 }
 
 /// Wrong usage, or nothing to run: exit status 2 instead of 1. A step of `ci` that fails with it is skipped.
@@ -71,6 +73,7 @@ fn run(verb: Verb) -> anyhow::Result<()> {
         Verb::Interop(args) => interop::main(&args, &workspace),
         Verb::Loom => ci::loom(&workspace, &mut Tally::default()),
         Verb::Cross(args) => cross::main(&args, &workspace),
+        Verb::Standalone(args) => standalone::main(&args, &workspace),
     }
 }
 

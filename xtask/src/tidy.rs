@@ -11,6 +11,7 @@ mod layers;
 mod layout;
 mod rust;
 mod unsafe_code;
+mod weight;
 mod words;
 
 use std::{fmt, fs};
@@ -85,6 +86,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
         problems.extend(check_crate(workspace, member, &files, &sources));
     }
     problems.extend(crates::check(workspace)?);
+    problems.extend(weight::check(workspace)?);
     problems.sort();
     problems.iter().for_each(|problem| println!("{problem}"));
     let (count, crates) = (problems.len(), workspace.members.len());

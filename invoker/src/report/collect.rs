@@ -44,7 +44,7 @@ impl Report {
                 bytes: processes.image.byte_len(),
                 backing,
             });
-            workers_memory = processes.pool.bytes().memory();
+            workers_memory = processes.pool.memory();
             let (share, start) = (processes.share_time, processes.start_time);
             (times.share, times.start) = (share, start);
             timeline.leader = vec![

@@ -98,7 +98,7 @@ where
 
     /// Ends the workers, and returns the counts of the pool.
     pub(crate) fn shut_down(self) -> (Result<Stats, PoolError>, Arc<WorkerObserver>) {
-        let stats = self.pool.bytes().stats();
+        let stats = self.pool.stats();
         let ended = match self.pool.shutdown(SHUTDOWN) {
             // The program asked for it, and still wants its report.
             Err(PoolError::Interrupted) => Ok(stats),

@@ -4,15 +4,17 @@
 //! its bytes. It is a sequence lock: the worker uses what it has read only if the generation was even and is unchanged
 //! afterwards.
 
+use std::error::Error;
+use std::fmt;
 use std::sync::atomic::{Ordering, fence};
 
 use shm_buffers::slots::Slots;
 
 use super::Filter;
-use crate::wire::counters::{COUNTERS, SLOTS};
+use crate::wire::counters::FILTER;
 
 const WORD: usize = size_of::<u64>();
-const WORDS: usize = SLOTS - COUNTERS - 1;
+const WORDS: usize = FILTER.end - FILTER.start - 1;
 /// Bytes of the length.
 const LENGTH: usize = 2;
 /// Bytes of an encoded filter.
@@ -21,17 +23,29 @@ const MAX_FILTER: usize = WORDS * WORD - LENGTH;
 const ATTEMPTS: usize = 16;
 
 /// A filter has too many or too long targets to be sent to a running worker.
-#[derive(Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "log filter takes {bytes} bytes, at most {MAX_FILTER} can be sent to a running worker: name fewer targets, or set it before workers start"
-)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct FilterTooLong {
     bytes: usize,
 }
 
+impl fmt::Display for FilterTooLong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "log filter takes {} bytes, at most {MAX_FILTER} can be sent to a running worker: name fewer targets, or set it before workers start",
+            self.bytes
+        )
+    }
+}
+
+impl Error for FilterTooLong {}
+
 /// An encoded filter that fits into the slots.
 #[derive(Debug, Clone)]
-pub(crate) struct FilterUpdate([u64; WORDS]);
+pub(crate) struct FilterUpdate {
+    filter: Filter,
+    words: [u64; WORDS],
+}
 
 impl FilterUpdate {
     pub(crate) fn new(filter: &Filter) -> Result<Self, FilterTooLong> {
@@ -44,9 +58,14 @@ impl FilterUpdate {
         padded[..LENGTH].copy_from_slice(&(bytes as u16).to_le_bytes());
         padded[LENGTH..LENGTH + bytes].copy_from_slice(&encoded);
         let (words, _) = padded.as_chunks();
-        Ok(Self(std::array::from_fn(|index| {
-            u64::from_le_bytes(words[index])
-        })))
+        Ok(Self {
+            filter: filter.clone(),
+            words: std::array::from_fn(|index| u64::from_le_bytes(words[index])),
+        })
+    }
+
+    pub(crate) fn filter(&self) -> &Filter {
+        &self.filter
     }
 
     /// Writes the filter for the worker that has `slots`. Only one thread may write at a time.
@@ -57,7 +76,7 @@ impl FilterUpdate {
         generation.set(next - 1);
         // A worker that sees one of the words that follow also sees the odd generation.
         fence(Ordering::Release);
-        for (index, word) in self.0.iter().enumerate() {
+        for (index, word) in self.words.iter().enumerate() {
             slots.slot(1 + index).set(*word);
         }
         generation.store_release(next);
@@ -66,7 +85,7 @@ impl FilterUpdate {
 
 /// Returns the slots that belong to the filter.
 fn filter_slots(slots: &Slots) -> Slots {
-    slots.part(COUNTERS..SLOTS)
+    slots.part(FILTER)
 }
 
 /// The worker's end.
@@ -115,6 +134,7 @@ shm_buffers::debug_with_causes!(FilterTooLong);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::counters::{COUNTERS, SLOTS};
     use tracing_core::LevelFilter;
 
     #[test]

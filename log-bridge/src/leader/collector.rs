@@ -1,5 +1,7 @@
 //! Replays the records of all sources in turn.
 
+use std::error::Error;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,6 +9,7 @@ use shm_buffers::ring::Consumer;
 use shm_buffers::slots::Slots;
 use tracing_core::Dispatch;
 
+use super::open::{OpenError, SourceOptions, open};
 use super::replay::sink::Destination;
 use super::replay::stream::{NoticePace, SourceStream};
 use super::source::reader::SourceError;
@@ -15,7 +18,9 @@ use super::source::state::SourceState;
 use super::tally::Tally;
 use crate::filter::Filter;
 use crate::filter::update::{FilterTooLong, FilterUpdate};
+use crate::source_handle::SourceHandle;
 use crate::wire::counters::{Counters, SLOTS};
+use crate::wire::link::Link;
 
 /// Records of one source that are replayed before it is the next source's turn.
 const TURN: usize = 256;
@@ -39,11 +44,10 @@ impl Source {
 }
 
 /// Why a source was not added.
-#[derive(Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AddError {
     /// The slots cannot hold the counters.
-    #[error("cannot add worker {id} to the log collector: {given} slots given, {SLOTS} are needed")]
     TooFewSlots {
         /// The worker's id.
         id: u64,
@@ -51,12 +55,28 @@ pub enum AddError {
         given: usize,
     },
     /// The collector's thread has stopped.
-    #[error("cannot add worker {id} to the log collector: the collector has stopped")]
     Stopped {
         /// The worker's id.
         id: u64,
     },
 }
+
+impl fmt::Display for AddError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooFewSlots { id, given } => write!(
+                f,
+                "cannot add worker {id} to the log collector: {given} slots given, {SLOTS} are needed"
+            ),
+            Self::Stopped { id } => write!(
+                f,
+                "cannot add worker {id} to the log collector: the collector has stopped"
+            ),
+        }
+    }
+}
+
+impl Error for AddError {}
 
 /// The counts and last records of a removed source.
 #[derive(Debug, Clone)]
@@ -150,7 +170,37 @@ impl Collector {
         self
     }
 
-    /// Adds a source. Neither its ring nor its slots may have been used before. A source with the same id is removed first.
+    /// Opens a source: creates its shared memory, and returns the handle by which a worker connects to it. A source with the
+    /// same id is removed first.
+    ///
+    /// The ring has 1 MiB, and the worker starts with the collector's filter; [`open_with`](Self::open_with) has options.
+    ///
+    /// ```no_run
+    /// use std::process::Command;
+    ///
+    /// let mut collector = log_bridge::Collector::new();
+    /// let source = collector.open(7)?;
+    /// let child = Command::new("worker").env("LOGS", source.to_string()).spawn()?;
+    /// # drop(child);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// If the memory cannot be created, or the filter has more than 16 KiB of text.
+    pub fn open(&mut self, id: u64) -> Result<SourceHandle, OpenError> {
+        self.open_with(id, SourceOptions::new())
+    }
+
+    /// As [`open`](Self::open), with options.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_with(&mut self, id: u64, options: SourceOptions) -> Result<SourceHandle, OpenError> {
+        self.remove(id);
+        open_source(&self.sources, id, options, self.last_records)
+    }
+
+    /// Adds a source whose ring and slots come from elsewhere. Neither its ring nor its slots may have been used before. A source with the same id is removed first.
     ///
     /// # Errors
     /// If there are fewer than [`SLOTS`] slots.
@@ -294,6 +344,22 @@ impl Collector {
     }
 }
 
+/// Creates the memory of a source and adds the source.
+pub(super) fn open_source(
+    sources: &SourceSet,
+    id: u64,
+    options: SourceOptions,
+    last_records: usize,
+) -> Result<SourceHandle, OpenError> {
+    let (filter, sent) = sources.filter_of_new_source();
+    let opened = open(id, options, filter)?;
+    let (counters, link) = (Counters::new(&opened.slots), Link::new(&opened.slots));
+    let (counters, link) = counters.zip(link).expect("the memory has all slots");
+    let state = SourceState::new(id, opened.consumer, opened.slots, counters, link, last_records);
+    sources.add_with_filter(state, sent);
+    Ok(opened.handle)
+}
+
 /// Returns the state of a new source.
 pub(super) fn source_state(
     source: Source,
@@ -302,8 +368,16 @@ pub(super) fn source_state(
     last_records: usize,
 ) -> Result<SourceState, AddError> {
     let (id, given) = (source.id, slots.len());
-    let counters = Counters::new(&slots).ok_or(AddError::TooFewSlots { id, given })?;
-    Ok(SourceState::new(id, consumer, slots, counters, last_records))
+    let counters = Counters::new(&slots).zip(Link::new(&slots));
+    let (counters, link) = counters.ok_or(AddError::TooFewSlots { id, given })?;
+    Ok(SourceState::new(
+        id,
+        consumer,
+        slots,
+        counters,
+        link,
+        last_records,
+    ))
 }
 
 /// Describes a source that has ended.

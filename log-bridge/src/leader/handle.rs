@@ -1,5 +1,7 @@
 //! A collector on a thread of its own, and the handle to it.
 
+use std::error::Error;
+use std::fmt;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
@@ -10,14 +12,17 @@ use std::time::{Duration, Instant};
 use shm_buffers::ring::Consumer;
 use shm_buffers::slots::Slots;
 
-use super::collector::{AddError, Collector, RemovedSource, Source, removed_source, source_state};
+use super::collector::{AddError, Collector, RemovedSource, Source};
+use super::collector::{open_source, removed_source, source_state};
 use super::lines::{LineLogger, StdStream};
+use super::open::{OpenError, SourceOptions};
 use super::replay::sink::Destination;
 use super::source::set::SourceSet;
 use super::source::state::SourceState;
 use super::tally::Tally;
 use crate::filter::Filter;
 use crate::filter::update::{FilterTooLong, FilterUpdate};
+use crate::source_handle::SourceHandle;
 
 /// While sources have records, the thread waits this fraction of its interval.
 const BUSY_DIVISOR: u32 = 8;
@@ -33,46 +38,90 @@ enum Command {
 }
 
 /// Why the filter of running workers was not changed.
-#[derive(Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SetFilterError {
     /// The filter does not fit into the slots.
-    #[error(transparent)]
-    TooLong(#[from] FilterTooLong),
+    TooLong(FilterTooLong),
     /// The collector's thread has stopped.
-    #[error("cannot change the log filter: the log collector has stopped")]
     Stopped,
 }
 
 /// Why a flush did not wait until every record was replayed.
-#[derive(Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FlushError {
     /// The subscriber was too slow.
-    #[error("log records were not all replayed within {0:?}: the subscriber is slow or blocked")]
     TimedOut(Duration),
     /// The collector's thread has stopped, or it would wait for itself because a layer has called.
-    #[error("cannot flush log records: the log collector has stopped or would wait for itself")]
     Stopped,
 }
 
 /// Why a source was not removed.
-#[derive(Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RemoveError {
     /// The source was never added, or was removed already.
-    #[error("cannot remove worker {id}: the log collector has no such worker")]
     Unknown {
         /// The worker's id.
         id: u64,
     },
     /// The collector's thread has stopped, or it would wait for itself because a layer has called.
-    #[error("cannot remove worker {id}: the log collector has stopped or would wait for itself")]
     Stopped {
         /// The worker's id.
         id: u64,
     },
 }
+
+impl From<FilterTooLong> for SetFilterError {
+    fn from(error: FilterTooLong) -> Self {
+        Self::TooLong(error)
+    }
+}
+
+impl fmt::Display for SetFilterError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooLong(error) => error.fmt(f),
+            Self::Stopped => f.write_str("cannot change the log filter: the log collector has stopped"),
+        }
+    }
+}
+
+impl fmt::Display for FlushError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TimedOut(timeout) => write!(
+                f,
+                "log records were not all replayed within {timeout:?}: the subscriber is slow or blocked"
+            ),
+            Self::Stopped => f.write_str(
+                "cannot flush log records: the log collector has stopped or would wait for itself",
+            ),
+        }
+    }
+}
+
+impl fmt::Display for RemoveError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unknown { id } => {
+                write!(
+                    f,
+                    "cannot remove worker {id}: the log collector has no such worker"
+                )
+            }
+            Self::Stopped { id } => write!(
+                f,
+                "cannot remove worker {id}: the log collector has stopped or would wait for itself"
+            ),
+        }
+    }
+}
+
+impl Error for SetFilterError {}
+impl Error for FlushError {}
+impl Error for RemoveError {}
 
 /// A handle to a [`Collector`] on a thread of its own. All methods take `&self`, so that threads can share it.
 ///
@@ -123,6 +172,25 @@ impl Collector {
 }
 
 impl CollectorHandle {
+    /// As [`Collector::open`]; does not wait.
+    ///
+    /// # Errors
+    /// As [`Collector::open`], and if the thread has stopped.
+    pub fn open(&self, id: u64) -> Result<SourceHandle, OpenError> {
+        self.open_with(id, SourceOptions::new())
+    }
+
+    /// As [`Collector::open_with`]; does not wait.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_with(&self, id: u64, options: SourceOptions) -> Result<SourceHandle, OpenError> {
+        if !self.is_running() {
+            return Err(OpenError::Stopped { id });
+        }
+        open_source(&self.sources, id, options, self.last_records)
+    }
+
     /// As [`Collector::add`]; does not wait.
     ///
     /// # Errors

@@ -1,14 +1,23 @@
 //! The worker's counters, in slots that both sides see.
 
+use std::ops::Range;
+
 use shm_buffers::slots::Slots;
 
 use super::level::LEVELS;
 
-/// The number of [`Slots`] that one worker needs: its counters, and space for a filter that the leader sends.
-pub const SLOTS: usize = 64;
+/// The number of [`Slots`] that one worker needs: its counters, space for a filter that the leader sends, and the state of the
+/// connection.
+pub const SLOTS: usize = 66;
 
-/// The first slots are counters; the others belong to the filter.
+/// The first slots are counters.
 pub(crate) const COUNTERS: usize = 2 * LEVELS;
+/// These slots belong to the filter.
+pub(crate) const FILTER: Range<usize> = COUNTERS..64;
+/// How often a worker has tried to connect to the ring.
+pub(crate) const CONNECTED: usize = 64;
+/// Not 0 when the leader does not read the ring any more.
+pub(crate) const LEADER_ENDED: usize = 65;
 
 /// For each level, how many events were accepted and how many were dropped. Their sum is the number of emitted events.
 #[derive(Debug, Clone)]

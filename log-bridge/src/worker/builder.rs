@@ -1,24 +1,28 @@
 //! Builds a worker's layer, and installs it as the process's default subscriber.
 
+use std::error::Error;
 use std::fmt;
 use std::io;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
+use shm_buffers::RegionHandle;
 use shm_buffers::ring::Producer;
 use shm_buffers::slots::Slots;
 use tracing_subscriber::layer::SubscriberExt;
 
 use super::callsites::CallsiteTable;
+use super::guard::WorkerGuard;
 use super::layer::WorkerLayer;
+use super::leader_watch::LeaderWatch;
 use super::rate_limit::RateLimit;
 use super::ring_writer::{Overflow, RingWriter};
 use super::shared::Shared;
 use crate::filter::Filter;
 use crate::wire::counters::{Counters, SLOTS};
 use crate::wire::limits::MAX_FRAME;
+use crate::wire::shared_memory::MIN_RING;
 
-const MIN_RING: usize = 1024;
 const DEFAULT_RECORD: usize = 16 * 1024;
 const MIN_RECORD: usize = 256;
 const DEFAULT_REFRESH: Duration = Duration::from_millis(100);
@@ -34,20 +38,19 @@ pub struct WorkerLayerBuilder {
     rate_limit: Option<RateLimit>,
     max_record: usize,
     refresh_interval: Duration,
+    region: Option<RegionHandle>,
 }
 
 /// Why a layer cannot be built.
-#[derive(Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum BuildError {
     /// The slots cannot hold the counters.
-    #[error("cannot count log events in {given} slots: {SLOTS} are needed")]
     TooFewSlots {
         /// The number of slots.
         given: usize,
     },
     /// The ring cannot hold a few records.
-    #[error("cannot log into a ring of {capacity} bytes: at least {MIN_RING} are needed")]
     RingTooSmall {
         /// The bytes that the ring holds.
         capacity: usize,
@@ -55,27 +58,87 @@ pub enum BuildError {
 }
 
 /// Why a layer did not become the process's default subscriber.
-#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum InstallError {
     /// The layer cannot be built.
-    #[error(transparent)]
-    Build(#[from] BuildError),
+    Build(BuildError),
     /// Another subscriber is the default already.
-    #[error("cannot log through the bridge: a global tracing subscriber is already set in this worker")]
-    Subscriber(#[from] tracing::subscriber::SetGlobalDefaultError),
+    Subscriber(tracing::subscriber::SetGlobalDefaultError),
     /// The system cannot start another thread.
-    #[error("cannot start the thread that refreshes the log filter")]
-    Thread(#[source] io::Error),
+    Thread(io::Error),
     /// Another logger is set already.
     #[cfg(feature = "log")]
-    #[error("cannot log through the bridge: a logger for the log crate is already set in this worker")]
-    Logger(#[from] tracing_log::log::SetLoggerError),
+    Logger(tracing_log::log::SetLoggerError),
+}
+
+impl fmt::Display for BuildError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooFewSlots { given } => {
+                write!(f, "cannot count log events in {given} slots: {SLOTS} are needed")
+            }
+            Self::RingTooSmall { capacity } => write!(
+                f,
+                "cannot log into a ring of {capacity} bytes: at least {MIN_RING} are needed"
+            ),
+        }
+    }
+}
+
+impl Error for BuildError {}
+
+impl From<BuildError> for InstallError {
+    fn from(error: BuildError) -> Self {
+        Self::Build(error)
+    }
+}
+
+impl fmt::Display for InstallError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Build(error) => error.fmt(f),
+            Self::Subscriber(_) => f.write_str(
+                "cannot log through the bridge: a global tracing subscriber is already set in this worker",
+            ),
+            Self::Thread(_) => f.write_str("cannot start the thread that refreshes the log filter"),
+            #[cfg(feature = "log")]
+            Self::Logger(_) => f.write_str(
+                "cannot log through the bridge: a logger for the log crate is already set in this worker",
+            ),
+        }
+    }
+}
+
+impl Error for InstallError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Build(_) => None,
+            Self::Subscriber(error) => Some(error),
+            Self::Thread(error) => Some(error),
+            #[cfg(feature = "log")]
+            Self::Logger(error) => Some(error),
+        }
+    }
 }
 
 impl WorkerLayer {
     /// Returns a builder for a layer that writes into `producer` and counts in the first [`SLOTS`] of `slots`. Neither may
     /// have been used before.
+    ///
+    /// This is for a ring and slots that come from elsewhere; a worker that has a [`SourceHandle`](crate::SourceHandle)
+    /// [connects](crate::SourceHandle::connect) instead.
+    ///
+    /// ```
+    /// use log_bridge::{Collector, SLOTS, Slots, Source, WorkerLayer, ring};
+    ///
+    /// let (producer, consumer) = ring::in_process(64 * 1024);
+    /// let slots = Slots::in_process(SLOTS);
+    /// let layer = WorkerLayer::builder(producer, slots.clone()).build()?;
+    /// let mut collector = Collector::new();
+    /// collector.add(Source::new(3), consumer, slots)?;
+    /// # drop(layer);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn builder(producer: Producer, slots: Slots) -> WorkerLayerBuilder {
         WorkerLayerBuilder {
             producer,
@@ -85,11 +148,18 @@ impl WorkerLayer {
             rate_limit: None,
             max_record: DEFAULT_RECORD,
             refresh_interval: DEFAULT_REFRESH,
+            region: None,
         }
     }
 }
 
 impl WorkerLayerBuilder {
+    /// Sets the memory of the leader that the ring is in.
+    pub(super) fn connected(mut self, region: RegionHandle) -> Self {
+        self.region = Some(region);
+        self
+    }
+
     /// Sets which events are sent; default: everything up to INFO.
     pub fn filter(mut self, filter: Filter) -> Self {
         self.filter = filter;
@@ -133,9 +203,10 @@ impl WorkerLayerBuilder {
         }
         let given = self.slots.len();
         let counters = Counters::new(&self.slots).ok_or(BuildError::TooFewSlots { given })?;
+        let leader = LeaderWatch::new(&self.slots, self.region);
         let writer = RingWriter::new(self.producer, counters, self.overflow);
         Ok(WorkerLayer {
-            shared: Arc::new(Shared::new(writer, self.filter)),
+            shared: Arc::new(Shared::new(writer, leader, self.filter)),
             slots: self.slots,
             callsites: CallsiteTable::new(),
             overflow: self.overflow,
@@ -156,9 +227,7 @@ impl WorkerLayerBuilder {
         let interval = self.refresh_interval;
         let layer = self.build()?;
         let watch = layer.filter_watch();
-        let guard = WorkerGuard {
-            shared: Arc::downgrade(&layer.shared),
-        };
+        let guard = layer.guard();
         #[cfg(feature = "log")]
         let watch = watch.with_log();
         #[cfg(feature = "log")]
@@ -166,43 +235,14 @@ impl WorkerLayerBuilder {
             .shared
             .with_filter(|filter| tracing_log::AsLog::as_log(&filter.max_event_level()));
         watch.spawn(interval).map_err(InstallError::Thread)?;
-        tracing::subscriber::set_global_default(tracing_subscriber::registry().with(layer))?;
+        tracing::subscriber::set_global_default(tracing_subscriber::registry().with(layer))
+            .map_err(InstallError::Subscriber)?;
         #[cfg(feature = "log")]
         tracing_log::LogTracer::builder()
             .with_max_level(max_level)
-            .init()?;
+            .init()
+            .map_err(InstallError::Logger)?;
         Ok(guard)
-    }
-}
-
-/// Writes the pending summaries of [`Overflow::Collapse`] when it is dropped.
-///
-/// A default subscriber is never dropped, so a worker that ends right after a flood would lose them. Events themselves
-/// need no flush.
-#[must_use = "a worker keeps it until it ends"]
-pub struct WorkerGuard {
-    shared: Weak<Shared>,
-}
-
-impl WorkerGuard {
-    /// Writes the pending summaries now, for a worker that is about to exit without dropping the guard. It never blocks: if
-    /// the ring has no room for all summaries, it writes those that fit.
-    pub fn flush(&self) {
-        if let Some(shared) = self.shared.upgrade() {
-            shared.writer.flush();
-        }
-    }
-}
-
-impl fmt::Debug for WorkerGuard {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WorkerGuard").finish_non_exhaustive()
-    }
-}
-
-impl Drop for WorkerGuard {
-    fn drop(&mut self) {
-        self.flush();
     }
 }
 

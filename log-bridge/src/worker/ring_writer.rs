@@ -128,12 +128,14 @@ impl RingWriter {
         }
     }
 
-    /// Writes all pending summaries that the ring has room for, using the reserved quarter as well: the worker ends.
-    pub(super) fn flush(&self) {
-        if let Some(mut state) = self.lock(0) {
-            state.write_summaries(SummaryRoom::Any);
-            state.producer.publish_quietly();
-        }
+    /// Writes the pending summaries and a report of new drops, as far as the ring has room for them, using the reserved
+    /// quarter as well: the worker ends. Returns how many records are still pending; 1 if the lock is held for too long.
+    pub(super) fn flush(&self) -> usize {
+        let Some(mut state) = self.lock(0) else { return 1 };
+        state.write_summaries(SummaryRoom::Any);
+        let reported = state.write_report(&self.counters);
+        state.producer.publish_quietly();
+        state.summaries.len() + usize::from(!reported)
     }
 
     fn lock(&self, level: usize) -> Option<MutexGuard<'_, State>> {
@@ -218,6 +220,24 @@ impl State {
         let written = self.producer.push(frame).is_ok();
         if !written {
             counters.undo_accept(level);
+        }
+        written
+    }
+
+    /// Stages a report of the drops since the last one; returns whether none is pending now.
+    fn write_report(&mut self, counters: &Counters) -> bool {
+        let dropped = counters.dropped();
+        if dropped == self.reported {
+            return true;
+        }
+        self.report.clear();
+        put_drops(&mut self.report, &dropped);
+        let bytes = ring_bytes(self.report.len());
+        let written =
+            self.has_room_below(self.producer.capacity(), bytes) && self.producer.stage(&self.report).is_ok();
+        if written {
+            self.used += bytes;
+            self.reported = dropped;
         }
         written
     }

@@ -1,21 +1,24 @@
 //! The state that a layer shares with its [`FilterWatch`](super::filter_watch::FilterWatch) and its
-//! [`WorkerGuard`](super::builder::WorkerGuard).
+//! [`WorkerGuard`](super::guard::WorkerGuard).
 
 use std::sync::{PoisonError, RwLock};
 
+use super::leader_watch::LeaderWatch;
 use super::ring_writer::RingWriter;
 use crate::filter::Filter;
 
 pub(super) struct Shared {
     pub(super) writer: RingWriter,
+    pub(super) leader: LeaderWatch,
     /// Not read for each event: `tracing` caches the interest in a callsite. `tracing::enabled!` reads it.
     filter: RwLock<Filter>,
 }
 
 impl Shared {
-    pub(super) fn new(writer: RingWriter, filter: Filter) -> Self {
+    pub(super) fn new(writer: RingWriter, leader: LeaderWatch, filter: Filter) -> Self {
         Self {
             writer,
+            leader,
             filter: RwLock::new(filter),
         }
     }

@@ -40,6 +40,11 @@ impl Summaries {
         self.pending.is_empty()
     }
 
+    /// Returns how many summaries are pending.
+    pub(super) fn len(&self) -> usize {
+        self.pending.len()
+    }
+
     /// Counts a dropped event if its callsite has a summary.
     pub(super) fn count(&mut self, key: u64) -> Counted {
         let full = self.pending.len() == MAX_SUMMARIES;

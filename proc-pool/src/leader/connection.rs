@@ -317,7 +317,11 @@ impl WorkerConnection {
                 WakeThreshold::Half => outstanding.div_ceil(2),
                 WakeThreshold::First => 1,
             };
-            self.wake_request = match self.outcomes.arm(frames) {
+            let armed = self.outcomes.arm(frames);
+            if armed.peer == Wakeup::Needed {
+                self.wake_worker();
+            }
+            self.wake_request = match armed.own {
                 Arm::Sleep => WakeRequest::Armed(frames),
                 Arm::Ready => return ExpectedWakeup::Now,
                 Arm::WakeupPending => {

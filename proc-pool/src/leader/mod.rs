@@ -13,6 +13,7 @@ pub(crate) mod limits;
 pub(crate) mod pausable_clock;
 pub(crate) mod scheduler;
 pub(crate) mod snapshot;
+pub(crate) mod start_failure;
 pub(crate) mod stats;
 pub(crate) mod supervisor;
 pub(crate) mod tasks;

@@ -20,6 +20,7 @@ pub(crate) use limit_checks::MEMORY_SAMPLE_INTERVAL;
 pub(crate) use withdraw::{Abandoned, InProgress};
 
 use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
@@ -88,6 +89,8 @@ pub(crate) struct Scheduler {
     unwanted: usize,
     limits: Limits,
     supervisor: Supervisor,
+    /// The path of the worker program, for errors.
+    program: PathBuf,
     /// The clock for the deadlines of workers.
     clock: PausableClock,
     failure: Option<PoolError>,
@@ -116,6 +119,7 @@ impl Scheduler {
         limits: Limits,
         supervisor: Supervisor,
         manager: Sender<Command>,
+        program: PathBuf,
     ) -> Self {
         Self {
             workers: (0..workers).map(|_| None).collect(),
@@ -125,6 +129,7 @@ impl Scheduler {
             unwanted: 0,
             limits,
             supervisor,
+            program,
             clock: PausableClock::new(Instant::now()),
             failure: None,
             stopping: false,

@@ -6,6 +6,7 @@
 use std::time::{Duration, Instant};
 
 use crate::error::{ExitCause, KillReason, WorkerId};
+use crate::leader::start_failure::StartFailure;
 
 /// When workers are restarted, and when the pool gives up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,14 +26,16 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 /// One in this many workers, and at least one, may be replaced at the same time because of its memory: that is not urgent.
 const RETIRE_PART: usize = 4;
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(crate) enum Event {
     /// The process was started.
     Spawned(WorkerId),
+    /// The process has called `init`, as its first message shows.
+    Introduced(WorkerId),
     /// The process is ready for tasks.
     Ready(WorkerId),
     /// The process could not be started, or reports why it gives up. If there is a process, it still has to end.
-    StartFailed(WorkerId, String),
+    StartFailed(WorkerId, StartFailure),
     /// The process has ended and was reaped.
     Ended {
         worker: WorkerId,
@@ -51,7 +54,7 @@ pub(crate) enum Event {
     Stop,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Action {
     Spawn(WorkerId),
     Kill(WorkerId, KillReason),
@@ -61,11 +64,11 @@ pub(crate) enum Action {
     Fail {
         worker: WorkerId,
         attempts: u32,
-        reason: String,
+        failure: StartFailure,
     },
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 enum SlotState {
     /// No process; one will be spawned at this time.
     Pending(Instant),
@@ -73,7 +76,9 @@ enum SlotState {
     Spawning,
     Starting {
         since: Instant,
-        reason: Option<String>,
+        /// It has called `init`.
+        introduced: bool,
+        failure: Option<StartFailure>,
         killed: bool,
     },
     Ready {
@@ -130,6 +135,8 @@ pub(crate) struct Supervisor {
     /// The slots of the requested workers, then those of workers that are not requested any more.
     slots: Vec<WorkerSlot>,
     wanted: usize,
+    /// A worker has been ready: the program and the op are right.
+    has_started: bool,
     stopped: bool,
 }
 
@@ -140,6 +147,7 @@ impl Supervisor {
             policy,
             slots: vec![WorkerSlot::new(now); workers],
             wanted: workers,
+            has_started: false,
             stopped: false,
         }
     }
@@ -210,20 +218,27 @@ impl Supervisor {
             Event::Spawned(worker) => {
                 self.slot(worker).state = SlotState::Starting {
                     since: now,
-                    reason: None,
+                    introduced: false,
+                    failure: None,
                     killed: false,
                 };
+            }
+            Event::Introduced(worker) => {
+                if let SlotState::Starting { introduced, .. } = &mut self.slot(worker).state {
+                    *introduced = true;
+                }
             }
             Event::Ready(worker) => {
                 let retiring = self.is_surplus(worker);
                 let state = &mut self.slot(worker).state;
                 if matches!(state, SlotState::Starting { killed: false, .. }) {
                     *state = SlotState::Ready { since: now, retiring };
+                    self.has_started = true;
                     actions.extend(retiring.then_some(Action::Retire(worker)));
                 }
             }
             Event::StartFailed(worker, why) => match &mut self.slot(worker).state {
-                SlotState::Starting { reason, .. } => *reason = Some(why),
+                SlotState::Starting { failure, .. } => *failure = Some(why),
                 SlotState::Spawning => self.failed(worker, why, now, &mut actions),
                 // The process is beyond its start, or does not exist: only its end counts.
                 SlotState::Ready { .. }
@@ -236,9 +251,11 @@ impl Supervisor {
                 cause,
                 in_task,
             } => match std::mem::replace(&mut self.slot(worker).state, SlotState::Gone) {
-                SlotState::Starting { reason, .. } => {
-                    let reason = reason.unwrap_or_else(|| cause.to_string());
-                    self.failed(worker, reason, now, &mut actions);
+                SlotState::Starting {
+                    introduced, failure, ..
+                } => {
+                    let failure = StartFailure::of_end(introduced, failure, cause);
+                    self.failed(worker, failure, now, &mut actions);
                 }
                 SlotState::Ready { since, .. }
                     if in_task || now.saturating_duration_since(since) >= STABLE_UPTIME =>
@@ -254,7 +271,8 @@ impl Supervisor {
                     if self.progress > slot.progress_before {
                         slot.failures = slot.failures.min(self.policy.start_attempts.saturating_sub(2));
                     }
-                    self.failed(worker, format!("died idle: {cause}"), now, &mut actions);
+                    let failure = StartFailure::Failed(format!("died idle: {cause}"));
+                    self.failed(worker, failure, now, &mut actions);
                 }
                 SlotState::Pending(_) | SlotState::Spawning | SlotState::Gone => {}
             },
@@ -321,7 +339,7 @@ impl Supervisor {
     fn resize(&mut self, wanted: usize, now: Instant, actions: &mut Vec<Action>) {
         self.wanted = wanted;
         for slot in self.slots.iter_mut().take(wanted) {
-            if slot.state == SlotState::Gone {
+            if matches!(slot.state, SlotState::Gone) {
                 *slot = WorkerSlot::new(now);
             }
         }
@@ -352,8 +370,9 @@ impl Supervisor {
         }
     }
 
-    fn failed(&mut self, worker: WorkerId, reason: String, now: Instant, actions: &mut Vec<Action>) {
+    fn failed(&mut self, worker: WorkerId, failure: StartFailure, now: Instant, actions: &mut Vec<Action>) {
         let progress = self.progress;
+        let hopeless = failure.is_permanent() && !self.has_started;
         let slot = self.slot(worker);
         slot.state = SlotState::Gone;
         if slot.failures == 0 {
@@ -364,12 +383,12 @@ impl Supervisor {
         if self.stopped || self.is_surplus(worker) {
             return;
         }
-        if attempts >= self.policy.start_attempts {
+        if hopeless || attempts >= self.policy.start_attempts {
             self.stopped = true;
             actions.push(Action::Fail {
                 worker,
                 attempts,
-                reason,
+                failure,
             });
         } else {
             let doublings = (attempts - 1).min(10);
@@ -396,6 +415,10 @@ mod tests {
             cause: ExitCause::Exited { code: 3 },
             in_task,
         }
+    }
+
+    fn failed(reason: &str) -> StartFailure {
+        StartFailure::Failed(reason.to_owned())
     }
 
     fn ready(workers: usize, now: Instant) -> Supervisor {
@@ -428,6 +451,7 @@ mod tests {
         let mut supervisor = Supervisor::new(1, POLICY, now);
         supervisor.handle(Event::Tick, now);
         supervisor.handle(Event::Spawned(A), now);
+        supervisor.handle(Event::Introduced(A), now);
         assert_eq!(supervisor.handle(exited(A, false), now), []);
         assert_eq!(supervisor.deadline(), Some(now + POLICY.backoff));
         assert_eq!(supervisor.handle(Event::Tick, now + POLICY.backoff / 2), []);
@@ -435,21 +459,21 @@ mod tests {
         assert_eq!(supervisor.handle(Event::Tick, now), [Action::Spawn(A)]);
         // A failed spawn, without a process, has the same consequence.
         assert_eq!(
-            supervisor.handle(Event::StartFailed(A, "no memory".into()), now),
+            supervisor.handle(Event::StartFailed(A, failed("no memory")), now),
             []
         );
         assert_eq!(supervisor.deadline(), Some(now + POLICY.backoff * 2));
         let now = now + POLICY.backoff * 2;
         assert_eq!(supervisor.handle(Event::Tick, now), [Action::Spawn(A)]);
         supervisor.handle(Event::Spawned(A), now);
-        supervisor.handle(Event::StartFailed(A, "no such model".into()), now);
-        let reason = "no such model".to_owned();
+        supervisor.handle(Event::Introduced(A), now);
+        supervisor.handle(Event::StartFailed(A, failed("no such model")), now);
         assert_eq!(
             supervisor.handle(exited(A, false), now),
             [Action::Fail {
                 worker: A,
                 attempts: 3,
-                reason
+                failure: failed("no such model")
             }]
         );
         assert_eq!(
@@ -457,6 +481,70 @@ mod tests {
             []
         );
         assert!(supervisor.all_gone());
+    }
+
+    #[test]
+    fn permanent_failure_gets_no_second_attempt_until_a_worker_has_been_ready() {
+        let now = Instant::now();
+        let refused = StartFailure::Refused("has no such op".to_owned());
+        let fail = |attempts| Action::Fail {
+            worker: A,
+            attempts,
+            failure: refused.clone(),
+        };
+        let mut supervisor = Supervisor::new(1, POLICY, now);
+        supervisor.handle(Event::Tick, now);
+        assert_eq!(
+            supervisor.handle(Event::StartFailed(A, refused.clone()), now),
+            [fail(1)]
+        );
+        let mut supervisor = ready(1, now);
+        assert_eq!(supervisor.handle(exited(A, true), now), [Action::Spawn(A)]);
+        let mut now = now;
+        for _ in 1..POLICY.start_attempts {
+            let failed = Event::StartFailed(A, refused.clone());
+            assert_eq!(supervisor.handle(failed, now), []);
+            now = supervisor.deadline().expect("another attempt");
+            assert_eq!(supervisor.handle(Event::Tick, now), [Action::Spawn(A)]);
+        }
+        let failed = Event::StartFailed(A, refused.clone());
+        assert_eq!(supervisor.handle(failed, now), [fail(POLICY.start_attempts)]);
+    }
+
+    #[test]
+    fn process_that_exits_or_times_out_without_a_message_gets_no_second_attempt() {
+        for introduced in [false, true] {
+            for times_out in [false, true] {
+                let mut now = Instant::now();
+                let mut supervisor = Supervisor::new(1, POLICY, now);
+                supervisor.handle(Event::Tick, now);
+                supervisor.handle(Event::Spawned(A), now);
+                if introduced {
+                    supervisor.handle(Event::Introduced(A), now);
+                }
+                let reason = KillReason::StartTimeout;
+                let mut end = exited(A, false);
+                if times_out {
+                    now += POLICY.start_timeout;
+                    assert_eq!(supervisor.handle(Event::Tick, now), [Action::Kill(A, reason)]);
+                    end = Event::Ended {
+                        worker: A,
+                        cause: ExitCause::Killed { reason },
+                        in_task: false,
+                    };
+                }
+                let actions = supervisor.handle(end, now);
+                let fails = matches!(
+                    actions[..],
+                    [Action::Fail {
+                        attempts: 1,
+                        failure: StartFailure::NotConnected(_),
+                        ..
+                    }]
+                );
+                assert_eq!(fails, !introduced, "{actions:?}");
+            }
+        }
     }
 
     #[test]
@@ -700,7 +788,10 @@ mod tests {
         let now = Instant::now();
         let mut supervisor = ready(1, now);
         for _ in 0..10 {
-            assert_eq!(supervisor.handle(Event::StartFailed(A, "forged".into()), now), []);
+            assert_eq!(
+                supervisor.handle(Event::StartFailed(A, failed("forged")), now),
+                []
+            );
             assert_eq!(supervisor.handle(Event::Ready(A), now), []);
         }
         assert!(supervisor.all_ready());

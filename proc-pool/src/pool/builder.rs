@@ -1,6 +1,8 @@
-//! [`Builder`]: the options of a pool. Its submodule `build` starts the pool.
+//! [`Builder`]: the options of a pool. Its submodule `build` starts the pool; `process_hooks` has the options that call the program for
+//! each process.
 
 mod build;
+mod process_hooks;
 
 pub use build::Runnable;
 
@@ -17,11 +19,12 @@ use crate::leader::snapshot::Snapshot;
 use crate::leader::supervisor::RestartPolicy;
 use crate::metrics::{Timing, worker_metrics};
 use crate::observer::Redirect;
-use crate::observer::{NoopObserver, Observer};
+use crate::observer::{NoopObserver, Observer, OnWorkerEnd};
 use crate::pool::interrupt::{OnInterrupt, Reactions};
 use crate::pool::workers::Workers;
 use crate::process::launch::Launch;
 use crate::process::threads::NativeThreads;
+use crate::process::worker_hooks::WorkerHooks;
 use crate::wire::handshake::Inherited;
 use crate::wire::layout::RegionSizes;
 
@@ -56,6 +59,8 @@ pub struct Builder {
     descriptors: Vec<Arc<Descriptors>>,
     inherited: Inherited,
     observer: Arc<dyn Observer>,
+    on_worker_end: Vec<Arc<OnWorkerEnd>>,
+    hooks: WorkerHooks,
     launch: Launch,
     /// For the workers, for the workers of their pools, and so on.
     native_threads: Vec<NativeThreads>,
@@ -94,6 +99,8 @@ impl Default for Builder {
             descriptors: Vec::new(),
             inherited: Inherited::default(),
             observer: Arc::new(NoopObserver),
+            on_worker_end: Vec::new(),
+            hooks: WorkerHooks::default(),
             launch: Launch::default(),
             native_threads: Vec::new(),
             reactions: Reactions::default(),
@@ -234,13 +241,6 @@ impl Builder {
     /// Sets where the memory that is shared with each worker comes from (default: [`Backing::Auto`]).
     pub fn backing(mut self, backing: Backing) -> Self {
         self.backing = backing;
-        self
-    }
-
-    /// Sets the observer of the worker processes, of their user rings and slots, and of what they print if that is captured
-    /// (default: none).
-    pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
-        self.observer = observer;
         self
     }
 

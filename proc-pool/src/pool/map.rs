@@ -1,7 +1,7 @@
 //! [`Map`]: the iterator over the outputs of a pool. A thread that asks for an output also submits tasks and runs the event
 //! loop.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::iter::FusedIterator;
 use std::time::{Duration, Instant};
 
@@ -30,7 +30,7 @@ const BATCH_TIME: Duration = Duration::from_micros(100);
 const TASKS_PER_READING: usize = 64;
 
 /// Encodes a task; an error is the text of the task's error.
-pub(crate) type Encode<T> = fn(T, &mut TaskWriter<'_>) -> Result<(), String>;
+pub(crate) type Encode<T> = fn(&T, &mut TaskWriter<'_>) -> Result<(), String>;
 
 /// An iterator over the outputs of tasks, or the errors of the tasks that have failed.
 ///
@@ -52,6 +52,10 @@ pub struct Map<'p, I: Iterator, R> {
     next: u64,
     /// Number of outputs returned.
     returned: u64,
+    /// The index of the output that was returned last.
+    last: u64,
+    /// The tasks taken from the input whose outputs were not returned, by index, if they are wanted.
+    kept: Option<Box<KeptTasks<I::Item>>>,
     /// Finished tasks in the order of completion.
     done: Completions,
     /// Number of those that were processed.
@@ -67,6 +71,9 @@ pub struct Map<'p, I: Iterator, R> {
     /// Number of outputs to return before the next exchange with the workers.
     credit: usize,
 }
+
+/// Tasks by index. Boxed in a map, because most maps keep none.
+struct KeptTasks<T>(HashMap<u64, T>);
 
 struct Buffered<R> {
     /// The error is boxed, because it is large and most outputs have none.
@@ -113,6 +120,8 @@ impl<'p, I: Iterator, R> Map<'p, I, R> {
             batch: Batch::default(),
             next: 0,
             returned: 0,
+            last: 0,
+            kept: None,
             done: Completions::default(),
             read: 0,
             encode_errors: VecDeque::new(),
@@ -123,12 +132,28 @@ impl<'p, I: Iterator, R> Map<'p, I, R> {
         }
     }
 
+    /// Keeps each task until [`take_last_task`](Self::take_last_task) returns it. Returns whether that is possible: no task was taken from the
+    /// input yet.
+    pub(crate) fn keep_tasks(&mut self) -> bool {
+        let possible = self.next == 0 && self.input.is_some();
+        if possible {
+            self.kept = Some(Box::new(KeptTasks(HashMap::new())));
+        }
+        possible
+    }
+
+    /// Returns the task of the output that was returned last, if tasks are kept.
+    pub(crate) fn take_last_task(&mut self) -> Option<I::Item> {
+        self.kept.as_mut()?.0.remove(&self.last)
+    }
+
     /// Returns the next output, if it is available.
     fn next_ready(&mut self) -> Option<Result<R, TaskError>> {
         if self.order == OutputOrder::Ordered
             && let Some(buffered) = self.buffered.front_mut().and_then(Option::take)
         {
             self.buffered.pop_front();
+            self.last = self.returned;
             self.returned += 1;
             self.buffered_count -= 1;
             self.buffered_bytes -= buffered.bytes;
@@ -140,6 +165,7 @@ impl<'p, I: Iterator, R> Map<'p, I, R> {
                 let (task, fault) = (index, *fault);
                 TaskError { task, fault }
             });
+            self.last = index;
             if self.order == OutputOrder::AsCompleted {
                 self.returned += 1;
                 return Some(result);
@@ -242,11 +268,21 @@ impl<'p, I: Iterator, R> Map<'p, I, R> {
     /// Returns one error and then ends the iterator, in a forked copy of the leader.
     #[cold]
     fn fail_forked(&mut self) -> Option<Result<R, TaskError>> {
-        let task = match self.order {
+        let mut task = match self.order {
             _ if self.input.is_none() && self.returned == self.next => return None,
             OutputOrder::Ordered => self.returned,
             OutputOrder::AsCompleted => self.next,
         };
+        if let Some(kept) = &mut self.kept {
+            // The error needs a task: one that was taken, or the next one.
+            match kept.0.keys().min() {
+                Some(first) => task = *first,
+                None => {
+                    kept.0.insert(task, self.input.as_mut()?.next()?);
+                }
+            }
+            self.last = task;
+        }
         self.input = None;
         self.buffered.clear();
         self.returned = self.next;
@@ -265,10 +301,13 @@ impl<'p, I: Iterator, R> Map<'p, I, R> {
                 break;
             };
             let index = self.next;
-            let pushed = self.batch.push(index, |writer| (self.encode)(task, writer));
+            let pushed = self.batch.push(index, |writer| (self.encode)(&task, writer));
             // Incremented only here, so that each index below `next` has a task even if user code above has panicked.
             self.next += 1;
             pulled += 1;
+            if let Some(kept) = &mut self.kept {
+                kept.0.insert(index, task);
+            }
             if let Err(reason) = pushed {
                 let outcome = Outcome::Fault(Box::new(Fault::Task(reason)));
                 self.encode_errors.push_back(Completion { index, outcome });

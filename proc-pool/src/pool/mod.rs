@@ -4,7 +4,7 @@
 //! | module | contents |
 //! |---|---|
 //! | `builder`, `workers` | the options and the start of a pool |
-//! | `map` | the iterator over the outputs of many tasks |
+//! | `map`, `with_inputs` | the iterators over the outputs of many tasks, and over the tasks beside them |
 //! | `handle`, `stream` | tasks that are submitted one by one, and their outputs in async programs |
 //! | `interrupt`, `signals` | ends maps early, by the program or by a signal |
 //! | `local`, `one_shot` | the same interface on threads of this process |
@@ -18,6 +18,7 @@ pub(crate) mod signals;
 #[cfg(feature = "stream")]
 pub(crate) mod stream;
 pub(crate) mod system_info;
+pub(crate) mod with_inputs;
 pub(crate) mod workers;
 
 use std::sync::Arc;
@@ -123,7 +124,8 @@ impl BytePool {
     /// Waits until all workers are ready at the same time.
     ///
     /// # Errors
-    /// [`PoolError::Start`] if workers can't start, after a few attempts; any other failure of the pool.
+    /// [`PoolError::Start`] if workers can't start, after a few attempts; [`PoolError::Refused`] and the like, after one attempt, if no
+    /// attempt can succeed; any other failure of the pool.
     pub fn wait_ready(&self) -> Result<(), PoolError> {
         self.event_loop.check()?;
         let ready = self.event_loop.wait(None, |scheduler| match scheduler.failure() {
@@ -205,7 +207,7 @@ impl BytePool {
     where
         I: IntoIterator<Item: AsRef<[u8]>>,
     {
-        let encode = |task: I::Item, writer: &mut TaskWriter<'_>| {
+        let encode = |task: &I::Item, writer: &mut TaskWriter<'_>| {
             writer.put(task.as_ref());
             Ok(())
         };
@@ -292,25 +294,85 @@ impl<T, R> Pool<T, R> {
     pub(crate) fn new<CT: Codec<T>, CR: Codec<R>>(bytes: BytePool) -> Self {
         Self {
             bytes,
-            encode: |task, writer| match CT::as_bytes(&task) {
+            encode: |task, writer| match CT::as_bytes(task) {
                 Some(bytes) => {
                     writer.put(bytes);
                     Ok(())
                 }
-                None => CT::encode(&task, writer.bytes).map_err(|e| e.to_string()),
+                None => CT::encode(task, writer.bytes).map_err(|e| e.to_string()),
             },
             decode: Decode::by::<CR>(),
         }
     }
 
-    /// Returns the underlying pool on bytes, with the methods that do not depend on types.
+    /// Returns the underlying pool on bytes, for code that handles pools of all types. This type has all of its methods that do not
+    /// depend on types, too.
     pub fn bytes(&self) -> &BytePool {
         &self.bytes
     }
 
-    /// Returns what the pool and its workers are doing now: see [`BytePool::snapshot`].
+    /// Returns the number of workers: that with which the pool was built, or that of the last [`resize`](Self::resize).
+    pub fn workers(&self) -> usize {
+        self.bytes.workers()
+    }
+
+    /// Returns the counts of tasks and processes since the pool was built. In an idle pool, `submitted` is the sum of `answered` and
+    /// `failed`.
+    ///
+    /// ```no_run
+    /// # let pool = proc_pool::Builder::new().build_op(|n: u64| n * n)?;
+    /// # pool.map(0..100).for_each(drop);
+    /// let stats = pool.stats();
+    /// println!("{} of {} tasks failed; {} workers died", stats.failed, stats.submitted, stats.deaths);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn stats(&self) -> Stats {
+        self.bytes.stats()
+    }
+
+    /// Returns the history of the pool's worker processes, which remains usable after the pool is dropped.
+    pub fn history(&self) -> History {
+        self.bytes.history()
+    }
+
+    /// Returns what the pool and its workers are doing now. It reads a few slots of shared memory and a few files of the system
+    /// for each worker.
     pub fn snapshot(&self) -> Snapshot {
         self.bytes.snapshot()
+    }
+
+    /// Returns the process ids of the workers that are alive now.
+    pub fn pids(&self) -> Vec<(WorkerId, u32)> {
+        self.bytes.pids()
+    }
+
+    /// Returns the memory of the workers that are alive now, if the system reports it.
+    pub fn memory(&self) -> Vec<(WorkerId, ProcessMemory)> {
+        self.bytes.memory()
+    }
+
+    /// Waits until all workers are ready at the same time, for example after [`resize`](Self::resize).
+    ///
+    /// # Errors
+    /// [`PoolError::Start`] if workers can't start, after a few attempts; any other failure of the pool.
+    pub fn wait_ready(&self) -> Result<(), PoolError> {
+        self.bytes.wait_ready()
+    }
+
+    /// Ends the pool's maps early. Other threads may be using the pool; their waits end.
+    pub fn interrupt(&self, how: Interrupt) {
+        self.bytes.interrupt(how);
+    }
+
+    /// Returns a handle that interrupts the pool, without a borrow of it.
+    pub fn interrupter(&self) -> Interrupter {
+        self.bytes.interrupter()
+    }
+
+    /// Returns how the pool was interrupted, if it was. Then its maps may have ended before their inputs did, and new maps
+    /// return no outputs.
+    pub fn interrupted(&self) -> Option<Interrupt> {
+        self.bytes.interrupted()
     }
 
     /// Changes the number of workers: see [`BytePool::resize`].
@@ -355,7 +417,7 @@ impl<T, R> Pool<T, R> {
     pub fn submit(&self, task: T) -> Handle<R> {
         Handle::submit(
             &self.bytes.event_loop,
-            |writer| (self.encode)(task, writer),
+            |writer| (self.encode)(&task, writer),
             self.decode,
         )
     }

@@ -111,8 +111,12 @@ impl Launch {
         [self.stdout, self.stderr].contains(&Redirect::Capture)
     }
 
-    /// Returns the command that starts a worker with this standard input.
-    pub(crate) fn command(&self, stdin: Stdio) -> Result<Command, PoolError> {
+    /// Returns the command that starts a worker with this standard input, and with `variables` beside those of all workers.
+    pub(crate) fn command(
+        &self,
+        stdin: Stdio,
+        variables: &[(OsString, OsString)],
+    ) -> Result<Command, PoolError> {
         let mut command = match &self.program {
             Program::Own => own_program()?,
             Program::Other(program) => other_program(program),
@@ -121,6 +125,7 @@ impl Launch {
             command.current_dir(directory.exec_path());
         }
         self.environment.apply(&mut command);
+        command.envs(variables.iter().map(|(name, value)| (name, value)));
         command.stdin(stdin);
         command.stdout(self.stdout.stdio()).stderr(self.stderr.stdio());
         Ok(command)
@@ -139,6 +144,14 @@ impl Launch {
 }
 
 impl Program {
+    /// Returns the path of the program, for errors.
+    pub(crate) fn path(&self) -> PathBuf {
+        match self {
+            Self::Own => std::env::current_exe().unwrap_or_default(),
+            Self::Other(program) => program.path().to_owned(),
+        }
+    }
+
     /// Opens the program at `path`, relative to the current directory of this process.
     pub(crate) fn other(path: &Path) -> Result<Self, PoolError> {
         let kept = PinnedPath::program(path).map_err(|source| program_error(path, source))?;
@@ -148,7 +161,7 @@ impl Program {
 
 /// Returns a command that executes another program, under its own name.
 fn other_program(program: &PinnedPath) -> Command {
-    #[cfg_attr(not(unix), expect(unused_mut))]
+    #[cfg_attr(not(unix), expect(unused_mut, reason = "only Unix changes it"))]
     let mut command = Command::new(program.exec_path());
     #[cfg(unix)]
     {

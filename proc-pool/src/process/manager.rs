@@ -29,7 +29,6 @@ use shm_buffers::descriptors::Descriptors;
 
 use self::pending_stack::Symbolizer;
 use self::process::{IDLE_POLL, ManagedProcess};
-use crate::error::chain;
 use crate::error::{KillReason, PoolError, WorkerId};
 use crate::leader::command::Command;
 use crate::leader::event_loop::EventLoop;
@@ -39,6 +38,7 @@ use crate::os;
 use crate::panics::guarded;
 use crate::process::launch::Launch;
 use crate::process::output_reader::OutputReader;
+use crate::process::worker_hooks::WorkerHooks;
 use crate::wire::entry::Entry;
 use crate::wire::handshake::Inherited;
 use crate::wire::layout::RegionSizes;
@@ -63,6 +63,7 @@ pub(crate) struct SpawnConfig {
     pub(crate) backing: Backing,
     pub(crate) launch: Launch,
     pub(crate) inherited: Inherited,
+    pub(crate) hooks: WorkerHooks,
 }
 
 pub(crate) struct ProcessManager {
@@ -191,22 +192,10 @@ impl ProcessManager {
     fn execute(&mut self, command: Command) {
         match command {
             Command::Spawn(worker) => {
-                let spawned = self.spawn(worker);
-                let program_error = spawned
-                    .as_ref()
-                    .err()
-                    .filter(|e| matches!(e, PoolError::Program { .. }))
-                    .cloned();
-                let event = match spawned {
-                    Ok(()) => Event::Spawned(worker),
-                    Err(e) => Event::StartFailed(worker, chain(&e)),
-                };
-                let mut scheduler = self.event_loop.scheduler();
-                // The first worker: no retry will help. Later, the program file may just be about to be replaced.
-                if let Some(error) = program_error.filter(|_| scheduler.stats.spawned == 0) {
-                    scheduler.fail(error);
+                if let Err(failure) = self.spawn(worker) {
+                    let event = Event::StartFailed(worker, failure);
+                    self.event_loop.scheduler().event(event);
                 }
-                scheduler.event(event);
             }
             Command::Kill(worker, reason) => {
                 self.kill(reason, |process| process.process_id.worker == worker);

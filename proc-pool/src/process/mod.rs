@@ -8,3 +8,4 @@ pub(crate) mod spawn;
 #[cfg(all(feature = "stacks", target_os = "linux"))]
 pub(crate) mod stack;
 pub(crate) mod threads;
+pub(crate) mod worker_hooks;

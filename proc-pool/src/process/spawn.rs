@@ -1,5 +1,6 @@
 //! Spawning one worker process. The connection to it is made in `os::introduction`.
 
+use std::ffi::OsString;
 use std::io;
 use std::process::{Child, ExitStatus};
 
@@ -18,16 +19,17 @@ pub(crate) struct Spawned {
     pending: Option<PendingAccept>,
 }
 
-/// Spawns a worker process. Returns the connection to it if it is already there; otherwise `connected` is called from another
+/// Spawns a worker process, with additional environment `variables`. Returns the connection to it if it is already there; otherwise `connected` is called from another
 /// thread when the process has connected, or has ended without.
 pub(crate) fn spawn(
     launch: &Launch,
+    variables: &[(OsString, OsString)],
     connected: impl FnOnce(ConnectResult) + Send + 'static,
 ) -> Result<(Spawned, Option<Connection>), PoolError> {
     let (rendezvous, stdin) = Rendezvous::new().map_err(PoolError::io("make a connection for a worker"))?;
     // Dropping the command closes this process's copy of the worker's end.
     let child = {
-        let mut command = launch.command(stdin)?;
+        let mut command = launch.command(stdin, variables)?;
         ProcessGroup::prepare(&mut command);
         command.spawn().map_err(|e| launch.spawn_error(e))?
     };

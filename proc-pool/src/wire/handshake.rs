@@ -21,7 +21,9 @@ pub(crate) struct Welcome {
     /// The memory that this worker shares with the leader, with parts of these sizes.
     pub(crate) region: RegionHandle,
     pub(crate) sizes: RegionSizes,
-    pub(crate) init: InitPayload,
+    pub(crate) init: ValuePayload,
+    /// The values that were made for this process, as encoded [`WorkerValue`](super::worker_values::WorkerValue)s.
+    pub(crate) values: ValuePayload,
     pub(crate) spin: Spin,
     pub(crate) inherited: Inherited,
 }
@@ -62,9 +64,9 @@ pub(crate) enum Spin {
     Never,
 }
 
-/// The encoded initial value: within the handshake, or in a segment of the leader if it is large.
+/// An encoded value: within the handshake, or in a segment of the leader if it is large.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) enum InitPayload {
+pub(crate) enum ValuePayload {
     Inline(Vec<u8>),
     Segment(SegmentHandle),
 }

@@ -38,7 +38,10 @@ pub(crate) struct RegionLayout {
     /// Written by the user's code in the worker, read by the pool's observer.
     pub(crate) slots: Span,
     /// Written by the worker.
-    #[cfg_attr(not(all(feature = "stacks", target_os = "linux")), expect(dead_code))]
+    #[cfg_attr(
+        not(all(feature = "stacks", target_os = "linux")),
+        expect(dead_code, reason = "only this feature reads it")
+    )]
     pub(crate) stack: Span,
     /// Written by the worker: its `WorkerMetrics`.
     pub(crate) timing: Span,

@@ -1,6 +1,6 @@
 //! [`Bootstrap`]: the result of a worker's handshake, made by `startup` for `main_loop`.
 
-use crate::message::{MAX_REASON, NOT_STARTED, WorkerMessage};
+use crate::message::{MAX_REASON, NOT_STARTED, REFUSED, WorkerMessage};
 use crate::os;
 use crate::os::doorbell::FromLeader;
 use crate::os::introduction::LeaderSender;
@@ -17,12 +17,23 @@ pub(crate) struct Bootstrap {
     pub(crate) init_ns: u64,
 }
 
-/// Sends the leader the reason why this worker can't start, cut to [`MAX_REASON`] bytes, and ends the process.
+/// Sends the leader the reason why this worker can't start, cut to [`MAX_REASON`] bytes, and ends the process. The leader tries again.
 pub(crate) fn fail_start(to_leader: &LeaderSender, reason: &str) -> ! {
+    send_reason(to_leader, reason);
+    os::exit_now(NOT_STARTED)
+}
+
+/// Does the same as [`fail_start`], for a reason that would be the same at another attempt. The leader does not try again, unless a
+/// worker of its pool has been ready.
+pub(crate) fn refuse_start(to_leader: &LeaderSender, reason: &str) -> ! {
+    send_reason(to_leader, reason);
+    os::exit_now(REFUSED)
+}
+
+fn send_reason(to_leader: &LeaderSender, reason: &str) {
     let end = (0..=reason.len().min(MAX_REASON))
         .rev()
         .find(|&i| reason.is_char_boundary(i))
         .unwrap_or(0);
     let _ = to_leader.send(&WorkerMessage::Failed(reason[..end].to_owned()));
-    os::exit_now(NOT_STARTED)
 }

@@ -23,14 +23,15 @@ use crate::os::introduction::LeaderSender;
 use crate::panics::catch_panic;
 use crate::spin::Spinner;
 use crate::wire::bytes::OutputBuf;
-use crate::wire::encoding::encode;
-use crate::wire::handshake::{InitPayload, Spin};
+use crate::wire::encoding::{decode, encode};
+use crate::wire::handshake::{Spin, ValuePayload};
 use crate::wire::layout::{RegionLayout, leader, slot};
 use crate::wire::payload::MAX_INLINE;
 use crate::wire::pieces::{Allocation, Arrived, Inbound, NO_MEMORY, Outbound, Piece, WakeupRequest};
 use crate::wire::tags::Tag;
-use crate::worker::bootstrap::{Bootstrap, fail_start};
-use crate::worker::service::{CallError, Service, WorkerContext};
+use crate::wire::worker_values::{WorkerValue, WorkerValueError};
+use crate::worker::bootstrap::{Bootstrap, fail_start, refuse_start};
+use crate::worker::service::{CallError, Service, UnfitWorker, WorkerContext};
 
 /// Number of times that a spinning worker polls for a task between two yields.
 const POLLS: u32 = 32;
@@ -61,13 +62,22 @@ pub(crate) fn serve<S: Service>(bootstrap: Bootstrap) -> ! {
         user_ring: Some(Producer::new(&region, layout.user_ring)),
         slots: Slots::new(&region, layout.slots),
         op: bootstrap.op.clone(),
+        values: Vec::new(),
     };
     let started = catch_panic(|| {
-        with_init(&welcome.init, |init| S::start(&mut context, init)).unwrap_or_else(|e| Err(e.into()))
+        let values = with_value(&welcome.values, decode::<Vec<WorkerValue>>)?;
+        context.values = values.map_err(|e| UnfitWorker(format!("cannot decode its values: {e}")))?;
+        with_value(&welcome.init, |init| S::start(&mut context, init))?
     });
     let service = match started {
         Ok(Ok(service)) => service,
-        Ok(Err(e)) => fail_start(&bootstrap.to_leader, &format!("failed to start: {}", chain(&*e))),
+        Ok(Err(e)) => {
+            let reason = format!("failed to start: {}", chain(&*e));
+            match e.is::<UnfitWorker>() || e.is::<WorkerValueError>() {
+                true => refuse_start(&bootstrap.to_leader, &reason),
+                false => fail_start(&bootstrap.to_leader, &reason),
+            }
+        }
         Err(panic) => fail_start(&bootstrap.to_leader, &panic.to_string()),
     };
     let metrics = WorkerMetrics::new(
@@ -84,11 +94,11 @@ pub(crate) fn serve<S: Service>(bootstrap: Bootstrap) -> ! {
     std::process::exit(0)
 }
 
-/// Calls `f` with the initial value, wherever it is.
-fn with_init<R>(payload: &InitPayload, f: impl FnOnce(&[u8]) -> R) -> Result<R, shm_buffers::AttachError> {
+/// Calls `f` with an encoded value, wherever it is.
+fn with_value<R>(payload: &ValuePayload, f: impl FnOnce(&[u8]) -> R) -> Result<R, shm_buffers::AttachError> {
     Ok(match payload {
-        InitPayload::Inline(bytes) => f(bytes),
-        InitPayload::Segment(handle) => f(&Segment::attach(handle)?),
+        ValuePayload::Inline(bytes) => f(bytes),
+        ValuePayload::Segment(handle) => f(&Segment::attach(handle)?),
     })
 }
 
@@ -254,7 +264,12 @@ impl TaskLoop {
 
     /// Publishes the staged frame to the leader.
     fn publish(&mut self) -> Result<(), DoorbellClosed> {
-        match self.outcomes.publish() {
+        let wakeup = self.outcomes.publish();
+        self.wake_if_needed(wakeup)
+    }
+
+    fn wake_if_needed(&self, leader: Wakeup) -> Result<(), DoorbellClosed> {
+        match leader {
             Wakeup::Needed => self.wake_leader(),
             Wakeup::NotNeeded => Ok(()),
         }
@@ -315,7 +330,9 @@ impl TaskLoop {
                 return Ok(());
             }
         }
-        match self.tasks.arm(1) {
+        let armed = self.tasks.arm(1);
+        self.wake_if_needed(armed.peer)?;
+        match armed.own {
             Arm::Ready => Ok(()),
             // A wakeup that is coming is consumed as well, so that there is never more than one on its way.
             Arm::Sleep | Arm::WakeupPending => self.park(),
@@ -324,16 +341,16 @@ impl TaskLoop {
 
     /// Waits until the outcome ring may have room for a frame of `len` bytes.
     fn wait_for_room(&mut self, len: usize) -> Result<(), DoorbellClosed> {
-        match self.outcomes.arm(len) {
-            Ok(Arm::Ready) => Ok(()),
-            Ok(Arm::Sleep | Arm::WakeupPending) => {
-                let start = os::now_ns();
-                self.park()?;
-                self.clock.exclude_blocked(start);
-                Ok(())
-            }
-            Err(_) => os::end_group(ORPHANED),
+        let Ok(armed) = self.outcomes.arm(len) else {
+            os::end_group(ORPHANED)
+        };
+        self.wake_if_needed(armed.peer)?;
+        if armed.own != Arm::Ready {
+            let start = os::now_ns();
+            self.park()?;
+            self.clock.exclude_blocked(start);
         }
+        Ok(())
     }
 
     /// Waits until the leader has copied pieces.

@@ -13,6 +13,7 @@ use crate::metrics::PhaseTimes;
 use crate::wire::bytes::OutputBuf;
 use crate::wire::codec::Codec;
 use crate::wire::encoding::decode;
+use crate::wire::worker_values::{WorkerValue, WorkerValueError};
 use crate::worker::op::{ErasedOp, Op};
 
 /// Describes a worker and its pool to the worker's code when that starts.
@@ -24,6 +25,8 @@ pub struct WorkerContext {
     pub(crate) slots: Slots,
     /// The op of a [`Worker`].
     pub(crate) op: ErasedOp,
+    /// The values that the leader has made for this process.
+    pub(crate) values: Vec<WorkerValue>,
 }
 
 impl WorkerContext {
@@ -50,7 +53,29 @@ impl WorkerContext {
     pub fn slots(&self) -> &Slots {
         &self.slots
     }
+
+    /// Returns the value of type `V` that the leader has made for this process: see
+    /// [`Builder::worker_value`](crate::Builder::worker_value). Each call decodes it again.
+    ///
+    /// ```
+    /// use proc_pool::{BoxError, EntryPoint, WorkerContext};
+    ///
+    /// let start = |context: &mut WorkerContext, (): ()| -> Result<u32, BoxError> { Ok(context.worker_value::<u32>()?) };
+    /// let entry_point = EntryPoint::op_with_state(start, |seed: &mut u32, n: u32| *seed ^ n);
+    /// ```
+    ///
+    /// # Errors
+    /// [`WorkerValueError`] if the leader made no value of this type, or if it cannot be decoded. If `start` returns this error, the
+    /// pool makes no second attempt.
+    pub fn worker_value<V: DeserializeOwned>(&self) -> Result<V, WorkerValueError> {
+        WorkerValue::find(&self.values)
+    }
 }
+
+/// Why a worker's code cannot start with what the leader has sent; it would not at another attempt either.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct UnfitWorker(pub(crate) String);
 
 /// Why a service has no output for a task. The text becomes part of the task's error.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -124,7 +149,10 @@ where
     CR: Codec<W::Output>,
 {
     fn start(context: &mut WorkerContext, init: &[u8]) -> Result<Self, BoxError> {
-        let worker = W::start(context, context.op.downcast()?, decode(init)?)?;
+        let unfit = |reason: String| UnfitWorker(reason);
+        let op = context.op.downcast().map_err(|e| unfit(e.to_string()))?;
+        let init = decode(init).map_err(|e| unfit(format!("cannot decode the initial value: {e}")))?;
+        let worker = W::start(context, op, init)?;
         Ok(Self(worker, PhantomData))
     }
 

@@ -1,12 +1,12 @@
 //! The start of a worker process: from `init`, through the handshake, to its main loop.
 
 use crate::message::ORPHANED;
-use crate::message::VERSION;
+use crate::message::{VERSION, WorkerMessage};
 use crate::os;
 use crate::os::introduction::{ParentConnection, ReceiveError};
 use crate::wire::entry::{Entry, Refusal};
 use crate::wire::handshake::{Inherited, Welcome};
-use crate::worker::bootstrap::{Bootstrap, fail_start};
+use crate::worker::bootstrap::{Bootstrap, fail_start, refuse_start};
 use crate::worker::routine::Routine;
 
 /// Runs a worker process until it ends. `resolve` finds the functions that the leader asks for.
@@ -27,7 +27,11 @@ pub(crate) fn main(
         let leaders = parent.version();
         let reason =
             format!("has proc-pool {VERSION} and its leader {leaders}; build both with the same version");
-        fail_start(&to_leader, &reason);
+        refuse_start(&to_leader, &reason);
+    }
+    // Only a leader of this version understands it.
+    if to_leader.send(&WorkerMessage::Introduced).is_err() {
+        os::end_group(ORPHANED);
     }
     if let Err(e) = parent.replace_stdin() {
         fail_start(
@@ -36,13 +40,13 @@ pub(crate) fn main(
         );
     }
     let welcome = match parent.receive() {
-        Ok(bytes) => Welcome::decoded(&bytes),
+        Ok(bytes) => Welcome::decoded(&bytes).unwrap_or_else(|reason| refuse_start(&to_leader, &reason)),
         Err(ReceiveError::LeaderGone) => os::end_group(ORPHANED),
-        Err(ReceiveError::Descriptors { sent, received }) => Err(format!(
-            "received {received} of {sent} descriptors; raise the limit of open files"
-        )),
+        Err(ReceiveError::Descriptors { sent, received }) => fail_start(
+            &to_leader,
+            &format!("received {received} of {sent} descriptors; raise the limit of open files"),
+        ),
     };
-    let welcome = welcome.unwrap_or_else(|reason| fail_start(&to_leader, &reason));
     if welcome.inherited == Inherited::Nothing {
         os::introduction::close_inherited();
     }
@@ -57,6 +61,8 @@ pub(crate) fn main(
             op,
             init_ns,
         }),
-        Err(refusal) => fail_start(&to_leader, &refusal.to_string()),
+        // The system failed, which may pass.
+        Err(refusal @ Refusal::Unidentified(_)) => fail_start(&to_leader, &refusal.to_string()),
+        Err(refusal) => refuse_start(&to_leader, &refusal.to_string()),
     }
 }

@@ -65,6 +65,10 @@ fn fork_during_a_map_affects_only_the_child() {
                 map.next().is_none(),
                 is_refused(pool.map(0..10).next(), leader),
                 pool.map(0..).count() == 1,
+                pool.map(3..)
+                    .with_inputs()
+                    .map(|(task, output)| task == 3 && is_refused(Some(output), leader))
+                    .eq([true]),
                 is_refused(Some(pool.submit(1).wait()), leader),
                 pool.submit(1).is_finished(),
                 pool.submit(1).kill() == CancelOutcome::Finished,

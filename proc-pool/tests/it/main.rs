@@ -61,9 +61,11 @@ mod temporary_files;
 mod timing;
 #[cfg(windows)]
 mod windows;
+mod with_inputs;
 mod withdrawal;
 mod worker_deaths;
 mod worker_programs;
 mod worker_start;
+mod worker_values;
 
 proc_pool::init_in_tests!();

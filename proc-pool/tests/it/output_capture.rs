@@ -248,9 +248,9 @@ mod linux {
             .expect("the mode can be changed");
         let listener = Arc::new(Listener::default());
         let pool = captured(&listener).build(EntryPoint::named::<_, u64, u64>(&path, "square"), &());
-        assert!(matches!(pool, Err(PoolError::Start { .. })), "{pool:?}");
+        assert!(matches!(pool, Err(PoolError::NotAWorker { .. })), "{pool:?}");
         let ended = listener.ended();
-        assert_eq!(ended.len(), 3);
+        assert_eq!(ended.len(), 1);
         for (cause, lines) in ended {
             assert_eq!(cause, ExitCause::Exited { code: 127 });
             assert_eq!(lines, [(Stream::Stderr, "no such library".to_owned())]);

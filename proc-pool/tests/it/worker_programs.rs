@@ -2,8 +2,15 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+#[cfg(unix)]
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, Ordering},
+};
 use std::time::Duration;
 
+#[cfg(unix)]
+use proc_pool::KillReason;
 use proc_pool::{EntryPoint, ExitCause, Fault, Pod, PodVec, Pool, PoolError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -24,10 +31,10 @@ where
     builder(2).build(EntryPoint::named(program.as_ref(), name), init)
 }
 
-/// Returns why the workers did not start.
-fn reason<T, R>(pool: Result<Pool<T, R>, PoolError>) -> String {
+/// Returns why the workers did not start, and would not at another attempt.
+fn refusal<T, R>(pool: Result<Pool<T, R>, PoolError>) -> String {
     match pool {
-        Err(PoolError::Start { reason, .. }) => reason,
+        Err(PoolError::Refused { reason, .. }) => reason,
         other => panic!("{other:?}"),
     }
 }
@@ -94,31 +101,36 @@ fn worker_program_can_have_a_pool() {
 #[test]
 fn error_says_what_leader_and_worker_disagree_on() {
     let _watchdog = watchdog(60);
-    let unknown = reason(pool::<u64, u64, _>(PROGRAM, "cube", &()));
+    let unknown = refusal(pool::<u64, u64, _>(PROGRAM, "cube", &()));
     assert!(
         unknown.contains("no op \"cube\"; it has \"square\", \"exit\""),
         "{unknown}"
     );
-    let other = reason(pool::<u32, u64, _>(PROGRAM, "square", &()));
+    let other = refusal(pool::<u32, u64, _>(PROGRAM, "square", &()));
     assert!(
         other.contains("its task is u64 for the worker and u32 for the leader"),
         "{other}"
     );
-    let init = reason(pool::<u64, u64, _>(PROGRAM, "add", &()));
+    let init = refusal(pool::<u64, u64, _>(PROGRAM, "add", &()));
     assert!(
         init.contains("its initial value is u64") && !init.contains("task"),
         "{init}"
     );
-    let codec = reason(pool::<Vec<f32>, f32, _>(PROGRAM, "sum", &()));
+    let codec = refusal(pool::<Vec<f32>, f32, _>(PROGRAM, "sum", &()));
     assert!(
         codec.contains("its outputs' codec is proc_pool::wire::codec::Pod "),
         "{codec}"
     );
-    let start = reason(pool::<u64, u64, _>(PROGRAM, "add", &0u64));
-    assert!(start.contains("failed to start: nothing to add"), "{start}");
+    // An error of the worker's code may pass.
+    match pool::<u64, u64, _>(PROGRAM, "add", &0u64) {
+        Err(PoolError::Start {
+            attempts: 3, reason, ..
+        }) => assert!(reason.contains("failed to start: nothing to add"), "{reason}"),
+        other => panic!("{other:?}"),
+    }
     // This test binary has called `init`.
     let own = std::env::current_exe().expect("this program has a path");
-    let own = reason(pool::<u64, u64, _>(own, "square", &()));
+    let own = refusal(pool::<u64, u64, _>(own, "square", &()));
     assert!(own.contains("called `init`"), "{own}");
 }
 
@@ -154,11 +166,50 @@ fn files_that_are_no_programs_are_refused() {
         }
         assert!(began.elapsed() < Duration::from_secs(30));
     }
-    // A program that can be executed and is no worker program.
-    #[cfg(unix)]
-    {
-        let reason = reason(pool::<u64, u64, _>("/bin/true", "square", &()));
-        assert!(reason.contains("exited with status 0"), "{reason}");
+}
+
+/// Such a program can be executed; one ends without a word, the others go on.
+#[cfg(unix)]
+#[test]
+fn program_that_is_no_worker_program_is_reported_at_once_with_the_remedy() {
+    let _watchdog = watchdog(60);
+    let dir = TempDir::new();
+    let sleeps = write(&dir, "sleeps", "#!/bin/sh\nexec sleep 1000\n", 0o700);
+    let exited = |code| ExitCause::Exited { code };
+    let late = ExitCause::Killed {
+        reason: KillReason::StartTimeout,
+    };
+    for (program, expected) in [
+        (Path::new("/bin/true"), exited(0)),
+        (Path::new("/bin/false"), exited(1)),
+        (&sleeps, late),
+    ] {
+        let starts = Arc::new(AtomicU32::new(0));
+        let counted = starts.clone();
+        let pool = builder(1)
+            .start_timeout(Duration::from_secs(1))
+            .worker_env(move |_| {
+                counted.fetch_add(1, Ordering::Relaxed);
+                None::<(String, String)>
+            })
+            .build(EntryPoint::named::<(), u64, u64>(program, "square"), &());
+        let error = pool.map(drop).expect_err("it is no worker program");
+        let text = error.to_string();
+        match error {
+            PoolError::NotAWorker {
+                program: named,
+                cause,
+            } => {
+                assert_eq!((&*named, cause), (program, expected));
+            }
+            other => panic!("{other}"),
+        }
+        assert!(text.contains(&*program.to_string_lossy()), "{text}");
+        assert!(
+            text.contains("`main` must first call `Registry::serve`"),
+            "{text}"
+        );
+        assert_eq!(starts.load(Ordering::Relaxed), 1, "{text}");
     }
 }
 

@@ -128,8 +128,8 @@ fn worker_that_exits_before_init_is_an_error() {
             .env(crate::support::before_init::EXIT, code)
             .build_op(|n: u64| n);
         match pool {
-            Err(PoolError::Start { reason, .. }) => {
-                assert!(reason.contains("exited with status"), "{reason}")
+            Err(error @ PoolError::NotAWorker { .. }) => {
+                assert!(error.to_string().contains("exited with status"), "{error}");
             }
             other => panic!("{other:?}"),
         }

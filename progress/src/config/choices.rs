@@ -42,9 +42,20 @@ const RENDERS: [(&str, Render); 5] = [
 ];
 
 /// The error of parsing a [`Render`] from a string that is not its name.
-#[derive(Clone, PartialEq, Eq, thiserror::Error)]
-#[error("no progress renderer is called {0:?}: use auto, bar, lines, json or none")]
+#[derive(Clone, PartialEq, Eq)]
 pub struct ParseRenderError(String);
+
+impl fmt::Display for ParseRenderError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = &self.0;
+        write!(
+            f,
+            "no progress renderer is called {name:?}: use auto, bar, lines, json or none"
+        )
+    }
+}
+
+impl std::error::Error for ParseRenderError {}
 
 impl FromStr for Render {
     type Err = ParseRenderError;
@@ -89,9 +100,20 @@ const COLORS: [(&str, Color); 3] = [
 ];
 
 /// The error of parsing a [`Color`] from a string that is not its name.
-#[derive(Clone, PartialEq, Eq, thiserror::Error)]
-#[error("no choice of colours is called {0:?}: use auto, always or never")]
+#[derive(Clone, PartialEq, Eq)]
 pub struct ParseColorError(String);
+
+impl fmt::Display for ParseColorError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = &self.0;
+        write!(
+            f,
+            "no choice of colours is called {name:?}: use auto, always or never"
+        )
+    }
+}
+
+impl std::error::Error for ParseColorError {}
 
 impl FromStr for Color {
     type Err = ParseColorError;

@@ -1,19 +1,24 @@
 //! The writer's side: counters in slots that one thread owns.
 
-use std::cell::OnceCell;
 use std::marker::PhantomData;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use shm_buffers::slots::{Slot, Slots};
 
-use super::bar::Source;
 use super::counts::Outcome;
-use super::slots::{BYTES, SLOTS, STEP_DONE, STEP_TASK, STEP_TOTAL, assert_slot_count, task_number};
+use super::one_writer::OneWriter;
+use super::slots::{
+    BYTES, SLOTS, STEP_DONE, STEP_TASK, STEP_TOTAL, WriterState, assert_slot_count, task_number,
+};
+use super::source::Registration;
 use super::total::Total;
 
 /// The counters of one writer: owned by one thread, read by a [`Bar`](crate::Bar).
 ///
 /// Counters can move to another thread, but threads cannot share them: a slot has one writer, so counting is a plain
-/// load and store instead of a locked instruction.
+/// load and store instead of a locked instruction. Threads that share one value count with
+/// [`Bar::inc`](crate::Bar::inc), or take their own counters ([`Bar::counters`](crate::Bar::counters) shows both with
+/// rayon).
 ///
 /// ```
 /// use progress::{Counters, Outcome};
@@ -27,15 +32,16 @@ use super::total::Total;
 ///
 /// ```compile_fail
 /// fn shared<T: Sync>(_: T) {}
-/// shared(progress::Counters::in_process());
+/// shared(progress::Counters::in_process()); // error: `Counters` have one writer, so threads cannot share them
 /// ```
 #[derive(Debug)]
 pub struct Counters {
     slots: Slots,
     /// If a bar made these counters, it takes the slots back on drop.
-    source: Option<Source>,
-    /// Set when other code has a copy of the slots. The cell also makes the type `!Sync`.
-    slots_shared: OnceCell<()>,
+    registration: Option<Registration>,
+    /// Set when other code has a copy of the slots.
+    slots_shared: AtomicBool,
+    _one_writer: OneWriter,
 }
 
 impl Counters {
@@ -45,18 +51,24 @@ impl Counters {
     /// If there are fewer than [`SLOTS`].
     pub fn new(slots: Slots) -> Self {
         assert_slot_count(&slots);
-        Self {
-            slots,
-            source: None,
-            slots_shared: OnceCell::new(),
-        }
+        WriterState::start(&slots);
+        Self::started(slots, None)
     }
 
-    /// Returns counters in slots that the bar of `source` made for them.
-    pub(super) fn for_bar(slots: Slots, source: Source) -> Self {
-        let mut counters = Self::new(slots);
-        counters.source = Some(source);
-        counters
+    /// Returns counters in slots that the bar of `registration` made for them.
+    pub(super) fn of_bar(slots: Slots, registration: Registration) -> Self {
+        WriterState::start(&slots);
+        Self::started(slots, Some(registration))
+    }
+
+    /// Returns the counters of a writer that was recorded in its state.
+    pub(super) fn started(slots: Slots, registration: Option<Registration>) -> Self {
+        Self {
+            slots,
+            registration,
+            slots_shared: AtomicBool::new(false),
+            _one_writer: OneWriter::default(),
+        }
     }
 
     /// Returns counters in new slots of this process. [`Bar::counters`](crate::Bar::counters) also adds them to a bar.
@@ -66,7 +78,7 @@ impl Counters {
 
     /// Returns the slots, for [`Bar::add_source`](crate::Bar::add_source).
     pub fn slots(&self) -> Slots {
-        let _ = self.slots_shared.set(());
+        self.slots_shared.store(true, Ordering::Relaxed);
         self.slots.clone()
     }
 
@@ -128,20 +140,32 @@ impl Counters {
 
 impl Drop for Counters {
     fn drop(&mut self) {
-        if let Some(source) = self.source.take() {
-            match self.slots_shared.get() {
-                None => source.recycle(&self.slots),
-                Some(()) => source.retire(),
+        match (&self.registration, *self.slots_shared.get_mut()) {
+            (Some(registration), false) => registration.recycle(&self.slots),
+            (registration, _) => {
+                WriterState::end(&self.slots);
+                if let Some(registration) = registration {
+                    registration.retire(None);
+                }
             }
         }
     }
 }
 
 /// One number of [`Counters`]. It cannot leave its thread.
+///
+/// ```compile_fail
+/// let counters = progress::Counters::in_process();
+/// let done = counters.counter(progress::Outcome::Done);
+/// std::thread::scope(|scope| {
+///     scope.spawn(|| done.inc());
+/// });
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub struct Counter<'a> {
     slot: Slot<'a>,
-    one_writer: PhantomData<*const ()>,
+    /// A reference to what is not `Sync` is neither `Send` nor `Sync`.
+    one_writer: PhantomData<&'a OneWriter>,
 }
 
 impl Counter<'_> {
@@ -177,11 +201,12 @@ mod tests {
         counters.counter(Outcome::Failed).inc();
         counters.counter(Outcome::Retried).add(2);
         counters.bytes().add(1 << 40);
-        let counts = Counts::new()
-            .with(Outcome::Done, 5)
-            .with(Outcome::Failed, 1)
-            .with(Outcome::Retried, 2)
-            .with_bytes(1 << 40);
+        let counts = Counts {
+            done: 5,
+            failed: 1,
+            retried: 2,
+            bytes: 1 << 40,
+        };
         assert_eq!(Counts::read(&counters.slots()), counts);
         assert_eq!(counts.ended(), 6);
     }

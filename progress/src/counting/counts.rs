@@ -17,6 +17,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    #[inline]
     pub(super) fn slot(self) -> usize {
         match self {
             Self::Done => 0,
@@ -26,59 +27,63 @@ impl Outcome {
     }
 }
 
-/// Numbers of outcomes and bytes, summed over writers.
+/// Numbers of outcomes and bytes, of one writer or summed over several.
+///
+/// A supervisor that corrects the counts of a dead writer changes fields of what it has read:
+///
+/// ```
+/// use progress::{Bar, Counters, Outcome, Total};
+/// let bar = Bar::new("recommend", Total::Known(3));
+/// let counters = Counters::in_process();
+/// let source = bar.add_source(counters.slots());
+/// counters.counter(Outcome::Done).add(2);
+///
+/// // The result of one of the two tasks was lost with the writer.
+/// let mut counts = source.counts();
+/// counts.done -= 1;
+/// counts.retried += 1;
+/// source.retire_with(counts);
+/// assert_eq!(bar.counts().done, 1);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct Counts {
-    outcomes: [u64; 3],
-    bytes: u64,
+    /// The number of tasks that returned a result.
+    pub done: u64,
+    /// The number of tasks that failed and are not retried.
+    pub failed: u64,
+    /// The number of lost attempts.
+    pub retried: u64,
+    /// The number of bytes.
+    pub bytes: u64,
 }
 
 impl Counts {
-    /// Returns counts of zero.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Sets the number of tasks with this `outcome`.
-    #[must_use]
-    pub fn with(mut self, outcome: Outcome, n: u64) -> Self {
-        self.outcomes[outcome.slot()] = n;
-        self
-    }
-
-    /// Sets the number of bytes.
-    #[must_use]
-    pub fn with_bytes(mut self, n: u64) -> Self {
-        self.bytes = n;
-        self
-    }
-
-    /// Returns the number of tasks, or attempts, with this `outcome`.
-    pub fn get(&self, outcome: Outcome) -> u64 {
-        self.outcomes[outcome.slot()]
-    }
-
-    /// Returns the number of bytes.
-    pub fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
     /// Returns the number of tasks that need no more work: done and failed.
     pub fn ended(&self) -> u64 {
-        self.get(Outcome::Done).saturating_add(self.get(Outcome::Failed))
+        self.done.saturating_add(self.failed)
     }
 
     pub(super) fn read(slots: &Slots) -> Self {
+        Self::from_numbers(|index| slots.slot(index).get())
+    }
+
+    /// Returns the counts whose numbers are in these slots.
+    pub(super) fn from_numbers(number: impl Fn(usize) -> u64) -> Self {
         Self {
-            outcomes: std::array::from_fn(|index| slots.slot(index).get()),
-            bytes: slots.slot(BYTES).get(),
+            done: number(Outcome::Done.slot()),
+            failed: number(Outcome::Failed.slot()),
+            retried: number(Outcome::Retried.slot()),
+            bytes: number(BYTES),
         }
     }
 
     /// Saturates, because a broken writer may have left any number in a slot.
     pub(super) fn saturating_add(self, other: Self) -> Self {
         Self {
-            outcomes: std::array::from_fn(|i| self.outcomes[i].saturating_add(other.outcomes[i])),
+            done: self.done.saturating_add(other.done),
+            failed: self.failed.saturating_add(other.failed),
+            retried: self.retried.saturating_add(other.retried),
             bytes: self.bytes.saturating_add(other.bytes),
         }
     }
@@ -90,7 +95,10 @@ mod tests {
 
     #[test]
     fn sum_saturates_with_the_numbers_of_a_broken_writer() {
-        let broken = Counts::new().with(Outcome::Done, u64::MAX);
+        let broken = Counts {
+            done: u64::MAX,
+            ..Counts::default()
+        };
         assert_eq!(broken.saturating_add(broken).ended(), u64::MAX);
     }
 }

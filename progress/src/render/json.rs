@@ -7,7 +7,6 @@ use shm_buffers::Printable;
 
 use super::schedule::Schedule;
 use super::view::View;
-use crate::counting::counts::Outcome;
 use crate::counting::sample::SampleKind;
 use crate::counting::step::Step;
 use crate::counting::total::Unit;
@@ -73,10 +72,10 @@ fn object(view: &View) -> String {
         ("fraction", number(view.fraction())),
         ("step_done", step(|step| Some(step.done))),
         ("step_total", step(|step| step.total.known())),
-        ("done", sample.counts.get(Outcome::Done).to_string()),
-        ("failed", sample.counts.get(Outcome::Failed).to_string()),
-        ("retried", sample.counts.get(Outcome::Retried).to_string()),
-        ("bytes", sample.counts.bytes().to_string()),
+        ("done", sample.counts.done.to_string()),
+        ("failed", sample.counts.failed.to_string()),
+        ("retried", sample.counts.retried.to_string()),
+        ("bytes", sample.counts.bytes.to_string()),
         ("per_second", number(view.rate)),
         ("eta_seconds", number(view.eta.map(|eta| eta.as_secs_f64()))),
         ("elapsed_seconds", number(Some(view.elapsed.as_secs_f64()))),

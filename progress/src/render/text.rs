@@ -5,7 +5,6 @@ use std::time::Duration;
 use shm_buffers::Printable;
 
 use super::view::View;
-use crate::counting::counts::Outcome;
 use crate::counting::sample::{PARTS, SampleKind};
 use crate::counting::step::{Step, StepState};
 use crate::counting::total::{Total, Unit};
@@ -47,17 +46,16 @@ const MAX_ETA: Duration = Duration::from_secs(100 * 86_400);
 pub(super) fn parts(view: &View) -> Vec<(Part, String)> {
     let sample = &view.sample;
     let mut parts = vec![(Part::Position, position(view))];
-    for (part, outcome, word) in [
-        (Part::Failed, Outcome::Failed, "failed"),
-        (Part::Retried, Outcome::Retried, "retried"),
+    for (part, n, word) in [
+        (Part::Failed, sample.counts.failed, "failed"),
+        (Part::Retried, sample.counts.retried, "retried"),
     ] {
-        match sample.counts.get(outcome) {
-            0 => {}
-            n => parts.push((part, format!("{n} {word}"))),
+        if n > 0 {
+            parts.push((part, format!("{n} {word}")));
         }
     }
-    if sample.unit != Unit::Bytes && sample.counts.bytes() > 0 {
-        parts.push((Part::Bytes, bytes(sample.counts.bytes())));
+    if sample.unit != Unit::Bytes && sample.counts.bytes > 0 {
+        parts.push((Part::Bytes, bytes(sample.counts.bytes)));
     }
     if let SampleKind::Source(StepState::At(step)) = sample.kind {
         parts.push((Part::Step, step_text(step)));

@@ -1,5 +1,7 @@
 //! The configuration of a reporter.
 
+use std::error::Error;
+use std::fmt;
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,15 +17,32 @@ use crate::render::{Json, Lines, Renderer, Schedule};
 use crate::time::clock::Clock;
 
 /// The error of starting a [`Reporter`].
-#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
     /// The system could not start the drawing thread.
-    #[error("cannot start the thread that draws progress")]
-    Thread(#[source] io::Error),
+    Thread(io::Error),
     /// [`Render::Bar`] needs the feature `indicatif`.
-    #[error("cannot draw progress bars: built without the feature `indicatif`; ask for lines instead")]
     BarsUnavailable,
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Thread(_) => "cannot start the thread that draws progress",
+            Self::BarsUnavailable => {
+                "cannot draw progress bars: built without the feature `indicatif`; ask for lines instead"
+            }
+        })
+    }
+}
+
+impl Error for StartError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Thread(source) => Some(source),
+            Self::BarsUnavailable => None,
+        }
+    }
 }
 
 /// The configuration of a [`Reporter`]; returned by [`Reporter::builder`].

@@ -4,6 +4,8 @@
 mod broken_stderr;
 #[cfg(all(target_os = "linux", feature = "indicatif"))]
 mod pseudo_terminal;
+mod rayon_loops;
+mod remote;
 #[cfg(all(target_os = "linux", feature = "indicatif"))]
 mod terminal;
 mod test_screen;

@@ -86,7 +86,7 @@ fn workers(reporter: &Reporter) {
     dead.step(50, Total::Known(100));
     source.set_message("node 7");
     wait();
-    source.retire_with(progress::Counts::new());
+    source.retire_with(progress::Counts::default());
     wait();
     let again = Counters::in_process();
     let source = bar.add_labeled_source("worker 1", again.slots());

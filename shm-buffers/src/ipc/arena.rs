@@ -28,6 +28,8 @@
 //! ```
 
 use std::collections::VecDeque;
+use std::error::Error;
+use std::fmt;
 
 use super::layout::{LINE_WORDS, Layout, Span};
 use super::region::Region;
@@ -51,11 +53,10 @@ pub struct Block {
 }
 
 /// Why a block can't be used.
-#[derive(Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum BlockError {
     /// The block is empty, misaligned or reaches beyond the arena: no correct peer sends it.
-    #[error("block of {len} bytes at {offset} is impossible in an arena of {capacity} bytes")]
     Impossible {
         /// [`Block::offset`].
         offset: u64,
@@ -65,7 +66,6 @@ pub enum BlockError {
         capacity: u64,
     },
     /// The reader's count of released blocks has decreased, or exceeds the number of written blocks.
-    #[error("cannot release {released} blocks of {written} when {before} are released already")]
     Count {
         /// The reader's count.
         released: u64,
@@ -75,12 +75,37 @@ pub enum BlockError {
         written: u64,
     },
     /// The system has no memory for a copy.
-    #[error("no memory for a copy of {len} bytes")]
     Memory {
         /// Bytes of the copy, this block included.
         len: usize,
     },
 }
+
+impl fmt::Display for BlockError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Impossible {
+                offset,
+                len,
+                capacity,
+            } => write!(
+                f,
+                "block of {len} bytes at {offset} is impossible in an arena of {capacity} bytes"
+            ),
+            Self::Count {
+                released,
+                before,
+                written,
+            } => write!(
+                f,
+                "cannot release {released} blocks of {written} when {before} are released already"
+            ),
+            Self::Memory { len } => write!(f, "no memory for a copy of {len} bytes"),
+        }
+    }
+}
+
+impl Error for BlockError {}
 
 impl Layout {
     /// Assigns an [arena](crate::arena) of `bytes` bytes, rounded up to whole words.

@@ -2,16 +2,17 @@
 #![cfg_attr(not(loom), allow(unsafe_code, reason = "views shared memory as atomic words"))]
 
 use std::sync::Arc;
-
 #[cfg(not(loom))]
-use serde::{Deserialize, Serialize};
+use std::{fmt, str::FromStr};
 
 use super::layout::Span;
 use super::words::WORD;
 #[cfg(not(loom))]
 use crate::backing::Backing;
 #[cfg(not(loom))]
-use crate::error::{AttachError, CreateError};
+use crate::error::{AttachError, CreateError, ParseHandleError};
+#[cfg(not(loom))]
+use crate::handle_text;
 #[cfg(not(loom))]
 use crate::os::{self, Access, Locator, Mapping, Store};
 use crate::sync::AtomicU64;
@@ -30,16 +31,50 @@ enum Memory {
     },
 }
 
-/// A serializable reference to a region, for the process that shares it.
+/// A reference to a region, for the process that shares it.
+///
+/// As with a [`SegmentHandle`](crate::SegmentHandle), its text is one word of printable ASCII characters.
 #[cfg(not(loom))]
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RegionHandle {
-    #[serde(serialize_with = "os::descriptors::serialize_read_write")]
     locator: Locator,
     len: usize,
 }
 
+/// The text of a handle: `region`, the length, and where the memory is.
+#[cfg(not(loom))]
+impl fmt::Display for RegionHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        os::descriptors::note(&self.locator, Access::ReadWrite);
+        write!(f, "region:{}:{}", self.len, os::Text(&self.locator))
+    }
+}
+
+/// Parses the text that `Display` writes.
+#[cfg(not(loom))]
+impl FromStr for RegionHandle {
+    type Err = ParseHandleError;
+
+    fn from_str(text: &str) -> Result<Self, ParseHandleError> {
+        let parse = || {
+            let (len, rest) = handle_text::split(text, "region")?;
+            let locator = Locator::parse(rest)?;
+            Ok(Self { locator, len })
+        };
+        let expected = "region handle";
+        parse().map_err(|reason| ParseHandleError { expected, reason })
+    }
+}
+
+#[cfg(not(loom))]
+handle_text::serde_as_text!(RegionHandle, "the text of a region handle");
+
 impl Region {
+    /// Returns the number of bytes of the region. A span that ends later was made for a larger one.
+    pub fn byte_len(&self) -> usize {
+        self.words().len() * WORD
+    }
+
     /// Creates a region of zeroed memory on this process's heap. `bytes` is rounded up to whole words.
     pub fn on_heap(bytes: usize) -> Self {
         let words = bytes.div_ceil(WORD);

@@ -3,8 +3,9 @@
 //! Tasks, outcomes, log records and everything else that flows between a leader and a worker goes through rings.
 //!
 //! - *Nothing blocks.* A full ring is an error value. An end that wants to sleep declares it ([`Consumer::arm`],
-//!   [`Producer::arm`]) and then sleeps by its own means. [`Producer::publish`] and [`Consumer::finish_read`] return
-//!   whether the peer has to be woken, so that no system call is made while the peer is awake.
+//!   [`Producer::arm`]) and then sleeps by its own means. These two, [`Producer::publish`] and [`Consumer::finish_read`] return
+//!   whether the peer has to be woken, so that no system call is made while the peer is awake. If all wakeups that are
+//!   [needed](Wakeup::Needed) are sent, the two ends never sleep at the same time while the ring has a frame.
 //! - *A death loses nothing.* A frame is visible from the moment it is published, and stays readable after the producer
 //!   has died. A frame under construction is never visible.
 //! - *Nothing is trusted.* The peer may write anything at any time. Every position and length is checked against the
@@ -35,6 +36,9 @@ mod frame;
 mod memory;
 mod producer;
 
+use std::error::Error;
+use std::fmt;
+
 pub use consumer::Consumer;
 pub use producer::Producer;
 
@@ -42,10 +46,7 @@ use super::layout::Layout;
 use super::region::Region;
 
 /// The peer wrote something that no correct peer writes. The ring is of no further use.
-#[derive(Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "ring corrupted by its peer: {what} {value} is impossible at position {position} of {capacity} words"
-)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Corrupt {
     what: &'static str,
     value: u64,
@@ -53,15 +54,30 @@ pub struct Corrupt {
     capacity: u64,
 }
 
+impl fmt::Display for Corrupt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            what,
+            value,
+            position,
+            capacity,
+        } = self;
+        write!(
+            f,
+            "ring corrupted by its peer: {what} {value} is impossible at position {position} of {capacity} words"
+        )
+    }
+}
+
+impl Error for Corrupt {}
+
 /// Why a frame was not written.
-#[derive(Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PushError {
     /// The ring has no space for the frame until the consumer pops others.
-    #[error("ring is full")]
     Full,
     /// The frame is larger than the ring can ever hold.
-    #[error("frame of {len} bytes exceeds the ring's largest of {max} bytes")]
     TooLarge {
         /// Bytes of the frame.
         len: usize,
@@ -69,8 +85,31 @@ pub enum PushError {
         max: usize,
     },
     /// The consumer wrote an impossible position.
-    #[error(transparent)]
-    Corrupt(#[from] Corrupt),
+    Corrupt(Corrupt),
+}
+
+impl fmt::Display for PushError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Full => f.write_str("ring is full"),
+            Self::TooLarge { len, max } => {
+                write!(
+                    f,
+                    "frame of {len} bytes exceeds the ring's largest of {max} bytes"
+                )
+            }
+            Self::Corrupt(corrupt) => corrupt.fmt(f),
+        }
+    }
+}
+
+/// The message of [`PushError::Corrupt`] is that of its [`Corrupt`], which is not a source, so that it is printed once.
+impl Error for PushError {}
+
+impl From<Corrupt> for PushError {
+    fn from(corrupt: Corrupt) -> Self {
+        Self::Corrupt(corrupt)
+    }
 }
 
 /// Whether the peer sleeps and has to be woken.
@@ -83,13 +122,24 @@ pub enum Wakeup {
     Needed,
 }
 
+/// The result of [`Producer::arm`] and [`Consumer::arm`]: what to do before this end sleeps, and whether it may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use = "a sleeping peer that is not woken never runs again"]
+pub struct Armed {
+    /// Whether this end may sleep.
+    pub own: Arm,
+    /// Whether the peer has to be woken, whatever this end does next.
+    pub peer: Wakeup,
+}
+
 /// Whether an end that wants to sleep may do so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub enum Arm {
     /// There are not enough frames, or is not enough space: sleep. The peer sends a wakeup.
     Sleep,
-    /// There are enough frames, or is enough space. The peer sends no wakeup.
+    /// There are enough frames, or is enough space; or the producer waits until this consumer pops frames. The peer sends no
+    /// wakeup.
     Ready,
     /// As [`Ready`](Self::Ready), but the peer has seen the declaration: it sends exactly one wakeup.
     WakeupPending,
@@ -210,73 +260,4 @@ mod hostile {
 }
 
 #[cfg(all(test, loom))]
-mod model {
-    //! Every interleaving, with loom: `RUSTFLAGS="--cfg loom" cargo test -p shm-buffers --release --lib`
-
-    use super::*;
-    use loom::thread;
-
-    #[test]
-    fn loom_frames_arrive_in_order_and_whole() {
-        loom::model(|| {
-            let (mut tx, mut rx) = in_process(16);
-            let producer = thread::spawn(move || {
-                let mut sent = 0;
-                for i in 1..=2u8 {
-                    if tx.push(&[i]).is_ok() {
-                        sent += 1;
-                    }
-                }
-                sent
-            });
-            let mut got = Vec::new();
-            while rx.pop(&mut got).unwrap().is_some() {}
-            let sent = producer.join().unwrap();
-            while rx.pop(&mut got).unwrap().is_some() {}
-            assert_eq!(got.len(), sent);
-            assert!(got.is_sorted());
-        });
-    }
-
-    /// No wakeup is lost: if the consumer sleeps, the producer is asked to wake it.
-    #[test]
-    fn loom_a_sleeping_consumer_is_woken() {
-        loom::model(|| {
-            let (mut tx, mut rx) = in_process(16);
-            let producer = thread::spawn(move || {
-                tx.stage(b"x").unwrap();
-                tx.publish()
-            });
-            let armed = rx.arm(1);
-            let wakeup = producer.join().unwrap();
-            match armed {
-                Arm::Sleep | Arm::WakeupPending => assert_eq!(wakeup, Wakeup::Needed),
-                Arm::Ready => assert_eq!(wakeup, Wakeup::NotNeeded),
-            }
-            if armed != Arm::Sleep {
-                assert!(!rx.is_empty().unwrap());
-            }
-        });
-    }
-
-    /// The same for a producer that waits for space.
-    #[test]
-    fn loom_a_sleeping_producer_is_woken() {
-        loom::model(|| {
-            let (mut tx, mut rx) = in_process(16);
-            tx.push(&[1; 8]).unwrap();
-            let consumer = thread::spawn(move || {
-                let mut out = Vec::new();
-                rx.pop(&mut out).unwrap().unwrap();
-                rx.finish_read()
-            });
-            let armed = tx.arm(8).unwrap();
-            let wakeup = consumer.join().unwrap();
-            match armed {
-                Arm::Sleep | Arm::WakeupPending => assert_eq!(wakeup, Wakeup::Needed),
-                Arm::Ready => assert_eq!(wakeup, Wakeup::NotNeeded),
-            }
-            tx.push(&[2; 8]).unwrap();
-        });
-    }
-}
+mod model;

@@ -1,14 +1,13 @@
 //! [`SizeLimited`]: writes a file under the limit on file sizes.
 
+use std::error::Error;
+use std::fmt;
 use std::io::{self, Write};
 
 use super::process::max_file_size;
 
 /// A file would exceed the limit on file sizes of this process.
-#[derive(Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "{needed} bytes are needed, a file may have {limit}; raise the limit on file sizes (RLIMIT_FSIZE, `ulimit -f`)"
-)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FileSizeError {
     /// Bytes that the file would have at least.
@@ -29,6 +28,18 @@ impl FileSizeError {
         }
     }
 }
+
+impl fmt::Display for FileSizeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { needed, limit } = self;
+        write!(
+            f,
+            "{needed} bytes are needed, a file may have {limit}; raise the limit on file sizes (RLIMIT_FSIZE, `ulimit -f`)"
+        )
+    }
+}
+
+impl Error for FileSizeError {}
 
 impl From<FileSizeError> for io::Error {
     fn from(error: FileSizeError) -> Self {

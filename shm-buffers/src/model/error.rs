@@ -1,9 +1,57 @@
-//! The errors of model images and tensors in files: one type per operation.
+//! The errors of models, model images and tensors in files: one type per operation.
 
 use std::io;
 use std::path::PathBuf;
 
 use crate::error::{AttachError, CreateError, FreezeError};
+
+/// Why a model was not shared.
+#[derive(thiserror::Error)]
+#[non_exhaustive]
+pub enum ShareError {
+    /// The model's skeleton could not be serialized.
+    #[error("cannot serialize the model: {0}")]
+    Encode(String),
+    /// The header of the image could not be written.
+    #[error("cannot lay out the image: {0}")]
+    Layout(String),
+    /// The image's segment could not be created.
+    #[error("cannot create the image's segment")]
+    Create(#[from] CreateError),
+    /// The segment could not be made read-only.
+    #[error("cannot freeze the image")]
+    Freeze(#[from] FreezeError),
+}
+
+/// Why a model was not loaded from an image.
+#[derive(thiserror::Error)]
+#[non_exhaustive]
+pub enum LoadError {
+    /// A segment of the image cannot be attached.
+    #[error("cannot attach the image")]
+    Attach(#[from] AttachError),
+    /// The bytes are not a model image.
+    #[error("not a model image: {0}")]
+    Format(String),
+    /// The header exceeds the limit: parsing takes many times its length.
+    #[error(
+        "the image has a header of {len} bytes, which exceeds the limit of {limit}; raise `LoadOptions::max_header_bytes` for a source that you trust"
+    )]
+    HeaderTooLarge {
+        /// Bytes of the header.
+        len: usize,
+        /// The limit in bytes.
+        limit: usize,
+    },
+    /// The image is not one of the requested type.
+    #[error("cannot rebuild {model} from the image: {reason}")]
+    Decode {
+        /// The requested type.
+        model: &'static str,
+        /// The difference.
+        reason: String,
+    },
+}
 
 /// Why a file was not opened.
 #[derive(thiserror::Error)]
@@ -158,4 +206,4 @@ pub enum LoadSharedError {
     },
 }
 
-crate::debug_with_causes!(OpenError, VerifyError, LoadSharedError);
+crate::debug_with_causes!(ShareError, LoadError, OpenError, VerifyError, LoadSharedError);

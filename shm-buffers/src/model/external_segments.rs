@@ -10,7 +10,7 @@ use safetensors::Dtype;
 use serde::{Deserialize, Serialize};
 
 use crate::buffer::out_of_band::{Part, StoredBuffer};
-use crate::error::LoadError;
+use crate::model::error::LoadError;
 use crate::segment::{Segment, SegmentHandle};
 
 /// Below this many bytes, a copy costs less than a mapping in each process.

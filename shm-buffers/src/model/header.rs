@@ -13,7 +13,7 @@ use safetensors::tensor::{Metadata, TensorInfo};
 
 use super::names::SKELETON;
 use crate::buffer::MAX_ALIGN;
-use crate::error::LoadError;
+use crate::model::error::LoadError;
 
 /// The bytes before the header, which hold its length.
 pub(crate) const PREFIX: usize = 8;

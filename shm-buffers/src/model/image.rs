@@ -14,7 +14,7 @@ use super::header::{self, Header, MAX_HEADER};
 use super::options::LoadOptions;
 use crate::backing::BackingKind;
 use crate::buffer::out_of_band::{self, StoredBuffer};
-use crate::error::LoadError;
+use crate::model::error::LoadError;
 use crate::segment::{Provenance, Segment, SegmentHandle};
 
 /// A model in shared memory: one copy for any number of threads and processes.

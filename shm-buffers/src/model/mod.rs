@@ -16,7 +16,7 @@ mod seekable;
 mod share;
 pub(crate) mod source;
 
-pub use error::{LoadSharedError, OpenError, VerifyError};
+pub use error::{LoadError, LoadSharedError, OpenError, ShareError, VerifyError};
 pub use image::Image;
 pub use options::{LoadOptions, SaveOptions};
 #[cfg(feature = "zstd")]

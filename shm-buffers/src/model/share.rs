@@ -18,7 +18,7 @@ use crate::buffer::element::Element;
 use crate::buffer::memory::{BufferMemory, MemoryRange};
 use crate::buffer::out_of_band::{self, Part, StoredBuffer};
 use crate::copy;
-use crate::error::ShareError;
+use crate::model::error::ShareError;
 use crate::os::{self, MoveSource};
 use crate::segment::SegmentMut;
 

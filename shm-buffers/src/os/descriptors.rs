@@ -1,5 +1,5 @@
 //! Descriptors that are sent along with handles: [`collect`] finds the descriptors of handles while the handles are
-//! serialized, and [`adopt`] keeps them in the process that receives the handles.
+//! serialized or displayed, and [`adopt`] keeps them in the process that receives the handles.
 //!
 //! A handle to anonymous memory refers to a descriptor of its owner. A process that has received that descriptor attaches
 //! through it. Any other process has to open it through `/proc`, which needs the same user, a mounted `/proc`, and an owner
@@ -32,8 +32,11 @@ impl Descriptors {
     }
 }
 
-/// Runs `serialize` and returns its result and the descriptors of the handles that it serialized. The descriptors stay open
-/// and refer to the same memory even after the owners of the handles are dropped.
+/// Runs `serialize` and returns its result and the descriptors of the handles that it serialized or displayed. The descriptors
+/// stay open and refer to the same memory even after the owners of the handles are dropped.
+///
+/// A handle has one text, which `Display` writes and serializers contain, so both count: the text of a handle is what another
+/// process attaches by. (`Debug` does not write that text, and does not count.)
 ///
 /// A descriptor that can't be duplicated (this process has reached its limit of open files) is left out: its handle is then
 /// attached through `/proc`.
@@ -48,22 +51,8 @@ pub fn collect<R>(serialize: impl FnOnce() -> R) -> (R, Descriptors) {
     }
 }
 
-/// Serializes a locator that is attached read-only, and collects its descriptor.
-pub(crate) fn serialize_read_only<S: serde::Serializer>(locator: &Locator, to: S) -> Result<S::Ok, S::Error> {
-    note(locator, Access::ReadOnly);
-    serde::Serialize::serialize(locator, to)
-}
-
-/// Like [`serialize_read_only`], for a locator that is attached for writing as well.
-pub(crate) fn serialize_read_write<S: serde::Serializer>(
-    locator: &Locator,
-    to: S,
-) -> Result<S::Ok, S::Error> {
-    note(locator, Access::ReadWrite);
-    serde::Serialize::serialize(locator, to)
-}
-
-fn note(locator: &Locator, access: Access) {
+/// Collects the descriptor of a locator, whose text is written and which is attached with `access`.
+pub(crate) fn note(locator: &Locator, access: Access) {
     #[cfg(unix)]
     unix::note(locator, access);
     #[cfg(not(unix))]
@@ -227,6 +216,11 @@ mod tests {
         assert_eq!(found.len(), 2);
         // Outside of `collect`, serializing a handle has no effect.
         let _ = encoded(&handles);
+        // Displaying counts like serializing, `Debug` does not.
+        let (_, displayed) = collect(|| handles.each_ref().map(ToString::to_string));
+        assert_eq!(displayed.len(), 2);
+        let (_, none) = collect(|| format!("{handles:?}"));
+        assert!(none.is_empty());
         let (inner, outer) = collect(|| {
             let _ = encoded(&handles[..1]);
             collect(|| encoded(&handles[1..2])).1

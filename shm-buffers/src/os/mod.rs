@@ -5,9 +5,12 @@
 //! - `Mapping` is a mapping in this process.
 
 pub mod descriptors;
+mod escape;
 #[cfg(target_os = "linux")]
 pub(crate) mod futex;
+mod locator;
 mod mapping;
+mod names;
 mod regular_file;
 mod resident;
 #[cfg(unix)]
@@ -27,14 +30,13 @@ pub(crate) use imp::machine_memory;
 #[cfg(feature = "zstd")]
 pub(crate) use imp::populate;
 pub(crate) use imp::{Store, release_pages, resize};
+pub(crate) use locator::{Locator, Text, number};
 pub(crate) use mapping::Mapping;
-pub(crate) use regular_file::{FileIdentity, OpenFile, open_regular, read_exact_at};
+pub(crate) use regular_file::{OpenFile, open_regular, read_exact_at};
 pub(crate) use resident::releasable;
 #[cfg(target_os = "linux")]
 pub(crate) use space::file_system_space;
 pub(crate) use space::{MoveSource, admit_write};
-
-use serde::{Deserialize, Serialize};
 
 use crate::backing::{Backing, BackingKind};
 use crate::error::{AttachError, CreateError};
@@ -44,49 +46,6 @@ use crate::error::{AttachError, CreateError};
 pub(crate) enum Access {
     ReadOnly,
     ReadWrite,
-}
-
-/// A reference to a store, for other processes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Locator {
-    /// An open descriptor of a running process, and the identity of its file.
-    Descriptor {
-        pid: u32,
-        fd: i32,
-        device: u64,
-        inode: u64,
-        /// Anonymous memory must be sealed when it is attached. A file can't be sealed.
-        kind: BackingKind,
-    },
-    /// The name of shared memory.
-    Name(String),
-    /// The path of a file that a store created.
-    Path(std::path::PathBuf),
-    /// An existing file, on systems where other processes can't open a descriptor.
-    File {
-        path: std::path::PathBuf,
-        identity: FileIdentity,
-    },
-}
-
-impl Locator {
-    pub(crate) fn kind(&self) -> BackingKind {
-        match self {
-            Self::Descriptor { kind, .. } => *kind,
-            Self::Name(_) => BackingKind::Named,
-            Self::Path(_) | Self::File { .. } => BackingKind::File,
-        }
-    }
-}
-
-impl std::fmt::Display for Locator {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Descriptor { pid, fd, .. } => write!(f, "descriptor {fd} of process {pid}"),
-            Self::Name(name) => write!(f, "shared memory {name}"),
-            Self::Path(path) | Self::File { path, .. } => write!(f, "file {}", path.display()),
-        }
-    }
 }
 
 /// Creates zeroed memory of `len` bytes (1 at least), mapped for writing, with its space reserved. Less memory suffices if
@@ -137,6 +96,14 @@ fn create_admitted(
     Err(first.unwrap_or(CreateError::Unsupported {
         backing: BackingKind::Anonymous,
     }))
+}
+
+/// Removes the named memory of this user whose owners were killed. Returns how much there was.
+pub(crate) fn remove_orphaned() -> std::io::Result<usize> {
+    #[cfg(unix)]
+    return sweep::sweep(&sweep::lock_dir());
+    #[cfg(windows)]
+    Ok(0)
 }
 
 /// Maps the memory of a locator. Checks before that it still is the memory that the locator was made for and has at least

@@ -5,32 +5,22 @@ use std::io;
 use std::path::Path;
 
 use memmap2::MmapOptions;
-use serde::{Deserialize, Serialize};
 
-use super::{Locator, Mapping, space};
+use super::locator::{FileIdentity, Locator};
+use super::{Mapping, space};
 use crate::error::AttachError;
 
-/// The identity of a file, which does not change when the file is renamed, removed or touched.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct FileIdentity {
-    /// Windows: the volume.
-    device: u64,
-    /// Windows: the file's index.
-    inode: u64,
-}
-
-impl FileIdentity {
-    fn of(file: &File) -> io::Result<Self> {
-        #[cfg(unix)]
-        let (device, inode) = {
-            use std::os::unix::fs::MetadataExt;
-            let metadata = file.metadata()?;
-            (metadata.dev(), metadata.ino())
-        };
-        #[cfg(windows)]
-        let (device, inode) = super::windows::file_id(file)?;
-        Ok(Self { device, inode })
-    }
+/// Returns the identity of a file.
+fn identity_of(file: &File) -> io::Result<FileIdentity> {
+    #[cfg(unix)]
+    let (device, inode) = {
+        use std::os::unix::fs::MetadataExt;
+        let metadata = file.metadata()?;
+        (metadata.dev(), metadata.ino())
+    };
+    #[cfg(windows)]
+    let (device, inode) = super::windows::file_id(file)?;
+    Ok(FileIdentity { device, inode })
 }
 
 /// An open regular file. It stays the same file while this value lives, whatever happens to its name.
@@ -68,7 +58,7 @@ impl OpenFile {
     /// Returns a locator of the open file: this process's descriptor on Linux, where other processes can open it, otherwise the
     /// path and the identity.
     pub(crate) fn locator(&self) -> io::Result<Locator> {
-        let identity = FileIdentity::of(&self.file)?;
+        let identity = identity_of(&self.file)?;
         #[cfg(target_os = "linux")]
         return Ok(Locator::Descriptor {
             pid: std::process::id(),
@@ -104,7 +94,7 @@ pub(super) fn attach(path: &Path, identity: &FileIdentity, len: usize) -> Result
     let what = || format!("file {}", path.display());
     let unreachable = |source| AttachError::Unreachable { what: what(), source };
     let (file, found) = open_regular(path).map_err(unreachable)?;
-    if FileIdentity::of(&file).map_err(unreachable)? != *identity || found < len {
+    if identity_of(&file).map_err(unreachable)? != *identity || found < len {
         return Err(AttachError::Replaced { what: what() });
     }
     map(&file, len).map_err(|source| space::map_failed(what(), len, source))

@@ -5,7 +5,6 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
-use std::path::Path;
 use std::sync::Arc;
 
 use memmap2::{MmapOptions, MmapRaw};
@@ -16,11 +15,17 @@ use super::{Access, Locator, Mapping, MoveSource, space};
 use crate::backing::{Backing, BackingKind, Pages};
 use crate::error::{AttachError, CreateError};
 
+mod file;
 #[cfg(target_os = "linux")]
 mod huge;
+#[cfg(any(feature = "named", not(target_os = "linux")))]
 mod named;
+#[cfg(all(not(feature = "named"), target_os = "linux"))]
+use unnamed as named;
 mod owned_name;
 mod reserve;
+#[cfg(all(not(feature = "named"), target_os = "linux"))]
+mod unnamed;
 
 use self::owned_name::{Name, OwnedName};
 use self::reserve::reserve;
@@ -52,7 +57,7 @@ pub(super) fn create(
         #[cfg(not(target_os = "linux"))]
         Backing::HugePages => anonymous(len)?,
         Backing::Named => named::create(len)?,
-        Backing::File(dir) => in_directory(dir, len)?,
+        Backing::File(dir) => file::create(dir, len)?,
         Backing::Auto => {
             return Err(CreateError::Unsupported {
                 backing: BackingKind::Anonymous,
@@ -95,37 +100,6 @@ fn anonymous(len: usize) -> Result<Store, CreateError> {
 fn anonymous(_len: usize) -> Result<Store, CreateError> {
     Err(CreateError::Unsupported {
         backing: BackingKind::Anonymous,
-    })
-}
-
-fn in_directory(dir: &Path, len: usize) -> Result<Store, CreateError> {
-    let directory = |source| CreateError::Directory {
-        dir: dir.to_owned(),
-        source,
-    };
-    // On Linux, other processes open an unlinked file through its owner's descriptor. On other systems the path has to stay.
-    #[cfg(target_os = "linux")]
-    let (file, name) = (tempfile::tempfile_in(dir).map_err(directory)?, None);
-    #[cfg(not(target_os = "linux"))]
-    let (file, name) = {
-        super::sweep::sweep(dir);
-        let file = tempfile::Builder::new()
-            .prefix(super::sweep::NAME_PREFIX)
-            .tempfile_in(dir)
-            .map_err(directory)?;
-        // If the file system can't lock files, the sweep can't lock this one either, and keeps it.
-        let _ = rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockShared);
-        let (file, path) = file.keep().map_err(|e| directory(e.error))?;
-        (file, Some(OwnedName::new(Name::Path(path))))
-    };
-    reserve(&file, 0, len, BackingKind::File)?;
-    Ok(Store {
-        kind: BackingKind::File,
-        pages: Pages::Ordinary,
-        file,
-        name,
-        #[cfg(not(target_os = "linux"))]
-        _lock: None,
     })
 }
 

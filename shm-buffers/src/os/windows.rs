@@ -26,7 +26,7 @@ use windows_sys::Win32::System::Memory::{
 };
 use windows_sys::Win32::System::SystemInformation::{GlobalMemoryStatusEx, MEMORYSTATUSEX};
 
-use super::{Access, Locator, Mapping, MoveSource};
+use super::{Access, Locator, Mapping, MoveSource, names};
 use crate::backing::{Backing, BackingKind, Pages};
 use crate::error::{AttachError, CreateError};
 
@@ -93,20 +93,14 @@ fn create_error(step: &'static str, len: usize, backing: BackingKind, source: io
 /// Creates memory of the paging file. All of it is committed here, so that no touch of it fails later.
 fn named(len: usize) -> Result<Store, CreateError> {
     let kind = BackingKind::Named;
-    for _ in 0..NAME_ATTEMPTS {
-        let random = getrandom::u64().map_err(|e| create_error("name", len, kind, io::Error::other(e)))?;
+    let created = names::create_with_name(|name| {
         // The name is local to this logon session. By default, only this user and administrators may open the object.
-        let name = format!("Local\\shm-buffers-{random:016x}");
-        if let Some(object) = new_object(&name, len).map_err(|e| create_error("create", len, kind, e))? {
-            return Ok(Store::Named { name, object });
-        }
-    }
-    let taken = io::Error::from(io::ErrorKind::AlreadyExists);
-    Err(create_error("find a free name for", len, kind, taken))
+        let name = format!("Local\\{name}");
+        let object = new_object(&name, len)?.ok_or(io::ErrorKind::AlreadyExists)?;
+        Ok(Store::Named { name, object })
+    });
+    created.map_err(|e| create_error("create", len, kind, e))
 }
-
-/// The number of random names that are tried. Only a process that guesses them makes more than one necessary.
-const NAME_ATTEMPTS: usize = 8;
 
 /// Creates an object of the paging file. Returns `None` if the name is taken by an object of another process.
 fn new_object(name: &str, len: usize) -> io::Result<Option<OwnedHandle>> {
@@ -145,22 +139,24 @@ fn in_directory(dir: &Path, len: usize) -> Result<Store, CreateError> {
         dir: PathBuf::from(dir),
         source,
     };
-    let random = getrandom::u64().map_err(|e| directory(io::Error::other(e)))?;
-    let path = dir.join(format!("shm-buffers-{random:016x}"));
-    let file = File::options()
-        .access_mode(GENERIC_READ | GENERIC_WRITE | DELETE)
-        .attributes(FILE_ATTRIBUTE_TEMPORARY)
-        .custom_flags(FILE_FLAG_DELETE_ON_CLOSE)
-        // `create_new` needs it; `access_mode` overrides the access.
-        .write(true)
-        .create_new(true)
-        .open(&path)
-        .map_err(directory)?;
+    // Processes that attach may have other working directories.
+    let dir = std::path::absolute(dir).map_err(directory)?;
+    let created = names::create_with_name(|name| {
+        let path = dir.join(name);
+        let file = File::options()
+            .access_mode(GENERIC_READ | GENERIC_WRITE | DELETE)
+            .attributes(FILE_ATTRIBUTE_TEMPORARY)
+            .custom_flags(FILE_FLAG_DELETE_ON_CLOSE)
+            // `create_new` needs it; `access_mode` overrides the access.
+            .write(true)
+            .create_new(true)
+            .open(&path)?;
+        Ok((path, file))
+    });
+    let (path, file) = created.map_err(directory)?;
     // This allocates the space, because the file is not sparse.
     file.set_len(len as u64)
         .map_err(|e| create_error("reserve", len, BackingKind::File, e))?;
-    // Processes that attach may have other working directories.
-    let path = std::path::absolute(path).map_err(directory)?;
     Ok(Store::File { path, file })
 }
 

@@ -6,18 +6,19 @@ use shm_buffers::{
     Backing, BackingKind, CreateError, Layout, Region, RegionHandle, Segment, SegmentHandle, SegmentMut, ring,
 };
 
+/// Returns the backings of this platform, with that which `Auto` chooses first.
 pub(crate) fn backings() -> Vec<(Backing, BackingKind)> {
     let file = (Backing::File(std::env::temp_dir()), BackingKind::File);
     let named = (Backing::Named, BackingKind::Named);
-    match cfg!(target_os = "linux") {
-        true => vec![
-            (Backing::Anonymous, BackingKind::Anonymous),
-            (Backing::HugePages, BackingKind::Anonymous),
-            named,
-            file,
-        ],
-        false => vec![named, file],
+    let mut backings = Vec::new();
+    if cfg!(target_os = "linux") {
+        backings.extend([Backing::Anonymous, Backing::HugePages].map(|it| (it, BackingKind::Anonymous)));
     }
+    if cfg!(any(feature = "named", not(target_os = "linux"))) {
+        backings.push(named);
+    }
+    backings.push(file);
+    backings
 }
 
 /// Returns whether this runs under Wine, which lacks `gap`. Prints what is not tested, for reports of skipped tests.
@@ -130,10 +131,8 @@ fn backing_returns_the_choice_of_auto() -> Result<(), Box<dyn Error>> {
 #[cfg(target_os = "linux")]
 fn a_sealed_segment_refuses_writes() -> Result<(), Box<dyn Error>> {
     let segment = SegmentMut::create(&Backing::Anonymous, 4096)?.freeze()?;
-    let handle = serde_json::to_value(segment.handle()?)?;
-    let fd = handle["locator"]["Descriptor"]["fd"]
-        .as_i64()
-        .expect("a descriptor");
+    let text = segment.handle()?.to_string();
+    let fd = text.split(':').nth(5).expect("a descriptor");
     let path = format!("/proc/self/fd/{fd}");
     if let Ok(file) = std::fs::File::options().write(true).open(path) {
         let written = std::io::Write::write(&mut &file, b"scribble");
@@ -178,45 +177,40 @@ fn unsealed_memory_is_refused() -> Result<(), Box<dyn Error>> {
     let memory = memfd_create("peer", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
     rustix::fs::ftruncate(&memory, 8192)?;
     let stat = fstat(&memory)?;
-    let mut locator = serde_json::json!({ "Descriptor": {
-        "pid": std::process::id(), "fd": memory.as_raw_fd(),
-        "device": stat.st_dev, "inode": stat.st_ino, "kind": "Anonymous",
-    }});
-    let mut handle = serde_json::json!({ "locator": locator, "len": 8192 });
-    let attach = |handle: &serde_json::Value| {
-        let handle: SegmentHandle = serde_json::from_value(handle.clone()).expect("a handle");
+    let locator = |fd: &dyn AsRawFd, stat: rustix::fs::Stat| {
+        let (pid, fd) = (std::process::id(), fd.as_raw_fd());
+        format!("descriptor:{pid}:{fd}:{}:{}:anonymous", stat.st_dev, stat.st_ino)
+    };
+    let attach = |locator: &str, len: usize| {
+        let text = format!("segment:{len}:foreign:{locator}");
+        let handle: SegmentHandle = text.parse().expect("a handle");
         assert_eq!(handle.backing(), BackingKind::Anonymous);
         Segment::attach(&handle)
     };
-    assert!(matches!(attach(&handle), Err(AttachError::Unsealed { .. })));
+    let it = locator(&memory, stat);
+    assert!(matches!(attach(&it, 8192), Err(AttachError::Unsealed { .. })));
     fcntl_add_seals(&memory, SealFlags::SHRINK)?;
-    assert!(matches!(attach(&handle), Err(AttachError::Unsealed { .. })));
-    let region: RegionHandle = serde_json::from_value(handle.clone())?;
+    assert!(matches!(attach(&it, 8192), Err(AttachError::Unsealed { .. })));
+    let region: RegionHandle = format!("region:8192:{it}").parse()?;
     assert!(Region::attach(&region).is_ok(), "both sides write a region");
     fcntl_add_seals(&memory, SealFlags::WRITE)?;
-    assert_eq!(attach(&handle)?.len(), 8192);
+    assert_eq!(attach(&it, 8192)?.len(), 8192);
 
     // A length beyond the memory is refused, and so is a descriptor that is not memory.
-    handle["len"] = 8193.into();
-    assert!(matches!(attach(&handle), Err(AttachError::Replaced { .. })));
+    assert!(matches!(attach(&it, 8193), Err(AttachError::Replaced { .. })));
     let (pipe, _other_end) = rustix::pipe::pipe()?;
-    let stat = fstat(&pipe)?;
-    locator["Descriptor"]["fd"] = pipe.as_raw_fd().into();
-    locator["Descriptor"]["device"] = stat.st_dev.into();
-    locator["Descriptor"]["inode"] = stat.st_ino.into();
-    handle["locator"] = locator;
-    handle["len"] = 0.into();
-    assert!(matches!(attach(&handle), Err(AttachError::Replaced { .. })));
+    let it = locator(&pipe, fstat(&pipe)?);
+    assert!(matches!(attach(&it, 0), Err(AttachError::Replaced { .. })));
     Ok(())
 }
 
 #[test]
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", feature = "named"))]
 fn named_memory_is_private_to_its_user_and_removed() -> Result<(), Box<dyn Error>> {
     use std::os::unix::fs::PermissionsExt;
     let segment = SegmentMut::create(&Backing::Named, 100)?.freeze()?;
-    let handle = serde_json::to_value(segment.handle()?)?;
-    let name = handle["locator"]["Name"].as_str().expect("a name");
+    let text = segment.handle()?.to_string();
+    let (_, name) = text.split_once(":name:").expect("a name");
     let path = format!("/dev/shm{name}");
     assert_eq!(std::fs::metadata(&path)?.permissions().mode() & 0o777, 0o600);
     drop(segment);

@@ -5,13 +5,11 @@
 use std::error::Error;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
-use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::os::unix::fs::FileExt;
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
-use shm_buffers::{Backing, BackingKind, Buffer, Image, Segment, SegmentHandle, SegmentMut, share_move};
+use shm_buffers::{Backing, BackingKind, Buffer, Image, Segment, SegmentMut, share_move};
 
 use crate::backings::backings;
 use crate::children;
@@ -63,77 +61,6 @@ fn a_worker_that_writes_the_model_only_kills_itself() -> Result<(), Box<dyn Erro
             "{backing:?}: the model has changed"
         );
     }
-    Ok(())
-}
-
-/// Returns the path of a named segment.
-fn path_of(handle: &SegmentHandle) -> PathBuf {
-    let handle = serde_json::to_value(handle).expect("handles serialize");
-    let name = handle["locator"]["Name"].as_str().expect("a name");
-    Path::new("/dev/shm").join(name.trim_start_matches('/'))
-}
-
-/// Makes a file two minutes old: the sweep skips younger files.
-fn age(path: &Path) -> std::io::Result<()> {
-    let then = SystemTime::now() - Duration::from_secs(120);
-    File::options().write(true).open(path)?.set_modified(then)
-}
-
-#[test]
-fn the_sweep_removes_only_the_segments_of_killed_leaders() -> Result<(), Box<dyn Error>> {
-    if children::part().is_some() {
-        let segment = SegmentMut::create(&Backing::Named, 4096)?.freeze()?;
-        println!("made {}", serde_json::to_string(&segment.handle()?)?);
-        // Waits until it is killed.
-        std::io::stdin().read_to_end(&mut Vec::new())?;
-        return Ok(());
-    }
-    let test = "faults::the_sweep_removes_only_the_segments_of_killed_leaders";
-    let mut leader = children::again(&[], test, "leader")
-        .stdin(std::process::Stdio::piped())
-        .spawn()?;
-    let output = BufReader::new(leader.stdout.take().expect("piped"));
-    let handle = output
-        .lines()
-        .map_while(Result::ok)
-        .find_map(|line| line.split_once("made ").map(|(_, handle)| handle.to_owned()))
-        .expect("the child prints its handle");
-    let theirs = path_of(&serde_json::from_str(&handle)?);
-    let mine = SegmentMut::create(&Backing::Named, 4096)?.freeze()?;
-    let mine_at = path_of(&mine.handle()?);
-    // Neither of these is an abandoned segment: one is not a regular file, the other one is too young.
-    let link = Path::new("/dev/shm/shm-buffers-test-link");
-    let young = Path::new("/dev/shm/shm-buffers-test-young");
-    let _ = std::fs::remove_file(link);
-    std::os::unix::fs::symlink(&mine_at, link)?;
-    File::create(young)?.set_permissions(std::fs::Permissions::from_mode(0o600))?;
-
-    // Both leaders are alive: nothing is swept.
-    age(&mine_at)?;
-    age(&theirs)?;
-    drop(SegmentMut::create(&Backing::Named, 1)?);
-    let alive = (theirs.exists(), mine_at.exists());
-
-    leader.kill()?;
-    leader.wait()?;
-    let abandoned = theirs.exists();
-    // A sweep of another process may hold the lock for a moment.
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
-    while theirs.exists() && std::time::Instant::now() < deadline {
-        drop(SegmentMut::create(&Backing::Named, 1)?);
-    }
-    let kept = (mine_at.exists(), link.is_symlink(), young.exists());
-    std::fs::remove_file(link)?;
-    std::fs::remove_file(young)?;
-
-    assert_eq!(alive, (true, true), "a living leader's segment was swept");
-    assert!(abandoned, "the killed leader has removed its segment");
-    assert!(!theirs.exists(), "{} was not swept", theirs.display());
-    assert_eq!(
-        kept,
-        (true, true, true),
-        "more than the abandoned segment was swept"
-    );
     Ok(())
 }
 
@@ -196,7 +123,10 @@ fn a_forked_child_that_drops_a_segment_keeps_its_name() -> Result<(), Box<dyn Er
         assert_eq!(&attached[..4], b"ours", "{kind:?}");
         drop(copy);
         if kind == BackingKind::Named {
-            assert!(!path_of(&handle).exists(), "its creator removes it");
+            assert!(
+                !crate::orphans::path_of(&handle).exists(),
+                "its creator removes it"
+            );
         }
     }
     Ok(())

@@ -1,24 +1,47 @@
 //! Integration tests of the public API.
 #![cfg(not(loom))]
 
-mod admission;
 mod backings;
-mod cgroups;
 #[cfg(any(unix, windows))]
+#[cfg_attr(
+    not(feature = "models"),
+    allow(dead_code, reason = "tests of models use the rest")
+)]
 mod children;
-mod dumps;
-mod faults;
-mod growing;
-mod hostile;
-mod images;
-mod limits;
-mod mapped;
-mod models;
+mod handles;
+#[cfg(any(feature = "named", not(target_os = "linux")))]
+mod orphans;
 mod rings;
+
+#[cfg(feature = "models")]
+mod admission;
+#[cfg(feature = "models")]
+mod cgroups;
+#[cfg(feature = "models")]
+mod dumps;
+#[cfg(feature = "models")]
+mod faults;
+#[cfg(feature = "models")]
+mod growing;
+#[cfg(feature = "models")]
+mod hostile;
+#[cfg(feature = "models")]
+mod images;
+#[cfg(feature = "models")]
+mod limits;
+#[cfg(feature = "models")]
+mod mapped;
+#[cfg(feature = "models")]
+mod models;
+#[cfg(feature = "models")]
 mod saving;
+#[cfg(feature = "models")]
 mod scarcity;
+#[cfg(feature = "models")]
 mod tensors;
 #[cfg(feature = "zstd")]
 mod tool;
+#[cfg(feature = "models")]
 mod views;
+#[cfg(feature = "models")]
 mod windows;

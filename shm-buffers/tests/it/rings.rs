@@ -104,10 +104,10 @@ fn a_sleeping_consumer_gets_one_wakeup_when_enough_frames_are_published() -> Res
     let (mut tx, mut rx) = ring::in_process(1024);
     tx.stage(b"x")?;
     assert_eq!(tx.publish(), Wakeup::NotNeeded, "the consumer is awake");
-    assert_eq!(rx.arm(1), Arm::Ready, "the frame is published already");
+    assert_eq!(rx.arm(1).own, Arm::Ready, "the frame is published already");
     rx.pop(&mut Vec::new())?;
 
-    assert_eq!(rx.arm(2), Arm::Sleep);
+    assert_eq!(rx.arm(2).own, Arm::Sleep);
     tx.stage(b"1")?;
     assert_eq!(tx.publish(), Wakeup::NotNeeded, "the consumer waits for two");
     tx.stage(b"2")?;
@@ -126,13 +126,60 @@ fn a_sleeping_consumer_gets_one_wakeup_when_enough_frames_are_published() -> Res
 fn a_sleeping_producer_gets_one_wakeup_when_the_frame_fits() -> Result<(), Box<dyn Error>> {
     let (mut tx, mut rx) = ring::in_process(512);
     while tx.push(&[0; 100]).is_ok() {}
-    assert_eq!(tx.arm(100)?, Arm::Sleep);
+    assert_eq!(tx.arm(100)?.own, Arm::Sleep);
     assert_eq!(rx.finish_read(), Wakeup::NotNeeded, "nothing was popped yet");
     rx.pop(&mut Vec::new())?;
     assert_eq!(rx.finish_read(), Wakeup::Needed);
     assert_eq!(rx.finish_read(), Wakeup::NotNeeded);
     tx.push(&[0; 100])?;
     Ok(())
+}
+
+/// Both ends sleep whenever they may: the producer with frames that are staged, the consumer with reads that it has not reported
+/// and while it waits for more frames than the ring has room for.
+#[test]
+fn two_threads_that_sleep_by_channels_wake_each_other() -> Result<(), Box<dyn Error>> {
+    const FRAMES: u32 = 20_000;
+    let (mut tx, mut rx) = ring::in_process(256);
+    let (wake_consumer, consumer_wakeups) = crossbeam_channel::unbounded();
+    let (wake_producer, producer_wakeups) = crossbeam_channel::unbounded();
+    // Waits for the wakeup that is coming, if one is.
+    let sleep = |own: Arm, wakeups: &crossbeam_channel::Receiver<()>| match own {
+        Arm::Ready => {}
+        Arm::Sleep | Arm::WakeupPending => wakeups
+            .recv_timeout(std::time::Duration::from_secs(60))
+            .expect("the peer sends a wakeup"),
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            for i in 0..FRAMES {
+                let frame = frame(i as usize % 40, i.into());
+                while tx.stage(&frame) == Err(PushError::Full) {
+                    let armed = tx.arm(frame.len()).expect("it fits when the ring is empty");
+                    if armed.peer == Wakeup::Needed {
+                        wake_consumer.send(()).expect("the consumer waits");
+                    }
+                    sleep(armed.own, &producer_wakeups);
+                }
+            }
+            if tx.publish() == Wakeup::Needed {
+                wake_consumer.send(()).expect("the consumer waits");
+            }
+        });
+        let mut out = Vec::new();
+        for i in 0..FRAMES {
+            out.clear();
+            while rx.pop(&mut out)?.is_none() {
+                let armed = rx.arm(u64::from((FRAMES - i).min(1 + i % 50)));
+                if armed.peer == Wakeup::Needed {
+                    wake_producer.send(())?;
+                }
+                sleep(armed.own, &consumer_wakeups);
+            }
+            assert!(out == frame(i as usize % 40, i.into()), "frame {i}");
+        }
+        Ok(())
+    })
 }
 
 #[test]

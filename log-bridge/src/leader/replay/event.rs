@@ -35,11 +35,15 @@ fn emit_values(
     values: Values<'_>,
     last: Option<&dyn Field>,
 ) -> Result<(), Malformed> {
-    if !callsite.enabled(dispatch) {
+    if callsite.is_never_enabled() {
         return values.for_each(drop);
     }
+    // Per-layer filters keep their answer until the event that they were asked about: a malformed record must not come
+    // between, or the next event of the bridge itself would be hidden.
     with_value_set(callsite, values, last, |values| {
-        dispatch.event(&Event::new(callsite.metadata(), values));
+        if callsite.enabled(dispatch) {
+            dispatch.event(&Event::new(callsite.metadata(), values));
+        }
     })
 }
 

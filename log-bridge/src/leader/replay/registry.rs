@@ -109,15 +109,15 @@ impl RegisteredCallsite {
         self.metadata.get().expect("a callsite has metadata")
     }
 
+    /// Returns whether no subscriber wants events or spans of this callsite, without asking any.
+    pub(super) fn is_never_enabled(&'static self) -> bool {
+        *self.metadata().level() > LevelFilter::current() || self.interest.load(Ordering::Relaxed) == NEVER
+    }
+
     /// Returns whether the subscriber wants events or spans of this callsite, as the macros of `tracing` ask.
     pub(super) fn enabled(&'static self, dispatch: &Dispatch) -> bool {
-        let metadata = self.metadata();
-        *metadata.level() <= LevelFilter::current()
-            && match self.interest.load(Ordering::Relaxed) {
-                NEVER => false,
-                ALWAYS => true,
-                _ => dispatch.enabled(metadata),
-            }
+        !self.is_never_enabled()
+            && (self.interest.load(Ordering::Relaxed) == ALWAYS || dispatch.enabled(self.metadata()))
     }
 }
 

@@ -221,13 +221,14 @@ fn create(
 ) -> Result<u64, Malformed> {
     let callsite = callsites.span(span.callsite)?.registered;
     let mut created = None;
-    if let Some(callsite) = callsite.filter(|callsite| callsite.enabled(dispatch)) {
+    if let Some(callsite) = callsite.filter(|callsite| !callsite.is_never_enabled()) {
         span.for_each_update(|number, values| {
             if number == 0 && created.is_none() {
                 let id = with_value_set(callsite, values, None, |values| {
-                    dispatch.new_span(&Attributes::new(callsite.metadata(), values))
+                    let enabled = callsite.enabled(dispatch);
+                    enabled.then(|| dispatch.new_span(&Attributes::new(callsite.metadata(), values)))
                 })?;
-                created = Some((id, callsite));
+                created = id.map(|id| (id, callsite));
             }
             Ok(())
         })?;

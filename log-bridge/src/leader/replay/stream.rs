@@ -232,15 +232,19 @@ impl SourceStream {
             return;
         }
         let Some(error) = self.source.error() else { return };
-        self.failure = FailureNotice::Emitted;
         self.source.counts.mark_corrupt();
         match sink {
             Sink::Subscriber(dispatch) => {
+                self.failure = FailureNotice::Emitted;
                 self.spans.exit_inner(dispatch);
                 bridge_events::emit_failure(dispatch, self.spans.worker(), &error);
             }
             #[cfg(feature = "log")]
-            Sink::Logger => super::log_crate::log_failure(self.source.id, &error),
+            Sink::Logger => {
+                self.failure = FailureNotice::Emitted;
+                super::log_crate::log_failure(self.source.id, &error);
+            }
+            // A subscriber that is set later receives the notice.
             Sink::None => {}
         }
     }
@@ -256,7 +260,7 @@ impl SourceStream {
         self.source.counts.dropped() != self.noticed && self.is_notice_allowed(pace)
     }
 
-    /// Emits a notice of the last drops, closes all spans and makes the counts final.
+    /// Emits notices of an error and of the last drops, closes all spans and makes the counts final.
     pub(crate) fn finish(mut self, sink: &Sink, sources: &SourceSet) {
         let unread = !self.is_finished();
         if unread {
@@ -267,17 +271,23 @@ impl SourceStream {
             self.dropped =
                 std::array::from_fn(|level| levels[level].dropped.saturating_sub(without_subscriber[level]));
         }
-        if let Sink::Subscriber(dispatch) = sink {
-            dispatcher::with_default(dispatch, || {
+        let last_notices = |stream: &mut Self| {
+            // An error that was found while the ring was emptied has not been reported.
+            catch_panic(|| stream.notice_failure(sink));
+            catch_panic(|| match unread {
+                true => stream.notice_drops(sink, NoticePace::Immediate),
+                false => stream.notice_counted_drops(sink, NoticePace::Immediate),
+            });
+        };
+        match sink {
+            Sink::Subscriber(dispatch) => dispatcher::with_default(dispatch, || {
                 catch_panic(|| self.spans.enter(dispatch));
-                catch_panic(|| match unread {
-                    true => self.notice_drops(sink, NoticePace::Immediate),
-                    false => self.notice_counted_drops(sink, NoticePace::Immediate),
-                });
+                last_notices(&mut self);
                 if catch_panic(|| self.spans.close(dispatch)).is_none() {
                     self.reset_spans(dispatch);
                 }
-            });
+            }),
+            _ => last_notices(&mut self),
         }
         sources.retire(&self.source);
     }

@@ -2,6 +2,8 @@
 //! ones.
 
 use std::collections::VecDeque;
+use std::error::Error;
+use std::fmt;
 
 use shm_buffers::ring::{Consumer, Corrupt};
 
@@ -19,16 +21,38 @@ const BATCH_BYTES: usize = 256 << 10;
 const MAX_AT_END: usize = 1 << 22;
 
 /// Why the stream of a source was abandoned.
-#[derive(Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SourceError {
     /// The ring is corrupt.
-    #[error(transparent)]
-    Ring(#[from] Corrupt),
+    Ring(Corrupt),
     /// A record is malformed.
-    #[error(transparent)]
-    Record(#[from] DecodeError),
+    Record(DecodeError),
 }
+
+impl From<Corrupt> for SourceError {
+    fn from(corrupt: Corrupt) -> Self {
+        Self::Ring(corrupt)
+    }
+}
+
+impl From<DecodeError> for SourceError {
+    fn from(error: DecodeError) -> Self {
+        Self::Record(error)
+    }
+}
+
+impl fmt::Display for SourceError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ring(corrupt) => corrupt.fmt(f),
+            Self::Record(error) => error.fmt(f),
+        }
+    }
+}
+
+// The messages are those of the variants' errors, which have no causes.
+impl Error for SourceError {}
 
 /// The reading end of one worker's ring.
 #[derive(Debug)]

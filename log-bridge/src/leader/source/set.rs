@@ -26,6 +26,8 @@ struct Inner {
     retired: Tally,
     /// The filter that new sources get.
     filter: Option<FilterUpdate>,
+    /// How often a filter was sent.
+    sent: u64,
     /// The current filter that was sent last, if workers follow the subscribers.
     followed: Option<Filter>,
 }
@@ -38,11 +40,33 @@ impl SourceSet {
     /// Adds a source, and ends an older source that has the same id.
     pub(crate) fn add(&self, source: SourceState) {
         let mut inner = self.inner();
-        for older in inner.open.iter().filter(|older| older.id == source.id) {
-            older.end();
-        }
         if let Some(filter) = &inner.filter {
             source.send_filter(filter);
+        }
+        self.push(&mut inner, source);
+    }
+
+    /// As [`add`](Self::add), for a source whose worker starts with a filter that was chosen when
+    /// [`filter_of_new_source`](Self::filter_of_new_source) returned `sent`.
+    pub(crate) fn add_with_filter(&self, source: SourceState, sent: u64) {
+        let mut inner = self.inner();
+        if let Some(filter) = inner.filter.as_ref().filter(|_| inner.sent != sent) {
+            source.send_filter(filter);
+        }
+        self.push(&mut inner, source);
+    }
+
+    /// Returns the filter that the worker of a new source starts with, and how often a filter was sent up to now.
+    pub(crate) fn filter_of_new_source(&self) -> (Filter, u64) {
+        let inner = self.inner();
+        let sent = inner.filter.as_ref().map(FilterUpdate::filter);
+        let filter = inner.followed.as_ref().or(sent).cloned();
+        (filter.unwrap_or_else(Filter::current), inner.sent)
+    }
+
+    fn push(&self, inner: &mut Inner, source: SourceState) {
+        for older in inner.open.iter().filter(|older| older.id == source.id) {
+            older.end();
         }
         inner.open.push(Arc::new(source));
         self.added.fetch_add(1, Ordering::Release);
@@ -130,6 +154,7 @@ impl SourceSet {
         self.abandoned.store(true, Ordering::SeqCst);
         let mut inner = self.inner();
         for source in std::mem::take(&mut inner.open) {
+            source.close();
             source.counts.finalize();
             inner.retired += &source.counts.tally();
         }
@@ -155,6 +180,7 @@ impl Inner {
             source.send_filter(&filter);
         }
         self.filter = Some(filter);
+        self.sent += 1;
     }
 }
 

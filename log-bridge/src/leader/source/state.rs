@@ -9,6 +9,7 @@ use super::counts::SourceCounts;
 use super::reader::{RecordBatch, RecordReader, SourceError};
 use crate::filter::update::FilterUpdate;
 use crate::wire::counters::Counters;
+use crate::wire::link::Link;
 
 /// What collector and handle share of one source. The replay itself belongs to the collector.
 #[derive(Debug)]
@@ -17,16 +18,28 @@ pub(crate) struct SourceState {
     pub(crate) counts: SourceCounts,
     pub(crate) reader: Arc<Mutex<RecordReader>>,
     slots: Slots,
+    link: Link,
+    /// The process that reads the ring. A forked child has a copy of this.
+    process: u32,
 }
 
 impl SourceState {
     /// Returns the state of a source of which the last `keep` events are kept.
-    pub(crate) fn new(id: u64, consumer: Consumer, slots: Slots, counters: Counters, keep: usize) -> Self {
+    pub(crate) fn new(
+        id: u64,
+        consumer: Consumer,
+        slots: Slots,
+        counters: Counters,
+        link: Link,
+        keep: usize,
+    ) -> Self {
         Self {
             id,
             counts: SourceCounts::new(counters),
             reader: Arc::new(Mutex::new(RecordReader::new(consumer, keep))),
             slots,
+            link,
+            process: std::process::id(),
         }
     }
 
@@ -56,6 +69,12 @@ impl SourceState {
     /// Takes all records out of the ring: the worker writes no more.
     pub(crate) fn end(&self) {
         self.reader().end();
+        self.close();
+    }
+
+    /// Makes workers stop waiting for room in the ring.
+    pub(crate) fn close(&self) {
+        self.link.close();
     }
 
     pub(crate) fn has_ended(&self) -> bool {
@@ -70,5 +89,13 @@ impl SourceState {
     /// Sends the worker another filter. The caller holds the lock of the [`SourceSet`](super::set::SourceSet).
     pub(super) fn send_filter(&self, filter: &FilterUpdate) {
         filter.publish(&self.slots);
+    }
+}
+
+impl Drop for SourceState {
+    fn drop(&mut self) {
+        if self.process == std::process::id() {
+            self.close();
+        }
     }
 }

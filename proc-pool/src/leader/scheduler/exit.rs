@@ -5,6 +5,7 @@ use crate::error::ProcessId;
 use crate::error::{ExitCause, Fault, KillReason, PrecedingPanics, WorkerId};
 use crate::leader::connection::DrainLimit;
 use crate::leader::crash_context::CrashContext;
+use crate::leader::start_failure::StartFailure;
 use crate::leader::supervisor::Event;
 use crate::leader::tasks::in_flight::{RetainedPayload, Task};
 use crate::leader::tasks::jobs::JobKey;
@@ -98,7 +99,7 @@ impl Scheduler {
         if !exit.context.panics.is_empty() {
             // If it was still starting, this is the reason.
             let reason = format!("{}{}", exit.cause, PrecedingPanics(&exit.context.panics));
-            self.event(Event::StartFailed(id, reason));
+            self.event(Event::StartFailed(id, StartFailure::Failed(reason)));
         }
         self.event(Event::Ended {
             worker: id,

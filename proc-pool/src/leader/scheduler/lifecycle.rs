@@ -9,6 +9,7 @@ use super::{ActiveWorker, ProcessRecord, Scheduler};
 use crate::error::{KillReason, PoolError, ProcessId, WorkerId};
 use crate::leader::command::Command;
 use crate::leader::connection::WorkerConnection;
+use crate::leader::start_failure::StartFailure;
 use crate::leader::supervisor::{Action, Event};
 use crate::message::WorkerMessage;
 use crate::os::MessageReceiver;
@@ -25,12 +26,8 @@ impl Scheduler {
                 Action::Fail {
                     worker,
                     attempts,
-                    reason,
-                } => self.fail(PoolError::Start {
-                    worker,
-                    attempts,
-                    reason,
-                }),
+                    failure,
+                } => self.fail(failure.into_error(worker, attempts, &self.program)),
             }
         }
     }
@@ -142,6 +139,10 @@ impl Scheduler {
                 worker.connection.on_wakeup();
                 return false;
             }
+            WorkerMessage::Introduced => {
+                self.event(Event::Introduced(process_id.worker));
+                return false;
+            }
             WorkerMessage::Ready if !ready => {
                 self.event(Event::Ready(process_id.worker));
                 let accepted = self.supervisor.is_ready(process_id.worker);
@@ -151,7 +152,9 @@ impl Scheduler {
                 self.dispatch_backlog();
             }
             WorkerMessage::Failed(reason) if !ready => {
-                self.event(Event::StartFailed(process_id.worker, reason));
+                self.event(Event::Introduced(process_id.worker));
+                let failure = StartFailure::Failed(reason);
+                self.event(Event::StartFailed(process_id.worker, failure));
             }
             // A repeated message does no harm.
             WorkerMessage::Ready | WorkerMessage::Failed(_) => {}
@@ -190,6 +193,7 @@ impl Scheduler {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
     use std::time::Duration;
 
     use super::*;
@@ -205,7 +209,7 @@ mod tests {
             backoff: Duration::from_millis(100),
         };
         let supervisor = Supervisor::new(2, policy, Instant::now());
-        let mut scheduler = Scheduler::new(2, Limits::default(), supervisor, manager);
+        let mut scheduler = Scheduler::new(2, Limits::default(), supervisor, manager, PathBuf::new());
         scheduler.event(Event::Tick);
         // The pool has failed before for another reason.
         scheduler.fail(PoolError::Interrupted);

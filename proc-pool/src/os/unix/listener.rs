@@ -22,6 +22,7 @@ const TURN: usize = 256;
 const WAKEUP: u8 = b'!';
 const READY: u8 = b'R';
 const FAILED: u8 = b'F';
+const INTRODUCED: u8 = b'I';
 
 /// Encodes a message as one byte, and text that ends with the connection.
 pub(super) fn encode(message: &WorkerMessage) -> (u8, &[u8]) {
@@ -30,6 +31,7 @@ pub(super) fn encode(message: &WorkerMessage) -> (u8, &[u8]) {
         WorkerMessage::Ready => (READY, &[]),
         WorkerMessage::Failed(reason) => (FAILED, reason.as_bytes()),
         WorkerMessage::Invalid => (0, &[]),
+        WorkerMessage::Introduced => (INTRODUCED, &[]),
     }
 }
 
@@ -74,6 +76,7 @@ impl MessageReceiver {
                     self.state = State::Ready;
                     on_message(WorkerMessage::Ready);
                 }
+                (State::Starting, INTRODUCED) => on_message(WorkerMessage::Introduced),
                 (State::Starting, FAILED) => self.state = State::Failed(Vec::new()),
                 _ => on_message(WorkerMessage::Invalid),
             }

@@ -14,6 +14,7 @@ use crate::error::PoolError;
 use crate::leader::event_loop::EventLoop;
 use crate::leader::scheduler::Scheduler;
 use crate::leader::supervisor::Supervisor;
+use crate::observer::observe_ends;
 use crate::os::{self, own_memory};
 use crate::pool::workers::cores;
 use crate::pool::{BytePool, Pool};
@@ -53,7 +54,8 @@ impl Builder {
     /// - [`PoolError::Start`] if workers can't start, after a few attempts, with the reason that a worker has reported.
     /// - [`PoolError::NotInitialized`] if the program has not called [`init`](crate::init()).
     /// - [`PoolError::EntryInOtherLibrary`] for a function in another shared library than the one that this crate is linked into.
-    /// - [`PoolError::Program`], without further attempts, if a separate worker program can't be executed.
+    /// - [`PoolError::Program`], [`PoolError::NotAWorker`] and [`PoolError::Refused`], after one attempt, if a separate worker program
+    ///   can't be executed, is no worker program, or has no such op.
     /// - Other [`PoolError`]s for invalid options, and for failures of the system.
     pub fn build<E: Runnable>(self, entry_point: E, init: &E::Init) -> Result<E::Pool, PoolError> {
         entry_point.start(self, init)
@@ -129,7 +131,13 @@ impl Builder {
         let pending_thread = PendingThread::new()?;
         let supervisor = Supervisor::new(workers, self.restart_policy, Instant::now());
         let (manager, commands) = crossbeam_channel::unbounded();
-        let scheduler = Scheduler::new(workers, limits, supervisor, manager.clone());
+        let scheduler = Scheduler::new(
+            workers,
+            limits,
+            supervisor,
+            manager.clone(),
+            launch.program.path(),
+        );
         let event_loop = Arc::new(EventLoop::new(scheduler, cores)?);
         let spawn_config = SpawnConfig {
             entry,
@@ -139,11 +147,12 @@ impl Builder {
             backing: self.backing,
             launch,
             inherited: self.inherited,
+            hooks: self.hooks,
         };
         let (limit_sender, memory_limit) = crossbeam_channel::bounded(1);
         let process_manager = ProcessManager::new(
             event_loop.clone(),
-            self.observer,
+            observe_ends(self.observer, self.on_worker_end),
             spawn_config,
             commands,
             manager.clone(),

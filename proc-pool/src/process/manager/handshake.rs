@@ -7,8 +7,9 @@ use super::ProcessManager;
 use crate::error::{KillReason, ProcessId};
 use crate::leader::command::ConnectResult;
 use crate::leader::connection::WorkerConnection;
+use crate::leader::start_failure::StartFailure;
 use crate::leader::supervisor::Event;
-use crate::wire::handshake::{InitPayload, Welcome};
+use crate::wire::handshake::{ValuePayload, Welcome};
 
 impl ProcessManager {
     /// Welcomes a process that has connected. Kills it and reports a failed start if it could not connect.
@@ -20,8 +21,8 @@ impl ProcessManager {
         let welcomed = connection.and_then(|connection| {
             let region = process.region.handle().map_err(|e| e.to_string())?;
             let init = match &self.init_segment {
-                None => InitPayload::Inline(self.config.init.clone()),
-                Some((_, handle)) => InitPayload::Segment(handle.clone()),
+                None => ValuePayload::Inline(self.config.init.clone()),
+                Some((_, handle)) => ValuePayload::Segment(handle.clone()),
             };
             let welcome = Welcome {
                 worker: process_id.worker,
@@ -30,12 +31,14 @@ impl ProcessManager {
                 region,
                 sizes: process.sizes,
                 init,
+                values: process.values.payload(),
                 spin: self.event_loop.worker_spin(workers),
                 inherited: self.config.inherited,
             };
             let (bytes, region_descriptors) = welcome.encoded()?;
             let mut descriptors = vec![&region_descriptors];
             descriptors.extend(self.config.descriptors.iter().map(|of_init| &**of_init));
+            descriptors.extend(&process.values.descriptors);
             match connection.welcome(&bytes, &descriptors) {
                 Ok(ends) => Ok(Some(ends)),
                 // The process has already ended: its exit status says more than this error.
@@ -67,7 +70,7 @@ impl ProcessManager {
             Err(reason) => {
                 scheduler.event(Event::StartFailed(
                     process_id.worker,
-                    format!("did not connect: {reason}"),
+                    StartFailure::Failed(format!("did not connect: {reason}")),
                 ));
                 drop(scheduler);
                 self.kill(KillReason::Disconnected, |p| p.process_id == process_id);

@@ -9,6 +9,7 @@ use super::pending_stack::PendingStack;
 use crate::error::KillReason;
 use crate::error::ProcessId;
 use crate::process::spawn::Spawned;
+use crate::process::worker_hooks::ProcessValues;
 use crate::wire::layout::RegionSizes;
 
 /// Poll interval for a process that has not connected: no closed connection would report its end.
@@ -26,6 +27,8 @@ pub(super) struct ManagedProcess {
     pub(super) region: Region,
     /// The sizes of the parts of `region`.
     pub(super) sizes: RegionSizes,
+    /// The values that the user's hooks have made for this process. They are dropped after its end.
+    pub(super) values: ProcessValues,
     pub(super) connected: bool,
     pub(super) killed: Option<KillReason>,
     /// The stack of its overdue task, captured before the process is killed.

@@ -73,6 +73,7 @@ impl ProcessManager {
             region,
             sizes,
             stack,
+            values,
             ..
         } = process;
         spawned.finish(connected);
@@ -104,6 +105,8 @@ impl ProcessManager {
             cause: &cause,
             context: &context,
         };
+        // Before the replacement is started.
+        drop(values);
         self.event_loop.scheduler().ended(process_id, &exit);
         self.event_loop.nudge();
     }

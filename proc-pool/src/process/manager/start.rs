@@ -10,15 +10,17 @@ use super::shared_memory::create_region;
 use crate::error::ProcessId;
 use crate::error::{PoolError, WorkerId};
 use crate::leader::command::Command;
+use crate::leader::start_failure::StartFailure;
+use crate::leader::supervisor::Event;
 use crate::os;
 use crate::panics::guarded;
 use crate::process::spawn;
 
 impl ProcessManager {
-    /// Spawns a process for `worker`.
-    pub(super) fn spawn(&mut self, worker: WorkerId) -> Result<(), PoolError> {
+    /// Spawns a process for `worker`, and reports it to the scheduler. The caller reports an error.
+    pub(super) fn spawn(&mut self, worker: WorkerId) -> Result<(), StartFailure> {
         if self.stopping_since.is_some() || self.event_loop.scheduler().is_stopping() {
-            return Err(PoolError::ShutDown);
+            return Err(PoolError::ShutDown.into());
         }
         let generation = self.generations.entry(worker).or_default();
         *generation += 1;
@@ -30,9 +32,10 @@ impl ProcessManager {
         if !self.processes.iter().any(is_dead) {
             self.oom_kills.forget();
         }
+        let values = self.config.hooks.call(worker)?;
         let start = os::now_ns();
         let command_sender = self.command_sender.clone();
-        let spawned = spawn::spawn(&self.config.launch, move |connection| {
+        let spawned = spawn::spawn(&self.config.launch, &values.variables, move |connection| {
             // This fails only after the manager has ended.
             let _ = command_sender.send(Command::Connected(process_id, connection));
         });
@@ -49,7 +52,7 @@ impl ProcessManager {
             Ok(region) => region,
             Err(e) => {
                 spawned.abort();
-                return Err(PoolError::os("create a worker's shared memory", e));
+                return Err(PoolError::os("create a worker's shared memory", e).into());
             }
         };
         let sizes = self.config.sizes;
@@ -71,12 +74,15 @@ impl ProcessManager {
             pid,
             region,
             sizes,
+            values,
             connected: false,
             killed: None,
             stack: PendingStack::default(),
             disconnected_at: None,
             ended: None,
         });
+        // This precedes the handshake, because a fast process is ready immediately after that.
+        self.event_loop.scheduler().event(Event::Spawned(worker));
         if let Some(connection) = connection {
             self.shake_hands(process_id, Ok(connection));
         }

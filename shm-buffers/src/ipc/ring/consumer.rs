@@ -2,7 +2,7 @@
 
 use super::frame::{SMALL, SMALL_MARK, frame_words};
 use super::memory::{DATA_MARK, FRAMES, HEAD, RingMemory, SPACE_MARK, TAIL};
-use super::{Arm, Corrupt, Wakeup};
+use super::{Arm, Armed, Corrupt, Wakeup};
 use crate::ipc::layout::Span;
 use crate::ipc::region::Region;
 use crate::sync::Ordering;
@@ -122,10 +122,23 @@ impl Consumer {
         self.ring.wakeup(SPACE_MARK, self.head)
     }
 
-    /// Declares that this end is about to sleep until `frames` more frames (1 at least) are published.
-    pub fn arm(&mut self, frames: u64) -> Arm {
-        self.ring
-            .arm(DATA_MARK, self.frames.saturating_add(frames.max(1)), FRAMES)
+    /// Declares that this end is about to sleep until `frames` more frames (1 at least) are published. Returns whether it may
+    /// sleep, and whether the producer has to be woken before, as [`finish_read`](Self::finish_read) does.
+    ///
+    /// This end is [ready](Arm::Ready) with fewer frames if the producer sleeps until some of them are popped.
+    pub fn arm(&mut self, frames: u64) -> Armed {
+        let target = self.frames.saturating_add(frames.max(1));
+        self.ring.declare(DATA_MARK, target);
+        let published = self.ring.word(FRAMES).load(Ordering::Acquire);
+        let peer = self.ring.clear_reached(SPACE_MARK, self.head);
+        let is_awaited = published > self.frames && self.ring.is_declared(SPACE_MARK);
+        Armed {
+            own: match published < target && !is_awaited {
+                true => Arm::Sleep,
+                false => self.ring.disarm(DATA_MARK),
+            },
+            peer,
+        }
     }
 
     /// Takes back the declaration of [`arm`](Self::arm). Returns [`Arm::WakeupPending`] if the producer has seen it.

@@ -97,17 +97,15 @@ impl RingMemory {
         }
     }
 
-    /// Declares that an end sleeps until the word `reached` is at least `target`.
-    pub(super) fn arm(&self, mark: usize, target: u64, reached: usize) -> Arm {
+    /// Declares that an end sleeps until a word of its peer is at least `target`.
+    ///
+    /// The caller has stored everything that its peer may wait for, and loads the peer's position and mark afterwards. The fence
+    /// pairs with the one in `wakeup` and with the peer's own one here. Either this end sees the peer's new position and mark, or the peer
+    /// sees this end's.
+    pub(super) fn declare(&self, mark: usize, target: u64) {
         // Release: the peer that clears the mark sees everything that the sleeper did before.
         self.word(mark).store(target.wrapping_add(1), Ordering::Release);
-        // Pairs with the fence in `wakeup`: either we see the peer's new position, or the peer sees our mark.
         fence(Ordering::SeqCst);
-        if self.word(reached).load(Ordering::Acquire) < target {
-            Arm::Sleep
-        } else {
-            self.disarm(mark)
-        }
     }
 
     /// Clears the mark of this end.
@@ -118,10 +116,20 @@ impl RingMemory {
         }
     }
 
+    /// Returns whether an end has a mark: it sleeps, or is about to.
+    pub(super) fn is_declared(&self, mark: usize) -> bool {
+        self.word(mark).load(Ordering::Relaxed) != AWAKE
+    }
+
     /// Returns whether a sleeper that waits for at most `reached` has to be woken, and clears its mark, so that only one
     /// caller wakes it.
     pub(super) fn wakeup(&self, mark: usize, reached: u64) -> Wakeup {
         fence(Ordering::SeqCst);
+        self.clear_reached(mark, reached)
+    }
+
+    /// Like [`wakeup`](Self::wakeup), after the fence of [`declare`](Self::declare).
+    pub(super) fn clear_reached(&self, mark: usize, reached: u64) -> Wakeup {
         let target = self.word(mark).load(Ordering::Relaxed);
         if target == AWAKE || reached < target.wrapping_sub(1) {
             return Wakeup::NotNeeded;

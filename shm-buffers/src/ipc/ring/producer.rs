@@ -2,7 +2,7 @@
 
 use super::frame::{MAX_LEN, SMALL, frame_words, header, small_frame};
 use super::memory::{DATA_MARK, FRAMES, HEAD, RingMemory, SPACE_MARK, TAIL};
-use super::{Arm, Corrupt, PushError, Wakeup};
+use super::{Arm, Armed, Corrupt, PushError, Wakeup};
 use crate::ipc::layout::Span;
 use crate::ipc::region::Region;
 use crate::ipc::words::WORD;
@@ -167,24 +167,48 @@ impl Producer {
         self.frames
     }
 
-    /// Declares that this end is about to sleep until a frame of `frame_bytes` bytes fits.
+    /// Publishes every staged frame and declares that this end is about to sleep until a frame of `frame_bytes` bytes fits.
+    /// Returns whether it may sleep, and whether the consumer has to be woken before.
     ///
-    /// Everything staged must be published before: the consumer frees no space of frames that it can't see.
+    /// The consumer frees no space of frames that it can't see, so nothing stays staged. If this end has to sleep, a consumer
+    /// that sleeps is woken however many frames it waits for: there is no space for more.
+    ///
+    /// ```
+    /// use shm_buffers::ring::{self, Arm, Wakeup};
+    ///
+    /// let (mut tx, mut rx) = ring::in_process(64);
+    /// assert_eq!(rx.arm(1).own, Arm::Sleep);
+    /// while tx.stage(b"a frame").is_ok() {}
+    /// let armed = tx.arm(7)?;
+    /// // This end may sleep, but wakes the consumer first.
+    /// assert_eq!((armed.own, armed.peer), (Arm::Sleep, Wakeup::Needed));
+    /// # Ok::<(), ring::PushError>(())
+    /// ```
     ///
     /// # Errors
-    /// [`PushError::TooLarge`] if such a frame never fits.
-    pub fn arm(&mut self, frame_bytes: usize) -> Result<Arm, PushError> {
+    /// [`PushError::TooLarge`] if such a frame never fits. Nothing is published then.
+    pub fn arm(&mut self, frame_bytes: usize) -> Result<Armed, PushError> {
         if frame_bytes > self.max_frame() {
             return Err(PushError::TooLarge {
                 len: frame_bytes,
                 max: self.max_frame(),
             });
         }
-        debug_assert_eq!(self.published, self.tail, "publish before you sleep");
+        self.publish_quietly();
         let end = self.tail + frame_words(frame_bytes) as u64;
-        Ok(self
-            .ring
-            .arm(SPACE_MARK, end.saturating_sub(self.ring.capacity()), HEAD))
+        let target = end.saturating_sub(self.ring.capacity());
+        self.ring.declare(SPACE_MARK, target);
+        let is_full = self.ring.word(HEAD).load(Ordering::Acquire) < target;
+        Ok(match is_full {
+            true => Armed {
+                own: Arm::Sleep,
+                peer: self.ring.clear_reached(DATA_MARK, u64::MAX),
+            },
+            false => Armed {
+                own: self.ring.disarm(SPACE_MARK),
+                peer: self.ring.clear_reached(DATA_MARK, self.frames),
+            },
+        })
     }
 
     /// Takes back the declaration of [`arm`](Self::arm). Returns [`Arm::WakeupPending`] if the consumer has seen it.

@@ -5,10 +5,10 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 use rustix::fs::Mode;
-use shared_memory::ShmemConf;
+use rustix::shm::OFlags;
+use shared_memory::{ShmemConf, ShmemError};
 
-use super::super::Access;
-use super::super::sweep::{self, NAME_PREFIX};
+use super::super::{Access, names, sweep};
 use super::Store;
 use super::owned_name::{Name, OwnedName};
 use crate::backing::{BackingKind, Pages};
@@ -16,32 +16,28 @@ use crate::error::CreateError;
 
 pub(super) fn create(len: usize) -> Result<Store, CreateError> {
     let kind = BackingKind::Named;
-    sweep::sweep(&sweep::lock_dir());
-    let id = getrandom::u64().map_err(|e| CreateError::os("name", len, kind, io::Error::other(e)))?;
-    let id = format!("{NAME_PREFIX}{id:016x}");
-    // Locked before the memory exists: memory without an owner lock is never swept.
+    let failed = |step, source| CreateError::os(step, len, kind, source);
+    // It does not matter whether there was anything to remove.
+    let _ = sweep::sweep(&sweep::lock_dir());
+    let created = names::create_with_name(|id| {
+        // Locked before the memory exists: memory without an owner lock is never swept.
+        #[cfg(not(target_os = "linux"))]
+        let lock = sweep::OwnerLock::new(&sweep::lock_dir(), id)?;
+        let (file, name) = create_memory(id, len)?;
+        #[cfg(target_os = "linux")]
+        return Ok((file, name));
+        #[cfg(not(target_os = "linux"))]
+        Ok((file, name, lock))
+    });
+    #[cfg(target_os = "linux")]
+    let (file, name) = created.map_err(|e| failed("create", e))?;
     #[cfg(not(target_os = "linux"))]
-    let lock = sweep::OwnerLock::new(&sweep::lock_dir(), &id)
-        .map_err(|e| CreateError::os("lock the name of", len, kind, e))?;
-    // macOS allows 31 bytes, and this is shorter.
-    let name = format!("/{id}");
-    let mut shmem = ShmemConf::new()
-        .os_id(&name)
-        .size(len)
-        .create()
-        .map_err(|e| CreateError::os("create", len, kind, io::Error::other(e)))?;
-    // From here on, `OwnedName` removes the name. `Shmem` keeps a writable mapping while it lives, which must end before the
-    // segment is frozen.
-    let fd = open(&name, Access::ReadWrite).map_err(|e| CreateError::os("open", len, kind, e))?;
-    let name = OwnedName::new(Name::Shm(name));
-    shmem.set_owner(false);
-    drop(shmem);
-    let file = File::from(fd);
-    // On other systems it can be neither locked nor reserved, and its size is final.
+    let (file, name, lock) = created.map_err(|e| failed("create", e))?;
+    // On other systems it can be neither locked nor reserved, and its size is final. Locked before it has a block: see `sweep`.
     #[cfg(target_os = "linux")]
     {
         rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockShared)
-            .map_err(|e| CreateError::os("lock", len, kind, e.into()))?;
+            .map_err(|e| failed("lock", e.into()))?;
         super::reserve(&file, 0, len, kind)?;
     }
     Ok(Store {
@@ -54,10 +50,27 @@ pub(super) fn create(len: usize) -> Result<Store, CreateError> {
     })
 }
 
+/// Creates memory of `len` bytes that no page of is allocated yet.
+fn create_memory(id: &str, len: usize) -> io::Result<(File, OwnedName)> {
+    // macOS allows 31 bytes, and this is shorter.
+    let name = format!("/{id}");
+    let created = ShmemConf::new().os_id(&name).size(len).create();
+    let mut shmem = created.map_err(|e| match e {
+        ShmemError::MappingIdExists => io::ErrorKind::AlreadyExists.into(),
+        other => io::Error::other(other),
+    })?;
+    // From here on, `OwnedName` removes the name. `Shmem` keeps a writable mapping while it lives, which must end before the
+    // segment is frozen.
+    let file = open(&name, Access::ReadWrite)?;
+    let name = OwnedName::new(Name::Shm(name));
+    shmem.set_owner(false);
+    Ok((file.into(), name))
+}
+
 pub(super) fn open(name: &str, access: Access) -> io::Result<OwnedFd> {
     let flags = match access {
-        Access::ReadOnly => rustix::shm::OFlags::RDONLY,
-        Access::ReadWrite => rustix::shm::OFlags::RDWR,
+        Access::ReadOnly => OFlags::RDONLY,
+        Access::ReadWrite => OFlags::RDWR,
     };
     Ok(rustix::shm::open(name, flags, Mode::empty())?)
 }

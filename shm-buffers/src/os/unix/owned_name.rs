@@ -13,10 +13,6 @@ pub(super) struct OwnedName {
 #[derive(Debug)]
 pub(super) enum Name {
     Shm(String),
-    #[cfg_attr(
-        target_os = "linux",
-        allow(dead_code, reason = "Linux finds unlinked files by descriptor")
-    )]
     Path(PathBuf),
 }
 

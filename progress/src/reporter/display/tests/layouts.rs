@@ -71,7 +71,12 @@ fn bar_never_moves_back_while_tasks_of_a_dead_writer_are_redone() {
     assert_eq!(percentage(&before), 71.9, "{before}");
 
     // The writer dies in its fourth task, and two of its results are lost. These tasks are done again.
-    dead_source.retire_with(Counts::new().with(Done, 1).with(Retried, 1));
+    let counts = Counts {
+        done: 1,
+        retried: 1,
+        ..Counts::default()
+    };
+    dead_source.retire_with(counts);
     display.draw(secs(1.1));
     let without = term.contents();
     assert!(without.contains("5/8 (71.9 %), 1 retried"), "{without}");
