@@ -6,17 +6,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use proc_pool::{BoxError, OnInterrupt};
+use proc_pool::OnInterrupt;
 use progress::{Bar, Render, Reporter, Total};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use shm_buffers::Image;
 
 use crate::error::Error;
 use crate::executor::{ExecutorOptions, Options};
 use crate::invoker::Invoker;
 use crate::model_source::ModelSource;
-use crate::op::{Op, PlainOp, WithState};
+use crate::op::Op;
 use crate::report::ReportBase;
 use crate::run_progress::RunProgress;
 use crate::runner::Runner;
@@ -24,111 +23,7 @@ use crate::settings::{self, Choices, Settings};
 use crate::task_context::in_op;
 use proc_pool::Workers;
 
-impl<M, T, R> Invoker<M, T, R>
-where
-    M: Serialize + DeserializeOwned + Send + Sync + 'static,
-    T: Serialize + DeserializeOwned + Send + 'static,
-    R: Serialize + DeserializeOwned + Send + 'static,
-{
-    /// Starts building an invoker from its op: a plain `fn(&M, T) -> R`, or a closure that captures nothing.
-    ///
-    /// A closure that captures is not a `fn`: a worker process has its code, but not the captured values. Put those into the
-    /// model or into the task.
-    ///
-    /// ```compile_fail,E0308
-    /// let factor = 3.0;
-    /// let builder = invoker::Invoker::builder(move |scale: &f64, n: f64| factor * scale * n).model(2.0);
-    /// ```
-    pub fn builder(op: fn(&M, T) -> R) -> OpBuilder<PlainOp<M, T, R>, M, T, R> {
-        OpBuilder::new(op)
-    }
-
-    /// Like [`builder`](Self::builder), for an op with state per worker: buffers to reuse, a cache, a connection. Each worker
-    /// calls `state` once, with the model; `state` and `op` are plain `fn`s or closures that capture nothing.
-    ///
-    /// A worker is a process, a thread, or the calling thread (concurrent callers have a state each). The state lives as long
-    /// as its worker; a process that replaces another one starts with a new state. After a panic, the state is as the op left
-    /// it. So an output should not depend on what the state has been used for.
-    ///
-    /// ```
-    /// use invoker::{Executor, Invoker};
-    ///
-    /// let state = |_: &Vec<f64>| Ok(Vec::new());
-    /// let median = |model: &Vec<f64>, sorted: &mut Vec<f64>, most: f64| {
-    ///     sorted.clear(); // keeps its allocation
-    ///     sorted.extend(model.iter().filter(|value| **value <= most));
-    ///     sorted.sort_by(f64::total_cmp);
-    ///     sorted.get(sorted.len() / 2).copied()
-    /// };
-    /// let builder = Invoker::builder_with_state(state, median).model(vec![3.0, 1.0, 2.0]);
-    /// let invoker = builder.executor(Executor::Threads).build()?;
-    /// let medians: Vec<Option<f64>> = invoker.map([3.0, 1.0, 0.0]).collect::<Result<_, _>>()?;
-    /// assert_eq!(medians, [Some(2.0), Some(1.0), None]);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn builder_with_state<S: Send + 'static>(
-        state: fn(&M) -> Result<S, BoxError>,
-        op: fn(&M, &mut S, T) -> R,
-    ) -> OpBuilder<WithState<M, S, T, R>, M, T, R> {
-        OpBuilder::new(WithState::new(state, op))
-    }
-}
-
-/// An op that still needs its model. Made by [`Invoker::builder`].
-#[derive(Debug)]
-#[must_use = "call `model`, `model_ref` or `image`"]
-pub struct OpBuilder<F, M, T, R> {
-    op: F,
-    types: PhantomData<fn(&M, T) -> R>,
-}
-
-impl<F, M, T, R> OpBuilder<F, M, T, R> {
-    fn new(op: F) -> Self {
-        let types = PhantomData;
-        Self { op, types }
-    }
-
-    /// Sets the model, by value. With worker processes it is moved into shared memory, and its pages are released on the way.
-    /// Its large parts should be [`Buffer`](shm_buffers::Buffer)s.
-    pub fn model(self, model: M) -> Builder<'static, F, M, T, R> {
-        self.with(ModelSource::Value(model))
-    }
-
-    /// Sets the model, by reference: [`build`](Builder::build) copies it. The copy needs as much memory as the model, except
-    /// for buffers that are in shared memory already.
-    ///
-    /// ```
-    /// use invoker::{Executor, Invoker};
-    ///
-    /// let scale = 2.0;
-    /// let builder = Invoker::builder(|scale: &f64, n: u32| scale * f64::from(n)).model_ref(&scale);
-    /// let invoker = builder.executor(Executor::Inline).build()?;
-    /// assert_eq!(invoker.map([3]).next().expect("one task, one output")?, 3.0 * scale);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn model_ref(self, model: &M) -> Builder<'_, F, M, T, R> {
-        self.with(ModelSource::Reference(model))
-    }
-
-    /// Sets the model, as a model image: one that was [shared](crate::share) before, or a file. [`Image::load_shared`] loads a
-    /// file, compressed or not; the `unsafe` [`Image::open`] maps it.
-    pub fn image(self, image: Image) -> Builder<'static, F, M, T, R> {
-        self.with(ModelSource::Image(image))
-    }
-
-    fn with(self, model: ModelSource<'_, M>) -> Builder<'_, F, M, T, R> {
-        Builder {
-            op: self.op,
-            model,
-            choices: Choices::default(),
-            progress: None,
-            trace: None,
-            types: PhantomData,
-        }
-    }
-}
-
-/// Configures an [`Invoker`]. The options of worker processes are in [`Processes`](crate::Processes).
+/// Configures an [`Invoker`]: made by the methods of an [`OpBuilder`](crate::OpBuilder) that set the model. The options of worker processes are in [`Processes`](crate::Processes).
 #[must_use = "call `build`"]
 pub struct Builder<'m, F, M, T, R> {
     op: F,
@@ -144,6 +39,19 @@ struct ProgressBar {
     label: String,
     /// The caller's reporter; without one, the invoker starts its own.
     reporter: Option<Arc<Reporter>>,
+}
+
+impl<'m, F, M, T, R> Builder<'m, F, M, T, R> {
+    pub(crate) fn new(op: F, model: ModelSource<'m, M>) -> Self {
+        Self {
+            op,
+            model,
+            choices: Choices::default(),
+            progress: None,
+            trace: None,
+            types: PhantomData,
+        }
+    }
 }
 
 impl<F, M, T, R> Debug for Builder<'_, F, M, T, R> {
@@ -248,7 +156,7 @@ where
     /// # Errors
     /// [`Error::Share`] if there is no room for the model, [`Error::Pool`] if workers cannot start, [`Error::Os`] if the path of
     /// the [`trace`](Self::trace) exists and is not a regular file, and those of [`settings`](Self::settings).
-    pub fn build(self) -> Result<Invoker<M, T, R>, Error> {
+    pub fn build(self) -> Result<Invoker<F::Model, T, R>, Error> {
         let started = Instant::now();
         let (settings, options) = self.resolve()?;
         let Self {

@@ -11,6 +11,9 @@ pub enum Error {
     /// The model could not be deserialized from shared memory: its `Serialize` and `Deserialize` disagree.
     #[error("cannot use the shared model")]
     Load(#[from] shm_buffers::LoadError),
+    /// More than 1 MiB of the model would be copied, and [`Copies::Refuse`](crate::Copies::Refuse) is set.
+    #[error(transparent)]
+    Copied(#[from] crate::copies::CopiedError),
     /// The workers could not be started.
     #[error("cannot start the workers")]
     Pool(#[from] proc_pool::PoolError),

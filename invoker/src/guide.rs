@@ -1,26 +1,40 @@
 //! The guide. Each chapter can be read alone; the order is that of a new user's questions.
 //!
 //! 1. [Quick start](quick_start): a first job, its errors and its report.
-//! 2. Your model: [how to store it](models), and [where its memory is](memory).
-//! 3. [Configuration](configuration): executors, settings in code, environment variables.
-//! 4. [Failures](failures): what each one looks like, deadlines, retries, ending early.
-//! 5. [Tuning](tuning): task size, workers, threads of native libraries, large payloads, recycling.
-//! 6. [Logs](logs): what ops log and print.
-//! 7. [Progress](progress): bars, lines, and steps within a task.
-//! 8. [Async and tokio](async_tokio): where `init` goes, and what blocks.
-//! 9. [Signals](signals): Ctrl-C, SIGTERM and Ctrl-Z, and programs that ops start.
-//! 10. [Containers](containers): limits, `/dev/shm`, process 1.
-//! 11. [Deployment](deployment): services, updates, permissions, what to log; and [tests] of your ops.
-//! 12. [From other Rust crates](from_rust): rayon and procspawn.
-//! 13. [From Python](from_python): a table of equivalents.
+//! 2. [Recipes](recipes): whole programs of twenty lines, for a model in a file, a GPU per worker, a fold.
+//! 3. Your model: [how to store it](models), with [strings and maps](strings_and_maps), [bytes that a library reads in
+//!    place](byte_formats) or [objects of a library](library_objects); and [where its memory is](memory).
+//! 4. [Configuration](configuration): executors, settings in code, environment variables.
+//! 5. [Failures](failures): what each one looks like, deadlines, retries, ending early.
+//! 6. [Tuning](tuning): task size, workers, threads of native libraries, large payloads, recycling.
+//! 7. [Logs](logs): what ops log and print.
+//! 8. [Progress](progress): bars, lines, and steps within a task.
+//! 9. [Async and tokio](async_tokio): where `init` goes, and what blocks.
+//! 10. [Signals](signals): Ctrl-C, SIGTERM and Ctrl-Z, and programs that ops start.
+//! 11. [Containers](containers): limits, `/dev/shm`, process 1.
+//! 12. [Deployment](deployment): services, updates, permissions, what to log; and [tests] of your ops.
+//! 13. [From other Rust crates](from_rust): rayon and procspawn.
+//! 14. [From Python](from_python): a table of equivalents.
 //!
 //! The crate's `examples` are programs to start from.
 
 #[doc = include_str!("../guide/quick_start.md")]
 pub mod quick_start {}
 
+#[doc = include_str!("../guide/recipes.md")]
+pub mod recipes {}
+
 #[doc = include_str!("../guide/models.md")]
 pub mod models {}
+
+#[doc = include_str!("../guide/strings_and_maps.md")]
+pub mod strings_and_maps {}
+
+#[doc = include_str!("../guide/byte_formats.md")]
+pub mod byte_formats {}
+
+#[doc = include_str!("../guide/library_objects.md")]
+pub mod library_objects {}
 
 #[doc = include_str!("../guide/memory.md")]
 pub mod memory {}

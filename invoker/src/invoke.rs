@@ -27,7 +27,7 @@ pub trait Invoke: Iterator + Sized {
     /// Runs the op for every task, in order: [`Invoker::map`].
     fn invoke<M, R>(self, invoker: &Invoker<M, Self::Item, R>) -> Outputs<'_, Self::Item, R, Self>
     where
-        M: Serialize + DeserializeOwned + Send + Sync + 'static,
+        M: Send + Sync + 'static,
         Self::Item: Serialize + DeserializeOwned + Send + 'static,
         R: Serialize + DeserializeOwned + Send + 'static,
     {
@@ -37,7 +37,7 @@ pub trait Invoke: Iterator + Sized {
     /// Runs the op for every task, with outputs as they complete: [`Invoker::map_unordered`].
     fn invoke_unordered<M, R>(self, invoker: &Invoker<M, Self::Item, R>) -> Outputs<'_, Self::Item, R, Self>
     where
-        M: Serialize + DeserializeOwned + Send + Sync + 'static,
+        M: Send + Sync + 'static,
         Self::Item: Serialize + DeserializeOwned + Send + 'static,
         R: Serialize + DeserializeOwned + Send + 'static,
     {

@@ -1,5 +1,7 @@
 //! [`Invoker`]: runs an op on one model for any number of tasks.
 
+mod whole_runs;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -69,7 +71,7 @@ impl<M, T, R> std::fmt::Debug for Invoker<M, T, R> {
 
 impl<M, T, R> Invoker<M, T, R>
 where
-    M: Serialize + DeserializeOwned + Send + Sync + 'static,
+    M: Send + Sync + 'static,
     T: Serialize + DeserializeOwned + Send + 'static,
     R: Serialize + DeserializeOwned + Send + 'static,
 {

@@ -1,116 +1,89 @@
 //! [`Op`]: the code that runs for each task.
 
-use proc_pool::{BoxError, ByRef};
+mod context;
+mod exit;
+mod fold;
+mod plain;
+mod retry;
+mod view;
+mod with_state;
 
-/// The code that runs for each task: a [`PlainOp`] (`fn(&Model, Task) -> Output`) or a [`WithState`]. The trait is
-/// sealed.
+use std::marker::PhantomData;
+
+use proc_pool::{BoxError, Family};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+pub use context::{InContext, WithContext};
+pub(crate) use exit::ExitFn;
+pub use exit::WithExit;
+pub use fold::Folded;
+pub use plain::PlainOp;
+pub(crate) use retry::{Panics, PanicsAndErrors};
+pub use retry::{Retried, Retry};
+pub use view::{View, WithView};
+pub use with_state::WithState;
+
+/// The code that runs for each task of an invoker whose builder has a model of type `M`: a [`PlainOp`] (`fn(&Model, Task) ->
+/// Output`), a [`WithState`] or a [`WithView`]. The trait is sealed.
 ///
 /// Plain functions, and closures that capture nothing, coerce to function pointers.
-pub trait Op<M, T, R>: sealed::Sealed<M, T, R> + Copy + Send + Sync + 'static {
-    /// The state that a worker keeps between tasks.
+pub trait Op<M, T, R>: sealed::Sealed<M, T, R> + Clone + Send + Sync + 'static {
+    /// What the op gets: the model.
     #[doc(hidden)]
-    type State: Send + 'static;
+    type Model: Send + Sync + 'static;
+
+    /// The state that a worker keeps between tasks. It may borrow from the model.
+    #[doc(hidden)]
+    type State<'m>: Send;
 
     /// The function pointers that are sent to a worker process.
     #[doc(hidden)]
     type Functions: proc_pool::Op;
 
+    /// The values that are sent to a worker process.
     #[doc(hidden)]
-    fn functions(self) -> Self::Functions;
+    type Data: Serialize + DeserializeOwned + Send + Sync + 'static;
+
+    /// Splits the op into what a worker process gets.
+    #[doc(hidden)]
+    fn split(self) -> (Self::Functions, Self::Data);
 
     #[doc(hidden)]
-    fn from_functions(functions: Self::Functions) -> Self;
+    fn join(functions: Self::Functions, data: Self::Data) -> Self;
+
+    /// Makes what the op gets from the model of the builder.
+    #[doc(hidden)]
+    fn model(&self, model: M) -> Self::Model;
 
     #[doc(hidden)]
-    fn start(self, model: &M) -> Result<Self::State, BoxError>;
+    fn start<'m>(&self, model: &'m Self::Model) -> Result<Self::State<'m>, BoxError>;
 
     #[doc(hidden)]
-    fn run(self, model: &M, state: &mut Self::State, task: T) -> R;
+    fn run<'m>(&self, model: &'m Self::Model, state: &mut Self::State<'m>, task: T) -> R;
+
+    /// Ends the state, before it is dropped.
+    #[doc(hidden)]
+    fn exit<'m>(&self, model: &'m Self::Model, state: &mut Self::State<'m>) {
+        let _ = (model, state);
+    }
 }
 
 mod sealed {
     pub trait Sealed<M, T, R> {}
 }
 
-/// An op without state: see [`Invoker::builder`](crate::Invoker::builder).
-pub type PlainOp<M, T, R> = fn(&M, T) -> R;
+use sealed::Sealed;
 
-impl<M, T, R> sealed::Sealed<M, T, R> for PlainOp<M, T, R> {}
+/// The family of the states of an op.
+pub struct StateOf<F, M, T, R>(PhantomData<fn(F, M, T) -> R>);
 
-impl<M: 'static, T: 'static, R: 'static> Op<M, T, R> for PlainOp<M, T, R> {
-    type State = ();
-    type Functions = Self;
-
-    fn functions(self) -> Self {
-        self
-    }
-
-    fn from_functions(functions: Self) -> Self {
-        functions
-    }
-
-    fn start(self, _: &M) -> Result<(), BoxError> {
-        Ok(())
-    }
-
-    #[inline]
-    fn run(self, model: &M, (): &mut (), task: T) -> R {
-        self(model, task)
-    }
-}
-
-/// An op with state per worker: see [`Invoker::builder_with_state`](crate::Invoker::builder_with_state).
-pub struct WithState<M, S, T, R> {
-    start: fn(&M) -> Result<S, BoxError>,
-    op: fn(&M, &mut S, T) -> R,
-}
-
-impl<M, S, T, R> WithState<M, S, T, R> {
-    pub(crate) fn new(start: fn(&M) -> Result<S, BoxError>, op: fn(&M, &mut S, T) -> R) -> Self {
-        Self { start, op }
-    }
-}
-
-impl<M, S, T, R> std::fmt::Debug for WithState<M, S, T, R> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("WithState").finish_non_exhaustive()
-    }
-}
-
-impl<M, S, T, R> Clone for WithState<M, S, T, R> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<M, S, T, R> Copy for WithState<M, S, T, R> {}
-
-impl<M, S, T, R> sealed::Sealed<M, T, R> for WithState<M, S, T, R> {}
-
-impl<M, S, T, R> Op<M, T, R> for WithState<M, S, T, R>
+impl<F, M, T, R> Family for StateOf<F, M, T, R>
 where
+    F: Op<M, T, R>,
     M: 'static,
-    S: Send + 'static,
     T: 'static,
     R: 'static,
 {
-    type State = S;
-    type Functions = (ByRef<M, Result<S, BoxError>>, fn(&M, &mut S, T) -> R);
-
-    fn functions(self) -> Self::Functions {
-        (ByRef(self.start), self.op)
-    }
-
-    fn from_functions((ByRef(start), op): Self::Functions) -> Self {
-        Self { start, op }
-    }
-
-    fn start(self, model: &M) -> Result<S, BoxError> {
-        (self.start)(model)
-    }
-
-    #[inline]
-    fn run(self, model: &M, state: &mut S, task: T) -> R {
-        (self.op)(model, state, task)
-    }
+    type Of<'m> = F::State<'m>;
 }

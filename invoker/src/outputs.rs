@@ -70,6 +70,33 @@ impl<'a, T, R, I: Iterator<Item = T>> Outputs<'a, T, R, I> {
     }
 }
 
+impl<T: Send + 'static, R: Send + 'static, I: Iterator<Item = T>> Outputs<'_, T, R, I> {
+    /// Limits the tasks that this run has taken from its input, and whose outputs it has not returned (default: no limit; batches
+    /// adapt to the duration of tasks). 0 counts as 1. For tasks that hold something scarce: memory, open files, a connection.
+    ///
+    /// With fewer tasks in flight than about twice the number of workers, workers wait for tasks. In order of the tasks, outputs that
+    /// wait for an earlier one count, too.
+    ///
+    /// ```
+    /// use std::cell::Cell;
+    /// use invoker::{Executor, Invoker};
+    ///
+    /// let builder = Invoker::builder(|_: &(), text: String| text.len()).model(());
+    /// let invoker = builder.executor(Executor::Threads).build()?;
+    /// let taken = Cell::new(0);
+    /// let texts = (0..100).inspect(|n| taken.set(n + 1)).map(|n| "large ".repeat(n));
+    /// for (returned, length) in invoker.map(texts).max_in_flight(8).enumerate() {
+    ///     assert_eq!(length?, 6 * returned);
+    ///     assert!(taken.get() <= returned + 8);
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn max_in_flight(mut self, tasks: usize) -> Self {
+        self.map.set_max_in_flight(tasks);
+        self
+    }
+}
+
 impl<T, R, I: Iterator<Item = T>> std::fmt::Debug for Outputs<'_, T, R, I> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Outputs")

@@ -1,5 +1,7 @@
 //! [`Runner`]: the workers of an invoker, in processes or in this process.
 
+mod attach;
+mod beside_model;
 mod local;
 mod observer;
 mod processes;
@@ -8,7 +10,7 @@ mod worker;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use proc_pool::{Handle, History, Interrupt, Interrupter, Map, OnInterrupt, TaskError};
+use proc_pool::{Handle, History, Interrupt, Interrupter, Map, OnInterrupt, TaskError, WorkerId};
 use progress::{Bar, Total};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -24,6 +26,7 @@ use crate::model_source::ModelSource;
 use crate::op::Op;
 use crate::seed::{Seeded, Seeds};
 use crate::settings::Settings;
+use crate::task_context::WorkerInfo;
 use crate::verify::{Verification, compare};
 use worker::ModelWorker;
 
@@ -50,18 +53,22 @@ pub(crate) struct LocalRunner<M, T, R> {
 
 impl<M, T, R> Runner<M, T, R>
 where
-    M: Serialize + DeserializeOwned + Send + Sync + 'static,
+    M: Send + Sync + 'static,
     T: Serialize + DeserializeOwned + Send + 'static,
     R: Serialize + DeserializeOwned + Send + 'static,
 {
     /// Starts the workers, and returns when all are ready. `bar` counts their tasks.
-    pub(crate) fn start<F: Op<M, T, R>>(
+    pub(crate) fn start<F, S>(
         settings: &Settings,
         options: Options,
-        model: ModelSource<'_, M>,
+        model: ModelSource<'_, S>,
         op: F,
         bar: &Bar,
-    ) -> Result<Self, Error> {
+    ) -> Result<Self, Error>
+    where
+        F: Op<S, T, R, Model = M>,
+        S: Serialize + DeserializeOwned + Send + Sync + 'static,
+    {
         let workers = settings.workers.value;
         let on_interrupt = settings.on_interrupt.value;
         let options = match options {
@@ -71,20 +78,22 @@ where
             }
             local => local,
         };
-        let model = Arc::new(model.load()?);
-        let worker = |bar: Bar| {
-            let model = model.clone();
-            move |_| {
-                let mut worker = ModelWorker::new(model.clone(), op, bar.counters())?;
+        let model = Arc::new(op.model(model.load()?));
+        let worker = |bar: Bar, workers: NonZeroUsize| {
+            let (model, op) = (model.clone(), op.clone());
+            move |WorkerId(index)| {
+                let info = WorkerInfo::new(index as usize, workers.get(), 0);
+                let (model, op, counters) = (model.clone(), op.clone(), bar.counters());
+                let mut worker = ModelWorker::<F, S, T, R>::new(model, op, counters, info)?;
                 Ok(move |task| worker.call(task))
             }
         };
-        let start = worker(bar.clone());
+        let start = worker(bar.clone(), workers);
         let (pool, start_second) = match options {
             Options::Threads => {
                 let pool = LocalPool::threads(workers, on_interrupt, start)?;
-                let start = worker(Bar::new("", Total::Unknown));
                 let one = NonZeroUsize::MIN;
+                let start = worker(Bar::new("", Total::Unknown), one);
                 let second = move || LocalPool::threads(one, OnInterrupt::default(), start.clone());
                 (pool, Some(Box::new(second) as StartPool<_>))
             }
@@ -191,6 +200,15 @@ impl<M, T: Send + 'static, R: Send + 'static> LocalRunner<M, T, R> {
 pub(crate) enum RunnerMap<'a, T, R, I: Iterator<Item = T>> {
     Processes(Map<'a, Seeds<I>, R>),
     Local(LocalMap<'a, Seeded<T>, R, Seeds<I>>),
+}
+
+impl<T: Send + 'static, R: Send + 'static, I: Iterator<Item = T>> RunnerMap<'_, T, R, I> {
+    pub(crate) fn set_max_in_flight(&mut self, tasks: usize) {
+        match self {
+            Self::Processes(map) => map.set_max_in_flight(tasks),
+            Self::Local(map) => map.set_max_in_flight(tasks),
+        }
+    }
 }
 
 impl<T: Send + 'static, R: Send + 'static, I: Iterator<Item = T>> Iterator for RunnerMap<'_, T, R, I> {

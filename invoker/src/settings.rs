@@ -9,6 +9,7 @@ use std::num::NonZeroUsize;
 use proc_pool::OnInterrupt;
 use progress::Render;
 
+use crate::copies::{COPIES_VARIABLE, Copies};
 use crate::error::Error;
 use crate::executor::{Executor, ExecutorOptions, Options, Processes};
 use proc_pool::Workers;
@@ -193,6 +194,13 @@ pub(crate) fn resolve(choices: &Choices, environment: Environment<'_>) -> Result
         }
     };
     let progress = pick(None, progress, PROGRESS_VARIABLE, Render::default());
+    let copies: Option<Copies> = match environment(COPIES_VARIABLE) {
+        None => None,
+        Some(text) => {
+            let wanted = "warn, refuse or allow";
+            Some(parse(COPIES_VARIABLE, &text, wanted, |text| text.parse().ok())?)
+        }
+    };
     let options = choices.executor.clone();
     let ExecutorOptions(options) = options.unwrap_or_else(|| executor.value.into());
     let options = match options {
@@ -201,9 +209,16 @@ pub(crate) fn resolve(choices: &Choices, environment: Environment<'_>) -> Result
         }
         options => options,
     };
+    let options = match (options, copies) {
+        (Options::Processes(mut processes), Some(copies)) if !processes.is_set("copies") => {
+            processes.copies = copies;
+            Options::Processes(processes)
+        }
+        (options, _) => options,
+    };
     let settings = Settings {
         processes: match &options {
-            Options::Processes(processes) => process_settings(processes),
+            Options::Processes(processes) => process_settings(processes, copies),
             Options::Threads | Options::Inline => Vec::new(),
         },
         executor,
@@ -216,9 +231,15 @@ pub(crate) fn resolve(choices: &Choices, environment: Environment<'_>) -> Result
     Ok((settings, options))
 }
 
-fn process_settings(processes: &Processes) -> Vec<(&'static str, Setting<String>)> {
+fn process_settings(processes: &Processes, copies: Option<Copies>) -> Vec<(&'static str, Setting<String>)> {
     let values = processes.values();
-    let settings = values.map(|(option, value, default)| (option, code_only(value, default.to_owned())));
+    let settings = values.map(|(option, value, default)| {
+        let (environment, variable) = match option {
+            "copies" => (copies.map(|copies| copies.to_string()), COPIES_VARIABLE),
+            _ => (None, ""),
+        };
+        (option, pick(value, environment, variable, default.to_owned()))
+    });
     settings.collect()
 }
 
@@ -228,6 +249,7 @@ pub(crate) fn variables(environment: Environment<'_>) -> Result<Vec<(&'static st
         EXECUTOR_VARIABLE,
         WORKERS_VARIABLE,
         PROGRESS_VARIABLE,
+        COPIES_VARIABLE,
         LEVEL_VARIABLE,
     ];
     resolve(&Choices::default(), environment).map_err(|e| e.in_full())?;
@@ -382,10 +404,11 @@ mod tests {
             seed: Some(7),
             ..executor(Processes::new().retries(2).env("A", "1").env_remove("B"))
         };
-        let settings = resolved(choices, &[]).expect("valid");
+        let settings = resolved(choices, &[(COPIES_VARIABLE, "refuse")]).expect("valid");
         let text = settings.to_string();
         for row in [
             "seed                7                 code",
+            "copies              refuse            INVOKER_COPIES",
             "deadline            none              default",
             "retries             2                 code",
             "recycle_above_bytes never             default",
@@ -416,6 +439,7 @@ mod tests {
     fn an_invalid_variable_is_named_even_if_code_overrides_it() {
         let cases = [
             (EXECUTOR_VARIABLE, "fork"),
+            (COPIES_VARIABLE, "no"),
             (WORKERS_VARIABLE, "0"),
             (WORKERS_VARIABLE, "4,,2"),
             (WORKERS_VARIABLE, "-1"),

@@ -1,8 +1,9 @@
-//! The task that runs on this thread, for its op: [`step`] and [`task_seed`].
+//! The task that runs on this thread, for its op: [`step`], [`task_seed`] and [`worker`].
 
 use std::cell::RefCell;
 
 use progress::{Counters, Outcome, Total};
+use serde::{Deserialize, Serialize};
 
 thread_local! {
     static CURRENT: RefCell<Option<CurrentTask>> = const { RefCell::new(None) };
@@ -11,6 +12,50 @@ thread_local! {
 struct CurrentTask {
     counters: Counters,
     seed: Option<u64>,
+    worker: WorkerInfo,
+}
+
+/// Describes a worker to its op: see [`worker`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct WorkerInfo {
+    /// The worker's index, from 0. Two workers that exist at the same time have different ones, except for several callers of an
+    /// invoker with [`Executor::Inline`](crate::Executor::Inline).
+    pub index: usize,
+    /// The number of workers of the invoker; of a worker process, the number when it was started.
+    pub workers: usize,
+    /// How often the worker's process was replaced: 0 for the first process, and always with other executors. Processes that failed
+    /// to start count.
+    pub generation: u32,
+}
+
+impl WorkerInfo {
+    pub(crate) fn new(index: usize, workers: usize, generation: u32) -> Self {
+        Self {
+            index,
+            workers,
+            generation,
+        }
+    }
+}
+
+/// Returns which worker runs the op, or makes its state or [`View`](crate::View), on this thread; `None` outside of these.
+///
+/// For a device, a port or a file of its own for each worker. Outputs should not depend on it.
+///
+/// ```
+/// use invoker::{Executor, Invoker, worker};
+///
+/// const GPUS: usize = 2;
+/// let gpu = |_: &()| Ok(worker().map_or(0, |worker| worker.index % GPUS));
+/// let builder = Invoker::builder_with_state(gpu, |_: &(), gpu: &mut usize, _: u32| *gpu).model(());
+/// let invoker = builder.executor(Executor::Threads).workers(4).build()?;
+/// assert!(invoker.map(0..100).all(|gpu| gpu.is_ok_and(|gpu| gpu < GPUS)));
+/// assert_eq!(worker(), None);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn worker() -> Option<WorkerInfo> {
+    CURRENT.with_borrow(|task| task.as_ref().map(|task| task.worker))
 }
 
 /// Reports how much of the running task is done: `done` of `total`, in any unit. The leader's bar moves by that part of the
@@ -60,34 +105,56 @@ pub fn task_seed() -> Option<u64> {
     CURRENT.with_borrow(|task| task.as_ref().and_then(|task| task.seed))
 }
 
+/// Resets the steps of the running task, for another attempt.
+pub(crate) fn reset_steps() {
+    step(0, Total::Unknown);
+}
+
 /// Returns whether an op runs on this thread.
 pub(crate) fn in_op() -> bool {
     CURRENT.with_borrow(Option::is_some)
 }
 
 /// Runs the tasks of one worker, one after the other, and counts them.
-pub(crate) struct TaskScope(
-    /// `None` while a task runs.
-    Option<Counters>,
-);
+pub(crate) struct TaskScope {
+    /// `None` while the worker's code runs.
+    counters: Option<Counters>,
+    worker: WorkerInfo,
+}
 
 impl TaskScope {
-    pub(crate) fn new(counters: Counters) -> Self {
-        Self(Some(counters))
+    pub(crate) fn new(counters: Counters, worker: WorkerInfo) -> Self {
+        let counters = Some(counters);
+        Self { counters, worker }
     }
 
     /// Runs the op for one task and counts it as done when the op returns. The receiver of a panic counts the failure.
     pub(crate) fn run<R>(&mut self, seed: Option<u64>, op: impl FnOnce() -> R) -> R {
-        let task = self.0.take().map(|counters| CurrentTask { counters, seed });
-        let outer = CURRENT.replace(task);
-        let mut guard = LeaveTask {
-            scope: self,
-            outer,
-            done: false,
-        };
+        let mut guard = self.enter(seed);
         let output = op();
         guard.done = true;
         output
+    }
+
+    /// Runs code of the worker that is no task: it is not counted.
+    pub(crate) fn run_uncounted<R>(&mut self, code: impl FnOnce() -> R) -> R {
+        let _guard = self.enter(None);
+        code()
+    }
+
+    fn enter(&mut self, seed: Option<u64>) -> LeaveTask<'_> {
+        let worker = self.worker;
+        let task = self.counters.take().map(|counters| CurrentTask {
+            counters,
+            seed,
+            worker,
+        });
+        let outer = CURRENT.replace(task);
+        LeaveTask {
+            scope: self,
+            outer,
+            done: false,
+        }
     }
 }
 
@@ -104,10 +171,10 @@ impl Drop for LeaveTask<'_> {
         if let Some(CurrentTask { counters, .. }) = task {
             match self.done {
                 true => counters.counter(Outcome::Done).inc(),
-                // The leader counts the failure in its own counters, so the steps must be reset here.
+                // The leader counts a failure in its own counters, so the steps must be reset here.
                 false => counters.step(0, Total::Unknown),
             }
-            self.scope.0 = Some(counters);
+            self.scope.counters = Some(counters);
         }
     }
 }
@@ -119,8 +186,8 @@ mod tests {
     #[test]
     fn only_tasks_that_return_are_done_and_ops_nest() {
         let bar = progress::Bar::new("test", Total::Known(3));
-        let mut tasks = TaskScope::new(bar.counters());
-        let mut inner = TaskScope::new(bar.counters());
+        let mut tasks = TaskScope::new(bar.counters(), WorkerInfo::new(1, 2, 3));
+        let mut inner = TaskScope::new(bar.counters(), WorkerInfo::new(0, 1, 0));
         assert_eq!(
             tasks.run(Some(1), || inner.run(None, || (task_seed(), 7)).1
                 + task_seed().unwrap_or(0)),
@@ -136,8 +203,11 @@ mod tests {
         assert_eq!(bar.counts().done, 2);
         tasks.run(None, || step(1, Total::Known(2)));
         assert_eq!(bar.counts().done, 3);
-        // Outside an op, both do nothing.
+        let index = |scope: &mut TaskScope| scope.run_uncounted(|| worker().map(|worker| worker.index));
+        assert_eq!((index(&mut tasks), index(&mut inner)), (Some(1), Some(0)));
+        assert_eq!(bar.counts().done, 3);
+        // Outside an op there is nothing to report.
         step(5, Total::Known(5));
-        assert_eq!(task_seed(), None);
+        assert_eq!((task_seed(), worker()), (None, None));
     }
 }

@@ -410,6 +410,13 @@ impl std::error::Error for Fault {
 
 shm_buffers::debug_with_causes!(PoolError, TaskError, Fault);
 
+/// The text of the error and its causes, for ops whose own error is a `String`.
+impl From<TaskError> for String {
+    fn from(error: TaskError) -> Self {
+        format!("{:#}", shm_buffers::WithCauses(&error))
+    }
+}
+
 /// Identifies a process: the index of its worker, and its generation. The worker's first process has generation 1, and each
 /// replacement has one more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -467,6 +474,11 @@ mod tests {
                 assert_eq!(source, Some(11), "{error}");
                 assert!(format!("{error:?}").contains("Caused by"), "{error:?}");
             }
+            let text = String::from(task.clone());
+            assert!(
+                text.starts_with(&task.to_string()) && text.len() > task.to_string().len(),
+                "{text}"
+            );
             assert!(
                 task.to_string().starts_with(&format!("task 7: not run: {error}")),
                 "{task}"

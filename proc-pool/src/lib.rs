@@ -142,7 +142,7 @@ pub use wire::handshake::Inherited;
 pub use wire::worker_values::WorkerValueError;
 pub use worker::entry_point::{EntryPoint, OwnEntryPoint};
 pub use worker::init::init;
-pub use worker::op::{ByRef, Op};
+pub use worker::op::{ByRef, ByView, EndView, Family, Op};
 pub use worker::registry::Registry;
 pub use worker::service::{CallError, Service, Worker, WorkerContext};
 

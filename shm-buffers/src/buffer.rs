@@ -1,12 +1,24 @@
 //! [`Buffer`]: an immutable, cheaply cloned `[T]` of plain old data, on the heap or in a segment.
 #![allow(unsafe_code, reason = "views memory that a shared pointer owns as a slice")]
 
+mod aligned;
+#[cfg(feature = "bytes")]
+mod bytes;
+mod cast;
 pub(crate) mod element;
 mod growing;
 pub(crate) mod memory;
 pub(crate) mod out_of_band;
+mod serde;
+mod traits;
+mod validated;
 
+pub use aligned::AlignedBytes;
+pub use cast::CastError;
 pub use growing::BufferMut;
+pub use validated::Validated;
+#[cfg(feature = "rkyv")]
+pub(crate) use validated::kind_of;
 
 use std::fmt;
 use std::ops::{Deref, RangeBounds};
@@ -14,12 +26,8 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use bytemuck::Pod;
-use serde::de::{Deserialize, Deserializer, Error as _};
-use serde::ser::{Error as _, Serialize, Serializer};
 
-use self::element::Element;
-use self::memory::{BufferMemory, MemoryRange};
-use self::out_of_band::Part;
+use self::memory::{HeapMemory, Memory, MemoryRange};
 use crate::segment::Segment;
 
 /// The strictest alignment that an element may have, in bytes: a cache line.
@@ -28,9 +36,16 @@ pub const MAX_ALIGN: usize = 64;
 /// An immutable `[T]`: owned on the heap, or a view that keeps its segment alive. Cloning copies a pointer.
 ///
 /// `T` is plain old data ([`bytemuck::Pod`]) with a size: it has no padding and no pointers, and any bytes are a valid value.
+/// Numbers, arrays of them of any length and structs that derive [`Pod`](crate::bytemuck::Pod) are. They need no serde.
 ///
-/// Serialized on its own, a buffer is a sequence like any `Vec<T>`. While a model is shared, its bytes
-/// travel out of band and only an index stays in the model's skeleton; see [`share`](crate::share).
+/// While a model is shared, the bytes of a buffer travel out of band and only an index stays in the model's skeleton; see
+/// [`share`](crate::share). Serialized on its own, a buffer of numbers is a sequence like any `Vec<T>`; one of other
+/// elements is a struct of their size and their bytes (`{"element_bytes":8,"bytes":[…]}` in JSON).
+///
+/// In an [`Image`](crate::Image), in memory or in a file, each buffer starts at a multiple of [`MAX_ALIGN`] bytes, whatever its
+/// type. On the heap it is aligned for its type: use [`AlignedBytes`] for a `Buffer<u8>` with a format that is read in place.
+///
+/// A buffer takes four words, and one in a segment allocates nothing.
 ///
 /// ```
 /// let buffer = shm_buffers::Buffer::from(vec![1.0f64, 2.0]);
@@ -52,11 +67,11 @@ pub const MAX_ALIGN: usize = 64;
 pub struct Buffer<T> {
     start: NonNull<T>,
     len: usize,
-    memory: Arc<dyn BufferMemory>,
+    memory: Memory,
 }
 
-// SAFETY: a buffer is a shared reference to `[T]` plus an `Arc` of a `Send + Sync` owner (the supertraits of
-// `BufferMemory`), so it may go where `&[T]` may.
+// SAFETY: a buffer is a shared reference to `[T]` plus an owner that is `Send + Sync` (a `Segment`, or an `Arc` of a
+// `HeapMemory`, whose supertraits they are), so it may go where `&[T]` may.
 unsafe impl<T: Sync> Send for Buffer<T> {}
 // SAFETY: as above; `&Buffer<T>` gives access to nothing but `&[T]`.
 unsafe impl<T: Sync> Sync for Buffer<T> {}
@@ -76,11 +91,28 @@ impl<T: Pod + Send + Sync> Buffer<T> {
         let () = Self::CHECKED;
         let bytes = segment.get(offset..offset.checked_add(len.checked_mul(size_of::<T>())?)?)?;
         let elements: &[T] = bytemuck::try_cast_slice(bytes).ok()?;
-        Some(Self {
+        Some(Self::within(Memory::Segment(segment.clone()), elements))
+    }
+
+    /// Returns a buffer of all bytes of `heap`, which is aligned for the elements.
+    fn on_heap(heap: Arc<impl HeapMemory + 'static>) -> Self {
+        let elements: NonNull<[T]> = NonNull::from(bytemuck::cast_slice(heap.bytes()));
+        // The elements don't move when `heap` does, and are not changed: they are only mutable through
+        // `HeapMemory::exclusive`, which needs the last reference.
+        Self {
+            start: elements.cast(),
+            len: elements.len(),
+            memory: Memory::Heap(heap),
+        }
+    }
+
+    /// Returns a buffer of elements that lie in `memory`.
+    fn within(memory: Memory, elements: &[T]) -> Self {
+        Self {
             start: NonNull::from(elements).cast(),
-            len,
-            memory: Arc::new(segment.clone()),
-        })
+            len: elements.len(),
+            memory,
+        }
     }
 
     /// Returns the elements in `range`, as a buffer that shares the memory.
@@ -97,12 +129,7 @@ impl<T: Pod + Send + Sync> Buffer<T> {
     #[must_use]
     pub fn slice(&self, range: impl RangeBounds<usize>) -> Self {
         let bounds = (range.start_bound().cloned(), range.end_bound().cloned());
-        let elements = &self[bounds];
-        Self {
-            start: NonNull::from(elements).cast(),
-            len: elements.len(),
-            memory: self.memory.clone(),
-        }
+        Self::within(self.memory.clone(), &self[bounds])
     }
 
     /// Returns the memory of the elements as bytes.
@@ -121,20 +148,7 @@ impl<T> Buffer<T> {
 impl<T: Pod + Send + Sync> From<Vec<T>> for Buffer<T> {
     fn from(elements: Vec<T>) -> Self {
         let () = Self::CHECKED;
-        let heap = Arc::new(Heap(elements));
-        // The elements don't move when the `Vec` does, and are not changed: a `Heap` is only mutable through
-        // `BufferMemory::exclusive`, which needs the last reference.
-        Self {
-            start: NonNull::from(heap.0.as_slice()).cast(),
-            len: heap.0.len(),
-            memory: heap,
-        }
-    }
-}
-
-impl<T: Pod + Send + Sync> FromIterator<T> for Buffer<T> {
-    fn from_iter<I: IntoIterator<Item = T>>(elements: I) -> Self {
-        Self::from(elements.into_iter().collect::<Vec<_>>())
+        Self::on_heap(Arc::new(Heap(elements)))
     }
 }
 
@@ -160,61 +174,23 @@ impl<T> Clone for Buffer<T> {
     }
 }
 
+// A view is as small as a reference and its owner can be: a model may have millions.
+const _: () = assert!(size_of::<Buffer<u8>>() == 4 * size_of::<usize>());
+
 impl<T: fmt::Debug> fmt::Debug for Buffer<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(&**self, f)
     }
 }
 
-impl<T: PartialEq> PartialEq for Buffer<T> {
-    fn eq(&self, other: &Self) -> bool {
-        **self == **other
-    }
-}
-
-impl<T: Pod + Send + Sync> Default for Buffer<T> {
-    fn default() -> Self {
-        Self::from(Vec::new())
-    }
-}
-
 struct Heap<T>(Vec<T>);
 
-impl<T: Pod + Send + Sync> BufferMemory for Heap<T> {
+impl<T: Pod + Send + Sync> HeapMemory for Heap<T> {
     fn bytes(&self) -> &[u8] {
         bytemuck::cast_slice(&self.0)
     }
 
-    fn segment(&self) -> Option<&Segment> {
-        None
-    }
-
     fn exclusive(&mut self) -> Option<&mut [u8]> {
         Some(bytemuck::cast_slice_mut(&mut self.0))
-    }
-}
-
-impl<T: Pod + Send + Sync + Serialize> Serialize for Buffer<T> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let part = || Part {
-            element: Element::of::<T>(),
-            bytes: self.to_bytes(),
-        };
-        match out_of_band::hand_over(part) {
-            None => serializer.collect_seq(self.iter()),
-            Some(Ok(index)) => serializer.serialize_u32(index),
-            Some(Err(error)) => Err(S::Error::custom(error)),
-        }
-    }
-}
-
-impl<'de, T: Pod + Send + Sync + Deserialize<'de>> Deserialize<'de> for Buffer<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        if !out_of_band::is_loading() {
-            return Vec::deserialize(deserializer).map(Self::from);
-        }
-        let index = u32::deserialize(deserializer)?;
-        let wanted = (Element::of::<T>(), std::any::type_name::<T>());
-        out_of_band::take_back(index, wanted, Buffer::view).map_err(D::Error::custom)
     }
 }

@@ -11,12 +11,15 @@
 //!
 //! - [`Buffer`]: an immutable array, on the heap or in a segment. Models are made of buffers.
 //! - [`BufferMut`]: a buffer under construction, in the segment where it will stay.
+//! - [`collections`]: strings, lists, sets and maps in buffers ([`Strings`], [`Lists`], [`StringMap`], [`IntMap`]), for models
+//!   that have a `Vec<String>` or a `HashMap`.
 //! - [`share`] and [`share_move`]: turn a serde model and its buffers into one model [`Image`] in shared memory.
 //! - [`Image::save`] and [`Image::load_shared`]: model images on disk. They are safetensors files; files of other programs
 //!   ([`load_safetensors`], [`load_npy`]) become buffers by name. Loading copies a file into a segment. Opening
 //!   ([`Image::open`], [`open_safetensors`], [`open_npy`]) maps the file, and is `unsafe`: no process may change it then.
-//! - Features `zstd` (on by default), `ndarray`, `sprs` and `arrow`: compressed images, and n-dimensional arrays, sparse matrices
-//!   and Arrow arrays over buffers.
+//! - Features `zstd` (on by default), `ndarray`, `sprs` and `arrow`: compressed images, and n-dimensional arrays, sparse
+//!   matrices, Arrow arrays and record batches over buffers. Feature `bytes`: buffers of bytes as `bytes::Bytes`.
+//!   Feature `rkyv`: types that derive `rkyv::Archive`, shared as they are.
 //!
 //! This crate knows nothing of processes, pools, tracing or terminals.
 #![cfg_attr(
@@ -57,6 +60,8 @@ mod text;
 #[cfg(all(feature = "models", not(loom)))]
 mod buffer;
 #[cfg(all(feature = "models", not(loom)))]
+pub mod collections;
+#[cfg(all(feature = "models", not(loom)))]
 mod mapped;
 #[cfg(all(feature = "models", not(loom)))]
 mod model;
@@ -70,7 +75,13 @@ mod views;
 #[cfg(not(loom))]
 pub use backing::{Backing, BackingKind, CoreDump, Pages};
 #[cfg(all(feature = "models", not(loom)))]
-pub use buffer::{Buffer, BufferMut, MAX_ALIGN};
+pub use buffer::{AlignedBytes, Buffer, BufferMut, CastError, MAX_ALIGN, Validated};
+/// The crate of [`bytemuck::Pod`], with its derive macros: `#[derive(Pod, Zeroable)]` with `#[bytemuck(crate =
+/// "shm_buffers::bytemuck")]` needs no dependency of its own.
+#[cfg(all(feature = "models", not(loom)))]
+pub use bytemuck;
+#[cfg(all(feature = "models", not(loom)))]
+pub use collections::{IntMap, IntSet, Lists, StringMap, StringSet, Strings};
 #[cfg(not(loom))]
 pub use error::{AttachError, CreateError, FreezeError, ParseHandleError};
 #[cfg(not(loom))]
@@ -84,8 +95,8 @@ pub use memory_info::MemoryInfo;
 pub use model::Compression;
 #[cfg(all(feature = "models", not(loom)))]
 pub use model::{
-    Image, LoadError, LoadOptions, LoadSharedError, OpenError, SaveOptions, ShareError, VerifyError, share,
-    share_move,
+    FieldMemory, Image, LoadError, LoadOptions, LoadSharedError, ModelMemory, OpenError, SaveOptions,
+    ShareError, VerifyError, share, share_move,
 };
 #[cfg(not(loom))]
 pub use os::descriptors;
@@ -95,18 +106,20 @@ pub use replace::{SaveError, check_replaceable, replace_file};
 pub use segment::{Segment, SegmentHandle, SegmentMut, remove_orphaned_segments};
 #[cfg(all(feature = "models", not(loom)))]
 pub use tensors::{
-    FileInfo, Order, Tensor, TensorError, TensorInfo, Tensors, inspect, load_npy, load_npy_with,
-    load_safetensors, load_safetensors_with,
+    BufferFileError, FileInfo, Order, Tensor, TensorError, TensorInfo, Tensors, inspect, load_npy,
+    load_npy_with, load_safetensors, load_safetensors_with,
 };
 #[doc(hidden)]
 pub use text::assert_said_once;
 pub use text::{ByteSize, LineSplitter, OutputLine, Printable, WithCauses, error_chain};
 #[cfg(all(feature = "ndarray", not(loom)))]
 pub use views::SharedArray;
-#[cfg(all(feature = "arrow", not(loom)))]
-pub use views::SharedArrow;
 #[cfg(all(feature = "sprs", not(loom)))]
 pub use views::SharedCsMat;
+#[cfg(all(feature = "rkyv", not(loom)))]
+pub use views::{Archivable, ArchiveError, SharedArchive};
+#[cfg(all(feature = "arrow", not(loom)))]
+pub use views::{SharedArrow, SharedRecordBatch};
 
 /// Tests the example of the README.
 #[cfg(doctest)]

@@ -3,6 +3,9 @@
 
 use std::path::Path;
 
+use bytemuck::Pod;
+
+use crate::buffer::Buffer;
 use crate::error::AttachError;
 use crate::model::error::OpenError;
 use crate::model::image::Image;
@@ -10,7 +13,7 @@ use crate::model::options::LoadOptions;
 use crate::model::plain::check_plain;
 use crate::os::OpenFile;
 use crate::segment::Segment;
-use crate::tensors::{self, Tensor, Tensors};
+use crate::tensors::{self, BufferFileError, Tensor, Tensors};
 
 impl Image {
     /// Maps a plain image read-only, in time independent of its size. Pages are read when they are touched, and all
@@ -110,6 +113,37 @@ pub unsafe fn open_npy(path: impl AsRef<Path>) -> Result<Tensor, OpenError> {
     // SAFETY: the caller gives the same guarantee.
     let segment = unsafe { map(path)? };
     tensors::npy(&segment, path)
+}
+
+impl<T: Pod + Send + Sync> Buffer<T> {
+    /// Maps a file of one array read-only: a `.npy` file of elements `T`, or a file of nothing but such elements. Pages are read
+    /// when they are touched. [`load`](Self::load) is the safe way: it copies the file. It also describes the formats.
+    ///
+    /// # Safety
+    /// As [`Image::open`]: no process writes to the file or truncates it until the buffer and all its clones and slices are
+    /// dropped, here and in each process that they were shared with.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load), and [`BufferFileError::Elements`] if the header of a `.npy` file does not align its elements.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use shm_buffers::{Buffer, bytemuck};
+    ///
+    /// # let dir = tempfile::tempdir()?;
+    /// # let path = dir.path().join("weights.bin");
+    /// std::fs::write(&path, bytemuck::cast_slice(&[0.5f32, 1.5]))?;
+    /// // SAFETY: only this program has the path, and it does not write the file again.
+    /// let weights = unsafe { Buffer::<f32>::map(&path)? };
+    /// assert_eq!(weights, [0.5, 1.5]);
+    /// # Ok(()) }
+    /// ```
+    pub unsafe fn map(path: impl AsRef<Path>) -> Result<Self, BufferFileError> {
+        let path = path.as_ref();
+        // SAFETY: the caller gives the same guarantee.
+        let segment = unsafe { map(path)? };
+        Self::in_file(&segment, path)
+    }
 }
 
 /// Maps a file read-only.

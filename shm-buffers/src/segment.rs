@@ -9,7 +9,7 @@ use crate::backing::{Backing, BackingKind, CoreDump, Pages};
 use crate::copy;
 use crate::error::{AttachError, CreateError, FreezeError, ParseHandleError};
 use crate::handle_text;
-use crate::os::{self, Access, Locator, Mapping, MoveSource, OpenFile, Store};
+use crate::os::{self, Access, AttachedOrigin, Locator, Mapping, MoveSource, OpenFile, Store};
 
 /// Zeroed memory that only its owner can access, until it is filled and frozen.
 ///
@@ -192,30 +192,31 @@ enum Origin {
     Created(Store),
     /// This process mapped an existing file.
     File(OpenFile),
-    /// Another process, or another segment of this one, keeps the memory in existence.
-    Attached,
+    /// Another process, or another segment of this one, created the memory.
+    Attached(AttachedOrigin),
 }
 
 impl Segment {
     /// Returns a handle with which another process can [`attach`](Self::attach) the segment, as long as a clone of the segment
     /// lives in this process.
     ///
+    /// An attached segment can be handed on: the third process maps the same memory. On Linux, the handle of anonymous memory
+    /// and of files is valid even after the owner has dropped the segment or exited. Elsewhere, and for
+    /// [named](Backing::Named) memory, it is the handle that the segment was attached by, and valid as long as that one.
+    ///
     /// # Errors
-    /// If the segment is attached: only its owner makes handles.
+    /// If the system refuses to identify the memory.
     pub fn handle(&self) -> std::io::Result<SegmentHandle> {
         let locator = match &self.0.origin {
             Origin::Created(store) => store.locator()?,
             Origin::File(file) => file.locator()?,
-            Origin::Attached => {
-                return Err(std::io::Error::other(
-                    "cannot make a handle of an attached segment; ask the process that created it",
-                ));
-            }
+            Origin::Attached(origin) => origin.locator().clone(),
         };
         Ok(SegmentHandle {
             locator,
             len: self.0.len,
             provenance: Provenance::Own,
+            others: Arc::default(),
         })
     }
 
@@ -225,14 +226,20 @@ impl Segment {
     /// # Errors
     /// If the owner has exited or can't be reached.
     pub fn attach(handle: &SegmentHandle) -> Result<Self, AttachError> {
-        let mapping = os::attach(&handle.locator, handle.len, Access::ReadOnly)?;
-        Ok(Self::new(Origin::Attached, mapping, handle.len))
+        let os::Attached { mapping, origin } = os::attach(&handle.locator, handle.len, Access::ReadOnly)?;
+        Ok(Self::new(Origin::Attached(origin), mapping, handle.len))
     }
 
     /// Returns the segment of a mapped file. The caller ensures that no process changes the file: see [`crate::Image::open`].
     pub(crate) fn of_file(file: OpenFile, mapping: Mapping) -> Self {
         let len = file.len();
         Self::new(Origin::File(file), mapping, len)
+    }
+
+    /// Returns a number that this segment and its clones have, and no other segment at the same time.
+    #[cfg(feature = "models")]
+    pub(crate) fn identity(&self) -> usize {
+        Arc::as_ptr(&self.0).addr()
     }
 
     fn new(origin: Origin, mapping: Mapping, len: usize) -> Self {
@@ -265,7 +272,7 @@ impl Segment {
         match &self.0.origin {
             Origin::Created(store) => Some(store.pages()),
             Origin::File(_) => Some(Pages::Ordinary),
-            Origin::Attached => None,
+            Origin::Attached(_) => None,
         }
     }
 
@@ -274,7 +281,7 @@ impl Segment {
         match &self.0.origin {
             Origin::Created(store) => Some(store.kind()),
             Origin::File(_) => Some(BackingKind::File),
-            Origin::Attached => None,
+            Origin::Attached(_) => None,
         }
     }
 }
@@ -327,12 +334,23 @@ pub fn remove_orphaned_segments() -> std::io::Result<usize> {
 /// assert_eq!(Segment::attach(&handle)?.len(), 5);
 /// # Ok(()) }
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct SegmentHandle {
     pub(crate) locator: Locator,
     pub(crate) len: usize,
     pub(crate) provenance: Provenance,
+    /// The segments that an image in this one refers to: their descriptors are sent along. They are not part of the text.
+    pub(crate) others: Arc<[Locator]>,
 }
+
+/// Handles are equal if their texts are.
+impl PartialEq for SegmentHandle {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.locator, self.len, self.provenance) == (&other.locator, other.len, other.provenance)
+    }
+}
+
+impl Eq for SegmentHandle {}
 
 /// The author of a segment's bytes, on which it depends whether an image in it may refer to other segments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -366,7 +384,9 @@ impl SegmentHandle {
 /// The text of a handle: `segment`, the length, the provenance, and where the memory is.
 impl fmt::Display for SegmentHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        os::descriptors::note(&self.locator, Access::ReadOnly);
+        for locator in std::iter::once(&self.locator).chain(&*self.others) {
+            os::descriptors::note(locator, Access::ReadOnly);
+        }
         let provenance = match self.provenance {
             Provenance::Own => "own",
             Provenance::Foreign => "foreign",
@@ -392,6 +412,7 @@ impl FromStr for SegmentHandle {
                     "foreign" => Provenance::Foreign,
                     _ => return Err("it does not say where the bytes come from"),
                 },
+                others: Arc::default(),
             })
         };
         let expected = "segment handle";

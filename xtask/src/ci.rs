@@ -12,7 +12,7 @@ use xshell::cmd;
 use crate::endurance::{sample_faults, sample_hostile};
 use crate::run::{self, Tally};
 use crate::workspace::{self, Workspace};
-use crate::{NotRun, standalone, tidy};
+use crate::{NotRun, cookbook, standalone, tidy};
 
 /// Run everything that a change must pass
 ///
@@ -42,6 +42,7 @@ const STEPS: &[(&str, &str, Step)] = &[
         "programs with one crate of ours each",
         standalone_programs,
     ),
+    ("cookbook", "two recipes of the cookbook, small", cookbook::sample),
     ("small-shm", "the tests where /dev/shm has 64 MB", small_shm),
     ("faults", "each fault in each phase of worker life", sample_faults),
     ("hostile", "hostile workers, leaders and images", sample_hostile),

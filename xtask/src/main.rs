@@ -5,6 +5,7 @@
 
 mod bench;
 mod ci;
+mod cookbook;
 mod cross;
 mod endurance;
 mod interop;
@@ -40,6 +41,7 @@ enum Verb {
     Loom,
     Cross(cross::Args),
     Standalone(standalone::Args),
+    Cookbook(cookbook::Args),
 }
 
 /// Wrong usage, or nothing to run: exit status 2 instead of 1. A step of `ci` that fails with it is skipped.
@@ -74,6 +76,7 @@ fn run(verb: Verb) -> anyhow::Result<()> {
         Verb::Loom => ci::loom(&workspace, &mut Tally::default()),
         Verb::Cross(args) => cross::main(&args, &workspace),
         Verb::Standalone(args) => standalone::main(&args, &workspace),
+        Verb::Cookbook(args) => cookbook::main(&args, &workspace, &mut Tally::default()),
     }
 }
 

@@ -6,9 +6,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use log_bridge::Filter;
-use proc_pool::{NativeThreads, Redirect, Snapshot, Timing};
+use proc_pool::{NativeThreads, Redirect, Snapshot, Timing, WorkerId};
 use serde::{Deserialize, Serialize};
 use shm_buffers::Backing;
+
+use crate::copies::Copies;
 
 /// The options of [`Executor::Processes`](crate::Executor::Processes), for [`Builder::executor`](crate::Builder::executor).
 ///
@@ -37,6 +39,7 @@ use shm_buffers::Backing;
 pub struct Processes {
     pub(crate) pool: proc_pool::Builder,
     pub(crate) backing: Backing,
+    pub(crate) copies: Copies,
     pub(crate) logs: Option<Filter>,
     pub(crate) panic_logs: PanicLogs,
     /// The options that were set: method and value. `env` may be there several times.
@@ -51,8 +54,9 @@ pub(crate) enum PanicLogs {
 }
 
 /// All options, by method, with the text of their defaults.
-const DEFAULTS: [(&str, &str); 17] = [
+const DEFAULTS: [(&str, &str); 19] = [
     ("backing", "Auto"),
+    ("copies", "warn"),
     ("deadline", "none"),
     ("retries", "0"),
     ("start_timeout", "60s"),
@@ -61,6 +65,7 @@ const DEFAULTS: [(&str, &str); 17] = [
     ("memory_limit_bytes", "none"),
     ("native_threads", "Share"),
     ("env", "inherited"),
+    ("worker_env", "none"),
     ("current_dir", "inherited"),
     ("stdout", "Inherit"),
     ("stderr", "Inherit"),
@@ -83,6 +88,7 @@ impl Processes {
         Self {
             pool: proc_pool::Builder::new(),
             backing: Backing::Auto,
+            copies: Copies::default(),
             logs: None,
             panic_logs: PanicLogs::Off,
             set: Vec::new(),
@@ -94,6 +100,14 @@ impl Processes {
     pub fn backing(mut self, backing: Backing) -> Self {
         self.record("backing", format!("{backing:?}"));
         self.backing = backing;
+        self
+    }
+
+    /// Sets what happens if more than 1 MiB of the model is copied, because it is not in [`Buffer`](crate::Buffer)s (default: the
+    /// value of [`COPIES_VARIABLE`](crate::COPIES_VARIABLE), or [`Copies::Warn`]).
+    pub fn copies(mut self, copies: Copies) -> Self {
+        self.record("copies", copies.to_string());
+        self.copies = copies;
         self
     }
 
@@ -170,6 +184,29 @@ impl Processes {
         self.set.retain(|(option, _)| *option != "env");
         self.record("env", "cleared".to_owned());
         self.configure(proc_pool::Builder::env_clear)
+    }
+
+    /// Sets environment variables that differ by worker, beside those of [`env`](Self::env), over which they have precedence: for
+    /// libraries that read a device or a port from the environment. Several calls add up.
+    ///
+    /// `variables` is called before each start of a process. If it panics, that start fails.
+    ///
+    /// ```
+    /// use invoker::Processes;
+    ///
+    /// const GPUS: u32 = 2;
+    /// let gpu = |worker: invoker::WorkerId| [("CUDA_VISIBLE_DEVICES", (worker.0 % GPUS).to_string())];
+    /// let processes = Processes::new().worker_env(gpu);
+    /// ```
+    pub fn worker_env<I, N, V>(self, variables: impl Fn(WorkerId) -> I + Send + Sync + 'static) -> Self
+    where
+        I: IntoIterator<Item = (N, V)>,
+        N: Into<OsString>,
+        V: Into<OsString>,
+    {
+        let mut options = self;
+        options.record("worker_env", "yes".to_owned());
+        options.configure(|pool| pool.worker_env(variables))
     }
 
     /// Sets the working directory of the worker processes (default: this process's).
@@ -294,6 +331,7 @@ mod tests {
         let dir = std::env::temp_dir();
         let options = Processes::new()
             .backing(Backing::Named)
+            .copies(Copies::Refuse)
             .deadline(Duration::from_secs(1))
             .retries(1)
             .retries(2)
@@ -306,6 +344,7 @@ mod tests {
             .env_clear()
             .env("A", "secret")
             .env_remove("B")
+            .worker_env(|worker| [("C", worker.0.to_string())])
             .current_dir(&dir)
             .stdout(Redirect::Null)
             .stderr(Redirect::Capture)

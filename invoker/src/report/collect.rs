@@ -30,7 +30,7 @@ impl Report {
     /// Creates a report without counts. The workers must still exist, because it reads their memory use.
     pub(crate) fn new<M, T, R>(executor: Executor, runner: &Runner<M, T, R>) -> Self
     where
-        M: Serialize + DeserializeOwned + Send + Sync + 'static,
+        M: Send + Sync + 'static,
         T: Serialize + DeserializeOwned + Send + 'static,
         R: Serialize + DeserializeOwned + Send + 'static,
     {
@@ -39,9 +39,18 @@ impl Report {
         let mut model = None;
         let mut workers_memory = Vec::new();
         if let Some(processes) = runner.processes() {
-            let backing = processes.image.segment().backing();
+            let segment = processes.image.segment();
+            // An attached image knows where it is by its handle.
+            let backing = segment
+                .backing()
+                .or_else(|| Some(segment.handle().ok()?.backing()));
+            let memory = processes.image.memory();
             model = backing.map(|backing| SharedModel {
-                bytes: processes.image.byte_len(),
+                bytes: memory.shared,
+                mapped: memory.mapped,
+                copied: memory.copied,
+                per_worker: memory.per_process,
+                unreturned: memory.unreturned,
                 backing,
             });
             workers_memory = processes.pool.memory();
@@ -155,11 +164,13 @@ impl WorkerTimes {
             processes: times.processes,
             start: times.start,
             attach: times.attach,
+            state: times.state,
             wait: times.wait,
             blocked: times.blocked,
             decode: times.decode,
             run: times.run,
             encode: times.encode,
+            off_cpu: times.off_cpu,
             tasks: times.tasks,
             sampled: times.sampled,
         }

@@ -139,8 +139,8 @@ pub struct Latency {
 
 /// How one worker spent its time, summed over all its processes.
 ///
-/// `wait`, `blocked`, `decode`, `run` and `encode` add up to the time in which the worker was ready. The proportions of the
-/// last three are estimated from [`sampled`](Self::sampled) tasks.
+/// `wait`, `blocked`, `decode`, `run`, `encode` and `off_cpu` add up to the time in which the worker was ready. The proportions of
+/// the last four are estimated from [`sampled`](Self::sampled) tasks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct WorkerTimes {
@@ -151,9 +151,13 @@ pub struct WorkerTimes {
     /// Starting processes, up to their [`init`](crate::init()).
     #[serde(with = "serialize::seconds")]
     pub start: Duration,
-    /// From `init` to being ready: attaching the model.
+    /// From `init` to having the model: the handshake, mapping the image, and rebuilding what is in no buffer.
     #[serde(with = "serialize::seconds")]
     pub attach: Duration,
+    /// From there to being ready: making the worker's state, see
+    /// [`builder_with_state`](crate::Invoker::builder_with_state).
+    #[serde(with = "serialize::seconds", default)]
+    pub state: Duration,
     /// Waiting for a task.
     #[serde(with = "serialize::seconds")]
     pub wait: Duration,
@@ -166,9 +170,13 @@ pub struct WorkerTimes {
     /// Running the op.
     #[serde(with = "serialize::seconds")]
     pub run: Duration,
-    /// Encoding outputs.
+    /// Encoding and sending outputs, as CPU time (on Windows, as wall-clock time).
     #[serde(with = "serialize::seconds")]
     pub encode: Duration,
+    /// Between running a task and having sent its output, without a CPU: another thread had it, such as the leader that the output
+    /// woke.
+    #[serde(with = "serialize::seconds", default)]
+    pub off_cpu: Duration,
     /// Number of tasks.
     pub tasks: u64,
     /// Number of tasks whose decoding, running and encoding were timed separately: about one every 200 µs, and each task that
@@ -180,8 +188,22 @@ pub struct WorkerTimes {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct SharedModel {
-    /// Size of the model image in bytes, with the buffers that were in shared memory before.
+    /// Bytes in shared memory: the model image, and the buffers that were in shared memory before.
     pub bytes: u64,
+    /// Bytes in mapped files, which the workers share as well.
+    #[serde(default)]
+    pub mapped: u64,
+    /// Bytes of buffers that were copied into the image although they were in shared memory or in a mapped file before.
+    #[serde(default)]
+    pub copied: u64,
+    /// Bytes that each worker rebuilds on its heap, because they are in no [`Buffer`](crate::Buffer): an estimate, see
+    /// [`ModelMemory::per_process`](crate::ModelMemory::per_process).
+    #[serde(default)]
+    pub per_worker: u64,
+    /// Bytes that the leader freed when it moved the model, but that its allocator may keep; see
+    /// [`ModelMemory::unreturned`](crate::ModelMemory::unreturned).
+    #[serde(default)]
+    pub unreturned: u64,
     /// Where it is stored. Serialized as `anonymous`, `named` or `file`.
     #[serde(with = "serialize::backing")]
     pub backing: BackingKind,

@@ -3,7 +3,9 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::rows::{Latency, LogCounts, ProcessCounts, Report, WorkerTimes};
+use shm_buffers::BackingKind;
+
+use super::rows::{Latency, LogCounts, ProcessCounts, Report, SharedModel, WorkerTimes};
 use super::serialize::interrupt;
 
 impl fmt::Display for Report {
@@ -36,12 +38,7 @@ impl fmt::Display for Report {
             write!(f, "\nlatency   p50 {p50}, p90 {p90}, p99 {p99}, max {max}")?;
         }
         if let Some(model) = &self.model {
-            write!(
-                f,
-                "\nshared    {} in {} memory",
-                bytes(model.bytes),
-                model.backing
-            )?;
+            shared(f, model)?;
             write!(
                 f,
                 ", moved in {}; workers started in {}",
@@ -89,15 +86,50 @@ impl fmt::Display for Report {
     }
 }
 
+/// Writes where the bytes of the model are.
+fn shared(f: &mut fmt::Formatter<'_>, model: &SharedModel) -> fmt::Result {
+    let mut parts = Vec::new();
+    if model.bytes > 0 || model.mapped == 0 {
+        let kind = match model.backing {
+            // The image is a mapped file. Buffers beside it are not.
+            BackingKind::File => "shared",
+            kind => kind.as_str(),
+        };
+        parts.push(format!("{} in {kind} memory", bytes(model.bytes)));
+    }
+    if model.mapped > 0 {
+        parts.push(format!("{} in mapped files", bytes(model.mapped)));
+    }
+    if model.copied > 0 {
+        parts.push(format!("{} copied", bytes(model.copied)));
+    }
+    // The smallest model has a few.
+    if model.per_worker >= 1024 {
+        parts.push(format!("{} per worker", bytes(model.per_worker)));
+    }
+    write!(f, "\nshared    {}", parts.join(", "))?;
+    // As little as that is no matter.
+    const MIN_LEFT: u64 = 1 << 20;
+    if model.unreturned > MIN_LEFT {
+        let left = bytes(model.unreturned);
+        write!(
+            f,
+            ", up to {left} left in the leader's allocator (free it by the allocator's own call)"
+        )?;
+    }
+    Ok(())
+}
+
 /// Writes the times of the workers as a table.
 fn table(f: &mut fmt::Formatter<'_>, workers: &[WorkerTimes]) -> fmt::Result {
     if workers.is_empty() {
         return Ok(());
     }
-    const HEAD: [&str; 9] = [
-        "worker", "start", "attach", "wait", "blocked", "decode", "run", "encode", "tasks",
+    const HEAD: [&str; 11] = [
+        "worker", "start", "attach", "state", "wait", "blocked", "decode", "run", "encode", "off CPU",
+        "tasks",
     ];
-    let mut row = |cells: [String; 9]| {
+    let mut row = |cells: [String; 11]| {
         let [worker, cells @ ..] = cells;
         write!(f, "\n{worker:<9}")?;
         cells.iter().try_for_each(|cell| write!(f, " {cell:>9}"))
@@ -105,11 +137,13 @@ fn table(f: &mut fmt::Formatter<'_>, workers: &[WorkerTimes]) -> fmt::Result {
     row(HEAD.map(str::to_owned))?;
     workers.iter().try_for_each(|it| {
         let times = [
-            it.start, it.attach, it.wait, it.blocked, it.decode, it.run, it.encode,
+            it.start, it.attach, it.state, it.wait, it.blocked, it.decode, it.run, it.encode, it.off_cpu,
         ];
-        let [start, attach, wait, blocked, decode, run, encode] = times.map(seconds);
+        let [start, attach, state, wait, blocked, decode, run, encode, off_cpu] = times.map(seconds);
         let (worker, tasks) = (it.worker.to_string(), it.tasks.to_string());
-        row([worker, start, attach, wait, blocked, decode, run, encode, tasks])
+        row([
+            worker, start, attach, state, wait, blocked, decode, run, encode, off_cpu, tasks,
+        ])
     })
 }
 
@@ -130,13 +164,11 @@ pub(crate) fn bytes(n: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use proc_pool::Interrupt;
-    use shm_buffers::BackingKind;
-
-    use super::super::rows::{MemoryUse, RunTimes, SharedModel, TaskCounts};
+    use super::super::rows::{MemoryUse, RunTimes, TaskCounts};
     use super::super::timeline::Timeline;
     use super::*;
     use crate::executor::Executor;
+    use proc_pool::Interrupt;
 
     fn full() -> Report {
         Report {
@@ -166,16 +198,22 @@ mod tests {
                 processes: 2,
                 start: Duration::from_millis(3),
                 attach: Duration::from_micros(1200),
+                state: Duration::from_micros(800),
                 wait: Duration::from_millis(200),
                 blocked: Duration::ZERO,
                 decode: Duration::from_millis(1),
                 run: Duration::from_millis(297),
                 encode: Duration::from_nanos(2_000_001),
+                off_cpu: Duration::from_micros(100),
                 tasks: 670,
                 sampled: 300,
             }],
             model: Some(SharedModel {
                 bytes: 7 << 20,
+                mapped: 2 << 20,
+                copied: 0,
+                per_worker: 200_000_000,
+                unreturned: 0,
                 backing: BackingKind::Anonymous,
             }),
             memory: Some(MemoryUse {
@@ -235,12 +273,12 @@ mod tests {
         let expected = "executor  processes, 2 workers
 tasks     670 done, 1 failed in 500.0 ms (1342/s), interrupted (cancel)
 latency   p50 12.0 µs, p90 2.1 ms, p99 500.0 ms, max 1.50 s
-shared    7.0 MiB in anonymous memory, moved in 4.2 ms; workers started in 9.5 ms
+shared    7.0 MiB in anonymous memory, 2.0 MiB in mapped files, 190.7 MiB per worker, moved in 4.2 ms; workers started in 9.5 ms
 memory    PSS: leader 12.0 MiB, workers 3.0 MiB + 1000 B, together 15.0 MiB; peak RSS of the leader 20.0 MiB
 processes 3 started, 1 died, 0 recycled; tasks: 2 resent, 4 retried, 5 recalled
 logs      7 delivered, 3 dropped, 5 waiting
-worker        start    attach      wait   blocked    decode       run    encode     tasks
-0            3.0 ms    1.2 ms  200.0 ms    0.0 µs    1.0 ms  297.0 ms    2.0 ms       670";
+worker        start    attach     state      wait   blocked    decode       run    encode   off CPU     tasks
+0            3.0 ms    1.2 ms  800.0 µs  200.0 ms    0.0 µs    1.0 ms  297.0 ms    2.0 ms  100.0 µs       670";
         assert_eq!(full().to_string(), expected);
     }
 

@@ -79,7 +79,11 @@ impl Timeline {
         }
         put(slice("start", track, at(process.spawned), born, about.clone()))?;
         if process.initialized.is_some() {
-            put(slice("attach", track, born, ready, about.clone()))?;
+            let attached = process.attached.map_or(ready, at);
+            put(slice("attach", track, born, attached, about.clone()))?;
+            if process.attached.is_some() {
+                put(slice("state", track, attached, ready, about.clone()))?;
+            }
         }
         let (name, cause) = match &process.ended {
             None => ("alive", None),

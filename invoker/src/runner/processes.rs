@@ -39,20 +39,27 @@ pub(crate) struct ProcessRunner<M, T, R> {
 
 impl<M, T, R> ProcessRunner<M, T, R>
 where
-    M: Serialize + DeserializeOwned + 'static,
     T: Serialize + DeserializeOwned + 'static,
     R: Serialize + DeserializeOwned + 'static,
 {
-    pub(crate) fn start<F: Op<M, T, R>>(
+    pub(crate) fn start<F, S>(
         settings: &Settings,
         options: Processes,
-        model: ModelSource<'_, M>,
+        model: ModelSource<'_, S>,
         op: F,
         bar: Bar,
-    ) -> Result<Self, Error> {
+    ) -> Result<Self, Error>
+    where
+        F: Op<S, T, R, Model = M>,
+        S: Serialize + DeserializeOwned + 'static,
+    {
         let started = Instant::now();
         let image = model.share(&options.backing)?;
-        let model = image.load()?;
+        options
+            .copies
+            .check(image.memory(), settings.workers.value.get())?;
+        let (model, validated) = image.load_validating()?;
+        let model = op.model(model);
         let share_time = started.elapsed();
         let handle = image.handle().map_err(|source| Error::Os {
             step: "share the model",
@@ -60,20 +67,22 @@ where
         })?;
         let observer = WorkerObserver::new(bar, options.logs.as_ref())?;
         let started = Instant::now();
+        let (functions, data) = op.split();
         let init = Init {
             image: handle,
+            validated,
             logs: options.logs.unwrap_or_else(Filter::current),
             panic_logs: options.panic_logs,
+            data,
         };
         let seeded = settings.seed.value.is_some();
-        let op = op.functions();
-        let build = move |builder: proc_pool::Builder, init: &Init| match seeded {
+        let build = move |builder: proc_pool::Builder, init: &Init<F::Data>| match seeded {
             false => builder.build(
-                EntryPoint::worker::<ModelWorker<F, M, T, R>>(op).codecs(Bare, Postcard),
+                EntryPoint::worker::<ModelWorker<F, S, T, R>>(functions).codecs(Bare, Postcard),
                 init,
             ),
             true => builder.build(
-                EntryPoint::worker::<ModelWorker<F, M, T, R>>(op).codecs(SeedFirst, Postcard),
+                EntryPoint::worker::<ModelWorker<F, S, T, R>>(functions).codecs(SeedFirst, Postcard),
                 init,
             ),
         };

@@ -3,8 +3,11 @@
 #[cfg(target_os = "linux")]
 mod bars;
 mod batch_eval;
+mod contexts;
+mod copies;
 mod determinism;
 mod executors;
+mod folds;
 #[cfg(target_os = "linux")]
 mod forks;
 #[cfg(target_os = "linux")]
@@ -18,6 +21,7 @@ mod mapped;
 mod models;
 mod process_options;
 mod reports;
+mod results;
 #[cfg(target_os = "linux")]
 mod screen;
 mod seeds;
@@ -26,6 +30,7 @@ mod stdio;
 #[cfg(feature = "stream")]
 mod streams;
 mod verify;
+mod views;
 #[path = "../../../proc-pool/tests/it/support/watchdog.rs"]
 mod watchdog;
 

@@ -111,3 +111,41 @@ fn a_mapped_model_file_may_be_renamed_replaced_or_removed() {
         );
     }
 }
+
+#[cfg(feature = "rkyv")]
+mod archives {
+    use std::collections::HashMap;
+
+    use invoker::{Copies, Invoker, Processes, SharedArchive};
+
+    #[derive(rkyv::Archive, rkyv::Serialize)]
+    struct Words {
+        postings: HashMap<String, Vec<u32>>,
+    }
+
+    fn sum(words: &SharedArchive<Words>, word: String) -> Option<u32> {
+        let list = words.postings.get(&*word)?;
+        Some(list.iter().map(|number| number.to_native()).sum())
+    }
+
+    /// A map that no worker rebuilds.
+    #[test]
+    fn a_model_that_derives_archive_is_shared_as_it_is() {
+        let _watchdog = crate::watchdog::watchdog(120);
+        let postings = (0..50_000).map(|i| (format!("word {i}"), vec![i, 1])).collect();
+        let words = SharedArchive::new(&Words { postings }).expect("it can be archived");
+        let options = Processes::new().copies(Copies::Refuse);
+        let builder = Invoker::builder(sum).model(words).executor(options);
+        let invoker = builder.workers(2).build().expect("nothing is copied");
+        let words = (0..50_010).step_by(5).map(|i| format!("word {i}"));
+        let sums: Vec<Option<u32>> = invoker.map(words).filter_map(Result::ok).collect();
+        let expected = (0..50_010).step_by(5).map(|i| (i < 50_000).then_some(i + 1));
+        assert!(sums.into_iter().eq(expected));
+        let report = invoker.finish().expect("no error");
+        assert!(
+            report
+                .model
+                .is_some_and(|model| model.per_worker < 1024 && model.bytes > 1 << 20)
+        );
+    }
+}

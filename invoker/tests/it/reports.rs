@@ -87,9 +87,10 @@ fn times_agree_with_the_clock_with_every_executor() {
             "{executor:?}: {run:?} in {elapsed:?}"
         );
         for worker in &report.worker_times {
-            let ready = worker.wait + worker.blocked + worker.decode + worker.run + worker.encode;
+            let ready =
+                worker.wait + worker.blocked + worker.decode + worker.run + worker.encode + worker.off_cpu;
             assert!(
-                worker.start + worker.attach + ready <= elapsed,
+                worker.start + worker.attach + worker.state + ready <= elapsed,
                 "{executor:?}: {worker:?} in {elapsed:?}"
             );
         }
@@ -165,6 +166,7 @@ fn a_trace_has_processes_deaths_and_tasks() {
     for (name, count) in [
         ("start", 3),
         ("attach", 3),
+        ("state", 3),
         ("ready", 3),
         ("restart", 1),
         ("died", 1),

@@ -4,7 +4,7 @@ use shm_buffers::slots::Slots;
 
 use crate::metrics::PhaseTimes;
 use crate::metrics::worker_metrics::WorkerMetrics;
-use crate::os::now_ns;
+use crate::os::{now_ns, thread_cpu_ns};
 use crate::wire::layout::slot;
 
 /// While there are tasks, the clock is read about once in this time, in nanoseconds.
@@ -82,7 +82,8 @@ impl Clock {
         self.tasks += 1;
         let now = now_ns();
         if let (Some(metrics), Some(start)) = (&mut self.metrics, self.since) {
-            metrics.sample(start, phases, now, self.blocked, self.unsampled + 1);
+            let end = (now, thread_cpu_ns());
+            metrics.sample(start, phases, end, self.blocked, self.unsampled + 1);
             self.last_sample = start;
         }
         self.finish_interval(now);

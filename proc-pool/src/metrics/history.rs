@@ -53,11 +53,13 @@ impl Default for Times {
             processes: 0,
             start: Duration::ZERO,
             attach: Duration::ZERO,
+            state: Duration::ZERO,
             wait: Duration::ZERO,
             blocked: Duration::ZERO,
             decode: Duration::ZERO,
             run: Duration::ZERO,
             encode: Duration::ZERO,
+            off_cpu: Duration::ZERO,
             tasks: 0,
             sampled: 0,
             latency: Latency::default(),
@@ -77,14 +79,17 @@ impl CurrentProcess {
         let counted = Counted::read(&self.slots, now, &mut times.latency);
         let initialized = counted.initialized.unwrap_or(now).max(self.spawned);
         let ready = counted.ready.unwrap_or(now).max(initialized);
+        let attached = counted.attached.unwrap_or(ready).clamp(initialized, ready);
         let sums = [
             (&mut times.start, Duration::from_nanos(initialized - self.spawned)),
-            (&mut times.attach, Duration::from_nanos(ready - initialized)),
+            (&mut times.attach, Duration::from_nanos(attached - initialized)),
+            (&mut times.state, Duration::from_nanos(ready - attached)),
             (&mut times.wait, counted.wait),
             (&mut times.blocked, counted.blocked),
             (&mut times.decode, counted.decode),
             (&mut times.run, counted.run),
             (&mut times.encode, counted.encode),
+            (&mut times.off_cpu, counted.off_cpu),
         ];
         for (sum, time) in sums {
             *sum = sum.saturating_add(time);
@@ -103,6 +108,7 @@ impl CurrentProcess {
             pid: self.pid,
             spawned: since(self.spawned),
             initialized: counted.initialized.map(since),
+            attached: counted.attached.map(since),
             ready: counted.ready.map(since),
             ended: None,
             tasks: counted.tasks,
@@ -165,7 +171,7 @@ impl History {
     pub fn stopwatch(&self, worker: WorkerId) -> Stopwatch {
         let slots = Slots::in_process(worker_metrics::slots(Timing::Samples));
         let now = now_ns();
-        let metrics = WorkerMetrics::new(slots.clone(), now, now);
+        let metrics = WorkerMetrics::new(slots.clone(), now, now, now);
         let process_id = ProcessId {
             worker,
             generation: 1,

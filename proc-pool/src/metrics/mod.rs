@@ -32,6 +32,8 @@ pub enum Timing {
 pub struct PhaseTimes {
     pub(crate) decoded: u64,
     pub(crate) ran: u64,
+    /// CPU time of the thread at `ran`, if the system measures it.
+    pub(crate) ran_cpu: Option<u64>,
 }
 
 impl PhaseTimes {
@@ -43,13 +45,14 @@ impl PhaseTimes {
     /// Records that the task has run and the encoding of its output starts now.
     pub fn ran(&mut self) {
         self.ran = crate::os::now_ns();
+        self.ran_cpu = crate::os::thread_cpu_ns();
     }
 }
 
 /// Where the time of one worker went, summed over all of its processes.
 ///
-/// `wait`, `blocked`, `decode`, `run` and `encode` add up to the time during which its processes were ready. The last three share
-/// the time with tasks in the proportions of the [sampled](Self::sampled) tasks.
+/// `wait`, `blocked`, `decode`, `run`, `encode` and `off_cpu` add up to the time during which its processes were ready. The last
+/// four share the time with tasks in the proportions of the [sampled](Self::sampled) tasks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Times {
@@ -59,8 +62,11 @@ pub struct Times {
     pub processes: u64,
     /// Time from the decision to start a process to its call of [`init`](crate::init()).
     pub start: Duration,
-    /// Time from there to being ready: the handshake, and the worker's own initialization, which attaches its model.
+    /// Time from there to having attached what the process shares: the handshake, and the worker's own start, up to its call of
+    /// [`WorkerContext::mark_attached`](crate::WorkerContext::mark_attached) or else to its end.
     pub attach: Duration,
+    /// Time from there to being ready: the rest of the worker's own start, which makes its state.
+    pub state: Duration,
     /// Time without a task.
     pub wait: Duration,
     /// Time spent with finished outputs for which the leader made no room.
@@ -69,8 +75,12 @@ pub struct Times {
     pub decode: Duration,
     /// Time spent running tasks; for a task that ended its process, all of its time.
     pub run: Duration,
-    /// Time spent encoding outputs and writing them into the ring.
+    /// CPU time spent encoding outputs and writing them into the ring. On Windows, where no clock of threads is fine enough, it is
+    /// wall-clock time.
     pub encode: Duration,
+    /// Time between running a task and answering it in which the worker was not on a CPU: another thread had it, for example the
+    /// leader, which the answer woke.
+    pub off_cpu: Duration,
     /// Number of tasks that were timed.
     pub tasks: u64,
     /// Number of tasks of which decoding, running and encoding were timed separately: about one every 200 µs, and so every task
@@ -94,6 +104,8 @@ pub struct ProcessHistory {
     pub spawned: Duration,
     /// When it called [`init`](crate::init()).
     pub initialized: Option<Duration>,
+    /// When it had attached what it shares, for a process that was ready.
+    pub attached: Option<Duration>,
     /// When it was ready for tasks.
     pub ready: Option<Duration>,
     /// When and how it ended; `None` while it is alive.

@@ -31,7 +31,11 @@ const RUN: usize = 9;
 const ENCODE: usize = 10;
 /// The time of the longest task, in nanoseconds.
 const MAX: usize = 11;
-const HISTOGRAM: usize = 12;
+/// `now_ns` when it had attached what it shares.
+const ATTACHED: usize = 12;
+/// As [`ENCODE`], for the time between running and answering in which the thread was not on a CPU.
+const OFF_CPU: usize = 13;
+const HISTOGRAM: usize = 14;
 /// Number of samples kept.
 const KEPT: usize = HISTOGRAM + BUCKETS;
 const SAMPLES: usize = KEPT + 1;
@@ -60,12 +64,14 @@ pub(crate) struct WorkerMetrics {
 }
 
 impl WorkerMetrics {
-    /// Records when the process called `init` and was ready. Returns `None` if `slots` is empty, because the pool measures nothing.
-    pub(crate) fn new(slots: Slots, initialized: u64, ready: u64) -> Option<Self> {
+    /// Records when the process called `init`, had attached what it shares, and was ready. Returns `None` if `slots` is empty,
+    /// because the pool measures nothing.
+    pub(crate) fn new(slots: Slots, initialized: u64, attached: u64, ready: u64) -> Option<Self> {
         if slots.is_empty() {
             return None;
         }
         slots.slot(INITIALIZED).set(initialized);
+        slots.slot(ATTACHED).set(attached);
         slots.slot(IDLE_SINCE).set(ready);
         slots.slot(READY).store_release(ready);
         Some(Self {
@@ -116,11 +122,12 @@ impl WorkerMetrics {
     }
 
     /// Counts a sampled task from `started` to `answered`, of which `blocked` ns do not count. It stands for `tasks` tasks.
+    /// `answered_cpu` is the thread's CPU time at the end, if the system measures it.
     pub(crate) fn sample(
         &mut self,
         started: u64,
         phases: PhaseTimes,
-        answered: u64,
+        (answered, answered_cpu): (u64, Option<u64>),
         blocked: u64,
         tasks: u64,
     ) {
@@ -128,12 +135,13 @@ impl WorkerMetrics {
         let ran = if phases.ran > 0 { phases.ran } else { answered };
         let decoded = phases.decoded.clamp(started, answered);
         let ran = ran.clamp(decoded, answered);
-        let parts = [
-            decoded - started,
-            ran - decoded,
-            (answered - ran).saturating_sub(blocked),
-        ];
-        for (slot, ns) in [DECODE, RUN, ENCODE].into_iter().zip(parts) {
+        let encode = (answered - ran).saturating_sub(blocked);
+        let on_cpu = match (phases.ran_cpu, answered_cpu) {
+            (Some(start), Some(end)) => end.saturating_sub(start).min(encode),
+            _ => encode,
+        };
+        let parts = [decoded - started, ran - decoded, on_cpu, encode - on_cpu];
+        for (slot, ns) in [DECODE, RUN, ENCODE, OFF_CPU].into_iter().zip(parts) {
             self.slots.slot(slot).add(ns.saturating_mul(tasks));
         }
         self.slots.slot(SAMPLED).add(1);
@@ -173,12 +181,14 @@ impl WorkerMetrics {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Counted {
     pub(super) initialized: Option<u64>,
+    pub(super) attached: Option<u64>,
     pub(super) ready: Option<u64>,
     pub(super) wait: Duration,
     pub(super) blocked: Duration,
     pub(super) decode: Duration,
     pub(super) run: Duration,
     pub(super) encode: Duration,
+    pub(super) off_cpu: Duration,
     pub(super) tasks: u64,
     pub(super) sampled: u64,
 }
@@ -195,6 +205,7 @@ impl Counted {
         let initialized = get(INITIALIZED);
         let mut counted = Self {
             initialized: (initialized > 0).then_some(initialized),
+            attached: (ready > 0).then(|| get(ATTACHED).clamp(initialized.min(ready), ready)),
             ready: (ready > 0).then_some(ready),
             tasks: get(TASKS),
             sampled: get(SAMPLED),
@@ -213,18 +224,20 @@ impl Counted {
         let with_tasks = lived - wait - blocked;
         // The rest of the time belongs to the task in progress, which most likely is being run.
         let done = get(BUSY).min(with_tasks);
-        let parts = [get(DECODE), get(RUN), get(ENCODE)].map(|ns| ns as f64);
+        let parts = [get(DECODE), get(RUN), get(ENCODE), get(OFF_CPU)].map(|ns| ns as f64);
         let sum: f64 = parts.iter().sum();
         let part = |ns: f64| match sum > 0.0 {
             true => (done as f64 * ns / sum) as u64,
             false => 0,
         };
-        let (decode, encode) = (part(parts[0]), part(parts[2]));
+        let (decode, encode, off_cpu) = (part(parts[0]), part(parts[2]), part(parts[3]));
         counted.wait = Duration::from_nanos(wait);
         counted.blocked = Duration::from_nanos(blocked);
         counted.decode = Duration::from_nanos(decode);
         counted.encode = Duration::from_nanos(encode);
-        counted.run = Duration::from_nanos(with_tasks.saturating_sub(decode).saturating_sub(encode));
+        counted.off_cpu = Duration::from_nanos(off_cpu);
+        let others = decode.saturating_add(encode).saturating_add(off_cpu);
+        counted.run = Duration::from_nanos(with_tasks.saturating_sub(others));
         counted
     }
 }
@@ -262,23 +275,29 @@ mod tests {
     use super::*;
 
     fn phases(decoded: u64, ran: u64) -> PhaseTimes {
-        PhaseTimes { decoded, ran }
+        let ran_cpu = None;
+        PhaseTimes {
+            decoded,
+            ran,
+            ran_cpu,
+        }
     }
 
     #[test]
     fn times_add_up_to_the_time_since_ready() {
         let slots = Slots::in_process(slots(Timing::Totals));
-        let mut metrics = WorkerMetrics::new(slots.clone(), 500, 1_000).unwrap();
+        let mut metrics = WorkerMetrics::new(slots.clone(), 500, 800, 1_000).unwrap();
         metrics.start_busy(11_000);
         // A tenth decoding, three fifths running.
-        metrics.sample(11_000, phases(12_000, 18_000), 21_000, 0, 1);
+        metrics.sample(11_000, phases(12_000, 18_000), (21_000, None), 0, 1);
         metrics.add_batch(1, 10_000, 0);
         metrics.add_batch(10, 90_000, 9_000);
         metrics.add_blocked(5_000);
         metrics.start_idle(116_000);
         let mut latency = Latency::default();
         let counted = Counted::read(&slots, 120_000, &mut latency);
-        assert_eq!((counted.initialized, counted.ready), (Some(500), Some(1_000)));
+        let started = (counted.initialized, counted.attached, counted.ready);
+        assert_eq!(started, (Some(500), Some(800), Some(1_000)));
         let us = Duration::from_micros;
         assert_eq!((counted.wait, counted.blocked), (us(14), us(5)));
         assert_eq!(
@@ -289,9 +308,29 @@ mod tests {
     }
 
     #[test]
+    fn encoding_does_not_count_time_off_the_cpu() {
+        let slots = Slots::in_process(slots(Timing::Totals));
+        let mut metrics = WorkerMetrics::new(slots.clone(), 0, 1, 1_000).unwrap();
+        metrics.start_busy(1_000);
+        let phases = PhaseTimes {
+            ran_cpu: Some(7_000),
+            ..phases(2_000, 3_000)
+        };
+        // Of 8 µs from running to answering, 2 µs were blocked and 1 µs on the CPU.
+        metrics.sample(1_000, phases, (11_000, Some(8_000)), 2_000, 1);
+        metrics.add_batch(1, 8_000, 0);
+        metrics.add_blocked(2_000);
+        metrics.start_idle(11_000);
+        let counted = Counted::read(&slots, 11_000, &mut Latency::default());
+        let us = Duration::from_micros;
+        assert_eq!((counted.decode, counted.run), (us(1), us(1)));
+        assert_eq!((counted.encode, counted.off_cpu), (us(1), us(5)));
+    }
+
+    #[test]
     fn time_of_the_task_in_progress_counts_as_run() {
         let slots = Slots::in_process(slots(Timing::Totals));
-        let metrics = WorkerMetrics::new(slots.clone(), 0, 1_000).unwrap();
+        let metrics = WorkerMetrics::new(slots.clone(), 0, 1, 1_000).unwrap();
         metrics.start_busy(2_000);
         let counted = Counted::read(&slots, 9_002_000, &mut Latency::default());
         assert_eq!(counted.run, Duration::from_millis(9));
@@ -300,7 +339,7 @@ mod tests {
     #[test]
     fn one_long_task_among_short_ones_shows_in_the_histogram() {
         let slots = Slots::in_process(slots(Timing::Totals));
-        let metrics = WorkerMetrics::new(slots.clone(), 0, 1).unwrap();
+        let metrics = WorkerMetrics::new(slots.clone(), 0, 1, 1).unwrap();
         metrics.add_batch(20, 10_019_000, 1_000);
         let mut latency = Latency::default();
         Counted::read(&slots, 20_000_000, &mut latency);
@@ -312,9 +351,9 @@ mod tests {
     #[test]
     fn kept_samples_are_evenly_spread_over_any_number_of_tasks() {
         let slots = Slots::in_process(slots(Timing::Samples));
-        let mut metrics = WorkerMetrics::new(slots.clone(), 0, 1).unwrap();
+        let mut metrics = WorkerMetrics::new(slots.clone(), 0, 1, 1).unwrap();
         for n in 1..100_000_u64 {
-            metrics.sample(10 * n, phases(10 * n + 1, 10 * n + 2), 10 * n + 3, 0, 1);
+            metrics.sample(10 * n, phases(10 * n + 1, 10 * n + 2), (10 * n + 3, None), 0, 1);
         }
         let samples = samples(&slots, 0);
         assert!(
@@ -336,7 +375,12 @@ mod tests {
             (0..slots.len()).for_each(|slot| slots.slot(slot).set(value));
             let counted = Counted::read(&slots, 1_000, &mut Latency::default());
             assert!(
-                counted.wait + counted.run + counted.decode + counted.encode + counted.blocked
+                counted.wait
+                    + counted.run
+                    + counted.decode
+                    + counted.encode
+                    + counted.off_cpu
+                    + counted.blocked
                     <= Duration::from_micros(1)
             );
             samples(&slots, 5);

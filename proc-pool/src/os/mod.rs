@@ -20,7 +20,7 @@ mod unix;
 pub(crate) use unix::{
     ListenerWaker, MessageListener, MessageReceiver, PinnedPath, ProcessGroup, arguments, check_executable,
     die_with_parent, end_group, exit_cause, exit_now, ignore_broken_pipes, introduction,
-    is_exec_format_error, is_kill, is_privileged, now_ns, own_executable, pipes,
+    is_exec_format_error, is_kill, is_privileged, now_ns, own_executable, pipes, thread_cpu_ns,
 };
 #[cfg(windows)]
 mod windows;
@@ -28,7 +28,7 @@ mod windows;
 pub(crate) use windows::{
     ListenerWaker, MessageListener, MessageReceiver, PinnedPath, ProcessGroup, arguments, check_executable,
     die_with_parent, end_group, exit_cause, exit_now, ignore_broken_pipes, introduction,
-    is_exec_format_error, is_kill, is_privileged, now_ns, own_executable, pipes,
+    is_exec_format_error, is_kill, is_privileged, now_ns, own_executable, pipes, thread_cpu_ns,
 };
 
 pub(crate) mod doorbell;

@@ -95,6 +95,12 @@ pub(crate) fn now_ns() -> u64 {
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
+/// Returns the CPU time of this thread in nanoseconds. This is a system call, and so much slower than [`now_ns`].
+pub(crate) fn thread_cpu_ns() -> Option<u64> {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Some(now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64)
+}
+
 /// Makes writing to a closed pipe or socket an error of the call, instead of the end of the process.
 pub(crate) fn ignore_broken_pipes() {
     // SAFETY: SIGPIPE is a valid signal, and ignoring it needs no handler. Other threads (an async runtime's, if it was started

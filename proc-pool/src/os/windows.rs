@@ -94,6 +94,11 @@ pub(crate) fn now_ns() -> u64 {
     ns as u64
 }
 
+/// Returns `None`: Windows counts the CPU time of threads in steps of 15 ms.
+pub(crate) fn thread_cpu_ns() -> Option<u64> {
+    None
+}
+
 /// The memory of a process, in bytes.
 pub(super) struct Usage {
     pub(super) resident: u64,

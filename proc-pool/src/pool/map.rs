@@ -62,6 +62,8 @@ pub struct Map<'p, I: Iterator, R> {
     read: usize,
     /// The tasks that could not be encoded.
     encode_errors: VecDeque<Completion>,
+    /// Maximum number of tasks taken from the input whose outputs were not returned.
+    max_in_flight: usize,
     /// Of an ordered map: outputs that are not next. The index is relative to `returned`.
     buffered: VecDeque<Option<Buffered<R>>>,
     /// Number of outputs in `buffered`.
@@ -125,11 +127,28 @@ impl<'p, I: Iterator, R> Map<'p, I, R> {
             done: Completions::default(),
             read: 0,
             encode_errors: VecDeque::new(),
+            max_in_flight: usize::MAX,
             buffered: VecDeque::new(),
             buffered_count: 0,
             buffered_bytes: 0,
             credit: 0,
         }
+    }
+
+    /// Limits the tasks that this map has taken from its input, and whose outputs it has not returned (default: no limit; the pool
+    /// chooses). 0 counts as 1. For tasks that hold something scarce, such as memory or a connection of the leader. With fewer tasks in
+    /// flight than about twice the number of workers, workers wait for tasks.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # proc_pool::init();
+    /// let pool = proc_pool::Builder::new().build_op(|text: String| text.len())?;
+    /// let mut lengths = pool.map((0..100).map(|n| "large ".repeat(n)));
+    /// lengths.set_max_in_flight(8);
+    /// # Ok(()) }
+    /// ```
+    pub fn set_max_in_flight(&mut self, tasks: usize) {
+        self.max_in_flight = tasks.max(1);
     }
 
     /// Keeps each task until [`take_last_task`](Self::take_last_task) returns it. Returns whether that is possible: no task was taken from the
@@ -210,12 +229,14 @@ impl<'p, I: Iterator, R> Map<'p, I, R> {
 
     /// Returns how many more tasks may be taken from the input.
     fn input_budget(&self) -> usize {
-        match self.order {
+        let budget = match self.order {
             _ if self.input.is_none() => 0,
             OutputOrder::AsCompleted => usize::MAX,
             OutputOrder::Ordered if self.buffered_bytes > MAX_BUFFERED_BYTES => 0,
             OutputOrder::Ordered => (self.returned + AHEAD).saturating_sub(self.next) as usize,
-        }
+        };
+        let in_flight = (self.next - self.returned) as usize;
+        budget.min(self.max_in_flight.saturating_sub(in_flight))
     }
 
     /// Takes finished tasks from the scheduler, and submits new ones. It waits for nothing but the input.

@@ -17,6 +17,8 @@ pub(crate) struct Welcome {
     pub(crate) worker: WorkerId,
     /// The number of workers that the pool has at the moment.
     pub(crate) workers: u32,
+    /// The number of processes that this worker had before.
+    pub(crate) generation: u32,
     pub(crate) entry: Entry,
     /// The memory that this worker shares with the leader, with parts of these sizes.
     pub(crate) region: RegionHandle,

@@ -59,10 +59,12 @@ pub(crate) fn serve<S: Service>(bootstrap: Bootstrap) -> ! {
     let mut context = WorkerContext {
         worker: welcome.worker,
         workers: welcome.workers as usize,
+        generation: welcome.generation,
         user_ring: Some(Producer::new(&region, layout.user_ring)),
         slots: Slots::new(&region, layout.slots),
         op: bootstrap.op.clone(),
         values: Vec::new(),
+        attached_ns: None,
     };
     let started = catch_panic(|| {
         let values = with_value(&welcome.values, decode::<Vec<WorkerValue>>)?;
@@ -80,10 +82,12 @@ pub(crate) fn serve<S: Service>(bootstrap: Bootstrap) -> ! {
         }
         Err(panic) => fail_start(&bootstrap.to_leader, &panic.to_string()),
     };
+    let ready = os::now_ns();
     let metrics = WorkerMetrics::new(
         Slots::new(&region, layout.timing),
         bootstrap.init_ns,
-        os::now_ns(),
+        context.attached_ns.unwrap_or(ready),
+        ready,
     );
     if bootstrap.to_leader.send(&WorkerMessage::Ready).is_err() {
         os::end_group(ORPHANED);

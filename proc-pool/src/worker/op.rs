@@ -4,10 +4,14 @@
 //! [`entry`](crate::wire::entry) proves to be code in the worker's process as well, and a number that stands for the type.
 #![allow(unsafe_code, reason = "turns checked addresses back into function pointers")]
 
+mod by_view;
+
 use std::any::type_name;
 use std::fmt;
 use std::mem::transmute;
 use std::ptr::with_exposed_provenance;
+
+pub use by_view::{ByView, EndView, Family};
 
 use crate::wire::entry::OpType;
 
@@ -18,6 +22,7 @@ use crate::wire::entry::OpType;
 /// - `fn(&A, T) -> R` and `fn(&mut A, T) -> R`
 /// - `fn(&A, &mut B, T) -> R`
 /// - [`ByRef`], a wrapped `fn(&A) -> R`
+/// - [`ByView`] and [`EndView`], wrapped functions of an `&A` and a state that borrows from it
 ///
 /// Plain functions, and closures that capture nothing, coerce to function pointers. The values that a closure captures
 /// exist in the leader only. That includes values without data, such as a token that proves an event in its process:

@@ -21,12 +21,15 @@ use crate::worker::op::{ErasedOp, Op};
 pub struct WorkerContext {
     pub(crate) worker: WorkerId,
     pub(crate) workers: usize,
+    pub(crate) generation: u32,
     pub(crate) user_ring: Option<ring::Producer>,
     pub(crate) slots: Slots,
     /// The op of a [`Worker`].
     pub(crate) op: ErasedOp,
     /// The values that the leader has made for this process.
     pub(crate) values: Vec<WorkerValue>,
+    /// `now_ns` of the last call of `mark_attached`.
+    pub(crate) attached_ns: Option<u64>,
 }
 
 impl WorkerContext {
@@ -38,6 +41,12 @@ impl WorkerContext {
     /// Returns the number of workers that the pool had when this process was started.
     pub fn workers(&self) -> usize {
         self.workers
+    }
+
+    /// Returns how many processes this worker had before this one: 0 for the first, 1 for its replacement, and so on. Processes that
+    /// failed to start count.
+    pub fn generation(&self) -> u32 {
+        self.generation
     }
 
     /// Returns the producer of the user ring, at the first call; later calls return `None`.
@@ -52,6 +61,12 @@ impl WorkerContext {
     /// [`Builder::slots`](crate::Builder::slots) for their number.
     pub fn slots(&self) -> &Slots {
         &self.slots
+    }
+
+    /// Records that the worker has attached what it shares with other processes. [`Times`](crate::Times) tells this apart from the
+    /// rest of the worker's start, in which it makes its own state.
+    pub fn mark_attached(&mut self) {
+        self.attached_ns = Some(crate::os::now_ns());
     }
 
     /// Returns the value of type `V` that the leader has made for this process: see

@@ -29,6 +29,32 @@ fn infinite_input_is_read_ahead_within_bounds() {
     }
 }
 
+#[test]
+fn a_map_takes_no_more_tasks_than_may_be_in_flight() {
+    let _watchdog = watchdog(60);
+    let pool = pool(2, |n: u64| match n % 7 {
+        0 => panic!("divisible by 7"),
+        _ => n,
+    });
+    for limit in [0, 1, 3, 100] {
+        let taken = Cell::new(0);
+        let tasks = || (0..1000).inspect(|n| taken.set(n + 1));
+        for mut outputs in [pool.map(tasks()), pool.map_unordered(tasks())] {
+            outputs.set_max_in_flight(limit);
+            let mut returned = 0;
+            for output in outputs {
+                assert!(
+                    taken.get() <= returned + limit.max(1) as u64,
+                    "{limit}: {taken:?}, {returned}"
+                );
+                assert!(output.is_ok() || output.is_err_and(|error| error.task % 7 == 0));
+                returned += 1;
+            }
+            assert_eq!(returned, 1000);
+        }
+    }
+}
+
 /// Before the duration of tasks is known, the pool takes no more tasks than it has workers.
 #[test]
 fn each_worker_receives_one_of_the_first_tasks() {

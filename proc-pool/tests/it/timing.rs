@@ -12,7 +12,7 @@ const GRACE: Duration = Duration::from_secs(50);
 
 /// Returns the time during which a worker was ready.
 fn ready(times: &Times) -> Duration {
-    times.wait + times.blocked + times.decode + times.run + times.encode
+    times.wait + times.blocked + times.decode + times.run + times.encode + times.off_cpu
 }
 
 #[test]
@@ -42,7 +42,7 @@ fn phase_times_add_up_and_cover_every_task() {
     assert_eq!(times.iter().map(|t| t.tasks).sum::<u64>(), 40);
     for times in &times {
         assert!(
-            times.start + times.attach + ready(times) <= elapsed,
+            times.start + times.attach + times.state + ready(times) <= elapsed,
             "{times:?} in {elapsed:?}"
         );
         assert_eq!(times.latency.count(), times.tasks);

@@ -47,6 +47,20 @@ fn seen(pool: &Pool<Duration, Seen>) -> [Seen; 2] {
 }
 
 #[test]
+fn each_replacement_has_the_next_generation() {
+    let _watchdog = watchdog(60);
+    let start = |context: &mut WorkerContext, (): ()| Ok(context.generation());
+    let op = |generation: &mut u32, n: u32| match n {
+        1 => std::process::abort(),
+        _ => *generation,
+    };
+    let pool = builder(1).build(EntryPoint::op_with_state(start, op), &());
+    let pool = pool.expect("the pool starts");
+    let generations: Vec<Option<u32>> = pool.map(0..5).map(Result::ok).collect();
+    assert_eq!(generations, [Some(0), None, Some(1), Some(1), Some(1)]);
+}
+
+#[test]
 fn each_process_has_its_own_value_and_environment_also_replacements() {
     let _watchdog = watchdog(60);
     let made = AtomicU32::new(0);

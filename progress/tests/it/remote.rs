@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use progress::shm_buffers::{Backing, Region, descriptors};
+use progress::shm_buffers::{Backing, Region};
 use progress::{Bar, ConnectError, Counters, CountersHandle, Outcome, Total};
 
 use super::WATCHDOG;
@@ -162,6 +162,8 @@ fn handle_of_a_retired_source_does_not_connect() {
 #[cfg(target_os = "linux")]
 #[test]
 fn pools_that_collect_descriptors_send_the_counters() {
+    use progress::shm_buffers::descriptors;
+
     let bar = Bar::new("pool", Total::Unknown);
     let opened = [0, 1].map(|_| bar.remote_counters().expect("memory"));
     let [(source, handle), (_other, by_serde)] = opened;

@@ -6,7 +6,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use shm_buffers::{Image, SegmentHandle};
 
 use crate::model::Model;
-use crate::{Failure, moving, residence};
+use crate::{Failure, many, moving, residence};
 
 const PART: &str = "SHM_BUFFERS_BENCH_PART";
 
@@ -21,6 +21,7 @@ pub(crate) fn serve() -> Result<bool, Failure> {
         ["load", ref path @ ..] => crate::loading::serve(path.join(" ").as_ref())?,
         ["leader", bytes, workers] => residence::serve(bytes.parse()?, workers.parse()?)?,
         ["worker"] => worker()?,
+        ["many"] => many::serve()?,
         _ => return Err(format!("no such part: {part}").into()),
     }
     Ok(true)

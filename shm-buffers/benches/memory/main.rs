@@ -3,12 +3,18 @@
 //! Run it with `cargo xtask bench shm [--quick] [--bytes N]`. A row shows whether its target was missed; only a measure that
 //! could not be taken fails the run.
 
+#[cfg(all(target_os = "linux", feature = "rkyv"))]
+mod archives;
 #[cfg(target_os = "linux")]
 mod attaching;
 #[cfg(target_os = "linux")]
 mod child;
+#[cfg(target_os = "linux")]
+mod collections;
 #[cfg(all(target_os = "linux", feature = "zstd"))]
 mod loading;
+#[cfg(target_os = "linux")]
+mod many;
 #[cfg(target_os = "linux")]
 mod model;
 #[cfg(target_os = "linux")]
@@ -53,6 +59,12 @@ fn main() -> Result<(), Failure> {
     python::measure(size, &mut report)?;
     moving::measure(size, &mut report)?;
     attaching::measure(size, &mut report)?;
+    many::measure(size, &mut report)?;
+    collections::measure(size, &mut report)?;
+    #[cfg(feature = "rkyv")]
+    archives::measure(size, &mut report)?;
+    #[cfg(not(feature = "rkyv"))]
+    report.skipped("attach, archive", "built without the feature rkyv");
     residence::measure(size, &mut report)?;
     pages::measure(size, &mut report)?;
     #[cfg(feature = "zstd")]

@@ -12,11 +12,36 @@ pub(crate) struct Element {
     pub(crate) dtype: Dtype,
     /// Bytes of an element.
     pub(crate) size: usize,
-    /// Alignment of an element in bytes.
-    pub(crate) align: usize,
 }
 
+/// The types of elements. Images contain their positions here, so none is ever moved or removed.
+const DTYPES: [Dtype; 10] = [
+    Dtype::U8,
+    Dtype::I8,
+    Dtype::U16,
+    Dtype::I16,
+    Dtype::U32,
+    Dtype::I32,
+    Dtype::U64,
+    Dtype::I64,
+    Dtype::F32,
+    Dtype::F64,
+];
+
 impl Element {
+    /// Returns the number of the type in an image.
+    pub(crate) fn code(self) -> u8 {
+        let position = DTYPES.iter().position(|dtype| *dtype == self.dtype);
+        // `of` returns these types only.
+        position.unwrap_or(0) as u8
+    }
+
+    /// Returns the element of `size` bytes whose type has this number.
+    pub(crate) fn from_code(code: u8, size: usize) -> Option<Self> {
+        let dtype = *DTYPES.get(code as usize)?;
+        Some(Self { dtype, size })
+    }
+
     pub(crate) fn of<T: Pod>() -> Self {
         let of = TypeId::of::<T>();
         let known = [
@@ -38,7 +63,6 @@ impl Element {
         Self {
             dtype,
             size: size_of::<T>(),
-            align: align_of::<T>(),
         }
     }
 

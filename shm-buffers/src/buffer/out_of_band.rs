@@ -12,7 +12,11 @@ use safetensors::Dtype;
 
 use super::element::Element;
 use super::memory::MemoryRange;
+use super::validated::Validated;
 use crate::segment::Segment;
+
+/// The name under which a buffer serializes its index.
+pub(crate) const INDEX: &str = "Buffer index";
 
 /// A buffer of a model that is being shared.
 pub(crate) struct Part {
@@ -31,17 +35,28 @@ impl Part {
     }
 }
 
-/// A buffer of an image that is being loaded.
-pub(crate) struct StoredBuffer {
-    pub(crate) name: String,
-    /// The segment with the elements, if that is not the image's.
-    pub(crate) segment: Option<Segment>,
-    /// Type and size of the elements.
-    pub(crate) element: (Dtype, usize),
+/// The buffers of an image that is being loaded, by index.
+pub(crate) trait StoredBuffers {
+    /// Returns the number of buffers.
+    fn count(&self) -> usize;
+
+    /// Returns where buffer `index` is, or the reason why that can't be known.
+    fn get(&self, index: usize) -> Result<StoredBuffer<'_>, String>;
+
+    /// Returns the name of buffer `index`, for error messages. This may take long.
+    fn name(&self, index: usize) -> String;
+}
+
+/// A buffer of an image that is being loaded. Its position is not checked.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct StoredBuffer<'a> {
+    /// The segment with the elements: the image's, or another one.
+    pub(crate) segment: &'a Segment,
+    pub(crate) element: Element,
     /// Bytes from the start of the segment.
     pub(crate) offset: usize,
-    /// The number of elements.
-    pub(crate) len: usize,
+    /// The number of bytes.
+    pub(crate) bytes: usize,
 }
 
 /// The buffers that a model has handed over so far, each with its field path once that is known.
@@ -55,8 +70,9 @@ enum Scope {
     Sharing(Collected),
     /// `failure` is why a buffer was not found. Formats such as postcard drop the message of a custom error.
     Loading {
-        segment: Segment,
-        buffers: Vec<StoredBuffer>,
+        buffers: Box<dyn StoredBuffers>,
+        /// The archives that are known to be valid.
+        validated: Validated,
         failure: Option<String>,
     },
 }
@@ -93,12 +109,19 @@ pub(crate) fn sharing<R, E>(
     Ok((result, collected.parts))
 }
 
-/// Returns whether `index` is the buffer that was handed over last, and has no path yet.
+/// A model of more buffers than this has names for large buffers only: a name costs more than a small buffer.
+pub(crate) const MAX_NAMED: usize = 10_000;
+/// The least bytes of a buffer that has a name in a model of more than [`MAX_NAMED`] buffers.
+pub(crate) const MIN_NAMED: usize = 4 << 10;
+
+/// Returns whether `index` is the buffer that was handed over last, has no path yet, and may need one.
 pub(crate) fn needs_path(index: u32) -> bool {
     SCOPES.with_borrow(|scopes| match scopes.last() {
-        Some(Scope::Sharing(collected)) => {
-            let last = collected.parts.last();
-            index as usize + 1 == collected.parts.len() && last.is_some_and(|(_, path)| path.is_none())
+        Some(Scope::Sharing(Collected { parts, .. })) => {
+            let last = parts.last().filter(|_| index as usize + 1 == parts.len());
+            last.is_some_and(|(part, path)| {
+                path.is_none() && (parts.len() <= MAX_NAMED || part.bytes.len() >= MIN_NAMED)
+            })
         }
         _ => false,
     })
@@ -115,28 +138,59 @@ pub(crate) fn set_path(index: u32, path: String) {
     });
 }
 
-/// Runs `deserialize`, during which buffers become views of `segment`, or of their own segments.
-pub(crate) fn loading<R, E: ToString>(
-    segment: &Segment,
-    buffers: Vec<StoredBuffer>,
+/// Why a model was not loaded.
+#[derive(Debug)]
+pub(crate) enum LoadingError<E> {
+    /// A buffer was not found. The reason names it.
+    Buffer(String),
+    /// The error of the format.
+    Format(E),
+}
+
+/// Returns whether the buffer `index` is known to be a valid archive of this kind.
+#[cfg(feature = "rkyv")]
+pub(crate) fn is_validated(index: u32, kind: u64) -> bool {
+    SCOPES.with_borrow(
+        |scopes| matches!(scopes.last(), Some(Scope::Loading { validated, .. }) if validated.has(index, kind)),
+    )
+}
+
+/// Records that the buffer `index` is a valid archive of this kind.
+#[cfg(feature = "rkyv")]
+pub(crate) fn add_validated(index: u32, kind: u64) {
+    SCOPES.with_borrow_mut(|scopes| {
+        if let Some(Scope::Loading { validated, .. }) = scopes.last_mut() {
+            validated.add(index, kind);
+        }
+    });
+}
+
+/// Runs `deserialize`, during which buffers become views of the segments that `buffers` names. Returns the result, and which
+/// archives are valid: those that were `known`, and those that were validated.
+pub(crate) fn loading<R, E>(
+    buffers: Box<dyn StoredBuffers>,
+    known: &Validated,
     deserialize: impl FnOnce() -> Result<R, E>,
-) -> Result<R, String> {
+) -> Result<(R, Validated), LoadingError<E>> {
     let scope = Scope::Loading {
-        segment: segment.clone(),
         buffers,
+        validated: known.clone(),
         failure: None,
     };
     SCOPES.with_borrow_mut(|scopes| scopes.push(scope));
     let _pop = PopScope;
-    deserialize().map_err(|error| {
-        SCOPES.with_borrow_mut(|scopes| match scopes.last_mut() {
-            Some(Scope::Loading {
-                failure: Some(failure),
-                ..
-            }) => mem::take(failure),
-            _ => error.to_string(),
-        })
-    })
+    let result = deserialize();
+    let (validated, failure) = SCOPES.with_borrow_mut(|scopes| match scopes.last_mut() {
+        Some(Scope::Loading {
+            validated, failure, ..
+        }) => (mem::take(validated), failure.take()),
+        _ => Default::default(),
+    });
+    match (result, failure) {
+        (Ok(model), _) => Ok((model, validated)),
+        (Err(_), Some(failure)) => Err(LoadingError::Buffer(failure)),
+        (Err(error), None) => Err(LoadingError::Format(error)),
+    }
 }
 
 /// Hands over a buffer and returns its index, or `None` if no model is being shared. A buffer that occurs twice has one index.
@@ -154,55 +208,81 @@ pub(super) fn hand_over(part: impl FnOnce() -> Part) -> Option<Result<u32, &'sta
     })
 }
 
+/// Returns whether a model is being shared.
+pub(crate) fn is_sharing() -> bool {
+    SCOPES.with_borrow(|scopes| matches!(scopes.last(), Some(Scope::Sharing(_))))
+}
+
 /// Returns whether a model is being loaded.
-pub(super) fn is_loading() -> bool {
+pub(crate) fn is_loading() -> bool {
     SCOPES.with_borrow(|scopes| matches!(scopes.last(), Some(Scope::Loading { .. })))
+}
+
+/// Returns the error for a part of a model whose buffers do not fit together. [`loading`] returns the same reason, also if the
+/// format drops it.
+pub(crate) fn refused<E: serde::de::Error>(reason: impl ToString) -> E {
+    let reason = reason.to_string();
+    let error = E::custom(&reason);
+    SCOPES.with_borrow_mut(|scopes| {
+        if let Some(Scope::Loading { failure, .. }) = scopes.last_mut() {
+            *failure = Some(reason);
+        }
+    });
+    error
 }
 
 /// Takes back the buffer with this index: calls `view` with its segment, its offset in bytes and its length in elements, if
 /// its elements are of the wanted type.
-pub(super) fn take_back<R>(
+pub(crate) fn take_back<R>(
     index: u32,
     (wanted, type_name): (Element, &str),
     view: impl FnOnce(&Segment, usize, usize) -> Option<R>,
 ) -> Result<R, String> {
     SCOPES.with_borrow_mut(|scopes| {
-        let Some(Scope::Loading {
-            segment,
-            buffers,
-            failure,
-        }) = scopes.last_mut()
-        else {
+        let Some(Scope::Loading { buffers, failure, .. }) = scopes.last_mut() else {
             return Err("no image is being loaded".to_owned());
         };
-        find(buffers, index, (wanted, type_name))
-            .and_then(|buffer| {
-                let segment = buffer.segment.as_ref().unwrap_or(segment);
-                view(segment, buffer.offset, buffer.len).ok_or_else(|| {
-                    format!(
-                        "buffer {} does not lie in the image whole and aligned",
-                        buffer.name
-                    )
+        let index = index as usize;
+        find(&**buffers, index, (wanted, type_name))
+            .and_then(|(buffer, len)| {
+                view(buffer.segment, buffer.offset, len).ok_or_else(|| {
+                    let name = buffers.name(index);
+                    format!("buffer {name} does not lie in its segment whole and aligned")
                 })
             })
             .inspect_err(|reason| *failure = Some(reason.clone()))
     })
 }
 
+/// Returns the buffer with this index, and its length in elements.
 fn find<'a>(
-    buffers: &'a [StoredBuffer],
-    index: u32,
+    buffers: &'a dyn StoredBuffers,
+    index: usize,
     (wanted, type_name): (Element, &str),
-) -> Result<&'a StoredBuffer, String> {
-    let buffer = buffers
-        .get(index as usize)
-        .ok_or_else(|| format!("buffer {index} does not exist: the image has {}", buffers.len()))?;
-    if buffer.element != (wanted.dtype, wanted.size) {
-        let (dtype, size) = buffer.element;
+) -> Result<(StoredBuffer<'a>, usize), String> {
+    if index >= buffers.count() {
+        let count = buffers.count();
+        return Err(format!("buffer {index} does not exist: the image has {count}"));
+    }
+    let buffer = buffers.get(index)?;
+    let stored = buffer.element;
+    if stored != wanted {
         return Err(format!(
-            "buffer {} has elements {dtype:?} of {size} bytes, wanted are {:?} of {} bytes ({type_name})",
-            buffer.name, wanted.dtype, wanted.size,
+            "buffer {} has elements {:?} of {} bytes, wanted are {:?} of {} bytes ({type_name})",
+            buffers.name(index),
+            stored.dtype,
+            stored.size,
+            wanted.dtype,
+            wanted.size,
         ));
     }
-    Ok(buffer)
+    match buffer.bytes.checked_div(wanted.size) {
+        Some(len) if len * wanted.size == buffer.bytes => Ok((buffer, len)),
+        _ => Err(format!(
+            "buffer {} has {} bytes, which are no whole elements of {} bytes",
+            buffers.name(index),
+            buffer.bytes,
+            wanted.size
+        )),
+    }
 }

@@ -175,7 +175,7 @@ impl Region {
     /// # Errors
     /// If the owner has exited or can't be reached.
     pub fn attach(handle: &RegionHandle) -> Result<Self, AttachError> {
-        let mapping = os::attach(&handle.locator, handle.len, Access::ReadWrite)?;
+        let mapping = os::attach(&handle.locator, handle.len, Access::ReadWrite)?.mapping;
         Ok(Self(Arc::new(Memory::Mapped { mapping, store: None })))
     }
 }

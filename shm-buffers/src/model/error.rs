@@ -9,12 +9,22 @@ use crate::error::{AttachError, CreateError, FreezeError};
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum ShareError {
-    /// The model's skeleton could not be serialized.
-    #[error("cannot serialize the model: {0}")]
-    Encode(String),
+    /// A part of the model could not be serialized.
+    #[error("cannot serialize {}: {reason}", part(path, type_name))]
+    Encode {
+        /// The path of the part, such as `vocabulary.names`. Empty for the model itself.
+        path: String,
+        /// The type of the part, without the paths of modules.
+        type_name: String,
+        /// The reason, and the remedy if it is known.
+        reason: String,
+    },
     /// The header of the image could not be written.
     #[error("cannot lay out the image: {0}")]
     Layout(String),
+    /// The segment of a buffer, which would stay there, has no handle for other processes.
+    #[error("cannot refer to the segment of a buffer")]
+    Handle(#[source] io::Error),
     /// The image's segment could not be created.
     #[error("cannot create the image's segment")]
     Create(#[from] CreateError),
@@ -204,6 +214,14 @@ pub enum LoadSharedError {
         /// The file, or the segment.
         what: String,
     },
+}
+
+/// Names a part of a model.
+fn part(path: &str, type_name: &str) -> String {
+    match path {
+        "" => format!("the model ({type_name})"),
+        path => format!("`{path}` of the model ({type_name})"),
+    }
 }
 
 crate::debug_with_causes!(ShareError, LoadError, OpenError, VerifyError, LoadSharedError);

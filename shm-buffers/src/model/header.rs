@@ -2,16 +2,18 @@
 //!
 //! ```text
 //! 8 bytes   length of the header, little-endian
-//! header    {"__metadata__":{"shm-buffers":"1","xxh64":"0123456789abcdef"},"layers.0.weights":{…},…,"skeleton":{…}}
+//! header    {"__metadata__":{"shm-buffers":"2","xxh64":"0123456789abcdef"},"layers.0.weights":{…},…,"skeleton":{…}}
 //!           padded with spaces to a multiple of 64 bytes together with its length
-//! tensors   without gaps, sorted by decreasing alignment
-//! skeleton  the last tensor: name and bytes per element of each buffer in the order of their indices, then the
-//!           rest of the model, both in postcard's encoding
+//! tensors   each at a multiple of 64 bytes. The format allows no gaps, so padding is a tensor as well: `__pad__.0`, …
+//! packed    all buffers that are not tensors of their own, if the model has more than 10,000 of them
+//! skeleton  the last tensor: the table of buffers and the rest of the model: see `table`
 //! ```
+//!
+//! Format 1 has neither padding nor a table of positions: see `version1`.
 
 use safetensors::tensor::{Metadata, TensorInfo};
 
-use super::names::SKELETON;
+use super::names::{PADDING, SKELETON};
 use crate::buffer::MAX_ALIGN;
 use crate::model::error::LoadError;
 
@@ -21,13 +23,16 @@ pub(crate) const PREFIX: usize = 8;
 pub(crate) const MAX_HEADER: usize = 100_000_000;
 /// The default limit for the header of a file, in bytes. Parsing takes up to fifteen times as much memory.
 pub(crate) const DEFAULT_HEADER: usize = 8 << 20;
-/// The entry of the header's metadata with the version of this layout.
-const FORMAT: (&str, &str) = ("shm-buffers", "1");
+/// The key of the metadata's entry with the version of this layout.
+const FORMAT: &str = "shm-buffers";
 /// The first bytes of each header that is written here, so that the checksum has a fixed place.
-const BEGIN: &[u8] = br#"{"__metadata__":{"shm-buffers":"1","xxh64":""#;
+const BEGIN: &[u8] = br#"{"__metadata__":{"shm-buffers":"2","xxh64":""#;
+/// The first bytes of a header of format 1. They are as many.
+const BEGIN_1: &[u8] = br#"{"__metadata__":{"shm-buffers":"1","xxh64":""#;
+const _: () = assert!(BEGIN.len() == BEGIN_1.len());
 /// The place of the checksum's hexadecimal digits in an image.
 pub(super) const DIGITS: std::ops::Range<usize> = PREFIX + BEGIN.len()..PREFIX + BEGIN.len() + 16;
-/// The key of the metadata's entry with the buffers in other segments: see `external_segments`.
+/// The key of the metadata's entry with the buffers in other segments of format 1.
 const EXTERNAL: &str = "external";
 /// The digits of a checksum that is not computed. While a checksum is computed, its own digits count as these.
 pub(super) const NO_DIGITS: [u8; 16] = [b'-'; 16];
@@ -37,20 +42,12 @@ const _: () = assert!(
     "safetensors files are little-endian, and buffers are mapped as they are"
 );
 
-/// Returns the length and the header of an image with these tensors, which follow one another, and with the encoded
-/// references to buffers in other segments.
-pub(super) fn write(tensors: &[(String, TensorInfo)], external: Option<&str>) -> Result<Vec<u8>, String> {
+/// Returns the length and the header of an image with these tensors, which follow one another.
+pub(super) fn write(tensors: &[(String, TensorInfo)]) -> Result<Vec<u8>, String> {
     let mut bytes = vec![0; PREFIX];
     bytes.extend_from_slice(BEGIN);
     bytes.extend_from_slice(&NO_DIGITS);
-    bytes.push(b'"');
-    if let Some(external) = external {
-        bytes.extend_from_slice(b",\"");
-        bytes.extend_from_slice(EXTERNAL.as_bytes());
-        bytes.extend_from_slice(b"\":");
-        serde_json::to_writer(&mut bytes, external).map_err(|e| e.to_string())?;
-    }
-    bytes.push(b'}');
+    bytes.extend_from_slice(b"\"}");
     for (name, info) in tensors {
         bytes.push(b',');
         serde_json::to_writer(&mut bytes, name).map_err(|e| e.to_string())?;
@@ -156,21 +153,40 @@ pub(crate) fn end(first: &[u8], len: usize, limit: usize) -> Result<usize, Heade
     }
 }
 
+/// Returns whether these are the first bytes of an image with a table of its buffers: of format 2, unless another program has
+/// written it again.
+pub(super) fn has_table(bytes: &[u8]) -> bool {
+    bytes
+        .get(PREFIX..)
+        .is_some_and(|header| header.starts_with(BEGIN))
+}
+
 impl Header {
-    /// Returns the encoded references to buffers in other segments.
-    pub(super) fn external(&self) -> Option<&str> {
+    fn entry(&self, key: &str) -> Option<&str> {
         let metadata = self.metadata.metadata().as_ref()?;
-        metadata.get(EXTERNAL).map(String::as_str)
+        metadata.get(key).map(String::as_str)
     }
 
-    /// Returns the range of the skeleton.
+    /// Returns whether a tensor is only padding of an image.
+    pub(crate) fn is_padding(&self, name: &str) -> bool {
+        name.starts_with(PADDING) && self.entry(FORMAT).is_some()
+    }
+
+    /// Returns the range of the skeleton of an image of format 1.
     pub(super) fn skeleton(&self) -> Result<std::ops::Range<usize>, String> {
-        let version = self.metadata.metadata().as_ref().and_then(|m| m.get(FORMAT.0));
-        if version.map(String::as_str) != Some(FORMAT.1) {
-            return Err(format!(
-                "its header does not name the {} format {}",
-                FORMAT.0, FORMAT.1
-            ));
+        match (self.entry(FORMAT), self.entry(EXTERNAL)) {
+            (Some("1"), None) => {}
+            (Some("1"), Some(_)) => {
+                return Err("it has buffers in the memory of the process that made it".to_owned());
+            }
+            (Some("2"), _) => {
+                return Err(
+                    "another program has written it again, so the positions of its buffers are unknown; \
+                     load its tensors with `load_safetensors`"
+                        .to_owned(),
+                );
+            }
+            _ => return Err(format!("its header does not name the {FORMAT} format 1 or 2")),
         }
         let skeleton = self.metadata.info(SKELETON).ok_or("it has no skeleton")?;
         let (start, end) = skeleton.data_offsets;
@@ -195,7 +211,7 @@ pub(super) enum StoredChecksum {
 pub(super) fn stored_checksum(bytes: &[u8]) -> StoredChecksum {
     let written_here = bytes
         .get(PREFIX..)
-        .is_some_and(|header| header.starts_with(BEGIN));
+        .is_some_and(|header| header.starts_with(BEGIN) || header.starts_with(BEGIN_1));
     let Some(digits) = bytes.get(DIGITS).filter(|_| written_here) else {
         return StoredChecksum::NoPlace;
     };
@@ -215,13 +231,13 @@ mod tests {
 
     #[test]
     fn a_written_header_is_parsed() {
-        let bytes = write(&[], None).expect("it is small");
+        let bytes = write(&[]).expect("it is small");
         assert_eq!(bytes.len() % MAX_ALIGN, 0);
         assert_eq!(end(&bytes, bytes.len(), MAX_HEADER), Ok(bytes.len()));
         assert_eq!(stored_checksum(&bytes), StoredChecksum::NotComputed);
         let header = read(&bytes, MAX_HEADER).expect("it is valid");
         assert_eq!(header.data, bytes.len());
-        assert!(header.skeleton().is_err_and(|e| e.contains("skeleton")));
+        assert!(has_table(&bytes) && header.skeleton().is_err());
     }
 
     #[test]

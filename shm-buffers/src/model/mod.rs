@@ -1,11 +1,15 @@
 //! Models: serde types whose large parts are [`Buffer`](crate::Buffer)s, as one model image in memory and on disk.
 
+mod account;
 mod checksum;
 pub(crate) mod error;
 mod external_segments;
 pub(crate) mod header;
 pub(crate) mod image;
+mod layout;
 mod load;
+mod load_path;
+mod memory;
 mod names;
 pub(crate) mod options;
 mod path;
@@ -15,9 +19,14 @@ mod save;
 mod seekable;
 mod share;
 pub(crate) mod source;
+mod table;
+mod trusted;
+mod type_name;
+mod version1;
 
 pub use error::{LoadError, LoadSharedError, OpenError, ShareError, VerifyError};
 pub use image::Image;
+pub use memory::{FieldMemory, ModelMemory};
 pub use options::{LoadOptions, SaveOptions};
 #[cfg(feature = "zstd")]
 pub use seekable::Compression;

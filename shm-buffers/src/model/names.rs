@@ -1,9 +1,14 @@
 //! [`Names`]: unique names for the buffers of one image, short enough for a header.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 /// The name of the tensor with everything in a model that is not a buffer.
 pub(super) const SKELETON: &str = "skeleton";
+/// The name of the tensor with the buffers that have no tensor of their own.
+pub(super) const PACKED: &str = "packed";
+/// The names of tensors that align the ones behind them start with this.
+pub(super) const PADDING: &str = "__pad__.";
 /// The format's key for everything in a header that is not a tensor.
 const METADATA: &str = "__metadata__";
 /// The most bytes of a path in a name. Keys of a map can make a path of any length.
@@ -19,7 +24,7 @@ pub(super) struct Names {
 impl Default for Names {
     fn default() -> Self {
         Self {
-            assigned: [SKELETON, METADATA]
+            assigned: [SKELETON, PACKED, METADATA]
                 .map(|reserved| (reserved.to_owned(), 2))
                 .into(),
         }
@@ -29,10 +34,12 @@ impl Default for Names {
 impl Names {
     /// Returns `path` or, if another buffer has that name, `path` with the suffix `#2`, `#3` …
     pub(super) fn unique(&mut self, path: &str) -> String {
-        let base = match path {
-            "" => "buffer",
-            path => cut(path),
+        let path = match path {
+            "" => Cow::Borrowed("buffer"),
+            path if path.starts_with(PADDING) => Cow::Owned(format!("buffer.{path}")),
+            path => Cow::Borrowed(path),
         };
+        let base = cut(&path);
         let Some(mut suffix) = self.assigned.get(base).copied() else {
             self.assigned.insert(base.to_owned(), 2);
             return base.to_owned();
@@ -63,9 +70,18 @@ mod tests {
     #[test]
     fn every_name_is_assigned_once() {
         let mut names = Names::default();
-        let assigned: Vec<String> = ["a", "a", "a#2", "a", "", "skeleton", "__metadata__"]
-            .map(|path| names.unique(path))
-            .into();
+        let paths = [
+            "a",
+            "a",
+            "a#2",
+            "a",
+            "",
+            "skeleton",
+            "__metadata__",
+            "packed",
+            "__pad__.0",
+        ];
+        let assigned: Vec<String> = paths.map(|path| names.unique(path)).into();
         assert_eq!(
             assigned,
             [
@@ -75,7 +91,9 @@ mod tests {
                 "a#3",
                 "buffer",
                 "skeleton#2",
-                "__metadata__#2"
+                "__metadata__#2",
+                "packed#2",
+                "buffer.__pad__.0"
             ]
         );
     }

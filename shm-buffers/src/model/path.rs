@@ -1,20 +1,31 @@
 //! [`WithPaths`]: serializes a model and tracks the field path, so that each buffer gets a path such as
-//! `layers.0.weights`.
+//! `layers.0.weights`, the memory of everything else is counted by field, and an error names its field.
 //!
-//! A serializer wraps another one. The path is a chain of references on the stack, and becomes text only for a buffer; for
-//! everything else the wrapper is nearly free. A buffer gets its path when it serializes its index, a `u32`.
+//! A serializer wraps another one. The path is a chain of references on the stack, and becomes text only for a buffer or an error;
+//! for everything else the wrapper is nearly free. A buffer gets its path when it serializes its index, a `u32`.
+//!
+//! Formats that do not describe themselves can't read back what leaves out fields or lengths. The wrapper refuses it.
 
-use std::fmt;
+mod compound;
+
+use std::cell::Cell;
+use std::fmt::{self, Write as _};
 
 use serde::ser::{self, Serialize, Serializer};
 
-use crate::buffer::out_of_band;
+use self::compound::Compound;
+use super::account::{Account, Members, NodeId, Place, Type};
+use crate::buffer::{Buffer, out_of_band};
 
-/// The path of a value in a model.
+/// The path of a value in a model, and its place in the account.
 #[derive(Clone, Copy)]
 struct Path<'a> {
     parent: Option<&'a Path<'a>>,
     step: Step<'a>,
+    account: &'a Account,
+    /// The account's node of the parent, and the place in it.
+    container: NodeId,
+    place: Place,
 }
 
 #[derive(Clone, Copy)]
@@ -60,19 +71,24 @@ impl fmt::Display for Path<'_> {
     }
 }
 
-/// A model whose buffers get their paths while it is serialized.
-pub(super) struct WithPaths<'a, T: ?Sized>(pub(super) &'a T);
+/// A model whose buffers get their paths, and whose memory is counted, while it is serialized.
+pub(super) struct WithPaths<'a, T: ?Sized> {
+    pub(super) model: &'a T,
+    pub(super) account: &'a Account,
+}
 
 impl<T: Serialize + ?Sized> Serialize for WithPaths<'_, T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let path = Path {
             parent: None,
             step: Step::Root,
+            account: self.account,
+            container: NodeId::ROOT,
+            place: Place::Root,
         };
-        self.0.serialize(PathSerializer {
-            inner: serializer,
-            path,
-        })
+        let value = self.model;
+        self.account.start(Type::of(value));
+        AtPath { value, path }.serialize(serializer)
     }
 }
 
@@ -84,10 +100,14 @@ struct AtPath<'a, T: ?Sized> {
 
 impl<T: Serialize + ?Sized> Serialize for AtPath<'_, T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.value.serialize(PathSerializer {
+        let path = self.path;
+        let of = Type::of(self.value);
+        let serialized = self.value.serialize(PathSerializer {
             inner: serializer,
-            path: self.path,
-        })
+            path,
+            of,
+        });
+        serialized.inspect_err(|_| path.account.fail(&path, of.name, None))
     }
 }
 
@@ -95,26 +115,86 @@ impl<T: Serialize + ?Sized> Serialize for AtPath<'_, T> {
 struct PathSerializer<'a, S> {
     inner: S,
     path: Path<'a>,
+    of: Type,
 }
 
-impl<'a, S> PathSerializer<'a, S> {
-    fn compound<C, E>(
+impl<'a, S: Serializer> PathSerializer<'a, S> {
+    fn node(&self) -> NodeId {
+        let Path {
+            account,
+            container,
+            place,
+            ..
+        } = self.path;
+        account.node(container, place, self.of.name)
+    }
+
+    fn compound<C>(
         self,
         variant: Option<&'static str>,
-        open: impl FnOnce(S) -> Result<C, E>,
-    ) -> Result<Compound<'a, C>, E> {
-        Ok(Compound {
-            inner: open(self.inner)?,
-            path: self.path,
-            variant,
-            next: 0,
-        })
+        members: Members,
+        open: impl FnOnce(S) -> Result<C, S::Error>,
+    ) -> Result<Compound<'a, C>, S::Error> {
+        let at = (self.path, self.of, self.node());
+        Ok(Compound::new(open(self.inner)?, at, variant, members))
+    }
+
+    fn fail(&self, reason: &str) -> S::Error {
+        fail(&self.path, self.of, reason)
+    }
+
+    /// Counts the allocation of a string or of bytes.
+    fn count(&self, len: usize) {
+        self.path.account.add_allocation(self.node(), len);
+        self.path.account.set_size(size_of::<String>());
+    }
+}
+
+/// Records why the value at `path` can't be serialized, and returns an error for the format, which may drop the reason.
+fn fail<E: ser::Error>(path: &Path<'_>, of: Type, reason: &str) -> E {
+    path.account.fail(path, of.name, Some(reason.to_owned()));
+    E::custom(reason)
+}
+
+const NO_LENGTH: &str = "the number of its elements is not known in advance, which this format needs; collect it into a `Vec` first, \
+     or serialize the value to bytes (as JSON, for example) and keep these in a `Buffer<u8>`";
+const NO_ENTRIES: &str = "the number of its entries is not known in advance, which this format needs; if the type has \
+     `#[serde(flatten)]`, remove the attribute, otherwise serialize the value to bytes (as JSON, for example) and keep these in a \
+     `Buffer<u8>`";
+const SKIPPED: &str = "it was left out, and no process could load the model then; remove `skip_serializing_if` from the field (`skip` \
+     leaves a field out always)";
+
+/// Text that notes its length when it is written.
+struct Counted<'a, T: ?Sized> {
+    value: &'a T,
+    len: &'a Cell<usize>,
+}
+
+impl<T: fmt::Display + ?Sized> fmt::Display for Counted<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        struct Counting<'a, 'f> {
+            to: &'a mut fmt::Formatter<'f>,
+            len: usize,
+        }
+
+        impl fmt::Write for Counting<'_, '_> {
+            fn write_str(&mut self, text: &str) -> fmt::Result {
+                self.len += text.len();
+                self.to.write_str(text)
+            }
+        }
+
+        let mut counting = Counting { to: f, len: 0 };
+        write!(counting, "{}", self.value)?;
+        self.len.set(counting.len);
+        Ok(())
     }
 }
 
 macro_rules! forward {
     ($($method:ident: $type:ty),* $(,)?) => {
         $(fn $method(self, value: $type) -> Result<S::Ok, S::Error> {
+            self.path.account.set_size(size_of::<$type>());
             self.inner.$method(value)
         })*
     };
@@ -134,7 +214,7 @@ impl<'a, S: Serializer> Serializer for PathSerializer<'a, S> {
     forward! {
         serialize_bool: bool, serialize_i8: i8, serialize_i16: i16, serialize_i32: i32, serialize_i64: i64,
         serialize_i128: i128, serialize_u8: u8, serialize_u16: u16, serialize_u64: u64, serialize_u128: u128,
-        serialize_f32: f32, serialize_f64: f64, serialize_char: char, serialize_str: &str, serialize_bytes: &[u8],
+        serialize_f32: f32, serialize_f64: f64, serialize_char: char,
         serialize_unit_struct: &'static str,
     }
 
@@ -143,7 +223,18 @@ impl<'a, S: Serializer> Serializer for PathSerializer<'a, S> {
         if out_of_band::needs_path(value) {
             out_of_band::set_path(value, self.path.to_string());
         }
+        self.path.account.set_size(size_of::<u32>());
         self.inner.serialize_u32(value)
+    }
+
+    fn serialize_str(self, value: &str) -> Result<S::Ok, S::Error> {
+        self.count(value.len());
+        self.inner.serialize_str(value)
+    }
+
+    fn serialize_bytes(self, value: &[u8]) -> Result<S::Ok, S::Error> {
+        self.count(value.len());
+        self.inner.serialize_bytes(value)
     }
 
     fn serialize_none(self) -> Result<S::Ok, S::Error> {
@@ -176,7 +267,11 @@ impl<'a, S: Serializer> Serializer for PathSerializer<'a, S> {
         value: &T,
     ) -> Result<S::Ok, S::Error> {
         let path = self.path;
-        self.inner.serialize_newtype_struct(name, &AtPath { value, path })
+        let serialized = self.inner.serialize_newtype_struct(name, &AtPath { value, path });
+        if name == out_of_band::INDEX {
+            path.account.set_size(size_of::<Buffer<u8>>());
+        }
+        serialized
     }
 
     fn serialize_newtype_variant<T: Serialize + ?Sized>(
@@ -189,17 +284,23 @@ impl<'a, S: Serializer> Serializer for PathSerializer<'a, S> {
         let path = Path {
             parent: Some(&self.path),
             step: Step::Field(variant),
+            account: self.path.account,
+            container: self.node(),
+            place: Place::Field(variant),
         };
         self.inner
             .serialize_newtype_variant(name, index, variant, &AtPath { value, path })
     }
 
     fn serialize_seq(self, len: Option<usize>) -> Result<Self::SerializeSeq, S::Error> {
-        self.compound(None, |inner| inner.serialize_seq(len))
+        if len.is_none() {
+            return Err(self.fail(NO_LENGTH));
+        }
+        self.compound(None, Members::Sequence, |inner| inner.serialize_seq(len))
     }
 
     fn serialize_tuple(self, len: usize) -> Result<Self::SerializeTuple, S::Error> {
-        self.compound(None, |inner| inner.serialize_tuple(len))
+        self.compound(None, Members::Inline, |inner| inner.serialize_tuple(len))
     }
 
     fn serialize_tuple_struct(
@@ -207,7 +308,9 @@ impl<'a, S: Serializer> Serializer for PathSerializer<'a, S> {
         name: &'static str,
         len: usize,
     ) -> Result<Self::SerializeTupleStruct, S::Error> {
-        self.compound(None, |inner| inner.serialize_tuple_struct(name, len))
+        self.compound(None, Members::Inline, |inner| {
+            inner.serialize_tuple_struct(name, len)
+        })
     }
 
     fn serialize_tuple_variant(
@@ -217,17 +320,20 @@ impl<'a, S: Serializer> Serializer for PathSerializer<'a, S> {
         variant: &'static str,
         len: usize,
     ) -> Result<Self::SerializeTupleVariant, S::Error> {
-        self.compound(Some(variant), |inner| {
+        self.compound(Some(variant), Members::Inline, |inner| {
             inner.serialize_tuple_variant(name, index, variant, len)
         })
     }
 
     fn serialize_map(self, len: Option<usize>) -> Result<Self::SerializeMap, S::Error> {
-        self.compound(None, |inner| inner.serialize_map(len))
+        if len.is_none() {
+            return Err(self.fail(NO_ENTRIES));
+        }
+        self.compound(None, Members::Map, |inner| inner.serialize_map(len))
     }
 
     fn serialize_struct(self, name: &'static str, len: usize) -> Result<Self::SerializeStruct, S::Error> {
-        self.compound(None, |inner| inner.serialize_struct(name, len))
+        self.compound(None, Members::Inline, |inner| inner.serialize_struct(name, len))
     }
 
     fn serialize_struct_variant(
@@ -237,130 +343,21 @@ impl<'a, S: Serializer> Serializer for PathSerializer<'a, S> {
         variant: &'static str,
         len: usize,
     ) -> Result<Self::SerializeStructVariant, S::Error> {
-        self.compound(Some(variant), |inner| {
+        self.compound(Some(variant), Members::Inline, |inner| {
             inner.serialize_struct_variant(name, index, variant, len)
         })
     }
 
     fn collect_str<T: fmt::Display + ?Sized>(self, value: &T) -> Result<S::Ok, S::Error> {
-        self.inner.collect_str(value)
+        let len = Cell::new(0);
+        let (account, node) = (self.path.account, self.node());
+        let serialized = self.inner.collect_str(&Counted { value, len: &len });
+        account.add_allocation(node, len.get());
+        account.set_size(size_of::<String>());
+        serialized
     }
 
     fn is_human_readable(&self) -> bool {
         self.inner.is_human_readable()
-    }
-}
-
-/// A sequence, tuple, map or struct under construction at a path.
-struct Compound<'a, C> {
-    inner: C,
-    path: Path<'a>,
-    variant: Option<&'static str>,
-    /// The index of the next element or entry.
-    next: usize,
-}
-
-impl<C> Compound<'_, C> {
-    /// Serializes one member with `put`, at the path of the compound plus `step`.
-    fn member<T: ?Sized, R>(
-        &mut self,
-        step: Step<'_>,
-        value: &T,
-        put: impl FnOnce(&mut C, &AtPath<'_, T>) -> R,
-    ) -> R {
-        let variant = self.variant.map(|name| Path {
-            parent: Some(&self.path),
-            step: Step::Field(name),
-        });
-        let parent = Some(variant.as_ref().unwrap_or(&self.path));
-        let path = Path { parent, step };
-        put(&mut self.inner, &AtPath { value, path })
-    }
-
-    fn index(&mut self) -> Step<'static> {
-        self.next += 1;
-        Step::Index(self.next - 1)
-    }
-}
-
-macro_rules! elements {
-    ($($compound:ident: $method:ident),* $(,)?) => {
-        $(impl<C: ser::$compound> ser::$compound for Compound<'_, C> {
-            type Ok = C::Ok;
-            type Error = C::Error;
-
-            fn $method<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), C::Error> {
-                let index = self.index();
-                self.member(index, value, |inner, value| inner.$method(value))
-            }
-
-            fn end(self) -> Result<C::Ok, C::Error> {
-                self.inner.end()
-            }
-        })*
-    };
-}
-
-elements! {
-    SerializeSeq: serialize_element,
-    SerializeTuple: serialize_element,
-    SerializeTupleStruct: serialize_field,
-    SerializeTupleVariant: serialize_field,
-}
-
-macro_rules! fields {
-    ($($compound:ident),* $(,)?) => {
-        $(impl<C: ser::$compound> ser::$compound for Compound<'_, C> {
-            type Ok = C::Ok;
-            type Error = C::Error;
-
-            fn serialize_field<T: Serialize + ?Sized>(
-                &mut self,
-                key: &'static str,
-                value: &T,
-            ) -> Result<(), C::Error> {
-                self.member(Step::Field(key), value, |inner, value| inner.serialize_field(key, value))
-            }
-
-            fn skip_field(&mut self, key: &'static str) -> Result<(), C::Error> {
-                self.inner.skip_field(key)
-            }
-
-            fn end(self) -> Result<C::Ok, C::Error> {
-                self.inner.end()
-            }
-        })*
-    };
-}
-
-fields!(SerializeStruct, SerializeStructVariant);
-
-impl<C: ser::SerializeMap> ser::SerializeMap for Compound<'_, C> {
-    type Ok = C::Ok;
-    type Error = C::Error;
-
-    fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), C::Error> {
-        self.member(Step::Field("key"), key, |inner, key| inner.serialize_key(key))
-    }
-
-    fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), C::Error> {
-        let index = self.index();
-        self.member(index, value, |inner, value| inner.serialize_value(value))
-    }
-
-    fn serialize_entry<K: Serialize + ?Sized, V: Serialize + ?Sized>(
-        &mut self,
-        key: &K,
-        value: &V,
-    ) -> Result<(), C::Error> {
-        self.serialize_key(key)?;
-        let named = KeyOf(key);
-        self.member(Step::Key(&named), value, |inner, value| {
-            inner.serialize_value(value)
-        })
-    }
-
-    fn end(self) -> Result<C::Ok, C::Error> {
-        self.inner.end()
     }
 }

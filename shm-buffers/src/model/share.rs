@@ -1,32 +1,29 @@
 //! [`share`] and [`share_move`]: write a model into a segment, as an [`Image`].
 
-use std::cmp::Reverse;
 use std::sync::Arc;
 
 use safetensors::Dtype;
-use safetensors::tensor::TensorInfo;
 use serde::Serialize;
 
-use super::external_segments::{ExternalBuffers, ExternalPolicy};
+use super::account::Account;
+use super::external_segments::{ExternalPolicy, ExternalSegments};
 use super::header::{self, MAX_HEADER};
 use super::image::Image;
-use super::names::{Names, SKELETON};
+use super::layout::{self, Layout, Packing};
+use super::memory::SharedFrom;
+use super::names::{Names, PACKED, SKELETON};
 use super::path::WithPaths;
+use super::table::{Table, TableWriter};
 use crate::backing::Backing;
-use crate::buffer::MAX_ALIGN;
-use crate::buffer::element::Element;
-use crate::buffer::memory::{BufferMemory, MemoryRange};
-use crate::buffer::out_of_band::{self, Part, StoredBuffer};
+use crate::buffer::memory::{HeapMemory, Memory, MemoryRange};
+use crate::buffer::out_of_band::{self, Part, StoredBuffer, StoredBuffers};
 use crate::copy;
 use crate::model::error::ShareError;
 use crate::os::{self, MoveSource};
 use crate::segment::SegmentMut;
 
-/// A buffer of a model, and its name in the image.
-struct NamedPart {
-    name: String,
-    part: Part,
-}
+/// A buffer of a model, and its field path, if it needs a name.
+type PathPart = (Part, Option<String>);
 
 /// Which buffers are copied into an image.
 #[derive(Clone, Copy, PartialEq)]
@@ -39,19 +36,21 @@ enum Gather {
 
 /// Copies `model` into shared memory, once and in parallel.
 ///
-/// A buffer that lies in a segment already (one that was built with [`BufferMut`](crate::BufferMut), for example) is not
-/// copied unless it is small: the image refers to its segment and keeps it alive. A model of such buffers is shared without
-/// any copy.
+/// A buffer that lies in a segment already is not copied: one that was built with [`BufferMut`](crate::BufferMut), a tensor of a
+/// mapped file, or a buffer of an attached model. The image refers to its segment and keeps it alive. A model of such buffers is
+/// shared without any copy. Only if the model uses less than 64 KiB of a segment, these are copied: mapping the segment in each
+/// process would cost more.
 ///
-/// Buffers are stored out of band, each memory once; everything else is serialized. Caches inside a model
+/// Buffers are stored out of band, each memory once; everything else is serialized, and each process that loads the model
+/// rebuilds it: [`Image::memory`] returns how much that is. Caches inside a model
 /// (`OnceLock`, `Mutex`) are serialized like any field, and each process gets its own.
 ///
 /// # Errors
-/// If the model can't be serialized (postcard does not support `#[serde(flatten)]`, `untagged` and
-/// `skip_serializing_if`), or does not fit into memory.
+/// [`ShareError::Encode`] names the field that can't be serialized, for example because of `#[serde(flatten)]` or
+/// `skip_serializing_if`. (`untagged` is refused when the model is loaded.) The others are errors of memory.
 pub fn share<M: Serialize + ?Sized>(model: &M, backing: &Backing) -> Result<Image, ShareError> {
-    let (skeleton, parts) = serialize(model)?;
-    write(&skeleton, parts, backing, Gather::Heap)
+    let (skeleton, parts, account) = serialize(model)?;
+    write(&skeleton, parts, backing, Gather::Heap).map(|image| image.with_account(&account))
 }
 
 /// Moves `model` into shared memory: its pages are released while they are copied, also within one buffer, so
@@ -61,129 +60,191 @@ pub fn share<M: Serialize + ?Sized>(model: &M, backing: &Backing) -> Result<Imag
 /// clones is copied and stays for them). Named memory and files are reserved as a whole first, so they need memory or disk
 /// space for the whole model.
 ///
+/// The allocator keeps the memory of many small allocations for this process when they are freed. After a move of 16 MiB or more it
+/// is returned to the system on Linux with glibc (`malloc_trim`, which also returns what was freed before); elsewhere
+/// [`ModelMemory::unreturned`](crate::ModelMemory::unreturned) is how much may be left.
+///
 /// # Errors
 /// As [`share`]. The model is dropped in any case.
 pub fn share_move<M: Serialize>(model: M, backing: &Backing) -> Result<Image, ShareError> {
-    let (skeleton, parts) = serialize(&model)?;
+    let (skeleton, parts, account) = serialize(&model)?;
     // From here on, `parts` has the only references to buffers without other clones.
     drop(model);
-    write(&skeleton, parts, backing, Gather::Heap)
+    // Buffers of large allocations were returned to the system page by page.
+    let small = parts.iter().filter(|(part, _)| part.bytes.segment().is_none());
+    let small = small.map(|(part, _)| part.bytes.len() as u64);
+    let small: u64 = small.filter(|len| *len < MIN_OWN_MAPPING).sum();
+    let image = write(&skeleton, parts, backing, Gather::Heap)?.with_account(&account);
+    drop(skeleton);
+    Ok(image.give_back(small))
 }
 
-/// Returns the skeleton of a model and its buffers.
-fn serialize<M: Serialize + ?Sized>(model: &M) -> Result<(Vec<u8>, Vec<NamedPart>), ShareError> {
-    let encode = |e: postcard::Error| ShareError::Encode(e.to_string());
-    let (model, parts) = out_of_band::sharing(|| postcard::to_stdvec(&WithPaths(model))).map_err(encode)?;
-    let parts = name_parts(parts);
-    let table = parts.iter().map(|it| (&*it.name, it.part.element.size as u64));
-    let table = postcard::to_stdvec(&table.collect::<Vec<_>>()).map_err(encode)?;
-    Ok(([table, model].concat(), parts))
-}
+/// Allocators map requests of this many bytes separately, and return each mapping to the system when it is freed.
+const MIN_OWN_MAPPING: u64 = 128 << 10;
+/// Fewer moved bytes are not worth the time of going through the heap.
+const MIN_GIVEN_BACK: u64 = 16 << 20;
 
-/// Assigns each buffer a unique name: its path, or its index if it has no path.
-fn name_parts(parts: Vec<(Part, Option<String>)>) -> Vec<NamedPart> {
-    let mut names = Names::default();
-    let named: Vec<Option<String>> = parts
-        .iter()
-        .map(|(_, path)| path.as_deref().map(|path| names.unique(path)))
-        .collect();
-    let parts = parts.into_iter().zip(named).enumerate();
-    parts
-        .map(|(index, ((part, _), name))| NamedPart {
-            name: name.unwrap_or_else(|| names.unique(&format!("buffer.{index}"))),
-            part,
-        })
-        .collect()
-}
-
-/// Writes an image.
-fn write(
-    skeleton: &[u8],
-    parts: Vec<NamedPart>,
-    backing: &Backing,
-    gather: Gather,
-) -> Result<Image, ShareError> {
-    let (mut external, mut segments) = (ExternalBuffers::default(), Vec::new());
-    let mut copied = Vec::with_capacity(parts.len());
-    for it in parts {
-        let segment = match gather {
-            Gather::Everything => None,
-            Gather::Heap => external.add(&it.name, &it.part),
-        };
-        match segment {
-            Some(segment) => segments.push(segment),
-            None => copied.push(it),
+/// Returns the skeleton of a model, its buffers, and the account of the rest.
+fn serialize<M: Serialize + ?Sized>(model: &M) -> Result<(Vec<u8>, Vec<PathPart>, Account), ShareError> {
+    let account = Account::default();
+    let with_paths = WithPaths {
+        model,
+        account: &account,
+    };
+    let serialized = out_of_band::sharing(|| postcard::to_stdvec(&with_paths));
+    match serialized {
+        Ok((skeleton, parts)) => Ok((skeleton, parts, account)),
+        Err(error) => {
+            let failure = account.take_failure().unwrap_or_default();
+            let reason = failure.reason.unwrap_or_else(|| {
+                format!("its `Serialize` implementation failed ({error}); `serde_json::to_string` shows its own message")
+            });
+            Err(ShareError::Encode {
+                path: failure.path,
+                type_name: failure.type_name,
+                reason,
+            })
         }
     }
-    // By decreasing alignment, then in the order of the model: see the documentation of `image`.
-    copied.sort_by_key(|it| Reverse(it.part.element.align));
+}
 
-    let mut tensors = Vec::with_capacity(copied.len() + 1);
-    let mut end = 0;
-    let mut add = |name: String, dtype, shape, bytes: usize| {
-        let data_offsets = (end, end + bytes);
-        end += bytes;
-        let info = TensorInfo {
-            dtype,
-            shape,
-            data_offsets,
-        };
-        tensors.push((name, info));
+/// Where a buffer is in an image.
+enum Place {
+    /// It stays in another segment, the one with this number.
+    External(u32),
+    /// It is a tensor at this offset.
+    Tensor(usize),
+    /// It is at this offset of the tensor with many buffers.
+    Packed(usize),
+}
+
+/// Writes an image. `model` is everything but the buffers.
+fn write(model: &[u8], parts: Vec<PathPart>, backing: &Backing, gather: Gather) -> Result<Image, ShareError> {
+    let external = match gather {
+        Gather::Everything => ExternalSegments::default(),
+        Gather::Heap => {
+            ExternalSegments::of(parts.iter().map(|(part, _)| part)).map_err(ShareError::Handle)?
+        }
     };
-    let mut sources = Vec::with_capacity(copied.len());
-    for NamedPart { name, part } in copied {
-        let Part { element, bytes } = part;
-        let len = bytes.len() / element.size;
-        let shape = match element.is_struct() {
-            true => vec![len, element.size],
-            false => vec![len],
-        };
-        add(name, element.dtype, shape, bytes.len());
-        sources.push(PartBytes::of(bytes));
+    let least = layout::least_tensor(parts.iter().map(|(part, _)| part.bytes.len()));
+    let (mut names, mut layout, mut packing) = (Names::default(), Layout::default(), Packing::default());
+    let mut named = Vec::new();
+    // Bytes that are in a segment already.
+    let mut copied = 0;
+    let mut places = Vec::with_capacity(parts.len());
+    for (index, (Part { element, bytes }, path)) in parts.iter().enumerate() {
+        let external = external.number(&parts[index].0);
+        if external.is_none() && bytes.segment().is_some() {
+            copied += bytes.len() as u64;
+        }
+        let is_named = bytes.len() >= least;
+        let name = is_named.then(|| layout::name(&mut names, index, path.as_deref()));
+        places.push(match (external, &name) {
+            (Some(number), _) => Place::External(number),
+            (None, Some(name)) => {
+                let len = bytes.len() / element.size;
+                let shape = match element.is_struct() {
+                    true => vec![len, element.size],
+                    false => vec![len],
+                };
+                Place::Tensor(layout.add(name.clone(), element.dtype, shape, bytes.len()))
+            }
+            (None, None) => Place::Packed(packing.add(bytes.len())),
+        });
+        named.push(name);
     }
-    let skeleton_shape = vec![skeleton.len()];
-    add(SKELETON.to_owned(), Dtype::U8, skeleton_shape, skeleton.len());
-    let external = external.encode().map_err(ShareError::Layout)?;
-    let header = header::write(&tensors, external.as_deref()).map_err(ShareError::Layout)?;
+    let packed = match packing.len() {
+        0 => 0,
+        len => layout.add(PACKED.to_owned(), Dtype::U8, vec![len], len),
+    };
+
+    let mut table = TableWriter::with_capacity(parts.len());
+    let (mut tensors, mut small) = (Vec::new(), Vec::new());
+    for (((part, _), place), name) in parts.into_iter().zip(places).zip(named) {
+        let Part { element, bytes } = part;
+        let len = bytes.len();
+        let (segment, offset) = match place {
+            Place::External(number) => (number, bytes.offset()),
+            Place::Tensor(offset) => {
+                tensors.push((offset, PartBytes::of(bytes)));
+                (0, offset)
+            }
+            Place::Packed(offset) => {
+                small.push((packed + offset, bytes));
+                (0, packed + offset)
+            }
+        };
+        table.push(element, segment, offset, len);
+        if let Some(name) = name {
+            table.name(name);
+        }
+    }
+    let skeleton = table
+        .finish(&external.handles, model)
+        .map_err(ShareError::Layout)?;
+    let skeleton_at = layout.add(
+        SKELETON.to_owned(),
+        Dtype::U8,
+        vec![skeleton.len()],
+        skeleton.len(),
+    );
+    let header = header::write(&layout.tensors).map_err(ShareError::Layout)?;
+    let len = header.len() + layout.end;
+    let skeleton = skeleton.with_footer(&header, len);
 
     let mut releasable = || {
-        let exclusive = sources.iter_mut().filter_map(PartBytes::exclusive);
+        let exclusive = tensors.iter_mut().filter_map(|(_, bytes)| bytes.exclusive());
         os::releasable(&mut exclusive.map(|bytes| &*bytes))
     };
     let mut source = MoveSource {
-        window: copy::move_window(end),
+        window: copy::move_window(layout.end),
         releasable: &mut releasable,
     };
-    let mut segment = SegmentMut::create_for_move(backing, header.len() + end, &mut source)?;
+    let mut segment = SegmentMut::create_for_move(backing, len, &mut source)?;
     segment[..header.len()].copy_from_slice(&header);
-    let mut at = header.len();
-    for mut source in sources {
-        at += match &mut source {
-            PartBytes::Shared(bytes) => {
-                segment.copy_at(at, bytes);
-                bytes.len()
-            }
-            PartBytes::Exclusive(_) => {
-                let bytes = source.exclusive().unwrap_or_default();
-                let len = bytes.len();
-                segment.move_at(at, bytes);
-                len
-            }
-        };
+    for (offset, mut source) in tensors {
+        let at = header.len() + offset;
+        match &mut source {
+            PartBytes::Shared(bytes) => segment.copy_at(at, bytes),
+            PartBytes::Exclusive(_) => segment.move_at(at, source.exclusive().unwrap_or_default()),
+        }
     }
-    segment[at..].copy_from_slice(skeleton);
+    copy_small(&mut segment, header.len(), small);
+    segment.copy_at(header.len() + skeleton_at, &skeleton);
     Ok(Image {
         segment: segment.freeze()?,
-        file: None,
-        external: ExternalPolicy::Follow { _segments: segments },
+        external: ExternalPolicy::Own(external.segments),
         max_header: MAX_HEADER,
+        shared_from: Some(Arc::new(SharedFrom {
+            copied,
+            ..SharedFrom::default()
+        })),
     })
+}
+
+/// Copies small buffers to their offsets from `start`, in increasing order, many at a time. Each is dropped once it is copied.
+fn copy_small(segment: &mut SegmentMut, start: usize, buffers: Vec<(usize, MemoryRange)>) {
+    const WINDOW: usize = 1 << 20;
+    let mut window = Vec::new();
+    let mut at = 0;
+    for (offset, bytes) in buffers {
+        if window.len() >= WINDOW {
+            segment.copy_at(start + at, &window);
+            window.clear();
+        }
+        if window.is_empty() {
+            at = offset;
+        }
+        window.resize(offset - at, 0);
+        window.extend_from_slice(&bytes);
+    }
+    segment.copy_at(start + at, &window);
 }
 
 /// The bytes of a buffer that is written into an image.
 enum PartBytes {
     /// Heap memory without other references: its pages are released.
-    Exclusive(Arc<dyn BufferMemory>),
+    Exclusive(Arc<dyn HeapMemory>),
     /// Memory that stays.
     Shared(MemoryRange),
 }
@@ -205,6 +266,34 @@ impl PartBytes {
 }
 
 impl Image {
+    /// Adds what each process rebuilds.
+    fn with_account(self, account: &Account) -> Self {
+        let (per_process, fields) = account.totals();
+        let copied = self.shared_from.as_ref().map_or(0, |known| known.copied);
+        let shared_from = Some(Arc::new(SharedFrom {
+            copied,
+            per_process,
+            fields,
+            unreturned: 0,
+        }));
+        Self { shared_from, ..self }
+    }
+
+    /// Returns what the moved model has left on the heap to the system. `small` is how much its small buffers were.
+    ///
+    /// This is done here, where the model was dropped: no caller knows when its memory is free, and a copy frees nothing.
+    fn give_back(mut self, small: u64) -> Self {
+        if let Some(known) = self.shared_from.as_mut().and_then(Arc::get_mut) {
+            let freed = small.saturating_add(known.per_process);
+            let is_worth = freed.saturating_add(self.segment.len() as u64) >= MIN_GIVEN_BACK;
+            known.unreturned = match is_worth && os::return_freed_memory() {
+                true => 0,
+                false => freed,
+            };
+        }
+        self
+    }
+
     /// Returns the image with all its buffers in it, as a file needs it: the image itself, unless some buffers lie in other
     /// segments.
     ///
@@ -215,37 +304,26 @@ impl Image {
         backing: &Backing,
     ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
         // Bytes that are not an image refer to no other segments.
-        let header = match header::read(&self.segment, self.max_header) {
-            Ok(header) if header.external().is_some() => header,
-            _ => return Ok(self.clone()),
+        let Some(table) = self.table().filter(Table::is_external) else {
+            return Ok(self.clone());
         };
-        let skeleton = self.segment.get(header.skeleton()?);
-        let skeleton = skeleton.ok_or("its skeleton lies outside of the image")?;
-        let (table, _) = postcard::take_from_bytes::<Vec<(String, u64)>>(skeleton)?;
-        let buffers = self.buffers(&header, table)?;
-        let parts: Option<Vec<NamedPart>> = buffers.into_iter().map(|it| self.part(it)).collect();
-        let parts = parts.ok_or("a buffer does not lie in its segment")?;
-        Ok(write(skeleton, parts, backing, Gather::Everything)?)
-    }
-
-    /// Returns a buffer of this image as a part of a new one.
-    fn part(&self, buffer: StoredBuffer) -> Option<NamedPart> {
-        let (dtype, size) = buffer.element;
-        let segment = buffer.segment.as_ref().unwrap_or(&self.segment);
-        let element = Element {
-            dtype,
-            size,
-            // The size of a type is a multiple of its alignment.
-            align: (1 << size.trailing_zeros().min(MAX_ALIGN.trailing_zeros())),
-        };
-        let end = buffer.offset.checked_add(buffer.len * size)?;
-        let bytes = segment.get(buffer.offset..end)?;
-        Some(NamedPart {
-            name: buffer.name,
-            part: Part {
+        let model = self.segment.get(table.model.clone()).unwrap_or_default();
+        let mut names = table.names().into_iter().peekable();
+        let buffers = table.attach(&self.external)?;
+        let part = |index| {
+            let name = names.next_if(|(named, _)| *named as usize == index);
+            let StoredBuffer {
+                segment,
                 element,
-                bytes: MemoryRange::new(Arc::new(segment.clone()), bytes),
-            },
-        })
+                offset,
+                bytes,
+            } = buffers.get(index)?;
+            let bytes = offset.checked_add(bytes).and_then(|end| segment.get(offset..end));
+            let bytes = bytes.ok_or_else(|| format!("buffer {index} does not lie in its segment"))?;
+            let bytes = MemoryRange::new(Memory::Segment(segment.clone()), bytes);
+            Ok((Part { element, bytes }, name.map(|(_, name)| name)))
+        };
+        let parts: Result<Vec<PathPart>, String> = (0..buffers.count()).map(part).collect();
+        Ok(write(model, parts?, backing, Gather::Everything)?)
     }
 }

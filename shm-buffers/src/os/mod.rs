@@ -8,6 +8,8 @@ pub mod descriptors;
 mod escape;
 #[cfg(target_os = "linux")]
 pub(crate) mod futex;
+#[cfg(feature = "models")]
+mod heap;
 mod locator;
 mod mapping;
 mod names;
@@ -25,6 +27,8 @@ mod windows;
 use windows as imp;
 mod space;
 
+#[cfg(feature = "models")]
+pub(crate) use heap::return_freed_memory;
 #[cfg(not(target_os = "linux"))]
 pub(crate) use imp::machine_memory;
 #[cfg(feature = "zstd")]
@@ -106,11 +110,78 @@ pub(crate) fn remove_orphaned() -> std::io::Result<usize> {
     Ok(0)
 }
 
+/// Mapped memory of another store, and what leads other processes to it.
+#[derive(Debug)]
+pub(crate) struct Attached {
+    pub(crate) mapping: Mapping,
+    pub(crate) origin: AttachedOrigin,
+}
+
+/// What leads other processes to attached memory.
+#[derive(Debug)]
+pub(crate) struct AttachedOrigin {
+    locator: Locator,
+    /// On Linux, the descriptor that `locator` names.
+    #[cfg(target_os = "linux")]
+    _descriptor: Option<std::sync::Arc<std::os::fd::OwnedFd>>,
+}
+
+impl AttachedOrigin {
+    /// Returns the origin that is the locator which the memory was attached by.
+    fn passed_on(locator: &Locator) -> Self {
+        Self {
+            locator: locator.clone(),
+            #[cfg(target_os = "linux")]
+            _descriptor: None,
+        }
+    }
+
+    /// Returns the origin that is this process's `descriptor`, if the memory was attached by a descriptor.
+    #[cfg(target_os = "linux")]
+    fn of_descriptor(locator: &Locator, descriptor: &std::sync::Arc<std::os::fd::OwnedFd>) -> Option<Self> {
+        let Locator::Descriptor {
+            device, inode, kind, ..
+        } = *locator
+        else {
+            return None;
+        };
+        Some(Self {
+            locator: Locator::Descriptor {
+                pid: std::process::id(),
+                fd: std::os::fd::AsRawFd::as_raw_fd(descriptor),
+                device,
+                inode,
+                kind,
+            },
+            _descriptor: Some(descriptor.clone()),
+        })
+    }
+
+    /// Returns a locator for other processes. A descriptor is one of this process, which stays open while `self` lives; a
+    /// name or path is the one that the memory was attached by, and valid as long as the owner keeps it.
+    pub(crate) fn locator(&self) -> &Locator {
+        &self.locator
+    }
+}
+
 /// Maps the memory of a locator. Checks before that it still is the memory that the locator was made for and has at least
 /// `len` bytes, so that no access can fail.
-pub(crate) fn attach(locator: &Locator, len: usize, access: Access) -> Result<Mapping, AttachError> {
-    match (locator, access) {
-        (Locator::File { path, identity }, Access::ReadOnly) => regular_file::attach(path, identity, len),
-        _ => imp::attach(locator, len, access),
+pub(crate) fn attach(locator: &Locator, len: usize, access: Access) -> Result<Attached, AttachError> {
+    if let (Locator::File { path, identity }, Access::ReadOnly) = (locator, access) {
+        let mapping = regular_file::attach(path, identity, len)?;
+        let origin = AttachedOrigin::passed_on(locator);
+        return Ok(Attached { mapping, origin });
     }
+    #[cfg(unix)]
+    let (mapping, descriptor) = imp::attach(locator, len, access)?;
+    #[cfg(windows)]
+    let mapping = imp::attach(locator, len, access)?;
+    #[cfg(target_os = "linux")]
+    if let Some(origin) = AttachedOrigin::of_descriptor(locator, &descriptor) {
+        return Ok(Attached { mapping, origin });
+    }
+    #[cfg(unix)]
+    drop(descriptor);
+    let origin = AttachedOrigin::passed_on(locator);
+    Ok(Attached { mapping, origin })
 }

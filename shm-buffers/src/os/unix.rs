@@ -255,7 +255,13 @@ fn map(file: impl AsFd, len: usize, access: Access) -> io::Result<Mapping> {
 /// Maps the memory of a locator. Checks before that it still is the memory that the locator was made for and has at least
 /// `len` bytes, so that no access can fail. Anonymous memory must be sealed: otherwise its owner could truncate it, and a
 /// reader would get SIGBUS.
-pub(super) fn attach(locator: &Locator, len: usize, access: Access) -> Result<Mapping, AttachError> {
+///
+/// Returns the descriptor that it was mapped by as well.
+pub(super) fn attach(
+    locator: &Locator,
+    len: usize,
+    access: Access,
+) -> Result<(Mapping, Arc<OwnedFd>), AttachError> {
     let what = || locator.to_string();
     let unreachable = |source: io::Error| AttachError::Unreachable { what: what(), source };
     // NONBLOCK: the descriptor may have been reused for a pipe.
@@ -266,7 +272,7 @@ pub(super) fn attach(locator: &Locator, len: usize, access: Access) -> Result<Ma
         } else {
             OFlags::RDWR
         };
-    let fd: Arc<OwnedFd> = match locator {
+    let descriptor: Arc<OwnedFd> = match locator {
         Locator::Descriptor {
             pid,
             fd,
@@ -286,7 +292,7 @@ pub(super) fn attach(locator: &Locator, len: usize, access: Access) -> Result<Ma
             Arc::new(fd.map_err(|e| unreachable(e.into()))?)
         }
     };
-    let fd = fd.as_fd();
+    let fd = descriptor.as_fd();
     let stat = rustix::fs::fstat(fd).map_err(|e| unreachable(e.into()))?;
     let same = match locator {
         Locator::Descriptor { device, inode, .. } => {
@@ -321,7 +327,8 @@ pub(super) fn attach(locator: &Locator, len: usize, access: Access) -> Result<Ma
     };
     #[cfg(not(target_os = "linux"))]
     let whole = len;
-    map(fd, whole, access).map_err(map_failed)
+    let mapping = map(fd, whole, access).map_err(map_failed)?;
+    Ok((mapping, descriptor))
 }
 
 /// `HUGETLBFS_MAGIC` of linux/magic.h.

@@ -113,7 +113,8 @@ pub fn inspect(path: impl AsRef<Path>, options: &LoadOptions) -> Result<FileInfo
     drop(head);
     let mut tensors = Vec::new();
     for name in header.metadata.offset_keys() {
-        let Some(info) = header.metadata.info(&name) else {
+        let info = header.metadata.info(&name);
+        let Some(info) = info.filter(|_| !header.is_padding(&name)) else {
             continue;
         };
         let (start, end) = info.data_offsets;

@@ -1,8 +1,10 @@
 //! Tensors: named arrays in files of other programs, as [`Buffer`]s.
 
+mod flat;
 mod inspect;
 mod npy;
 
+pub use flat::BufferFileError;
 pub use inspect::{FileInfo, TensorInfo, inspect};
 
 use std::any::TypeId;
@@ -197,6 +199,9 @@ impl Tensors {
         let header = header::read(segment, limit)?;
         let mut list = Vec::new();
         for name in header.metadata.offset_keys() {
+            if header.is_padding(&name) {
+                continue;
+            }
             let info = header.metadata.info(&name).ok_or("its header is inconsistent")?;
             let (start, end) = info.data_offsets;
             list.push(Tensor {
@@ -267,7 +272,10 @@ impl<'a> IntoIterator for &'a Tensors {
 }
 
 impl Image {
-    /// Returns the buffers by name, and the skeleton, as any reader of safetensors files sees them.
+    /// Returns the buffers by name, and the skeleton, as any reader of safetensors files sees them. Such a reader also sees
+    /// the padding that aligns the buffers: tensors of bytes with the names `__pad__.0`, `__pad__.1`, …
+    ///
+    /// Of a model with more than 10,000 buffers, small ones have no name: they are in one tensor of bytes, `packed`.
     ///
     /// # Errors
     /// [`LoadError::Format`] if the bytes are not a safetensors file, [`LoadError::HeaderTooLarge`] if the header exceeds the

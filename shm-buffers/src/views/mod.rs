@@ -4,6 +4,10 @@
 mod arrow;
 #[cfg(feature = "ndarray")]
 mod ndarray;
+#[cfg(feature = "arrow")]
+mod record_batch;
+#[cfg(feature = "rkyv")]
+mod rkyv;
 #[cfg(feature = "sprs")]
 mod sprs;
 
@@ -11,5 +15,9 @@ mod sprs;
 pub use arrow::SharedArrow;
 #[cfg(feature = "ndarray")]
 pub use ndarray::SharedArray;
+#[cfg(feature = "arrow")]
+pub use record_batch::SharedRecordBatch;
+#[cfg(feature = "rkyv")]
+pub use rkyv::{Archivable, ArchiveError, SharedArchive};
 #[cfg(feature = "sprs")]
 pub use sprs::SharedCsMat;

@@ -4,15 +4,15 @@ use std::fmt;
 
 use bytemuck::Pod;
 use ndarray::{Array, ArrayView, Dimension, IntoDimension, IxDyn, ShapeBuilder, ShapeError};
-use serde::de::{Deserialize, Deserializer, Error as _};
+use serde::de::{Deserialize, Deserializer};
 use serde::ser::{Serialize, Serializer};
 
-use crate::buffer::Buffer;
+use crate::buffer::{Buffer, out_of_band};
 use crate::tensors::Order;
 
 /// An immutable n-dimensional array over a [`Buffer`], as a part of a model. Cheap to clone.
 ///
-/// Its elements are serialized as those of the buffer: out of band while a model is shared, otherwise as a sequence.
+/// Its elements are serialized as those of the buffer: out of band while a model is shared.
 ///
 /// ```
 /// use ndarray::{Array2, Ix2, array};
@@ -124,17 +124,14 @@ impl<T: Pod + Send + Sync + PartialEq, D: Dimension> PartialEq for SharedArray<T
 
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(rename = "SharedArray")]
-#[serde(bound(
-    serialize = "T: Pod + Send + Sync + Serialize",
-    deserialize = "T: Pod + Send + Sync + Deserialize<'de>"
-))]
+#[serde(bound(serialize = "T: Pod + Send + Sync", deserialize = "T: Pod + Send + Sync"))]
 struct ArrayRepr<T> {
     shape: Vec<usize>,
     order: Order,
     elements: Buffer<T>,
 }
 
-impl<T: Pod + Send + Sync + Serialize, D: Dimension> Serialize for SharedArray<T, D> {
+impl<T: Pod + Send + Sync, D: Dimension> Serialize for SharedArray<T, D> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let repr = ArrayRepr {
             shape: self.shape().to_vec(),
@@ -145,14 +142,14 @@ impl<T: Pod + Send + Sync + Serialize, D: Dimension> Serialize for SharedArray<T
     }
 }
 
-impl<'de, T: Pod + Send + Sync + Deserialize<'de>, D: Dimension> Deserialize<'de> for SharedArray<T, D> {
+impl<'de, T: Pod + Send + Sync, D: Dimension> Deserialize<'de> for SharedArray<T, D> {
     fn deserialize<De: Deserializer<'de>>(deserializer: De) -> Result<Self, De::Error> {
         let repr = ArrayRepr::deserialize(deserializer)?;
         let axes = repr.shape.len();
         let dim = D::from_dimension(&IxDyn(&repr.shape)).ok_or_else(|| {
             let wanted = D::NDIM.unwrap_or_default();
-            De::Error::custom(format_args!("the array has {axes} axes, wanted are {wanted}"))
+            out_of_band::refused(format_args!("the array has {axes} axes, wanted are {wanted}"))
         })?;
-        Self::new(repr.elements, dim, repr.order).map_err(De::Error::custom)
+        Self::new(repr.elements, dim, repr.order).map_err(out_of_band::refused)
     }
 }

@@ -4,12 +4,12 @@ use std::fmt;
 use std::ops::Deref;
 
 use bytemuck::Pod;
-use serde::de::{Deserialize, Deserializer, Error as _};
+use serde::de::{Deserialize, Deserializer};
 use serde::ser::{Serialize, Serializer};
 use sprs::errors::StructureError;
 use sprs::{CompressedStorage, CsMatBase, CsMatI, CsMatViewI, SpIndex};
 
-use crate::buffer::Buffer;
+use crate::buffer::{Buffer, out_of_band};
 
 type Matrix<T, I, Iptr> = CsMatBase<T, I, Buffer<Iptr>, Buffer<I>, Buffer<T>, Iptr>;
 
@@ -125,8 +125,8 @@ enum Storage {
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(rename = "SharedCsMat")]
 #[serde(bound(
-    serialize = "T: Pod + Send + Sync + Serialize, I: Pod + Send + Sync + Serialize, P: Pod + Send + Sync + Serialize",
-    deserialize = "T: Pod + Send + Sync + Deserialize<'de>, I: Pod + Send + Sync + Deserialize<'de>, P: Pod + Send + Sync + Deserialize<'de>"
+    serialize = "T: Pod + Send + Sync, I: Pod + Send + Sync, P: Pod + Send + Sync",
+    deserialize = "T: Pod + Send + Sync, I: Pod + Send + Sync, P: Pod + Send + Sync"
 ))]
 struct MatrixRepr<T, I, P> {
     storage: Storage,
@@ -139,9 +139,9 @@ struct MatrixRepr<T, I, P> {
 
 impl<T, I, Iptr> Serialize for SharedCsMat<T, I, Iptr>
 where
-    T: Pod + Send + Sync + Serialize,
-    I: SpIndex + Pod + Serialize,
-    Iptr: SpIndex + Pod + Serialize,
+    T: Pod + Send + Sync,
+    I: SpIndex + Pod,
+    Iptr: SpIndex + Pod,
 {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let (rows, columns) = self.0.shape();
@@ -164,9 +164,9 @@ where
 
 impl<'de, T, I, Iptr> Deserialize<'de> for SharedCsMat<T, I, Iptr>
 where
-    T: Pod + Send + Sync + Deserialize<'de>,
-    I: SpIndex + Pod + Deserialize<'de>,
-    Iptr: SpIndex + Pod + Deserialize<'de>,
+    T: Pod + Send + Sync,
+    I: SpIndex + Pod,
+    Iptr: SpIndex + Pod,
 {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let repr = MatrixRepr::deserialize(deserializer)?;
@@ -175,6 +175,6 @@ where
             Storage::Csc => CompressedStorage::CSC,
         };
         let shape = (repr.rows, repr.columns);
-        Self::new(storage, shape, repr.indptr, repr.indices, repr.data).map_err(D::Error::custom)
+        Self::new(storage, shape, repr.indptr, repr.indices, repr.data).map_err(out_of_band::refused)
     }
 }

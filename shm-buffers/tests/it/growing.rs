@@ -156,9 +156,12 @@ fn a_model_built_in_segments_is_shared_without_a_copy() -> Result<(), Box<dyn Er
             "one mapping"
         );
 
-        // An attached segment has no handle for other processes, so its buffers are copied.
+        // An attached segment is handed on.
         let again = shm_buffers::share(&theirs, &Backing::Auto)?;
-        assert!(again.segment().len() > 800_000);
+        assert!(
+            again.segment().len() < 64 << 10,
+            "{backing:?}: attached buffers were copied"
+        );
         assert_eq!(again.load::<Built>()?, theirs);
 
         let path = dir.path().join("built.safetensors");

@@ -126,6 +126,47 @@ fn corrupt(bytes: &mut Vec<u8>, random: &mut Random) {
     }
 }
 
+/// The corpus has images that version 0.1 of the crate saved, in format 1.
+#[test]
+fn images_of_format_1_are_loaded() -> Result<(), Box<dyn Error>> {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus/images");
+    let kinds: &[&str] = match cfg!(feature = "zstd") {
+        true => &["plain-1", "compressed-1", "frames-1"],
+        false => &["plain-1"],
+    };
+    for kind in kinds {
+        let bytes = fs::read(corpus.join(kind))?;
+        assert_eq!(images::load_verified(&bytes), Some(model()), "{kind}");
+    }
+    let opened = mapped::open(corpus.join("plain-1"))?;
+    let attached = Image::attach(&opened.handle()?)?;
+    assert_eq!(attached.load::<Model>()?, model());
+    Ok(())
+}
+
+/// Another program that writes the tensors again may move them: the table of positions is refused then.
+#[test]
+fn an_image_with_another_header_is_refused() -> Result<(), Box<dyn Error>> {
+    let dir = tempfile::tempdir()?;
+    let file = saved(dir.path())?.swap_remove(0);
+    let at = |text: &[u8]| file.windows(text.len()).position(|window| window == text);
+    let refused = |bytes: &[u8]| match Image::from_segment(images::segment(bytes)).load::<Model>() {
+        Err(shm_buffers::LoadError::Format(reason)) => reason,
+        other => panic!("{other:?}"),
+    };
+    let mut swapped = file.clone();
+    let name = at(b"layers.0.weights").ok_or("no such tensor")?;
+    swapped[name + 7] = b'7';
+    assert!(refused(&swapped).contains("load_safetensors"));
+    let mut reordered = file.clone();
+    let key = at(b"\"shm-buffers\":\"2\",\"xxh64\":\"").ok_or("no metadata")?;
+    let entries = b"\"xxh64\":\"0000000000000000\",\"shm-buffers\":\"2\"";
+    reordered[key..key + entries.len()].copy_from_slice(entries);
+    assert_eq!(reordered[key + entries.len()], b'}', "as many bytes");
+    assert!(refused(&reordered).contains("another program"));
+    Ok(())
+}
+
 #[test]
 fn every_truncation_is_refused() -> Result<(), Box<dyn Error>> {
     let dir = tempfile::tempdir()?;

@@ -18,11 +18,17 @@ mod admission;
 #[cfg(feature = "models")]
 mod cgroups;
 #[cfg(feature = "models")]
+mod collections;
+#[cfg(feature = "models")]
+mod drop_in;
+#[cfg(feature = "models")]
 mod dumps;
 #[cfg(feature = "models")]
 mod faults;
 #[cfg(feature = "models")]
 mod growing;
+#[cfg(feature = "models")]
+mod handing_on;
 #[cfg(feature = "models")]
 mod hostile;
 #[cfg(feature = "models")]
@@ -30,9 +36,13 @@ mod images;
 #[cfg(feature = "models")]
 mod limits;
 #[cfg(feature = "models")]
+mod many;
+#[cfg(feature = "models")]
 mod mapped;
 #[cfg(feature = "models")]
 mod models;
+#[cfg(feature = "models")]
+mod rebuilt;
 #[cfg(feature = "models")]
 mod saving;
 #[cfg(feature = "models")]

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use shm_buffers::{Image, OpenError, Tensor, Tensors};
+use shm_buffers::{Buffer, BufferFileError, Image, OpenError, Tensor, Tensors};
 
 pub(crate) fn open(path: impl AsRef<Path>) -> Result<Image, OpenError> {
     // SAFETY: only this process has the path of the file, and its tests drop the image before they change the file, or replace
@@ -19,4 +19,22 @@ pub(crate) fn open_safetensors(path: impl AsRef<Path>) -> Result<Tensors, OpenEr
 pub(crate) fn open_npy(path: impl AsRef<Path>) -> Result<Tensor, OpenError> {
     // SAFETY: as in `open`.
     unsafe { shm_buffers::open_npy(path) }
+}
+
+pub(crate) fn map<T>(path: impl AsRef<Path>) -> Result<Buffer<T>, BufferFileError>
+where
+    T: bytemuck::Pod + Send + Sync,
+{
+    // SAFETY: as in `open`.
+    unsafe { Buffer::map(path) }
+}
+
+/// Loads a model of which this process has validated archives.
+#[cfg(feature = "rkyv")]
+pub(crate) fn load_validated<M: serde::de::DeserializeOwned>(
+    image: &Image,
+    validated: &shm_buffers::Validated,
+) -> Result<M, shm_buffers::LoadError> {
+    // SAFETY: the callers have it from `load_validating` of the same image, which is frozen.
+    unsafe { image.load_validated(validated) }
 }

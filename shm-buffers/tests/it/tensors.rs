@@ -4,7 +4,7 @@ use std::error::Error;
 
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
-use shm_buffers::{Backing, Buffer, Image, load_npy, load_safetensors, share};
+use shm_buffers::{Backing, Buffer, BufferFileError, Image, LoadOptions, load_npy, load_safetensors, share};
 use shm_buffers::{OpenError, Order, Segment, SegmentMut, Tensor, TensorError, Tensors};
 
 use crate::mapped;
@@ -190,6 +190,96 @@ fn numpy_arrays_that_a_buffer_cannot_hold_are_refused() -> Result<(), Box<dyn Er
     ] {
         let cut = read(version, "'|u1'", shape, &vec![0; data])?;
         assert!(matches!(&cut, Err(OpenError::Format { .. })), "{shape}: {cut:?}");
+    }
+    Ok(())
+}
+
+/// Returns a `.npy` file of these numbers, whose header has `padding` spaces.
+fn npy_file(numbers: &[f32], padding: usize) -> Vec<u8> {
+    let shape = format!("({}, 2)", numbers.len() / 2);
+    let mut head = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}");
+    head.push_str(&" ".repeat(padding));
+    let len = (head.len() as u16).to_le_bytes();
+    let parts: [&[u8]; 4] = [
+        b"\x93NUMPY\x01\x00",
+        &len,
+        head.as_bytes(),
+        bytemuck::cast_slice(numbers),
+    ];
+    parts.concat()
+}
+
+#[test]
+fn a_file_of_one_array_is_a_buffer() -> Result<(), Box<dyn Error>> {
+    let dir = tempfile::tempdir()?;
+    let numbers: Vec<f32> = (0..1000).map(|i| i as f32 / 7.0).collect();
+    let raw = dir.path().join("weights.bin");
+    std::fs::write(&raw, bytemuck::cast_slice(&numbers))?;
+    // The magic string decides, whatever the name is.
+    let (npy, other) = (dir.path().join("weights.npy"), dir.path().join("other"));
+    std::fs::write(&npy, npy_file(&numbers, 0))?;
+    std::fs::write(&other, npy_file(&numbers, 0))?;
+    for path in [raw, npy, other] {
+        let loaded = Buffer::<f32>::load(&path)?;
+        assert_eq!(loaded, numbers);
+        assert!(loaded.segment().is_some(), "no process copies it again");
+        match mapped::map::<f32>(&path) {
+            Ok(mapped) => assert_eq!(mapped, numbers),
+            // The header is as long as NumPy makes it only by accident.
+            Err(BufferFileError::Elements {
+                source: TensorError::Misaligned { .. },
+                ..
+            }) => assert!(path.extension().is_none_or(|it| it == "npy")),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    // Each remainder of the header's length: loading aligns the elements.
+    for padding in 0..4 {
+        let path = dir.path().join("padded.npy");
+        std::fs::write(&path, npy_file(&numbers, padding))?;
+        assert_eq!(Buffer::<f32>::load(&path)?, numbers, "{padding}");
+    }
+    std::fs::write(dir.path().join("empty"), b"")?;
+    assert!(Buffer::<u64>::load(dir.path().join("empty"))?.is_empty());
+    Ok(())
+}
+
+#[test]
+fn a_file_of_other_elements_is_refused() -> Result<(), Box<dyn Error>> {
+    let dir = tempfile::tempdir()?;
+    let path = |name: &str| dir.path().join(name);
+    std::fs::write(path("torn"), [0; 10])?;
+    std::fs::write(path("a.npy"), npy_file(&[1.0, 2.0], 0))?;
+    std::fs::write(path("no.npy"), [0; 16])?;
+    share(&Buffer::from([1.0_f32]), &Backing::Auto)?.save(path("model.safetensors"))?;
+    let load = |name| Buffer::<f32>::load(path(name)).expect_err(name);
+    let map = |name| mapped::map::<f32>(path(name)).expect_err(name);
+    let limited = LoadOptions::new().max_bytes(15);
+    for (error, wanted) in [
+        (
+            load("torn"),
+            "10 bytes, which are no whole elements f32 of 4 bytes",
+        ),
+        (
+            map("torn"),
+            "10 bytes, which are no whole elements f32 of 4 bytes",
+        ),
+        (load("no.npy"), "not a valid npy file"),
+        (map("no.npy"), "not a valid npy file"),
+        (load("model.safetensors"), "load_safetensors"),
+        (map("model.safetensors"), "load_safetensors"),
+        (load("missing"), "missing"),
+        (
+            Buffer::<i32>::load(path("a.npy")).expect_err("other numbers"),
+            "a.npy",
+        ),
+        (
+            Buffer::<f32>::load_with(path("a.npy"), &limited).expect_err("too large"),
+            "max_bytes",
+        ),
+    ] {
+        shm_buffers::assert_said_once(&error);
+        assert!(error.to_string().contains(wanted), "{error}");
     }
     Ok(())
 }

@@ -62,6 +62,19 @@ fn arrays_of_both_orders_are_shared() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
+#[cfg(feature = "ndarray")]
+#[test]
+fn loading_another_number_of_axes_is_refused_with_a_reason() -> Result<(), Box<dyn Error>> {
+    use ndarray::{Array2, Ix1, Ix2};
+    use shm_buffers::{Backing, LoadError, SharedArray, share};
+
+    let image = share(&SharedArray::from(Array2::<u8>::zeros((2, 3))), &Backing::Auto)?;
+    let refused = image.load::<SharedArray<u8, Ix1>>();
+    assert!(matches!(&refused, Err(LoadError::Decode { reason, .. }) if reason.contains("has 2 axes")));
+    assert!(image.load::<SharedArray<u8, Ix2>>().is_ok());
+    Ok(())
+}
+
 #[cfg(feature = "sprs")]
 #[test]
 fn matrices_by_rows_and_by_columns_are_shared() -> Result<(), Box<dyn Error>> {
@@ -148,4 +161,221 @@ fn arrow_arrays_are_shared() -> Result<(), Box<dyn Error>> {
     value["len"] = 1000.into();
     assert!(serde_json::from_value::<SharedArrow>(value)?.to_array().is_err());
     Ok(())
+}
+
+#[cfg(feature = "arrow")]
+#[test]
+fn record_batches_are_shared_with_their_schema() -> Result<(), Box<dyn Error>> {
+    use std::collections::HashMap;
+    use std::sync::Arc;
+
+    use arrow_array::{ArrayRef, Float64Array, RecordBatch, RecordBatchOptions, StringArray};
+    use arrow_schema::{DataType, Field, Schema};
+    use shm_buffers::{Backing, Image, SharedRecordBatch, share_move};
+
+    let metadata = |key: &str| HashMap::from([(key.to_owned(), "value".to_owned())]);
+    let fields = vec![
+        Field::new("title", DataType::Utf8, true).with_metadata(metadata("key")),
+        Field::new("score", DataType::Float64, false),
+    ];
+    let schema = Schema::new_with_metadata(fields, metadata("source"));
+    let titles: ArrayRef = Arc::new(StringArray::from(vec![Some("Solaris"), None, Some("Stalker")]));
+    let scores: ArrayRef = Arc::new(Float64Array::from(vec![8.0, 7.5, 8.1]));
+    let batch = RecordBatch::try_new(schema.into(), vec![titles, scores])?;
+    let rows = RecordBatchOptions::new().with_row_count(Some(3));
+    let no_columns = RecordBatch::try_new_with_options(Schema::empty().into(), Vec::new(), &rows)?;
+    for batch in [batch.clone(), batch.slice(1, 2), no_columns] {
+        let image = share_move(SharedRecordBatch::copy(&batch), &Backing::Auto)?;
+        let theirs: SharedRecordBatch = Image::attach(&image.handle()?)?.load()?;
+        assert_eq!(theirs.to_batch()?, batch);
+        assert_eq!(
+            (theirs.rows(), theirs.schema()),
+            (batch.num_rows(), &*batch.schema())
+        );
+        assert_eq!(theirs.columns().len(), batch.num_columns());
+    }
+    Ok(())
+}
+
+#[cfg(feature = "rkyv")]
+mod archives {
+    use std::collections::{BTreeMap, HashMap};
+    use std::error::Error;
+
+    use serde::{Deserialize, Serialize};
+    use shm_buffers::{
+        AlignedBytes, ArchiveError, Backing, Buffer, Image, LoadError, SharedArchive, Validated, share,
+        share_move,
+    };
+
+    #[derive(Clone, rkyv::Archive, rkyv::Serialize)]
+    #[rkyv(derive(Debug))]
+    struct Words {
+        postings: HashMap<String, Vec<u32>>,
+        tree: BTreeMap<u64, Option<Box<str>>>,
+        wide: Vec<u128>,
+    }
+
+    /// Its root reads many strings where `Words` has other data.
+    #[derive(rkyv::Archive, rkyv::Serialize)]
+    #[rkyv(derive(Debug))]
+    struct Numbers {
+        numbers: [String; 200],
+    }
+
+    #[derive(Debug, Serialize, Deserialize)]
+    #[serde(bound = "")]
+    struct Model {
+        scale: f64,
+        words: SharedArchive<Names>,
+        weights: Buffer<f32>,
+    }
+
+    #[derive(Debug, PartialEq, rkyv::Archive, rkyv::Serialize)]
+    #[rkyv(derive(Debug, PartialEq))]
+    struct Names(Vec<String>);
+
+    fn words() -> Words {
+        Words {
+            postings: (0..1000)
+                .map(|i| (format!("word {i}"), (0..i % 10).collect()))
+                .collect(),
+            tree: (0..100)
+                .map(|i| (i, (i % 2 == 0).then(|| format!("{i}").into())))
+                .collect(),
+            wide: (0..10).collect(),
+        }
+    }
+
+    fn assert_words(archive: &SharedArchive<Words>) {
+        let words = words();
+        assert_eq!(archive.postings.len(), words.postings.len());
+        for (word, list) in &words.postings {
+            assert_eq!(
+                archive.postings.get(&**word).map(|list| list.as_slice().len()),
+                Some(list.len())
+            );
+        }
+        assert_eq!(archive.tree.len(), 100);
+        assert_eq!(archive.wide.as_slice()[9], 9);
+    }
+
+    #[test]
+    fn any_archive_is_shared_saved_and_loaded() -> Result<(), Box<dyn Error>> {
+        let dir = tempfile::tempdir()?;
+        let path = dir.path().join("words.safetensors");
+        let image = share(&SharedArchive::new(&words())?, &Backing::Auto)?;
+        image.save(&path)?;
+        let compressed = Image::load_shared(&path, &Backing::Auto)?;
+        for image in [
+            Image::attach(&image.handle()?)?,
+            crate::mapped::open(&path)?,
+            compressed,
+            image,
+        ] {
+            let archive: SharedArchive<Words> = image.load()?;
+            assert_words(&archive);
+            let segment = archive.bytes().segment().ok_or("it is not on the heap")?;
+            assert!(std::ptr::eq(&raw const **segment, &raw const **image.segment()));
+            assert_words(&archive.clone());
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn an_archive_is_a_part_of_a_model_and_of_other_formats() -> Result<(), Box<dyn Error>> {
+        let words = SharedArchive::new(&Names(vec!["a".to_owned(), "b".to_owned()]))?;
+        let model = Model {
+            scale: 0.5,
+            words: words.clone(),
+            weights: vec![1.0; 10].into(),
+        };
+        let json = serde_json::to_string(&model)?;
+        let image = share_move(model, &Backing::Auto)?;
+        assert_eq!(image.memory().buffers, 2);
+        let loaded: Model = image.load()?;
+        assert_eq!(
+            (loaded.scale, &loaded.words, loaded.weights[9]),
+            (0.5, &words, 1.0)
+        );
+        let loaded: Model = serde_json::from_str(&json)?;
+        assert_eq!(loaded.words, words);
+        let json = json.replace("\"words\":[", "\"words\":[1,");
+        assert!(serde_json::from_str::<Model>(&json).is_err());
+        Ok(())
+    }
+
+    #[test]
+    fn bytes_of_another_type_are_refused() -> Result<(), Box<dyn Error>> {
+        let image = share(&SharedArchive::new(&words())?, &Backing::Auto)?;
+        let error = image.load::<SharedArchive<Numbers>>().expect_err("another type");
+        assert!(matches!(error, LoadError::Decode { .. }));
+        assert!(error.to_string().contains("not a valid archive of"), "{error}");
+        // A proof for one type is none for another, nor for another buffer.
+        let (_, validated) = image.load_validating::<SharedArchive<Words>>()?;
+        assert_ne!(validated, Validated::default());
+        let sent: Validated = serde_json::from_str(&serde_json::to_string(&validated)?)?;
+        assert_eq!(sent, validated);
+        assert!(crate::mapped::load_validated::<SharedArchive<Numbers>>(&image, &sent).is_err());
+        assert_words(&crate::mapped::load_validated(&image, &sent)?);
+        // Buffers that are no bytes are refused.
+        let numbers = share(&Buffer::from(vec![1u64; 100]), &Backing::Auto)?;
+        assert!(numbers.load::<SharedArchive<Words>>().is_err());
+        Ok(())
+    }
+
+    /// Whatever the bytes are, they are refused, or can be read without reading anything else.
+    #[test]
+    fn hostile_bytes_are_refused_or_harmless() -> Result<(), Box<dyn Error>> {
+        let valid = SharedArchive::new(&words())?;
+        let valid = valid.bytes();
+        let mut refused = 0;
+        let mut check = |bytes: &[u8]| {
+            let bytes: Buffer<u8> = AlignedBytes::from(bytes).into();
+            match SharedArchive::<Words>::from_bytes(bytes.clone()) {
+                Ok(archive) => {
+                    let lists = archive
+                        .postings
+                        .iter()
+                        .map(|(word, list)| word.len() + list.len());
+                    std::hint::black_box(lists.sum::<usize>());
+                    let texts = archive
+                        .tree
+                        .iter()
+                        .map(|(_, text)| text.as_ref().map_or(0, |text| text.len()));
+                    std::hint::black_box(texts.sum::<usize>());
+                }
+                Err(ArchiveError::Invalid { len, .. }) => {
+                    assert_eq!(len, bytes.len());
+                    refused += 1;
+                }
+                Err(error) => panic!("{error:?}"),
+            }
+        };
+        // Truncated, and with each word of the root and some others changed.
+        for len in [0, 1, 7, 8, valid.len() / 2, valid.len() - 16, valid.len() - 1] {
+            check(&valid[..len]);
+            check(&valid[valid.len() - len..]);
+        }
+        let root = (valid.len() - 64..valid.len()).step_by(4);
+        for at in (0..valid.len() - 64).step_by(509).chain(root) {
+            for value in [0, 1, 0x7F, 0x80, 0xFF] {
+                let mut bytes = valid.to_vec();
+                bytes[at..(at + 4).min(valid.len())].fill(value);
+                check(&bytes);
+            }
+        }
+        assert!(refused > 60, "{refused}");
+        Ok(())
+    }
+
+    #[test]
+    fn an_unaligned_archive_is_refused() -> Result<(), Box<dyn Error>> {
+        let archive = SharedArchive::new(&words())?;
+        let shifted = [&[0; 1], &archive.bytes()[..]].concat();
+        let shifted: Buffer<u8> = AlignedBytes::from(&*shifted).into();
+        let error = SharedArchive::<Words>::from_bytes(shifted.slice(1..)).expect_err("it is not aligned");
+        shm_buffers::assert_said_once(&error);
+        Ok(())
+    }
 }

@@ -37,9 +37,14 @@ def expected():
     return arrays
 
 
+def load_tensors(path):
+    """The tensors of a file without the padding of a model image."""
+    return {name: array for name, array in load_file(path).items() if not name.startswith("__pad__.")}
+
+
 def saved(directory):
     path = directory / "model.safetensors"
-    loaded = load_file(path)
+    loaded = load_tensors(path)
     skeleton = loaded.pop("skeleton")
     assert skeleton.dtype == np.uint8 and b"one of each" in skeleton.tobytes()
     wanted = expected()
@@ -68,7 +73,7 @@ def make(directory):
 
 
 def dumped(path, directory):
-    arrays = {path.stem: np.load(path)} if path.suffix == ".npy" else load_file(path)
+    arrays = {path.stem: np.load(path)} if path.suffix == ".npy" else load_tensors(path)
     listed = json.loads((directory / "tensors.json").read_text())
     assert {name for name, _, _ in listed} == arrays.keys()
     size = 0

@@ -28,6 +28,8 @@ pub(crate) struct LocalMap<'p, T, R, I> {
     returned: u64,
     /// Number of tasks that were sent to threads and have no output yet.
     in_progress: usize,
+    /// Maximum number of tasks taken from the input whose outputs were not returned.
+    max_in_flight: u64,
     /// Of an ordered map: outputs that have arrived. The index is relative to `returned`.
     ready: VecDeque<Option<Result<R, Fault>>>,
 }
@@ -54,8 +56,14 @@ impl<'p, T: Send + 'static, R: Send + 'static, I: Iterator<Item = T>> LocalMap<'
             taken: 0,
             returned: 0,
             in_progress: 0,
+            max_in_flight: u64::MAX,
             ready: VecDeque::new(),
         }
+    }
+
+    /// Limits the tasks in flight: see [`Map::set_max_in_flight`](proc_pool::Map::set_max_in_flight).
+    pub(crate) fn set_max_in_flight(&mut self, tasks: usize) {
+        self.max_in_flight = tasks.max(1) as u64;
     }
 
     /// Takes the next task from the input, with its index. Returns `None` after the last one, or if the pool was interrupted.
@@ -75,7 +83,8 @@ impl<'p, T: Send + 'static, R: Send + 'static, I: Iterator<Item = T>> LocalMap<'
     /// Sends tasks to the threads, as many as they should have.
     fn send_tasks(&mut self) {
         let most = self.pool.workers() * (1 + WAITING);
-        while self.in_progress < most && self.taken < self.returned + AHEAD {
+        let ahead = self.max_in_flight.min(AHEAD);
+        while self.in_progress < most && self.taken < self.returned + ahead {
             let Some((index, task)) = self.take() else { return };
             self.in_progress += 1;
             let reply = Reply::Map(self.reply.clone());

@@ -27,6 +27,7 @@ impl ProcessManager {
             let welcome = Welcome {
                 worker: process_id.worker,
                 workers: workers as u32,
+                generation: process_id.restarts(),
                 entry: self.config.entry.clone(),
                 region,
                 sizes: process.sizes,
