@@ -133,7 +133,8 @@ impl SegmentMut {
     /// no process can write it any more.
     ///
     /// # Errors
-    /// If the system refuses to seal or to map the memory.
+    /// If the system refuses to seal or to map the memory. On Linux, sealing waits up to two seconds for children that another
+    /// thread has forked while it was writable.
     pub fn freeze(self) -> Result<Segment, FreezeError> {
         let Self { store, mapping, len } = self;
         drop(mapping);

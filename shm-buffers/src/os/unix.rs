@@ -6,6 +6,8 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+#[cfg(target_os = "linux")]
+use std::time::{Duration, Instant};
 
 use memmap2::{MmapOptions, MmapRaw};
 use rustix::fs::{Mode, OFlags};
@@ -210,7 +212,7 @@ impl Store {
             if access == Access::ReadOnly {
                 seals |= SealFlags::WRITE;
             }
-            rustix::fs::fcntl_add_seals(&self.file, seals)?;
+            add_seals(&self.file, seals)?;
         }
         let _ = access;
         Ok(())
@@ -231,6 +233,24 @@ impl Store {
                 })
             }
         }
+    }
+}
+
+/// Adds seals. Sealing against writes fails as long as a process maps the memory for writing: that of a child that another thread
+/// has forked stays until the child executes a program or ends, which is usually soon. The kernel also needs a moment if it has
+/// pinned a page.
+#[cfg(target_os = "linux")]
+fn add_seals(file: &File, seals: rustix::fs::SealFlags) -> io::Result<()> {
+    const PATIENCE: Duration = Duration::from_secs(2);
+    const LONGEST_PAUSE: Duration = Duration::from_millis(20);
+
+    let (start, mut pause) = (Instant::now(), Duration::from_micros(100));
+    loop {
+        match rustix::fs::fcntl_add_seals(file, seals) {
+            Err(rustix::io::Errno::BUSY) if start.elapsed() < PATIENCE => std::thread::sleep(pause),
+            sealed => return Ok(sealed?),
+        }
+        pause = (2 * pause).min(LONGEST_PAUSE);
     }
 }
 

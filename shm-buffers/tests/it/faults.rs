@@ -109,6 +109,25 @@ fn in_forked_child(child: impl FnOnce()) -> i32 {
     status
 }
 
+/// The child has a copy of the writable mapping, with which the kernel refuses to seal the memory.
+#[test]
+fn a_segment_is_frozen_while_a_forked_child_lives() -> Result<(), Box<dyn Error>> {
+    let segment = SegmentMut::create(&Backing::Anonymous, 4096)?;
+    // SAFETY: the child calls functions that are safe after a fork, and ends with `_exit`.
+    let pid = unsafe { libc::fork() };
+    if pid == 0 {
+        // SAFETY: `usleep` has no preconditions.
+        unsafe { libc::usleep(200_000) };
+        // SAFETY: `_exit` has no preconditions.
+        unsafe { libc::_exit(0) };
+    }
+    assert_eq!(segment.freeze()?.len(), 4096);
+    // SAFETY: a null pointer asks for no status.
+    let reaped = unsafe { libc::waitpid(pid, std::ptr::null_mut(), 0) };
+    assert_eq!(reaped, pid);
+    Ok(())
+}
+
 #[test]
 fn a_forked_child_that_drops_a_segment_keeps_its_name() -> Result<(), Box<dyn Error>> {
     for (backing, kind) in backings() {
