@@ -44,10 +44,13 @@ impl StartFailure {
 
     /// Returns whether the next attempt would fail in the same way. This is so until a first worker of the pool has been ready. Later,
     /// the program may be about to be replaced, or the machine overloaded.
-    pub(crate) fn is_permanent(&self) -> bool {
+    ///
+    /// The leader's own program has called `init` in this process, so another attempt can get there, too.
+    pub(crate) fn is_permanent(&self, own_program: bool) -> bool {
         match self {
             Self::Failed(_) => false,
-            Self::Refused(_) | Self::NotConnected(_) | Self::Program { .. } => true,
+            Self::NotConnected(_) => !own_program,
+            Self::Refused(_) | Self::Program { .. } => true,
         }
     }
 
@@ -102,13 +105,14 @@ mod tests {
         let exited = |code| ExitCause::Exited { code };
         let refused = StartFailure::of_end(true, reason(), exited(REFUSED));
         assert_eq!(refused, StartFailure::Refused("has no op".to_owned()));
-        assert!(refused.is_permanent());
+        assert!(refused.is_permanent(true) && refused.is_permanent(false));
         let failed = StartFailure::of_end(true, reason(), exited(crate::message::NOT_STARTED));
         assert_eq!(Some(&failed), reason().as_ref());
-        assert!(!failed.is_permanent());
+        assert!(!failed.is_permanent(true) && !failed.is_permanent(false));
         // A program that is no worker may use any code.
         let other = StartFailure::of_end(false, None, exited(REFUSED));
         assert_eq!(other, StartFailure::NotConnected(exited(REFUSED)));
+        assert!(other.is_permanent(false) && !other.is_permanent(true));
     }
 
     #[test]

@@ -17,6 +17,8 @@ pub(crate) struct RestartPolicy {
     pub(crate) start_attempts: u32,
     /// Delay before the second attempt; it doubles with each further one.
     pub(crate) backoff: Duration,
+    /// Whether the workers run the leader's own program.
+    pub(crate) own_program: bool,
 }
 
 /// The death of an idle worker is not a failure to start if the worker has been ready for at least this long.
@@ -372,7 +374,7 @@ impl Supervisor {
 
     fn failed(&mut self, worker: WorkerId, failure: StartFailure, now: Instant, actions: &mut Vec<Action>) {
         let progress = self.progress;
-        let hopeless = failure.is_permanent() && !self.has_started;
+        let hopeless = failure.is_permanent(self.policy.own_program) && !self.has_started;
         let slot = self.slot(worker);
         slot.state = SlotState::Gone;
         if slot.failures == 0 {
@@ -405,6 +407,7 @@ mod tests {
         start_timeout: Duration::from_secs(30),
         start_attempts: 3,
         backoff: Duration::from_millis(100),
+        own_program: false,
     };
     const A: WorkerId = WorkerId(0);
     const B: WorkerId = WorkerId(1);

@@ -83,6 +83,7 @@ impl Default for Builder {
                 start_timeout: Duration::from_secs(60),
                 start_attempts: 3,
                 backoff: Duration::from_millis(100),
+                own_program: true,
             },
             limits: Limits::default(),
             max_tasks: None,

@@ -207,6 +207,7 @@ mod tests {
             start_timeout: Duration::from_secs(60),
             start_attempts: 3,
             backoff: Duration::from_millis(100),
+            own_program: false,
         };
         let supervisor = Supervisor::new(2, policy, Instant::now());
         let mut scheduler = Scheduler::new(2, Limits::default(), supervisor, manager, PathBuf::new());

@@ -13,7 +13,7 @@ use super::Builder;
 use crate::error::PoolError;
 use crate::leader::event_loop::EventLoop;
 use crate::leader::scheduler::Scheduler;
-use crate::leader::supervisor::Supervisor;
+use crate::leader::supervisor::{RestartPolicy, Supervisor};
 use crate::observer::observe_ends;
 use crate::os::{self, own_memory};
 use crate::pool::workers::cores;
@@ -118,6 +118,7 @@ impl Builder {
             });
         }
         let mut launch = self.launch;
+        let own_program = matches!(program, Program::Own);
         launch.program = program;
         launch.prepare()?;
         let cores = cores();
@@ -129,7 +130,11 @@ impl Builder {
             &mut launch.environment,
         );
         let pending_thread = PendingThread::new()?;
-        let supervisor = Supervisor::new(workers, self.restart_policy, Instant::now());
+        let policy = RestartPolicy {
+            own_program,
+            ..self.restart_policy
+        };
+        let supervisor = Supervisor::new(workers, policy, Instant::now());
         let (manager, commands) = crossbeam_channel::unbounded();
         let scheduler = Scheduler::new(
             workers,
