@@ -29,7 +29,7 @@ pub use with_state::WithState;
 ///
 /// Plain functions, and closures that capture nothing, coerce to function pointers.
 pub trait Op<M, T, R>: sealed::Sealed<M, T, R> + Clone + Send + Sync + 'static {
-    /// What the op gets: the model.
+    /// The type that the op gets a reference to: the model.
     #[doc(hidden)]
     type Model: Send + Sync + 'static;
 

@@ -190,7 +190,7 @@ pub struct WorkerTimes {
 pub struct SharedModel {
     /// Bytes in shared memory: the model image, and the buffers that were in shared memory before.
     pub bytes: u64,
-    /// Bytes in mapped files, which the workers share as well.
+    /// Bytes in mapped files. The workers share them as well.
     #[serde(default)]
     pub mapped: u64,
     /// Bytes of buffers that were copied into the image although they were in shared memory or in a mapped file before.

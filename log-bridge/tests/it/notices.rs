@@ -12,7 +12,7 @@ use tracing_subscriber::registry::LookupSpan;
 
 use crate::support::{Bridge, Capture, Seen, bridge, in_own_process};
 
-/// Keeps the name of the current span at each notice; the notice's scope may begin with another span.
+/// Keeps the name of the current span at each notice; the notice's scope may start with another span.
 #[derive(Clone, Default)]
 struct CurrentSpans(Arc<Mutex<Vec<Option<&'static str>>>>);
 

@@ -63,7 +63,7 @@ impl WorkerContext {
         &self.slots
     }
 
-    /// Records that the worker has attached what it shares with other processes. [`Times`](crate::Times) tells this apart from the
+    /// Records that the worker has attached what it shares with other processes. [`Times`](crate::Times) reports this apart from the
     /// rest of the worker's start, in which it makes its own state.
     pub fn mark_attached(&mut self) {
         self.attached_ns = Some(crate::os::now_ns());

@@ -58,7 +58,7 @@ pub struct Image {
     pub(super) external: ExternalPolicy,
     /// The longest header that is parsed, in bytes.
     pub(super) max_header: usize,
-    /// What is known of the model, if this process shared it.
+    /// The account of the model, if this process shared it.
     pub(super) shared_from: Option<Arc<SharedFrom>>,
 }
 

@@ -311,7 +311,7 @@ mod archives {
         let error = image.load::<SharedArchive<Numbers>>().expect_err("another type");
         assert!(matches!(error, LoadError::Decode { .. }));
         assert!(error.to_string().contains("not a valid archive of"), "{error}");
-        // A proof for one type is none for another, nor for another buffer.
+        // A proof for one type does not count for another type or another buffer.
         let (_, validated) = image.load_validating::<SharedArchive<Words>>()?;
         assert_ne!(validated, Validated::default());
         let sent: Validated = serde_json::from_str(&serde_json::to_string(&validated)?)?;
