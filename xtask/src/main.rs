@@ -4,6 +4,7 @@
 //! crates, so that it still builds and names the problem while one of them does not compile.
 
 mod bench;
+mod cargo_tree;
 mod ci;
 mod cookbook;
 mod cross;

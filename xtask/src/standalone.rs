@@ -7,6 +7,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use cargo_metadata::Target;
 
+use crate::cargo_tree::{name, packages};
 use crate::workspace::Workspace;
 
 const PACKAGE: &str = "standalone";
@@ -63,7 +64,7 @@ fn crates(workspace: &Workspace, feature: &str) -> Result<usize> {
 
 /// Returns the packages in the output of `cargo tree`, without the one at the root.
 fn unique(tree: &str) -> BTreeSet<String> {
-    let names = tree.lines().filter_map(|line| line.split_whitespace().next());
+    let names = packages(tree).map(name);
     names.filter(|name| *name != PACKAGE).map(str::to_owned).collect()
 }
 

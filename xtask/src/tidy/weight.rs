@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use anyhow::Result;
 
 use super::Problem;
+use crate::cargo_tree::{name, packages};
 use crate::workspace::Workspace;
 
 /// What one of our crates may bring.
@@ -98,16 +99,6 @@ impl Bound {
             features => format!("`{}` with {features}", self.name),
         }
     }
-}
-
-/// The lines of a tree, such as `libc v0.2.1`, each of which occurs once with all of its text.
-fn packages(tree: &str) -> impl Iterator<Item = &str> {
-    let lines = tree.lines().map(|line| line.trim_end_matches(" (*)").trim());
-    lines.filter(|line| !line.is_empty())
-}
-
-fn name(package: &str) -> &str {
-    package.split(' ').next().unwrap_or_default()
 }
 
 fn needs_c(name: &str) -> bool {
