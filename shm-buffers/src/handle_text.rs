@@ -9,28 +9,40 @@ pub(crate) fn split<'t>(text: &'t str, prefix: &str) -> Result<(usize, &'t str),
     Ok((len.map_err(|_| "its length is out of range")?, rest))
 }
 
-/// Implements the traits of serde for a type by its `Display` and `FromStr`.
+/// Implements the traits of serde for a type by its `Display` and `FromStr`, whose error is an [`Error`](std::error::Error). The
+/// calling crate depends on `serde_core`.
+#[doc(hidden)]
+#[macro_export]
 macro_rules! serde_as_text {
-    ($handle:ty, $expected:literal) => {
-        impl serde_core::Serialize for $handle {
-            fn serialize<S: serde_core::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+    ($type:ty, $expected:literal) => {
+        impl ::serde_core::Serialize for $type {
+            fn serialize<S: ::serde_core::Serializer>(
+                &self,
+                to: S,
+            ) -> ::std::result::Result<S::Ok, S::Error> {
                 to.collect_str(self)
             }
         }
 
-        impl<'de> serde_core::Deserialize<'de> for $handle {
-            fn deserialize<D: serde_core::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        impl<'de> ::serde_core::Deserialize<'de> for $type {
+            fn deserialize<D: ::serde_core::Deserializer<'de>>(
+                from: D,
+            ) -> ::std::result::Result<Self, D::Error> {
                 struct Text;
 
-                impl serde_core::de::Visitor<'_> for Text {
-                    type Value = $handle;
+                impl ::serde_core::de::Visitor<'_> for Text {
+                    type Value = $type;
 
-                    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                    fn expecting(&self, f: &mut ::std::fmt::Formatter<'_>) -> ::std::fmt::Result {
                         f.write_str($expected)
                     }
 
-                    fn visit_str<E: serde_core::de::Error>(self, text: &str) -> Result<Self::Value, E> {
-                        text.parse().map_err(E::custom)
+                    fn visit_str<E: ::serde_core::de::Error>(
+                        self,
+                        text: &str,
+                    ) -> ::std::result::Result<Self::Value, E> {
+                        text.parse()
+                            .map_err(|error| E::custom(format_args!("{:#}", $crate::WithCauses(&error))))
                     }
                 }
 
@@ -39,5 +51,3 @@ macro_rules! serde_as_text {
         }
     };
 }
-
-pub(crate) use serde_as_text;

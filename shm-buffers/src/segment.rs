@@ -421,4 +421,4 @@ impl FromStr for SegmentHandle {
     }
 }
 
-handle_text::serde_as_text!(SegmentHandle, "the text of a segment handle");
+crate::serde_as_text!(SegmentHandle, "the text of a segment handle");

@@ -4,8 +4,6 @@ use std::error::Error;
 use std::fmt;
 use std::str::FromStr;
 
-use serde_core::de::{self, Visitor};
-use serde_core::{Deserialize, Deserializer, Serialize, Serializer};
 use shm_buffers::slots::Slots;
 use shm_buffers::{AttachError, Layout, ParseHandleError, Region, RegionHandle, Span};
 
@@ -127,32 +125,7 @@ impl FromStr for CountersHandle {
     }
 }
 
-impl Serialize for CountersHandle {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        to.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for CountersHandle {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        struct Text;
-
-        impl Visitor<'_> for Text {
-            type Value = CountersHandle;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("the text of a counters handle")
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<CountersHandle, E> {
-                text.parse()
-                    .map_err(|error| E::custom(format_args!("{:#}", shm_buffers::WithCauses(&error))))
-            }
-        }
-
-        from.deserialize_str(Text)
-    }
-}
+shm_buffers::serde_as_text!(CountersHandle, "the text of a counters handle");
 
 /// The error of parsing a [`CountersHandle`] from a text that no handle displays.
 #[derive(Clone, PartialEq, Eq)]

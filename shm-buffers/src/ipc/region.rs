@@ -67,7 +67,7 @@ impl FromStr for RegionHandle {
 }
 
 #[cfg(not(loom))]
-handle_text::serde_as_text!(RegionHandle, "the text of a region handle");
+crate::serde_as_text!(RegionHandle, "the text of a region handle");
 
 impl Region {
     /// Returns the number of bytes of the region. A span that ends later was made for a larger one.

@@ -6,7 +6,7 @@
 use std::cell::{Cell, RefCell};
 
 use super::memory::FieldMemory;
-use super::type_name::{Table, TypeName};
+use super::type_name::{EntryStorage, TypeName};
 
 /// The maximum number of nodes: a recursive type could make a tree as large as the model. Further fields count for their parents.
 const MAX_NODES: usize = 1024;
@@ -78,7 +78,7 @@ struct Node {
     place: Place,
     type_name: &'static str,
     /// Whether a map or set of this type is a hash table or a tree.
-    table: Table,
+    storage: EntryStorage,
     children: Vec<NodeId>,
     /// Bytes on the heap, without those of its children.
     bytes: u64,
@@ -153,17 +153,17 @@ impl Account {
 
     /// Counts `count` members of a value, of `bytes` bytes together.
     pub(super) fn add_members(&self, node: NodeId, of: Type, members: Members, count: usize, bytes: usize) {
-        let table = self
+        let storage = self
             .nodes
             .borrow()
             .get(node.0)
-            .map_or(Table::None, |node| node.table);
+            .map_or(EntryStorage::None, |node| node.storage);
         let (count, len) = (count as u64, bytes as u64);
-        let bytes = match (members, table) {
+        let bytes = match (members, storage) {
             (Members::Inline, _) if bytes <= of.size || of.is_reference() => 0,
-            (Members::Sequence, Table::None) | (Members::Inline, _) => allocation(len),
-            (_, Table::Hash | Table::None) => hash_table(count, len),
-            (_, Table::Tree) => 2 * len,
+            (Members::Sequence, EntryStorage::None) | (Members::Inline, _) => allocation(len),
+            (_, EntryStorage::Hash | EntryStorage::None) => hash_table(count, len),
+            (_, EntryStorage::Tree) => 2 * len,
         };
         self.add(node, bytes);
     }
@@ -236,7 +236,7 @@ impl Node {
             parent,
             place,
             type_name,
-            table: TypeName::parse(type_name).table(),
+            storage: TypeName::parse(type_name).storage(),
             children: Vec::new(),
             bytes: 0,
         }

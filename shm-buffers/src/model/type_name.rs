@@ -12,7 +12,7 @@ pub(super) struct TypeName<'a> {
 
 /// How a map or set stores its entries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Table {
+pub(super) enum EntryStorage {
     /// It is no map or set of the standard library.
     None,
     Hash,
@@ -72,11 +72,11 @@ impl<'a> TypeName<'a> {
         }
     }
 
-    pub(super) fn table(self) -> Table {
+    pub(super) fn storage(self) -> EntryStorage {
         match self.base {
-            "HashMap" | "HashSet" => Table::Hash,
-            "BTreeMap" | "BTreeSet" => Table::Tree,
-            _ => Table::None,
+            "HashMap" | "HashSet" => EntryStorage::Hash,
+            "BTreeMap" | "BTreeSet" => EntryStorage::Tree,
+            _ => EntryStorage::None,
         }
     }
 
@@ -176,8 +176,8 @@ impl<'a> TypeName<'a> {
                 "Buffer<{element}> if {element} is plain old data (bytemuck::Pod), or a Buffer, Strings or Lists for each of its fields"
             ));
         }
-        match self.table() {
-            Table::None => None,
+        match self.storage() {
+            EntryStorage::None => None,
             _ => Some(
                 "StringMap or IntMap from the keys to indices, and a Buffer, Strings or Lists for each field of the values"
                     .to_owned(),
