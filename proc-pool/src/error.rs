@@ -117,7 +117,8 @@ pub enum PoolError {
     /// The worker program ended, or was not ready in time, without connecting to the pool. So it is no worker program: its `main` must
     /// call [`Registry::serve`](crate::Registry::serve), or [`init`](crate::init()) if it is the leader's own program, before
     /// anything else that could end or block the process. It must do so in the process that the pool has started: a script must
-    /// `exec` the program. Until a first worker has been ready, the pool makes no second attempt.
+    /// `exec` the program. Until a first worker has been ready, the pool makes no second attempt with a separate worker program; it
+    /// starts the leader's own program, which is known to call `init`, a few times.
     #[error(
         "the worker program {} did not connect to its pool ({cause}); its `main` must first call `Registry::serve`, or \
          `proc_pool::init` if it is the leader's own program",

@@ -42,10 +42,8 @@ use crate::process::worker_hooks::WorkerHooks;
 use crate::wire::entry::Entry;
 use crate::wire::handshake::Inherited;
 use crate::wire::layout::RegionSizes;
-use crate::wire::payload::to_segment;
+use crate::wire::value::PreparedValue;
 
-/// Maximum size in bytes of an initial value that is part of the handshake; a larger one gets a shared memory segment.
-const MAX_INLINE_INIT: usize = 2 << 10;
 /// How long the manager may work between two waits. If it takes longer, its process was probably stopped during the work (see
 /// [`PausableClock`](crate::leader::pausable_clock::PausableClock)).
 const MAX_WORK: Duration = Duration::from_millis(100);
@@ -57,7 +55,7 @@ const REAP_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) struct SpawnConfig {
     pub(crate) entry: Entry,
     pub(crate) sizes: RegionSizes,
-    pub(crate) init: Vec<u8>,
+    pub(crate) init: PreparedValue,
     /// The descriptors that handles in `init` refer to.
     pub(crate) descriptors: Vec<Arc<Descriptors>>,
     pub(crate) backing: Backing,
@@ -79,8 +77,6 @@ pub(crate) struct ProcessManager {
     /// Receives the memory limit of this process; `None` once the size of the workers' shared memory was adapted to it. Another
     /// thread reads the limit while the first process starts, because that takes as long as spawning a process.
     memory_limit: Option<Receiver<Option<u64>>>,
-    /// A large initial value in shared memory, kept as long as workers may be started.
-    init_segment: Option<(shm_buffers::Segment, shm_buffers::SegmentHandle)>,
     /// Reads the output of workers, if it is captured.
     output_reader: Option<OutputReader>,
     symbolizer: Symbolizer,
@@ -106,10 +102,6 @@ impl ProcessManager {
         command_sender: Sender<Command>,
         memory_limit: Receiver<Option<u64>>,
     ) -> Result<Self, PoolError> {
-        let init_segment = match config.init.len() {
-            ..=MAX_INLINE_INIT => None,
-            _ => Some(to_segment(&config.init).map_err(PoolError::Init)?),
-        };
         let now = Instant::now();
         let output_reader = config
             .launch
@@ -125,7 +117,6 @@ impl ProcessManager {
             processes: Vec::new(),
             generations: HashMap::new(),
             memory_limit: Some(memory_limit),
-            init_segment,
             output_reader,
             symbolizer: Symbolizer::default(),
             stopping_since: None,

@@ -7,18 +7,13 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use shm_buffers::descriptors::{Descriptors, collect};
-use shm_buffers::{Segment, SegmentHandle};
 
 use crate::error::{BoxError, WorkerId, chain};
 use crate::leader::start_failure::StartFailure;
 use crate::panics::guarded;
 use crate::wire::encoding::encode;
-use crate::wire::handshake::ValuePayload;
-use crate::wire::payload::to_segment;
+use crate::wire::value::PreparedValue;
 use crate::wire::worker_values::WorkerValue;
-
-/// Maximum size in bytes of values that are part of the handshake; larger ones get a shared memory segment.
-const MAX_INLINE: usize = 2 << 10;
 
 type MakeValue = dyn Fn(WorkerId) -> Result<MadeValue, BoxError> + Send + Sync;
 type MakeVariables = dyn Fn(WorkerId) -> Vec<(OsString, OsString)> + Send + Sync;
@@ -50,11 +45,10 @@ impl fmt::Debug for WorkerHooks {
 /// The values and variables of one process. This keeps the values until it is dropped, after the end of the process.
 pub(crate) struct ProcessValues {
     pub(crate) variables: Vec<(OsString, OsString)>,
-    bytes: Vec<u8>,
-    /// The memory of large values.
-    segment: Option<(Segment, SegmentHandle)>,
+    /// The values, as encoded [`WorkerValue`]s.
+    pub(crate) encoded: PreparedValue,
     pub(crate) descriptors: Vec<Descriptors>,
-    values: Vec<Box<dyn Any + Send>>,
+    _values: KeptValues,
 }
 
 impl WorkerHooks {
@@ -95,45 +89,35 @@ impl WorkerHooks {
             })?;
             variables.extend(made);
         }
-        let mut all = ProcessValues {
-            variables,
-            bytes: Vec::new(),
-            segment: None,
-            descriptors: Vec::new(),
-            values: Vec::new(),
-        };
-        let mut encoded = Vec::new();
+        let (mut encoded, mut descriptors) = (Vec::new(), Vec::new());
+        let mut kept = KeptValues::default();
         for (type_name, make) in &self.values {
             let failed = |why| StartFailure::Failed(format!("had no value of the type `{type_name}`: {why}"));
             let made = guarded(|| make(worker))
                 .map_err(|panic| failed(format!("`worker_value` panicked: {panic}")))?
                 .map_err(|e| failed(chain(&*e)))?;
             encoded.push(made.encoded);
-            all.descriptors.push(made.descriptors);
-            all.values.push(made.value);
+            descriptors.push(made.descriptors);
+            kept.0.push(made.value);
         }
-        encode(&encoded, &mut all.bytes).map_err(|e| StartFailure::Failed(e.to_string()))?;
-        if all.bytes.len() > MAX_INLINE {
-            let bytes = std::mem::take(&mut all.bytes);
-            all.segment = Some(to_segment(&bytes).map_err(StartFailure::Failed)?);
-        }
-        Ok(all)
+        let mut bytes = Vec::new();
+        encode(&encoded, &mut bytes).map_err(|e| StartFailure::Failed(e.to_string()))?;
+        Ok(ProcessValues {
+            variables,
+            encoded: PreparedValue::new(bytes).map_err(StartFailure::Failed)?,
+            descriptors,
+            _values: kept,
+        })
     }
 }
 
-impl ProcessValues {
-    /// Returns the values for the handshake.
-    pub(crate) fn payload(&self) -> ValuePayload {
-        match &self.segment {
-            None => ValuePayload::Inline(self.bytes.clone()),
-            Some((_, handle)) => ValuePayload::Segment(handle.clone()),
-        }
-    }
-}
+/// The values of one process. A panic of a value's drop is caught.
+#[derive(Default)]
+struct KeptValues(Vec<Box<dyn Any + Send>>);
 
-impl Drop for ProcessValues {
+impl Drop for KeptValues {
     fn drop(&mut self) {
-        for value in self.values.drain(..) {
+        for value in self.0.drain(..) {
             let _ = guarded(|| drop(value));
         }
     }
@@ -142,6 +126,7 @@ impl Drop for ProcessValues {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::value::{MAX_IN_HANDSHAKE, ValuePayload};
 
     #[test]
     fn each_process_gets_values_that_are_made_for_it_and_kept() {
@@ -153,7 +138,7 @@ mod tests {
         hooks.add_value(|worker| Ok::<u32, BoxError>(worker.0 + 1));
         hooks.add_variables(|worker| vec![("N".into(), worker.to_string().into())]);
         let made = hooks.call(WorkerId(4)).expect("no hook fails");
-        let ValuePayload::Inline(bytes) = made.payload() else {
+        let ValuePayload::Inline(bytes) = made.encoded.payload() else {
             panic!("the values are small")
         };
         let values: Vec<WorkerValue> = crate::wire::encoding::decode(&bytes).expect("they are encoded");
@@ -181,8 +166,8 @@ mod tests {
     #[test]
     fn large_values_get_a_segment() {
         let mut hooks = WorkerHooks::default();
-        hooks.add_value(|_| Ok::<_, BoxError>(vec![1u8; MAX_INLINE + 1]));
+        hooks.add_value(|_| Ok::<_, BoxError>(vec![1u8; MAX_IN_HANDSHAKE + 1]));
         let made = hooks.call(WorkerId(0)).expect("no hook fails");
-        assert!(matches!(made.payload(), ValuePayload::Segment(_)));
+        assert!(matches!(made.encoded.payload(), ValuePayload::Segment(_)));
     }
 }

@@ -2,12 +2,13 @@
 //! transports it, together with file descriptors; `process::manager` writes it, and `worker::startup` reads it.
 
 use serde::{Deserialize, Serialize};
+use shm_buffers::RegionHandle;
 use shm_buffers::descriptors::{Descriptors, collect};
-use shm_buffers::{RegionHandle, SegmentHandle};
 
 use super::encoding::{decode, encode};
 use super::entry::Entry;
 use super::layout::RegionSizes;
+use super::value::ValuePayload;
 use crate::error::WorkerId;
 
 /// Everything that a worker needs to start.
@@ -64,11 +65,4 @@ pub(crate) enum Spin {
     Briefly,
     /// Spinning would take the core from the thread that the worker waits for.
     Never,
-}
-
-/// An encoded value: within the handshake, or in a segment of the leader if it is large.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) enum ValuePayload {
-    Inline(Vec<u8>),
-    Segment(SegmentHandle),
 }

@@ -4,6 +4,7 @@
 //! | module | contents |
 //! |---|---|
 //! | `handshake` | the first message to a worker, with everything that it needs to start |
+//! | `value` | a value of the handshake: inline, or in a segment if it is large |
 //! | `worker_values` | the values that the leader makes for one process |
 //! | `entry` | which functions a worker runs, in a form that is valid in another process |
 //! | `layout` | where rings, slots and arenas are in the memory that leader and worker share |
@@ -21,4 +22,5 @@ pub(crate) mod layout;
 pub(crate) mod payload;
 pub(crate) mod pieces;
 pub(crate) mod tags;
+pub(crate) mod value;
 pub(crate) mod worker_values;

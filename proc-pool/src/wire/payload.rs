@@ -1,10 +1,6 @@
-//! Payloads: a small one is a frame in a ring, a large one travels in [pieces](crate::wire::pieces). A large initial value
-//! travels in a segment, which all workers share.
+//! Payloads: a small one is a frame in a ring, a large one travels in [pieces](crate::wire::pieces).
 
 use std::sync::Arc;
-
-use crate::error::chain;
-use shm_buffers::{Backing, Segment, SegmentHandle, SegmentMut};
 
 /// The largest payload that travels in one frame, in bytes. A larger one travels in pieces.
 pub(crate) const MAX_INLINE: usize = 32 << 10;
@@ -52,13 +48,4 @@ impl Large {
     pub(crate) fn len(&self) -> usize {
         self.bytes.len() - self.start
     }
-}
-
-/// Copies `bytes` into a new segment.
-pub(crate) fn to_segment(bytes: &[u8]) -> Result<(Segment, SegmentHandle), String> {
-    let mut segment = SegmentMut::create(&Backing::Auto, bytes.len()).map_err(|e| chain(&e))?;
-    segment.copy_at(0, bytes);
-    let segment = segment.freeze().map_err(|e| chain(&e))?;
-    let handle = segment.handle().map_err(|e| chain(&e))?;
-    Ok((segment, handle))
 }

@@ -4,11 +4,11 @@
 use std::ops::ControlFlow;
 use std::sync::atomic::{Ordering, fence};
 
+use shm_buffers::Region;
 use shm_buffers::arena::{BlockReader, BlockWriter};
 use shm_buffers::claims::{Claim, Claimant};
 use shm_buffers::ring::{Arm, Consumer, Producer, PushError, Wakeup};
 use shm_buffers::slots::Slots;
-use shm_buffers::{Region, Segment};
 
 use crate::error::chain;
 use crate::last_panics;
@@ -24,7 +24,7 @@ use crate::panics::catch_panic;
 use crate::spin::Spinner;
 use crate::wire::bytes::OutputBuf;
 use crate::wire::encoding::{decode, encode};
-use crate::wire::handshake::{Spin, ValuePayload};
+use crate::wire::handshake::Spin;
 use crate::wire::layout::{RegionLayout, leader, slot};
 use crate::wire::payload::MAX_INLINE;
 use crate::wire::pieces::{Allocation, Arrived, Inbound, NO_MEMORY, Outbound, Piece, WakeupRequest};
@@ -67,9 +67,9 @@ pub(crate) fn serve<S: Service>(bootstrap: Bootstrap) -> ! {
         attached_ns: None,
     };
     let started = catch_panic(|| {
-        let values = with_value(&welcome.values, decode::<Vec<WorkerValue>>)?;
+        let values = welcome.values.with_bytes(decode::<Vec<WorkerValue>>)?;
         context.values = values.map_err(|e| UnfitWorker(format!("cannot decode its values: {e}")))?;
-        with_value(&welcome.init, |init| S::start(&mut context, init))?
+        welcome.init.with_bytes(|init| S::start(&mut context, init))?
     });
     let service = match started {
         Ok(Ok(service)) => service,
@@ -96,14 +96,6 @@ pub(crate) fn serve<S: Service>(bootstrap: Bootstrap) -> ! {
     tasks.run(service);
     // A worker ends by an ordinary exit, so that `atexit` handlers, profilers and the like run.
     std::process::exit(0)
-}
-
-/// Calls `f` with an encoded value, wherever it is.
-fn with_value<R>(payload: &ValuePayload, f: impl FnOnce(&[u8]) -> R) -> Result<R, shm_buffers::AttachError> {
-    Ok(match payload {
-        ValuePayload::Inline(bytes) => f(bytes),
-        ValuePayload::Segment(handle) => f(&Segment::attach(handle)?),
-    })
 }
 
 /// The loop over tasks, with the worker's ends of everything that it shares with its leader.

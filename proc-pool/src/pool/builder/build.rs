@@ -24,6 +24,7 @@ use crate::process::threads::{NativeThreads, Nesting};
 use crate::wire::codec::Codec;
 use crate::wire::encoding::encode;
 use crate::wire::entry::{Entry, NamedEntry, TypeNames};
+use crate::wire::value::PreparedValue;
 use crate::worker::entry_point::sealed::Own;
 use crate::worker::entry_point::{EntryPoint, NamedService, NamedWorker, OwnService, OwnWorker};
 use crate::worker::init;
@@ -147,7 +148,7 @@ impl Builder {
         let spawn_config = SpawnConfig {
             entry,
             sizes: self.sizes,
-            init,
+            init: PreparedValue::new(init).map_err(PoolError::Init)?,
             descriptors: self.descriptors,
             backing: self.backing,
             launch,

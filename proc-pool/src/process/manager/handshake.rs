@@ -9,7 +9,7 @@ use crate::leader::command::ConnectResult;
 use crate::leader::connection::WorkerConnection;
 use crate::leader::start_failure::StartFailure;
 use crate::leader::supervisor::Event;
-use crate::wire::handshake::{ValuePayload, Welcome};
+use crate::wire::handshake::Welcome;
 
 impl ProcessManager {
     /// Welcomes a process that has connected. Kills it and reports a failed start if it could not connect.
@@ -20,10 +20,6 @@ impl ProcessManager {
         let workers = self.event_loop.scheduler().wanted();
         let welcomed = connection.and_then(|connection| {
             let region = process.region.handle().map_err(|e| e.to_string())?;
-            let init = match &self.init_segment {
-                None => ValuePayload::Inline(self.config.init.clone()),
-                Some((_, handle)) => ValuePayload::Segment(handle.clone()),
-            };
             let welcome = Welcome {
                 worker: process_id.worker,
                 workers: workers as u32,
@@ -31,8 +27,8 @@ impl ProcessManager {
                 entry: self.config.entry.clone(),
                 region,
                 sizes: process.sizes,
-                init,
-                values: process.values.payload(),
+                init: self.config.init.payload(),
+                values: process.values.encoded.payload(),
                 spin: self.event_loop.worker_spin(workers),
                 inherited: self.config.inherited,
             };
