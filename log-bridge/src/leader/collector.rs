@@ -19,8 +19,7 @@ use super::tally::Tally;
 use crate::filter::Filter;
 use crate::filter::update::{FilterTooLong, FilterUpdate};
 use crate::source_handle::SourceHandle;
-use crate::wire::counters::{Counters, SLOTS};
-use crate::wire::link::Link;
+use crate::wire::counters::SLOTS;
 
 /// Records of one source that are replayed before it is the next source's turn.
 const TURN: usize = 256;
@@ -353,10 +352,8 @@ pub(super) fn open_source(
 ) -> Result<SourceHandle, OpenError> {
     let (filter, sent) = sources.filter_of_new_source();
     let opened = open(id, options, filter)?;
-    let (counters, link) = (Counters::new(&opened.slots), Link::new(&opened.slots));
-    let (counters, link) = counters.zip(link).expect("the memory has all slots");
-    let state = SourceState::new(id, opened.consumer, opened.slots, counters, link, last_records);
-    sources.add_with_filter(state, sent);
+    let state = SourceState::new(id, opened.consumer, opened.slots, last_records);
+    sources.add_with_filter(state.expect("the memory has all slots"), sent);
     Ok(opened.handle)
 }
 
@@ -368,16 +365,7 @@ pub(super) fn source_state(
     last_records: usize,
 ) -> Result<SourceState, AddError> {
     let (id, given) = (source.id, slots.len());
-    let counters = Counters::new(&slots).zip(Link::new(&slots));
-    let (counters, link) = counters.ok_or(AddError::TooFewSlots { id, given })?;
-    Ok(SourceState::new(
-        id,
-        consumer,
-        slots,
-        counters,
-        link,
-        last_records,
-    ))
+    SourceState::new(id, consumer, slots, last_records).ok_or(AddError::TooFewSlots { id, given })
 }
 
 /// Describes a source that has ended.

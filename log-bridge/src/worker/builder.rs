@@ -21,6 +21,7 @@ use super::shared::Shared;
 use crate::filter::Filter;
 use crate::wire::counters::{Counters, SLOTS};
 use crate::wire::limits::MAX_FRAME;
+use crate::wire::link::Link;
 use crate::wire::shared_memory::MIN_RING;
 
 const DEFAULT_RECORD: usize = 16 * 1024;
@@ -202,8 +203,9 @@ impl WorkerLayerBuilder {
             return Err(BuildError::RingTooSmall { capacity });
         }
         let given = self.slots.len();
-        let counters = Counters::new(&self.slots).ok_or(BuildError::TooFewSlots { given })?;
-        let leader = LeaderWatch::new(&self.slots, self.region);
+        let counters = Counters::new(&self.slots).zip(Link::new(&self.slots));
+        let (counters, link) = counters.ok_or(BuildError::TooFewSlots { given })?;
+        let leader = LeaderWatch::new(link, self.region);
         let writer = RingWriter::new(self.producer, counters, self.overflow);
         Ok(WorkerLayer {
             shared: Arc::new(Shared::new(writer, leader, self.filter)),

@@ -2,7 +2,6 @@
 
 use std::io;
 
-use shm_buffers::slots::Slots;
 use shm_buffers::{AttachError, Region, RegionHandle};
 
 use crate::wire::link::Link;
@@ -10,21 +9,20 @@ use crate::wire::link::Link;
 /// Looks for the leader's end.
 #[derive(Debug)]
 pub(super) struct LeaderWatch {
-    link: Option<Link>,
+    link: Link,
     /// The leader's memory, if the worker has connected by a handle.
     region: Option<RegionHandle>,
 }
 
 impl LeaderWatch {
-    pub(super) fn new(slots: &Slots, region: Option<RegionHandle>) -> Self {
-        let link = Link::new(slots);
+    pub(super) fn new(link: Link, region: Option<RegionHandle>) -> Self {
         Self { link, region }
     }
 
     /// Returns whether the leader has removed the source, or has ended. A leader that was killed is seen only by its memory:
     /// this process must have connected by a handle, and without a descriptor that was passed to it.
     pub(super) fn has_ended(&self) -> bool {
-        self.link.as_ref().is_some_and(Link::is_closed) || self.region.as_ref().is_some_and(is_gone)
+        self.link.is_closed() || self.region.as_ref().is_some_and(is_gone)
     }
 }
 

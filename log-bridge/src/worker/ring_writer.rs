@@ -204,9 +204,7 @@ impl State {
         let dropped = counters.dropped();
         let mut bytes = ring_bytes(frame.len());
         if dropped != self.reported {
-            self.report.clear();
-            put_drops(&mut self.report, &dropped);
-            bytes += ring_bytes(self.report.len());
+            bytes += self.encode_report(&dropped);
         }
         if !self.has_room(level, bytes) {
             return false;
@@ -224,15 +222,20 @@ impl State {
         written
     }
 
+    /// Encodes a report of these drops, and returns how many bytes of the ring it takes.
+    fn encode_report(&mut self, dropped: &[u64; LEVELS]) -> usize {
+        self.report.clear();
+        put_drops(&mut self.report, dropped);
+        ring_bytes(self.report.len())
+    }
+
     /// Stages a report of the drops since the last one; returns whether none is pending now.
     fn write_report(&mut self, counters: &Counters) -> bool {
         let dropped = counters.dropped();
         if dropped == self.reported {
             return true;
         }
-        self.report.clear();
-        put_drops(&mut self.report, &dropped);
-        let bytes = ring_bytes(self.report.len());
+        let bytes = self.encode_report(&dropped);
         let written =
             self.has_room_below(self.producer.capacity(), bytes) && self.producer.stage(&self.report).is_ok();
         if written {

@@ -24,23 +24,17 @@ pub(crate) struct SourceState {
 }
 
 impl SourceState {
-    /// Returns the state of a source of which the last `keep` events are kept.
-    pub(crate) fn new(
-        id: u64,
-        consumer: Consumer,
-        slots: Slots,
-        counters: Counters,
-        link: Link,
-        keep: usize,
-    ) -> Self {
-        Self {
+    /// Returns the state of a source of which the last `keep` events are kept, or `None` if there are fewer than
+    /// [`SLOTS`](crate::SLOTS) slots.
+    pub(crate) fn new(id: u64, consumer: Consumer, slots: Slots, keep: usize) -> Option<Self> {
+        Some(Self {
             id,
-            counts: SourceCounts::new(counters),
+            counts: SourceCounts::new(Counters::new(&slots)?),
             reader: Arc::new(Mutex::new(RecordReader::new(consumer, keep))),
+            link: Link::new(&slots)?,
             slots,
-            link,
             process: std::process::id(),
-        }
+        })
     }
 
     fn reader(&self) -> MutexGuard<'_, RecordReader> {
