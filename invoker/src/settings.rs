@@ -2,9 +2,10 @@
 //!
 //! Code overrides the environment, which overrides the default. An invalid variable is an error even if code overrides it.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fmt;
 use std::num::NonZeroUsize;
+use std::str::FromStr;
 
 use proc_pool::OnInterrupt;
 use progress::Render;
@@ -144,33 +145,14 @@ pub(crate) fn environment(name: &'static str) -> Option<OsString> {
 
 /// Returns the effective settings, and the options of the executor.
 pub(crate) fn resolve(choices: &Choices, environment: Environment<'_>) -> Result<(Settings, Options), Error> {
-    let level = match environment(LEVEL_VARIABLE) {
-        None => 0,
-        Some(text) => parse(LEVEL_VARIABLE, &text, "a whole number", |text| text.parse().ok())?,
-    };
-    let executor = match environment(EXECUTOR_VARIABLE) {
-        None => None,
-        Some(text) => Some(parse(
-            EXECUTOR_VARIABLE,
-            &text,
-            "processes, threads or inline",
-            |text| text.parse().ok(),
-        )?),
-    };
+    let level = variable(environment, LEVEL_VARIABLE, "a whole number", parsed)?.unwrap_or(0);
+    let wanted = "processes, threads or inline";
+    let executor = variable(environment, EXECUTOR_VARIABLE, wanted, parsed)?;
     let chosen = choices.executor.as_ref().map(ExecutorOptions::executor);
     let executor = pick(chosen, executor, EXECUTOR_VARIABLE, Executor::default());
-    let workers = match environment(WORKERS_VARIABLE) {
-        None => None,
-        Some(text) => {
-            let levels = parse(
-                WORKERS_VARIABLE,
-                &text,
-                "whole numbers from 1 or `all`, as in 4,2",
-                parse_levels,
-            )?;
-            Some(levels.get(level).copied().unwrap_or(Workers::Count(1)))
-        }
-    };
+    let wanted = "whole numbers from 1 or `all`, as in 4,2";
+    let levels = variable(environment, WORKERS_VARIABLE, wanted, parse_levels)?;
+    let workers = levels.map(|levels| levels.get(level).copied().unwrap_or(Workers::Count(1)));
     // With one worker per core at each level, processes would multiply: cores to the power of levels.
     let default = match level {
         0 => Workers::All,
@@ -186,21 +168,10 @@ pub(crate) fn resolve(choices: &Choices, environment: Environment<'_>) -> Result
             }
         }
     };
-    let progress = match environment(PROGRESS_VARIABLE) {
-        None => None,
-        Some(text) => {
-            let wanted = "auto, bar, lines, json or none";
-            Some(parse(PROGRESS_VARIABLE, &text, wanted, |text| text.parse().ok())?)
-        }
-    };
+    let wanted = "auto, bar, lines, json or none";
+    let progress = variable(environment, PROGRESS_VARIABLE, wanted, parsed)?;
     let progress = pick(None, progress, PROGRESS_VARIABLE, Render::default());
-    let copies: Option<Copies> = match environment(COPIES_VARIABLE) {
-        None => None,
-        Some(text) => {
-            let wanted = "warn, refuse or allow";
-            Some(parse(COPIES_VARIABLE, &text, wanted, |text| text.parse().ok())?)
-        }
-    };
+    let copies = variable(environment, COPIES_VARIABLE, "warn, refuse or allow", parsed)?;
     let options = choices.executor.clone();
     let ExecutorOptions(options) = options.unwrap_or_else(|| executor.value.into());
     let options = match options {
@@ -300,23 +271,32 @@ fn pick<T>(code: Option<T>, environment: Option<T>, variable: &'static str, defa
     }
 }
 
-fn parse<T>(
+/// Returns what `read` makes of an environment variable, if it is set. `wanted` says which values there are.
+fn variable<T>(
+    environment: Environment<'_>,
     variable: &'static str,
-    value: &OsStr,
     wanted: &'static str,
     read: impl FnOnce(&str) -> Option<T>,
-) -> Result<T, Error> {
+) -> Result<Option<T>, Error> {
+    let Some(value) = environment(variable) else {
+        return Ok(None);
+    };
     let text = value.to_str();
-    text.and_then(|text| read(text.trim()))
-        .ok_or_else(|| Error::Environment {
-            variable,
-            // Bytes that are not UTF-8 are shown as `\xFF`.
-            value: text.map_or_else(
-                || format!("{value:?}").trim_matches('"').to_owned(),
-                str::to_owned,
-            ),
-            wanted,
-        })
+    let read = text.and_then(|text| read(text.trim()));
+    let read = read.ok_or_else(|| Error::Environment {
+        variable,
+        // Bytes that are not UTF-8 are shown as `\xFF`.
+        value: text.map_or_else(
+            || format!("{value:?}").trim_matches('"').to_owned(),
+            str::to_owned,
+        ),
+        wanted,
+    });
+    read.map(Some)
+}
+
+fn parsed<T: FromStr>(text: &str) -> Option<T> {
+    text.parse().ok()
 }
 
 /// Parses numbers of workers by nesting level.
@@ -464,6 +444,7 @@ mod tests {
     #[cfg(unix)]
     #[test]
     fn a_variable_that_is_not_utf8_is_an_error_that_names_it() {
+        use std::ffi::OsStr;
         use std::os::unix::ffi::OsStrExt;
         for variable in [
             EXECUTOR_VARIABLE,
