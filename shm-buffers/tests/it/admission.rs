@@ -60,7 +60,12 @@ fn share_move_fits_under_a_limit_of_1_3_times_the_model() {
         _ => shm_buffers::share_move(model_of(MODEL), &backing),
     };
     let image = image.expect("a move needs only a window on top");
-    assert_eq!(image.segment().backing(), Some(BackingKind::Anonymous));
+    assert_eq!(
+        image.segment().backing(),
+        Some(BackingKind::Anonymous),
+        "memory for it was refused; now {:?}",
+        shm_buffers::MemoryInfo::now()
+    );
     let whole = match &*part {
         "move-parts" => image.load::<Vec<Buffer<u64>>>().expect("it is an image"),
         _ => vec![image.load::<Buffer<u64>>().expect("it is an image")],
