@@ -30,10 +30,11 @@
 use std::collections::VecDeque;
 use std::error::Error;
 use std::fmt;
+use std::mem::MaybeUninit;
 
 use super::layout::{LINE_WORDS, Layout, Span};
 use super::region::Region;
-use super::words::{self, WORD};
+use super::words::{self, WORD, Words};
 use crate::sync::AtomicU64;
 
 /// Blocks start at multiples of this many bytes: a pair of cache lines.
@@ -41,7 +42,7 @@ const ALIGN: u64 = (LINE_WORDS * WORD) as u64;
 /// The most bytes of a block. A block of this size is still in a cache when it is read.
 const MAX_BLOCK: usize = 1 << 20;
 /// A block is at most this fraction of its arena, so that one side can write while the other one reads.
-const MIN_BLOCKS: usize = 16;
+const MIN_BLOCKS: usize = 4;
 
 /// A part of an arena, in bytes from the arena's start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -282,21 +283,46 @@ impl BlockReader {
     /// # Errors
     /// [`BlockError::Impossible`] or [`BlockError::Memory`]. `out` is unchanged then.
     pub fn read(&mut self, block: Block, out: &mut Vec<u8>) -> Result<(), BlockError> {
-        let Some(words) = words_of(&self.region, self.span, block) else {
+        let len = self.check(block)?;
+        let words = words_of(&self.region, self.span, block).unwrap_or_default();
+        let memory = BlockError::Memory { len: out.len() + len };
+        out.try_reserve(len).map_err(|_| memory)?;
+        Words::from(words).append(len, out);
+        Ok(())
+    }
+
+    /// Checks that the block lies in the arena, and that its pages are allocated. Returns its length in bytes.
+    ///
+    /// # Errors
+    /// [`BlockError::Impossible`] or [`BlockError::Memory`].
+    pub fn check(&mut self, block: Block) -> Result<usize, BlockError> {
+        if words_of(&self.region, self.span, block).is_none() {
             return Err(impossible(self.span, block));
-        };
+        }
         // `words_of` has checked that the arena has this many bytes.
         let len = block.len as usize;
-        let memory = BlockError::Memory { len: out.len() + len };
         let end = (block.offset + block.len).next_multiple_of(ALIGN);
         if end > self.touched {
             let new = self.touched as usize / WORD..(block.offset as usize + len).div_ceil(WORD);
-            self.region.populate(self.span, new).map_err(|_| memory)?;
+            let populated = self.region.populate(self.span, new);
+            populated.map_err(|_| BlockError::Memory { len })?;
             self.touched = end;
         }
-        out.try_reserve(len).map_err(|_| memory)?;
-        words::append(words, len, out);
-        Ok(())
+        Ok(len)
+    }
+
+    /// Copies `block` to the beginning of `out`, all of which then is initialized up to the returned length. Each byte of the block
+    /// is read once.
+    ///
+    /// # Errors
+    /// [`BlockError::Impossible`], also if `out` is shorter than the block, or [`BlockError::Memory`].
+    pub fn read_into(&mut self, block: Block, out: &mut [MaybeUninit<u8>]) -> Result<usize, BlockError> {
+        let len = self.check(block)?;
+        let words = words_of(&self.region, self.span, block);
+        let (Some(words), Some(out)) = (words, out.get_mut(..len)) else {
+            return Err(impossible(self.span, block));
+        };
+        Ok(Words::from(words).read(out))
     }
 }
 

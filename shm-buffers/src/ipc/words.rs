@@ -3,6 +3,16 @@
 //! Each word is one relaxed atomic access, so that a peer that writes at the same time causes a wrong value and no
 //! undefined behaviour. Compilers don't vectorize atomic accesses; unrolled blocks of them come near one word per cycle.
 
+#![allow(
+    unsafe_code,
+    reason = "reads into memory that is not initialized, with vector instructions"
+)]
+
+#[cfg(all(target_arch = "x86_64", not(loom), not(miri)))]
+mod vector;
+
+use std::mem::MaybeUninit;
+
 use crate::sync::{AtomicU64, Ordering};
 
 /// Bytes of a word.
@@ -11,6 +21,7 @@ pub(super) const WORD: usize = size_of::<u64>();
 const BLOCK: usize = 8;
 
 type Chunk = [u8; WORD];
+type UninitChunk = [MaybeUninit<u8>; WORD];
 
 /// Words of a ring as two runs, where the second one lies after the wrap.
 pub(super) struct Words<'a> {
@@ -53,16 +64,30 @@ impl<'a> Words<'a> {
         }
     }
 
-    /// Fills `out` with bytes from the first word on.
+    /// Fills `out` with bytes from the first word on: as many as there are. Returns how many.
     #[inline]
-    pub(super) fn read(mut self, out: &mut [u8]) {
+    pub(super) fn read(mut self, out: &mut [MaybeUninit<u8>]) -> usize {
         let (chunks, rest) = out.as_chunks_mut();
         let (first, second) = chunks.split_at_mut(chunks.len().min(self.first.len()));
-        load(self.take(first.len()), first);
-        load(self.take(second.len()), second);
+        let mut words = load(self.take(first.len()), first);
+        words += load(self.take(second.len()), second);
+        let mut read = words * WORD;
         if let (false, Some(word)) = (rest.is_empty(), self.take(1).first()) {
-            rest.copy_from_slice(&word.load(Ordering::Relaxed).to_ne_bytes()[..rest.len()]);
+            for (to, from) in rest.iter_mut().zip(word.load(Ordering::Relaxed).to_ne_bytes()) {
+                to.write(from);
+                read += 1;
+            }
         }
+        read
+    }
+
+    /// Appends the first `len` bytes to `out`, or as many as there are.
+    #[inline]
+    pub(super) fn append(self, len: usize, out: &mut Vec<u8>) {
+        out.reserve(len);
+        let read = self.read(&mut out.spare_capacity_mut()[..len]);
+        // SAFETY: `read` has written this many bytes of the spare capacity.
+        unsafe { out.set_len(out.len() + read) };
     }
 
     #[inline]
@@ -95,6 +120,20 @@ impl<'a> Words<'a> {
 
 #[inline]
 pub(super) fn store(words: &[AtomicU64], chunks: &[Chunk]) {
+    #[cfg(all(target_arch = "x86_64", not(loom), not(miri)))]
+    if words.len().min(chunks.len()) >= vector::MIN_WORDS && vector::is_available() {
+        let (first, words) = vector::split_unaligned(words);
+        let (before, chunks) = chunks.split_at(first.len());
+        store_words(first, before);
+        // SAFETY: the instructions are available, and `words` was aligned.
+        let stored = unsafe { vector::store(words, chunks) };
+        return store_words(&words[stored..], &chunks[stored..]);
+    }
+    store_words(words, chunks);
+}
+
+#[inline]
+fn store_words(words: &[AtomicU64], chunks: &[Chunk]) {
     let one = |(word, chunk): (&AtomicU64, &Chunk)| word.store(u64::from_ne_bytes(*chunk), Ordering::Relaxed);
     let (blocks, words) = words.as_chunks::<BLOCK>();
     let (from, chunks) = chunks.as_chunks::<BLOCK>();
@@ -104,9 +143,29 @@ pub(super) fn store(words: &[AtomicU64], chunks: &[Chunk]) {
     words.iter().zip(chunks).for_each(one);
 }
 
+/// Copies words, as many as both have, and returns how many.
 #[inline]
-fn load(words: &[AtomicU64], chunks: &mut [Chunk]) {
-    let one = |(word, chunk): (&AtomicU64, &mut Chunk)| *chunk = word.load(Ordering::Relaxed).to_ne_bytes();
+fn load(words: &[AtomicU64], chunks: &mut [UninitChunk]) -> usize {
+    let count = words.len().min(chunks.len());
+    #[cfg(all(target_arch = "x86_64", not(loom), not(miri)))]
+    if words.len().min(chunks.len()) >= vector::MIN_WORDS && vector::is_available() {
+        let (first, words) = vector::split_unaligned(words);
+        let (before, chunks) = chunks.split_at_mut(first.len());
+        load_words(first, before);
+        // SAFETY: the instructions are available, and `words` was aligned.
+        let loaded = unsafe { vector::load(words, chunks) };
+        load_words(&words[loaded..], &mut chunks[loaded..]);
+        return count;
+    }
+    load_words(words, chunks);
+    count
+}
+
+#[inline]
+fn load_words(words: &[AtomicU64], chunks: &mut [UninitChunk]) {
+    let one = |(word, chunk): (&AtomicU64, &mut UninitChunk)| {
+        *chunk = word.load(Ordering::Relaxed).to_ne_bytes().map(MaybeUninit::new);
+    };
     let (blocks, words) = words.as_chunks::<BLOCK>();
     let (to, chunks) = chunks.as_chunks_mut::<BLOCK>();
     for (words, chunks) in blocks.iter().zip(to) {
@@ -115,21 +174,9 @@ fn load(words: &[AtomicU64], chunks: &mut [Chunk]) {
     words.iter().zip(chunks).for_each(one);
 }
 
-/// Bytes that are zeroed and then overwritten while they are in the first-level cache.
-const STEP: usize = 16 << 10;
-
-/// Appends the first `len` bytes of `words` to `out`. The caller has reserved capacity for them.
-pub(super) fn append(words: &[AtomicU64], len: usize, out: &mut Vec<u8>) {
-    let end = out.len() + len;
-    for words in words.chunks(STEP / WORD) {
-        let start = out.len();
-        let more = (end - start).min(words.len() * WORD);
-        out.resize(start + more, 0);
-        let first = Words {
-            first: words,
-            second: &[],
-        };
-        first.read(&mut out[start..]);
+impl<'a> From<&'a [AtomicU64]> for Words<'a> {
+    fn from(first: &'a [AtomicU64]) -> Self {
+        Self { first, second: &[] }
     }
 }
 
@@ -149,8 +196,8 @@ mod tests {
                     let whole = || Words { first, second };
                     let end = (cut + 3).min(len);
                     whole().write(77, &[&bytes[..cut], &[], &bytes[cut..end], &bytes[end..len]]);
-                    let mut read = vec![0; WORD + len];
-                    whole().read(&mut read);
+                    let mut read = Vec::new();
+                    whole().append(WORD + len, &mut read);
                     assert_eq!(read[..WORD], 77_u64.to_ne_bytes());
                     assert_eq!(read[WORD..], bytes[..len], "{len} {wrap} {cut}");
                 }
