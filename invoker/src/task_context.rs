@@ -6,7 +6,8 @@ use progress::{Counters, Outcome, Total};
 use serde::{Deserialize, Serialize};
 
 thread_local! {
-    static CURRENT: RefCell<Option<CurrentTask>> = const { RefCell::new(None) };
+    // Boxed, because it moves here and back for each task.
+    static CURRENT: RefCell<Option<Box<CurrentTask>>> = const { RefCell::new(None) };
 }
 
 struct CurrentTask {
@@ -118,14 +119,17 @@ pub(crate) fn in_op() -> bool {
 /// Runs the tasks of one worker, one after the other, and counts them.
 pub(crate) struct TaskScope {
     /// `None` while the worker's code runs.
-    counters: Option<Counters>,
-    worker: WorkerInfo,
+    task: Option<Box<CurrentTask>>,
 }
 
 impl TaskScope {
     pub(crate) fn new(counters: Counters, worker: WorkerInfo) -> Self {
-        let counters = Some(counters);
-        Self { counters, worker }
+        let task = Some(Box::new(CurrentTask {
+            counters,
+            seed: None,
+            worker,
+        }));
+        Self { task }
     }
 
     /// Runs the op for one task and counts it as done when the op returns. The receiver of a panic counts the failure.
@@ -143,13 +147,10 @@ impl TaskScope {
     }
 
     fn enter(&mut self, seed: Option<u64>) -> LeaveTask<'_> {
-        let worker = self.worker;
-        let task = self.counters.take().map(|counters| CurrentTask {
-            counters,
-            seed,
-            worker,
-        });
-        let outer = CURRENT.replace(task);
+        if let Some(task) = &mut self.task {
+            task.seed = seed;
+        }
+        let outer = CURRENT.replace(self.task.take());
         LeaveTask {
             scope: self,
             outer,
@@ -161,21 +162,21 @@ impl TaskScope {
 /// Restores the outer task, also when the op panics.
 struct LeaveTask<'a> {
     scope: &'a mut TaskScope,
-    outer: Option<CurrentTask>,
+    outer: Option<Box<CurrentTask>>,
     done: bool,
 }
 
 impl Drop for LeaveTask<'_> {
     fn drop(&mut self) {
         let task = CURRENT.replace(self.outer.take());
-        if let Some(CurrentTask { counters, .. }) = task {
+        if let Some(task) = &task {
             match self.done {
-                true => counters.counter(Outcome::Done).inc(),
+                true => task.counters.counter(Outcome::Done).inc(),
                 // The leader counts a failure in its own counters, so the steps must be reset here.
-                false => counters.step(0, Total::Unknown),
+                false => task.counters.step(0, Total::Unknown),
             }
-            self.scope.counters = Some(counters);
         }
+        self.scope.task = task;
     }
 }
 

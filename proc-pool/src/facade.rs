@@ -5,8 +5,9 @@
 //! (its example `by_hand` shows how). These are for another implementation of a pool, on threads, whose handles and
 //! interrupters have the types of this crate: [`TaskSource`] and [`Interruptible`] are what these types are made of,
 //! [`Subscription`] connects them with the one signal handler of the process, [`guarded`] and [`Origin`] are how this crate contains
-//! panics and recognizes a fork. To publish them would fix the insides of those types.
+//! panics and recognizes a fork, and [`Window`] is how many tasks a worker gets at a time. To publish them would fix the insides of those types.
 
+pub use crate::leader::tasks::window::Window;
 pub use crate::os::Origin;
 pub use crate::panics::guarded;
 pub use crate::pool::handle::TaskSource;

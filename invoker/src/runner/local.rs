@@ -1,18 +1,20 @@
 //! [`LocalPool`]: the interface of a pool of processes, on threads of this process or in the calling thread. It does not isolate:
 //! an op that crashes ends this process.
 
+mod chunk;
 mod map;
 mod one_shot;
 #[cfg(test)]
 mod tests;
+mod threads;
 
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use crossbeam_channel::{Receiver, Sender, TryRecvError};
-use proc_pool::facade::{Interruptible, Origin, Subscription, guarded};
+use crossbeam_channel::{Receiver, Sender};
+use proc_pool::facade::{Interruptible, Origin, Subscription};
 use proc_pool::{
     BoxError, Fault, Handle, History, Interrupt, Interrupter, OnInterrupt, Panic, PoolError, Stopwatch,
     WorkerId, catch_panic,
@@ -20,6 +22,7 @@ use proc_pool::{
 
 pub(crate) use map::LocalMap;
 use one_shot::OneShot;
+use threads::{Busy, Job, Running, Thread};
 
 use super::Order;
 
@@ -59,43 +62,7 @@ struct Shared<T, R> {
     interrupted: AtomicU8,
     /// Tasks that no thread has taken.
     waiting: Receiver<Job<T, R>>,
-}
-
-/// A task, with the destination of its output.
-struct Job<T, R> {
-    index: u64,
-    task: T,
-    reply: Reply<R>,
-}
-
-enum Reply<R> {
-    Map(Sender<(u64, Result<R, Fault>)>),
-    OneShot(Arc<OneShot<R>>),
-}
-
-impl<R> Reply<R> {
-    /// Claims the task for the calling thread. Returns `false` if the task was withdrawn and must not run.
-    fn begin(&self) -> bool {
-        match self {
-            Self::Map(_) => true,
-            Self::OneShot(task) => task.begin(),
-        }
-    }
-
-    /// Ends the task with `error`, unless it was withdrawn.
-    fn fail(self, index: u64, error: &PoolError) {
-        if self.begin() {
-            self.finish(index, Err(Fault::Pool(error.clone())));
-        }
-    }
-
-    fn finish(self, index: u64, output: Result<R, Fault>) {
-        match self {
-            // It fails if the map was dropped.
-            Self::Map(outputs) => drop(outputs.send((index, output))),
-            Self::OneShot(task) => task.finish(output),
-        }
-    }
+    busy: Busy,
 }
 
 fn rank(interrupt: Interrupt) -> u8 {
@@ -107,14 +74,21 @@ fn rank(interrupt: Interrupt) -> u8 {
     }
 }
 
-impl<T: Send, R: Send> Shared<T, R> {
+impl<T, R> Shared<T, R> {
+    #[inline]
+    fn interrupted_now(&self) -> Option<Interrupt> {
+        match self.interrupted.load(Ordering::SeqCst) {
+            0 => None,
+            found => {
+                let all = [Interrupt::Finish, Interrupt::Cancel, Interrupt::Kill];
+                all.into_iter().find(|how| rank(*how) == found)
+            }
+        }
+    }
+
     /// Ends the tasks that no thread has taken with `error`.
     fn fail_waiting(&self, error: &PoolError) {
-        for Job { index, task, reply } in self.waiting.try_iter() {
-            // A panic in the user's drop must not keep the other tasks from their error.
-            let _ = guarded(|| drop(task));
-            reply.fail(index, error);
-        }
+        self.waiting.try_iter().for_each(|job| job.fail(error));
     }
 }
 
@@ -127,9 +101,7 @@ impl<T: Send, R: Send> Interruptible for Shared<T, R> {
     }
 
     fn interrupted(&self) -> Option<Interrupt> {
-        let all = [Interrupt::Finish, Interrupt::Cancel, Interrupt::Kill];
-        let rank_now = self.interrupted.load(Ordering::SeqCst);
-        all.into_iter().find(|how| rank(*how) == rank_now)
+        self.interrupted_now()
     }
 }
 
@@ -211,45 +183,34 @@ impl<T: Send + 'static, R: Send + 'static> LocalPool<T, R> {
             origin: Origin::here(),
             interrupted: AtomicU8::new(0),
             waiting,
+            busy: Busy::default(),
         });
         let start = Arc::new(start);
+        let running = Arc::new(Running::new(workers.get()));
         let (report, reports) = crossbeam_channel::unbounded();
         let history = History::new();
         let mut threads = Vec::new();
         for index in 0..workers.get() {
             let (start, shared, report) = (start.clone(), shared.clone(), report.clone());
+            let running = running.clone();
             let worker = WorkerId(index as u32);
             let history = history.clone();
             let run = move || {
                 let work = start_worker(worker, &*start);
-                let (mut work, reported) = match work {
+                let (work, reported) = match work {
                     Ok(work) => (work, report.send(Ok(()))),
                     Err(error) => return drop(report.send(Err(error))),
                 };
                 drop((report, reported));
-                let mut watch = history.stopwatch(worker);
-                let next = |watch: &mut Stopwatch| match shared.waiting.try_recv() {
-                    Err(TryRecvError::Empty) => {
-                        watch.rest();
-                        shared.waiting.recv().ok()
-                    }
-                    job => job.ok(),
-                };
-                while let Some(job) = next(&mut watch) {
-                    // The drop of an output or a task is user code, which may panic.
-                    let _ = guarded(|| {
-                        let Job { index, task, reply } = job;
-                        if reply.begin() {
-                            let output = match shared.interrupted() {
-                                Some(Interrupt::Cancel | Interrupt::Kill) => {
-                                    Err(Fault::Pool(PoolError::Interrupted))
-                                }
-                                _ => watch.measure(|| call(worker, &mut work, task)),
-                            };
-                            reply.finish(index, output);
-                        }
-                    });
+                let watch = history.stopwatch(worker);
+                Thread {
+                    worker,
+                    work,
+                    watch,
+                    shared,
+                    running,
                 }
+                .run();
             };
             let thread = thread::Builder::new().name(format!("worker {index}")).spawn(run);
             threads.push(thread.map_err(PoolError::io("start a thread"))?);
@@ -290,6 +251,7 @@ impl<T: Send + 'static, R: Send + 'static> LocalPool<T, R> {
             origin: Origin::here(),
             interrupted: AtomicU8::new(0),
             waiting: crossbeam_channel::never(),
+            busy: Busy::default(),
         });
         Ok(Self {
             _subscription: reaction.subscribe(Interrupter::new(&shared), None::<fn()>)?,
@@ -322,25 +284,20 @@ impl<T: Send + 'static, R: Send + 'static> LocalPool<T, R> {
             one_shot.finish(Err(Fault::Pool(error)));
         } else if self.interrupted().is_some() {
             one_shot.finish(Err(Fault::Pool(PoolError::Interrupted)));
-        } else if let Some(task) = self.send(Job {
-            index,
-            task,
-            reply: Reply::OneShot(one_shot.clone()),
-        }) {
+        } else if let Backend::Caller { .. } = self.backend {
             one_shot.finish(self.call_here(task));
+        } else {
+            let reply = one_shot.clone();
+            self.send(Job::OneShot { task, reply });
         }
         Handle::from_source(index, one_shot)
     }
 
-    /// Sends a task to the threads. Returns the task if the pool has no threads.
-    fn send(&self, job: Job<T, R>) -> Option<T> {
-        match &self.backend {
-            Backend::Threads { jobs: Some(jobs), .. } => {
-                // It does not fail: the threads receive as long as `jobs` exists.
-                let _ = jobs.send(job);
-                None
-            }
-            _ => Some(job.task),
+    /// Sends a job to the threads.
+    fn send(&self, job: Job<T, R>) {
+        if let Backend::Threads { jobs: Some(jobs), .. } = &self.backend {
+            // It does not fail: the threads receive as long as `jobs` exists.
+            let _ = jobs.send(job);
         }
     }
 
@@ -411,10 +368,7 @@ impl<T, R> Drop for LocalPool<T, R> {
             }
             return;
         }
-        for Job { index, task, reply } in self.shared.waiting.try_iter() {
-            let _ = guarded(|| drop(task));
-            reply.fail(index, &PoolError::ShutDown);
-        }
+        self.shared.fail_waiting(&PoolError::ShutDown);
         self.backend.join();
     }
 }

@@ -91,6 +91,12 @@ impl Clock {
         self.start_interval(now);
     }
 
+    /// Returns the number of tasks whose time was measured, and the nanoseconds that they took together.
+    pub(crate) fn measured(&self) -> (u64, u64) {
+        let value = |slot| self.control.slot(slot).get();
+        (value(slot::BUSY_TASKS), value(slot::BUSY_NS))
+    }
+
     /// Called when there is no task any more.
     pub(crate) fn stop(&mut self) {
         let Some(since) = self.since else { return };

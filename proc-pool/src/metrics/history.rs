@@ -249,6 +249,11 @@ impl Stopwatch {
         output
     }
 
+    /// Returns the number of tasks whose time was measured, and the nanoseconds that they took together. Tiny tasks are measured together.
+    pub fn measured(&self) -> (u64, u64) {
+        self.clock.measured()
+    }
+
     /// Records that the worker has no task now.
     pub fn rest(&mut self) {
         self.clock.stop();

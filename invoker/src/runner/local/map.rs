@@ -2,17 +2,28 @@
 
 use std::collections::VecDeque;
 use std::iter::FusedIterator;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender};
+use proc_pool::facade::Window;
 use proc_pool::{Fault, TaskError};
 
 use super::Order;
-use super::{Backend, Job, LocalPool, Reply};
+use super::chunk::{Chunk, Indexed, Outputs};
+use super::threads::Job;
+use super::{Backend, LocalPool};
 
-/// Number of tasks that wait for each thread, in addition to the one that it runs.
-const WAITING: usize = 3;
 /// Maximum number of tasks that an ordered map takes from its input beyond the one whose output is next.
-const AHEAD: u64 = 1 << 14;
+const AHEAD: u64 = 1 << 15;
+/// Number of chunks into which the tasks that wait for a thread are divided.
+const CHUNKS: usize = 8;
+/// Time for pulling tasks from the input, after which a chunk is sent to the threads.
+const CHUNK_TIME: Duration = Duration::from_micros(100);
+/// Maximum number of tasks that are pulled between two readings of the clock.
+const TASKS_PER_READING: usize = 64;
+/// How long the map waits for several outputs before it is content with one, and before it has idle threads look for tasks that wait
+/// behind a slow one.
+const PATIENCE: Duration = Duration::from_millis(2);
 
 /// An iterator over the outputs of the tasks of a [`LocalPool`], like [`Map`](proc_pool::Map).
 #[must_use = "iterators are lazy and do nothing unless consumed"]
@@ -20,18 +31,24 @@ pub(crate) struct LocalMap<'p, T, R, I> {
     pool: &'p LocalPool<T, R>,
     tasks: Option<I>,
     order: Order,
-    reply: Sender<(u64, Result<R, Fault>)>,
-    replies: Receiver<(u64, Result<R, Fault>)>,
+    outputs: Arc<Outputs<R>>,
+    /// Outputs that were taken, in the order of completion.
+    taken_outputs: std::vec::IntoIter<Indexed<R>>,
+    /// Number of outputs to return before the next exchange with the threads.
+    credit: usize,
     /// Number of tasks taken from the input.
     taken: u64,
     /// Number of outputs returned.
     returned: u64,
-    /// Number of tasks that were sent to threads and have no output yet.
+    /// Number of tasks that were sent to threads, and whose outputs were not taken.
     in_progress: usize,
     /// Maximum number of tasks taken from the input whose outputs were not returned.
     max_in_flight: u64,
     /// Of an ordered map: outputs that have arrived. The index is relative to `returned`.
-    ready: VecDeque<Option<Result<R, Fault>>>,
+    ready: VecDeque<Option<Result<R, Box<Fault>>>>,
+    window: Window,
+    /// The work of the threads when it was last read: number of tasks, and nanoseconds.
+    last_busy: (u64, u64),
 }
 
 impl<T, R, I> std::fmt::Debug for LocalMap<'_, T, R, I> {
@@ -46,18 +63,20 @@ impl<T, R, I> std::fmt::Debug for LocalMap<'_, T, R, I> {
 
 impl<'p, T: Send + 'static, R: Send + 'static, I: Iterator<Item = T>> LocalMap<'p, T, R, I> {
     pub(super) fn new(pool: &'p LocalPool<T, R>, tasks: I, order: Order) -> Self {
-        let (reply, replies) = crossbeam_channel::unbounded();
         Self {
             pool,
             tasks: Some(tasks),
             order,
-            reply,
-            replies,
+            outputs: Arc::new(Outputs::new(pool.workers())),
+            taken_outputs: Vec::new().into_iter(),
+            credit: 0,
             taken: 0,
             returned: 0,
             in_progress: 0,
             max_in_flight: u64::MAX,
             ready: VecDeque::new(),
+            window: Window::default(),
+            last_busy: pool.shared.busy.get(),
         }
     }
 
@@ -80,37 +99,75 @@ impl<'p, T: Send + 'static, R: Send + 'static, I: Iterator<Item = T>> LocalMap<'
         Some((index, task?))
     }
 
-    /// Sends tasks to the threads, as many as they should have.
-    fn send_tasks(&mut self) {
-        let most = self.pool.workers() * (1 + WAITING);
-        let ahead = self.max_in_flight.min(AHEAD);
-        while self.in_progress < most && self.taken < self.returned + ahead {
-            let Some((index, task)) = self.take() else { return };
-            self.in_progress += 1;
-            let reply = Reply::Map(self.reply.clone());
-            self.pool.send(Job { index, task, reply });
+    /// Returns how many more tasks may be taken from the input.
+    fn input_budget(&self) -> usize {
+        let ahead = match self.order {
+            Order::Ordered => self.max_in_flight.min(AHEAD),
+            Order::AsCompleted => self.max_in_flight,
+        };
+        match self.tasks {
+            Some(_) => self.returned.saturating_add(ahead).saturating_sub(self.taken) as usize,
+            None => 0,
         }
     }
 
-    /// Returns the next output of an ordered map, if it has arrived.
-    fn next_ready(&mut self) -> Option<(u64, Result<R, Fault>)> {
-        let output = self.ready.front_mut()?.take()?;
-        self.ready.pop_front();
-        Some((self.returned, output))
+    /// Sends tasks to the threads, as many as they should have. Stops early if outputs are there.
+    fn send_tasks(&mut self) {
+        let busy = self.pool.shared.busy.get();
+        self.window
+            .observe(busy.0 - self.last_busy.0, busy.1 - self.last_busy.1);
+        self.last_busy = busy;
+        // One that runs and one that waits, at least.
+        let window = self.window.tasks().max(2);
+        let most = self.pool.workers() * window;
+        while self.in_progress < most {
+            let chunk = window.div_ceil(CHUNKS).min(most - self.in_progress);
+            let tasks = self.pull(chunk.min(self.input_budget()));
+            if tasks.is_empty() {
+                return;
+            }
+            self.in_progress += tasks.len();
+            self.pool
+                .send(Job::Chunk(Chunk::new(tasks, self.outputs.clone())));
+            if self.in_progress > most / 2 && self.outputs.len() > 0 {
+                return;
+            }
+        }
     }
 
-    fn next_from_threads(&mut self) -> Option<(u64, Result<R, Fault>)> {
-        loop {
-            self.send_tasks();
-            if let Some(output) = self.next_ready() {
-                return Some(output);
+    /// Takes up to `most` tasks from the input.
+    fn pull(&mut self, most: usize) -> VecDeque<(u64, T)> {
+        let mut tasks = VecDeque::with_capacity(most);
+        let started = Instant::now();
+        let mut next_reading = 1;
+        while tasks.len() < most
+            && let Some(task) = self.take()
+        {
+            tasks.push_back(task);
+            if tasks.len() == next_reading {
+                if started.elapsed() > CHUNK_TIME {
+                    break;
+                }
+                next_reading += next_reading.min(TASKS_PER_READING);
             }
-            if self.in_progress == 0 {
-                return None;
-            }
-            let (index, output) = self.replies.recv().ok()?;
-            self.in_progress -= 1;
+        }
+        tasks
+    }
+
+    /// Returns the next output, if it was taken.
+    fn next_taken(&mut self) -> Option<Indexed<R>> {
+        if self.order == Order::Ordered
+            && let Some(output) = self.ready.front_mut().and_then(Option::take)
+        {
+            self.ready.pop_front();
+            return Some((self.returned, output));
+        }
+        for (index, output) in self.taken_outputs.by_ref() {
             if self.order == Order::AsCompleted {
+                return Some((index, output));
+            }
+            if index == self.returned {
+                self.ready.pop_front();
                 return Some((index, output));
             }
             let position = (index - self.returned) as usize;
@@ -119,6 +176,54 @@ impl<'p, T: Send + 'static, R: Send + 'static, I: Iterator<Item = T>> LocalMap<'
             }
             self.ready[position] = Some(output);
         }
+        None
+    }
+
+    /// Takes outputs from the threads, and sends them tasks.
+    fn exchange(&mut self) {
+        if self.taken_outputs.len() == 0 {
+            let mut outputs = std::mem::take(&mut self.taken_outputs).collect();
+            self.outputs.take(&mut outputs);
+            self.in_progress -= outputs.len();
+            self.taken_outputs = outputs.into_iter();
+        }
+        self.send_tasks();
+    }
+
+    fn next_from_threads(&mut self) -> Option<Indexed<R>> {
+        let mut wanted = None;
+        loop {
+            if self.credit > 0
+                && let Some(output) = self.next_taken()
+            {
+                self.credit -= 1;
+                return Some(output);
+            }
+            self.exchange();
+            // Half of them, so that the threads get new tasks before the other half is used.
+            self.credit = self.taken_outputs.len() / 2 + 1;
+            if let Some(output) = self.next_taken() {
+                self.credit -= 1;
+                return Some(output);
+            }
+            if self.in_progress == 0 {
+                return None;
+            }
+            // First half of the outputs, so that this thread is woken rarely; then any.
+            let several = *wanted.get_or_insert((self.in_progress / 2).max(1));
+            if !self.outputs.wait(several, PATIENCE) {
+                wanted = Some(1);
+                if self.pool.shared.waiting.is_empty() {
+                    self.pool.send(Job::Look);
+                }
+            }
+        }
+    }
+}
+
+impl<T, R, I> Drop for LocalMap<'_, T, R, I> {
+    fn drop(&mut self) {
+        self.outputs.withdraw();
     }
 }
 
@@ -131,6 +236,7 @@ impl<T: Send + 'static, R: Send + 'static, I: Iterator<Item = T>> Iterator for L
             self.tasks.take()?;
             self.in_progress = 0;
             self.ready.clear();
+            self.taken_outputs = Vec::new().into_iter();
             let task = self.returned;
             let fault = Fault::Pool(error);
             return Some(Err(TaskError { task, fault }));
@@ -139,11 +245,11 @@ impl<T: Send + 'static, R: Send + 'static, I: Iterator<Item = T>> Iterator for L
             Backend::Threads { .. } => self.next_from_threads()?,
             Backend::Caller { .. } => {
                 let (index, task) = self.take()?;
-                (index, self.pool.call_here(task))
+                (index, self.pool.call_here(task).map_err(Box::new))
             }
         };
         self.returned += 1;
-        Some(output.map_err(|fault| TaskError { task, fault }))
+        Some(output.map_err(|fault| TaskError { task, fault: *fault }))
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {

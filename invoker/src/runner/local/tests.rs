@@ -260,3 +260,61 @@ fn threads_of_a_local_pool_survive_panicking_wakers_and_drops() {
     (0..2).for_each(|_| release.send(()).expect("the op waits"));
     assert!(last.wait().is_ok());
 }
+
+#[test]
+fn tasks_behind_a_slow_one_run_on_another_thread() {
+    let _watchdog = watchdog(60);
+    let pool = threads(2);
+    for order in 0..2 {
+        let (release, released) = mpsc::channel::<()>();
+        let (mut release, mut released) = (Some(release), Some(released));
+        // Many tiny tasks, so that chunks are large; then one that waits for a later one of its chunk.
+        let tasks = (20..40_000_u64).map(|n| {
+            let callback = match n {
+                30_000 => released.take().map(|released| {
+                    Box::new(move || released.recv().expect("the other task runs")) as Callback
+                }),
+                30_003 => release
+                    .take()
+                    .map(|release| Box::new(move || release.send(()).expect("the task waits")) as Callback),
+                _ => None,
+            };
+            (n, callback)
+        });
+        let outputs = match order {
+            0 => pool.map(tasks).filter(Result::is_ok).count(),
+            _ => pool.map_unordered(tasks).filter(Result::is_ok).count(),
+        };
+        assert_eq!(outputs, 40_000 - 20);
+    }
+}
+
+#[test]
+fn tasks_of_a_dropped_map_do_not_run() {
+    let _watchdog = watchdog(60);
+    let ran = Arc::new(AtomicUsize::new(0));
+    let count = ran.clone();
+    let pool = LocalPool::threads(threads_of(1), OnInterrupt::Default, move |_| {
+        let count = count.clone();
+        Ok(move |callback: Option<Callback>| {
+            count.fetch_add(1, Ordering::SeqCst);
+            callback.into_iter().for_each(|callback| callback());
+        })
+    });
+    let pool = pool.expect("the pool starts");
+    let ((_, block), has_started, end) = held();
+    let mut block = Some(block);
+    // Tiny tasks, so that many are sent at once; then one that blocks the thread, and more.
+    let tasks = (0..).map(|n| if n == 20_000 { block.take().flatten() } else { None });
+    let mut outputs = pool.map_unordered(tasks);
+    assert_eq!(
+        outputs.by_ref().take(20_000).filter(Result::is_ok).count(),
+        20_000
+    );
+    has_started.recv().expect("the task starts");
+    let before = ran.load(Ordering::SeqCst);
+    drop(outputs);
+    end.send(()).expect("the task waits");
+    pool.submit(None).wait().expect("the thread goes on");
+    assert_eq!(ran.load(Ordering::SeqCst), before + 1, "only the submitted one");
+}

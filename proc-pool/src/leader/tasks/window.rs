@@ -13,14 +13,14 @@ const MAX: usize = 4096;
 
 /// The window of one worker, computed from the times that it reports.
 #[derive(Debug, Default)]
-pub(crate) struct Window {
+pub struct Window {
     /// Moving average of the time of one task, in nanoseconds; `None` before the first.
     task_ns: Option<f64>,
 }
 
 impl Window {
     /// Adds `tasks` tasks that took `busy_ns` nanoseconds together.
-    pub(crate) fn observe(&mut self, tasks: u64, busy_ns: u64) {
+    pub fn observe(&mut self, tasks: u64, busy_ns: u64) {
         if tasks == 0 {
             return;
         }
@@ -31,7 +31,7 @@ impl Window {
     }
 
     /// Returns the maximum number of unanswered tasks.
-    pub(crate) fn tasks(&self) -> usize {
+    pub fn tasks(&self) -> usize {
         let Some(task_ns) = self.task_ns else { return 1 };
         if task_ns >= LONG.as_nanos() as f64 {
             return 1;

@@ -1,0 +1,175 @@
+//! Tasks of 0 to 100 µs in processes and in threads, against rayon's `par_bridge` with the same op over the same lazy iterator.
+//!
+//! `cargo bench -p invoker --bench executors`. Two workers or threads; outputs are summed and checked. Rounds of all sides alternate, a
+//! ratio compares the times of one round, and the median of the ratios counts.
+
+#[path = "../../benchmarks/rows.rs"]
+mod rows;
+
+use std::error::Error;
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use invoker::{Executor, Invoker, TaskError};
+use rayon::iter::{ParallelBridge, ParallelIterator};
+use serde_json::json;
+
+use rows::{median, record};
+
+const WORKERS: usize = 2;
+/// The duration of a task in nanoseconds, and the targets for threads against `par_bridge`.
+const CASES: [(u32, Option<f64>); 6] = [
+    (0, None),
+    (300, None),
+    (1_000, Some(0.95)),
+    (3_000, Some(0.95)),
+    (10_000, Some(0.95)),
+    (100_000, Some(0.95)),
+];
+
+#[derive(Parser)]
+struct Args {
+    /// Run short rounds, just to see that it works
+    #[arg(long)]
+    quick: bool,
+    /// Ignored: there is no model
+    #[arg(long, hide = true)]
+    bytes: Option<u64>,
+    /// Passed by `cargo bench`
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+type Task = (u64, u32);
+/// A name, and what returns the sum of the outputs of this number of tasks.
+type Side<'a> = (&'a str, &'a dyn Fn(u64) -> Result<u64, Box<dyn Error>>);
+
+/// Marsaglia's xorshift, which compilers cannot shorten, and which touches no memory.
+fn op(_: &(), (output, iterations): Task) -> u64 {
+    let mut state = output | 1;
+    for _ in 0..iterations {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+    }
+    std::hint::black_box(state);
+    output
+}
+
+/// Returns the number of iterations that take this many nanoseconds.
+fn iterations(nanos: u32) -> u32 {
+    const ATTEMPT: u32 = 1_000_000;
+    let times = (0..10).map(|output| {
+        let started = Instant::now();
+        op(&(), (output, ATTEMPT));
+        started.elapsed()
+    });
+    let time = times.min().unwrap_or_default().as_nanos().max(1) as f64;
+    (f64::from(ATTEMPT) * f64::from(nanos) / time) as u32
+}
+
+fn sum(outputs: impl Iterator<Item = Result<u64, TaskError>>) -> Result<u64, Box<dyn Error>> {
+    outputs.map(|output| output.map_err(Into::into)).sum()
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    invoker::init();
+    let (rounds, round) = match Args::parse().quick {
+        true => (3, Duration::from_millis(50)),
+        false => (5, Duration::from_millis(400)),
+    };
+    let start = |executor: Executor| {
+        Invoker::builder(op)
+            .model(())
+            .executor(executor)
+            .workers(WORKERS)
+            .build()
+    };
+    let (processes, threads) = (start(Executor::Processes)?, start(Executor::Threads)?);
+    let rayon = rayon::ThreadPoolBuilder::new().num_threads(WORKERS).build()?;
+    println!("{WORKERS} workers; relative speeds");
+    for (nanos, target) in CASES {
+        let iterations = iterations(nanos);
+        let tasks = |count: u64| (0..count).map(move |output| (output, iterations));
+        let sides: [Side<'_>; 5] = [
+            ("par_bridge", &|count| {
+                Ok(rayon.install(|| tasks(count).par_bridge().map(|task| op(&(), task)).sum()))
+            }),
+            ("threads, unordered", &|count| {
+                sum(threads.map_unordered(tasks(count)))
+            }),
+            ("threads, ordered", &|count| sum(threads.map(tasks(count)))),
+            ("processes, unordered", &|count| {
+                sum(processes.map_unordered(tasks(count)))
+            }),
+            ("processes, ordered", &|count| sum(processes.map(tasks(count)))),
+        ];
+        let timed = |side: usize, count: u64| -> Result<f64, Box<dyn Error>> {
+            let started = Instant::now();
+            let sum = (sides[side].1)(count)?;
+            let time = started.elapsed();
+            match sum == (0..count).sum::<u64>() {
+                true => Ok(time.as_secs_f64()),
+                false => Err(format!("{}: the sum of {count} outputs is wrong", sides[side].0).into()),
+            }
+        };
+        // The same number of tasks for all: about a round of the fourth side.
+        let mut count = 256;
+        while timed(3, count)? < round.as_secs_f64() / 2.0 {
+            count *= 2;
+        }
+        let mut times = [const { Vec::new() }; 5];
+        for _ in 0..rounds {
+            for (side, times) in times.iter_mut().enumerate() {
+                times.push(timed(side, count)?);
+            }
+        }
+        let micros = f64::from(nanos) / 1000.0;
+        let pairs = [
+            (1, 0, target),
+            (2, 0, target),
+            (1, 3, Some(1.0)),
+            (2, 4, Some(1.0)),
+            (3, 0, None),
+            (4, 0, None),
+        ];
+        for (ours, other, target) in pairs {
+            let ratios: Vec<f64> = times[other]
+                .iter()
+                .zip(&times[ours])
+                .map(|(a, b)| a / b)
+                .collect();
+            let ratio = median(ratios.iter().copied());
+            let spread = [
+                ratios.iter().copied().fold(f64::INFINITY, f64::min),
+                ratios.iter().copied().fold(0.0, f64::max),
+            ];
+            let rate = |side: usize| {
+                format!(
+                    "{:.3} M/s",
+                    count as f64 / median(times[side].iter().copied()) / 1e6
+                )
+            };
+            let met = target.map(|target| ratio >= target);
+            let verdict = match met {
+                None => "",
+                Some(true) => "met",
+                Some(false) => "MISSED",
+            };
+            let (name, peer) = (sides[ours].0, sides[other].0);
+            println!(
+                "  {micros:5} µs, {name:20} {:>12}  vs {peer:20} {:>12}  {ratio:.3}x [{:.3} .. {:.3}]  {verdict}",
+                rate(ours),
+                rate(other),
+                spread[0],
+                spread[1]
+            );
+            record(&json!({
+                "table": "Tasks in processes and in threads", "row": format!("{micros} µs, {name}"),
+                "measured": rate(ours), "peer": peer, "floor": rate(other), "ratio": ratio, "spread": spread,
+                "target": target.map(|target| format!(">= {target}")), "met": met,
+            }));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,163 @@
+//! The threads of a [`LocalPool`](super::LocalPool): how they find tasks and run them.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crossbeam_channel::{Receiver, TryRecvError};
+use proc_pool::facade::guarded;
+use proc_pool::{Fault, Interrupt, PoolError, Stopwatch, WorkerId};
+
+use super::chunk::Chunk;
+use super::one_shot::OneShot;
+use super::{Shared, call};
+
+/// What the threads receive.
+pub(super) enum Job<T, R> {
+    Chunk(Chunk<T, R>),
+    OneShot {
+        task: T,
+        reply: Arc<OneShot<R>>,
+    },
+    /// Tasks wait behind a slow one: take some of them.
+    Look,
+}
+
+impl<T, R> Job<T, R> {
+    /// Ends its tasks with `error`.
+    pub(super) fn fail(self, error: &PoolError) {
+        match self {
+            Self::Chunk(chunk) => chunk.fail(error),
+            Self::OneShot { task, reply } => {
+                // A panic in the user's drop must not keep the other tasks from their error.
+                let _ = guarded(|| drop(task));
+                if reply.begin() {
+                    reply.finish(Err(Fault::Pool(error.clone())));
+                }
+            }
+            Self::Look => {}
+        }
+    }
+}
+
+/// The time that the threads have spent on tasks, for the number of tasks that they are sent.
+#[derive(Debug, Default)]
+pub(super) struct Busy {
+    tasks: AtomicU64,
+    ns: AtomicU64,
+}
+
+impl Busy {
+    fn add(&self, (tasks, ns): (u64, u64)) {
+        self.tasks.fetch_add(tasks, Ordering::Relaxed);
+        self.ns.fetch_add(ns, Ordering::Relaxed);
+    }
+
+    /// Returns the number of tasks and nanoseconds so far.
+    pub(super) fn get(&self) -> (u64, u64) {
+        (
+            self.tasks.load(Ordering::Relaxed),
+            self.ns.load(Ordering::Relaxed),
+        )
+    }
+}
+
+/// The chunk that each thread runs, from which others may take tasks.
+pub(super) struct Running<T, R>(Vec<Place<T, R>>);
+
+type Place<T, R> = Mutex<Option<Arc<Chunk<T, R>>>>;
+
+impl<T, R> Running<T, R> {
+    pub(super) fn new(workers: usize) -> Self {
+        Self((0..workers).map(|_| Mutex::new(None)).collect())
+    }
+
+    fn of(&self, worker: usize) -> MutexGuard<'_, Option<Arc<Chunk<T, R>>>> {
+        self.0[worker].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes tasks that wait at another thread than `worker`.
+    fn steal(&self, worker: usize) -> Option<Chunk<T, R>> {
+        let others = (1..self.0.len()).map(|step| (worker + step) % self.0.len());
+        others
+            .filter_map(|other| self.of(other).clone())
+            .find_map(|chunk| chunk.split())
+    }
+}
+
+/// One thread of a pool.
+pub(super) struct Thread<T, R, W> {
+    pub(super) worker: WorkerId,
+    pub(super) work: W,
+    pub(super) watch: Stopwatch,
+    pub(super) shared: Arc<Shared<T, R>>,
+    pub(super) running: Arc<Running<T, R>>,
+}
+
+impl<T: Send, R: Send, W: FnMut(T) -> R> Thread<T, R, W> {
+    /// Runs tasks until the channel is closed and empty.
+    pub(super) fn run(mut self) {
+        let mut before = self.watch.measured();
+        while let Some(job) = self.next() {
+            match job {
+                Job::Chunk(chunk) => self.run_chunk(chunk),
+                Job::OneShot { task, reply } => {
+                    // The drop of an output or a task is user code, which may panic. So both end in there.
+                    let _ = guarded(|| {
+                        let reply = reply;
+                        if reply.begin() {
+                            let output = self.call(task);
+                            reply.finish(output);
+                        }
+                    });
+                }
+                Job::Look => {}
+            }
+            let measured = self.watch.measured();
+            self.shared
+                .busy
+                .add((measured.0 - before.0, measured.1 - before.1));
+            before = measured;
+        }
+    }
+
+    /// Returns the next job: one that waits, or tasks of another thread. If there is none, waits.
+    fn next(&mut self) -> Option<Job<T, R>> {
+        let waiting: &Receiver<_> = &self.shared.waiting;
+        match waiting.try_recv() {
+            Ok(Job::Look) | Err(TryRecvError::Empty) => {}
+            job => return job.ok(),
+        }
+        if let Some(chunk) = self.running.steal(self.worker.0 as usize) {
+            return Some(Job::Chunk(chunk));
+        }
+        self.watch.rest();
+        waiting.recv().ok()
+    }
+
+    fn run_chunk(&mut self, chunk: Chunk<T, R>) {
+        let chunk = Arc::new(chunk);
+        let place = self.worker.0 as usize;
+        *self.running.of(place) = Some(chunk.clone());
+        while let Some((index, task)) = chunk.pop() {
+            let _ = guarded(|| match chunk.outputs.is_withdrawn() {
+                true => drop(task),
+                false => {
+                    let output = self.call(task).map_err(Box::new);
+                    chunk.outputs.push(place, index, output);
+                }
+            });
+        }
+        *self.running.of(place) = None;
+        // If the map was dropped, this may drop outputs.
+        let _ = guarded(|| drop(chunk));
+    }
+
+    #[inline]
+    fn call(&mut self, task: T) -> Result<R, Fault> {
+        if let Some(Interrupt::Cancel | Interrupt::Kill) = self.shared.interrupted_now() {
+            return Err(Fault::Pool(PoolError::Interrupted));
+        }
+        let (worker, work) = (self.worker, &mut self.work);
+        self.watch.measure(|| call(worker, work, task))
+    }
+}
