@@ -1,6 +1,6 @@
 //! Seeds of tasks: each depends only on the root seed and the position of the task.
 
-use proc_pool::{BoxError, Codec, Postcard};
+use proc_pool::{BoxError, Codec, Native};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -57,11 +57,11 @@ pub(crate) struct Bare;
 
 impl<T: Serialize + DeserializeOwned> Codec<Seeded<T>> for Bare {
     fn encode(seeded: &Seeded<T>, into: &mut Vec<u8>) -> Result<(), BoxError> {
-        Postcard::encode(&seeded.task, into)
+        Native::encode(&seeded.task, into)
     }
 
     fn decode(bytes: &[u8]) -> Result<Seeded<T>, BoxError> {
-        let task = Postcard::decode(bytes)?;
+        let task = Native::decode(bytes)?;
         Ok(Seeded { seed: None, task })
     }
 }
@@ -73,12 +73,12 @@ pub(crate) struct SeedFirst;
 impl<T: Serialize + DeserializeOwned> Codec<Seeded<T>> for SeedFirst {
     fn encode(seeded: &Seeded<T>, into: &mut Vec<u8>) -> Result<(), BoxError> {
         into.extend_from_slice(&seeded.seed.unwrap_or_default().to_le_bytes());
-        Postcard::encode(&seeded.task, into)
+        Native::encode(&seeded.task, into)
     }
 
     fn decode(bytes: &[u8]) -> Result<Seeded<T>, BoxError> {
         let (seed, task) = bytes.split_first_chunk().ok_or("a task without its seed")?;
-        let (seed, task) = (Some(u64::from_le_bytes(*seed)), Postcard::decode(task)?);
+        let (seed, task) = (Some(u64::from_le_bytes(*seed)), Native::decode(task)?);
         Ok(Seeded { seed, task })
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use proc_pool::{Codec, Postcard, TaskError};
+use proc_pool::{Codec, Native, TaskError};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -51,7 +51,7 @@ pub(crate) fn compare<R: Serialize + DeserializeOwned>(
     };
     let encoded = |output: Output<R>| {
         let mut bytes = Vec::new();
-        Postcard::encode(&output.ok()?, &mut bytes).ok()?;
+        Native::encode(&output.ok()?, &mut bytes).ok()?;
         Some(bytes)
     };
     for (task, (first, second)) in (0..).zip(first.zip(second)) {

@@ -1,5 +1,6 @@
 //! The functions that the fuzz targets call: each feeds arbitrary bytes to one end of a worker's connection.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
@@ -14,6 +15,7 @@ use crate::os::introduction::ParentConnection;
 use crate::os::{ConnectionEvent, MessageListener, MessageReceiver};
 use crate::wire::entry::Entry;
 use crate::wire::handshake::Welcome;
+use crate::wire::native::{decode, encode};
 
 /// Sends `bytes` to a leader as if they came from a worker. The bytes also determine the lengths of the pieces in which they
 /// are sent, and which of the pieces have a descriptor attached.
@@ -82,6 +84,29 @@ pub fn handshake(bytes: &[u8]) {
     let _ = Welcome::decoded(bytes).map(|welcome| resolves(&welcome.entry));
 }
 
+/// Decodes `bytes` as a worker's output, with the default codec.
+///
+/// # Panics
+/// When the decoded value has a longer encoding than `bytes`, or does not come back from its encoding.
+pub fn output(bytes: &[u8]) {
+    type Output = (
+        Vec<(String, Option<Vec<f32>>)>,
+        BTreeMap<u32, Vec<()>>,
+        Result<Box<[u16]>, char>,
+        Vec<Vec<u64>>,
+    );
+    let Ok(value) = decode::<Output>(bytes) else {
+        return;
+    };
+    let mut encoded = Vec::new();
+    encode(&value, &mut encoded).expect("it can be encoded");
+    assert!(encoded.len() <= bytes.len());
+    let mut again = Vec::new();
+    let back = decode::<Output>(&encoded).expect("it can be decoded");
+    encode(&back, &mut again).expect("it can be encoded");
+    assert_eq!(again, encoded);
+}
+
 /// Looks for the functions of a forged entry in this process, without running them.
 fn resolves(entry: &Entry) -> bool {
     match entry {
@@ -117,6 +142,7 @@ mod tests {
             handshake(&bytes);
             let framed = [&(bytes.len() as u64).to_le_bytes()[..], &[0; 8], &bytes].concat();
             handshake(&framed);
+            output(&bytes);
         }
     }
 }

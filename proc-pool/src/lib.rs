@@ -49,7 +49,7 @@
 //! | the tasks that have failed, with their errors | [`Map::with_inputs`] |
 //! | to capture what workers print | [`Redirect`], [`Observer`] |
 //! | to limit the threads of numeric libraries in workers | [`NativeThreads`] |
-//! | another encoding of values than serde with postcard | [`Codec`], [`Pod`], [`PodVec`] |
+//! | another encoding of values than [`Native`] | [`Codec`], [`Postcard`], [`Pod`], [`PodVec`] |
 //!
 //! Tasks are sent to workers in advance, so that a worker never waits for its next one. A slow worker does not delay them:
 //! the leader recalls tasks that a worker has not started, and sends them to an idle one.
@@ -139,6 +139,8 @@ pub use process::threads::NativeThreads;
 pub use wire::bytes::{Bytes, OutputBuf};
 pub use wire::codec::{Codec, Pod, PodVec, Postcard};
 pub use wire::handshake::Inherited;
+pub use wire::native::Native;
+pub use wire::owned_bytes::OwnedBytes;
 pub use wire::worker_values::WorkerValueError;
 pub use worker::entry_point::{EntryPoint, OwnEntryPoint};
 pub use worker::init::init;

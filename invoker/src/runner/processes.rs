@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use log_bridge::Filter;
-use proc_pool::{EntryPoint, Pool, PoolError, Postcard, Stats, Workers};
+use proc_pool::{EntryPoint, Native, Pool, PoolError, Stats, Workers};
 use progress::Bar;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -78,11 +78,11 @@ where
         let seeded = settings.seed.value.is_some();
         let build = move |builder: proc_pool::Builder, init: &Init<F::Data>| match seeded {
             false => builder.build(
-                EntryPoint::worker::<ModelWorker<F, S, T, R>>(functions).codecs(Bare, Postcard),
+                EntryPoint::worker::<ModelWorker<F, S, T, R>>(functions).codecs(Bare, Native),
                 init,
             ),
             true => builder.build(
-                EntryPoint::worker::<ModelWorker<F, S, T, R>>(functions).codecs(SeedFirst, Postcard),
+                EntryPoint::worker::<ModelWorker<F, S, T, R>>(functions).codecs(SeedFirst, Native),
                 init,
             ),
         };

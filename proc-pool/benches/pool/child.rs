@@ -3,7 +3,7 @@
 use std::io::{ErrorKind, Read, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
-use crate::{Failure, os, peers, pipes, rings, side, waking};
+use crate::{Failure, os, payloads, peers, pipes, rings, side, waking};
 
 /// The argument before the name of a part and its arguments.
 pub(crate) const PART: &str = "--part";
@@ -23,6 +23,8 @@ pub(crate) fn run_part(part: &[String]) -> Result<(), Failure> {
         ["echo"] => respond(|_: &mut [u8; 8]| {}),
         ["batches"] => respond(|batch: &mut [u8; pipes::BATCH_BYTES]| pipes::run_batch(batch)),
         ["rings"] => rings::worker(),
+        ["outputs", bytes] => payloads::make_outputs(bytes.parse()?),
+        ["echoes", bytes] => payloads::return_echoes(bytes.parse()?),
         ["ipc", server] => peers::ipc_worker(server),
         ["side", model, users] => side::run(model.parse()?, users.parse()?),
         ["steady", case, tasks] => waking::steady(case, tasks.parse()?),

@@ -26,6 +26,7 @@ mod large;
 mod latency;
 mod null;
 mod os;
+mod payloads;
 mod peers;
 mod pipes;
 mod report;
@@ -84,6 +85,7 @@ const SCENARIOS: &[(&str, Measure)] = &[
     ("work", work::measure),
     ("latency", latency::measure),
     ("start", start::measure),
+    ("payloads", payloads::measure),
     ("large", large::measure),
     ("waking", waking::measure),
     ("allocations", allocations::measure),

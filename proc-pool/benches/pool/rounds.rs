@@ -30,6 +30,11 @@ impl Samples {
             })
     }
 
+    /// Returns the values, multiplied.
+    pub(crate) fn scaled(&self, factor: f64) -> Self {
+        Self(self.0.iter().map(|value| value * factor).collect())
+    }
+
     /// Returns the ratios, round by round.
     pub(crate) fn over(&self, other: &Self) -> Self {
         Self(self.0.iter().zip(&other.0).map(|(a, b)| a / b).collect())
@@ -42,6 +47,8 @@ type Run<'a> = Box<dyn FnMut(u64) -> Result<u64, Failure> + 'a>;
 /// A pool, or a baseline, that runs the tasks.
 pub(crate) struct Contender<'a> {
     pub(crate) name: &'static str,
+    /// Each run has a multiple of this number of tasks: some contenders need whole batches.
+    unit: u64,
     run: Run<'a>,
 }
 
@@ -49,8 +56,14 @@ impl<'a> Contender<'a> {
     pub(crate) fn new(name: &'static str, run: impl FnMut(u64) -> Result<u64, Failure> + 'a) -> Self {
         Self {
             name,
+            unit: 256,
             run: Box::new(run),
         }
+    }
+
+    /// Allows any number of tasks that is a multiple of `unit`.
+    pub(crate) fn in_units_of(self, unit: u64) -> Self {
+        Self { unit, ..self }
     }
 
     /// Returns the time for `tasks` tasks, whose outputs must be `0..tasks`.
@@ -66,13 +79,12 @@ impl<'a> Contender<'a> {
 
     /// Returns the number of tasks that take about this duration.
     fn tasks_in(&mut self, duration: Duration) -> Result<u64, Failure> {
-        let mut tasks = 256;
+        let mut tasks = self.unit;
         loop {
             let time = self.time(tasks)?;
             if time >= duration / 4 {
                 let scaled = tasks as f64 * duration.as_secs_f64() / time.as_secs_f64();
-                // Some contenders need whole batches.
-                return Ok((scaled as u64).next_multiple_of(256));
+                return Ok((scaled as u64).max(1).next_multiple_of(self.unit));
             }
             tasks *= 2;
         }

@@ -165,7 +165,7 @@ pub(crate) fn steady(case: &str, tasks: u64) -> Result<(), Failure> {
         }
         "work" => {
             let pool = work::pool(WORKERS)?;
-            let iterations = work::iterations(10);
+            let iterations = work::iterations(10.0);
             print_usage(&pool, tasks, |tasks| {
                 null::sum(pool.map_unordered((0..tasks).map(|output| (output, iterations))))
             })

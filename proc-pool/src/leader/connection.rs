@@ -27,7 +27,7 @@ use crate::wire::layout::{RegionSizes, leader, slot};
 use crate::wire::payload::{Large, Payload};
 use crate::wire::pieces::{Inbound, Outbound};
 
-pub(crate) use drain::DrainLimit;
+pub(crate) use drain::{COLLECT_BYTES, DrainLimit};
 pub(crate) use health::Stalled;
 use large::OutgoingTask;
 

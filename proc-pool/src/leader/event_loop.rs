@@ -4,12 +4,15 @@
 //! events for all callers. So a single caller is woken directly by the worker, with no thread in between. Callers that find another thread
 //! running the loop wait for its notification. When no thread has called for a while, the pool's standby thread runs the loop.
 
+mod guard;
+
 use std::collections::HashMap;
-use std::ops::{ControlFlow, Deref, DerefMut};
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
-use std::task::Waker;
 use std::time::{Duration, Instant};
+
+pub(crate) use guard::SchedulerGuard;
 
 use crate::error::PoolError;
 use crate::error::ProcessId;
@@ -93,54 +96,6 @@ impl LoopWaker {
     fn wake(&self) {
         if !self.pending.swap(true, Ordering::SeqCst) {
             self.listener.wake();
-        }
-    }
-}
-
-/// The locked scheduler. After it is unlocked, the wakers of tasks with new outcomes are called.
-pub(crate) struct SchedulerGuard<'a>(Option<MutexGuard<'a, Scheduler>>);
-
-impl SchedulerGuard<'_> {
-    /// Unlocks the scheduler and sleeps until `changed` is notified, or for `timeout`.
-    fn sleep(mut self, changed: &Condvar, timeout: Duration) {
-        let woken = self.jobs.take_woken();
-        if let Some(scheduler) = self.0.take() {
-            drop(changed.wait_timeout(scheduler, timeout));
-        }
-        wake_all(woken);
-    }
-}
-
-/// Calls wakers, which run user code, with nothing locked.
-fn wake_all(woken: Vec<Waker>) {
-    for waker in woken {
-        // If it panics, that concerns neither this thread nor the other wakers.
-        let _ = guarded(|| waker.wake());
-    }
-}
-
-impl Deref for SchedulerGuard<'_> {
-    type Target = Scheduler;
-
-    fn deref(&self) -> &Scheduler {
-        self.0.as_deref().expect(LOCKED)
-    }
-}
-
-impl DerefMut for SchedulerGuard<'_> {
-    fn deref_mut(&mut self) -> &mut Scheduler {
-        self.0.as_deref_mut().expect(LOCKED)
-    }
-}
-
-const LOCKED: &str = "locked until it is dropped";
-
-impl Drop for SchedulerGuard<'_> {
-    fn drop(&mut self) {
-        if let Some(mut scheduler) = self.0.take() {
-            let woken = scheduler.jobs.take_woken();
-            drop(scheduler);
-            wake_all(woken);
         }
     }
 }
@@ -346,12 +301,19 @@ impl EventLoop {
         }
     }
 
+    /// Takes outcomes until there is a result, or until none are left. The lock is released in between, because large outputs take time.
     fn collect_and_check<R>(&self, ready: &mut impl FnMut(&mut Scheduler) -> Option<R>) -> Option<R> {
-        let mut scheduler = self.scheduler();
-        if scheduler.collect() > 0 {
-            self.notify_other_callers();
+        loop {
+            let mut scheduler = self.scheduler();
+            let collected = scheduler.collect() > 0;
+            if collected {
+                self.notify_other_callers();
+            }
+            let result = ready(&mut scheduler);
+            if result.is_some() || !collected {
+                return result;
+            }
         }
-        ready(&mut scheduler)
     }
 
     fn notify_other_callers(&self) {

@@ -80,6 +80,8 @@ struct ProcessRecord {
 pub(crate) struct Scheduler {
     /// The connected workers, by worker index.
     workers: Vec<Option<ActiveWorker>>,
+    /// The index of the worker whose outcomes are taken first.
+    next_drained: usize,
     pub(crate) jobs: Jobs,
     /// The last process of each worker.
     records: BTreeMap<WorkerId, ProcessRecord>,
@@ -123,6 +125,7 @@ impl Scheduler {
     ) -> Self {
         Self {
             workers: (0..workers).map(|_| None).collect(),
+            next_drained: 0,
             jobs: Jobs::default(),
             records: BTreeMap::new(),
             backlog: VecDeque::new(),

@@ -37,23 +37,23 @@ const HUGE: usize = 4 << 20;
 /// touch take longer than copying.
 #[cfg(target_os = "linux")]
 #[allow(unsafe_code, reason = "advises the system on the pages of an allocation")]
-pub(crate) fn prefer_huge_pages(bytes: &mut Vec<u8>) {
+pub(crate) fn prefer_huge_pages<T>(vec: &mut Vec<T>) {
     // At least the page size: `madvise` requires an aligned start.
     const ALIGN: usize = 64 << 10;
-    let spare = bytes.spare_capacity_mut();
-    let Some(len) = spare.len().checked_sub(ALIGN).filter(|len| *len >= HUGE) else {
+    let spare = vec.spare_capacity_mut();
+    let Some(len) = size_of_val(spare).checked_sub(ALIGN).filter(|len| *len >= HUGE) else {
         return;
     };
-    let offset = spare.as_ptr().align_offset(ALIGN).min(ALIGN);
-    let start = spare[offset..].as_mut_ptr();
-    // SAFETY: `start` and the `len` bytes behind it lie in the spare capacity, which is borrowed exclusively, since `offset` is at
-    // most `ALIGN`. The advice changes the size of the pages that the system uses there, not their contents.
+    let spare = spare.as_mut_ptr().cast::<u8>();
+    let start = spare.wrapping_add(spare.align_offset(ALIGN).min(ALIGN));
+    // SAFETY: `start` and the `len` bytes behind it lie in the spare capacity, which is borrowed exclusively, since `start` is at
+    // most `ALIGN` bytes after its beginning. The advice changes the size of the pages that the system uses there, not their contents.
     let _ = unsafe { libc::madvise(start.cast(), len, libc::MADV_HUGEPAGE) };
 }
 
 /// Does nothing: the system chooses the page size.
 #[cfg(not(target_os = "linux"))]
-pub(crate) fn prefer_huge_pages(_: &mut Vec<u8>) {}
+pub(crate) fn prefer_huge_pages<T>(_: &mut Vec<T>) {}
 
 impl ProcessMemory {
     /// Returns the resident bytes of process `pid`. Without the proportional part, that is far cheaper for a large process.

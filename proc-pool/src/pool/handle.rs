@@ -85,7 +85,7 @@ impl<R> Handle<R> {
         });
         // Checked after the encoder has run, because that may have forked. The handles of a copy return an error later.
         let (job, index) = match event_loop.is_here() {
-            true => event_loop.scheduler().submit_one(payload),
+            true => event_loop.scheduler().submit_one(payload, decode.alignment),
             false => (JobKey::NONE, 0),
         };
         let source = Source::Pool(PoolTask {

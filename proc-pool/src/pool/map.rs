@@ -29,8 +29,21 @@ const BATCH_TIME: Duration = Duration::from_micros(100);
 /// Maximum number of tasks that are pulled between two readings of the clock.
 const TASKS_PER_READING: usize = 64;
 
-/// Encodes a task; an error is the text of the task's error.
-pub(crate) type Encode<T> = fn(&T, &mut TaskWriter<'_>) -> Result<(), String>;
+/// Encodes tasks; an error is the text of the task's error.
+pub(crate) struct Encode<T> {
+    /// A task that the caller keeps.
+    pub(crate) borrowed: fn(&T, &mut TaskWriter<'_>) -> Result<(), String>,
+    /// A task whose memory may become the payload.
+    pub(crate) owned: fn(T, &mut TaskWriter<'_>) -> Result<(), String>,
+}
+
+impl<T> Clone for Encode<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Encode<T> {}
 
 /// An iterator over the outputs of tasks, or the errors of the tasks that have failed.
 ///
@@ -109,7 +122,7 @@ impl<'p, I: Iterator, R> Map<'p, I, R> {
     ) -> Self {
         // A forked copy of a pool has no jobs. Its error is returned by `next`.
         let job = match event_loop.check() {
-            Ok(()) => event_loop.scheduler().jobs.add(),
+            Ok(()) => event_loop.scheduler().jobs.add(decode.alignment),
             Err(_) => JobKey::NONE,
         };
         Self {
@@ -274,13 +287,16 @@ impl<'p, I: Iterator, R> Map<'p, I, R> {
             }
             self.event_loop.scheduler().submit(self.job, &mut self.batch);
             room = room.saturating_sub(pulled);
-            // Submit no more batches if outputs are available.
+            // Submit no more batches if outputs are available, and take no more of those: they would wait in memory.
+            if self.available() > 0 {
+                break;
+            }
             let mut scheduler = self.event_loop.fresh_scheduler();
             let done = scheduler
                 .jobs
                 .get(self.job)
                 .is_none_or(|job| !job.done.list.is_empty());
-            if done || self.available() > 0 {
+            if done {
                 break;
             }
         }
@@ -322,13 +338,19 @@ impl<'p, I: Iterator, R> Map<'p, I, R> {
                 break;
             };
             let index = self.next;
-            let pushed = self.batch.push(index, |writer| (self.encode)(&task, writer));
+            let pushed = match &mut self.kept {
+                None => self.batch.push(index, |writer| (self.encode.owned)(task, writer)),
+                Some(kept) => {
+                    let pushed = self
+                        .batch
+                        .push(index, |writer| (self.encode.borrowed)(&task, writer));
+                    kept.0.insert(index, task);
+                    pushed
+                }
+            };
             // Incremented only here, so that each index below `next` has a task even if user code above has panicked.
             self.next += 1;
             pulled += 1;
-            if let Some(kept) = &mut self.kept {
-                kept.0.insert(index, task);
-            }
             if let Err(reason) = pushed {
                 let outcome = Outcome::Fault(Box::new(Fault::Task(reason)));
                 self.encode_errors.push_back(Completion { index, outcome });

@@ -26,7 +26,6 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
-use shm_buffers::MemoryInfo;
 
 use crate::error::{PoolError, WorkerId};
 use crate::leader::command::Command;
@@ -67,7 +66,7 @@ impl BytePool {
     pub(crate) fn start(
         event_loop: Arc<EventLoop>,
         manager: Sender<Command>,
-        (pending_thread, process_manager, memory_limit): (PendingThread, ProcessManager, Sender<Option<u64>>),
+        (pending_thread, process_manager): (PendingThread, ProcessManager),
         reactions: Reactions,
     ) -> Result<Self, PoolError> {
         // From here on, a drop of `pool` ends what has been started.
@@ -78,8 +77,6 @@ impl BytePool {
             _subscription: reactions.subscribe(&event_loop)?,
         };
         pool.threads.push(pending_thread.start(process_manager));
-        // The manager needs it once it has spawned the first process.
-        let _ = memory_limit.send(MemoryInfo::now().cgroup_limit);
         let started = thread::Builder::new()
             .name("proc-pool standby".into())
             .spawn(move || event_loop.run_standby());
@@ -207,9 +204,15 @@ impl BytePool {
     where
         I: IntoIterator<Item: AsRef<[u8]>>,
     {
-        let encode = |task: &I::Item, writer: &mut TaskWriter<'_>| {
-            writer.put(task.as_ref());
-            Ok(())
+        let encode = Encode {
+            borrowed: |task: &I::Item, writer: &mut TaskWriter<'_>| {
+                writer.put(task.as_ref());
+                Ok(())
+            },
+            owned: |task: I::Item, writer: &mut TaskWriter<'_>| {
+                writer.put(task.as_ref());
+                Ok(())
+            },
         };
         Map::new(&self.event_loop, tasks.into_iter(), order, encode, Decode::BYTES)
     }
@@ -294,12 +297,21 @@ impl<T, R> Pool<T, R> {
     pub(crate) fn new<CT: Codec<T>, CR: Codec<R>>(bytes: BytePool) -> Self {
         Self {
             bytes,
-            encode: |task, writer| match CT::as_bytes(task) {
-                Some(bytes) => {
-                    writer.put(bytes);
-                    Ok(())
-                }
-                None => CT::encode(task, writer.bytes).map_err(|e| e.to_string()),
+            encode: Encode {
+                borrowed: |task, writer| match CT::as_bytes(task) {
+                    Some(bytes) => {
+                        writer.put(bytes);
+                        Ok(())
+                    }
+                    None => CT::encode(task, writer.bytes).map_err(|e| e.to_string()),
+                },
+                owned: |task, writer| match CT::into_owned(task) {
+                    Ok(bytes) => {
+                        writer.give(bytes);
+                        Ok(())
+                    }
+                    Err(task) => CT::encode(&task, writer.bytes).map_err(|e| e.to_string()),
+                },
             },
             decode: Decode::by::<CR>(),
         }
@@ -417,7 +429,7 @@ impl<T, R> Pool<T, R> {
     pub fn submit(&self, task: T) -> Handle<R> {
         Handle::submit(
             &self.bytes.event_loop,
-            |writer| (self.encode)(&task, writer),
+            |writer| (self.encode.owned)(task, writer),
             self.decode,
         )
     }

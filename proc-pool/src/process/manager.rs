@@ -12,7 +12,6 @@ mod pending_stack;
 mod pending_thread;
 mod process;
 mod reap;
-mod shared_memory;
 mod start;
 #[cfg(all(feature = "stacks", target_os = "linux"))]
 mod symbolizer;
@@ -74,9 +73,6 @@ pub(crate) struct ProcessManager {
     processes: Vec<ManagedProcess>,
     /// Number of processes that each worker has had.
     generations: HashMap<WorkerId, u32>,
-    /// Receives the memory limit of this process; `None` once the size of the workers' shared memory was adapted to it. Another
-    /// thread reads the limit while the first process starts, because that takes as long as spawning a process.
-    memory_limit: Option<Receiver<Option<u64>>>,
     /// Reads the output of workers, if it is captured.
     output_reader: Option<OutputReader>,
     symbolizer: Symbolizer,
@@ -100,7 +96,6 @@ impl ProcessManager {
         config: SpawnConfig,
         commands: Receiver<Command>,
         command_sender: Sender<Command>,
-        memory_limit: Receiver<Option<u64>>,
     ) -> Result<Self, PoolError> {
         let now = Instant::now();
         let output_reader = config
@@ -116,7 +111,6 @@ impl ProcessManager {
             command_sender,
             processes: Vec::new(),
             generations: HashMap::new(),
-            memory_limit: Some(memory_limit),
             output_reader,
             symbolizer: Symbolizer::default(),
             stopping_since: None,

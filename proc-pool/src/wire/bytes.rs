@@ -4,12 +4,15 @@ use std::fmt;
 use std::ops::{Deref, DerefMut};
 
 use crate::os::prefer_huge_pages;
+use crate::wire::owned_bytes::OwnedBytes;
 
 /// The buffer into which a [`Service`](crate::Service) writes its output: a `Vec<u8>` whose memory is reused for the next
 /// task.
 #[derive(Debug, Default)]
 pub struct OutputBuf {
     bytes: Vec<u8>,
+    /// The output instead of `bytes`, if its memory was given away.
+    owned: Option<OwnedBytes>,
 }
 
 impl OutputBuf {
@@ -26,6 +29,17 @@ impl OutputBuf {
     /// Removes all bytes.
     pub fn clear(&mut self) {
         self.bytes.clear();
+        self.owned = None;
+    }
+
+    /// Takes memory that is the whole output.
+    pub(crate) fn give(&mut self, output: OwnedBytes) {
+        self.owned = Some(output);
+    }
+
+    /// Returns the output: the memory that was given, or the bytes.
+    pub(crate) fn output(&self) -> &[u8] {
+        self.owned.as_deref().unwrap_or(&self.bytes)
     }
 }
 
@@ -54,9 +68,9 @@ impl Bytes {
         Self(bytes.to_vec())
     }
 
-    /// Takes the whole buffer, without a copy.
-    pub(crate) fn kept(bytes: Vec<u8>) -> Self {
-        Self(bytes)
+    /// Takes the whole buffer, without a copy if it was received for this.
+    pub(crate) fn kept(bytes: OwnedBytes) -> Self {
+        Self(bytes.into_vec().unwrap_or_else(|other| other.to_vec()))
     }
 
     /// Converts into a `Vec`, without a copy.
@@ -118,7 +132,7 @@ mod tests {
 
     #[test]
     fn debug_shows_only_the_length_of_long_outputs() {
-        let bytes = Bytes::kept(vec![7; 65]);
+        let bytes = Bytes::kept(vec![7; 65].into());
         assert_eq!(format!("{bytes:?}"), "Bytes(65 of them)");
         assert_eq!(
             (bytes.clone(), bytes.into_vec()),

@@ -6,11 +6,13 @@ use serde::de::DeserializeOwned;
 
 use crate::error::BoxError;
 use crate::wire::encoding;
+use crate::wire::owned_bytes::OwnedBytes;
 
 /// Converts values of type `T` to bytes and back. A codec is a type without data: leader and workers select it by its type
 /// alone.
 ///
-/// [`Postcard`] encodes everything that implements serde's traits; [`Pod`] and [`PodVec`] copy plain old data as it is. A
+/// [`Native`](crate::Native), the default, and [`Postcard`] encode everything that implements serde's traits; [`Pod`] and [`PodVec`]
+/// copy plain old data as it is. A
 /// codec of your own may add types of another library, or another format:
 ///
 /// ```
@@ -45,6 +47,28 @@ pub trait Codec<T>: 'static {
         None
     }
 
+    /// Returns the value's memory if that already is its encoding, as for vectors of numbers. A large value then is not copied
+    /// before it is sent.
+    ///
+    /// # Errors
+    /// The value, if it must be encoded.
+    fn into_owned(value: T) -> Result<OwnedBytes, T> {
+        Err(value)
+    }
+
+    /// Returns the alignment in bytes, at most 16, of memory that [`decode_owned`](Self::decode_owned) makes a value of without a copy.
+    fn alignment() -> usize {
+        1
+    }
+
+    /// Decodes a large value as [`decode`](Self::decode) does. This may take the memory of `bytes`, and leaves what it does not need.
+    ///
+    /// # Errors
+    /// The same as those of [`decode`](Self::decode).
+    fn decode_owned(bytes: &mut OwnedBytes) -> Result<T, BoxError> {
+        Self::decode(bytes)
+    }
+
     /// Decodes a value from exactly these bytes. They may have any alignment and any contents: a corrupted worker may have
     /// written them.
     ///
@@ -53,7 +77,8 @@ pub trait Codec<T>: 'static {
     fn decode(bytes: &[u8]) -> Result<T, BoxError>;
 }
 
-/// The default codec: serde with the postcard format.
+/// Serde with the postcard format: small numbers take few bytes, and each number is converted. For values that are nested deeper
+/// than [`Native`](crate::Native) allows.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Postcard;
 
@@ -101,6 +126,21 @@ impl<T: NoUninit + AnyBitPattern> Codec<Vec<T>> for PodVec {
 
     fn as_bytes(value: &Vec<T>) -> Option<&[u8]> {
         Some(bytemuck::cast_slice(value))
+    }
+
+    fn into_owned(value: Vec<T>) -> Result<OwnedBytes, Vec<T>> {
+        OwnedBytes::from_vec(value)
+    }
+
+    fn alignment() -> usize {
+        align_of::<T>()
+    }
+
+    fn decode_owned(bytes: &mut OwnedBytes) -> Result<Vec<T>, BoxError> {
+        match std::mem::take(bytes).into_vec() {
+            Ok(vec) => Ok(vec),
+            Err(other) => <Self as Codec<Vec<T>>>::decode(&other),
+        }
     }
 
     fn decode(bytes: &[u8]) -> Result<Vec<T>, BoxError> {
@@ -159,6 +199,13 @@ mod tests {
         assert!(C::as_bytes(&value).is_none_or(|it| *it == bytes[1..]));
         bytes.remove(0);
         assert_eq!(C::decode(&bytes).expect("it can be decoded"), value);
+        let decoded = C::decode_owned(&mut bytes.clone().into());
+        assert_eq!(decoded.expect("it can be decoded"), value);
+        if let Ok(mut owned) = C::into_owned(value) {
+            assert_eq!((&*owned, owned.align()), (&*bytes, C::alignment()));
+            let value = C::decode_owned(&mut owned).expect("it can be decoded");
+            assert_eq!(C::as_bytes(&value), Some(&*bytes));
+        }
     }
 
     #[test]

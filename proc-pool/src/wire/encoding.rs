@@ -1,4 +1,4 @@
-//! Serde values as postcard bytes: the one format of the handshake, and the default one of tasks and outputs.
+//! Serde values as postcard bytes: the format of the handshake, and of the codec `Postcard`.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;

@@ -10,7 +10,8 @@
 //! | `layout` | where rings, slots and arenas are in the memory that leader and worker share |
 //! | `tags` | the first byte of a frame |
 //! | `payload`, `pieces` | small payloads in a frame, large ones in pieces through an arena |
-//! | `codec`, `encoding` | values to bytes and back |
+//! | `codec`, `native`, `encoding` | values to bytes and back: by choice, by default, in the handshake |
+//! | `owned_bytes` | memory that is a vector and its encoding |
 //! | `bytes` | the buffers that users of bytes see |
 
 pub(crate) mod bytes;
@@ -19,6 +20,8 @@ pub(crate) mod encoding;
 pub(crate) mod entry;
 pub(crate) mod handshake;
 pub(crate) mod layout;
+pub(crate) mod native;
+pub(crate) mod owned_bytes;
 pub(crate) mod payload;
 pub(crate) mod pieces;
 pub(crate) mod tags;

@@ -2,14 +2,18 @@
 
 use std::sync::Arc;
 
-/// The largest payload that travels in one frame, in bytes. A larger one travels in pieces.
-pub(crate) const MAX_INLINE: usize = 32 << 10;
+use crate::wire::owned_bytes::OwnedBytes;
+
+/// The largest payload that travels in one frame, in bytes. A larger one travels in pieces: the measured costs of both are equal here.
+pub(crate) const MAX_INLINE: usize = 4 << 10;
+/// The longest text of an error, in bytes. It always travels in one frame.
+pub(crate) const MAX_TEXT: usize = 32 << 10;
 
 /// A task that travels in pieces. The leader keeps its bytes in private memory until the task is answered, so that it can be
 /// sent again. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Large {
-    bytes: Arc<Vec<u8>>,
+    bytes: Arc<OwnedBytes>,
     start: usize,
 }
 
@@ -22,7 +26,8 @@ pub(crate) enum Payload<'a> {
 
 impl Large {
     /// Makes a payload of all but the first `start` of `bytes`, without a copy.
-    pub(crate) fn new(bytes: Vec<u8>, start: usize) -> Self {
+    pub(crate) fn new(bytes: impl Into<OwnedBytes>, start: usize) -> Self {
+        let bytes = bytes.into();
         let start = start.min(bytes.len());
         let bytes = Arc::new(bytes);
         Self { bytes, start }

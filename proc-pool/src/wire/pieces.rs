@@ -11,7 +11,7 @@ use std::sync::atomic::{Ordering, fence};
 use shm_buffers::arena::{Block, BlockError, BlockReader, BlockWriter};
 use shm_buffers::slots::Slots;
 
-use crate::os::prefer_huge_pages;
+use crate::wire::owned_bytes::OwnedBytes;
 use crate::wire::tags::Tag;
 
 /// Length of a piece's frame in bytes: the tag, then offset, length and remaining bytes.
@@ -66,7 +66,7 @@ pub(crate) enum Arrived {
     /// More pieces follow.
     Part,
     /// This was the last piece; the payload is complete.
-    Whole(Vec<u8>),
+    Whole(OwnedBytes),
     /// This was the last piece, but there was no memory for the payload.
     Lost(String),
 }
@@ -83,13 +83,14 @@ pub(crate) struct Inbound {
     freed: Slots,
     /// The value of `freed`.
     count: u64,
+    bytes_taken: u64,
     /// The shared slot with the number of freed blocks that the sender waits for.
     wanted: Slots,
     /// The last value of `wanted` for which the sender was woken.
     woken_for: u64,
     /// Maximum size of a payload in bytes.
     max_bytes: u64,
-    bytes: Vec<u8>,
+    bytes: OwnedBytes,
     /// Bytes still to arrive of the payload in progress, if there is one.
     left: Option<u64>,
     /// Why the payload in progress is discarded.
@@ -102,10 +103,11 @@ impl Inbound {
             reader,
             freed,
             count: 0,
+            bytes_taken: 0,
             wanted,
             woken_for: 0,
             max_bytes,
-            bytes: Vec::new(),
+            bytes: OwnedBytes::default(),
             left: None,
             lost: None,
         }
@@ -121,8 +123,14 @@ impl Inbound {
         self.count
     }
 
-    /// Copies the piece that a frame describes, and frees its block. `payload` is the frame without its tag.
-    pub(crate) fn take(&mut self, payload: &[u8]) -> Result<Arrived, Broken> {
+    /// Returns the number of bytes in these blocks.
+    pub(crate) fn bytes_taken(&self) -> u64 {
+        self.bytes_taken
+    }
+
+    /// Copies the piece that a frame describes, and frees its block. `payload` is the frame without its tag. The bytes of a new
+    /// payload get memory of the given alignment, if the payload consists of whole elements.
+    pub(crate) fn take(&mut self, payload: &[u8], alignment: usize) -> Result<Arrived, Broken> {
         let piece = Piece::of(payload).ok_or(Broken)?;
         let Piece { block, left } = piece;
         let all = left.checked_add(block.len).ok_or(Broken)?;
@@ -131,28 +139,31 @@ impl Inbound {
             None if all > self.max_bytes => return Err(Broken),
             Some(_) => {}
             None => {
+                let empty = OwnedBytes::with_align(alignment, all);
                 self.bytes.clear();
+                if self.bytes.align() != empty.align() {
+                    self.bytes = empty;
+                }
                 // The number may be forged, and the allocation may fail: memory for what arrives is reserved again below.
                 let ahead = usize::try_from(all.min(AHEAD)).unwrap_or(0);
-                if self.bytes.try_reserve(ahead).is_ok() {
-                    prefer_huge_pages(&mut self.bytes);
-                }
+                let _ = self.bytes.try_reserve(ahead);
             }
         }
         let read = match self.lost {
-            None => self.reader.read(block, &mut self.bytes),
+            None => self.bytes.append(&mut self.reader, block),
             Some(_) => Ok(()),
         };
         match read {
             Ok(()) => {}
             Err(e @ BlockError::Memory { .. }) => {
                 self.lost = Some(e.to_string());
-                self.bytes = Vec::new();
+                self.bytes = OwnedBytes::default();
             }
             Err(_) => return Err(Broken),
         }
         self.left = Some(left);
         self.count += 1;
+        self.bytes_taken += block.len;
         self.freed.slot(0).store_release(self.count);
         if left > 0 {
             return Ok(Arrived::Part);
@@ -168,7 +179,7 @@ impl Inbound {
     pub(crate) fn forget(&mut self) {
         self.left = None;
         self.lost = None;
-        self.bytes = Vec::new();
+        self.bytes = OwnedBytes::default();
     }
 
     /// Returns whether the caller must wake the sender now: it waits for blocks that have been freed. Returns `true` once for
@@ -185,11 +196,9 @@ impl Inbound {
         must_wake
     }
 
-    /// Takes the memory of a payload that was processed, and keeps up to `max_bytes` of it for the next payload.
-    pub(crate) fn reuse(&mut self, mut bytes: Vec<u8>, max_bytes: usize) {
-        if self.left.is_none() {
-            bytes.clear();
-            bytes.shrink_to(max_bytes);
+    /// Takes the memory of a payload that was processed, and keeps it for the next one unless it has more than `max_bytes`.
+    pub(crate) fn reuse(&mut self, bytes: OwnedBytes, max_bytes: usize) {
+        if self.left.is_none() && bytes.capacity() <= max_bytes {
             self.bytes = bytes;
         }
     }
@@ -326,13 +335,13 @@ mod tests {
                     assert!(!inbound.must_wake_sender());
                 }
                 let frame = frames.pop_front().expect("there is room for one");
-                match inbound.take(&frame[1..]).expect("an honest piece") {
+                match inbound.take(&frame[1..], 1).expect("an honest piece") {
                     Arrived::Part => {}
                     Arrived::Whole(bytes) => break bytes,
                     Arrived::Lost(reason) => panic!("{reason}"),
                 }
             };
-            assert!(received == sent && !inbound.is_under_way(), "{len}");
+            assert!(*received == sent[..] && !inbound.is_under_way(), "{len}");
         }
     }
 
@@ -348,7 +357,7 @@ mod tests {
         assert_eq!(outbound.request_wakeup(), WakeupRequest::Open);
         let mut wakeups = Vec::new();
         for _ in 0..4 {
-            inbound.take(&frame(0, 100, 0)[1..]).expect("a whole payload");
+            inbound.take(&frame(0, 100, 0)[1..], 1).expect("a whole payload");
             wakeups.push(inbound.must_wake_sender());
         }
         assert_eq!(wakeups, [false, true, false, false]);
@@ -372,16 +381,16 @@ mod tests {
             [0xff; FRAME],
         ] {
             let (_, mut inbound) = ends(1 << 20);
-            assert_eq!(inbound.take(&forged[1..]), Err(Broken), "{forged:?}");
+            assert_eq!(inbound.take(&forged[1..], 4), Err(Broken), "{forged:?}");
             assert_eq!((inbound.count(), inbound.bytes.len()), (0, 0));
         }
         for len in (0..FRAME - 1).chain([FRAME, 100]) {
             let (_, mut inbound) = ends(1 << 20);
-            assert_eq!(inbound.take(&vec![0; len]), Err(Broken), "{len}");
+            assert_eq!(inbound.take(&vec![0; len], 1), Err(Broken), "{len}");
         }
         // For a number that is large but possible, no more than `AHEAD` is allocated.
         let (_, mut inbound) = ends(u64::MAX);
-        assert_eq!(inbound.take(&frame(0, 8, 1 << 50)[1..]), Ok(Arrived::Part));
+        assert_eq!(inbound.take(&frame(0, 8, 1 << 50)[1..], 8), Ok(Arrived::Part));
         assert!(inbound.bytes.capacity() as u64 <= 2 * AHEAD);
     }
 
@@ -389,8 +398,8 @@ mod tests {
     fn pieces_that_contradict_the_one_before_are_violations() {
         for (len, left) in [(8, 92), (8, 91), (100, 0), (92, 1)] {
             let (_, mut inbound) = ends(1 << 20);
-            assert_eq!(inbound.take(&frame(0, 8, 92)[1..]), Ok(Arrived::Part));
-            let second = inbound.take(&frame(0, len, left)[1..]);
+            assert_eq!(inbound.take(&frame(0, 8, 92)[1..], 1), Ok(Arrived::Part));
+            let second = inbound.take(&frame(0, len, left)[1..], 1);
             assert_eq!(second.is_err(), len + left != 92, "{len} {left}");
         }
     }

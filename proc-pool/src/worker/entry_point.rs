@@ -8,8 +8,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::BoxError;
-use crate::wire::codec::{Codec, Postcard};
+use crate::wire::codec::Codec;
 use crate::wire::entry::TypeNames;
+use crate::wire::native::Native;
 use crate::worker::routine::Routine;
 use crate::worker::service::{PlainOp, Service, StatefulOp, Worker, WorkerContext};
 
@@ -26,7 +27,7 @@ use crate::worker::service::{PlainOp, Service, StatefulOp, Worker, WorkerContext
 /// | [`named_service`](EntryPoint::named_service) | a [`Service`] that another program has registered | bytes |
 ///
 /// [`Builder::build`](crate::Builder::build) starts a pool that runs it; [`Registry::add`](crate::Registry::add) registers it
-/// under a name. Tasks and outputs are encoded with [`Postcard`] unless [`codecs`](Self::codecs) selects other codecs.
+/// under a name. Tasks and outputs are encoded with [`Native`] unless [`codecs`](Self::codecs) selects other codecs.
 ///
 /// `K` is the kind of entry point, which follows from the constructor. Code that must name the type can return an
 /// `impl` [`Runnable`](crate::Runnable) or an `impl` [`OwnEntryPoint`].
@@ -42,7 +43,7 @@ use crate::worker::service::{PlainOp, Service, StatefulOp, Worker, WorkerContext
 /// ```
 #[derive(Debug, Clone)]
 #[must_use = "an entry point does nothing until a pool is built with it"]
-pub struct EntryPoint<K, CT = Postcard, CR = Postcard> {
+pub struct EntryPoint<K, CT = Native, CR = Native> {
     pub(crate) kind: K,
     codecs: PhantomData<fn(CT) -> CR>,
 }

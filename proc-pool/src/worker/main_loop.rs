@@ -26,12 +26,12 @@ use crate::wire::bytes::OutputBuf;
 use crate::wire::encoding::{decode, encode};
 use crate::wire::handshake::Spin;
 use crate::wire::layout::{RegionLayout, leader, slot};
-use crate::wire::payload::MAX_INLINE;
+use crate::wire::payload::{MAX_INLINE, MAX_TEXT};
 use crate::wire::pieces::{Allocation, Arrived, Inbound, NO_MEMORY, Outbound, Piece, WakeupRequest};
 use crate::wire::tags::Tag;
 use crate::wire::worker_values::{WorkerValue, WorkerValueError};
 use crate::worker::bootstrap::{Bootstrap, fail_start, refuse_start};
-use crate::worker::service::{CallError, Service, UnfitWorker, WorkerContext};
+use crate::worker::service::{CallError, Runner, TaskBytes, UnfitWorker, WorkerContext};
 
 /// Number of times that a spinning worker polls for a task between two yields.
 const POLLS: u32 = 32;
@@ -42,8 +42,8 @@ const INLINE: u8 = Tag::Inline as u8;
 const PIECE: u8 = Tag::Piece as u8;
 const WITHDRAWN: u8 = Tag::Withdrawn as u8;
 
-/// The main function of a worker process that runs `S`.
-pub(crate) fn serve<S: Service>(bootstrap: Bootstrap) -> ! {
+/// The main function of a worker process that runs `R`.
+pub(crate) fn serve<R: Runner>(bootstrap: Bootstrap) -> ! {
     let welcome = &bootstrap.welcome;
     let region = match Region::attach(&welcome.region) {
         Ok(region) => region,
@@ -69,10 +69,10 @@ pub(crate) fn serve<S: Service>(bootstrap: Bootstrap) -> ! {
     let started = catch_panic(|| {
         let values = welcome.values.with_bytes(decode::<Vec<WorkerValue>>)?;
         context.values = values.map_err(|e| UnfitWorker(format!("cannot decode its values: {e}")))?;
-        welcome.init.with_bytes(|init| S::start(&mut context, init))?
+        welcome.init.with_bytes(|init| R::start(&mut context, init))?
     });
-    let service = match started {
-        Ok(Ok(service)) => service,
+    let runner = match started {
+        Ok(Ok(runner)) => runner,
         Ok(Err(e)) => {
             let reason = format!("failed to start: {}", chain(&*e));
             match e.is::<UnfitWorker>() || e.is::<WorkerValueError>() {
@@ -93,7 +93,7 @@ pub(crate) fn serve<S: Service>(bootstrap: Bootstrap) -> ! {
         os::end_group(ORPHANED);
     }
     let mut tasks = TaskLoop::new(&region, layout, bootstrap, metrics);
-    tasks.run(service);
+    tasks.run(runner);
     // A worker ends by an ordinary exit, so that `atexit` handlers, profilers and the like run.
     std::process::exit(0)
 }
@@ -154,7 +154,8 @@ impl TaskLoop {
     }
 
     /// Runs tasks until the leader asks this worker to end.
-    fn run(&mut self, mut service: impl Service) {
+    fn run<R: Runner>(&mut self, mut runner: R) {
+        let alignment = R::alignment();
         let mut frame = Vec::new();
         let mut output = OutputBuf::default();
         loop {
@@ -171,8 +172,8 @@ impl TaskLoop {
                 // The memory of this process's own leader is corrupt: nothing sensible can follow.
                 Err(_) => os::end_group(ORPHANED),
             }
-            let large = match frame.first() {
-                Some(&PIECE) => match self.take_piece(&frame[1..]) {
+            let mut large = match frame.first() {
+                Some(&PIECE) => match self.take_piece(&frame[1..], alignment) {
                     Ok(Arrived::Part) => continue,
                     Ok(Arrived::Whole(bytes)) => Some(Ok(bytes)),
                     Ok(Arrived::Lost(reason)) => Some(Err(reason)),
@@ -193,13 +194,14 @@ impl TaskLoop {
                 }
                 continue;
             }
-            let task = match &large {
-                None => inline(&frame),
-                Some(large) => large.as_deref().map_err(Clone::clone),
+            let task = match &mut large {
+                None => inline(&frame).map(TaskBytes::Small),
+                Some(Ok(large)) => Ok(TaskBytes::Large(large)),
+                Some(Err(reason)) => Err(std::mem::take(reason)),
             };
             let mut phases = PhaseTimes::default();
             let sampling = self.clock.is_sampling();
-            let tag = call(&mut service, task, &mut output, sampling.then_some(&mut phases));
+            let tag = call(&mut runner, task, &mut output, sampling.then_some(&mut phases));
             if self.send(tag, &mut output).is_err() {
                 return;
             }
@@ -218,8 +220,8 @@ impl TaskLoop {
     }
 
     /// Takes a piece of a task, and wakes the leader if it waits for that.
-    fn take_piece(&mut self, payload: &[u8]) -> Result<Arrived, DoorbellClosed> {
-        let Ok(arrived) = self.pieces_in.take(payload) else {
+    fn take_piece(&mut self, payload: &[u8], alignment: usize) -> Result<Arrived, DoorbellClosed> {
+        let Ok(arrived) = self.pieces_in.take(payload, alignment) else {
             os::end_group(ORPHANED)
         };
         if self.pieces_in.must_wake_sender() {
@@ -230,19 +232,21 @@ impl TaskLoop {
 
     /// Sends the outcome of a task.
     fn send(&mut self, mut tag: Tag, output: &mut OutputBuf) -> Result<(), DoorbellClosed> {
-        if tag == Tag::Inline && output.len() as u64 > self.max_output {
+        let len = output.output().len();
+        if tag == Tag::Inline && len as u64 > self.max_output {
             tag = Tag::BadOutput;
-            let (len, max) = (output.len(), self.max_output);
+            let max = self.max_output;
             let reason = format!(
                 "output of {len} bytes exceeds the limit of {max} bytes; raise `Builder::max_output`"
             );
             output.put(reason.as_bytes());
         }
+        let output = output.output();
         if tag == Tag::Inline && output.len() > MAX_INLINE {
             return self.send_large(output);
         }
         // The beginning of a long text is enough.
-        output.truncate(MAX_INLINE);
+        let output = &output[..output.len().min(MAX_TEXT)];
         self.stage(&[&[tag as u8], output])?;
         self.publish()
     }
@@ -386,15 +390,12 @@ fn inline(frame: &[u8]) -> Result<&[u8], String> {
 
 /// Runs a task, and leaves its output or the text of its error in `output`.
 fn call(
-    service: &mut impl Service,
-    task: Result<&[u8], String>,
+    runner: &mut impl Runner,
+    task: Result<TaskBytes<'_>, String>,
     output: &mut OutputBuf,
     phases: Option<&mut PhaseTimes>,
 ) -> Tag {
-    let called = catch_panic(|| match (task.map_err(CallError::Task)?, phases) {
-        (bytes, None) => service.call(bytes, output),
-        (bytes, Some(phases)) => service.call_timed(bytes, output, phases),
-    });
+    let called = catch_panic(|| runner.call(task.map_err(CallError::Task)?, output, phases));
     let (tag, text) = match called {
         Ok(Ok(())) => return Tag::Inline,
         Ok(Err(CallError::Task(text))) => (Tag::BadTask, text),

@@ -137,10 +137,10 @@ impl Registry {
 mod tests {
     use super::*;
 
-    use crate::wire::codec::Postcard;
+    use crate::wire::native::Native;
 
     fn types<I, T, R>() -> TypeNames {
-        TypeNames::of::<I, T, R, Postcard, Postcard>()
+        TypeNames::of::<I, T, R, Native, Native>()
     }
 
     fn find(registry: &Registry, name: &str, types: TypeNames) -> Result<(), String> {
@@ -170,8 +170,8 @@ mod tests {
             ("square", types::<u8, u64, u64>(), "initial value is ()"),
             (
                 "square",
-                TypeNames::of::<(), u64, u64, Postcard, crate::Pod>(),
-                "outputs' codec is proc_pool::wire::codec::Postcard",
+                TypeNames::of::<(), u64, u64, Native, crate::Pod>(),
+                "outputs' codec is proc_pool::wire::native::Native",
             ),
             ("square", TypeNames::bytes(), "and bytes for the leader"),
         ] {

@@ -11,7 +11,7 @@ use crate::wire::entry::{Entry, OwnEntry, Refusal};
 use crate::worker::bootstrap::Bootstrap;
 use crate::worker::main_loop::serve;
 use crate::worker::op::ErasedOp;
-use crate::worker::service::{Service, TypedService, Worker};
+use crate::worker::service::{ByteRunner, Service, TypedRunner, Worker};
 
 /// The function that a worker process runs instead of the rest of `main`.
 pub(crate) type Main = fn(Bootstrap) -> !;
@@ -30,7 +30,7 @@ impl Routine {
     /// Makes the routine of a service. It has no op.
     pub(crate) fn service<S: Service>() -> Self {
         Self {
-            main: serve::<S>,
+            main: serve::<ByteRunner<S>>,
             op: ErasedOp::of(()),
         }
     }
@@ -43,7 +43,7 @@ impl Routine {
         CR: Codec<W::Output>,
     {
         Self {
-            main: serve::<TypedService<W, CT, CR>>,
+            main: serve::<TypedRunner<W, CT, CR>>,
             op: ErasedOp::of(op),
         }
     }

@@ -13,6 +13,7 @@ use crate::metrics::PhaseTimes;
 use crate::wire::bytes::OutputBuf;
 use crate::wire::codec::Codec;
 use crate::wire::encoding::decode;
+use crate::wire::owned_bytes::OwnedBytes;
 use crate::wire::worker_values::{WorkerValue, WorkerValueError};
 use crate::worker::op::{ErasedOp, Op};
 
@@ -133,7 +134,7 @@ pub trait Service: Sized + 'static {
 }
 
 /// Code that turns values into values: started once in each worker process, then called for each task, one after another.
-/// Values are encoded with serde and postcard, unless the [`EntryPoint`](crate::EntryPoint) chooses other [`Codec`]s.
+/// Values are encoded with [`Native`](crate::Native), unless the [`EntryPoint`](crate::EntryPoint) chooses other [`Codec`]s.
 pub trait Worker: Sized + 'static {
     /// The code that the leader sends: a function pointer, a pair of them, or `()` for none. See [`Op`].
     type Op: Op;
@@ -154,10 +155,62 @@ pub trait Worker: Sized + 'static {
     fn run(&mut self, task: Self::Task) -> Self::Output;
 }
 
-/// The adapter from a [`Worker`], with codecs for tasks and outputs, to a [`Service`].
-pub(crate) struct TypedService<W, CT, CR>(W, PhantomData<fn(CT) -> CR>);
+/// What the main loop runs: a [`Service`], or a [`Worker`] with its codecs.
+pub(crate) trait Runner: Sized {
+    fn start(context: &mut WorkerContext, init: &[u8]) -> Result<Self, BoxError>;
 
-impl<W, CT, CR> Service for TypedService<W, CT, CR>
+    /// Returns the alignment of the memory into which large tasks are received.
+    fn alignment() -> usize;
+
+    /// Runs one task, and reports to `phases` if it is sampled.
+    fn call(
+        &mut self,
+        task: TaskBytes<'_>,
+        output: &mut OutputBuf,
+        phases: Option<&mut PhaseTimes>,
+    ) -> Result<(), CallError>;
+}
+
+/// An encoded task.
+pub(crate) enum TaskBytes<'a> {
+    Small(&'a [u8]),
+    /// Its memory may be taken.
+    Large(&'a mut OwnedBytes),
+}
+
+/// The adapter from a [`Service`].
+pub(crate) struct ByteRunner<S>(S);
+
+impl<S: Service> Runner for ByteRunner<S> {
+    fn start(context: &mut WorkerContext, init: &[u8]) -> Result<Self, BoxError> {
+        S::start(context, init).map(Self)
+    }
+
+    fn alignment() -> usize {
+        1
+    }
+
+    fn call(
+        &mut self,
+        task: TaskBytes<'_>,
+        output: &mut OutputBuf,
+        phases: Option<&mut PhaseTimes>,
+    ) -> Result<(), CallError> {
+        let task = match &task {
+            TaskBytes::Small(task) => task,
+            TaskBytes::Large(task) => &***task,
+        };
+        match phases {
+            None => self.0.call(task, output),
+            Some(phases) => self.0.call_timed(task, output, phases),
+        }
+    }
+}
+
+/// The adapter from a [`Worker`], with codecs for tasks and outputs.
+pub(crate) struct TypedRunner<W, CT, CR>(W, PhantomData<fn(CT) -> CR>);
+
+impl<W, CT, CR> Runner for TypedRunner<W, CT, CR>
 where
     W: Worker,
     CT: Codec<W::Task>,
@@ -171,32 +224,37 @@ where
         Ok(Self(worker, PhantomData))
     }
 
-    fn call(&mut self, task: &[u8], output: &mut OutputBuf) -> Result<(), CallError> {
-        let task = CT::decode(task).map_err(|e| CallError::Task(e.to_string()))?;
-        put_output::<_, CR>(&self.0.run(task), output)
+    fn alignment() -> usize {
+        CT::alignment()
     }
 
-    fn call_timed(
+    #[inline]
+    fn call(
         &mut self,
-        task: &[u8],
+        task: TaskBytes<'_>,
         output: &mut OutputBuf,
-        phases: &mut PhaseTimes,
+        phases: Option<&mut PhaseTimes>,
     ) -> Result<(), CallError> {
-        let task = CT::decode(task).map_err(|e| CallError::Task(e.to_string()))?;
-        phases.decoded();
-        let value = self.0.run(task);
-        phases.ran();
-        put_output::<_, CR>(&value, output)
+        let task = match task {
+            TaskBytes::Small(task) => CT::decode(task),
+            TaskBytes::Large(task) => CT::decode_owned(task),
+        };
+        let task = task.map_err(|e| CallError::Task(e.to_string()))?;
+        let value = match phases {
+            None => self.0.run(task),
+            Some(phases) => {
+                phases.decoded();
+                let value = self.0.run(task);
+                phases.ran();
+                value
+            }
+        };
+        match CR::into_owned(value) {
+            Ok(owned) => output.give(owned),
+            Err(value) => CR::encode(&value, output).map_err(|e| CallError::Output(e.to_string()))?,
+        }
+        Ok(())
     }
-}
-
-#[inline]
-fn put_output<R, CR: Codec<R>>(value: &R, output: &mut OutputBuf) -> Result<(), CallError> {
-    if let Some(bytes) = CR::as_bytes(value) {
-        output.put(bytes);
-        return Ok(());
-    }
-    CR::encode(value, output).map_err(|e| CallError::Output(e.to_string()))
 }
 
 /// The adapter from a function to a [`Worker`].

@@ -41,7 +41,7 @@ fn payload(size: usize) -> Vec<u8> {
 #[test]
 fn payload_of_any_size_comes_back_whole() {
     let _watchdog = watchdog(60);
-    const INLINE: usize = 32 << 10;
+    const INLINE: usize = 4 << 10;
     let mut sizes: Vec<usize> = (0..20).collect();
     sizes.extend([100, 1000, INLINE - 2, INLINE - 1, INLINE, INLINE + 1, INLINE + 2]);
     sizes.extend([256 << 10, (256 << 10) + 1, 1 << 20, 5, 0]);
@@ -65,7 +65,7 @@ fn payload_of_any_size_comes_back_whole() {
     );
 }
 
-/// Frames of 32 KiB fill the ring long before the window of tasks is used up: the thread that waits for room must sleep.
+/// Frames of 4 KB fill the ring long before the window of tasks is used up: the thread that waits for room must sleep.
 #[cfg(target_os = "linux")]
 #[test]
 fn waiting_for_room_in_a_full_ring_uses_no_cpu() {
@@ -82,8 +82,8 @@ fn waiting_for_room_in_a_full_ring_uses_no_cpu() {
         5000
     );
     let before = thread_cpu_time();
-    let slow = pool.map((0..10).map(|_| (50, vec![1; 32_000])));
-    assert!(slow.map(|r| r.expect("no task fails")).eq([32_000; 10]));
+    let slow = pool.map((0..100).map(|_| (5, vec![1; 4_000])));
+    assert!(slow.map(|r| r.expect("no task fails")).eq([4_000; 100]));
     let used = thread_cpu_time() - before;
     assert!(used.as_millis() < 150, "{used:?} of 500 ms");
 }

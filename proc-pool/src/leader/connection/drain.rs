@@ -27,6 +27,8 @@ enum SmallDrained {
     NextJob,
     /// The ring is empty.
     Empty,
+    /// As much was taken as may be.
+    Enough,
     /// The ring is corrupt.
     Corrupt,
     /// The outcome of task `index` is something else; its frame starts at `start`.
@@ -35,38 +37,40 @@ enum SmallDrained {
 
 const INLINE: u8 = Tag::Inline as u8;
 
-/// Maximum number of pieces of outputs that are taken before other workers have their turn: about two arenas full.
-const MAX_PIECES: u64 = 32;
+/// Bytes of outputs that are copied before the caller has its turn. Small ones then are still in the cache. And a caller usually drops a
+/// large one before it asks for the next, which then gets the same memory, not returned to the system in between.
+pub(crate) const COLLECT_BYTES: usize = 64 << 10;
 
 /// How much of a worker's outcomes is taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum DrainLimit {
-    /// A bounded amount: a living worker may write as fast as it is read.
-    Bounded,
+#[derive(Debug)]
+pub(crate) enum DrainLimit<'a> {
+    /// Outputs until their bytes, which are subtracted, reach this number. A living worker may write as fast as it is read.
+    Bounded(&'a mut usize),
     /// Everything that a dead worker has left.
     All,
 }
 
 impl WorkerConnection {
     /// Moves the available outcomes to their jobs, and returns their number. Also continues the large task that is being sent.
-    pub(crate) fn drain(&mut self, jobs: &mut Jobs, limit: DrainLimit) -> usize {
+    pub(crate) fn drain(&mut self, jobs: &mut Jobs, limit: DrainLimit<'_>) -> usize {
         let before = self.in_flight.count_answered();
         let mut count = 0;
         let pieces = self.pieces_in.count();
-        let last_piece = match limit {
-            DrainLimit::Bounded => pieces.saturating_add(MAX_PIECES),
-            DrainLimit::All => u64::MAX,
+        let mut unlimited = usize::MAX;
+        let budget = match limit {
+            DrainLimit::Bounded(bytes) => bytes,
+            DrainLimit::All => &mut unlimited,
         };
         // Only sent tasks can be answered: more answers than tasks are invalid, and stay in the ring.
         while self.broken.is_none()
             && let Some((key, _)) = self.in_flight.next()
         {
             let (drained, end) = match jobs.get(key) {
-                Some(job) => self.drain_job(key, &mut job.done, last_piece),
+                Some(job) => self.drain_job(key, &mut job.done, job.alignment, budget),
                 None => {
                     let mut discarded = Completions::default();
                     std::mem::swap(&mut discarded.bytes, &mut self.scratch);
-                    let drained = self.drain_job(key, &mut discarded, last_piece);
+                    let drained = self.drain_job(key, &mut discarded, 1, budget);
                     discarded.clear();
                     self.scratch = discarded.bytes;
                     drained
@@ -103,12 +107,23 @@ impl WorkerConnection {
         count
     }
 
+    /// Returns whether only a part of an output was taken.
+    pub(crate) fn is_receiving(&self) -> bool {
+        self.pieces_in.is_under_way()
+    }
+
     /// Takes outcomes of the job `key` until one of another job comes. Returns how many tasks were finished, and why it ended.
-    fn drain_job(&mut self, key: JobKey, done: &mut Completions, last_piece: u64) -> (usize, JobDrained) {
+    fn drain_job(
+        &mut self,
+        key: JobKey,
+        done: &mut Completions,
+        alignment: usize,
+        budget: &mut usize,
+    ) -> (usize, JobDrained) {
         let mut count = 0;
         loop {
             let in_pieces = self.pieces_in.is_under_way();
-            let (small, end) = self.drain_small(key, done);
+            let (small, end) = self.drain_small(key, done, budget);
             count += small;
             if in_pieces && small > 0 {
                 // They came in the middle of another output.
@@ -118,22 +133,26 @@ impl WorkerConnection {
             let (index, start) = match end {
                 SmallDrained::Other { index, start } => (index, start),
                 SmallDrained::NextJob => return (count, JobDrained::NextJob),
-                SmallDrained::Empty => return (count, JobDrained::Pause),
+                SmallDrained::Empty | SmallDrained::Enough => return (count, JobDrained::Pause),
                 SmallDrained::Corrupt => {
                     self.broken = Some(KillReason::Corrupt);
                     return (count, JobDrained::Pause);
                 }
             };
             let taken = self.pieces_in.count();
-            let mut read = read(self.worker, &mut done.bytes, start, &mut self.pieces_in);
+            let bytes = self.pieces_in.bytes_taken();
+            let pieces = &mut self.pieces_in;
+            let mut read = read(self.worker, &mut done.bytes, start, pieces, alignment);
             if in_pieces && self.pieces_in.count() == taken {
                 read = Read::Corrupt;
             }
+            let bytes = self.pieces_in.bytes_taken() - bytes;
+            *budget = budget.saturating_sub(usize::try_from(bytes).unwrap_or(usize::MAX));
             let outcome = match read {
                 Read::Done(outcome) => outcome,
                 Read::Part => {
                     self.wake_if_awaiting_pieces();
-                    if self.pieces_in.count() >= last_piece {
+                    if *budget == 0 {
                         return (count, JobDrained::Pause);
                     }
                     continue;
@@ -158,7 +177,7 @@ impl WorkerConnection {
                 done.list.push(Completion { index, outcome });
                 count += 1;
             }
-            if self.pieces_in.count() >= last_piece {
+            if *budget == 0 {
                 return (count, JobDrained::Pause);
             }
         }
@@ -166,10 +185,17 @@ impl WorkerConnection {
 
     /// Takes small outputs of small tasks of the job `key` until something else comes. Returns how many there were, and why it
     /// ended.
-    fn drain_small(&mut self, key: JobKey, done: &mut Completions) -> (usize, SmallDrained) {
+    fn drain_small(
+        &mut self,
+        key: JobKey,
+        done: &mut Completions,
+        budget: &mut usize,
+    ) -> (usize, SmallDrained) {
         let mut drained = SmallDrained::NextJob;
         let mut count = 0;
         let mut bytes = 0;
+        let before = done.bytes.len();
+        let full = before.saturating_add(*budget);
         for sent in self.in_flight.front_of(key) {
             let start = done.bytes.len();
             drained = match self.outcomes.pop(&mut done.bytes) {
@@ -191,7 +217,12 @@ impl WorkerConnection {
             done.list.push(Completion { index, outcome });
             count += 1;
             bytes += len;
+            if end >= full {
+                drained = SmallDrained::Enough;
+                break;
+            }
         }
+        *budget = full.saturating_sub(done.bytes.len());
         self.in_flight.pop_answered_run(count, bytes);
         (count, drained)
     }

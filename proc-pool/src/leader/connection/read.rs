@@ -20,16 +20,23 @@ pub(super) enum Read {
     Recalled,
 }
 
-/// Parses the frame that starts at `start` in `bytes`, and removes it unless the outcome refers to it.
+/// Parses the frame that starts at `start` in `bytes`, and removes it unless the outcome refers to it. A large output is received into
+/// memory of the given alignment.
 #[inline]
-pub(super) fn read(worker: WorkerId, bytes: &mut Vec<u8>, start: usize, pieces: &mut Inbound) -> Read {
+pub(super) fn read(
+    worker: WorkerId,
+    bytes: &mut Vec<u8>,
+    start: usize,
+    pieces: &mut Inbound,
+    alignment: usize,
+) -> Read {
     let end = bytes.len();
     let tag = bytes.get(start).copied().and_then(Tag::of);
     if tag == Some(Tag::Inline) {
         let start = start + 1;
         return Read::Done(Outcome::Bytes { start, end });
     }
-    read_other(worker, tag, bytes, start, pieces)
+    read_other(worker, tag, bytes, start, pieces, alignment)
 }
 
 #[cold]
@@ -39,12 +46,13 @@ fn read_other(
     bytes: &mut Vec<u8>,
     start: usize,
     pieces: &mut Inbound,
+    alignment: usize,
 ) -> Read {
     let fault = |fault| Outcome::Fault(Box::new(fault));
     let payload = bytes.get(start + 1..).unwrap_or_default();
     let text = || String::from_utf8_lossy(payload).into_owned();
     let read = match tag {
-        Some(Tag::Piece) => match pieces.take(payload) {
+        Some(Tag::Piece) => match pieces.take(payload, alignment) {
             Ok(Arrived::Part) => Read::Part,
             Ok(Arrived::Whole(bytes)) => Read::Done(Outcome::Large(bytes)),
             Ok(Arrived::Lost(reason)) => Read::Done(fault(Fault::Output(reason))),
@@ -90,7 +98,7 @@ mod tests {
         let mut pieces = Inbound::new(BlockReader::new(&region, arena), slots(), slots(), 1 << 20);
         let mut bytes = b"before".to_vec();
         bytes.extend_from_slice(frame);
-        let read = read(WorkerId(3), &mut bytes, 6, &mut pieces);
+        let read = read(WorkerId(3), &mut bytes, 6, &mut pieces, 1);
         (read, bytes)
     }
 

@@ -8,8 +8,12 @@ use crate::wire::payload::Large;
 
 impl Scheduler {
     /// Adds a task as a job of its own. Returns the job, and the task's number among all tasks submitted alone.
-    pub(crate) fn submit_one(&mut self, payload: Result<RetainedPayload<Large>, String>) -> (JobKey, u64) {
-        let job = self.jobs.add();
+    pub(crate) fn submit_one(
+        &mut self,
+        payload: Result<RetainedPayload<Large>, String>,
+        alignment: usize,
+    ) -> (JobKey, u64) {
+        let job = self.jobs.add(alignment);
         let index = self.one_shots;
         self.one_shots += 1;
         self.stats.submitted += 1;

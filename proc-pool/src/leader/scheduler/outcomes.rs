@@ -5,19 +5,30 @@ use std::time::{Duration, Instant};
 use super::Scheduler;
 use crate::error::KillReason;
 use crate::leader::command::Command;
-use crate::leader::connection::{DrainLimit, ExpectedWakeup, WakeThreshold};
+use crate::leader::connection::{COLLECT_BYTES, DrainLimit, ExpectedWakeup, WakeThreshold};
 
 impl Scheduler {
-    /// Takes what workers have finished, and dispatches tasks that wait. Returns the number of tasks finished, plus the number of
-    /// workers that have room again because a large task was sent to its end.
+    /// Takes what workers have finished, and dispatches tasks that wait. Large outputs are taken only up to a number of bytes: the rest is
+    /// left for the next call, which begins with another worker. Returns the number of tasks finished, of workers from which a part of an
+    /// output was taken, and of workers that have room again because a large task was sent to its end.
     pub(crate) fn collect(&mut self) -> usize {
         let mut count = 0;
         let mut broken = false;
         let mut exhausted = false;
         let mut opened = 0;
-        for worker in self.workers.iter_mut().flatten().filter(|worker| worker.ready) {
+        let mut budget = COLLECT_BYTES;
+        let mut next_drained = 0;
+        let workers = self.workers.len();
+        for index in (0..workers).map(|step| (self.next_drained + step) % workers) {
+            let Some(worker) = self.workers[index].as_mut().filter(|worker| worker.ready) else {
+                continue;
+            };
             let was_sending = worker.connection.is_sending();
-            let drained = worker.connection.drain(&mut self.jobs, DrainLimit::Bounded);
+            let bytes = budget;
+            let drained = worker
+                .connection
+                .drain(&mut self.jobs, DrainLimit::Bounded(&mut budget));
+            opened += usize::from(drained == 0 && budget < bytes);
             opened += usize::from(was_sending && !worker.connection.is_sending());
             self.backlog.extend(worker.connection.take_returned());
             if drained > 0 {
@@ -26,7 +37,14 @@ impl Scheduler {
             }
             broken |= worker.connection.broken().is_some();
             exhausted |= worker.connection.is_exhausted();
+            if budget == 0 {
+                // One output after the other, so that only one takes memory.
+                let in_between = worker.connection.is_receiving();
+                next_drained = index + usize::from(!in_between);
+                break;
+            }
         }
+        self.next_drained = next_drained;
         self.stats.answered += count as u64;
         if broken {
             self.kill_broken();

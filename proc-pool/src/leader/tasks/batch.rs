@@ -1,5 +1,6 @@
 //! [`Batch`]: encoded tasks on their way to the workers.
 
+use crate::wire::owned_bytes::OwnedBytes;
 use crate::wire::payload::{Large, MAX_INLINE, Payload};
 use crate::wire::tags::Tag;
 
@@ -41,6 +42,15 @@ impl TaskWriter<'_> {
         match bytes.len() {
             ..=MAX_INLINE => self.bytes.extend_from_slice(bytes),
             _ => self.large = Some(Large::copied(bytes).map(Box::new)),
+        }
+    }
+
+    /// Writes a task that is given away. A large one is not copied.
+    #[inline]
+    pub(crate) fn give(&mut self, bytes: OwnedBytes) {
+        match bytes.len() {
+            ..=MAX_INLINE => self.bytes.extend_from_slice(&bytes),
+            _ => self.large = Some(Ok(Box::new(Large::new(bytes, 0)))),
         }
     }
 }

@@ -5,12 +5,15 @@ use crate::leader::tasks::jobs::Outcome;
 use crate::panics::guarded;
 use crate::wire::bytes::Bytes;
 use crate::wire::codec::Codec;
+use crate::wire::owned_bytes::OwnedBytes;
 
 /// The decoders for small outputs, which share a buffer, and for large outputs, which own theirs. These are two functions rather
 /// than one on an enum, because the arguments of the small case then are passed in registers.
 pub(crate) struct Decode<R> {
     slice: fn(&[u8]) -> Result<R, String>,
-    large: fn(Vec<u8>) -> Result<R, String>,
+    large: fn(OwnedBytes) -> Result<R, String>,
+    /// The alignment of the memory into which large outputs are received.
+    pub(crate) alignment: usize,
 }
 
 impl<R> Clone for Decode<R> {
@@ -26,6 +29,7 @@ impl Decode<Bytes> {
     pub(crate) const BYTES: Self = Self {
         slice: |bytes| Ok(Bytes::copied(bytes)),
         large: |bytes| Ok(Bytes::kept(bytes)),
+        alignment: 1,
     };
 }
 
@@ -34,7 +38,8 @@ impl<R> Decode<R> {
     pub(crate) fn by<C: Codec<R>>() -> Self {
         Self {
             slice: |bytes| C::decode(bytes).map_err(|e| e.to_string()),
-            large: |bytes| C::decode(&bytes).map_err(|e| e.to_string()),
+            large: |mut bytes| C::decode_owned(&mut bytes).map_err(|e| e.to_string()),
+            alignment: C::alignment(),
         }
     }
 

@@ -4,6 +4,7 @@
 use std::task::Waker;
 
 use crate::error::Fault;
+use crate::wire::owned_bytes::OwnedBytes;
 
 /// Maximum capacity in bytes that is kept for the next outputs.
 const KEEP: usize = 1 << 20;
@@ -44,7 +45,7 @@ pub(crate) enum Outcome {
         end: usize,
     },
     /// An output that was too large for a ring.
-    Large(Vec<u8>),
+    Large(OwnedBytes),
     Fault(Box<Fault>),
 }
 
@@ -74,6 +75,8 @@ impl Completions {
 #[derive(Debug, Default)]
 pub(crate) struct Job {
     pub(crate) done: Completions,
+    /// The alignment of the memory into which large outputs are received.
+    pub(crate) alignment: usize,
     /// Number of tasks that were submitted and have no outcome yet.
     pub(crate) pending: usize,
     /// The job is one task, and it was cancelled.
@@ -101,14 +104,18 @@ pub(crate) struct Jobs {
 }
 
 impl Jobs {
-    pub(crate) fn add(&mut self) -> JobKey {
+    /// Adds a job whose large outputs are received into memory of this alignment.
+    pub(crate) fn add(&mut self, alignment: usize) -> JobKey {
         let index = self.free.pop().unwrap_or_else(|| {
             self.slots.push((0, None));
             self.slots.len() as u32 - 1
         });
         let (generation, job) = &mut self.slots[index as usize];
         *generation = generation.wrapping_add(1);
-        *job = Some(Job::default());
+        *job = Some(Job {
+            alignment,
+            ..Job::default()
+        });
         JobKey {
             index,
             generation: *generation,
@@ -189,11 +196,11 @@ mod tests {
     #[test]
     fn key_of_an_ended_job_refers_to_no_job() {
         let mut jobs = Jobs::default();
-        let first = jobs.add();
-        let second = jobs.add();
+        let first = jobs.add(1);
+        let second = jobs.add(1);
         assert!(jobs.remove(first).is_some());
         assert!(jobs.get(first).is_none() && !jobs.is_wanted(first) && jobs.is_wanted(second));
-        let third = jobs.add();
+        let third = jobs.add(1);
         assert_eq!(third.index, first.index);
         assert!(jobs.get(first).is_none() && jobs.get(second).is_some() && jobs.get(third).is_some());
         assert!(jobs.remove(first).is_none());

@@ -155,19 +155,17 @@ impl Builder {
             inherited: self.inherited,
             hooks: self.hooks,
         };
-        let (limit_sender, memory_limit) = crossbeam_channel::bounded(1);
         let process_manager = ProcessManager::new(
             event_loop.clone(),
             observe_ends(self.observer, self.on_worker_end),
             spawn_config,
             commands,
             manager.clone(),
-            memory_limit,
         )?;
         BytePool::start(
             event_loop,
             manager,
-            (pending_thread, process_manager, limit_sender),
+            (pending_thread, process_manager),
             self.reactions,
         )
     }

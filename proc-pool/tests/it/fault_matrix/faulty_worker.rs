@@ -19,6 +19,8 @@ pub(super) const ONCE: &str = "IT_INJECT_ONCE";
 
 /// The length of a payload that takes several pages of a ring.
 pub(super) const PAGES: usize = 12_000;
+/// The length of a payload that still is one frame, and reaches the first page that lies in a ring as a whole.
+pub(super) const FRAME: usize = 4_040;
 /// The length of a payload that is sent through an arena.
 pub(super) const LARGE: usize = 100_000;
 
@@ -185,7 +187,7 @@ fn rings() -> [std::ops::Range<usize>; 3] {
 /// Returns the beginnings of the arenas of tasks and outputs, at the end of the shared memory. A payload of
 /// [`LARGE`] bytes lies there.
 fn arenas() -> [std::ops::Range<usize>; 2] {
-    const ARENA: usize = 8 << 20;
+    const ARENA: usize = 1 << 20;
     const PAGE: usize = 4096;
     let end = size_of_val(shared_words());
     [2, 1].map(|arenas| {

@@ -17,7 +17,7 @@ use shm_buffers::ring::Consumer;
 use shm_buffers::slots::Slots;
 
 use super::faulty_worker::{
-    FailingDecode, FaultyWorker, INJECT, Injection, LARGE, ONCE, Output, PAGES, Task,
+    FRAME, FailingDecode, FaultyWorker, INJECT, Injection, LARGE, ONCE, Output, PAGES, Task,
 };
 use super::report::Counts;
 use super::{Case, Fault, Order, Phase};
@@ -318,14 +318,14 @@ fn fail_in_tasks(case: Case) -> Counts {
             Phase::Receive | Phase::ReceiveLarge => {
                 // A faulty task is small: a large one would leave its buffer to the next task.
                 let large = large_tasks && !is_faulty;
-                task.padding = "x".repeat(if large { LARGE } else { PAGES });
+                task.padding = "x".repeat(if large { LARGE } else { FRAME });
                 task.injection = injection(phase, fault, is_faulty);
             }
             Phase::Decode => task.failing = FailingDecode(is_faulty.then_some(fault)),
             _ => {
                 task.injection = injection(phase, fault, is_faulty);
                 task.output = match phase {
-                    Phase::SendSmall => PAGES,
+                    Phase::SendSmall => FRAME,
                     Phase::SendLarge if is_faulty => LARGE,
                     _ => 10,
                 };

@@ -49,7 +49,7 @@ const FORGERIES: [Forgery; 9] = [
 
 /// The limit on an output in these tests.
 const MAX_OUTPUT: u64 = 64 << 20;
-const ARENA: usize = 8 << 20;
+const ARENA: usize = 1 << 20;
 const RING: usize = 256 << 10;
 /// The number of words at the beginning of a ring: positions and marks, each in a pair of cache lines.
 const HEADS: usize = 64;
@@ -150,7 +150,7 @@ fn forge(forgery: Forgery, seed: u64) {
             let arena = &words[words.len() - ARENA / 8..];
             std::thread::spawn(move || {
                 loop {
-                    for word in &arena[..100_000] {
+                    for word in &arena[..arena.len() / 2] {
                         word.store(random(), Ordering::Relaxed);
                     }
                 }

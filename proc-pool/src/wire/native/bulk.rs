@@ -1,0 +1,200 @@
+//! Vectors and slices of numbers, copied as a whole.
+//!
+//! serde has no call for "a vector of numbers". But a vector and a slice pass themselves to `collect_seq`, and the vector's visitor is
+//! a type of serde's own; both are recognised by their type, which the compiler resolves.
+#![allow(unsafe_code, reason = "converts between types that were found to be the same")]
+
+use std::any::TypeId;
+use std::mem::{ManuallyDrop, transmute_copy};
+use std::sync::OnceLock;
+
+use bytemuck::Pod;
+use serde::de::value::Error as AnyError;
+use serde::de::{Deserialize, Deserializer, Error as _, Visitor};
+use serde::forward_to_deserialize_any;
+
+use super::{Error, Reason};
+use crate::wire::owned_bytes::OwnedBytes;
+
+/// Calls a macro with the types of numbers whose memory is their encoding.
+macro_rules! for_each_number {
+    ($callback:ident) => {
+        $callback! { u8 u16 u32 u64 u128 i8 i16 i32 i64 i128 f32 f64 }
+        // They are encoded as 64 bits.
+        #[cfg(target_pointer_width = "64")]
+        $callback! { usize isize }
+    };
+}
+
+/// Returns the number of elements and the bytes of a vector or slice of numbers, or `source` if it is something else.
+#[inline]
+pub(super) fn bytes_of<'a, S>(source: S) -> Result<(usize, &'a [u8]), S>
+where
+    S: 'a,
+{
+    let id = typeid::of::<S>();
+    macro_rules! check {
+        ($($number:ty)*) => {$(
+            if id == TypeId::of::<&'static Vec<$number>>() {
+                // SAFETY: `S` is `&'s Vec<$number>` for a lifetime `'s`: `typeid::of` identifies types but for their lifetimes,
+                // and this type has no other one. `S: 'a` means that `'s` is at least `'a`. A reference is `Copy`.
+                let vec = unsafe { transmute_copy::<S, &'a Vec<$number>>(&source) };
+                return Ok((vec.len(), bytemuck::cast_slice(vec)));
+            }
+            if id == TypeId::of::<&'static [$number]>() {
+                // SAFETY: as above, for `&'s [$number]`.
+                let slice = unsafe { transmute_copy::<S, &'a [$number]>(&source) };
+                return Ok((slice.len(), bytemuck::cast_slice(slice)));
+            }
+        )*};
+    }
+    for_each_number!(check);
+    Err(source)
+}
+
+/// Returns how many bytes an element has if `V` is the visitor with which serde makes a vector of numbers, whose elements it
+/// takes as they are.
+#[inline]
+pub(super) fn element_of<'de, V: Visitor<'de>>() -> Option<usize> {
+    let value = typeid::of::<V::Value>();
+    macro_rules! check {
+        ($($number:ty)*) => {$(
+            if value == TypeId::of::<Vec<$number>>() {
+                static VISITOR: OnceLock<Option<TypeId>> = OnceLock::new();
+                let visitor = VISITOR.get_or_init(visitor_of::<Vec<$number>>);
+                return (*visitor == Some(typeid::of::<V>())).then_some(size_of::<$number>());
+            }
+        )*};
+    }
+    for_each_number!(check);
+    None
+}
+
+/// Copies the bytes of its elements into a `T`, if that is a vector of numbers; `None` if it is something else.
+#[inline]
+pub(super) fn vec_of<T>(bytes: &[u8]) -> Option<Result<T, Error>> {
+    let id = typeid::of::<T>();
+    macro_rules! check {
+        ($($number:ty)*) => {$(
+            if id == TypeId::of::<Vec<$number>>() {
+                return Some(copied::<$number>(bytes).map(same));
+            }
+        )*};
+    }
+    for_each_number!(check);
+    None
+}
+
+/// Returns the memory of a vector of numbers, or `value` if it is something else.
+#[inline]
+pub(super) fn into_owned<T>(value: T) -> Result<OwnedBytes, T> {
+    let id = typeid::of::<T>();
+    macro_rules! check {
+        ($($number:ty)*) => {$(
+            if id == TypeId::of::<Vec<$number>>() {
+                let value = ManuallyDrop::new(value);
+                // SAFETY: `T` is `Vec<$number>`: `typeid::of` identifies types but for their lifetimes, and this type has none.
+                // The value is not used or dropped afterwards.
+                let vec = unsafe { transmute_copy::<ManuallyDrop<T>, Vec<$number>>(&value) };
+                return OwnedBytes::from_vec(vec).map_err(same);
+            }
+        )*};
+    }
+    for_each_number!(check);
+    Err(value)
+}
+
+/// Returns the alignment of the numbers if `T` is a vector of numbers, or 1.
+pub(super) fn alignment_of<T>() -> usize {
+    let id = typeid::of::<T>();
+    macro_rules! check {
+        ($($number:ty)*) => {$(
+            if id == TypeId::of::<Vec<$number>>() {
+                return align_of::<$number>();
+            }
+        )*};
+    }
+    for_each_number!(check);
+    1
+}
+
+/// Makes a `T` of memory that is a vector of numbers; `None` if `T` is something else, or if the memory does not fit.
+pub(super) fn from_owned<T>(bytes: &mut OwnedBytes) -> Option<T> {
+    let id = typeid::of::<T>();
+    macro_rules! check {
+        ($($number:ty)*) => {$(
+            if id == TypeId::of::<Vec<$number>>() {
+                return match std::mem::take(bytes).into_vec::<$number>() {
+                    Ok(vec) => Some(same(vec)),
+                    Err(other) => {
+                        *bytes = other;
+                        None
+                    }
+                };
+            }
+        )*};
+    }
+    for_each_number!(check);
+    None
+}
+
+/// Converts a value into its own type, which has another name here.
+///
+/// # Panics
+/// If the types differ.
+fn same<A: 'static, B>(value: A) -> B {
+    assert_eq!(TypeId::of::<A>(), typeid::of::<B>());
+    let value = ManuallyDrop::new(value);
+    // SAFETY: `A` and `B` are the same type: `typeid::of` identifies types but for their lifetimes, and `A` has none. The value is
+    // not used or dropped afterwards.
+    unsafe { transmute_copy::<ManuallyDrop<A>, B>(&value) }
+}
+
+/// Copies bytes of any alignment into a vector of numbers.
+#[inline]
+fn copied<T: Pod>(bytes: &[u8]) -> Result<Vec<T>, Error> {
+    let (found, size) = (bytes.len(), size_of::<T>());
+    let len = found / size;
+    if len * size != found {
+        return Err(Reason::PartOfElement { found, size }.into());
+    }
+    let mut vec = Vec::<T>::with_capacity(len);
+    // SAFETY: both are valid for `bytes.len()` bytes, which is the size of `len` elements, for which there is capacity; new
+    // memory does not overlap `bytes`. Bytes have no alignment.
+    unsafe {
+        vec.as_mut_ptr()
+            .cast::<u8>()
+            .copy_from_nonoverlapping(bytes.as_ptr(), bytes.len())
+    };
+    // SAFETY: the first `len` elements were written above, and any bytes are a valid `T`, because it is `Pod`.
+    unsafe { vec.set_len(len) };
+    Ok(vec)
+}
+
+/// Returns the type of the visitor with which `T` is deserialized, if it calls `deserialize_seq`.
+fn visitor_of<T: Deserialize<'static>>() -> Option<TypeId> {
+    struct Probe<'a>(&'a mut Option<TypeId>);
+
+    impl<'de> Deserializer<'de> for Probe<'_> {
+        type Error = AnyError;
+
+        fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, AnyError> {
+            Err(AnyError::custom("not a sequence"))
+        }
+
+        fn deserialize_seq<V: Visitor<'de>>(self, _: V) -> Result<V::Value, AnyError> {
+            *self.0 = Some(typeid::of::<V>());
+            Err(AnyError::custom("only the type of the visitor is of interest"))
+        }
+
+        forward_to_deserialize_any! {
+            bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit unit_struct
+            newtype_struct tuple tuple_struct map struct enum identifier ignored_any
+        }
+    }
+
+    let mut visitor = None;
+    // An error in any case.
+    let _ = T::deserialize(Probe(&mut visitor));
+    visitor
+}
