@@ -52,6 +52,50 @@ where
     Err(source)
 }
 
+/// Returns an unsigned integer of 64 bits.
+#[inline]
+pub(super) fn integer_of<T>(value: &T) -> Option<u64> {
+    let id = typeid::of::<T>();
+    if id == TypeId::of::<u64>() {
+        // SAFETY: `T` is `u64`: `typeid::of` identifies types but for their lifetimes, and `u64` has none. It is `Copy`.
+        return Some(unsafe { transmute_copy::<T, u64>(value) });
+    }
+    if id == TypeId::of::<usize>() {
+        // SAFETY: as above, for `usize`.
+        return Some(unsafe { transmute_copy::<T, usize>(value) } as u64);
+    }
+    None
+}
+
+/// Makes a `T` of its least significant bytes, if `T` is an unsigned integer of 64 bits.
+#[inline]
+pub(super) fn integer_from<T>(bytes: &[u8]) -> Option<Result<T, Error>> {
+    let id = typeid::of::<T>();
+    let is_integer = id == TypeId::of::<u64>() || id == TypeId::of::<usize>();
+    is_integer.then(|| {
+        let more = bytes.len().saturating_sub(size_of::<u64>());
+        if more > 0 {
+            return Err(Reason::TooLong { more }.into());
+        }
+        // Byte by byte, because a copy of variable length would be a call.
+        let integer = bytes
+            .iter()
+            .rev()
+            .fold(0, |integer: u64, byte| integer << 8 | u64::from(*byte));
+        match id == TypeId::of::<u64>() {
+            true => Ok(same(integer)),
+            false => match usize::try_from(integer) {
+                Ok(integer) => Ok(same(integer)),
+                Err(_) => Err(Reason::Invalid {
+                    what: "usize",
+                    found: integer,
+                }
+                .into()),
+            },
+        }
+    })
+}
+
 /// Returns how many bytes an element has if `V` is the visitor with which serde makes a vector of numbers, whose elements it
 /// takes as they are.
 #[inline]

@@ -11,7 +11,8 @@
 //! | struct, tuple, array | fields, without their number |
 //! | variant of an enum | index, value |
 //!
-//! A vector of numbers therefore is its length and its memory; without the length if it is the whole value. The zeros bound the work of decoding: a length is never more than
+//! A vector of numbers therefore is its length and its memory; without the length if it is the whole value. An unsigned integer of 64
+//! bits that is the whole value lacks its most significant zeros: a small one then fits into one word of a ring. The zeros bound the work of decoding: a length is never more than
 //! the bytes that follow it, even for elements without bytes.
 
 mod bulk;
@@ -43,6 +44,12 @@ pub struct Native;
 impl<T: Serialize + DeserializeOwned> Codec<T> for Native {
     #[inline]
     fn encode(value: &T, into: &mut Vec<u8>) -> Result<(), BoxError> {
+        if let Some(integer) = bulk::integer_of(value) {
+            let bytes = integer.to_le_bytes();
+            into.extend_from_slice(&bytes);
+            into.truncate(into.len() - integer.leading_zeros() as usize / 8);
+            return Ok(());
+        }
         match Self::as_bytes(value) {
             Some(bytes) => into.extend_from_slice(bytes),
             None => encode(value, into)?,
@@ -74,6 +81,9 @@ impl<T: Serialize + DeserializeOwned> Codec<T> for Native {
 
     #[inline]
     fn decode(bytes: &[u8]) -> Result<T, BoxError> {
+        if let Some(integer) = bulk::integer_from(bytes) {
+            return Ok(integer?);
+        }
         Ok(match bulk::vec_of(bytes) {
             Some(vec) => vec?,
             None => decode(bytes)?,

@@ -140,6 +140,22 @@ fn vectors_of_numbers_are_their_length_and_their_memory() {
 }
 
 #[test]
+fn a_whole_integer_lacks_its_zeros() {
+    for integer in [0, 1, 255, 256, 1 << 47, 1 << 48, u64::MAX] {
+        let mut bytes = Vec::new();
+        <Native as Codec<u64>>::encode(&integer, &mut bytes).expect("it can be encoded");
+        assert_eq!(bytes.len(), 8 - integer.leading_zeros() as usize / 8);
+        assert_eq!(
+            <Native as Codec<u64>>::decode(&bytes).expect("it can be decoded"),
+            integer
+        );
+        let same = <Native as Codec<usize>>::decode(&bytes).expect("it can be decoded");
+        assert_eq!(same as u64, integer);
+    }
+    <Native as Codec<u64>>::decode(&[0; 9]).expect_err("too many bytes");
+}
+
+#[test]
 fn other_collections_read_and_write_the_same_bytes() {
     let bytes = bytes_of(&vec![1_u32, 2, 3]);
     assert_eq!(decode::<VecDeque<u32>>(&bytes).expect("a sequence"), [1, 2, 3]);

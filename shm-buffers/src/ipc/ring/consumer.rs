@@ -1,6 +1,6 @@
 //! [`Consumer`]: the reading end of a ring.
 
-use super::frame::{SMALL, SMALL_MARK, frame_words};
+use super::frame::{MEDIUM, SMALL, SMALL_MARK, frame_words};
 use super::memory::{DATA_MARK, FRAMES, HEAD, RingMemory, SPACE_MARK, TAIL};
 use super::{Arm, Armed, Corrupt, Wakeup};
 use crate::ipc::layout::Span;
@@ -80,7 +80,18 @@ impl Consumer {
         if words as u64 > self.tail - self.head {
             return Err(self.fail("frame length", len as u64));
         }
-        self.ring.data(self.head + 1, words - 1).append(len, out);
+        if len <= MEDIUM {
+            let mut bytes = [0; MEDIUM];
+            for (position, chunk) in (self.head + 1..).zip(&mut bytes.as_chunks_mut().0[..words - 1]) {
+                let word = self.ring.word(self.ring.index(position));
+                *chunk = word.load(Ordering::Relaxed).to_ne_bytes();
+            }
+            let end = out.len() + len;
+            out.extend_from_slice(&bytes);
+            out.truncate(end);
+        } else {
+            self.ring.data(self.head + 1, words - 1).append(len, out);
+        }
         self.head += words as u64;
         Ok(len)
     }

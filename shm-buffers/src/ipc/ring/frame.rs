@@ -4,6 +4,8 @@ use crate::ipc::words::WORD;
 
 /// The most bytes of a small frame: they share one word with the frame's length.
 pub(super) const SMALL: usize = WORD - 1;
+/// The most bytes of a frame that is moved word by word, through an array of constant length: for so few, a call to copy them costs more.
+pub(super) const MEDIUM: usize = 3 * WORD;
 /// A bit in the highest byte of a small frame's word. The word of a small frame has its highest bit clear; the header of
 /// any other frame has it set.
 pub(super) const SMALL_MARK: u8 = 0x40;

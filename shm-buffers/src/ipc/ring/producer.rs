@@ -1,6 +1,6 @@
 //! [`Producer`]: the writing end of a ring.
 
-use super::frame::{MAX_LEN, SMALL, frame_words, header, small_frame};
+use super::frame::{MAX_LEN, MEDIUM, SMALL, frame_words, header, small_frame};
 use super::memory::{DATA_MARK, FRAMES, HEAD, RingMemory, SPACE_MARK, TAIL};
 use super::{Arm, Armed, Corrupt, PushError, Wakeup};
 use crate::ipc::layout::Span;
@@ -93,6 +93,21 @@ impl Producer {
             self.ring
                 .word(self.ring.index(self.tail))
                 .store(small_frame(parts, len), Ordering::Relaxed);
+        } else if len <= MEDIUM {
+            let mut bytes = [0; MEDIUM];
+            let mut rest = &mut bytes[..];
+            for part in parts {
+                let (to, behind) = rest.split_at_mut(part.len());
+                to.copy_from_slice(part);
+                rest = behind;
+            }
+            let data = bytes.as_chunks().0.iter().map(|chunk| u64::from_ne_bytes(*chunk));
+            let all = std::iter::once(header(len)).chain(data.take(words - 1));
+            for (position, word) in (self.tail..).zip(all) {
+                self.ring
+                    .word(self.ring.index(position))
+                    .store(word, Ordering::Relaxed);
+            }
         } else {
             self.ring.data(self.tail, words).write(header(len), parts);
         }
