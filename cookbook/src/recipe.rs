@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use invoker::report::WorkerTimes;
 use invoker::{BoxError, Invoker};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -50,13 +51,15 @@ where
         Copies::One => String::new(),
         Copies::PerWorker(bytes) => format!(", of which the copy is {}", megabytes(bytes)),
     };
-    let attach = report.worker_times.iter().map(|times| times.attach);
+    let times =
+        |of: fn(&WorkerTimes) -> Duration| listed(report.worker_times.iter().map(of).map(milliseconds));
     println!(
-        "{name:15} model {}, private {}{copy}; share {}, attach and state {}",
+        "{name:16} model {}, private {}{copy}; share {}, attach {}, state {}",
         megabytes(model.bytes),
         listed(private.iter().map(|bytes| megabytes(*bytes))),
         milliseconds(report.times.share),
-        listed(attach.map(milliseconds)),
+        times(|worker| worker.attach),
+        times(|worker| worker.state),
     );
     if cfg!(target_os = "linux") && private.len() != WORKERS {
         return Err(format!(
@@ -68,6 +71,34 @@ where
     private
         .iter()
         .try_for_each(|private| fits(copies, model.bytes, *private))
+}
+
+/// Prints a line about the same recipe with threads, which have one copy of `bytes` bytes, made in the time `load`, and finishes the
+/// invoker.
+///
+/// # Errors
+/// If the workers are processes, and those of [`Invoker::finish`].
+pub fn finish_threads<M, T, R>(
+    name: &str,
+    bytes: u64,
+    load: Duration,
+    invoker: Invoker<M, T, R>,
+) -> Result<(), BoxError>
+where
+    M: Send + Sync + 'static,
+    T: Serialize + DeserializeOwned + Send + 'static,
+    R: Serialize + DeserializeOwned + Send + 'static,
+{
+    let report = invoker.finish()?;
+    if report.processes.is_some() {
+        return Err("the workers are processes, and have a copy each".into());
+    }
+    println!(
+        "{name:16} with threads: one copy of {} for all, made in {}",
+        megabytes(bytes),
+        milliseconds(load),
+    );
+    Ok(())
 }
 
 fn fits(copies: Copies, model: u64, private: u64) -> Result<(), BoxError> {

@@ -4,9 +4,10 @@
 //! `Executor::Threads` the same op needs one automaton. The field is filled by the first worker that needs it, in each process.
 
 use std::sync::OnceLock;
+use std::time::Instant;
 
 use aho_corasick::AhoCorasick;
-use cookbook::{Copies, Random, WORKERS, check, scaled};
+use cookbook::{Copies, Random, WORKERS, check, finish_threads, scaled};
 use invoker::{BoxError, Executor, Invoker, Strings};
 use serde::{Deserialize, Serialize};
 
@@ -55,10 +56,13 @@ fn main() -> Result<(), BoxError> {
         automaton: OnceLock::new(),
     };
     let builder = Invoker::builder_with_state(load, find).model(words.clone());
+    let start = Instant::now();
     let threads = builder.executor(Executor::Threads).workers(WORKERS).build()?;
+    let bytes = threads.model().automaton().memory_usage() as u64;
+    let time = start.elapsed();
     let found: Vec<Vec<usize>> = threads.map(texts.clone()).collect::<Result<_, _>>()?;
     assert_eq!(found, expected);
-    let bytes = threads.model().automaton().memory_usage() as u64;
+    finish_threads("aho_corasick", bytes, time, threads)?;
 
     let processes = Invoker::builder_with_state(load, find)
         .model(words)

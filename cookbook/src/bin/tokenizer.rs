@@ -3,16 +3,37 @@
 //! A copy for each worker, made from the shared bytes of `tokenizer.json`. It costs its load time at every start of a worker. Threads are
 //! better for very large vocabularies: `tokenizers` is mostly safe Rust, and one `Tokenizer` serves all threads.
 
-use cookbook::{Copies, Random, WORKERS, check, scaled};
-use invoker::{BoxError, Buffer, Invoker};
+use std::sync::OnceLock;
+use std::time::Instant;
+
+use cookbook::{Copies, Random, WORKERS, check, finish_threads, scaled};
+use invoker::{BoxError, Buffer, Executor, Invoker};
+use serde::{Deserialize, Serialize};
 use tokenizers::Tokenizer;
 
-fn load(json: &Buffer<u8>) -> Result<Tokenizer, BoxError> {
-    Tokenizer::from_bytes(&json[..])
+#[derive(Clone, Serialize, Deserialize)]
+struct Vocabulary {
+    json: Buffer<u8>,
+    #[serde(skip)]
+    tokenizer: OnceLock<Tokenizer>,
 }
 
-fn encode(_: &Buffer<u8>, tokenizer: &mut Tokenizer, text: String) -> Vec<u32> {
-    let encoding = tokenizer.encode(text, false).expect("any text can be encoded");
+impl Vocabulary {
+    fn tokenizer(&self) -> &Tokenizer {
+        let load = || Tokenizer::from_bytes(&self.json[..]).expect("a valid tokenizer");
+        self.tokenizer.get_or_init(load)
+    }
+}
+
+/// Makes the tokenizer when the worker starts, so that no task waits for it.
+fn load(vocabulary: &Vocabulary) -> Result<(), BoxError> {
+    vocabulary.tokenizer();
+    Ok(())
+}
+
+fn encode(vocabulary: &Vocabulary, _: &mut (), text: String) -> Vec<u32> {
+    let encoding = vocabulary.tokenizer().encode(text, false);
+    let encoding = encoding.expect("any text can be encoded");
     encoding.get_ids().to_vec()
 }
 
@@ -42,15 +63,28 @@ fn main() -> Result<(), BoxError> {
     let mut texts: Vec<String> = expected.iter().map(text).collect();
     texts[0] += " unknown";
 
-    let json: Buffer<u8> = json(words).into_bytes().into();
-    let invoker = Invoker::builder_with_state(load, encode)
-        .model(json)
-        .workers(WORKERS)
-        .build()?;
-    let mut found: Vec<Vec<u32>> = invoker.map(texts).collect::<Result<_, _>>()?;
-    assert_eq!(found[0].pop(), Some(0));
-    assert_eq!(found, expected);
     // The vocabulary has two maps, by word and by number. This is their entries alone.
     let bytes = u64::from(words) * 2 * size_of::<(String, u32)>() as u64;
-    check("tokenizer", Copies::PerWorker(bytes), invoker)
+    let model = Vocabulary {
+        json: json(words).into_bytes().into(),
+        tokenizer: OnceLock::new(),
+    };
+    let builder = Invoker::builder_with_state(load, encode).model(model.clone());
+    let start = Instant::now();
+    let threads = builder.executor(Executor::Threads).workers(WORKERS).build()?;
+    threads.model().tokenizer();
+    let time = start.elapsed();
+    let mut found: Vec<Vec<u32>> = threads.map(texts.clone()).collect::<Result<_, _>>()?;
+    assert_eq!(found[0].pop(), Some(0));
+    assert_eq!(found, expected);
+    finish_threads("tokenizer", bytes, time, threads)?;
+
+    let processes = Invoker::builder_with_state(load, encode)
+        .model(model)
+        .workers(WORKERS)
+        .build()?;
+    let mut found: Vec<Vec<u32>> = processes.map(texts).collect::<Result<_, _>>()?;
+    assert_eq!(found[0].pop(), Some(0));
+    assert_eq!(found, expected);
+    check("tokenizer", Copies::PerWorker(bytes), processes)
 }
