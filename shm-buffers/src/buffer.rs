@@ -95,7 +95,7 @@ impl<T: Pod + Send + Sync> Buffer<T> {
     }
 
     /// Returns a buffer of all bytes of `heap`, which is aligned for the elements.
-    fn on_heap(heap: Arc<impl HeapMemory + 'static>) -> Self {
+    pub(crate) fn on_heap(heap: Arc<impl HeapMemory + 'static>) -> Self {
         let elements: NonNull<[T]> = NonNull::from(bytemuck::cast_slice(heap.bytes()));
         // The elements don't move when `heap` does, and are not changed: they are only mutable through
         // `HeapMemory::exclusive`, which needs the last reference.

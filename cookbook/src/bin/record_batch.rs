@@ -1,6 +1,7 @@
 //! A table of sales as an Arrow record batch, `SharedRecordBatch`.
 //!
-//! One copy. Each worker checks the columns once, when it starts, and keeps the batch over the shared memory as its state.
+//! One copy. The memory of the batch is moved into shared memory, without a copy in between. Each worker checks the columns once, when
+//! it starts, and keeps the batch over the shared memory as its state.
 
 use std::sync::Arc;
 
@@ -62,7 +63,7 @@ fn main() -> Result<(), BoxError> {
             Arc::new(rows.iter().map(|row| row.2).collect::<Int64Array>()),
         ),
     ];
-    let sales = SharedRecordBatch::copy(&RecordBatch::try_from_iter(columns)?);
+    let sales = SharedRecordBatch::from(RecordBatch::try_from_iter(columns)?);
     let state = |sales: &SharedRecordBatch| Ok(sales.to_batch()?);
     let builder = Invoker::builder_with_state(state, books).model(sales);
     let invoker = builder.workers(WORKERS).build()?;

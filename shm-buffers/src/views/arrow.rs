@@ -1,16 +1,18 @@
 //! Arrow over a [`Buffer`]: Arrow buffers without a copy, and [`SharedArrow`], an Arrow array that a model can contain.
 
-use std::fmt;
+use std::sync::Arc;
+use std::{fmt, mem};
 
 use arrow_array::{Array, ArrayRef, make_array};
-use arrow_buffer::{ArrowNativeType, BooleanBuffer, NullBuffer, ScalarBuffer};
+use arrow_buffer::{ArrowNativeType, BooleanBuffer, MutableBuffer, NullBuffer, ScalarBuffer};
 use arrow_data::ArrayData;
 use arrow_schema::{ArrowError, DataType};
-use bytemuck::{Pod, Zeroable};
+use bytemuck::Pod;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::buffer::Buffer;
+use crate::buffer::memory::HeapMemory;
+use crate::buffer::{AlignedBytes, Buffer};
 
 /// A buffer that Arrow owns.
 struct ArrowOwner<T>(Buffer<T>);
@@ -35,38 +37,41 @@ impl<T: Pod + Send + Sync + ArrowNativeType> From<Buffer<T>> for ScalarBuffer<T>
     }
 }
 
-/// 64 bytes: Arrow's recommended alignment and padding.
-#[derive(Clone, Copy, Pod, Zeroable, Serialize, Deserialize)]
-#[repr(C, align(64))]
-struct Line([u64; 8]);
-
-/// Bytes in whole [`Line`]s, so that they are aligned everywhere in an image.
-#[derive(Clone, Serialize, Deserialize)]
-struct Lines {
-    len: usize,
-    lines: Buffer<Line>,
+/// Memory of Arrow as that of a buffer.
+enum ArrowMemory {
+    Shared(arrow_buffer::Buffer),
+    /// Arrow has no other reference to it.
+    Exclusive(MutableBuffer),
 }
 
-impl Lines {
-    fn copy(bytes: &[u8]) -> Self {
-        let mut lines = vec![Line::zeroed(); bytes.len().div_ceil(size_of::<Line>())];
-        bytemuck::cast_slice_mut(&mut lines)[..bytes.len()].copy_from_slice(bytes);
-        Self {
-            len: bytes.len(),
-            lines: lines.into(),
+impl HeapMemory for ArrowMemory {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Shared(buffer) => buffer,
+            Self::Exclusive(buffer) => buffer,
         }
     }
 
-    fn to_arrow(&self) -> Result<arrow_buffer::Buffer, ArrowError> {
-        let whole = arrow_buffer::Buffer::from(self.lines.clone());
-        match self.len <= whole.len() {
-            true => Ok(whole.slice_with_length(0, self.len)),
-            false => Err(ArrowError::InvalidArgumentError(format!(
-                "{} bytes in a buffer of {}",
-                self.len,
-                whole.len()
-            ))),
+    /// Other Arrow buffers may share the memory, or it is that of a foreign owner.
+    fn exclusive(&mut self) -> Option<&mut [u8]> {
+        if let Self::Shared(buffer) = self {
+            // The same memory, at the same address.
+            *self = match mem::take(buffer).into_mutable() {
+                Ok(exclusive) => Self::Exclusive(exclusive),
+                Err(shared) => Self::Shared(shared),
+            };
         }
+        match self {
+            Self::Shared(_) => None,
+            Self::Exclusive(buffer) => Some(buffer),
+        }
+    }
+}
+
+/// Keeps the memory, without a copy.
+impl From<arrow_buffer::Buffer> for Buffer<u8> {
+    fn from(buffer: arrow_buffer::Buffer) -> Self {
+        Self::on_heap(Arc::new(ArrowMemory::Shared(buffer)))
     }
 }
 
@@ -78,11 +83,12 @@ impl Lines {
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let titles = StringArray::from(vec![Some("Solaris"), None, Some("Stalker")]);
-/// let image = share_move(SharedArrow::copy(&titles), &Backing::Auto)?;
+/// let expected = titles.clone();
+/// let image = share_move(SharedArrow::from(titles), &Backing::Auto)?;
 ///
 /// let theirs: SharedArrow = image.load()?; // in this or another process
 /// let array = theirs.to_array()?; // reads the shared memory
-/// assert_eq!(array.as_string::<i32>(), &titles);
+/// assert_eq!(array.as_string::<i32>(), &expected);
 /// # Ok(()) }
 /// ```
 #[derive(Clone, Serialize, Deserialize)]
@@ -90,31 +96,33 @@ pub struct SharedArrow {
     data_type: DataType,
     len: usize,
     offset: usize,
-    nulls: Option<Lines>,
-    buffers: Vec<Lines>,
+    nulls: Option<Buffer<u8>>,
+    buffers: Vec<Buffer<u8>>,
     children: Vec<SharedArrow>,
 }
 
 impl SharedArrow {
-    /// Copies the buffers of an array. They are then shared or moved with the model.
+    /// Copies the buffers of an array, which are then shared or moved with the model.
+    ///
+    /// [`from`](Self::from) keeps them without a copy.
     pub fn copy(array: &dyn Array) -> Self {
-        Self::of(&array.to_data())
+        let copy = |buffer: arrow_buffer::Buffer| AlignedBytes::from(&buffer[..]).into();
+        Self::of(&array.to_data(), &copy)
     }
 
-    fn of(data: &ArrayData) -> Self {
+    fn of(data: &ArrayData, buffer: &dyn Fn(arrow_buffer::Buffer) -> Buffer<u8>) -> Self {
         Self {
             data_type: data.data_type().clone(),
             len: data.len(),
             offset: data.offset(),
-            nulls: data
-                .nulls()
-                .map(|nulls| Lines::copy(nulls.inner().sliced().as_slice())),
-            buffers: data
-                .buffers()
+            // A copy, if they start within a byte.
+            nulls: data.nulls().map(|nulls| buffer(nulls.inner().sliced())),
+            buffers: data.buffers().iter().cloned().map(buffer).collect(),
+            children: data
+                .child_data()
                 .iter()
-                .map(|buffer| Lines::copy(buffer.as_slice()))
+                .map(|child| Self::of(child, buffer))
                 .collect(),
-            children: data.child_data().iter().map(Self::of).collect(),
         }
     }
 
@@ -129,20 +137,26 @@ impl SharedArrow {
 
     fn to_data(&self) -> Result<ArrayData, ArrowError> {
         let nulls = self.nulls.as_ref().map(|bits| {
-            if bits.len < self.len.div_ceil(8) {
-                let error = format!("{} bytes of nulls for {} values", bits.len, self.len);
+            if bits.len() < self.len.div_ceil(8) {
+                let error = format!("{} bytes of nulls for {} values", bits.len(), self.len);
                 return Err(ArrowError::InvalidArgumentError(error));
             }
-            Ok(NullBuffer::new(BooleanBuffer::new(bits.to_arrow()?, 0, self.len)))
+            Ok(NullBuffer::new(BooleanBuffer::new(
+                bits.clone().into(),
+                0,
+                self.len,
+            )))
         });
-        let buffers = self.buffers.iter().map(Lines::to_arrow);
+        let buffers = self.buffers.iter().cloned().map(arrow_buffer::Buffer::from);
         let children = self.children.iter().map(Self::to_data);
         ArrayData::builder(self.data_type.clone())
             .len(self.len)
             .offset(self.offset)
             .nulls(nulls.transpose()?)
-            .buffers(buffers.collect::<Result<_, _>>()?)
+            .buffers(buffers.collect())
             .child_data(children.collect::<Result<_, _>>()?)
+            // Buffers of an image are aligned, and so are those of Arrow. This copies others, of a model in a format such as JSON.
+            .align_buffers(true)
             .build()
     }
 
@@ -162,11 +176,56 @@ impl SharedArrow {
     }
 }
 
+/// Keeps the buffers of the array, without a copy. They are copied once, when the model is shared. If nothing else refers to them,
+/// and Arrow has allocated them, [`share_move`](crate::share_move) releases them meanwhile.
+impl<A: Array> From<A> for SharedArrow {
+    fn from(array: A) -> Self {
+        Self::of(&array.into_data(), &Buffer::from)
+    }
+}
+
 impl fmt::Debug for SharedArrow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SharedArrow")
             .field("data_type", &self.data_type)
             .field("len", &self.len)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Returns whether the memory can be released while it is moved. It stays where it is in any case.
+    fn is_exclusive(buffer: arrow_buffer::Buffer) -> bool {
+        let (address, expected) = (buffer.as_ptr(), buffer.to_vec());
+        let mut memory = ArrowMemory::Shared(buffer);
+        let mut is_exclusive = || memory.exclusive().map(|bytes| bytes.as_ptr() == address);
+        let first = is_exclusive();
+        assert_eq!(is_exclusive(), first);
+        assert_ne!(first, Some(false), "it was moved");
+        assert_eq!(
+            (memory.bytes().as_ptr(), memory.bytes()),
+            (address, &expected[..])
+        );
+        first.is_some()
+    }
+
+    #[test]
+    fn only_memory_without_other_references_is_exclusive() {
+        let buffer = || arrow_buffer::Buffer::from_vec(vec![1_u64, 2, 3]);
+        assert!(is_exclusive(buffer()));
+        let part = |start| {
+            let whole = buffer();
+            whole.slice_with_length(start, 8)
+        };
+        assert!(is_exclusive(part(0)));
+        assert!(!is_exclusive(part(8)), "it is not the start of the memory");
+        let other = buffer();
+        assert!(!is_exclusive(other.clone()));
+        assert_eq!(other.typed_data::<u64>(), [1, 2, 3]);
+        let ours = Buffer::from(vec![1_u64, 2, 3]);
+        assert!(!is_exclusive(ours.into()), "Arrow has not allocated it");
     }
 }

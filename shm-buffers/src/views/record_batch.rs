@@ -1,6 +1,7 @@
 //! [`SharedRecordBatch`]: an Arrow record batch that a model can contain.
 
 use std::fmt;
+use std::sync::Arc;
 
 use arrow_array::{RecordBatch, RecordBatchOptions};
 use arrow_schema::{ArrowError, Schema};
@@ -21,10 +22,11 @@ use super::SharedArrow;
 /// let titles: ArrayRef = Arc::new(StringArray::from(vec![Some("Solaris"), None]));
 /// let years: ArrayRef = Arc::new(Int64Array::from(vec![1972, 1979]));
 /// let films = RecordBatch::try_from_iter([("title", titles), ("year", years)])?;
-/// let image = share_move(SharedRecordBatch::copy(&films), &Backing::Auto)?;
+/// let expected = films.clone();
+/// let image = share_move(SharedRecordBatch::from(films), &Backing::Auto)?;
 ///
 /// let theirs: SharedRecordBatch = image.load()?; // in this or another process
-/// assert_eq!(theirs.to_batch()?, films); // reads the shared memory
+/// assert_eq!(theirs.to_batch()?, expected); // reads the shared memory
 /// # Ok(()) }
 /// ```
 #[derive(Clone, Serialize, Deserialize)]
@@ -35,7 +37,9 @@ pub struct SharedRecordBatch {
 }
 
 impl SharedRecordBatch {
-    /// Copies the buffers of a batch. They are then shared or moved with the model.
+    /// Copies the buffers of a batch, which are then shared or moved with the model.
+    ///
+    /// [`from`](Self::from) keeps them without a copy.
     pub fn copy(batch: &RecordBatch) -> Self {
         Self {
             schema: batch.schema_ref().as_ref().clone(),
@@ -77,6 +81,19 @@ impl SharedRecordBatch {
     /// Returns the columns, in the order of the schema.
     pub fn columns(&self) -> &[SharedArrow] {
         &self.columns
+    }
+}
+
+/// Keeps the buffers of the batch, without a copy. They are copied once, when the model is shared. If nothing else refers to them, and
+/// Arrow has allocated them, [`share_move`](crate::share_move) releases them meanwhile.
+impl From<RecordBatch> for SharedRecordBatch {
+    fn from(batch: RecordBatch) -> Self {
+        let (schema, columns, rows) = batch.into_parts();
+        Self {
+            schema: Arc::unwrap_or_clone(schema),
+            rows,
+            columns: columns.into_iter().map(SharedArrow::from).collect(),
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! The cost of a model of very many buffers: the allocations of loading and sharing it, counted by the allocator.
+//! The cost of sharing and loading models: a model of very many buffers, and one with memory of Arrow. The allocator counts.
 //!
 //! A binary of its own, because its allocator counts for the whole process.
 #![cfg(not(loom))]
@@ -85,6 +85,13 @@ fn costs(count: usize) -> Result<(Cost, Cost), Box<dyn Error>> {
 
 /// The only test, so that no other thread allocates at the same time.
 #[test]
+fn sharing_allocates_little() -> Result<(), Box<dyn Error>> {
+    many_buffers_cost_little_and_in_proportion()?;
+    #[cfg(feature = "arrow")]
+    arrow_memory_is_copied_into_the_segment_only()?;
+    Ok(())
+}
+
 fn many_buffers_cost_little_and_in_proportion() -> Result<(), Box<dyn Error>> {
     const FEW: usize = 50_000;
     const MANY: usize = 4 * FEW;
@@ -110,5 +117,37 @@ fn many_buffers_cost_little_and_in_proportion() -> Result<(), Box<dyn Error>> {
         "{sharing_few:?}, {sharing:?}"
     );
     assert!(sharing.allocated <= 700 * MANY, "{sharing:?}");
+    Ok(())
+}
+
+#[cfg(feature = "arrow")]
+fn arrow_memory_is_copied_into_the_segment_only() -> Result<(), Box<dyn Error>> {
+    use std::sync::Arc;
+
+    use arrow_array::{ArrayRef, Int64Array, RecordBatch, StringArray};
+    use shm_buffers::{SharedRecordBatch, share_move};
+
+    const ROWS: i64 = 500_000;
+    /// The least bytes of the columns.
+    const BYTES: usize = 2 * 8 * ROWS as usize;
+    /// The most bytes for anything else: a schema, arrays, a skeleton.
+    const LITTLE: usize = 100_000;
+    let numbers: ArrayRef = Arc::new(Int64Array::from_iter_values(0..ROWS));
+    let words: ArrayRef = Arc::new(StringArray::from_iter_values((0..ROWS).map(|n| format!("{n:8}"))));
+    let batch = RecordBatch::try_from_iter([("numbers", numbers), ("words", words)])?;
+
+    let (shared, taking) = cost(|| SharedRecordBatch::from(batch));
+    assert!(taking.allocated < LITTLE, "{taking:?}");
+    let freed = FREED.load(Relaxed);
+    let (image, sharing) = cost(|| share_move(shared, &Backing::Auto));
+    let image = image?;
+    assert!(sharing.allocated < LITTLE, "{sharing:?}");
+    let freed = FREED.load(Relaxed) - freed;
+    assert!(freed >= BYTES, "only {freed} bytes of {BYTES} were freed");
+    let (theirs, loading) = cost(|| image.load::<SharedRecordBatch>());
+    let (batch, reading) = cost(|| theirs?.to_batch().map_err(Box::<dyn Error>::from));
+    assert_eq!(batch?.num_rows(), ROWS as usize);
+    assert!(loading.allocated < LITTLE, "{loading:?}");
+    assert!(reading.allocated < LITTLE, "{reading:?}");
     Ok(())
 }

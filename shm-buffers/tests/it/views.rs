@@ -197,6 +197,94 @@ fn record_batches_are_shared_with_their_schema() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
+/// Returns the addresses of all bytes of the columns: of each buffer, also of nulls and nested values.
+#[cfg(feature = "arrow")]
+fn addresses(batch: &arrow_array::RecordBatch) -> Vec<std::ops::Range<usize>> {
+    use arrow_array::Array;
+    use arrow_data::ArrayData;
+
+    fn add(data: &ArrayData, found: &mut Vec<std::ops::Range<usize>>) {
+        let nulls = data.nulls().map(|nulls| nulls.inner().inner());
+        for buffer in data.buffers().iter().chain(nulls) {
+            let start = buffer.as_ptr().addr();
+            found.push(start..start + buffer.len());
+        }
+        data.child_data().iter().for_each(|child| add(child, found));
+    }
+    let mut found = Vec::new();
+    for column in batch.columns() {
+        add(&column.to_data(), &mut found);
+    }
+    found
+}
+
+#[cfg(feature = "arrow")]
+#[test]
+fn arrow_memory_is_taken_over_and_read_in_the_segment() -> Result<(), Box<dyn Error>> {
+    use std::sync::Arc;
+
+    use arrow_array::{ArrayRef, Int64Array, ListArray, RecordBatch, StringArray, types::Int32Type};
+    use shm_buffers::{Backing, Image, SharedRecordBatch, share_move};
+
+    const ROWS: i32 = 10_000;
+    let batch = || {
+        let is_some = |row: &i32| row % 7 != 0;
+        let numbers: Int64Array = (0..ROWS)
+            .map(|row| Some(row).filter(is_some).map(i64::from))
+            .collect();
+        let words: StringArray = (0..ROWS)
+            .map(|row| Some(row).filter(is_some).map(|row| format!("word {row}")))
+            .collect();
+        let lists = (0..ROWS).map(|row| is_some(&row).then(|| vec![Some(row), None]));
+        let columns: [(&str, ArrayRef); 3] = [
+            ("numbers", Arc::new(numbers)),
+            ("words", Arc::new(words)),
+            (
+                "lists",
+                Arc::new(ListArray::from_iter_primitive::<Int32Type, _, _>(lists)),
+            ),
+        ];
+        RecordBatch::try_from_iter(columns)
+    };
+    let ours = batch()?;
+    let (before, slice) = (addresses(&ours), ours.slice(8, 5000));
+    assert_eq!(before.len(), 9);
+    let of_slice = addresses(&slice);
+
+    let shared = SharedRecordBatch::from(ours);
+    assert_eq!(addresses(&shared.to_batch()?), before, "nothing is copied");
+    let shared_slice = SharedRecordBatch::from(slice);
+    assert_eq!(shared_slice.to_batch()?, batch()?.slice(8, 5000));
+    let starts = |ranges: &[std::ops::Range<usize>]| ranges.iter().map(|it| it.start).collect::<Vec<_>>();
+    let kept = starts(&addresses(&shared_slice.to_batch()?));
+    let is_kept = kept
+        .iter()
+        .filter(|start| before.iter().any(|it| it.contains(start)));
+    assert_eq!(is_kept.count(), of_slice.len(), "nothing is copied");
+    let copied = addresses(&SharedRecordBatch::copy(&shared.to_batch()?).to_batch()?);
+    let is_new = |it: &std::ops::Range<usize>| before.iter().all(|old| !old.contains(&it.start));
+    assert!(copied.iter().all(is_new));
+
+    let image = share_move(vec![shared, shared_slice], &Backing::Auto)?;
+    let attached = Image::attach(&image.handle()?)?;
+    let theirs: Vec<SharedRecordBatch> = attached.load()?;
+    let expected = [batch()?, batch()?.slice(8, 5000)];
+    let segment = attached.segment().as_ptr_range();
+    let segment = segment.start.addr()..segment.end.addr();
+    for (theirs, expected) in theirs.iter().zip(expected) {
+        let theirs = theirs.to_batch()?;
+        assert_eq!(theirs, expected);
+        for bytes in addresses(&theirs) {
+            assert!(
+                segment.contains(&bytes.start) && bytes.end <= segment.end,
+                "{bytes:?} is not in {segment:?}"
+            );
+            assert_eq!(bytes.start % 64, 0, "it is aligned");
+        }
+    }
+    Ok(())
+}
+
 #[cfg(feature = "rkyv")]
 mod archives {
     use std::collections::{BTreeMap, HashMap};
