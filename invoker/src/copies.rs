@@ -11,11 +11,14 @@ pub const COPIES_VARIABLE: &str = "INVOKER_COPIES";
 
 /// Fewer copied bytes are nothing to warn of.
 const TOLERATED: u64 = 1 << 20;
+/// More buffers are worth a warning: each worker makes an object for each of them, of 32 bytes or more.
+const MANY_BUFFERS: u64 = 100_000;
 /// The most fields that a warning names.
 const NAMED: usize = 5;
 
 /// What happens if more than 1 MiB of a model is copied: rebuilt by each worker process on its own heap, because it is no
-/// [`Buffer`](crate::Buffer), or copied from a mapped file. For [`Processes::copies`](crate::Processes::copies).
+/// [`Buffer`](crate::Buffer), or copied from a mapped file. A model of more than 100,000 buffers counts as well: each worker
+/// makes an object for each of them. For [`Processes::copies`](crate::Processes::copies).
 ///
 /// Parsed and printed as `warn`, `refuse` or `allow`.
 ///
@@ -50,7 +53,7 @@ impl Copies {
 
     /// Warns of the copies of a model for each of these workers, or refuses them.
     pub(crate) fn check(self, memory: ModelMemory, workers: usize) -> Result<(), CopiedError> {
-        if memory.per_process <= TOLERATED && memory.copied <= TOLERATED {
+        if memory.per_process <= TOLERATED && memory.copied <= TOLERATED && memory.buffers <= MANY_BUFFERS {
             return Ok(());
         }
         match self {
@@ -110,6 +113,7 @@ fn describe(memory: &ModelMemory, workers: usize) -> String {
         let _ = text.write_fmt(part);
     };
     put(format_args!("the model is not shared whole: "));
+    let mut separator = "";
     if memory.per_process > TOLERATED {
         let (each, all) = (
             memory.per_process,
@@ -120,12 +124,19 @@ fn describe(memory: &ModelMemory, workers: usize) -> String {
             ByteSize(each),
             ByteSize(all)
         ));
+        separator = "; ";
     }
     if memory.copied > TOLERATED {
-        let and = if memory.per_process > TOLERATED { "; " } else { "" };
         put(format_args!(
-            "{and}{} of buffers in small mapped segments were copied; put the buffers into fewer segments or files",
+            "{separator}{} of buffers in small mapped segments were copied; put the buffers into fewer segments or files",
             ByteSize(memory.copied)
+        ));
+        separator = "; ";
+    }
+    if memory.buffers > MANY_BUFFERS {
+        put(format_args!(
+            "{separator}each worker makes an object for each of {} buffers; put small buffers of one type together, into `Lists`",
+            memory.buffers
         ));
     }
     for (index, field) in memory.fields.iter().take(NAMED).enumerate() {
@@ -180,5 +191,27 @@ mod tests {
                         INVOKER_COPIES=allow";
         assert_eq!(error.to_string(), expected);
         assert!(Copies::Allow.check(memory, 2).is_ok());
+    }
+
+    #[test]
+    fn many_buffers_are_to_become_lists() {
+        let mut memory = ModelMemory::default();
+        memory.buffers = MANY_BUFFERS;
+        assert!(Copies::Refuse.check(memory.clone(), 2).is_ok());
+        memory.buffers += 1;
+        let refused = |memory| Copies::Refuse.check(memory, 2).expect_err("too many buffers");
+        let advice = "each worker makes an object for each of 100001 buffers; put small buffers of one type together, into `Lists`";
+        let expected = format!(
+            "the model is not shared whole: {advice}; to allow it, use `Processes::copies(Copies::Allow)` or INVOKER_COPIES=allow"
+        );
+        assert_eq!(refused(memory.clone()).to_string(), expected);
+        memory.per_process = 4 << 20;
+        let start =
+            "the model is not shared whole: each worker rebuilds 4.0 MiB on its heap, 8.0 MiB in 2 workers";
+        assert!(
+            refused(memory)
+                .to_string()
+                .starts_with(&format!("{start}; {advice}; "))
+        );
     }
 }

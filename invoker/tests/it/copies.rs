@@ -140,3 +140,43 @@ fn the_setting_is_listed() {
     let (_, setting) = found.expect("it is listed");
     assert_eq!((&*setting.value, setting.origin), ("refuse", Origin::Code));
 }
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Postings {
+    lists: Vec<Buffer<u32>>,
+}
+
+fn postings(count: u32) -> Postings {
+    let lists = (0..count).map(|i| vec![i; 3].into()).collect();
+    Postings { lists }
+}
+
+fn first_of(model: &Postings, list: usize) -> u32 {
+    model.lists[list][0]
+}
+
+#[test]
+fn very_many_buffers_are_to_become_lists() {
+    let _watchdog = crate::watchdog::watchdog(120);
+    let build = |image: Image| {
+        let options = Processes::new().copies(Copies::Refuse);
+        let builder = Invoker::builder(first_of).image(image).executor(options);
+        let invoker = builder.workers(1).build()?;
+        Ok::<Vec<u32>, Error>(invoker.map([7]).filter_map(Result::ok).collect())
+    };
+    let share = |count| invoker::share(&postings(count), &invoker::Backing::Auto).expect("there is room");
+    let advice = "each worker makes an object for each of 100001 buffers; put small buffers of one type together, into `Lists`";
+    let field = "lists: Vec<Buffer<u32>>, 3.1 MiB per worker → Lists<u32>";
+
+    let image = share(100_001);
+    let error = build(image.clone()).expect_err("it is refused").to_string();
+    assert!(error.contains(advice) && error.contains(field), "{error}");
+
+    // What each worker decodes of an attached image is small. The number of buffers is known, though.
+    let handle = image.handle().expect("it can be sent");
+    let attached = build(Image::attach(&handle).expect("it is alive"));
+    let error = attached.expect_err("it is refused").to_string();
+    assert!(error.contains(advice) && !error.contains("rebuilds"), "{error}");
+
+    assert_eq!(build(share(20_000)).expect("that is little"), [7]);
+}
