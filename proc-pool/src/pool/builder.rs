@@ -28,9 +28,8 @@ use crate::process::worker_hooks::WorkerHooks;
 use crate::wire::handshake::Inherited;
 use crate::wire::layout::RegionSizes;
 
-/// Size, in bytes, of the shared memory for large tasks of one worker, and of that for its large outputs. Enough for four pieces, and few
-/// enough that they stay in a processor's cache: with 8 MiB, outputs of 1 MiB took twice as long.
-const ARENA: usize = 1 << 20;
+/// Size, in bytes, of the shared memory for large tasks of one worker, and of that for its large outputs: four of the largest pieces.
+const ARENA: usize = 4 << 20;
 /// Default of the maximum size of an output, in bytes.
 const MAX_OUTPUT: u64 = 4 << 30;
 
@@ -390,7 +389,7 @@ mod tests {
         assert_eq!((limits.deadline, limits.retries), (None, 0));
         assert!(max_tasks.is_none() && !limits.watches_memory());
         assert_eq!((sizes.user_ring, sizes.slots), (256 << 10, 0));
-        assert_eq!((sizes.arena, sizes.output), (1 << 20, 4 << 30));
+        assert_eq!((sizes.arena, sizes.output), (4 << 20, 4 << 30));
         assert_eq!(backing, Backing::Auto);
         assert!(launch.environment.inherits() && launch.directory.is_none());
         assert_eq!(

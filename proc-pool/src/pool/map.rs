@@ -258,7 +258,13 @@ impl<'p, I: Iterator, R> Map<'p, I, R> {
         let mut room;
         let interrupted;
         {
-            let mut scheduler = self.event_loop.fresh_scheduler();
+            let mut scheduler = self.event_loop.scheduler();
+            // More than these would wait in memory.
+            let arrived = scheduler.jobs.get(self.job).map_or(0, |job| job.done.list.len());
+            if arrived == 0 {
+                drop(scheduler);
+                scheduler = self.event_loop.fresh_scheduler();
+            }
             if self.read == self.done.list.len()
                 && let Some(job) = scheduler.jobs.get(self.job)
             {

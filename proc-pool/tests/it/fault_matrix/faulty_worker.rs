@@ -187,7 +187,7 @@ fn rings() -> [std::ops::Range<usize>; 3] {
 /// Returns the beginnings of the arenas of tasks and outputs, at the end of the shared memory. A payload of
 /// [`LARGE`] bytes lies there.
 fn arenas() -> [std::ops::Range<usize>; 2] {
-    const ARENA: usize = 1 << 20;
+    const ARENA: usize = 4 << 20;
     const PAGE: usize = 4096;
     let end = size_of_val(shared_words());
     [2, 1].map(|arenas| {

@@ -49,7 +49,7 @@ const FORGERIES: [Forgery; 9] = [
 
 /// The limit on an output in these tests.
 const MAX_OUTPUT: u64 = 64 << 20;
-const ARENA: usize = 1 << 20;
+const ARENA: usize = 4 << 20;
 const RING: usize = 256 << 10;
 /// The number of words at the beginning of a ring: positions and marks, each in a pair of cache lines.
 const HEADS: usize = 64;
