@@ -2,7 +2,7 @@
 //! never held while a thread waits, or during user code or slow system calls.
 //!
 //! Its duties are in the modules below: [`lifecycle`] of workers and their [`exit`], [`dispatch`] of tasks, [`outcomes`] of tasks
-//! and wakeups for them, [`one_shot`] tasks, withdrawal of tasks ([`withdraw`]), failure and interrupts of the pool ([`failure`]),
+//! in [`turns`] and wakeups for them, [`one_shot`] tasks, withdrawal of tasks ([`withdraw`]), failure and interrupts of the pool ([`failure`]),
 //! deadlines and memory ([`limit_checks`]), and snapshots ([`snapshot`]).
 
 mod dispatch;
@@ -13,6 +13,7 @@ mod limit_checks;
 mod one_shot;
 mod outcomes;
 mod snapshot;
+mod turns;
 mod withdraw;
 
 pub(crate) use exit::ExitInfo;
@@ -24,6 +25,8 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
+
+use turns::Turns;
 
 use crate::error::{PoolError, ProcessId, WorkerId};
 use crate::leader::command::Command;
@@ -80,8 +83,7 @@ struct ProcessRecord {
 pub(crate) struct Scheduler {
     /// The connected workers, by worker index.
     workers: Vec<Option<ActiveWorker>>,
-    /// The index of the worker whose outcomes are taken first.
-    next_drained: usize,
+    turns: Turns,
     pub(crate) jobs: Jobs,
     /// The last process of each worker.
     records: BTreeMap<WorkerId, ProcessRecord>,
@@ -125,7 +127,7 @@ impl Scheduler {
     ) -> Self {
         Self {
             workers: (0..workers).map(|_| None).collect(),
-            next_drained: 0,
+            turns: Turns::default(),
             jobs: Jobs::default(),
             records: BTreeMap::new(),
             backlog: VecDeque::new(),

@@ -17,9 +17,8 @@ impl Scheduler {
         let mut exhausted = false;
         let mut opened = 0;
         let mut budget = COLLECT_BYTES;
-        let mut next_drained = 0;
-        let workers = self.workers.len();
-        for index in (0..workers).map(|step| (self.next_drained + step) % workers) {
+        let mut last = None;
+        for index in self.turns.order(self.workers.len()) {
             let Some(worker) = self.workers[index].as_mut().filter(|worker| worker.ready) else {
                 continue;
             };
@@ -38,13 +37,14 @@ impl Scheduler {
             broken |= worker.connection.broken().is_some();
             exhausted |= worker.connection.is_exhausted();
             if budget == 0 {
-                // One output after the other, so that only one takes memory.
-                let in_between = worker.connection.is_receiving();
-                next_drained = index + usize::from(!in_between);
+                last = Some((index, worker.connection.is_receiving()));
                 break;
             }
         }
-        self.next_drained = next_drained;
+        match last {
+            Some((index, is_receiving)) => self.turns.ended_with(index, is_receiving),
+            None => self.turns.all_taken(),
+        }
         self.stats.answered += count as u64;
         if broken {
             self.kill_broken();
