@@ -12,6 +12,7 @@ mod pending_stack;
 mod pending_thread;
 mod process;
 mod reap;
+mod region;
 mod start;
 #[cfg(all(feature = "stacks", target_os = "linux"))]
 mod symbolizer;

@@ -1,12 +1,12 @@
 //! Spawning a worker process, up to its connection; [`handshake`](super::handshake) goes on from there.
 
-use shm_buffers::Region;
 use shm_buffers::ring::Consumer;
 use shm_buffers::slots::Slots;
 
 use super::ProcessManager;
 use super::pending_stack::PendingStack;
 use super::process::ManagedProcess;
+use super::region::create_region;
 use crate::error::ProcessId;
 use crate::error::{PoolError, WorkerId};
 use crate::leader::command::Command;
@@ -41,15 +41,15 @@ impl ProcessManager {
         });
         let (mut spawned, connection) = spawned?;
         // The process needs its shared memory last, so the memory is created while the process starts.
-        let sizes = self.config.sizes;
-        let map = sizes.layout();
-        let region = match Region::create_sparse(&self.config.backing, map.bytes) {
+        let region = match create_region(&self.config.backing, &mut self.config.sizes) {
             Ok(region) => region,
             Err(e) => {
                 spawned.abort();
                 return Err(PoolError::os("create a worker's shared memory", e).into());
             }
         };
+        let sizes = self.config.sizes;
+        let map = sizes.layout();
         let user_ring = Consumer::new(&region, map.user_ring);
         let slots = Slots::new(&region, map.slots);
         let _ = guarded(|| self.observer.started(worker, user_ring, slots));
