@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use invoker::{Error, Executor, Invoker, Processes, Render, Report, Reporter, Timing};
+use invoker::{Executor, Invoker, Processes, Render, Report, Reporter, Timing};
 use serde_json::Value;
 
 use crate::executors::Printed;
@@ -128,7 +128,7 @@ fn a_trace_is_not_written_through_a_symbolic_link() {
     };
     for path in [&*link, dir.path(), &dir.path().join("no/such/file")] {
         let refused = builder().trace(path).build().map(drop);
-        assert!(matches!(refused, Err(Error::Os { .. })), "{refused:?}");
+        assert!(matches!(refused, Err(invoker::Error::Os { .. })), "{refused:?}");
     }
     let invoker = builder().build().expect("the invoker builds");
     let report = invoker.finish().expect("no error");
