@@ -27,6 +27,8 @@ use crate::wire::layout::{RegionSizes, leader, slot};
 use crate::wire::payload::{Large, Payload};
 use crate::wire::pieces::{Inbound, Outbound};
 
+#[cfg(test)]
+pub(crate) use drain::BOUNDED_BYTES;
 pub(crate) use drain::{COLLECT_BYTES, DrainLimit};
 pub(crate) use health::Stalled;
 use large::OutgoingTask;

@@ -2,8 +2,8 @@
 //! never held while a thread waits, or during user code or slow system calls.
 //!
 //! Its duties are in the modules below: [`lifecycle`] of workers and their [`exit`], [`dispatch`] of tasks, [`outcomes`] of tasks
-//! in [`turns`] and wakeups for them, [`one_shot`] tasks, withdrawal of tasks ([`withdraw`]), failure and interrupts of the pool ([`failure`]),
-//! deadlines and memory ([`limit_checks`]), and snapshots ([`snapshot`]).
+//! in [`turns`] and wakeups for them, [`one_shot`] tasks, withdrawal of tasks ([`withdraw`]), failure and interrupts of the pool
+//! ([`failure`]), deadlines and memory ([`limit_checks`]), and snapshots ([`snapshot`]).
 
 mod dispatch;
 mod exit;

@@ -390,6 +390,7 @@ mod tests {
         assert!(max_tasks.is_none() && !limits.watches_memory());
         assert_eq!((sizes.user_ring, sizes.slots), (256 << 10, 0));
         assert_eq!((sizes.arena, sizes.output), (4 << 20, 4 << 30));
+        assert!(crate::leader::connection::BOUNDED_BYTES >= 2 * (sizes.ring + sizes.arena));
         assert_eq!(backing, Backing::Auto);
         assert!(launch.environment.inherits() && launch.directory.is_none());
         assert_eq!(

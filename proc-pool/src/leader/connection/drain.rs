@@ -40,12 +40,17 @@ const INLINE: u8 = Tag::Inline as u8;
 /// Bytes of outputs that are copied before the caller has its turn. Small ones then are still in the cache. And a caller usually drops a
 /// large one before it asks for the next, which then gets the same memory, not returned to the system in between.
 pub(crate) const COLLECT_BYTES: usize = 64 << 10;
+/// Bytes of outputs that are taken where the outputs themselves are not of interest, but what the worker has finished: more than its ring
+/// and its arena hold.
+pub(crate) const BOUNDED_BYTES: usize = 16 << 20;
 
 /// How much of a worker's outcomes is taken.
 #[derive(Debug)]
 pub(crate) enum DrainLimit<'a> {
-    /// Outputs until their bytes, which are subtracted, reach this number. A living worker may write as fast as it is read.
-    Bounded(&'a mut usize),
+    /// Outputs until their bytes reach this number, from which they are subtracted.
+    Share(&'a mut usize),
+    /// A bounded amount, [`BOUNDED_BYTES`]: a living worker may write as fast as it is read.
+    Bounded,
     /// Everything that a dead worker has left.
     All,
 }
@@ -56,10 +61,17 @@ impl WorkerConnection {
         let before = self.in_flight.count_answered();
         let mut count = 0;
         let pieces = self.pieces_in.count();
-        let mut unlimited = usize::MAX;
+        let mut own;
         let budget = match limit {
-            DrainLimit::Bounded(bytes) => bytes,
-            DrainLimit::All => &mut unlimited,
+            DrainLimit::Share(bytes) => bytes,
+            DrainLimit::Bounded => {
+                own = BOUNDED_BYTES;
+                &mut own
+            }
+            DrainLimit::All => {
+                own = usize::MAX;
+                &mut own
+            }
         };
         // Only sent tasks can be answered: more answers than tasks are invalid, and stay in the ring.
         while self.broken.is_none()
@@ -194,8 +206,7 @@ impl WorkerConnection {
         let mut drained = SmallDrained::NextJob;
         let mut count = 0;
         let mut bytes = 0;
-        let before = done.bytes.len();
-        let full = before.saturating_add(*budget);
+        let full = done.bytes.len().saturating_add(*budget);
         for sent in self.in_flight.front_of(key) {
             let start = done.bytes.len();
             drained = match self.outcomes.pop(&mut done.bytes) {

@@ -3,7 +3,7 @@
 use super::Scheduler;
 use crate::error::{Fault, KillReason, PoolError};
 use crate::leader::command::Command;
-use crate::leader::connection::{COLLECT_BYTES, DrainLimit};
+use crate::leader::connection::DrainLimit;
 use crate::leader::interrupt::Interrupt;
 use crate::leader::supervisor::Event;
 use crate::leader::tasks::jobs::JobKey;
@@ -53,10 +53,7 @@ impl Scheduler {
             .map(|task| (task.job, task.index))
             .collect();
         for worker in self.workers.iter_mut().flatten() {
-            self.stats.answered += worker
-                .connection
-                .drain(&mut self.jobs, DrainLimit::Bounded(&mut { COLLECT_BYTES }))
-                as u64;
+            self.stats.answered += worker.connection.drain(&mut self.jobs, DrainLimit::Bounded) as u64;
             let (recovered, lost) = worker.connection.take_unanswered();
             unfinished.extend(lost);
             unfinished.extend(recovered.in_progress.map(|task| (task.job, task.index)));

@@ -6,7 +6,7 @@ use super::Scheduler;
 use crate::error::KillReason;
 use crate::error::ProcessId;
 use crate::leader::command::Command;
-use crate::leader::connection::{COLLECT_BYTES, DrainLimit};
+use crate::leader::connection::DrainLimit;
 use crate::leader::supervisor::Event;
 use crate::leader::tasks::jobs::JobKey;
 
@@ -84,10 +84,7 @@ impl Scheduler {
         now: Instant,
     ) -> Option<(JobKey, u64)> {
         let worker = self.workers[index].as_mut()?;
-        self.stats.answered += worker
-            .connection
-            .drain(&mut self.jobs, DrainLimit::Bounded(&mut { COLLECT_BYTES }))
-            as u64;
+        self.stats.answered += worker.connection.drain(&mut self.jobs, DrainLimit::Bounded) as u64;
         self.overdue(index, deadline, now)
     }
 

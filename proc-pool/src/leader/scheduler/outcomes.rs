@@ -9,13 +9,13 @@ use crate::leader::connection::{COLLECT_BYTES, DrainLimit, ExpectedWakeup, WakeT
 
 impl Scheduler {
     /// Takes what workers have finished, and dispatches tasks that wait. Large outputs are taken only up to a number of bytes: the rest is
-    /// left for the next call, which begins with another worker. Returns the number of tasks finished, of workers from which a part of an
+    /// left for the next call, in which it is another worker's turn. Returns the number of tasks finished, of workers from which a part of an
     /// output was taken, and of workers that have room again because a large task was sent to its end.
     pub(crate) fn collect(&mut self) -> usize {
         let mut count = 0;
         let mut broken = false;
         let mut exhausted = false;
-        let mut opened = 0;
+        let mut others = 0;
         let mut budget = COLLECT_BYTES;
         let mut last = None;
         for index in self.turns.order(self.workers.len()) {
@@ -26,9 +26,9 @@ impl Scheduler {
             let bytes = budget;
             let drained = worker
                 .connection
-                .drain(&mut self.jobs, DrainLimit::Bounded(&mut budget));
-            opened += usize::from(drained == 0 && budget < bytes);
-            opened += usize::from(was_sending && !worker.connection.is_sending());
+                .drain(&mut self.jobs, DrainLimit::Share(&mut budget));
+            others += usize::from(drained == 0 && budget < bytes);
+            others += usize::from(was_sending && !worker.connection.is_sending());
             self.backlog.extend(worker.connection.take_returned());
             if drained > 0 {
                 count += drained;
@@ -53,7 +53,7 @@ impl Scheduler {
             self.stop_exhausted();
         }
         self.dispatch_backlog();
-        count + opened
+        count + others
     }
 
     /// Returns whether a worker has finished a task that was not collected.
