@@ -1,6 +1,6 @@
 //! Seeds of tasks: each depends only on the root seed and the position of the task.
 
-use proc_pool::{BoxError, Codec, Native};
+use proc_pool::{BoxError, Codec, Native, OwnedBytes};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -60,6 +60,24 @@ impl<T: Serialize + DeserializeOwned> Codec<Seeded<T>> for Bare {
         Native::encode(&seeded.task, into)
     }
 
+    fn as_bytes(seeded: &Seeded<T>) -> Option<&[u8]> {
+        Native::as_bytes(&seeded.task)
+    }
+
+    fn into_owned(seeded: Seeded<T>) -> Result<OwnedBytes, Seeded<T>> {
+        let Seeded { seed, task } = seeded;
+        Native::into_owned(task).map_err(|task| Seeded { seed, task })
+    }
+
+    fn alignment() -> usize {
+        <Native as Codec<T>>::alignment()
+    }
+
+    fn decode_owned(bytes: &mut OwnedBytes) -> Result<Seeded<T>, BoxError> {
+        let task = Native::decode_owned(bytes)?;
+        Ok(Seeded { seed: None, task })
+    }
+
     fn decode(bytes: &[u8]) -> Result<Seeded<T>, BoxError> {
         let task = Native::decode(bytes)?;
         Ok(Seeded { seed: None, task })
@@ -99,6 +117,18 @@ mod tests {
         ];
         assert!((0..5).map(|index| seed(1_234_567, index)).eq(reference));
         assert_eq!(seed(0, 0), 0xe220_a839_7b1d_cdaf);
+    }
+
+    #[test]
+    fn vectors_without_seeds_keep_their_memory() {
+        let task = vec![1.5_f64; 1000];
+        let address = task.as_ptr();
+        let mut bytes = Bare::into_owned(Seeded { seed: None, task })
+            .ok()
+            .expect("a vector of numbers");
+        let back: Seeded<Vec<f64>> = Bare::decode_owned(&mut bytes).expect("the same memory");
+        assert_eq!((back.task.as_ptr(), back.task), (address, vec![1.5; 1000]));
+        assert_eq!(<Bare as Codec<Seeded<Vec<f64>>>>::alignment(), 8);
     }
 
     #[test]
