@@ -22,22 +22,23 @@ mod metrics;
 mod op;
 #[path = "../examples/batch_eval/ratings.rs"]
 mod ratings;
+#[path = "../../benchmarks/rows.rs"]
+mod rows;
 #[path = "../examples/batch_eval/split.rs"]
 mod split;
 
 use std::error::Error;
-use std::fs::OpenOptions;
-use std::io::Write;
 use std::time::Instant;
 
 use clap::Parser;
 use invoker::{Executor, ExecutorOptions, Invoker, Processes, Timing};
 use rayon::prelude::*;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::knn::ItemKnn;
 use crate::op::{Action, EvalModel, Outcome, Task, evaluate_user};
 use crate::ratings::Ratings;
+use crate::rows::record;
 
 const WORKERS: usize = 2;
 /// Minimum speed of processes, relative to threads and to rayon.
@@ -151,15 +152,6 @@ fn measure(rounds: usize, seconds: f64) -> Result<(), Box<dyn Error>> {
         }));
     }
     Ok(())
-}
-
-/// Appends a row to the file given by `cargo xtask bench`.
-fn record(row: &Value) {
-    if let Some(path) = std::env::var_os("BENCH_ROWS") {
-        let file = OpenOptions::new().append(true).create(true).open(path);
-        file.and_then(|mut file| writeln!(file, "{row}"))
-            .expect("the file of rows can be written");
-    }
 }
 
 /// Returns numbers on which all executors must agree.

@@ -5,6 +5,8 @@
 
 #[path = "../../benchmarks/rows.rs"]
 mod rows;
+#[path = "../../benchmarks/work.rs"]
+mod task;
 
 use std::error::Error;
 use std::time::{Duration, Instant};
@@ -15,6 +17,7 @@ use rayon::iter::{ParallelBridge, ParallelIterator};
 use serde_json::json;
 
 use rows::{median, record};
+use task::{Task, iterations};
 
 const WORKERS: usize = 2;
 /// The duration of a task in nanoseconds, and the targets for threads against `par_bridge`.
@@ -40,32 +43,11 @@ struct Args {
     bench: bool,
 }
 
-type Task = (u64, u32);
 /// A name, and what returns the sum of the outputs of this number of tasks.
 type Side<'a> = (&'a str, &'a dyn Fn(u64) -> Result<u64, Box<dyn Error>>);
 
-/// Marsaglia's xorshift, which compilers cannot shorten, and which touches no memory.
-fn op(_: &(), (output, iterations): Task) -> u64 {
-    let mut state = output | 1;
-    for _ in 0..iterations {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-    }
-    std::hint::black_box(state);
-    output
-}
-
-/// Returns the number of iterations that take this many nanoseconds.
-fn iterations(nanos: u32) -> u32 {
-    const ATTEMPT: u32 = 1_000_000;
-    let times = (0..10).map(|output| {
-        let started = Instant::now();
-        op(&(), (output, ATTEMPT));
-        started.elapsed()
-    });
-    let time = times.min().unwrap_or_default().as_nanos().max(1) as f64;
-    (f64::from(ATTEMPT) * f64::from(nanos) / time) as u32
+fn op(_: &(), task: Task) -> u64 {
+    task::op(task)
 }
 
 fn sum(outputs: impl Iterator<Item = Result<u64, TaskError>>) -> Result<u64, Box<dyn Error>> {
@@ -89,7 +71,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let rayon = rayon::ThreadPoolBuilder::new().num_threads(WORKERS).build()?;
     println!("{WORKERS} workers; relative speeds");
     for (nanos, target) in CASES {
-        let iterations = iterations(nanos);
+        let micros = f64::from(nanos) / 1000.0;
+        let iterations = iterations(micros);
         let tasks = |count: u64| (0..count).map(move |output| (output, iterations));
         let sides: [Side<'_>; 5] = [
             ("par_bridge", &|count| {
@@ -124,7 +107,6 @@ fn main() -> Result<(), Box<dyn Error>> {
                 times.push(timed(side, count)?);
             }
         }
-        let micros = f64::from(nanos) / 1000.0;
         let pairs = [
             (1, 0, target),
             (2, 0, target),

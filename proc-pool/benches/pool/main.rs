@@ -37,6 +37,8 @@ mod rows;
 mod side;
 mod start;
 mod tables;
+#[path = "../../../benchmarks/work.rs"]
+mod task;
 mod waking;
 mod work;
 

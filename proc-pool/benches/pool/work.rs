@@ -1,7 +1,5 @@
 //! Throughput of tasks of 0.3 to 100 µs of pure computation: the share of two cores that is left for ops. Peer: rayon.
 
-use std::time::Instant;
-
 use proc_pool::{Builder, Pool, Workers};
 use rayon::iter::{IntoParallelIterator, ParallelBridge, ParallelIterator};
 
@@ -9,37 +7,11 @@ use crate::null::sum;
 use crate::peers;
 use crate::report::{Report, Target, rate};
 use crate::rounds::{Contender, contest};
+pub(crate) use crate::task::{Task, iterations, op};
 use crate::{Effort, Failure, WORKERS};
-
-/// A task: its output, and the number of iterations before it.
-pub(crate) type Task = (u64, u32);
-
-/// The op of all contenders: Marsaglia's xorshift, which compilers cannot shorten, and which touches no memory.
-pub(crate) fn op((output, iterations): Task) -> u64 {
-    let mut state = output | 1;
-    for _ in 0..iterations {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-    }
-    std::hint::black_box(state);
-    output
-}
 
 pub(crate) fn pool(workers: usize) -> Result<Pool<Task, u64>, Failure> {
     Ok(Builder::new().workers(Workers::Count(workers)).build_op(op)?)
-}
-
-/// Returns the number of iterations that take this many microseconds, by the best of a few attempts.
-pub(crate) fn iterations(micros: f64) -> u32 {
-    const ATTEMPT: u32 = 1_000_000;
-    let time = (0..10).map(|output| {
-        let started = Instant::now();
-        op((output, ATTEMPT));
-        started.elapsed()
-    });
-    let nanos = time.min().unwrap_or_default().as_nanos().max(1) as f64;
-    (f64::from(ATTEMPT) * micros * 1000.0 / nanos) as u32
 }
 
 pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<(), Failure> {
