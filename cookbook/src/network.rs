@@ -71,7 +71,7 @@ impl Layer {
     /// Returns the product of the weights and `input`.
     ///
     /// # Panics
-    /// If `input` does not have as many numbers as the layer has inputs.
+    /// If `input` has another number of elements than the layer has inputs.
     pub fn multiply<'a>(&'a self, input: &'a [f32]) -> impl Iterator<Item = f32> + 'a {
         assert_eq!(input.len(), self.inputs, "the layer has other inputs");
         self.weights.chunks_exact(self.inputs).map(|row| dot(row, input))

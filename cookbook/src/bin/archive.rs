@@ -17,7 +17,7 @@ struct Catalogue {
 #[derive(rkyv::Archive, rkyv::Serialize)]
 struct Product {
     cents: u32,
-    /// What it consists of, with quantities.
+    /// Its parts, with quantities.
     parts: Vec<Part>,
 }
 

@@ -75,17 +75,6 @@ fn rank(interrupt: Interrupt) -> u8 {
 }
 
 impl<T, R> Shared<T, R> {
-    #[inline]
-    fn interrupted_now(&self) -> Option<Interrupt> {
-        match self.interrupted.load(Ordering::SeqCst) {
-            0 => None,
-            found => {
-                let all = [Interrupt::Finish, Interrupt::Cancel, Interrupt::Kill];
-                all.into_iter().find(|how| rank(*how) == found)
-            }
-        }
-    }
-
     /// Ends the tasks that no thread has taken with `error`.
     fn fail_waiting(&self, error: &PoolError) {
         self.waiting.try_iter().for_each(|job| job.fail(error));
@@ -100,8 +89,15 @@ impl<T: Send, R: Send> Interruptible for Shared<T, R> {
         }
     }
 
+    #[inline]
     fn interrupted(&self) -> Option<Interrupt> {
-        self.interrupted_now()
+        match self.interrupted.load(Ordering::SeqCst) {
+            0 => None,
+            found => {
+                let all = [Interrupt::Finish, Interrupt::Cancel, Interrupt::Kill];
+                all.into_iter().find(|how| rank(*how) == found)
+            }
+        }
     }
 }
 

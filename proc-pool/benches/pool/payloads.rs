@@ -1,8 +1,8 @@
 //! Payloads of 256 B to 64 MiB by value: outputs of an op that makes a `Vec<f32>`, and `Vec<u8>`s that the op returns.
 //!
-//! Peer: what a user would write without a pool, in its strong form. Two child processes on pipes of 1 MiB; the parent has a thread
-//! for each child, which reads into new vectors without zeroing them. A child is told how many outputs to make, and not asked for each
-//! one. Both sides make and drop the same vectors. The first element of each is its task, and the sum is checked.
+//! Peer: the program that a user would write without a pool, in its strong form. It has two child processes on pipes of 1 MiB. A thread for
+//! each child reads into new vectors, and does not zero them. A child receives the range of its tasks in one message, not a message for each
+//! task. Both sides make and drop the same vectors. The first element of each is its task, and the sum is checked.
 
 #![allow(unsafe_code, reason = "the peer reads into vectors that are not zeroed")]
 
@@ -300,7 +300,7 @@ fn read_or_end(input: &mut File, bytes: &mut [u8]) -> io::Result<bool> {
     }
 }
 
-/// Reads into a new vector, which is not zeroed.
+/// Reads into a new vector. It is not zeroed before.
 #[cfg(target_os = "linux")]
 fn read_bytes(input: &mut impl std::os::fd::AsFd, bytes: usize) -> Result<Vec<u8>, Failure> {
     let mut vec = Vec::with_capacity(bytes);
@@ -319,7 +319,7 @@ fn read_bytes(input: &mut impl Read, bytes: usize) -> Result<Vec<u8>, Failure> {
     Ok(vec)
 }
 
-/// Reads into a new vector, which is not zeroed.
+/// Reads into a new vector. It is not zeroed before.
 #[cfg(target_os = "linux")]
 fn read_numbers(input: &mut impl std::os::fd::AsFd, bytes: usize) -> Result<Vec<f32>, Failure> {
     use std::mem::MaybeUninit;
@@ -350,7 +350,7 @@ fn read_numbers(input: &mut impl Read, bytes: usize) -> Result<Vec<f32>, Failure
     Ok(vec)
 }
 
-/// Gives a child's pipes room for 1 MiB.
+/// Enlarges a child's pipes to 1 MiB.
 #[cfg(target_os = "linux")]
 fn enlarge(part: &Part) -> Result<(), Failure> {
     rustix::pipe::fcntl_setpipe_size(&part.input, 1 << 20)?;

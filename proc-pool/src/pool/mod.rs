@@ -204,15 +204,13 @@ impl BytePool {
     where
         I: IntoIterator<Item: AsRef<[u8]>>,
     {
+        fn put(task: &impl AsRef<[u8]>, writer: &mut TaskWriter<'_>) -> Result<(), String> {
+            writer.put(task.as_ref());
+            Ok(())
+        }
         let encode = Encode {
-            borrowed: |task: &I::Item, writer: &mut TaskWriter<'_>| {
-                writer.put(task.as_ref());
-                Ok(())
-            },
-            owned: |task: I::Item, writer: &mut TaskWriter<'_>| {
-                writer.put(task.as_ref());
-                Ok(())
-            },
+            borrowed: put,
+            owned: |task, writer| put(&task, writer),
         };
         Map::new(&self.event_loop, tasks.into_iter(), order, encode, Decode::BYTES)
     }

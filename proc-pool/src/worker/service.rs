@@ -155,7 +155,7 @@ pub trait Worker: Sized + 'static {
     fn run(&mut self, task: Self::Task) -> Self::Output;
 }
 
-/// What the main loop runs: a [`Service`], or a [`Worker`] with its codecs.
+/// The code that the main loop runs: a [`Service`], or a [`Worker`] with its codecs.
 pub(crate) trait Runner: Sized {
     fn start(context: &mut WorkerContext, init: &[u8]) -> Result<Self, BoxError>;
 
@@ -196,9 +196,9 @@ impl<S: Service> Runner for ByteRunner<S> {
         output: &mut OutputBuf,
         phases: Option<&mut PhaseTimes>,
     ) -> Result<(), CallError> {
-        let task = match &task {
+        let task: &[u8] = match task {
             TaskBytes::Small(task) => task,
-            TaskBytes::Large(task) => &***task,
+            TaskBytes::Large(task) => task,
         };
         match phases {
             None => self.0.call(task, output),

@@ -177,7 +177,7 @@ impl SharedArrow {
 }
 
 /// Keeps the buffers of the array, without a copy. They are copied once, when the model is shared. If nothing else refers to them,
-/// and Arrow has allocated them, [`share_move`](crate::share_move) releases them meanwhile.
+/// and Arrow has allocated them, [`share_move`](crate::share_move) releases them while it copies.
 impl<A: Array> From<A> for SharedArrow {
     fn from(array: A) -> Self {
         Self::of(&array.into_data(), &Buffer::from)

@@ -85,7 +85,7 @@ impl SharedRecordBatch {
 }
 
 /// Keeps the buffers of the batch, without a copy. They are copied once, when the model is shared. If nothing else refers to them, and
-/// Arrow has allocated them, [`share_move`](crate::share_move) releases them meanwhile.
+/// Arrow has allocated them, [`share_move`](crate::share_move) releases them while it copies.
 impl From<RecordBatch> for SharedRecordBatch {
     fn from(batch: RecordBatch) -> Self {
         let (schema, columns, rows) = batch.into_parts();

@@ -182,7 +182,7 @@ impl<'p, T: Send + 'static, R: Send + 'static, I: Iterator<Item = T>> LocalMap<'
     /// Takes outputs from the threads, and sends them tasks.
     fn exchange(&mut self) {
         if self.taken_outputs.len() == 0 {
-            let mut outputs = std::mem::take(&mut self.taken_outputs).collect();
+            let mut outputs = Vec::new();
             self.outputs.take(&mut outputs);
             self.in_progress -= outputs.len();
             self.taken_outputs = outputs.into_iter();

@@ -304,7 +304,7 @@ fn tasks_of_a_dropped_map_do_not_run() {
     let pool = pool.expect("the pool starts");
     let ((_, block), has_started, end) = held();
     let mut block = Some(block);
-    // Tiny tasks, so that many are sent at once; then one that blocks the thread, and more.
+    // Tiny tasks, so that many are sent together; then one that blocks the thread, and more.
     let tasks = (0..).map(|n| if n == 20_000 { block.take().flatten() } else { None });
     let mut outputs = pool.map_unordered(tasks);
     assert_eq!(

@@ -4,14 +4,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crossbeam_channel::{Receiver, TryRecvError};
-use proc_pool::facade::guarded;
+use proc_pool::facade::{Interruptible, guarded};
 use proc_pool::{Fault, Interrupt, PoolError, Stopwatch, WorkerId};
 
 use super::chunk::Chunk;
 use super::one_shot::OneShot;
 use super::{Shared, call};
 
-/// What the threads receive.
+/// Tasks for a thread, or a request to it.
 pub(super) enum Job<T, R> {
     Chunk(Chunk<T, R>),
     OneShot {
@@ -120,7 +120,7 @@ impl<T: Send, R: Send, W: FnMut(T) -> R> Thread<T, R, W> {
         }
     }
 
-    /// Returns the next job: one that waits, or tasks of another thread. If there is none, waits.
+    /// Returns the next job: one that waits, or tasks of another thread. Without such a job, this waits for one.
     fn next(&mut self) -> Option<Job<T, R>> {
         let waiting: &Receiver<_> = &self.shared.waiting;
         match waiting.try_recv() {
@@ -154,7 +154,7 @@ impl<T: Send, R: Send, W: FnMut(T) -> R> Thread<T, R, W> {
 
     #[inline]
     fn call(&mut self, task: T) -> Result<R, Fault> {
-        if let Some(Interrupt::Cancel | Interrupt::Kill) = self.shared.interrupted_now() {
+        if let Some(Interrupt::Cancel | Interrupt::Kill) = self.shared.interrupted() {
             return Err(Fault::Pool(PoolError::Interrupted));
         }
         let (worker, work) = (self.worker, &mut self.work);

@@ -1,7 +1,7 @@
 //! Vectors and slices of numbers, copied as a whole.
 //!
 //! serde has no call for "a vector of numbers". But a vector and a slice pass themselves to `collect_seq`, and the vector's visitor is
-//! a type of serde's own; both are recognised by their type, which the compiler resolves.
+//! a type of serde's own. Both are recognised by their type, at no cost: the compiler resolves that.
 #![allow(unsafe_code, reason = "converts between types that were found to be the same")]
 
 use std::any::TypeId;
@@ -96,17 +96,20 @@ pub(super) fn integer_from<T>(bytes: &[u8]) -> Option<Result<T, Error>> {
     })
 }
 
-/// Returns how many bytes an element has if `V` is the visitor with which serde makes a vector of numbers, whose elements it
-/// takes as they are.
+/// Makes what the visitor `V` would make, if that is the one with which serde makes a vector of numbers: it takes each element as it is.
+/// `take` returns the bytes of all elements, given the size of one. Returns `None` for another visitor, without a call of `take`.
 #[inline]
-pub(super) fn element_of<'de, V: Visitor<'de>>() -> Option<usize> {
+pub(super) fn visited<'de, V: Visitor<'de>>(
+    take: impl FnOnce(usize) -> Result<&'de [u8], Error>,
+) -> Option<Result<V::Value, Error>> {
     let value = typeid::of::<V::Value>();
     macro_rules! check {
         ($($number:ty)*) => {$(
             if value == TypeId::of::<Vec<$number>>() {
                 static VISITOR: OnceLock<Option<TypeId>> = OnceLock::new();
                 let visitor = VISITOR.get_or_init(visitor_of::<Vec<$number>>);
-                return (*visitor == Some(typeid::of::<V>())).then_some(size_of::<$number>());
+                return (*visitor == Some(typeid::of::<V>()))
+                    .then(|| copied::<$number>(take(size_of::<$number>())?).map(same));
             }
         )*};
     }
@@ -182,7 +185,7 @@ pub(super) fn from_owned<T>(bytes: &mut OwnedBytes) -> Option<T> {
     None
 }
 
-/// Converts a value into its own type, which has another name here.
+/// Converts a value into its own type under another name.
 ///
 /// # Panics
 /// If the types differ.
@@ -203,7 +206,7 @@ fn copied<T: Pod>(bytes: &[u8]) -> Result<Vec<T>, Error> {
         return Err(Reason::PartOfElement { found, size }.into());
     }
     let mut vec = Vec::<T>::with_capacity(len);
-    // SAFETY: both are valid for `bytes.len()` bytes, which is the size of `len` elements, for which there is capacity; new
+    // SAFETY: both are valid for `bytes.len()` bytes: that is the size of `len` elements, and `vec` has capacity for them. New
     // memory does not overlap `bytes`. Bytes have no alignment.
     unsafe {
         vec.as_mut_ptr()

@@ -64,7 +64,7 @@ impl<'de> Decoder<'de> {
         }
     }
 
-    /// Takes a length, which is at most the number of bytes that follow.
+    /// Takes a length. It is at most the number of bytes that follow.
     #[inline]
     fn len(&mut self) -> Result<usize, Error> {
         let len = usize::try_from(self.number()?).ok();
@@ -245,14 +245,14 @@ impl<'de> de::Deserializer<'de> for &mut Decoder<'de> {
 
     #[inline]
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        if let Some(size) = bulk::element_of::<V>() {
+        let vec = bulk::visited::<V>(|size| {
             let len = self.len()?;
-            let bytes = self.take(len.checked_mul(size).ok_or(Reason::TooShort)?)?;
-            if let Some(vec) = bulk::vec_of(bytes) {
-                return vec;
-            }
+            self.take(len.checked_mul(size).ok_or(Reason::TooShort)?)
+        });
+        match vec {
+            Some(vec) => vec,
+            None => self.elements(|items| visitor.visit_seq(items)),
         }
-        self.elements(|items| visitor.visit_seq(items))
     }
 
     #[inline]

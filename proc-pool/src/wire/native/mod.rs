@@ -7,13 +7,15 @@
 //! | `char` | its number, 4 bytes |
 //! | length, index of a variant | one byte below 255; or 255, then 8 bytes |
 //! | string, bytes | length, bytes |
-//! | sequence, map | length, elements; then as many zeros as the elements have fewer bytes than their number |
+//! | sequence, map | length, elements; zeros, if the elements have fewer bytes than their number, up to that number |
 //! | struct, tuple, array | fields, without their number |
 //! | variant of an enum | index, value |
 //!
-//! A vector of numbers therefore is its length and its memory; without the length if it is the whole value. An unsigned integer of 64
-//! bits that is the whole value lacks its most significant zeros: a small one then fits into one word of a ring. The zeros bound the work of decoding: a length is never more than
-//! the bytes that follow it, even for elements without bytes.
+//! So a vector of numbers is its length and its memory. The zeros bound the work of decoding: a length is never more than the bytes that
+//! follow it, even for elements without bytes.
+//!
+//! Two types have a shorter form as a whole value: a vector of numbers has no length, and an unsigned integer of 64 bits lacks its most
+//! significant zeros, so that a small one fits into one word of a ring.
 
 mod bulk;
 mod de;

@@ -326,7 +326,7 @@ fn corrupt_bytes_are_errors_or_other_values() {
     let mut refused = 0;
     for_each_corruption(&bytes, |bytes| {
         match decode::<Whole>(bytes) {
-            // What was decoded is not larger than what was sent.
+            // A decoded value is not larger than the bytes that were sent.
             Ok(value) => assert!(bytes_of(&value).len() <= bytes.len()),
             Err(_) => refused += 1,
         }
