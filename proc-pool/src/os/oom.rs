@@ -1,5 +1,7 @@
 //! OOM kills: the kernel counts them for each cgroup.
 
+use std::time::{Duration, Instant};
+
 use shm_buffers::limits::{Cgroup, Cgroups, Controller, machine_oom_kills};
 
 use crate::error::ExitCause;
@@ -18,12 +20,26 @@ pub(crate) struct OomKills {
     counter: Option<Counter>,
     /// Number of kills that were reported, or did not concern workers.
     known: u64,
+    /// When the counter was last read to forget its kills.
+    forgotten_at: Instant,
 }
+
+/// Kills are forgotten at most once in this time: reading the counter takes a part of the time of starting a process.
+const FORGET_EVERY: Duration = Duration::from_millis(5);
 
 impl OomKills {
     /// Finds the counter. Without a counter, no death is attributed to the OOM killer.
     pub(crate) fn new() -> Self {
         Self::with(&Cgroups::of_this_process())
+    }
+
+    /// Returns a value that attributes no death to the OOM killer.
+    pub(crate) fn none() -> Self {
+        Self {
+            counter: None,
+            known: 0,
+            forgotten_at: Instant::now(),
+        }
     }
 
     /// Uses the innermost cgroup that exists here: the paths of a container may be those outside of it.
@@ -34,14 +50,24 @@ impl OomKills {
             .map(Counter::Cgroup)
             .chain([Counter::Machine])
             .find(|counter| counter.read().is_some());
-        let mut kills = Self { counter, known: 0 };
+        let mut kills = Self {
+            counter,
+            ..Self::none()
+        };
         kills.forget();
         kills
     }
 
-    /// Ignores the kills up to now. The caller has no dead worker whose cause is unknown, so they did not concern workers.
-    pub(crate) fn forget(&mut self) {
+    /// Ignores the kills up to a moment ago. The caller has no dead worker whose cause is unknown, so they did not concern workers.
+    pub(crate) fn forget_earlier(&mut self) {
+        if self.forgotten_at.elapsed() >= FORGET_EVERY {
+            self.forget();
+        }
+    }
+
+    fn forget(&mut self) {
         self.known = self.counter.as_ref().and_then(Counter::read).unwrap_or(0);
+        self.forgotten_at = Instant::now();
     }
 
     /// Returns the cause of a worker's death by a SIGKILL that the leader did not send, if it was an OOM kill.

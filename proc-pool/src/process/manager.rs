@@ -119,12 +119,14 @@ impl ProcessManager {
             limit_check_in: None,
             next_memory_sample: now,
             last_full_poll: now,
-            oom_kills: os::OomKills::new(),
+            oom_kills: os::OomKills::none(),
         })
     }
 
-    /// Runs the manager until its pool is gone. If it panics, kills all processes and fails the pool.
-    pub(crate) fn run(mut self) {
+    /// Runs the manager until its pool is gone. If it panics, kills all processes and fails the pool. OOM kills are looked up in
+    /// `oom_kills`.
+    pub(crate) fn run(mut self, oom_kills: os::OomKills) {
+        self.oom_kills = oom_kills;
         if guarded(|| self.run_loop()).is_err() {
             for process in &mut self.processes {
                 process.spawned.kill();
@@ -178,9 +180,8 @@ impl ProcessManager {
     fn execute(&mut self, command: Command) {
         match command {
             Command::Spawn(worker) => {
-                if let Err(failure) = self.spawn(worker) {
-                    let event = Event::StartFailed(worker, failure);
-                    self.event_loop.scheduler().event(event);
+                if let Some(next) = self.spawn(worker) {
+                    self.execute(next);
                 }
             }
             Command::Kill(worker, reason) => {

@@ -7,6 +7,7 @@ use crossbeam_channel::Sender;
 
 use super::ProcessManager;
 use crate::error::PoolError;
+use crate::os::OomKills;
 
 /// A thread that waits for its manager.
 pub(crate) struct PendingThread {
@@ -18,8 +19,10 @@ impl PendingThread {
     pub(crate) fn new() -> Result<Self, PoolError> {
         let (sender, receiver) = crossbeam_channel::bounded::<ProcessManager>(1);
         let run = move || {
+            // Reading the system's files takes a while, so it happens beside the preparations of the thread that starts the pool.
+            let oom_kills = OomKills::new();
             if let Ok(manager) = receiver.recv() {
-                manager.run();
+                manager.run(oom_kills);
             }
         };
         let started = thread::Builder::new().name("proc-pool manager".into()).spawn(run);

@@ -13,12 +13,49 @@ use crate::leader::command::Command;
 use crate::leader::start_failure::StartFailure;
 use crate::leader::supervisor::Event;
 use crate::os;
+use crate::os::introduction::Connection;
 use crate::panics::guarded;
-use crate::process::spawn;
+use crate::process::spawn::{self, Spawned};
+use crate::process::worker_hooks::ProcessValues;
+
+/// Number of processes that are launched before the first of them gets its shared memory. A process needs its memory only when
+/// it has loaded its libraries, which takes longer than to launch a second one.
+const LAUNCHED_AHEAD: usize = 2;
+
+/// A process that was launched and does not have its shared memory yet.
+pub(super) struct Launched {
+    process_id: ProcessId,
+    values: ProcessValues,
+    /// When its start began, by [`now_ns`](os::now_ns).
+    start: u64,
+    spawned: Spawned,
+    connection: Option<Connection>,
+}
 
 impl ProcessManager {
-    /// Spawns a process for `worker`, and reports it to the scheduler. The caller reports an error.
-    pub(super) fn spawn(&mut self, worker: WorkerId) -> Result<(), StartFailure> {
+    /// Starts a process for `worker`, and for the workers of the spawn commands that follow immediately. Reports them, and
+    /// errors, to the scheduler. Returns the command behind them that was received with them.
+    pub(super) fn spawn(&mut self, worker: WorkerId) -> Option<Command> {
+        let mut launched = vec![(worker, self.launch(worker))];
+        let mut next = None;
+        while launched.len() < LAUNCHED_AHEAD && next.is_none() {
+            match self.commands.try_recv() {
+                Ok(Command::Spawn(worker)) => launched.push((worker, self.launch(worker))),
+                Ok(command) => next = Some(command),
+                Err(_) => break,
+            }
+        }
+        for (worker, launched) in launched {
+            if let Err(failure) = launched.and_then(|launched| self.admit(launched)) {
+                let event = Event::StartFailed(worker, failure);
+                self.event_loop.scheduler().event(event);
+            }
+        }
+        next
+    }
+
+    /// Launches a process for `worker`.
+    fn launch(&mut self, worker: WorkerId) -> Result<Launched, StartFailure> {
         if self.stopping_since.is_some() || self.event_loop.scheduler().is_stopping() {
             return Err(PoolError::ShutDown.into());
         }
@@ -30,7 +67,7 @@ impl ProcessManager {
         };
         let is_dead = |process: &ManagedProcess| process.disconnected_at.is_some() || process.ended.is_some();
         if !self.processes.iter().any(is_dead) {
-            self.oom_kills.forget();
+            self.oom_kills.forget_earlier();
         }
         let values = self.config.hooks.call(worker)?;
         let start = os::now_ns();
@@ -39,8 +76,26 @@ impl ProcessManager {
             // This fails only after the manager has ended.
             let _ = command_sender.send(Command::Connected(process_id, connection));
         });
-        let (mut spawned, connection) = spawned?;
-        // The process needs its shared memory last, so the memory is created while the process starts.
+        let (spawned, connection) = spawned?;
+        Ok(Launched {
+            process_id,
+            values,
+            start,
+            spawned,
+            connection,
+        })
+    }
+
+    /// Creates the shared memory of a process, reports the process to the scheduler, and welcomes it if it has connected.
+    fn admit(&mut self, launched: Launched) -> Result<(), StartFailure> {
+        let Launched {
+            process_id,
+            values,
+            start,
+            mut spawned,
+            connection,
+        } = launched;
+        let worker = process_id.worker;
         let region = match create_region(&self.config.backing, &mut self.config.sizes) {
             Ok(region) => region,
             Err(e) => {
