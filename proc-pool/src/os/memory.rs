@@ -30,8 +30,17 @@ pub(crate) fn own_memory(pid: u32) -> Option<u64> {
 }
 
 /// Least number of bytes for which huge pages are requested.
-#[cfg(target_os = "linux")]
 const HUGE: usize = 4 << 20;
+
+/// Appends `bytes`. If they are many and need new memory, requests huge pages for it.
+#[inline]
+pub(crate) fn append(into: &mut Vec<u8>, bytes: &[u8]) {
+    if bytes.len() >= HUGE && into.capacity() - into.len() < bytes.len() {
+        into.reserve(bytes.len());
+        prefer_huge_pages(into);
+    }
+    into.extend_from_slice(bytes);
+}
 
 /// Requests huge pages for the unused capacity of `bytes`, if that is large. With ordinary pages, the page faults of the first
 /// touch take longer than copying.

@@ -54,7 +54,7 @@ pub(crate) use oom::OomKills;
 
 mod memory;
 pub use memory::ProcessMemory;
-pub(crate) use memory::{own_memory, prefer_huge_pages};
+pub(crate) use memory::{append, own_memory, prefer_huge_pages};
 
 /// A request from outside of the process, by whatever means the system has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,6 +5,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::BoxError;
+use crate::os::append;
 use crate::wire::encoding;
 use crate::wire::owned_bytes::OwnedBytes;
 
@@ -120,7 +121,7 @@ pub struct PodVec;
 
 impl<T: NoUninit + AnyBitPattern> Codec<Vec<T>> for PodVec {
     fn encode(value: &Vec<T>, into: &mut Vec<u8>) -> Result<(), BoxError> {
-        into.extend_from_slice(bytemuck::cast_slice(value));
+        append(into, bytemuck::cast_slice(value));
         Ok(())
     }
 

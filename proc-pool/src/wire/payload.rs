@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::os::prefer_huge_pages;
 use crate::wire::owned_bytes::OwnedBytes;
 
 /// The largest payload that travels in one frame, in bytes. A larger one travels in pieces: the measured costs of both are equal here.
@@ -41,6 +42,7 @@ impl Large {
         let mut copy = Vec::new();
         copy.try_reserve_exact(bytes.len())
             .map_err(|e| format!("no memory for a task of {} bytes: {e}", bytes.len()))?;
+        prefer_huge_pages(&mut copy);
         copy.extend_from_slice(bytes);
         Ok(Self::new(copy, 0))
     }

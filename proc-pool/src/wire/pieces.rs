@@ -17,7 +17,7 @@ use crate::wire::tags::Tag;
 /// Length of a piece's frame in bytes: the tag, then offset, length and remaining bytes.
 pub(crate) const FRAME: usize = 1 + 3 * size_of::<u64>();
 /// Maximum number of bytes that are allocated for a payload before they arrive.
-const AHEAD: u64 = 16 << 20;
+const AHEAD: u64 = 128 << 20;
 
 /// The description of a piece, which its frame carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -194,6 +194,18 @@ impl Inbound {
             self.woken_for = wanted;
         }
         must_wake
+    }
+
+    /// Returns the size of the memory that is kept for the next payload, in bytes.
+    pub(crate) fn capacity(&self) -> usize {
+        self.bytes.capacity()
+    }
+
+    /// Frees the memory that is kept for the next payload, if it has more than `max_bytes` and no payload is arriving.
+    pub(crate) fn free(&mut self, max_bytes: usize) {
+        if self.left.is_none() && self.bytes.capacity() > max_bytes {
+            self.bytes = OwnedBytes::default();
+        }
     }
 
     /// Takes the memory of a payload that was processed, and keeps it for the next one unless it has more than `max_bytes`.

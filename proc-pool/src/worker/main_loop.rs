@@ -3,6 +3,7 @@
 
 use std::ops::ControlFlow;
 use std::sync::atomic::{Ordering, fence};
+use std::time::Duration;
 
 use shm_buffers::Region;
 use shm_buffers::arena::{BlockReader, BlockWriter};
@@ -35,8 +36,13 @@ use crate::worker::service::{CallError, Runner, TaskBytes, UnfitWorker, WorkerCo
 
 /// Number of times that a spinning worker polls for a task between two yields.
 const POLLS: u32 = 32;
-/// Maximum size, in bytes, of the memory that is kept for the next large task, and for the next output.
-const KEEP: usize = 4 << 20;
+/// Maximum size, in bytes, of the memory that a worker keeps for the next large task, and for the next output, while its tasks and
+/// outputs are large. Pages of new memory take longer than copying.
+const KEEP_BUSY: usize = 128 << 20;
+/// Maximum size of the same memory after a small task, and in a worker that has had no task for [`BUSY`].
+const KEEP_IDLE: usize = 4 << 20;
+/// How long a worker without tasks counts as busy.
+const BUSY: Duration = Duration::from_millis(100);
 
 const INLINE: u8 = Tag::Inline as u8;
 const PIECE: u8 = Tag::Piece as u8;
@@ -164,7 +170,7 @@ impl TaskLoop {
                 Ok(Some(_)) => {}
                 Ok(None) => {
                     self.clock.stop();
-                    match self.wait_for_task() {
+                    match self.wait_for_task(&mut output) {
                         Ok(()) => continue,
                         Err(DoorbellClosed) => return,
                     }
@@ -209,12 +215,17 @@ impl TaskLoop {
                 false => self.clock.task_done(),
                 true => self.clock.sample_done(phases),
             }
-            if output.capacity() > KEEP {
-                output.clear();
-                output.shrink_to(KEEP);
+            let used = output.len();
+            output.clear();
+            if output.capacity() > kept(used) {
+                output.shrink_to(KEEP_IDLE);
             }
-            if let Some(Ok(bytes)) = large {
-                self.pieces_in.reuse(bytes, KEEP);
+            match large {
+                Some(Ok(bytes)) => {
+                    let max = kept(bytes.len());
+                    self.pieces_in.reuse(bytes, max);
+                }
+                _ => self.pieces_in.free(KEEP_IDLE),
             }
         }
     }
@@ -311,8 +322,9 @@ impl TaskLoop {
             .map_err(|_| DoorbellClosed)
     }
 
-    /// Waits until there may be a task: spins if allowed, then parks.
-    fn wait_for_task(&mut self) -> Result<(), DoorbellClosed> {
+    /// Waits until there may be a task: spins if allowed, then parks. Frees most of the memory that is kept for the next task if
+    /// that does not come soon.
+    fn wait_for_task(&mut self, output: &mut OutputBuf) -> Result<(), DoorbellClosed> {
         if let Some(spinner) = &mut self.spinner {
             let tasks = &mut self.tasks;
             // The leader may wait for this very core before it can send anything: the first yield comes after one poll.
@@ -335,7 +347,17 @@ impl TaskLoop {
         match armed.own {
             Arm::Ready => Ok(()),
             // A wakeup that is coming is consumed as well, so that there is never more than one on its way.
-            Arm::Sleep | Arm::WakeupPending => self.park(),
+            Arm::Sleep | Arm::WakeupPending => {
+                if output.capacity().max(self.pieces_in.capacity()) > KEEP_IDLE {
+                    if let Some(rings) = self.doorbell.wait_for(BUSY)? {
+                        self.rung(rings);
+                        return Ok(());
+                    }
+                    output.shrink_to(KEEP_IDLE);
+                    self.pieces_in.free(KEEP_IDLE);
+                }
+                self.park()
+            }
         }
     }
 
@@ -369,14 +391,24 @@ impl TaskLoop {
     /// Sleeps until the leader rings the doorbell. It may do so for another reason than the one waited for.
     fn park(&mut self) -> Result<(), DoorbellClosed> {
         let rings = self.doorbell.wait()?;
+        self.rung(rings);
+        Ok(())
+    }
+
+    /// Takes note of the leader's rings.
+    fn rung(&mut self, rings: u64) {
         self.control.slot(slot::RINGS_SEEN).set(rings);
         // Pairs with the fence in the leader's `ring`: either this side sees what the leader did, or the leader sees that
         // this ring was consumed, and rings again.
         fence(Ordering::SeqCst);
         // One ring withdraws the requests for both rings; each is made again when it is needed.
         let _ = (self.tasks.disarm(), self.outcomes.disarm());
-        Ok(())
     }
+}
+
+/// Returns the maximum size of the memory that is kept after a payload of `used` bytes.
+fn kept(used: usize) -> usize {
+    used.saturating_mul(2).clamp(KEEP_IDLE, KEEP_BUSY)
 }
 
 /// Returns the payload of a task's frame.

@@ -140,7 +140,15 @@ impl Slot<'_> {
     /// # Errors
     /// If the system call is not allowed.
     pub fn sleep_while(self, value: u64) -> std::io::Result<()> {
-        crate::os::futex::wait(self.0, value)
+        crate::os::futex::wait(self.0, value, None)
+    }
+
+    /// As [`sleep_while`](Self::sleep_while), for at most `timeout`.
+    ///
+    /// # Errors
+    /// If the system call is not allowed.
+    pub fn sleep_while_for(self, value: u64, timeout: std::time::Duration) -> std::io::Result<()> {
+        crate::os::futex::wait(self.0, value, Some(timeout))
     }
 
     /// Wakes all threads that [sleep](Self::sleep_while) on the slot, in any process. Call it after

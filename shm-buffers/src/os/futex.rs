@@ -5,18 +5,21 @@
 
 use std::io;
 use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::thread::futex::{self, Flags};
+use rustix::thread::futex::{self, Flags, Timespec};
 
 /// The index of the half of a word that the system compares.
 const LOW: usize = if cfg!(target_endian = "big") { 1 } else { 0 };
 
-/// Sleeps until a [`wake`] or a signal, if the lower half of `word` is that of `value`.
-pub(crate) fn wait(word: &AtomicU64, value: u64) -> io::Result<()> {
+/// Sleeps until a [`wake`], a signal or the end of `timeout`, if the lower half of `word` is that of `value`.
+pub(crate) fn wait(word: &AtomicU64, value: u64, timeout: Option<Duration>) -> io::Result<()> {
+    // A timeout beyond the range of the system's type never ends.
+    let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
     // Not private: the peer is another process.
-    match futex::wait(low(word), Flags::empty(), value as u32, None) {
-        Ok(()) | Err(Errno::AGAIN | Errno::INTR) => Ok(()),
+    match futex::wait(low(word), Flags::empty(), value as u32, timeout.as_ref()) {
+        Ok(()) | Err(Errno::AGAIN | Errno::INTR | Errno::TIMEDOUT) => Ok(()),
         Err(e) => Err(e.into()),
     }
 }
@@ -44,11 +47,13 @@ mod tests {
     #[test]
     fn wait_returns_after_a_wake_and_for_another_value() {
         let word = AtomicU64::new(7 << 32 | 1);
-        wait(&word, 2).expect("the system call is allowed");
+        wait(&word, 2, None).expect("the system call is allowed");
+        wait(&word, 7 << 32 | 1, Some(Duration::from_millis(1))).expect("a timeout is no error");
+        let forever = Some(Duration::MAX);
         thread::scope(|scope| {
             scope.spawn(|| {
                 while word.load(Ordering::Acquire) & 1 == 1 {
-                    wait(&word, 1).expect("the system call is allowed");
+                    wait(&word, 1, forever).expect("the system call is allowed");
                 }
             });
             word.store(7 << 32 | 2, Ordering::Release);

@@ -3,6 +3,8 @@
 //! The end has a message of its own, because the worker would not notice that the channel closes: `ipc-channel` keeps a
 //! handle of every channel that was sent to another process.
 
+use std::time::Duration;
+
 use ipc_channel::IpcError;
 use ipc_channel::ipc::{IpcBytesReceiver, IpcBytesSender};
 use shm_buffers::slots::Slots;
@@ -75,6 +77,11 @@ impl WakeListener {
                 Ok(_) | Err(_) => return Err(DoorbellClosed),
             }
         }
+    }
+
+    /// Returns `None` immediately: this channel has no timeouts. Other systems wait for a ring.
+    pub(crate) fn wait_for(&mut self, _timeout: Duration) -> Result<Option<u64>, DoorbellClosed> {
+        Ok(None)
     }
 }
 

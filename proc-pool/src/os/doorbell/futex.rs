@@ -6,6 +6,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use shm_buffers::slots::Slots;
 
@@ -93,19 +94,39 @@ impl WakeListener {
     /// drop is returned like any other, so that the worker sees what the leader did before it; the next call is the one that
     /// fails.
     pub(crate) fn wait(&mut self) -> Result<u64, DoorbellClosed> {
+        loop {
+            if let Some(rung) = self.unseen()? {
+                return Ok(rung);
+            }
+            let rings = self.slots.slot(RINGS);
+            rings.sleep_while(self.seen).map_err(|_| DoorbellClosed)?;
+        }
+    }
+
+    /// As [`wait`](Self::wait), for about `timeout`. Returns `None` if there was no ring in this time.
+    pub(crate) fn wait_for(&mut self, timeout: Duration) -> Result<Option<u64>, DoorbellClosed> {
+        if let Some(rung) = self.unseen()? {
+            return Ok(Some(rung));
+        }
+        let rings = self.slots.slot(RINGS);
+        rings
+            .sleep_while_for(self.seen, timeout)
+            .map_err(|_| DoorbellClosed)?;
+        self.unseen()
+    }
+
+    /// Returns the number of rings so far, if there is one that this listener has not seen.
+    fn unseen(&mut self) -> Result<Option<u64>, DoorbellClosed> {
         if self.closed {
             return Err(DoorbellClosed);
         }
-        let rings = self.slots.slot(RINGS);
-        loop {
-            let rung = rings.load_acquire();
-            if rung != self.seen {
-                self.seen = rung;
-                self.closed = self.slots.slot(CLOSED).get() != 0;
-                return Ok(rung);
-            }
-            rings.sleep_while(rung).map_err(|_| DoorbellClosed)?;
+        let rung = self.slots.slot(RINGS).load_acquire();
+        if rung == self.seen {
+            return Ok(None);
         }
+        self.seen = rung;
+        self.closed = self.slots.slot(CLOSED).get() != 0;
+        Ok(Some(rung))
     }
 }
 
@@ -132,6 +153,15 @@ mod tests {
         drop(doorbell);
         assert_eq!(listener.wait().ok(), Some(4));
         assert!(listener.wait().is_err());
+        assert!(listener.wait_for(Duration::ZERO).is_err());
+    }
+
+    #[test]
+    fn a_wait_with_a_timeout_ends_without_a_ring() {
+        let (mut doorbell, mut listener) = pair();
+        assert_eq!(listener.wait_for(Duration::from_millis(1)).ok(), Some(None));
+        doorbell.ring();
+        assert_eq!(listener.wait_for(Duration::from_secs(60)).ok(), Some(Some(1)));
     }
 
     #[test]

@@ -4,7 +4,10 @@ use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
 use shm_buffers::slots::Slots;
 
 use super::DoorbellClosed;
@@ -90,6 +93,18 @@ impl WakeListener {
             }
         }
     }
+
+    /// As [`wait`](Self::wait), for about `timeout`. Returns `None` if there was no ring in this time.
+    pub(crate) fn wait_for(&mut self, timeout: Duration) -> Result<Option<u64>, DoorbellClosed> {
+        let channel = self.channel.as_ref().ok_or(DoorbellClosed)?;
+        let mut polled = [PollFd::new(channel, PollFlags::IN)];
+        // A timeout beyond the range of the system's type never ends.
+        let timeout = Timespec::try_from(timeout).ok();
+        match rustix::event::poll(&mut polled, timeout.as_ref()) {
+            Ok(0) | Err(Errno::INTR) => Ok(None),
+            _ => self.wait().map(Some),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -105,6 +120,7 @@ mod tests {
         doorbell.ring();
         doorbell.ring();
         assert_eq!(listener.wait().ok(), Some(2));
+        assert_eq!(listener.wait_for(Duration::from_millis(1)).ok(), Some(None));
         drop(doorbell);
         assert!(listener.wait().is_err());
     }

@@ -14,6 +14,7 @@ use serde::de::{Deserialize, Deserializer, Error as _, Visitor};
 use serde::forward_to_deserialize_any;
 
 use super::{Error, Reason};
+use crate::os::prefer_huge_pages;
 use crate::wire::owned_bytes::OwnedBytes;
 
 /// Calls a macro with the types of numbers whose memory is their encoding.
@@ -206,6 +207,7 @@ fn copied<T: Pod>(bytes: &[u8]) -> Result<Vec<T>, Error> {
         return Err(Reason::PartOfElement { found, size }.into());
     }
     let mut vec = Vec::<T>::with_capacity(len);
+    prefer_huge_pages(&mut vec);
     // SAFETY: both are valid for `bytes.len()` bytes: that is the size of `len` elements, and `vec` has capacity for them. New
     // memory does not overlap `bytes`. Bytes have no alignment.
     unsafe {

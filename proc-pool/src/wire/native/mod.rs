@@ -31,6 +31,7 @@ use serde::de::DeserializeOwned;
 use super::codec::Codec;
 use super::owned_bytes::OwnedBytes;
 use crate::error::BoxError;
+use crate::os::append;
 
 /// The default codec: serde with a format of fixed width, in which numbers have the representation of this machine.
 ///
@@ -53,7 +54,7 @@ impl<T: Serialize + DeserializeOwned> Codec<T> for Native {
             return Ok(());
         }
         match Self::as_bytes(value) {
-            Some(bytes) => into.extend_from_slice(bytes),
+            Some(bytes) => append(into, bytes),
             None => encode(value, into)?,
         }
         Ok(())

@@ -3,6 +3,7 @@
 use serde::ser::{self, Serialize};
 
 use super::{Error, LONG, MAX_DEPTH, Reason, bulk};
+use crate::os::append;
 
 /// Appends the encodings of values to a buffer.
 pub(super) struct Encoder<'a> {
@@ -40,7 +41,7 @@ impl<'a> Encoder<'a> {
     #[inline]
     fn bytes(&mut self, bytes: &[u8]) {
         self.len(bytes.len() as u64);
-        self.out.extend_from_slice(bytes);
+        append(self.out, bytes);
     }
 
     /// Enters a level of nesting.
@@ -254,7 +255,7 @@ impl<'e, 'a> ser::Serializer for &'e mut Encoder<'a> {
         let iter = match bulk::bytes_of(iter) {
             Ok((len, bytes)) => {
                 self.len(len as u64);
-                self.out.extend_from_slice(bytes);
+                append(self.out, bytes);
                 return Ok(());
             }
             Err(iter) => iter,
