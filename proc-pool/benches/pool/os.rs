@@ -1,4 +1,5 @@
 //! System calls and `/proc`: processors, processor time, wakeups.
+#![allow(unsafe_code, reason = "asks the system for the usage of this process")]
 
 use std::fs::File;
 use std::io;
@@ -116,4 +117,48 @@ pub(crate) fn pin(pid: u32, processors: &[usize]) -> io::Result<()> {
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn pin(_: u32, _: &[usize]) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
+}
+
+/// The resources that this process has used so far, also in threads that have ended.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct OwnUsage {
+    /// Processor time, user and system, in nanoseconds.
+    pub(crate) nanos: u64,
+    /// Page faults, without those that read from a disk.
+    pub(crate) page_faults: u64,
+    /// How often a thread went to sleep.
+    pub(crate) sleeps: u64,
+}
+
+impl OwnUsage {
+    /// Returns the usage up to now; `None` where the system does not report it.
+    #[cfg(unix)]
+    pub(crate) fn now() -> Option<Self> {
+        let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
+        // SAFETY: the pointer is valid for a write of the type that the call fills.
+        if unsafe { libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr()) } != 0 {
+            return None;
+        }
+        // SAFETY: it was zeroed, which is a valid value of its integers, and filled by the call.
+        let usage = unsafe { usage.assume_init() };
+        let nanos = |time: libc::timeval| time.tv_sec as u64 * 1_000_000_000 + time.tv_usec as u64 * 1000;
+        Some(Self {
+            nanos: nanos(usage.ru_utime) + nanos(usage.ru_stime),
+            page_faults: usage.ru_minflt as u64,
+            sleeps: usage.ru_nvcsw as u64,
+        })
+    }
+
+    #[cfg(not(unix))]
+    pub(crate) fn now() -> Option<Self> {
+        None
+    }
+
+    pub(crate) fn since(self, before: Self) -> Self {
+        Self {
+            nanos: self.nanos - before.nanos,
+            page_faults: self.page_faults - before.page_faults,
+            sleeps: self.sleeps - before.sleeps,
+        }
+    }
 }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use shm_buffers::{Backing, Buffer, Image, SegmentHandle, share_move};
 
-use crate::{Failure, WORKERS, factors, null};
+use crate::{Failure, WORKERS, factors, null, payloads};
 
 /// The minimum duration of a measurement of null ops.
 const DURATION: Duration = Duration::from_millis(300);
@@ -24,24 +24,54 @@ pub(crate) fn run(model: usize, users: u32) -> Result<(), Failure> {
     let batched = rate(|tasks| null::sum(pool.map(0..tasks)))?;
     let single = rate(|tasks| (0..tasks).try_fold(0, |sum, task| Ok(sum + null::sum(pool.map([task]))?)))?;
     drop(pool);
+    let payloads = payloads()?;
     let (killed, killed_seconds) = killed()?;
     let (share, memory) = share(model)?;
     let top = factors::run(users)?;
-    println!(
-        "{}",
-        json!({
-            "start": start, "batched": batched, "single": single, "killed": killed,
-            "killed_seconds": killed_seconds, "share": share, "pss": memory.map(|(pss, _)| pss),
-            "peak": memory.map(|(_, peak)| peak), "bare": top.bare, "top": top.pool,
-            "checksum": top.checksum.to_string(),
-        })
-    );
+    let mut found = json!({
+        "start": start, "batched": batched, "single": single, "killed": killed,
+        "killed_seconds": killed_seconds, "share": share, "pss": memory.map(|(pss, _)| pss),
+        "peak": memory.map(|(_, peak)| peak), "bare": top.bare, "top": top.pool,
+        "checksum": top.checksum.to_string(),
+    });
+    for (key, rate) in payloads {
+        found[key] = rate.into();
+    }
+    println!("{found}");
     Ok(())
 }
 
-/// Returns the tasks per second, of a number of tasks that takes at least [`DURATION`].
-fn rate(mut run: impl FnMut(u64) -> Result<u64, Failure>) -> Result<f64, Failure> {
-    let mut tasks = 256;
+/// The sizes of payloads, in bytes, as in `measures.py`.
+const PAYLOADS: [usize; 5] = [4 << 10, 32 << 10, 128 << 10, 1 << 20, 8 << 20];
+
+/// Returns bytes a second of ordered outputs and echoes, by the names that `compare.py` has for them.
+fn payloads() -> Result<Vec<(String, f64)>, Failure> {
+    let mut found = Vec::new();
+    for bytes in PAYLOADS {
+        let outputs = payloads::outputs_pool(bytes)?;
+        let rate = flow(bytes, |tasks| payloads::sum(outputs.map(0..tasks), bytes))?;
+        found.push((format!("outputs {bytes}"), rate));
+        let echoes = payloads::echo_pool()?;
+        let rate = flow(bytes, |tasks| {
+            let inputs = (0..tasks).map(|task| {
+                let mut input = vec![0; bytes];
+                input[..8].copy_from_slice(&task.to_ne_bytes());
+                input
+            });
+            echoes.map(inputs).map(|output| payloads::number(&output?)).sum()
+        })?;
+        found.push((format!("echoes {bytes}"), rate));
+    }
+    Ok(found)
+}
+
+/// Returns the bytes a second of tasks with payloads of this size.
+fn flow(bytes: usize, run: impl FnMut(u64) -> Result<u64, Failure>) -> Result<f64, Failure> {
+    Ok(rate_from(16, run)? * bytes as f64)
+}
+
+/// Returns the tasks per second, of a number of tasks that takes at least [`DURATION`]; at first `tasks` are tried.
+fn rate_from(mut tasks: u64, mut run: impl FnMut(u64) -> Result<u64, Failure>) -> Result<f64, Failure> {
     loop {
         let started = Instant::now();
         let sum = run(tasks)?;
@@ -54,6 +84,10 @@ fn rate(mut run: impl FnMut(u64) -> Result<u64, Failure>) -> Result<f64, Failure
         }
         tasks *= 2;
     }
+}
+
+fn rate(run: impl FnMut(u64) -> Result<u64, Failure>) -> Result<f64, Failure> {
+    rate_from(256, run)
 }
 
 /// Aborts its worker for one task.

@@ -36,6 +36,10 @@ RATE = (lambda value: f"{value / 1e3:.2f} k/s", lambda ratio: ratio < 1)
 BYTES = (lambda value: f"{value / (1 << 20):.0f} MiB", lambda ratio: ratio > 1)
 SHARE = (lambda value: f"{value:.2f}", lambda ratio: ratio < 1)
 
+FLOW = (lambda value: f"{value / 1e6:.0f} MB/s", lambda ratio: ratio < 1)
+# The sizes of measures.py.
+PAYLOADS = [(4 << 10, "4 KiB"), (32 << 10, "32 KiB"), (128 << 10, "128 KiB"), (1 << 20, "1 MiB"), (8 << 20, "8 MiB")]
+
 # Measure, key of the number or a function of the measure's numbers, row, unit.
 NUMBERS = [
     ("null", "start", "start, until two tasks are done", SECONDS),
@@ -59,6 +63,11 @@ NUMBERS = [
         "log flood, records that arrive in that time",
         RATE,
     ),
+]
+NUMBERS += [
+    ("payloads", f"{kind} {size}", f"{kind} of {name}, best batches", FLOW)
+    for kind in ("outputs", "echoes")
+    for size, name in PAYLOADS
 ]
 # How much of a difference is the language's.
 BARE = ("top", "bare", "top 10, one process without a pool", RATE)
@@ -229,7 +238,8 @@ def main():
         for number in range(rounds):
             measures = [("null", 0, 60), ("share", size, 60), ("top", users, 60)]
             # These take long, and differ by more than noise.
-            measures += [("logs", records, 120), ("killed", 0, 60)] if number == 0 else []
+            extra = [("payloads", 0, 240), ("logs", records, 120), ("killed", 0, 60)]
+            measures += extra if number == 0 else []
             peers_side = {measure: theirs(python, peer, measure, *rest) for measure, *rest in measures}
             our_side = ours(args.pool, "--part", "side", size, users)
             our_side |= ours(args.flood, records) if number == 0 else {}

@@ -14,6 +14,11 @@ import tasks
 
 LONG = 0.3
 BATCHES = (64, 512, 4096)
+# Sizes of payloads in bytes, and the batches that are tried for them.
+PAYLOADS = (4 << 10, 32 << 10, 128 << 10, 1 << 20, 8 << 20)
+PAYLOAD_BATCHES = (1, 4, 16)
+# The most bytes of payloads that are made before they are sent.
+PREPARED = 64 << 20
 # Seconds after which a pool that does nothing counts as hanging.
 GIVE_UP = 20
 # Seconds that a pool has to close after that.
@@ -46,6 +51,42 @@ def rate(pool, batch):
         assert total == count * (count - 1) // 2, total
         if seconds >= LONG:
             return count / seconds
+        count *= 2
+
+
+def payloads(peer, _):
+    """Bytes a second of outputs, and of echoes (counted once), by the size of one."""
+    for size in PAYLOADS:
+        with peer(tasks.made) as pool:
+            report(**{f"outputs {size}": max(flow(pool, outputs, size, batch) for batch in PAYLOAD_BATCHES)})
+        with peer(tasks.echoed) as pool:
+            report(**{f"echoes {size}": max(flow(pool, echoes, size, batch) for batch in PAYLOAD_BATCHES)})
+
+
+def outputs(pool, size, batch, count):
+    """Seconds for a number of outputs."""
+    begun = time.perf_counter()
+    total = sum(int(output[0]) for output in pool.run([(size, number) for number in range(count)], batch))
+    assert total == count * (count - 1) // 2, total
+    return time.perf_counter() - begun
+
+
+def echoes(pool, size, batch, count):
+    """Seconds for a number of echoes of distinct objects, which exist before."""
+    work = [number.to_bytes(8, "little") + bytes(size - 8) for number in range(count)]
+    begun = time.perf_counter()
+    total = sum(int.from_bytes(output[:8], "little") for output in pool.run(work, batch))
+    assert total == count * (count - 1) // 2, total
+    return time.perf_counter() - begun
+
+
+def flow(pool, run, size, batch):
+    """Bytes a second, of as many payloads as take long enough, or as there is room for."""
+    count = max(2 * batch, 4)
+    while True:
+        seconds = run(pool, size, batch, count)
+        if seconds >= LONG or 2 * count * size > max(PREPARED, 8 * size):
+            return count * size / seconds
         count *= 2
 
 
