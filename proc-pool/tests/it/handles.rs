@@ -219,6 +219,30 @@ fn tasks_behind_a_slow_task_move_to_an_idle_worker() {
     assert_eq!(stats.deaths, 0);
 }
 
+#[test]
+fn tasks_that_become_longer_are_shared_with_an_idle_worker() {
+    let _watchdog = watchdog(120);
+    let rendezvous = Rendezvous::new();
+    let pool = pool(2, |(us, rendezvous): (u64, String)| {
+        nap(us);
+        if !rendezvous.is_empty() {
+            wait_for_release(&rendezvous);
+        }
+        std::process::id()
+    });
+    // One worker waits. Tiny tasks widen the window of the other one to hundreds of tasks, so it gets all of the longer ones.
+    let blocked = pool.submit((0, rendezvous.address.clone()));
+    let waiting = rendezvous.accept();
+    let naps = (0..20_400).map(|n| (if n < 20_000 { 0 } else { 500 }, String::new()));
+    let mut pids = pool.map(naps).map(|pid| pid.expect("the task succeeds"));
+    let other = pids.by_ref().take(20_010).last().expect("many outputs");
+    // From now on there is an idle worker, while no task takes long enough to be one that others wait behind.
+    release(waiting);
+    let idle = blocked.wait().expect("the task succeeds");
+    assert_ne!(idle, other);
+    assert!(pids.any(|pid| pid == idle), "the idle worker got no task");
+}
+
 /// Sleeps for `us` microseconds.
 fn nap(us: u64) -> u64 {
     thread::sleep(Duration::from_micros(us));

@@ -58,12 +58,17 @@ impl WorkerConnection {
         }
     }
 
-    /// Returns whether tasks have been waiting behind a long one for [`STALL`], or when to check again.
+    /// Returns whether tasks have been waiting behind a long one for [`STALL`], or when to check again. Tasks also wait too long if they
+    /// were sent when tasks were much shorter.
     pub(crate) fn stalled(&mut self, now: Instant) -> Stalled {
         let answered = self.in_flight.count_answered();
         if self.in_flight.count_wanted() < 2 || self.broken.is_some() || self.has_outcomes() {
             self.stalled_at = None;
             return Stalled::No;
+        }
+        if self.window.is_exceeded_by(self.in_flight.count_wanted()) {
+            self.stalled_at = None;
+            return Stalled::Yes;
         }
         let (before, since) = *self.stalled_at.get_or_insert((answered, now));
         let waited = now.saturating_duration_since(since);

@@ -38,6 +38,11 @@ impl Window {
         }
         (TARGET.as_nanos() as f64 / task_ns.max(1.0)).clamp(2.0, MAX as f64) as usize
     }
+
+    /// Returns whether `unanswered` tasks are far more than the maximum: they were sent when tasks were shorter.
+    pub fn is_exceeded_by(&self, unanswered: usize) -> bool {
+        unanswered > 2 * self.tasks()
+    }
 }
 
 #[cfg(test)]
@@ -58,6 +63,18 @@ mod tests {
         assert_eq!(after(10, Duration::from_millis(1)), 4);
         assert_eq!(after(10, Duration::from_millis(10)), 2);
         assert_eq!(after(1, Duration::from_secs(1)), 1);
+    }
+
+    #[test]
+    fn longer_tasks_exceed_the_window_that_was_filled_with_shorter_ones() {
+        let mut window = Window::default();
+        window.observe(1000, 1000 * 100);
+        let sent = window.tasks();
+        assert!(!window.is_exceeded_by(sent));
+        for _ in 0..20 {
+            window.observe(1, 100_000);
+        }
+        assert!(window.is_exceeded_by(sent) && !window.is_exceeded_by(window.tasks()));
     }
 
     #[test]
