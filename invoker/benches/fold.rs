@@ -2,6 +2,8 @@
 //!
 //! `cargo bench -p invoker --bench fold`. Rounds of all sides alternate; a ratio compares the times of one round, and the median of
 //! the ratios counts. The workers exist before the first round, as rayon's threads do.
+//!
+//! Items of an iterator have two peers: rayon's fold of the range, which has no items to move, and of the same iterator.
 
 use std::error::Error;
 use std::ops::Range;
@@ -60,10 +62,10 @@ fn compare<const MIXES: u32>() -> Result<(), Box<dyn Error>> {
     let threads = threads.executor(Executor::Threads).workers(WORKERS).build()?;
     let pool = rayon::ThreadPoolBuilder::new().num_threads(WORKERS).build()?;
     let mut ratios = [const { Vec::new() }; 4];
-    let mut rayon_seconds = Vec::new();
+    let (mut rayon_seconds, mut bridge_ratios) = (Vec::new(), Vec::new());
+    let fold = |sum: u64, n| sum.wrapping_add(mix::<MIXES>(&(), n));
     for _ in 0..ROUNDS {
         let (rayon, expected) = timed(|| {
-            let fold = |sum: u64, n| sum.wrapping_add(mix::<MIXES>(&(), n));
             pool.install(|| {
                 (0..TASKS)
                     .into_par_iter()
@@ -71,6 +73,15 @@ fn compare<const MIXES: u32>() -> Result<(), Box<dyn Error>> {
                     .reduce(|| 0, u64::wrapping_add)
             })
         });
+        let (bridge, of_bridge) = timed(|| {
+            pool.install(|| {
+                (0..TASKS)
+                    .par_bridge()
+                    .fold(|| 0, fold)
+                    .reduce(|| 0, u64::wrapping_add)
+            })
+        });
+        assert_eq!(of_bridge, expected);
         let sides = [
             timed(|| of_ranges.reduce(0..TASKS, u64::wrapping_add)),
             timed(|| of_lists.reduce(Items(0..TASKS), u64::wrapping_add)),
@@ -78,6 +89,7 @@ fn compare<const MIXES: u32>() -> Result<(), Box<dyn Error>> {
             timed(|| threads.reduce(0..TASKS, u64::wrapping_add)),
         ];
         rayon_seconds.push(rayon);
+        bridge_ratios.push(bridge / sides[1].0);
         for (ratios, (seconds, sum)) in ratios.iter_mut().zip(sides) {
             assert_eq!(sum?, Some(expected));
             ratios.push(rayon / seconds);
@@ -85,9 +97,10 @@ fn compare<const MIXES: u32>() -> Result<(), Box<dyn Error>> {
     }
     let [ranges, lists, loops, threads] = ratios.map(median);
     println!(
-        "{MIXES:3} mixes per task: rayon {:6.1} ms; relative speed of fold over a range {ranges:.2}, over items {lists:.2}, of an op \
-         on ranges {loops:.2}, of fold in threads {threads:.2}",
+        "{MIXES:3} mixes per task: rayon {:6.1} ms; relative speed of fold over a range {ranges:.2}, over items {lists:.2} (of the same \
+         iterator in rayon {:.2}), of an op on ranges {loops:.2}, of fold in threads {threads:.2}",
         1e3 * median(rayon_seconds),
+        median(bridge_ratios),
     );
     Ok(())
 }

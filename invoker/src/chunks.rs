@@ -120,22 +120,26 @@ pub(crate) struct CutTasks<S> {
     tasks: S,
     workers: usize,
     taken: usize,
+    /// The fewest tasks of a chunk, except for the last one.
+    least: usize,
 }
 
 impl<S: Chunks> CutTasks<S> {
     pub(crate) fn new(tasks: S, workers: usize) -> Self {
-        let taken = 0;
+        // The last chunk of a worker is a thousandth of its work: smaller ones would cost more than they balance.
+        let all = tasks.remaining().unwrap_or(0);
         Self {
+            least: (all / (1024 * workers)).clamp(1, MOST),
+            taken: 0,
             tasks,
             workers,
-            taken,
         }
     }
 
     /// Returns the number of tasks of the next chunk.
     fn size(&self) -> usize {
         match self.tasks.remaining() {
-            Some(remaining) => (remaining / (8 * self.workers)).clamp(1, MOST),
+            Some(remaining) => (remaining / (8 * self.workers)).clamp(self.least, MOST),
             // Tasks may be slow: chunks grow only as more of them are done.
             None => (self.taken / (8 * self.workers)).clamp(1, MOST_OF_UNKNOWN),
         }
@@ -173,10 +177,13 @@ mod tests {
         );
         assert!(chunks.windows(2).all(|pair| pair[0].end == pair[1].start));
         let sizes: Vec<u64> = chunks.iter().map(|chunk| chunk.end - chunk.start).collect();
-        assert!(
-            sizes.is_sorted_by(|one, next| one >= next) && sizes.last() == Some(&1),
-            "{sizes:?}"
-        );
+        assert!(sizes.is_sorted_by(|one, next| one >= next), "{sizes:?}");
+        // The last chunk is the rest; the others are as small as they get.
+        let least = 1_000_000 / (3 * 1024);
+        let (last, others) = sizes.split_last().expect("many chunks");
+        assert!(*last <= least && others.last() == Some(&least), "{sizes:?}");
+        // Few tasks may be slow ones, so each is a chunk in the end.
+        assert_eq!(CutTasks::new(0..100_u64, 3).last(), Some(99..100));
         for (range, count) in [
             (i8::MIN..i8::MAX, 255),
             (7..7, 0),
