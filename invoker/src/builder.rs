@@ -158,7 +158,7 @@ where
     /// the [`trace`](Self::trace) exists and is not a regular file, and those of [`settings`](Self::settings).
     pub fn build(self) -> Result<Invoker<F::Model, T, R>, Error> {
         let started = Instant::now();
-        let (settings, options) = self.resolve()?;
+        let (mut settings, options) = self.resolve()?;
         let Self {
             op,
             model,
@@ -182,6 +182,7 @@ where
         };
         let bar = Bar::new(label, Total::Known(0));
         let runner = Runner::start(&settings, options, model, op, &bar)?;
+        settings.model = runner.processes().map(|processes| processes.image.memory());
         let report_base = ReportBase {
             started,
             history: runner.history(),

@@ -9,6 +9,7 @@ use std::str::FromStr;
 
 use proc_pool::OnInterrupt;
 use progress::Render;
+use shm_buffers::{ByteSize, ModelMemory};
 
 use crate::copies::{COPIES_VARIABLE, Copies};
 use crate::error::Error;
@@ -99,6 +100,9 @@ pub struct Settings {
     pub processes: Vec<(&'static str, Setting<String>)>,
     /// How many invokers enclose this process.
     pub level: usize,
+    /// Where the bytes of the model are: only of an [invoker](crate::Invoker::settings) with worker processes, because a builder has
+    /// not shared its model yet.
+    pub model: Option<ModelMemory>,
 }
 
 impl fmt::Display for Settings {
@@ -120,7 +124,19 @@ impl fmt::Display for Settings {
         for (name, setting) in &self.processes {
             f.write_str(&row(name, setting))?;
         }
-        write!(f, "{:<19} {}", "level", self.level)
+        write!(f, "{:<19} {}", "level", self.level)?;
+        let Some(model) = &self.model else {
+            return Ok(());
+        };
+        let parts = [
+            ("shared", model.shared),
+            ("mapped", model.mapped),
+            ("copied", model.copied),
+            ("per worker", model.per_process),
+        ];
+        parts
+            .into_iter()
+            .try_for_each(|(part, bytes)| write!(f, "\n{:<19} {}", format!("model, {part}"), ByteSize(bytes)))
     }
 }
 
@@ -198,6 +214,7 @@ pub(crate) fn resolve(choices: &Choices, environment: Environment<'_>) -> Result
         on_interrupt: code_only(choices.on_interrupt, OnInterrupt::default()),
         seed: code_only(choices.seed.map(Some), None),
         level,
+        model: None,
     };
     Ok((settings, options))
 }

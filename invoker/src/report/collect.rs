@@ -53,6 +53,7 @@ impl Report {
                 unreturned: memory.unreturned,
                 backing,
             });
+            timeline.model = Some(memory);
             workers_memory = processes.pool.memory();
             let (share, start) = (processes.share_time, processes.start_time);
             (times.share, times.start) = (share, start);

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use proc_pool::{ExitKind, ProcessHistory};
 use serde_json::{Value, json};
+use shm_buffers::ModelMemory;
 use shm_buffers::limits::SizeLimited;
 
 /// The events of an invoker. Times count from the call of `build`.
@@ -21,6 +22,8 @@ pub(crate) struct Timeline {
     pub(crate) leader: Vec<(&'static str, Duration, Duration)>,
     /// The time of the report.
     pub(crate) end: Duration,
+    /// Where the bytes of the model are.
+    pub(crate) model: Option<ModelMemory>,
 }
 
 /// The only process of the file. Workers are its threads, so that all processes of a worker share one track.
@@ -50,6 +53,12 @@ impl Timeline {
         put(named("thread_name", LEADER, "leader".to_owned()))?;
         for (name, start, end) in &self.leader {
             put(slice(name, LEADER, *start, *end, json!({})))?;
+        }
+        if let Some(model) = &self.model {
+            let bytes = json!({
+                "shared": model.shared, "mapped": model.mapped, "copied": model.copied, "per_worker": model.per_process,
+            });
+            put(instant("model", LEADER, Duration::ZERO, bytes))?;
         }
         let mut workers: Vec<u32> = self.processes.iter().map(|process| process.worker.0).collect();
         workers.sort_unstable();

@@ -139,6 +139,28 @@ fn the_setting_is_listed() {
     let found = settings.processes.iter().find(|(name, _)| *name == "copies");
     let (_, setting) = found.expect("it is listed");
     assert_eq!((&*setting.value, setting.origin), ("refuse", Origin::Code));
+    assert_eq!(settings.model, None);
+}
+
+#[test]
+fn settings_of_an_invoker_have_the_bytes_of_its_model() {
+    let _watchdog = crate::watchdog::watchdog(120);
+    let options = Processes::new().copies(Copies::Allow);
+    let builder = Invoker::builder(weight).model(model()).executor(options);
+    let invoker = builder.workers(1).build().expect("it starts");
+    let memory = invoker.settings().model.as_ref().expect("it is shared");
+    assert!(
+        memory.shared >= 8_000_000 && memory.per_process >= 5_000_000,
+        "{memory:?}"
+    );
+    let text = invoker.settings().to_string();
+    for line in [
+        "model, shared       1",
+        "model, mapped       0 B",
+        "model, per worker   5.2 MiB",
+    ] {
+        assert!(text.contains(line), "{text}");
+    }
 }
 
 #[derive(Debug, Serialize, Deserialize)]

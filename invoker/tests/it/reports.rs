@@ -148,6 +148,7 @@ fn a_trace_has_processes_deaths_and_tasks() {
     let path = dir.path().join("trace.json");
     let builder = Invoker::builder(abort_once).model(()).workers(2);
     let invoker = builder.trace(&path).build().expect("the invoker builds");
+    let memory = invoker.settings().model.clone().expect("it is shared");
     assert_eq!(invoker.map(0..200).filter(Result::is_err).count(), 1);
     let report = invoker.finish().expect("no error");
     let processes = report.processes.expect("there were processes");
@@ -171,10 +172,13 @@ fn a_trace_has_processes_deaths_and_tasks() {
         ("restart", 1),
         ("died", 1),
         ("finished", 2),
+        ("model", 1),
     ] {
         assert_eq!(of(name).len(), count, "{name}");
     }
     assert_eq!(of("run").len(), 1);
+    let bytes = serde_json::json!({ "shared": memory.shared, "mapped": 0, "copied": 0, "per_worker": memory.per_process });
+    assert_eq!(of("model")[0]["args"], bytes);
     assert!(
         of("died")[0]["args"]["cause"]
             .as_str()
