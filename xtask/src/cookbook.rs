@@ -1,5 +1,7 @@
 //! `cargo xtask cookbook`: lints and runs the recipes of the package `cookbook`, which is in a workspace of its own.
 
+mod table;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -7,9 +9,22 @@ use anyhow::{Context, Result, bail, ensure};
 use cargo_metadata::{MetadataCommand, Package};
 use xshell::Cmd;
 
+use table::Table;
+
 use crate::NotRun;
 use crate::run::{self, Tally};
 use crate::workspace::Workspace;
+
+/// The columns of the table: what a recipe prints with `--table`.
+const HEAD: [&str; 7] = [
+    "model",
+    "shared",
+    "mapped",
+    "PSS together",
+    "private per worker",
+    "attach",
+    "copies",
+];
 
 /// What `ci` runs: a view over bytes of a library, and a collection of ours. They bring few crates.
 const SAMPLE: [&str; 2] = ["fst_map", "inverted_index"];
@@ -17,6 +32,9 @@ const SAMPLE: [&str; 2] = ["fst_map", "inverted_index"];
 /// Run models as users have them, each in a program that checks its memory
 ///
 /// Prints a line for each recipe: the size of its model, the private memory of each worker, and the times of sharing and attaching it.
+/// `--table` runs them with four workers, and prints one table: the bytes in shared memory and in mapped files, the proportional set sizes
+/// (PSS) of the leader and all workers together, the private memory of the worker with the most of it, the time of the slowest attach,
+/// and how many copies of the model there are.
 #[derive(Debug, Default, clap::Args)]
 pub(crate) struct Args {
     /// Run only these recipes; --list names them
@@ -28,6 +46,9 @@ pub(crate) struct Args {
     /// Models of a fifth of the size
     #[arg(long)]
     small: bool,
+    /// Print one table of all recipes, with four workers each
+    #[arg(long)]
+    table: bool,
     /// List the recipes, with the features that those need which do not run by default
     #[arg(long)]
     list: bool,
@@ -57,13 +78,24 @@ pub(crate) fn main(args: &Args, workspace: &Workspace, tally: &mut Tally) -> Res
         .run()?;
     run::tests(build("test --lib"), tally)?;
     let mut failed = Vec::new();
+    let mut table = Table::new(&HEAD);
     for Recipe { name, .. } in chosen {
         let small = args.small.then_some("--small");
         let run = build("run --quiet").args(["--bin", name, "--"]).args(small);
-        if let Err(error) = run.run() {
+        let result = match args.table {
+            true => run
+                .args(["--table", "--workers", "4"])
+                .read()
+                .map(|rows| table.add(&rows)),
+            false => run.run(),
+        };
+        if let Err(error) = result {
             eprintln!("{error}");
             failed.push(name.as_str());
         }
+    }
+    if args.table {
+        print!("{table}");
     }
     let failed = failed.join(", ");
     ensure!(failed.is_empty(), "recipes failed: {failed}");

@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use std::time::Instant;
 
 use aho_corasick::AhoCorasick;
-use cookbook::{Copies, Random, WORKERS, check, finish_threads, scaled};
+use cookbook::{Copies, Random, check, finish_threads, scaled, workers};
 use invoker::{BoxError, Executor, Invoker, Strings};
 use serde::{Deserialize, Serialize};
 
@@ -57,7 +57,7 @@ fn main() -> Result<(), BoxError> {
     };
     let builder = Invoker::builder_with_state(load, find).model(words.clone());
     let start = Instant::now();
-    let threads = builder.executor(Executor::Threads).workers(WORKERS).build()?;
+    let threads = builder.executor(Executor::Threads).workers(workers()).build()?;
     let bytes = threads.model().automaton().memory_usage() as u64;
     let time = start.elapsed();
     let found: Vec<Vec<usize>> = threads.map(texts.clone()).collect::<Result<_, _>>()?;
@@ -66,7 +66,7 @@ fn main() -> Result<(), BoxError> {
 
     let processes = Invoker::builder_with_state(load, find)
         .model(words)
-        .workers(WORKERS)
+        .workers(workers())
         .build()?;
     let found: Vec<Vec<usize>> = processes.map(texts).collect::<Result<_, _>>()?;
     assert_eq!(found, expected);

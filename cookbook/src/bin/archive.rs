@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use cookbook::{Copies, Random, WORKERS, check, scaled};
+use cookbook::{Copies, Random, check, scaled, workers};
 use invoker::{BoxError, Invoker};
 use shm_buffers::SharedArchive;
 
@@ -68,7 +68,7 @@ fn main() -> Result<(), BoxError> {
     let catalogue = SharedArchive::new(&Catalogue { products })?;
     let invoker = Invoker::builder(price)
         .model(catalogue)
-        .workers(WORKERS)
+        .workers(workers())
         .build()?;
     let prices: Vec<Option<u64>> = invoker.map(asked).collect::<Result<_, _>>()?;
     assert_eq!(prices, expected);

@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 use std::time::Instant;
 
 use candle_core::{CpuStorage, CustomOp1, Device, Error, Layout, Shape, Tensor, bail};
-use cookbook::{Copies, Layer, Network, Random, WORKERS, check, finish_threads};
+use cookbook::{Copies, Layer, Network, Random, check, finish_threads, workers};
 use invoker::{BoxError, Executor, Invoker};
 use serde::{Deserialize, Serialize};
 
@@ -90,7 +90,7 @@ fn main() -> Result<(), BoxError> {
     let bytes = network.bytes();
 
     let builder = Invoker::builder(predict).model(network.clone());
-    let invoker = builder.workers(WORKERS).build()?;
+    let invoker = builder.workers(workers()).build()?;
     let outputs: Vec<Vec<f32>> = invoker.map(inputs.clone()).collect::<Result<_, _>>()?;
     assert_eq!(outputs, expected);
     check("candle, buffers", Copies::One, invoker)?;
@@ -101,7 +101,7 @@ fn main() -> Result<(), BoxError> {
     };
     let builder = Invoker::builder_with_state(load, predict_with_tensors).model(model.clone());
     let start = Instant::now();
-    let threads = builder.executor(Executor::Threads).workers(WORKERS).build()?;
+    let threads = builder.executor(Executor::Threads).workers(workers()).build()?;
     threads.model().tensors();
     let time = start.elapsed();
     let outputs: Vec<Vec<f32>> = threads.map(inputs.clone()).collect::<Result<_, _>>()?;
@@ -110,7 +110,7 @@ fn main() -> Result<(), BoxError> {
 
     let processes = Invoker::builder_with_state(load, predict_with_tensors)
         .model(model)
-        .workers(WORKERS)
+        .workers(workers())
         .build()?;
     let outputs: Vec<Vec<f32>> = processes.map(inputs).collect::<Result<_, _>>()?;
     assert_eq!(outputs, expected);

@@ -3,7 +3,7 @@
 //! One copy. The libraries that train forests load them as objects. Their trees are arrays of nodes, though, and the loop over them is
 //! a few lines.
 
-use cookbook::{Copies, Random, WORKERS, check, scaled};
+use cookbook::{Copies, Random, check, scaled, workers};
 use invoker::bytemuck::{Pod, Zeroable};
 use invoker::{BoxError, Buffer, Invoker};
 use serde::{Deserialize, Serialize};
@@ -112,7 +112,7 @@ fn main() -> Result<(), BoxError> {
     let nodes = nodes.into();
     let invoker = Invoker::builder(predict)
         .model(Forest { nodes, roots })
-        .workers(WORKERS)
+        .workers(workers())
         .build()?;
     let predicted: Vec<f32> = invoker.map(rows).collect::<Result<_, _>>()?;
     assert_eq!(predicted, expected);

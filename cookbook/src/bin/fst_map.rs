@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use cookbook::{Copies, Random, WORKERS, check, scaled};
+use cookbook::{Copies, Random, check, scaled, workers};
 use fst::automaton::{Automaton as _, Str};
 use fst::{IntoStreamer as _, Streamer as _};
 use invoker::{BoxError, Buffer, Invoker, View};
@@ -58,7 +58,7 @@ fn main() -> Result<(), BoxError> {
 
     let bytes: Buffer<u8> = fst::Map::from_iter(prices)?.into_fst().into_inner().into();
     let builder = Invoker::builder_with_view::<Prices>(total).model(bytes);
-    let invoker = builder.workers(WORKERS).build()?;
+    let invoker = builder.workers(workers()).build()?;
     let totals: Vec<(usize, u64)> = invoker.map(prefixes).collect::<Result<_, _>>()?;
     assert_eq!(totals, expected);
     check("fst_map", Copies::One, invoker)

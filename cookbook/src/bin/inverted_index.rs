@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use cookbook::{Copies, Random, WORKERS, check, scaled};
+use cookbook::{Copies, Random, check, scaled, workers};
 use invoker::{BoxError, Invoker, Lists, StringMap};
 use serde::{Deserialize, Serialize};
 
@@ -65,7 +65,7 @@ fn main() -> Result<(), BoxError> {
     let index = Index {
         documents: documents.into(),
     };
-    let invoker = Invoker::builder(both).model(index).workers(WORKERS).build()?;
+    let invoker = Invoker::builder(both).model(index).workers(workers()).build()?;
     let found: Vec<Vec<u32>> = invoker.map(queries).collect::<Result<_, _>>()?;
     assert_eq!(found, expected);
     check("inverted_index", Copies::One, invoker)

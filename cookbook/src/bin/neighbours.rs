@@ -6,7 +6,7 @@
 
 use std::marker::PhantomData;
 
-use cookbook::{Copies, Random, WORKERS, check, scaled};
+use cookbook::{Copies, Random, check, scaled, workers};
 use invoker::{AlignedBytes, BoxError, Buffer, Invoker, View};
 use usearch::{Index, IndexOptions, MetricKind, ScalarKind};
 
@@ -77,7 +77,7 @@ fn main() -> Result<(), BoxError> {
     drop(index);
     let model: Buffer<u8> = bytes.into();
     let builder = Invoker::builder_with_view::<Neighbours>(nearest).model(model);
-    let invoker = builder.workers(WORKERS).build()?;
+    let invoker = builder.workers(workers()).build()?;
     let found: Vec<Vec<u64>> = invoker.map(vectors).collect::<Result<_, _>>()?;
     assert_eq!(found, expected);
     check("neighbours", Copies::One, invoker)

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use arrow_array::cast::AsArray as _;
 use arrow_array::types::{Int64Type, UInt32Type};
 use arrow_array::{ArrayRef, Int64Array, RecordBatch, StringArray, UInt32Array};
-use cookbook::{Copies, Random, WORKERS, check, scaled};
+use cookbook::{Copies, Random, check, scaled, workers};
 use invoker::{BoxError, Invoker};
 use shm_buffers::SharedRecordBatch;
 
@@ -66,7 +66,7 @@ fn main() -> Result<(), BoxError> {
     let sales = SharedRecordBatch::from(RecordBatch::try_from_iter(columns)?);
     let state = |sales: &SharedRecordBatch| Ok(sales.to_batch()?);
     let builder = Invoker::builder_with_state(state, books).model(sales);
-    let invoker = builder.workers(WORKERS).build()?;
+    let invoker = builder.workers(workers()).build()?;
     let sums: Vec<i64> = invoker.map(days).collect::<Result<_, _>>()?;
     assert_eq!(sums, expected);
     check("record_batch", Copies::One, invoker)

@@ -5,7 +5,7 @@
 
 use std::collections::HashSet;
 
-use cookbook::{Copies, Random, WORKERS, check, scaled};
+use cookbook::{Copies, Random, check, scaled, workers};
 use invoker::{AlignedBytes, BoxError, Buffer, Invoker, View};
 use regex_automata::dfa::dense::{Builder, Config, DFA};
 use regex_automata::dfa::{Automaton as _, StartKind};
@@ -53,7 +53,7 @@ fn main() -> Result<(), BoxError> {
     let model: Buffer<u8> = AlignedBytes::from(&bytes[padding..]).into();
     let invoker = Invoker::builder_with_view::<Dictionary>(are_known)
         .model(model)
-        .workers(WORKERS)
+        .workers(workers())
         .build()?;
     let found: Vec<Vec<bool>> = invoker.map(texts).collect::<Result<_, _>>()?;
     assert_eq!(found, expected);

@@ -6,7 +6,7 @@
 use std::sync::OnceLock;
 use std::time::Instant;
 
-use cookbook::{Copies, Random, WORKERS, check, finish_threads, scaled};
+use cookbook::{Copies, Random, check, finish_threads, scaled, workers};
 use invoker::{BoxError, Buffer, Executor, Invoker};
 use serde::{Deserialize, Serialize};
 use tokenizers::Tokenizer;
@@ -35,6 +35,22 @@ fn encode(vocabulary: &Vocabulary, _: &mut (), text: String) -> Vec<u32> {
     let encoding = vocabulary.tokenizer().encode(text, false);
     let encoding = encoding.expect("any text can be encoded");
     encoding.get_ids().to_vec()
+}
+
+/// A model with the tokenizer itself, which is serialized in a way that images do not have.
+#[derive(Serialize, Deserialize)]
+struct Direct {
+    tokenizer: Tokenizer,
+}
+
+/// Returns why a model with the tokenizer itself cannot be shared.
+fn refusal(json: &[u8]) -> Result<String, BoxError> {
+    let tokenizer = Tokenizer::from_bytes(json).map_err(|error| error.to_string())?;
+    let op = |direct: &Direct, text: String| direct.tokenizer.encode(text, false).is_ok();
+    match Invoker::builder(op).model(Direct { tokenizer }).build() {
+        Ok(_) => Err("a tokenizer is shared".into()),
+        Err(error) => Ok(error.to_string()),
+    }
 }
 
 fn word(id: u32) -> String {
@@ -69,9 +85,13 @@ fn main() -> Result<(), BoxError> {
         json: json(words).into_bytes().into(),
         tokenizer: OnceLock::new(),
     };
+    let refusal = refusal(&model.json)?;
+    for part in ["`tokenizer", "keep these in a `Buffer<u8>`"] {
+        assert!(refusal.contains(part), "{refusal}");
+    }
     let builder = Invoker::builder_with_state(load, encode).model(model.clone());
     let start = Instant::now();
-    let threads = builder.executor(Executor::Threads).workers(WORKERS).build()?;
+    let threads = builder.executor(Executor::Threads).workers(workers()).build()?;
     threads.model().tokenizer();
     let time = start.elapsed();
     let mut found: Vec<Vec<u32>> = threads.map(texts.clone()).collect::<Result<_, _>>()?;
@@ -81,7 +101,7 @@ fn main() -> Result<(), BoxError> {
 
     let processes = Invoker::builder_with_state(load, encode)
         .model(model)
-        .workers(WORKERS)
+        .workers(workers())
         .build()?;
     let mut found: Vec<Vec<u32>> = processes.map(texts).collect::<Result<_, _>>()?;
     assert_eq!(found[0].pop(), Some(0));

@@ -2,7 +2,7 @@
 //!
 //! One copy. `view` returns an `ndarray::ArrayView` over the shared memory, with all of its operations.
 
-use cookbook::{Copies, Random, WORKERS, check, scaled};
+use cookbook::{Copies, Random, check, scaled, workers};
 use invoker::{BoxError, Invoker};
 use ndarray::{Array1, Array2, ArrayView1, Ix2};
 use serde::{Deserialize, Serialize};
@@ -59,7 +59,10 @@ fn main() -> Result<(), BoxError> {
         users: users.into(),
         items: items.into(),
     };
-    let invoker = Invoker::builder(top_k).model(factors).workers(WORKERS).build()?;
+    let invoker = Invoker::builder(top_k)
+        .model(factors)
+        .workers(workers())
+        .build()?;
     let found: Vec<Vec<(usize, f32)>> = invoker.map(tasks).collect::<Result<_, _>>()?;
     assert_eq!(found, expected);
     check("top_k", Copies::One, invoker)

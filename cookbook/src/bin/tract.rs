@@ -7,7 +7,7 @@
 use std::sync::OnceLock;
 use std::time::Instant;
 
-use cookbook::{Copies, Layer, Network, Random, WORKERS, check, finish_threads};
+use cookbook::{Copies, Layer, Network, Random, check, finish_threads, workers};
 use invoker::{BoxError, Buffer, Executor, Invoker};
 use prost::Message as _;
 use serde::{Deserialize, Serialize};
@@ -142,7 +142,7 @@ fn main() -> Result<(), BoxError> {
     };
     let builder = Invoker::builder_with_state(load, predict).model(model.clone());
     let start = Instant::now();
-    let threads = builder.executor(Executor::Threads).workers(WORKERS).build()?;
+    let threads = builder.executor(Executor::Threads).workers(workers()).build()?;
     threads.model().plan();
     let time = start.elapsed();
     let outputs: Vec<Vec<f32>> = threads.map(inputs.clone()).collect::<Result<_, _>>()?;
@@ -151,7 +151,7 @@ fn main() -> Result<(), BoxError> {
 
     let processes = Invoker::builder_with_state(load, predict)
         .model(model)
-        .workers(WORKERS)
+        .workers(workers())
         .build()?;
     let outputs: Vec<Vec<f32>> = processes.map(inputs).collect::<Result<_, _>>()?;
     assert_eq!(outputs, expected);
