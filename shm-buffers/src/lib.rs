@@ -100,6 +100,9 @@ pub use model::{
 };
 #[cfg(not(loom))]
 pub use os::descriptors;
+#[cfg(not(loom))]
+#[doc(hidden)]
+pub use os::return_freed_memory;
 #[cfg(all(feature = "models", not(loom)))]
 pub use replace::{SaveError, check_replaceable, replace_file};
 #[cfg(not(loom))]

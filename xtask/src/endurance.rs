@@ -34,8 +34,11 @@ pub(crate) struct FaultArgs {
 /// Prints the leader's memory, open files and threads every 30 seconds, and fails if they grow.
 #[derive(Debug, clap::Args)]
 pub(crate) struct SoakArgs {
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000))]
-    minutes: u64,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000), required_unless_present = "gigabytes")]
+    minutes: Option<u64>,
+    /// Move N GiB of large payloads, and measure what pool and leader keep two seconds later
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    gigabytes: Option<u64>,
 }
 
 /// Run the tests against hostile workers, leaders and images (Linux)
@@ -56,6 +59,7 @@ const SOAK_SECONDS: u64 = 20;
 /// Arguments of `cargo test -p`.
 const MATRIX: &str = "proc-pool --test it -- --exact fault_matrix::every_case_ends_as_expected";
 const RANDOM: &str = "proc-pool --test it -- --exact random_operations::results_match_the_reference";
+const MEMORY: &str = "proc-pool --test it -- --exact idle_memory::idle_pool_returns_the_memory_of_payloads";
 const SOAK: &str = "proc-pool --test it -- --exact soak::leader_does_not_grow_with_a_kill_a_second";
 
 const BEFORE_READY: &str = "proc-pool --all-features --test it -- \
@@ -88,7 +92,15 @@ pub(crate) fn faults(args: &FaultArgs, workspace: &Workspace) -> Result<()> {
 }
 
 pub(crate) fn soak(args: &SoakArgs, workspace: &Workspace) -> Result<()> {
-    soak_for(args.minutes * 60, workspace, &mut Tally::default())
+    let mut tally = Tally::default();
+    if let Some(gigabytes) = args.gigabytes {
+        let amount = Some(("IT_GIGABYTES", gigabytes.to_string()));
+        run(MEMORY, amount, workspace, &mut tally)?;
+    }
+    match args.minutes {
+        Some(minutes) => soak_for(minutes * 60, workspace, &mut tally),
+        None => Ok(()),
+    }
 }
 
 pub(crate) fn hostile(args: &HostileArgs, workspace: &Workspace) -> Result<()> {

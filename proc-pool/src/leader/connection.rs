@@ -1,9 +1,11 @@
 //! [`WorkerConnection`]: the leader's side of one worker process. It sends tasks, collects outcomes, and wakes the worker.
 //!
-//! [`drain`] collects outcomes, [`read`] parses them, [`large`] sends large tasks in pieces, [`health`] watches progress.
+//! [`drain`] collects outcomes, [`read`] parses them, [`large`] sends large tasks in pieces, [`health`] watches progress,
+//! [`idle_memory`] returns memory.
 
 mod drain;
 mod health;
+mod idle_memory;
 mod large;
 mod read;
 
@@ -31,6 +33,8 @@ use crate::wire::pieces::{Inbound, Outbound};
 pub(crate) use drain::BOUNDED_BYTES;
 pub(crate) use drain::{COLLECT_BYTES, DrainLimit};
 pub(crate) use health::Stalled;
+pub(crate) use idle_memory::KeptMemory;
+use idle_memory::PayloadMemory;
 use large::OutgoingTask;
 
 /// Maximum total size in bytes of large tasks that wait at a worker, beyond the one that it runs.
@@ -79,6 +83,7 @@ pub(crate) struct WorkerConnection {
     last_busy: (u64, u64),
     wake_request: WakeRequest,
     scratch: Vec<u8>,
+    memory: PayloadMemory,
 }
 
 /// Whether the worker was asked for a wakeup.
@@ -171,6 +176,7 @@ impl WorkerConnection {
             last_busy: (0, 0),
             wake_request: WakeRequest::None,
             scratch: Vec::new(),
+            memory: PayloadMemory::default(),
         }
     }
 

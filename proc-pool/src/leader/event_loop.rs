@@ -17,7 +17,7 @@ pub(crate) use guard::SchedulerGuard;
 use crate::error::PoolError;
 use crate::error::ProcessId;
 use crate::leader::connection::{ExpectedWakeup, WakeThreshold};
-use crate::leader::scheduler::{Abandoned, Scheduler};
+use crate::leader::scheduler::{Abandoned, IdleMemory, Scheduler};
 use crate::leader::snapshot::Snapshot;
 use crate::leader::tasks::jobs::JobKey;
 use crate::os::{ConnectionEvent, ListenerWaker, MessageListener, Origin, ProcessMemory};
@@ -97,6 +97,21 @@ impl LoopWaker {
         if !self.pending.swap(true, Ordering::SeqCst) {
             self.listener.wake();
         }
+    }
+}
+
+/// How the loop has run once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ran {
+    Normally,
+    /// It did not sleep: first, memory that this process has freed should be returned to the system.
+    ReturnFreedMemory,
+}
+
+/// Returns freed memory to the system if the loop asks for that. This may take milliseconds, in which another thread can run the loop.
+fn return_memory_after(ran: Ran) {
+    if ran == Ran::ReturnFreedMemory {
+        shm_buffers::return_freed_memory();
     }
 }
 
@@ -270,7 +285,9 @@ impl EventLoop {
                     if let Some(result) = self.spin(&mut state.spinner, &mut ready) {
                         return Some(result);
                     }
-                    self.run_once(&mut state, deadline);
+                    let ran = self.run_once(&mut state, deadline);
+                    drop(state);
+                    return_memory_after(ran);
                 }
                 None => {
                     if self.standby_runs.load(Ordering::SeqCst) {
@@ -351,9 +368,15 @@ impl EventLoop {
     }
 
     /// Runs the loop once: sleeps until an event comes, and handles all available events.
-    fn run_once(&self, state: &mut PollState, deadline: Option<Instant>) {
+    fn run_once(&self, state: &mut PollState, deadline: Option<Instant>) -> Ran {
         let (expected, check_in) = {
             let mut scheduler = self.scheduler();
+            let now = Instant::now();
+            let memory_check = match scheduler.release_idle_memory(now) {
+                IdleMemory::ReturnFreed => return Ran::ReturnFreedMemory,
+                IdleMemory::CheckIn(time) => Some(time),
+                IdleMemory::Nothing => None,
+            };
             for (process_id, notes) in scheduler.new_connections.drain(..) {
                 // If this fails, the worker sends no wakeups. Its outcomes, or its death, are noticed after the maximum sleep.
                 if let Ok(key) = state.listener.add(notes) {
@@ -362,8 +385,11 @@ impl EventLoop {
             }
             let expected = scheduler.arm(state.threshold);
             scheduler.loop_sleeps = true;
-            let now = Instant::now();
-            let checks = [scheduler.wake_not_starting(now), scheduler.rebalance(now)];
+            let checks = [
+                scheduler.wake_not_starting(now),
+                scheduler.rebalance(now),
+                memory_check,
+            ];
             (expected, checks.into_iter().flatten().min())
         };
         let max_sleep = match expected {
@@ -419,6 +445,7 @@ impl EventLoop {
             ExpectedWakeup::Now if !collected => state.empty_polls.saturating_add(1),
             _ => 0,
         };
+        Ran::Normally
     }
 
     /// Runs the standby thread: it runs the loop while no other thread calls the pool, until [`stop`](Self::stop).
@@ -431,11 +458,13 @@ impl EventLoop {
             last_uses = uses;
             if quiet && let Some(mut state) = self.try_poll_state() {
                 self.standby_runs.store(true, Ordering::SeqCst);
+                let mut ran = Ran::Normally;
                 if self.callers.load(Ordering::SeqCst) == 0 {
-                    self.run_once(&mut state, None);
+                    ran = self.run_once(&mut state, None);
                 }
                 self.standby_runs.store(false, Ordering::SeqCst);
                 drop(state);
+                return_memory_after(ran);
                 if self.callers.load(Ordering::SeqCst) > 0 {
                     self.notify_callers();
                 }

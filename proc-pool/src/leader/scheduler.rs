@@ -3,11 +3,13 @@
 //!
 //! Its duties are in the modules below: [`lifecycle`] of workers and their [`exit`], [`dispatch`] of tasks, [`outcomes`] of tasks
 //! in [`turns`] and wakeups for them, [`one_shot`] tasks, withdrawal of tasks ([`withdraw`]), failure and interrupts of the pool
-//! ([`failure`]), deadlines and memory ([`limit_checks`]), and snapshots ([`snapshot`]).
+//! ([`failure`]), deadlines and memory ([`limit_checks`]), snapshots ([`snapshot`]), and what large payloads leave
+//! ([`idle_memory`]).
 
 mod dispatch;
 mod exit;
 mod failure;
+mod idle_memory;
 mod lifecycle;
 mod limit_checks;
 mod one_shot;
@@ -17,6 +19,7 @@ mod turns;
 mod withdraw;
 
 pub(crate) use exit::ExitInfo;
+pub(crate) use idle_memory::IdleMemory;
 pub(crate) use limit_checks::MEMORY_SAMPLE_INTERVAL;
 pub(crate) use withdraw::{Abandoned, InProgress};
 
@@ -106,6 +109,8 @@ pub(crate) struct Scheduler {
     limit_checks_on: bool,
     /// Number of tasks that were submitted alone.
     one_shots: u64,
+    /// Bytes of large payloads whose memory was freed, and perhaps not returned to the system.
+    freed_bytes: u64,
     pub(crate) stats: Stats,
     pub(crate) history: History,
     /// The event loop sleeps, or is about to, until a worker wakes it: workers that get tasks in this state are asked for a wakeup.
@@ -142,6 +147,7 @@ impl Scheduler {
             manager_lost: false,
             limit_checks_on: true,
             one_shots: 0,
+            freed_bytes: 0,
             stats: Stats::default(),
             history: History::new(),
             loop_sleeps: false,

@@ -182,6 +182,14 @@ impl Inbound {
         self.bytes = OwnedBytes::default();
     }
 
+    /// Frees the memory that is kept for the next payload. The pages of the arena are expected to be new then.
+    pub(crate) fn release_memory(&mut self) {
+        self.reader.expect_new_pages();
+        if self.left.is_none() {
+            self.bytes = OwnedBytes::default();
+        }
+    }
+
     /// Returns whether the caller must wake the sender now: it waits for blocks that have been freed. Returns `true` once for
     /// each request.
     pub(crate) fn must_wake_sender(&mut self) -> bool {
@@ -194,11 +202,6 @@ impl Inbound {
             self.woken_for = wanted;
         }
         must_wake
-    }
-
-    /// Returns the size of the memory that is kept for the next payload, in bytes.
-    pub(crate) fn capacity(&self) -> usize {
-        self.bytes.capacity()
     }
 
     /// Frees the memory that is kept for the next payload, if it has more than `max_bytes` and no payload is arriving.
@@ -246,6 +249,7 @@ pub(crate) struct Outbound {
     freed: Slots,
     /// The shared slot with the number of freed blocks that this end waits for.
     wanted: Slots,
+    bytes_sent: u64,
 }
 
 impl Outbound {
@@ -254,6 +258,7 @@ impl Outbound {
             writer,
             freed,
             wanted,
+            bytes_sent: 0,
         }
     }
 
@@ -284,7 +289,20 @@ impl Outbound {
 
     /// Fills that block from `rest`. The caller must publish its frame only afterwards.
     pub(crate) fn fill(&mut self, block: Block, rest: &[u8]) -> Result<(), Broken> {
+        self.bytes_sent += block.len;
         self.writer.write(block, rest).map_err(|_| Broken)
+    }
+
+    /// Returns the number of bytes in all blocks so far.
+    pub(crate) fn bytes_sent(&self) -> u64 {
+        self.bytes_sent
+    }
+
+    /// Returns the arena's pages to the system, unless blocks are in use.
+    pub(crate) fn release_memory(&mut self) -> Result<(), Broken> {
+        self.collect()?;
+        self.writer.release_pages();
+        Ok(())
     }
 
     /// Requests a wakeup for when the receiver has freed half of the blocks in use.

@@ -37,12 +37,12 @@ use crate::worker::service::{CallError, Runner, TaskBytes, UnfitWorker, WorkerCo
 /// Number of times that a spinning worker polls for a task between two yields.
 const POLLS: u32 = 32;
 /// Maximum size, in bytes, of the memory that a worker keeps for the next large task, and for the next output, while its tasks and
-/// outputs are large. Pages of new memory take longer than copying.
-const KEEP_BUSY: usize = 128 << 20;
-/// Maximum size of the same memory after a small task, and in a worker that has had no task for [`BUSY`].
-const KEEP_IDLE: usize = 4 << 20;
-/// How long a worker without tasks counts as busy.
-const BUSY: Duration = Duration::from_millis(100);
+/// outputs are large. Pages of new memory take longer than copying. On Windows a worker does not notice that it is idle.
+const KEEP_LARGE: usize = if cfg!(windows) { KEEP_SMALL } else { 128 << 20 };
+/// Maximum size of the same memory after a small task.
+const KEEP_SMALL: usize = 4 << 20;
+/// How long a worker waits for a task before it releases memory of large payloads.
+const IDLE: Duration = Duration::from_secs(1);
 
 const INLINE: u8 = Tag::Inline as u8;
 const PIECE: u8 = Tag::Piece as u8;
@@ -104,6 +104,14 @@ pub(crate) fn serve<R: Runner>(bootstrap: Bootstrap) -> ! {
     std::process::exit(0)
 }
 
+/// Why a wait for a task has ended.
+enum Waited {
+    /// There may be a task.
+    Woken,
+    /// There was none for [`IDLE`], and this worker keeps memory of large payloads.
+    Idle,
+}
+
 /// The loop over tasks, with the worker's ends of everything that it shares with its leader.
 struct TaskLoop {
     tasks: Consumer,
@@ -118,6 +126,8 @@ struct TaskLoop {
     to_leader: LeaderSender,
     /// Present if the worker may spin before it parks.
     spinner: Option<Spinner>,
+    /// A large payload came or went since memory was released.
+    keeps_memory: bool,
     /// Maximum size of an output in bytes.
     max_output: u64,
     clock: Clock,
@@ -152,6 +162,7 @@ impl TaskLoop {
                 leader.part(leader::TAKEN..leader::TAKEN + 1),
                 control.part(slot::WANTED..slot::WANTED + 1),
             ),
+            keeps_memory: false,
             max_output: bootstrap.welcome.sizes.output,
             control,
             to_leader: bootstrap.to_leader,
@@ -170,8 +181,13 @@ impl TaskLoop {
                 Ok(Some(_)) => {}
                 Ok(None) => {
                     self.clock.stop();
-                    match self.wait_for_task(&mut output) {
-                        Ok(()) => continue,
+                    match self.wait_for_task() {
+                        Ok(Waited::Woken) => continue,
+                        Ok(Waited::Idle) => {
+                            (frame, output) = Default::default();
+                            self.release_memory();
+                            continue;
+                        }
                         Err(DoorbellClosed) => return,
                     }
                 }
@@ -218,20 +234,21 @@ impl TaskLoop {
             let used = output.len();
             output.clear();
             if output.capacity() > kept(used) {
-                output.shrink_to(KEEP_IDLE);
+                output.shrink_to(KEEP_SMALL);
             }
             match large {
                 Some(Ok(bytes)) => {
                     let max = kept(bytes.len());
                     self.pieces_in.reuse(bytes, max);
                 }
-                _ => self.pieces_in.free(KEEP_IDLE),
+                _ => self.pieces_in.free(KEEP_SMALL),
             }
         }
     }
 
     /// Takes a piece of a task, and wakes the leader if it waits for that.
     fn take_piece(&mut self, payload: &[u8], alignment: usize) -> Result<Arrived, DoorbellClosed> {
+        self.keeps_memory = true;
         let Ok(arrived) = self.pieces_in.take(payload, alignment) else {
             os::end_group(ORPHANED)
         };
@@ -289,6 +306,7 @@ impl TaskLoop {
     /// Sends an output in pieces. The leader has each piece as soon as its frame is published, whatever happens to this
     /// process afterwards.
     fn send_large(&mut self, output: &[u8]) -> Result<(), DoorbellClosed> {
+        self.keeps_memory = true;
         let mut rest = output;
         while !rest.is_empty() {
             // Before each piece, so that blocks are reused early: low in the arena, in memory that is in the cache.
@@ -322,9 +340,18 @@ impl TaskLoop {
             .map_err(|_| DoorbellClosed)
     }
 
-    /// Waits until there may be a task: spins if allowed, then parks. Frees most of the memory that is kept for the next task if
-    /// that does not come soon.
-    fn wait_for_task(&mut self, output: &mut OutputBuf) -> Result<(), DoorbellClosed> {
+    /// Returns the memory of large payloads to the system.
+    fn release_memory(&mut self) {
+        self.keeps_memory = false;
+        self.pieces_in.release_memory();
+        if self.pieces_out.release_memory().is_err() {
+            os::end_group(ORPHANED);
+        }
+        shm_buffers::return_freed_memory();
+    }
+
+    /// Waits until there may be a task: spins if allowed, then parks. Returns earlier if memory should be released.
+    fn wait_for_task(&mut self) -> Result<Waited, DoorbellClosed> {
         if let Some(spinner) = &mut self.spinner {
             let tasks = &mut self.tasks;
             // The leader may wait for this very core before it can send anything: the first yield comes after one poll.
@@ -339,26 +366,26 @@ impl TaskLoop {
                 ControlFlow::Continue(())
             });
             if found.is_some() {
-                return Ok(());
+                return Ok(Waited::Woken);
             }
         }
         let armed = self.tasks.arm(1);
         self.wake_if_needed(armed.peer)?;
         match armed.own {
-            Arm::Ready => Ok(()),
-            // A wakeup that is coming is consumed as well, so that there is never more than one on its way.
-            Arm::Sleep | Arm::WakeupPending => {
-                if output.capacity().max(self.pieces_in.capacity()) > KEEP_IDLE {
-                    if let Some(rings) = self.doorbell.wait_for(BUSY)? {
-                        self.rung(rings);
-                        return Ok(());
-                    }
-                    output.shrink_to(KEEP_IDLE);
-                    self.pieces_in.free(KEEP_IDLE);
+            Arm::Ready => return Ok(Waited::Woken),
+            Arm::Sleep if self.keeps_memory => match self.doorbell.wait_for(IDLE)? {
+                Some(rings) => {
+                    self.on_ring(rings);
+                    return Ok(Waited::Woken);
                 }
-                self.park()
-            }
+                None if self.tasks.disarm() != Arm::WakeupPending => return Ok(Waited::Idle),
+                None => {}
+            },
+            Arm::Sleep | Arm::WakeupPending => {}
         }
+        // A wakeup that is coming is consumed as well, so that there is never more than one on its way.
+        self.park()?;
+        Ok(Waited::Woken)
     }
 
     /// Waits until the outcome ring may have room for a frame of `len` bytes.
@@ -391,12 +418,12 @@ impl TaskLoop {
     /// Sleeps until the leader rings the doorbell. It may do so for another reason than the one waited for.
     fn park(&mut self) -> Result<(), DoorbellClosed> {
         let rings = self.doorbell.wait()?;
-        self.rung(rings);
+        self.on_ring(rings);
         Ok(())
     }
 
-    /// Takes note of the leader's rings.
-    fn rung(&mut self, rings: u64) {
+    /// Called when the leader has rung the doorbell.
+    fn on_ring(&mut self, rings: u64) {
         self.control.slot(slot::RINGS_SEEN).set(rings);
         // Pairs with the fence in the leader's `ring`: either this side sees what the leader did, or the leader sees that
         // this ring was consumed, and rings again.
@@ -408,7 +435,7 @@ impl TaskLoop {
 
 /// Returns the maximum size of the memory that is kept after a payload of `used` bytes.
 fn kept(used: usize) -> usize {
-    used.saturating_mul(2).clamp(KEEP_IDLE, KEEP_BUSY)
+    used.saturating_mul(2).clamp(KEEP_SMALL, KEEP_LARGE)
 }
 
 /// Returns the payload of a task's frame.

@@ -28,6 +28,8 @@ mod hostile;
 #[cfg(target_os = "linux")]
 mod idle;
 #[cfg(target_os = "linux")]
+mod idle_memory;
+#[cfg(target_os = "linux")]
 mod inheritance;
 mod inputs;
 mod interrupts;

@@ -9,7 +9,8 @@
 //! that writes at the same time causes wrong bytes, never undefined behaviour.
 //!
 //! Blocks lie as low as the order allows. So memory is reused once it was touched, and an arena takes pages only for the
-//! largest number of bytes that were ever in flight at the same time.
+//! largest number of bytes that were in flight at the same time, until the writer [returns](BlockWriter::release_pages) them to
+//! the system.
 //!
 //! ```
 //! use shm_buffers::arena::{BlockReader, BlockWriter};
@@ -234,6 +235,17 @@ impl BlockWriter {
         Ok(())
     }
 
+    /// Returns the pages of the arena to the system if no block is in flight, where that is supported (memory that is shared
+    /// between processes on Linux). The next block takes new pages, as the first one did.
+    ///
+    /// A system that had no memory for all of the arena may have some by then, so the arena has its full size again.
+    pub fn release_pages(&mut self) {
+        if self.in_flight.is_empty() && self.touched > 0 && self.region.release(self.span) {
+            self.touched = 0;
+            self.limit = (self.span.words * WORD) as u64;
+        }
+    }
+
     /// Records that the reader has released `count` blocks since the arena was created.
     ///
     /// # Errors
@@ -276,6 +288,11 @@ impl BlockReader {
             span,
             touched: 0,
         }
+    }
+
+    /// Records that the writer may return the pages of the arena to the system, so that the next block may need new ones.
+    pub fn expect_new_pages(&mut self) {
+        self.touched = 0;
     }
 
     /// Appends a copy of `block` to `out`. Each byte of the block is read once.
@@ -471,6 +488,39 @@ mod tests {
         assert_eq!((second.offset, second.len), (0, 1024));
         writer.limit = 0;
         assert_eq!(writer.next_block(1), None, "the arena has no pages at all");
+    }
+
+    /// Pages that were returned to the system are read as zeros.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn an_idle_arena_returns_its_pages_and_is_used_again() {
+        const LEN: usize = 1 << 20;
+        let mut layout = Layout::new();
+        let before = layout.slots(1);
+        let span = layout.arena(LEN);
+        let after = layout.slots(1);
+        let region = Region::create(&crate::Backing::Anonymous, layout.byte_len()).expect("there is memory");
+        let neighbours = [before, after].map(|span| crate::slots::Slots::new(&region, span));
+        neighbours.iter().for_each(|slots| slots.slot(0).set(7));
+        let (mut writer, mut reader) = (BlockWriter::new(&region, span), BlockReader::new(&region, span));
+        let ones = vec![1; writer.max_block()];
+        for round in 0..3 {
+            let block = writer.next_block(LEN).expect("there is space");
+            writer.write(block, &ones).expect("it is the next block");
+            writer.release_pages();
+            let mut copy = Vec::new();
+            reader.read(block, &mut copy).expect("it is there");
+            assert_eq!(copy, ones, "a block in flight keeps its pages");
+            writer.mark_released(round + 1).expect("it was written");
+            writer.release_pages();
+            reader.expect_new_pages();
+            copy.clear();
+            reader.read(block, &mut copy).expect("it is there");
+            // The pages at both ends are shared with others.
+            let zeros = copy.iter().filter(|byte| **byte == 0).count();
+            assert!(zeros >= copy.len() - 2 * 4096, "{zeros} of {}", copy.len());
+        }
+        assert!(neighbours.iter().all(|slots| slots.slot(0).get() == 7));
     }
 
     #[test]

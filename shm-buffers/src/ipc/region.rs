@@ -102,6 +102,21 @@ impl Region {
         }
     }
 
+    /// Returns the pages of a span to the system. The words are 0 afterwards, in every process. Returns whether that is supported.
+    pub(super) fn release(&self, span: Span) -> bool {
+        match &*self.0 {
+            Memory::Heap(_) => {
+                let _ = span;
+                false
+            }
+            #[cfg(not(loom))]
+            Memory::Mapped { mapping, .. } => {
+                // SAFETY: the constructors map for reading and writing, and `words` is the only other access to the mapping.
+                unsafe { mapping.release(span.start * WORD, span.words * WORD) }.is_ok()
+            }
+        }
+    }
+
     #[inline]
     fn words(&self) -> &[AtomicU64] {
         match &*self.0 {

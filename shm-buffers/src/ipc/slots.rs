@@ -143,10 +143,10 @@ impl Slot<'_> {
         crate::os::futex::wait(self.0, value, None)
     }
 
-    /// As [`sleep_while`](Self::sleep_while), for at most `timeout`.
+    /// Sleeps as [`sleep_while`](Self::sleep_while) does, at most for this time.
     ///
     /// # Errors
-    /// If the system call is not allowed.
+    /// As [`sleep_while`](Self::sleep_while).
     pub fn sleep_while_for(self, value: u64, timeout: std::time::Duration) -> std::io::Result<()> {
         crate::os::futex::wait(self.0, value, Some(timeout))
     }

@@ -8,14 +8,15 @@ use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::thread::futex::{self, Flags, Timespec};
+use rustix::thread::futex::{self, Flags};
+use rustix::time::Timespec;
 
 /// The index of the half of a word that the system compares.
 const LOW: usize = if cfg!(target_endian = "big") { 1 } else { 0 };
 
-/// Sleeps until a [`wake`], a signal or the end of `timeout`, if the lower half of `word` is that of `value`.
+/// Sleeps until a [`wake`] or a signal, or until this time is over, if the lower half of `word` is that of `value`.
 pub(crate) fn wait(word: &AtomicU64, value: u64, timeout: Option<Duration>) -> io::Result<()> {
-    // A timeout beyond the range of the system's type never ends.
+    // A time that is too long for the system is as good as none.
     let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
     // Not private: the peer is another process.
     match futex::wait(low(word), Flags::empty(), value as u32, timeout.as_ref()) {
@@ -43,6 +44,7 @@ mod tests {
     use super::*;
     use std::sync::atomic::Ordering;
     use std::thread;
+    use std::time::Instant;
 
     #[test]
     fn wait_returns_after_a_wake_and_for_another_value() {
@@ -59,5 +61,14 @@ mod tests {
             word.store(7 << 32 | 2, Ordering::Release);
             wake(&word).expect("the system call is allowed");
         });
+    }
+
+    #[test]
+    fn wait_returns_when_its_time_is_over() {
+        let word = AtomicU64::new(1);
+        let (time, began) = (Duration::from_millis(3), Instant::now());
+        while began.elapsed() < time {
+            wait(&word, 1, Some(time)).expect("the system call is allowed");
+        }
     }
 }

@@ -4,12 +4,12 @@
 /// Returns the pages of freed allocations to the system, if the C library can do that and is this program's allocator. Returns
 /// whether any were returned.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
-pub(crate) fn return_freed_memory() -> bool {
+pub fn return_freed_memory() -> bool {
     // SAFETY: `malloc_trim` takes the allocator's own locks, and changes no memory that is in use.
     unsafe { libc::malloc_trim(0) == 1 }
 }
 
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
-pub(crate) fn return_freed_memory() -> bool {
+pub fn return_freed_memory() -> bool {
     false
 }

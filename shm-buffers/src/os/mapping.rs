@@ -125,6 +125,32 @@ impl Mapping {
         }
     }
 
+    /// Returns the whole pages of these bytes of shared memory to the system, where that is supported (Linux). In every process,
+    /// they contain zeros from then on.
+    ///
+    /// # Safety
+    /// The mapping is writable, and references to these bytes are only those of [`words`](Self::words).
+    #[cfg(not(loom))]
+    pub(crate) unsafe fn release(&self, start: usize, len: usize) -> std::io::Result<()> {
+        #[cfg(target_os = "linux")]
+        {
+            let Owner::Mmap(mmap) = &self.owner;
+            let page = rustix::param::page_size();
+            let (first, end) = (start.next_multiple_of(page), (start + len) / page * page);
+            if first >= end {
+                return Ok(());
+            }
+            // SAFETY: the bytes change to zeros. By this function's contract they are accessed as atomics only, which may change
+            // at any time, and for which zeros are valid. The function checks that the range is in the mapping.
+            unsafe { mmap.unchecked_advise_range(memmap2::UncheckedAdvice::Remove, first, end - first) }
+        }
+        #[cfg(not(target_os = "linux"))]
+        {
+            let _ = (start, len);
+            Err(std::io::ErrorKind::Unsupported.into())
+        }
+    }
+
     /// Returns the bytes of memory that is no longer written.
     ///
     /// # Safety

@@ -8,7 +8,6 @@ pub mod descriptors;
 mod escape;
 #[cfg(target_os = "linux")]
 pub(crate) mod futex;
-#[cfg(feature = "models")]
 mod heap;
 mod locator;
 mod mapping;
@@ -27,8 +26,7 @@ mod windows;
 use windows as imp;
 mod space;
 
-#[cfg(feature = "models")]
-pub(crate) use heap::return_freed_memory;
+pub use heap::return_freed_memory;
 #[cfg(not(target_os = "linux"))]
 pub(crate) use imp::machine_memory;
 #[cfg(feature = "zstd")]

@@ -31,6 +31,7 @@ impl Scheduler {
             // Its ring still contains everything that it had written; the contents of a corrupted ring are ignored.
             self.stats.answered += worker.connection.drain(&mut self.jobs, DrainLimit::All) as u64;
             let (mut recovered, lost) = worker.connection.take_unanswered();
+            self.freed_bytes += worker.connection.bytes_since_release();
             // A worker reads a large task into its memory before it starts it.
             if recovered.in_progress.is_none()
                 && exit.cause.is_memory_kill()

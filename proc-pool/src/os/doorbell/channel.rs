@@ -79,9 +79,9 @@ impl WakeListener {
         }
     }
 
-    /// Returns `None` immediately: this channel has no timeouts. Other systems wait for a ring.
-    pub(crate) fn wait_for(&mut self, _timeout: Duration) -> Result<Option<u64>, DoorbellClosed> {
-        Ok(None)
+    /// Does the same: a channel has no wait that ends after some time.
+    pub(crate) fn wait_for(&mut self, _: Duration) -> Result<Option<u64>, DoorbellClosed> {
+        self.wait().map(Some)
     }
 }
 

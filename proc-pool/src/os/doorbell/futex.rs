@@ -6,7 +6,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use shm_buffers::slots::Slots;
 
@@ -95,28 +95,30 @@ impl WakeListener {
     /// fails.
     pub(crate) fn wait(&mut self) -> Result<u64, DoorbellClosed> {
         loop {
-            if let Some(rung) = self.unseen()? {
+            if let Some(rung) = self.look()? {
                 return Ok(rung);
             }
-            let rings = self.slots.slot(RINGS);
-            rings.sleep_while(self.seen).map_err(|_| DoorbellClosed)?;
+            let slept = self.slots.slot(RINGS).sleep_while(self.seen);
+            slept.map_err(|_| DoorbellClosed)?;
         }
     }
 
-    /// As [`wait`](Self::wait), for about `timeout`. Returns `None` if there was no ring in this time.
-    pub(crate) fn wait_for(&mut self, timeout: Duration) -> Result<Option<u64>, DoorbellClosed> {
-        if let Some(rung) = self.unseen()? {
-            return Ok(Some(rung));
+    /// Does the same, and returns `None` if there was no ring for this time.
+    pub(crate) fn wait_for(&mut self, time: Duration) -> Result<Option<u64>, DoorbellClosed> {
+        let end = Instant::now() + time;
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            let rung = self.look()?;
+            if rung.is_some() || left.is_zero() {
+                return Ok(rung);
+            }
+            let slept = self.slots.slot(RINGS).sleep_while_for(self.seen, left);
+            slept.map_err(|_| DoorbellClosed)?;
         }
-        let rings = self.slots.slot(RINGS);
-        rings
-            .sleep_while_for(self.seen, timeout)
-            .map_err(|_| DoorbellClosed)?;
-        self.unseen()
     }
 
-    /// Returns the number of rings so far, if there is one that this listener has not seen.
-    fn unseen(&mut self) -> Result<Option<u64>, DoorbellClosed> {
+    /// Returns the number of rings if there is one that this listener has not seen.
+    fn look(&mut self) -> Result<Option<u64>, DoorbellClosed> {
         if self.closed {
             return Err(DoorbellClosed);
         }
@@ -153,15 +155,18 @@ mod tests {
         drop(doorbell);
         assert_eq!(listener.wait().ok(), Some(4));
         assert!(listener.wait().is_err());
-        assert!(listener.wait_for(Duration::ZERO).is_err());
     }
 
     #[test]
-    fn a_wait_with_a_timeout_ends_without_a_ring() {
+    fn a_wait_for_some_time_ends_without_a_ring() {
         let (mut doorbell, mut listener) = pair();
-        assert_eq!(listener.wait_for(Duration::from_millis(1)).ok(), Some(None));
+        let time = Duration::from_millis(2);
+        assert_eq!(listener.wait_for(time).ok(), Some(None));
         doorbell.ring();
-        assert_eq!(listener.wait_for(Duration::from_secs(60)).ok(), Some(Some(1)));
+        assert_eq!(listener.wait_for(time).ok(), Some(Some(1)));
+        drop(doorbell);
+        assert_eq!(listener.wait_for(time).ok(), Some(Some(2)));
+        assert!(listener.wait_for(time).is_err());
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //! channel of `ipc-channel`. All have the same interface:
 //!
 //! - [`Doorbell`] is the leader's end. Dropping it asks the worker to end.
-//! - [`WakeListener`] is the worker's end.
+//! - [`WakeListener`] is the worker's end. It can wait for some time only, except on Windows.
 //! - `channel`, `adopt` and `from_leader` (on Unix) transport what both ends need, if anything.
 //! - [`MAX_UNSEEN`] is the number of rings that a worker may have left unseen when the leader rings again.
 

@@ -79,16 +79,34 @@ impl WakeListener {
 
     /// Sleeps until there is a ring that this listener has not seen, and returns the number of rings so far.
     pub(crate) fn wait(&mut self) -> Result<u64, DoorbellClosed> {
+        loop {
+            if let Some(rung) = self.read(None)? {
+                return Ok(rung);
+            }
+        }
+    }
+
+    /// Does the same, and returns `None` if there was no ring for about this time.
+    pub(crate) fn wait_for(&mut self, time: Duration) -> Result<Option<u64>, DoorbellClosed> {
+        self.read(Some(time))
+    }
+
+    fn read(&mut self, timeout: Option<Duration>) -> Result<Option<u64>, DoorbellClosed> {
         let channel = self.channel.as_mut().ok_or(DoorbellClosed)?;
+        channel.set_read_timeout(timeout).map_err(|_| DoorbellClosed)?;
         let mut rings = [0; 64];
         loop {
             match channel.read(&mut rings) {
                 Ok(0) => return Err(DoorbellClosed),
                 Ok(count) => {
                     self.seen += count as u64;
-                    return Ok(self.seen);
+                    return Ok(Some(self.seen));
                 }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                // What a timeout is called depends on the system.
+                Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+                    return Ok(None);
+                }
                 Err(_) => return Err(DoorbellClosed),
             }
         }
@@ -117,6 +135,7 @@ mod tests {
         let slots = Slots::in_process(2);
         let mut listener = WakeListener::new(slots.clone(), theirs.map(UnixStream::from));
         let mut doorbell = Doorbell::new(slots, ours);
+        assert_eq!(listener.wait_for(Duration::from_millis(2)).ok(), Some(None));
         doorbell.ring();
         doorbell.ring();
         assert_eq!(listener.wait().ok(), Some(2));
