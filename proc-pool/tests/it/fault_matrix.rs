@@ -6,6 +6,8 @@
 //! table.
 
 mod faulty_worker;
+mod payload_rows;
+mod payload_worker;
 mod report;
 mod row;
 
@@ -43,9 +45,19 @@ enum Phase {
     Log,
     /// The worker has nothing to do.
     Idle,
+    /// The worker has read two pieces of a task from a full arena, and reads the third.
+    ReadPiece,
+    /// The worker has sent two pieces of an output, and writes the third.
+    WritePiece,
+    /// The worker has written the last piece of an output, and not yet the piece's frame.
+    PublishPiece,
+    /// A large task is half sent. This and the next phase are for faults of the leader.
+    HalfTask,
+    /// A large output is half received.
+    HalfOutput,
 }
 
-const PHASES: [Phase; 12] = [
+const PHASES: [Phase; 17] = [
     Phase::Spawn,
     Phase::Connect,
     Phase::Attach,
@@ -58,6 +70,11 @@ const PHASES: [Phase; 12] = [
     Phase::SendLarge,
     Phase::Log,
     Phase::Idle,
+    Phase::ReadPiece,
+    Phase::WritePiece,
+    Phase::PublishPiece,
+    Phase::HalfTask,
+    Phase::HalfOutput,
 ];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -73,8 +90,18 @@ enum Fault {
     Alloc,
     Emfile,
     Enospc,
+    /// The leader drops the handle of a task. This and the following are faults of the leader.
+    DropHandle,
+    DropMap,
+    Cancel,
+    /// The leader cancels a task even if it is running.
+    KillTask,
+    Deadline,
+    Shutdown,
+    DropPool,
 }
 
+/// The faults of workers.
 const FAULTS: [Fault; 10] = [
     Fault::Panic,
     Fault::Exit0,
@@ -87,6 +114,30 @@ const FAULTS: [Fault; 10] = [
     Fault::Emfile,
     Fault::Enospc,
 ];
+
+const LEADER_FAULTS: [Fault; 7] = [
+    Fault::DropHandle,
+    Fault::DropMap,
+    Fault::Cancel,
+    Fault::KillTask,
+    Fault::Deadline,
+    Fault::Shutdown,
+    Fault::DropPool,
+];
+
+const ALL_FAULTS: [Fault; 17] = {
+    let mut all = [Fault::Panic; 17];
+    let mut at = 0;
+    while at < all.len() {
+        all[at] = if at < FAULTS.len() {
+            FAULTS[at]
+        } else {
+            LEADER_FAULTS[at - FAULTS.len()]
+        };
+        at += 1;
+    }
+    all
+};
 
 const WORKERS: [usize; 4] = [1, 2, 5, 13];
 
@@ -120,6 +171,11 @@ impl Phase {
             Self::SendLarge => "send-large",
             Self::Log => "log",
             Self::Idle => "idle",
+            Self::ReadPiece => "read-piece",
+            Self::WritePiece => "write-piece",
+            Self::PublishPiece => "publish-piece",
+            Self::HalfTask => "half-task",
+            Self::HalfOutput => "half-output",
         }
     }
 
@@ -141,11 +197,18 @@ impl Fault {
             Self::Alloc => "alloc",
             Self::Emfile => "EMFILE",
             Self::Enospc => "ENOSPC",
+            Self::DropHandle => "drop-handle",
+            Self::DropMap => "drop-map",
+            Self::Cancel => "cancel",
+            Self::KillTask => "kill-task",
+            Self::Deadline => "deadline",
+            Self::Shutdown => "shutdown",
+            Self::DropPool => "drop-pool",
         }
     }
 
     fn of(name: &str) -> Option<Self> {
-        FAULTS.into_iter().find(|it| it.name() == name)
+        ALL_FAULTS.into_iter().find(|it| it.name() == name)
     }
 }
 
@@ -189,18 +252,35 @@ impl FromStr for Case {
 fn impossible(phase: Phase, fault: Fault) -> Option<&'static str> {
     match (phase, fault) {
         (
-            Phase::Connect | Phase::Receive | Phase::ReceiveLarge | Phase::SendSmall | Phase::SendLarge,
+            Phase::Connect
+            | Phase::Receive
+            | Phase::ReceiveLarge
+            | Phase::SendSmall
+            | Phase::SendLarge
+            | Phase::ReadPiece
+            | Phase::WritePiece
+            | Phase::PublishPiece,
             Fault::Panic,
         ) => Some("no code of the user runs there, and the pool's code does not panic"),
+        (Phase::HalfTask, Fault::DropMap) => Some("the map's caller waits for the outputs before that task"),
         (Phase::Attach, Fault::Enospc) => Some("the worker maps existing memory, which needs no space"),
         _ => None,
     }
 }
 
+/// Returns each phase with each fault of the side that it is about, possible or not.
+fn pairs() -> impl Iterator<Item = (Phase, Fault)> {
+    PHASES.into_iter().flat_map(|phase| {
+        let faults = match phase {
+            Phase::HalfTask | Phase::HalfOutput => &LEADER_FAULTS[..],
+            _ => &FAULTS[..],
+        };
+        faults.iter().map(move |fault| (phase, *fault))
+    })
+}
+
 fn rows() -> impl Iterator<Item = (Phase, Fault)> {
-    let pairs = PHASES
-        .into_iter()
-        .flat_map(|phase| FAULTS.map(|fault| (phase, fault)));
+    let pairs = pairs();
     pairs.filter(|(phase, fault)| impossible(*phase, *fault).is_none())
 }
 
@@ -246,7 +326,14 @@ fn selection() -> Vec<Vec<Case>> {
         }
         // Each phase and each fault once, with two workers.
         _ => {
-            let diagonal = PHASES.into_iter().zip(FAULTS.into_iter().cycle().skip(4));
+            let of_workers = PHASES.into_iter().zip(FAULTS.into_iter().cycle().skip(4));
+            let of_leaders = [Phase::HalfOutput, Phase::HalfTask]
+                .into_iter()
+                .cycle()
+                .zip(LEADER_FAULTS);
+            let diagonal = of_workers
+                .filter(|row| !matches!(row.0, Phase::HalfTask | Phase::HalfOutput))
+                .chain(of_leaders);
             let diagonal = diagonal.filter(|(phase, fault)| impossible(*phase, *fault).is_none());
             let of_two = |row| cases_of(row).filter(|case| case.workers == 2).take(1).collect();
             diagonal.map(of_two).collect()
@@ -267,7 +354,10 @@ impl Case {
     /// Whether the pool notices the fault only by a timeout of half a minute.
     fn ends_by_a_long_timeout(self) -> bool {
         self.fault == Fault::Stop
-            && matches!(self.phase, Phase::Receive | Phase::ReceiveLarge | Phase::Idle)
+            && matches!(
+                self.phase,
+                Phase::Receive | Phase::ReceiveLarge | Phase::ReadPiece | Phase::Idle
+            )
             && self.workers == 1
     }
 }

@@ -8,7 +8,7 @@ use crate::error::KillReason;
 /// How long no large payload must have come or gone before memory is released.
 const IDLE: Duration = Duration::from_secs(1);
 
-/// What a connection keeps of large payloads.
+/// How many bytes of large payloads have left memory in a connection.
 #[derive(Debug, Default)]
 pub(super) struct PayloadMemory {
     /// Bytes of large payloads that had moved in both directions when memory was last released.

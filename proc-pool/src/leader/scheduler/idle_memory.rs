@@ -9,7 +9,7 @@ use crate::leader::connection::KeptMemory;
 /// memory of this process.
 const WORTH_RETURNING: u64 = 4 << 20;
 
-/// What is to be done about the memory of large payloads.
+/// The next step in returning the memory of large payloads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum IdleMemory {
     Nothing,
@@ -20,7 +20,7 @@ pub(crate) enum IdleMemory {
 }
 
 impl Scheduler {
-    /// Releases the memory of large payloads of at most one connection, and returns what is to be done next.
+    /// Releases the memory of large payloads of at most one connection, and returns the next step.
     pub(crate) fn release_idle_memory(&mut self, now: Instant) -> IdleMemory {
         let mut next: Option<Duration> = None;
         for worker in self.workers.iter_mut().flatten() {

@@ -26,7 +26,7 @@ pub(super) const LARGE: usize = 100_000;
 
 impl Fault {
     /// Returns the crash that this fault is; `None` for a resource that runs out.
-    fn crash(self) -> Option<Crash> {
+    pub(super) fn crash(self) -> Option<Crash> {
         Some(match self {
             Self::Panic => Crash::Panic,
             Self::Exit0 => Crash::Exit0,
@@ -36,7 +36,7 @@ impl Fault {
             Self::Segv => Crash::Segfault,
             Self::Stop => Crash::StopSelf,
             Self::Alloc => Crash::AllocationFailure,
-            Self::Emfile | Self::Enospc => return None,
+            _ => return None,
         })
     }
 
@@ -57,7 +57,7 @@ impl Fault {
     }
 
     /// Makes a resource run out.
-    fn exhaust(self) {
+    pub(super) fn exhaust(self) {
         match self {
             Self::Emfile => fault_injection::no_more_files(),
             Self::Enospc => fault_injection::no_space_for_memory(fault_injection::Reach::Process),
@@ -79,7 +79,10 @@ impl Fault {
         match self {
             // Without resources, the arena could not be located in the process's maps.
             Self::Alloc | Self::Emfile | Self::Enospc => self.exhaust(),
-            _ => self.fail_on_access(arenas()[which].clone()),
+            _ => {
+                let start = arena(which).start + 4096;
+                self.fail_on_access(start..start + LARGE / 2);
+            }
         }
     }
 }
@@ -173,7 +176,7 @@ pub(super) struct FaultyWorker {
 }
 
 /// Returns where the rings are in the shared memory: tasks, outcomes, side.
-fn rings() -> [std::ops::Range<usize>; 3] {
+pub(super) fn rings() -> [std::ops::Range<usize>; 3] {
     // Positions and marks come first.
     const HEAD: usize = 512;
     let mut layout = Layout::new();
@@ -184,16 +187,11 @@ fn rings() -> [std::ops::Range<usize>; 3] {
     })
 }
 
-/// Returns the beginnings of the arenas of tasks and outputs, at the end of the shared memory. A payload of
-/// [`LARGE`] bytes lies there.
-fn arenas() -> [std::ops::Range<usize>; 2] {
+/// Returns where the arena of tasks (0) or outputs (1) is, at the end of the shared memory. The first blocks lie at its beginning.
+pub(super) fn arena(which: usize) -> std::ops::Range<usize> {
     const ARENA: usize = 4 << 20;
-    const PAGE: usize = 4096;
-    let end = size_of_val(shared_words());
-    [2, 1].map(|arenas| {
-        let start = end - arenas * ARENA + PAGE;
-        start..start + LARGE / 2
-    })
+    let end = size_of_val(shared_words()) - (1 - which) * ARENA;
+    end - ARENA..end
 }
 
 impl Worker for FaultyWorker {
@@ -247,7 +245,7 @@ impl Worker for FaultyWorker {
                     fault.fail_on_access(side);
                     let _ = self.side.push(&[7; PAGES]);
                 }
-                Phase::Spawn | Phase::Connect | Phase::Attach | Phase::Decode | Phase::Idle => {}
+                _ => {}
             }
         }
         Output {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::{Case, FAULTS, Fault, PHASES, Phase, impossible};
+use super::{Case, Fault, Phase, impossible, pairs};
 
 /// The results of the cases of a row.
 #[derive(Debug, Default, Clone)]
@@ -111,7 +111,7 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "\n{:10} {:7} {:>5} {:>8} {:>7} {:>6} {:>6}  what the caller received for faulty tasks",
+            "\n{:13} {:11} {:>5} {:>8} {:>7} {:>6} {:>6}  what the caller received for faulty tasks",
             "phase", "fault", "cases", "ok", "failed", "resent", "deaths"
         )?;
         let mut total = Counts::default();
@@ -120,7 +120,7 @@ impl fmt::Display for Report {
             let saw: Vec<String> = counts.saw.iter().map(|(what, n)| format!("{n} {what}")).collect();
             writeln!(
                 f,
-                "{:10} {:7} {:5} {:8} {:7} {:6} {:6}  {}",
+                "{:13} {:11} {:5} {:8} {:7} {:6} {:6}  {}",
                 phase.name(),
                 fault.name(),
                 counts.cases,
@@ -142,18 +142,16 @@ impl fmt::Display for Report {
         } = total;
         writeln!(
             f,
-            "{:18} {cases:5} {ok:8} {failed:7} {resent:6} {deaths:6}",
+            "{:25} {cases:5} {ok:8} {failed:7} {resent:6} {deaths:6}",
             "total"
         )?;
         if let Some((slowest, case)) = self.slowest {
             writeln!(f, "{seconds:.0} s of cases, the longest {slowest:.1} s ({case})")?;
         }
         writeln!(f, "\nnot run, because they are impossible:")?;
-        for phase in PHASES {
-            for fault in FAULTS {
-                if let Some(why) = impossible(phase, fault) {
-                    writeln!(f, "{:10} {:7} {why}", phase.name(), fault.name())?;
-                }
+        for (phase, fault) in pairs() {
+            if let Some(why) = impossible(phase, fault) {
+                writeln!(f, "{:13} {:11} {why}", phase.name(), fault.name())?;
             }
         }
         writeln!(f, "\n{} failed", self.failures.len())?;

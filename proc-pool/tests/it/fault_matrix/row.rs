@@ -20,7 +20,7 @@ use super::faulty_worker::{
     FRAME, FailingDecode, FaultyWorker, INJECT, Injection, LARGE, ONCE, Output, PAGES, Task,
 };
 use super::report::Counts;
-use super::{Case, Fault, Order, Phase};
+use super::{Case, Fault, Order, Phase, payload_rows};
 use crate::support::{
     Rendezvous, TempDir, assert_no_shared_memory_left, fault_injection, has_children, is_stopped, open_files,
     pids, release, shared_memory, threads, try_kill, watchdog,
@@ -114,15 +114,17 @@ fn run(case: Case) -> Counts {
     match case.phase {
         Phase::Spawn | Phase::Connect | Phase::Attach => fail_at_start(case),
         Phase::Idle => fail_while_idle(case),
+        Phase::ReadPiece | Phase::WritePiece | Phase::PublishPiece => payload_rows::fail_in_a_payload(case),
+        Phase::HalfTask | Phase::HalfOutput => payload_rows::give_up_a_payload(case),
         _ => fail_in_tasks(case),
     }
 }
 
-fn builder(case: Case) -> Builder {
+pub(super) fn builder(case: Case) -> Builder {
     // Reading the symbols for a stack takes a large part of a deadline on a busy machine.
     let builder = crate::support::builder(case.workers).env("RUST_BACKTRACE", "0");
     match case.fault {
-        Fault::Stop => builder.deadline(DEADLINE),
+        Fault::Stop | Fault::Deadline => builder.deadline(DEADLINE),
         _ => builder,
     }
 }
@@ -201,6 +203,7 @@ fn start_error(case: Case) -> &'static str {
         (_, Fault::Stop) => "not ready in time",
         (_, Fault::Emfile) => "Too many open files",
         (_, Fault::Enospc) => "No space left on device",
+        (_, other) => unreachable!("{} is no fault of a worker", other.name()),
     }
 }
 
@@ -385,7 +388,7 @@ fn may_succeed(case: Case) -> bool {
 }
 
 /// Whether this is the error that the fault causes.
-fn matches_fault(case: Case, seen: &Seen) -> bool {
+pub(super) fn matches_fault(case: Case, seen: &Seen) -> bool {
     let died = |expected: &ExitCause| matches!(seen, Seen::WorkerDied { cause, .. } if cause == expected);
     let signal = |number, name: &str| {
         let name = name.to_owned();
@@ -395,7 +398,9 @@ fn matches_fault(case: Case, seen: &Seen) -> bool {
         (Phase::Receive | Phase::ReceiveLarge, Fault::Alloc) => {
             signal(6, "SIGABRT") || matches!(seen, Seen::Task(_))
         }
-        (Phase::Receive | Phase::ReceiveLarge, _) => false,
+        // They fail after the task, while another one is received.
+        (Phase::Receive | Phase::ReceiveLarge | Phase::ReadPiece, _) => false,
+        (Phase::WritePiece | Phase::PublishPiece, Fault::Emfile | Fault::Enospc) => false,
         (Phase::SendSmall | Phase::SendLarge | Phase::Log, Fault::Emfile | Fault::Enospc) => false,
         (Phase::Decode, Fault::Emfile | Fault::Enospc) => matches!(seen, Seen::Task(_)),
         (_, Fault::Emfile | Fault::Enospc) => matches!(seen, Seen::Output(_)),
@@ -406,6 +411,7 @@ fn matches_fault(case: Case, seen: &Seen) -> bool {
         (_, Fault::Kill) => signal(9, "SIGKILL"),
         (_, Fault::Segv) => signal(11, "SIGSEGV"),
         (_, Fault::Stop) => matches!(seen, Seen::TimedOut { deadline, .. } if *deadline == DEADLINE),
+        (_, other) => unreachable!("{} is no fault of a worker", other.name()),
     }
 }
 
@@ -456,7 +462,7 @@ fn map(
 }
 
 /// Names a result for the report.
-fn name_of(result: &Result<Output, TaskError>) -> String {
+pub(super) fn name_of<R>(result: &Result<R, TaskError>) -> String {
     match result.as_ref().map_err(|error| &error.fault) {
         Ok(_) => "output".to_owned(),
         Err(Seen::Panicked { .. }) => "panicked".to_owned(),

@@ -3,6 +3,7 @@
 #![allow(unsafe_code, reason = "injects faults by system calls")]
 
 use std::ffi::c_void;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 
 use rustix::process::{Resource, Rlimit};
@@ -27,7 +28,43 @@ const IN_HANDLERS: [Crash; 8] = [
     Crash::AllocationFailure,
 ];
 
+/// What happens at the next access to the protected pages.
+#[derive(Debug, Clone)]
+pub(crate) enum Trap {
+    Crash(Crash),
+    /// The process stops. When it is continued, the access has happened.
+    Stop,
+    /// The access happens, and the process crashes at the next access to other pages.
+    Then(Range<usize>, Crash),
+}
+
+const CRASH: u8 = 0;
+const STOP: u8 = 1;
+const PROTECT_OTHERS: u8 = 2;
+
+/// The kind of the trap, one of the above.
+static KIND: AtomicU8 = AtomicU8::new(CRASH);
+/// The pages to protect next: their address and length.
+static NEXT_START: AtomicUsize = AtomicUsize::new(0);
+static NEXT_LENGTH: AtomicUsize = AtomicUsize::new(0);
+
 extern "C" fn on_trap(_: libc::c_int) {
+    match KIND.swap(CRASH, Ordering::Relaxed) {
+        STOP => {
+            protect(libc::PROT_READ | libc::PROT_WRITE);
+            // SAFETY: no preconditions; it may be called in a handler.
+            unsafe { libc::raise(libc::SIGSTOP) };
+            return;
+        }
+        PROTECT_OTHERS => {
+            protect(libc::PROT_READ | libc::PROT_WRITE);
+            START.store(NEXT_START.load(Ordering::Relaxed), Ordering::Relaxed);
+            LENGTH.store(NEXT_LENGTH.load(Ordering::Relaxed), Ordering::Relaxed);
+            protect(libc::PROT_NONE);
+            return;
+        }
+        _ => {}
+    }
     for signal in [libc::SIGSEGV, libc::SIGSYS] {
         // SAFETY: the default action needs no handler.
         unsafe { libc::signal(signal, libc::SIG_DFL) };
@@ -38,8 +75,8 @@ extern "C" fn on_trap(_: libc::c_int) {
 
 fn protect(how: libc::c_int) {
     let start = std::ptr::with_exposed_provenance_mut::<c_void>(START.load(Ordering::Relaxed));
-    // SAFETY: whole pages of the shared region, or none; the region is mapped for as long as this process lives. Code that
-    // touches protected pages raises a signal: that is their purpose.
+    // SAFETY: whole pages of the shared region or of an output, or none; they are mapped until they were touched at least. Code
+    // that touches protected pages raises a signal: that is their purpose.
     unsafe { libc::mprotect(start, LENGTH.load(Ordering::Relaxed), how) };
 }
 
@@ -55,13 +92,37 @@ fn arm(crash: Crash) {
 }
 
 /// Makes this process crash when it touches a whole page within these bytes of the shared region.
-pub(crate) fn crash_on_access(range: std::ops::Range<usize>, crash: Crash) {
-    const PAGE: usize = 4096;
-    arm(crash);
-    let start = range.start.next_multiple_of(PAGE);
-    let length = range.end / PAGE * PAGE - start;
+pub(crate) fn crash_on_access(range: Range<usize>, crash: Crash) {
+    trap(in_region(range), Trap::Crash(crash));
+}
+
+/// Returns the addresses of these bytes of the shared region.
+pub(crate) fn in_region(range: Range<usize>) -> Range<usize> {
     let region = super::shared_words().as_ptr().expose_provenance();
-    START.store(region + start, Ordering::Relaxed);
+    region + range.start..region + range.end
+}
+
+/// Sets a trap for the next access to a whole page within these addresses.
+pub(crate) fn trap(addresses: Range<usize>, trap: Trap) {
+    let pages = |range: Range<usize>| {
+        const PAGE: usize = 4096;
+        let start = range.start.next_multiple_of(PAGE);
+        (start, range.end / PAGE * PAGE - start)
+    };
+    let (kind, crash) = match trap {
+        Trap::Crash(crash) => (CRASH, crash),
+        Trap::Stop => (STOP, Crash::StopSelf),
+        Trap::Then(next, crash) => {
+            let (start, length) = pages(next);
+            NEXT_START.store(start, Ordering::Relaxed);
+            NEXT_LENGTH.store(length, Ordering::Relaxed);
+            (PROTECT_OTHERS, crash)
+        }
+    };
+    KIND.store(kind, Ordering::Relaxed);
+    arm(crash);
+    let (start, length) = pages(addresses);
+    START.store(start, Ordering::Relaxed);
     LENGTH.store(length, Ordering::Relaxed);
     protect(libc::PROT_NONE);
 }
