@@ -102,39 +102,32 @@ impl Service for PayloadWorker {
 fn inject(phase: Phase, fault: Fault, output: &OutputBuf) {
     let start = output.as_ptr().addr();
     let page_at = |offset: usize| start + offset..start + offset + 2 * PAGE;
+    let Some(crash) = fault.crash() else {
+        // A process without files could not even find its arenas, which takes a file.
+        return fault.exhaust();
+    };
     match phase {
         // All its tasks are sent, and the third piece of the next one has not been read.
         Phase::ReadPiece => {
             wait_for_pieces();
             let third = arena(0).start + THIRD_PIECE;
-            on_access(fault, fault_injection::in_region(third..third + 2 * PAGE));
+            let third = fault_injection::in_region(third..third + 2 * PAGE);
+            fault_injection::trap(third, Trap::Crash(crash));
         }
         // The third piece of the output is being filled.
-        Phase::WritePiece => on_access(fault, page_at(THIRD_PIECE)),
+        Phase::WritePiece => fault_injection::trap(page_at(THIRD_PIECE), Trap::Crash(crash)),
         // The last piece is filled, and its frame is not written.
         Phase::PublishPiece => {
             let last = page_at(output.len() - 2 * PAGE);
             let [_, outcomes, _] = rings();
             // From the page on in which the ring begins: its first frames lie there.
             let outcomes = outcomes.start / PAGE * PAGE..outcomes.end;
-            match fault.crash() {
-                Some(crash) => {
-                    fault_injection::trap(last, Trap::Then(fault_injection::in_region(outcomes), crash))
-                }
-                None => fault.exhaust(),
-            }
+            let next = Trap::Then(fault_injection::in_region(outcomes), crash);
+            fault_injection::trap(last, next);
         }
         Phase::HalfOutput => fault_injection::trap(page_at(THIRD_PIECE), Trap::Stop),
         Phase::HalfTask => signal(std::process::id(), Signal::STOP),
         _ => unreachable!("no payloads of several pieces"),
-    }
-}
-
-/// Fails at the next access to a whole page in this range of addresses.
-fn on_access(fault: Fault, addresses: std::ops::Range<usize>) {
-    match fault.crash() {
-        Some(crash) => fault_injection::trap(addresses, Trap::Crash(crash)),
-        None => fault.exhaust(),
     }
 }
 

@@ -1,15 +1,15 @@
 //! Workers that forge the pieces of large outputs, and the counts by which both sides share the arenas.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use proc_pool::Fault;
 use serde::{Deserialize, Serialize};
 
 use super::{repeat_attacks, seconds};
 use crate::support::{
-    IsolatedTest, builder, connection, hang, is_isolated, open_files, random, shared_words, test_name,
-    watchdog,
+    IsolatedTest, add_write_seal, builder, connection, hang, is_isolated, open_files, punch_holes, random,
+    shared_file, shared_words, test_name, watchdog,
 };
 
 /// The data that a worker forges instead of sending its output.
@@ -33,9 +33,19 @@ enum Forgery {
     TakenCount,
     /// A wrong count of the pieces of outputs that the leader must take before it wakes the worker.
     WantedCount,
+    /// Outputs of which all pieces lie in the same bytes, or overlap.
+    OverlappingPieces,
+    /// The pieces of outputs in another order.
+    ShuffledPieces,
+    /// Pieces of tasks are counted as taken twice.
+    TakenTwice,
+    /// Other sizes and seals of the shared memory, all of which the system must refuse.
+    ResizedMemory,
+    /// For a moment, the pages of the arenas are returned to the system again and again.
+    PunchedHoles,
 }
 
-const FORGERIES: [Forgery; 9] = [
+const FORGERIES: [Forgery; 14] = [
     Forgery::RandomPieces,
     Forgery::EndlessPieces,
     Forgery::EndlessBytes,
@@ -45,6 +55,11 @@ const FORGERIES: [Forgery; 9] = [
     Forgery::OverwrittenPieces,
     Forgery::TakenCount,
     Forgery::WantedCount,
+    Forgery::OverlappingPieces,
+    Forgery::ShuffledPieces,
+    Forgery::TakenTwice,
+    Forgery::ResizedMemory,
+    Forgery::PunchedHoles,
 ];
 
 /// The limit on an output in these tests.
@@ -160,6 +175,53 @@ fn forge(forgery: Forgery, seed: u64) {
                 wake_leader();
             }
         }
+        Forgery::OverlappingPieces => {
+            for round in 0..10 {
+                let distance = [0, 128, 4096][round % 3];
+                for piece in 0..20 {
+                    outcomes.push_piece(piece * distance, 10_000, (19 - piece) * 10_000);
+                }
+                wake_leader();
+            }
+        }
+        Forgery::ShuffledPieces => {
+            let mut pieces: Vec<u64> = (0..8).collect();
+            for at in 1..pieces.len() {
+                pieces.swap(at, random() as usize % (at + 1));
+            }
+            if pieces.is_sorted() {
+                pieces.reverse();
+            }
+            for piece in pieces {
+                outcomes.push_piece(piece * 10_112, 10_000, (7 - piece) * 10_000);
+            }
+        }
+        Forgery::TakenTwice => {
+            std::thread::spawn(move || {
+                loop {
+                    words[TAKEN].fetch_add(1, Ordering::Relaxed);
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            });
+            return;
+        }
+        Forgery::ResizedMemory => {
+            let file = shared_file().expect("the leader's descriptor can be opened");
+            for len in [0, 4096, size_of_val(words) as u64 - 1, 1 << 40] {
+                assert!(file.set_len(len).is_err(), "the memory has {len} bytes now");
+            }
+            assert!(!add_write_seal(&file), "the memory cannot be written any more");
+            return;
+        }
+        Forgery::PunchedHoles => {
+            std::thread::spawn(move || {
+                let end = Instant::now() + Duration::from_millis(300);
+                while Instant::now() < end {
+                    punch_holes(&words[words.len() - 2 * ARENA / 8..]);
+                }
+            });
+            return;
+        }
         Forgery::TakenCount | Forgery::WantedCount => {
             let slot = if forgery == Forgery::TakenCount {
                 TAKEN
@@ -213,6 +275,8 @@ fn forged_pieces_do_not_harm_the_leader() {
             match result.map_err(|error| error.fault) {
                 Ok(_) => done += 1,
                 Err(Fault::TimedOut { .. } | Fault::WorkerDied { .. } | Fault::Output(_)) => failed += 1,
+                // The worker has returned the pages of tasks that were sent to it.
+                Err(Fault::Task(_)) => failed += 1,
                 Err(other) => panic!("{forgery:?}: {other}"),
             }
         }

@@ -33,6 +33,36 @@ pub(crate) fn shared_words() -> &'static [AtomicU64] {
     unsafe { std::slice::from_raw_parts(words, (end - start) / 8) }
 }
 
+/// Opens the memory that this worker shares with its leader, through a descriptor of the leader.
+pub(crate) fn shared_file() -> Option<std::fs::File> {
+    let address = format!("{:x}-", shared_words().as_ptr().addr());
+    let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
+    let line = maps.lines().find(|line| line.starts_with(&address))?;
+    let inode: u64 = line.split_whitespace().nth(4)?.parse().ok()?;
+    let files = std::fs::read_dir(format!("/proc/{}/fd", std::os::unix::process::parent_id())).ok()?;
+    let options = std::fs::File::options().read(true).write(true).clone();
+    let is_it = |path: &std::path::PathBuf| {
+        std::fs::metadata(path).is_ok_and(|it| std::os::unix::fs::MetadataExt::ino(&it) == inode)
+    };
+    let path = files.flatten().map(|entry| entry.path()).find(is_it)?;
+    options.open(path).ok()
+}
+
+/// Forbids all writes to an anonymous file; returns whether the system allows that.
+pub(crate) fn add_write_seal(file: &std::fs::File) -> bool {
+    rustix::fs::fcntl_add_seals(file, rustix::fs::SealFlags::WRITE).is_ok()
+}
+
+/// Returns the whole pages of these words of shared memory to the system, in all processes.
+pub(crate) fn punch_holes(words: &[AtomicU64]) {
+    const PAGE: usize = 4096;
+    let start = words.as_ptr().addr().next_multiple_of(PAGE);
+    let end = (words.as_ptr().addr() + size_of_val(words)) / PAGE * PAGE;
+    let pages = words.as_ptr().cast_mut().with_addr(start).cast();
+    // SAFETY: whole pages of a shared mapping that is accessed only atomically, here and by its owner.
+    unsafe { libc::madvise(pages, end - start, libc::MADV_REMOVE) };
+}
+
 /// Ends this process immediately, without running any of its code.
 pub(crate) fn exit_immediately(code: i32) -> ! {
     // SAFETY: no preconditions.
