@@ -111,6 +111,8 @@ pub(crate) struct Scheduler {
     one_shots: u64,
     /// Bytes of large payloads whose memory was freed, and perhaps not returned to the system.
     freed_bytes: u64,
+    /// When freed memory is returned to the system again, and the pause until then.
+    later_return: Option<(Instant, Duration)>,
     pub(crate) stats: Stats,
     pub(crate) history: History,
     /// The event loop sleeps, or is about to, until a worker wakes it: workers that get tasks in this state are asked for a wakeup.
@@ -148,6 +150,7 @@ impl Scheduler {
             limit_checks_on: true,
             one_shots: 0,
             freed_bytes: 0,
+            later_return: None,
             stats: Stats::default(),
             history: History::new(),
             loop_sleeps: false,

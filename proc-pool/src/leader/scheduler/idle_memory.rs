@@ -9,6 +9,11 @@ use crate::leader::connection::KeptMemory;
 /// memory of this process.
 const WORTH_RETURNING: u64 = 4 << 20;
 
+/// Callers drop outputs when they like, perhaps only after freed memory was returned. So it is returned again after pauses that double,
+/// from the first to the last.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LAST_PAUSE: Duration = Duration::from_secs(16);
+
 /// The next step in returning the memory of large payloads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum IdleMemory {
@@ -36,10 +41,19 @@ impl Scheduler {
             };
             next = Some(next.map_or(check_in, |next| next.min(check_in)));
         }
-        match next {
-            Some(time) => IdleMemory::CheckIn(time),
-            None if self.freed_bytes >= WORTH_RETURNING => {
-                self.freed_bytes = 0;
+        if let Some(time) = next {
+            return IdleMemory::CheckIn(time);
+        }
+        if self.freed_bytes >= WORTH_RETURNING {
+            self.freed_bytes = 0;
+            self.later_return = Some((now + FIRST_PAUSE, FIRST_PAUSE));
+            return IdleMemory::ReturnFreed;
+        }
+        match self.later_return {
+            Some((at, _)) if now < at => IdleMemory::CheckIn(at - now),
+            Some((_, pause)) => {
+                let pause = pause * 2;
+                self.later_return = (pause <= LAST_PAUSE).then(|| (now + pause, pause));
                 IdleMemory::ReturnFreed
             }
             None => IdleMemory::Nothing,

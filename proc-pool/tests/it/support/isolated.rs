@@ -73,6 +73,13 @@ impl IsolatedTest {
         self
     }
 
+    /// Lets all threads of the process allocate from the arena of the main thread. glibc returns the free memory at the end of
+    /// another arena to the system only as far as it exceeds 64 MiB, whatever a program does.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn with_one_arena(self) -> Self {
+        self.env("MALLOC_ARENA_MAX", "1")
+    }
+
     #[cfg(target_os = "linux")]
     pub(crate) fn env_remove(mut self, name: &str) -> Self {
         self.command.env_remove(name);
