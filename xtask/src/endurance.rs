@@ -31,7 +31,8 @@ pub(crate) struct FaultArgs {
 
 /// Kill a worker each second while others work (Linux)
 ///
-/// Prints the leader's memory, open files and threads every 30 seconds, and fails if they grow.
+/// Payloads of several types have up to 64 MiB, in both directions. Prints the memory of the leader and of its workers, open files and
+/// threads every 30 seconds, and fails if they grow.
 #[derive(Debug, clap::Args)]
 pub(crate) struct SoakArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000), required_unless_present = "gigabytes")]

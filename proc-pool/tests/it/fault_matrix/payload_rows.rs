@@ -225,7 +225,7 @@ pub(super) fn give_up_a_payload(case: Case) -> Counts {
         Phase::HalfTask => (stops..2 * stops).map(|number| submit(large(number))).collect(),
         _ => Vec::new(),
     };
-    // What the fault is about, and what is in its way.
+    // The fault gives up the targets; the other tasks block them.
     let (targets, others) = match phase {
         Phase::HalfTask => (half_sent, stopping),
         _ => (stopping, half_sent),
