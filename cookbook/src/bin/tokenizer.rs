@@ -49,7 +49,7 @@ fn refusal(json: &[u8]) -> Result<String, BoxError> {
     let op = |direct: &Direct, text: String| direct.tokenizer.encode(text, false).is_ok();
     match Invoker::builder(op).model(Direct { tokenizer }).build() {
         Ok(_) => Err("a tokenizer is shared".into()),
-        Err(error) => Ok(error.to_string()),
+        Err(error) => Ok(shm_buffers::WithCauses(&error).to_string()),
     }
 }
 
