@@ -96,7 +96,7 @@ pub use model::Compression;
 #[cfg(all(feature = "models", not(loom)))]
 pub use model::{
     FieldMemory, Image, LoadError, LoadOptions, LoadSharedError, ModelMemory, OpenError, SaveOptions,
-    ShareError, VerifyError, share, share_move,
+    ShareError, VerifyError, fingerprint, share, share_move,
 };
 #[cfg(not(loom))]
 pub use os::descriptors;

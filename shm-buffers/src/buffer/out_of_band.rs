@@ -64,6 +64,8 @@ pub(crate) struct StoredBuffer<'a> {
 struct Collected {
     parts: Vec<(Part, Option<String>)>,
     known: HashMap<Identity, usize>,
+    /// The hashes of the buffers, if only those are wanted.
+    hashes: Option<Vec<u64>>,
 }
 
 enum Scope {
@@ -107,6 +109,23 @@ pub(crate) fn sharing<R, E>(
         _ => Collected::default(),
     });
     Ok((result, collected.parts))
+}
+
+/// Runs `serialize`, during which buffers are hashed. Returns the result and the hashes, in the order in which the buffers were
+/// serialized. The index under which a buffer serializes itself is a part of its hash, so it depends on nothing but the contents.
+pub(crate) fn hashing<R, E>(serialize: impl FnOnce() -> Result<R, E>) -> Result<(R, Vec<u64>), E> {
+    let collected = Collected {
+        hashes: Some(Vec::new()),
+        ..Collected::default()
+    };
+    SCOPES.with_borrow_mut(|scopes| scopes.push(Scope::Sharing(collected)));
+    let _pop = PopScope;
+    let result = serialize()?;
+    let hashes = SCOPES.with_borrow_mut(|scopes| match scopes.last_mut() {
+        Some(Scope::Sharing(collected)) => collected.hashes.take(),
+        _ => None,
+    });
+    Ok((result, hashes.unwrap_or_default()))
 }
 
 /// A model of more buffers than this has names for large buffers only: a name costs more than a small buffer.
@@ -200,6 +219,11 @@ pub(super) fn hand_over(part: impl FnOnce() -> Part) -> Option<Result<u32, &'sta
             return None;
         };
         let part = part();
+        if let Some(hashes) = &mut collected.hashes {
+            let hash = twox_hash::XxHash3_64::oneshot_with_seed(part.element.code().into(), &part.bytes);
+            hashes.push(hash);
+            return Some(Ok(hash as u32));
+        }
         let index = *collected.known.entry(part.identity()).or_insert_with(|| {
             collected.parts.push((part, None));
             collected.parts.len() - 1

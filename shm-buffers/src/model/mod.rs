@@ -4,6 +4,7 @@ mod account;
 mod checksum;
 pub(crate) mod error;
 mod external_segments;
+mod fingerprint;
 pub(crate) mod header;
 pub(crate) mod image;
 mod layout;
@@ -25,6 +26,7 @@ mod type_name;
 mod version1;
 
 pub use error::{LoadError, LoadSharedError, OpenError, ShareError, VerifyError};
+pub use fingerprint::fingerprint;
 pub use image::Image;
 pub use memory::{FieldMemory, ModelMemory};
 pub use options::{LoadOptions, SaveOptions};

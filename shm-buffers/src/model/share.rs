@@ -94,17 +94,22 @@ fn serialize<M: Serialize + ?Sized>(model: &M) -> Result<(Vec<u8>, Vec<PathPart>
     let serialized = out_of_band::sharing(|| postcard::to_stdvec(&with_paths));
     match serialized {
         Ok((skeleton, parts)) => Ok((skeleton, parts, account)),
-        Err(error) => {
-            let failure = account.take_failure().unwrap_or_default();
-            let reason = failure.reason.unwrap_or_else(|| {
-                format!("its `Serialize` implementation failed ({error}); `serde_json::to_string` shows its own message")
-            });
-            Err(ShareError::Encode {
-                path: failure.path,
-                type_name: failure.type_name,
-                reason,
-            })
-        }
+        Err(error) => Err(encode_error(&account, error)),
+    }
+}
+
+/// Returns why, and where, a model was not serialized.
+pub(super) fn encode_error(account: &Account, error: postcard::Error) -> ShareError {
+    let failure = account.take_failure().unwrap_or_default();
+    let reason = failure.reason.unwrap_or_else(|| {
+        format!(
+            "its `Serialize` implementation failed ({error}); `serde_json::to_string` shows its own message"
+        )
+    });
+    ShareError::Encode {
+        path: failure.path,
+        type_name: failure.type_name,
+        reason,
     }
 }
 
