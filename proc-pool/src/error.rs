@@ -50,6 +50,12 @@ impl<T: ?Sized + fmt::Debug> fmt::Debug for Shared<T> {
     }
 }
 
+impl<E: std::error::Error + Send + Sync + 'static> From<E> for Shared<dyn std::error::Error + Send + Sync> {
+    fn from(cause: E) -> Self {
+        Self(Arc::new(cause))
+    }
+}
+
 impl<T> From<T> for Shared<T> {
     fn from(cause: T) -> Self {
         Self(Arc::new(cause))
@@ -353,6 +359,11 @@ pub enum Fault {
     ///
     /// The message contains the pool's error; [`source`](std::error::Error::source) returns that error's cause.
     Pool(PoolError),
+    /// The code around the pool has a reason of its own not to run the task, such as a journal of the crate `invoker` with the output
+    /// of another task.
+    ///
+    /// The message is that of the reason, which can be downcast to its type.
+    Other(Shared<dyn std::error::Error + Send + Sync>),
 }
 
 impl fmt::Display for Fault {
@@ -395,6 +406,7 @@ impl fmt::Display for Fault {
             Self::Output(reason) => write!(f, "cannot pass the output to the leader: {}", Printable(reason)),
             Self::Cancelled => f.write_str("cancelled"),
             Self::Pool(error) => write!(f, "not run: {error}"),
+            Self::Other(reason) => fmt::Display::fmt(&**reason, f),
         }
     }
 }
@@ -404,6 +416,7 @@ impl std::error::Error for Fault {
         match self {
             // The message of the pool's error is part of this one's.
             Self::Pool(error) => error.source(),
+            Self::Other(reason) => reason.source(),
             _ => None,
         }
     }

@@ -87,7 +87,8 @@ impl Interrupter {
         }
     }
 
-    fn interrupted(&self) -> Option<Interrupt> {
+    /// Returns how the pool was interrupted, if it was and still exists.
+    pub fn interrupted(&self) -> Option<Interrupt> {
         self.0.upgrade().and_then(|pool| pool.interrupted())
     }
 }

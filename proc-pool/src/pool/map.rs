@@ -45,6 +45,10 @@ impl<T> Clone for Encode<T> {
 
 impl<T> Copy for Encode<T> {}
 
+/// What sees the outputs of a map as they arrive, in the order of their completion: the index of the task, and the encoded output. It
+/// is called by the thread that asks for outputs, without a lock.
+pub type Tap = Box<dyn FnMut(u64, &[u8]) + Send + Sync>;
+
 /// An iterator over the outputs of tasks, or the errors of the tasks that have failed.
 ///
 /// It takes tasks from its input as workers have room for them. Dropping it withdraws the tasks that no worker has started.
@@ -69,6 +73,7 @@ pub struct Map<'p, I: Iterator, R> {
     last: u64,
     /// The tasks taken from the input whose outputs were not returned, by index, if they are wanted.
     kept: Option<Box<KeptTasks<I::Item>>>,
+    tap: Option<Tap>,
     /// Finished tasks in the order of completion.
     done: Completions,
     /// Number of those that were processed.
@@ -137,6 +142,7 @@ impl<'p, I: Iterator, R> Map<'p, I, R> {
             returned: 0,
             last: 0,
             kept: None,
+            tap: None,
             done: Completions::default(),
             read: 0,
             encode_errors: VecDeque::new(),
@@ -162,6 +168,18 @@ impl<'p, I: Iterator, R> Map<'p, I, R> {
     /// ```
     pub fn set_max_in_flight(&mut self, tasks: usize) {
         self.max_in_flight = tasks.max(1);
+    }
+
+    /// Has `tap` called with each encoded output.
+    #[doc(hidden)]
+    pub fn set_tap(&mut self, tap: Tap) {
+        self.tap = Some(tap);
+    }
+
+    /// Returns the index of the task whose output was returned last.
+    #[doc(hidden)]
+    pub fn last_task(&self) -> u64 {
+        self.last
     }
 
     /// Keeps each task until [`take_last_task`](Self::take_last_task) returns it. Returns whether that is possible: no task was taken from the
@@ -192,6 +210,11 @@ impl<'p, I: Iterator, R> Map<'p, I, R> {
             return Some(buffered.result.map_err(|error| *error));
         }
         while let Some(Completion { index, outcome }) = self.take() {
+            if let Some(tap) = &mut self.tap
+                && let Some(encoded) = outcome.encoded(&self.done.bytes)
+            {
+                tap(index, encoded);
+            }
             let (result, bytes) = self.decode.outcome(outcome, &self.done.bytes);
             let result = result.map_err(|fault| {
                 let (task, fault) = (index, *fault);

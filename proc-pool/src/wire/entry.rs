@@ -189,6 +189,17 @@ impl OwnEntry {
     }
 }
 
+/// Describes functions of this program so that equal descriptions mean equal code, also in other processes and at other times: where
+/// they are, in which build.
+///
+/// # Errors
+/// [`PoolError::EntryInOtherLibrary`] if one is not in the object that this crate is linked into.
+pub(crate) fn describe(op_type: OpType, addresses: &[usize]) -> Result<String, PoolError> {
+    let own = OwnEntry::of(anchor_address(), op_type, addresses)?;
+    let offsets: Vec<String> = own.op.iter().map(|offset| format!("{:x}", offset.0)).collect();
+    Ok(format!("{} at {}", own.object.describe(), offsets.join(" ")))
+}
+
 /// The addresses in this process of the functions of an [`OwnEntry`].
 #[derive(Debug)]
 pub(crate) struct Functions {

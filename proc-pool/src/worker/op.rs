@@ -13,7 +13,8 @@ use std::ptr::with_exposed_provenance;
 
 pub use by_view::{ByView, EndView, Family};
 
-use crate::wire::entry::OpType;
+use crate::error::PoolError;
+use crate::wire::entry::{self, OpType};
 
 /// The code that a leader sends to a [`Worker`](crate::Worker): a function pointer of one of these types, `()` for none, or a
 /// pair of ops.
@@ -38,6 +39,16 @@ use crate::wire::entry::OpType;
 ///
 /// This trait is sealed: other crates can't implement it.
 pub trait Op: sealed::Sealed + Copy + Send + Sync + 'static {}
+
+/// Describes the functions of an op so that equal descriptions mean equal code, also in other processes and at other times.
+///
+/// # Errors
+/// [`PoolError::EntryInOtherLibrary`] if a function is in another shared library than this crate.
+pub fn describe_code<O: Op>(op: O) -> Result<String, PoolError> {
+    let mut addresses = Vec::new();
+    op.decompose(&mut addresses);
+    entry::describe(OpType::of::<O>(), &addresses)
+}
 
 mod sealed {
     /// An op that can be decomposed into the addresses of its functions, and composed from them again.

@@ -49,6 +49,18 @@ pub(crate) enum Outcome {
     Fault(Box<Fault>),
 }
 
+impl Outcome {
+    /// Returns the encoded output, if there is one. A small output is a range of `bytes`.
+    #[inline]
+    pub(crate) fn encoded<'a>(&'a self, bytes: &'a [u8]) -> Option<&'a [u8]> {
+        match self {
+            Self::Bytes { start, end } => Some(&bytes[*start..*end]),
+            Self::Large(bytes) => Some(bytes),
+            Self::Fault(_) => None,
+        }
+    }
+}
+
 /// Finished tasks in the order of their completion, with their small outputs in one buffer.
 #[derive(Debug, Default)]
 pub(crate) struct Completions {

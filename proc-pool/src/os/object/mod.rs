@@ -47,6 +47,16 @@ impl Identity {
         is_same_link && self.build == other.build && self.layout == other.layout
     }
 
+    /// Returns what identifies the object, as text that is equal for the same object: its link, or its file if the linker wrote no
+    /// build id.
+    pub(crate) fn describe(&self) -> String {
+        let build: String = self.build.iter().map(|byte| format!("{byte:02x}")).collect();
+        match (self.build.len() >= MIN_BUILD, self.file) {
+            (false, Some((device, inode))) => format!("file {device:x}:{inode:x} {:x}", self.layout),
+            _ => format!("build {build} {:x}", self.layout),
+        }
+    }
+
     /// Returns whether there is anything to compare.
     fn is_known(&self) -> bool {
         self.file.is_some() || self.build.len() >= MIN_BUILD
