@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 use crate::error::Error;
 use crate::executor::{ExecutorOptions, Options};
 use crate::invoker::Invoker;
+use crate::journal::{Journal, OpenJournal};
 use crate::model_source::ModelSource;
 use crate::op::Op;
 use crate::report::ReportBase;
@@ -31,6 +32,7 @@ pub struct Builder<'m, F, M, T, R> {
     choices: Choices,
     progress: Option<ProgressBar>,
     trace: Option<PathBuf>,
+    journal: Option<Journal>,
     types: PhantomData<fn(T) -> R>,
 }
 
@@ -49,6 +51,7 @@ impl<'m, F, M, T, R> Builder<'m, F, M, T, R> {
             choices: Choices::default(),
             progress: None,
             trace: None,
+            journal: None,
             types: PhantomData,
         }
     }
@@ -129,6 +132,17 @@ where
         self
     }
 
+    /// Keeps the outputs of [`map`](Invoker::map) and the methods like it in a file, so that a run that has ended early, in any way, goes
+    /// on where it was: the same program with the same input gets the outputs that are in the file, in order and without running their
+    /// tasks, and runs the others. [`Journal`] has options; the guide has a [chapter](crate::guide::journal).
+    ///
+    /// The runs of an invoker are distinguished by their order. [`submit`](Invoker::submit) and streams refuse a journal. Until a run
+    /// has returned what the file has, it may take up to 128 tasks from its input before it returns their outputs.
+    pub fn journal(mut self, journal: impl Into<Journal>) -> Self {
+        self.journal = Some(journal.into());
+        self
+    }
+
     /// Returns the settings that [`build`](Self::build) would use, and where each comes from.
     ///
     /// # Errors
@@ -155,7 +169,8 @@ where
     ///
     /// # Errors
     /// [`Error::Share`] if there is no room for the model, [`Error::Pool`] if workers cannot start, [`Error::Os`] if the path of
-    /// the [`trace`](Self::trace) exists and is not a regular file, and those of [`settings`](Self::settings).
+    /// the [`trace`](Self::trace) exists and is not a regular file, [`Error::Journal`] if the [`journal`](Self::journal) is used by
+    /// another process, belongs to another job or is damaged, and those of [`settings`](Self::settings).
     pub fn build(self) -> Result<Invoker<F::Model, T, R>, Error> {
         let started = Instant::now();
         let (mut settings, options) = self.resolve()?;
@@ -164,6 +179,7 @@ where
             model,
             progress,
             trace,
+            journal,
             ..
         } = self;
         // Now, not after hours of work.
@@ -173,6 +189,13 @@ where
                 source: error.into(),
             })?;
         }
+        let journal = match journal {
+            Some(journal) => {
+                let seed = settings.seed.value;
+                Some(OpenJournal::open::<F, M, T, R>(journal, &op, &model, seed)?)
+            }
+            None => None,
+        };
         let (label, reporter) = match progress {
             None => (String::new(), None),
             Some(ProgressBar { label, reporter }) => match reporter {
@@ -187,6 +210,7 @@ where
             started,
             history: runner.history(),
             trace,
+            journal,
         };
         Ok(Invoker::new(
             settings,

@@ -17,6 +17,9 @@ pub enum Error {
     /// The workers could not be started.
     #[error("cannot start the workers")]
     Pool(#[from] proc_pool::PoolError),
+    /// The [journal](crate::Builder::journal) cannot be used.
+    #[error(transparent)]
+    Journal(#[from] crate::journal_error::JournalError),
     /// Progress cannot be shown.
     #[error("cannot show progress")]
     Progress(#[from] progress::StartError),

@@ -5,7 +5,8 @@
 //! 3. Your model: [how to store it](models), with [strings and maps](strings_and_maps), [bytes that a library reads in
 //!    place](byte_formats) or [objects of a library](library_objects); and [where its memory is](memory).
 //! 4. [Configuration](configuration): executors, settings in code, environment variables.
-//! 5. [Failures](failures): what each one looks like, deadlines, retries, ending early.
+//! 5. [Failures](failures): what each one looks like, deadlines, retries, ending early; and the [journal], for runs that outlive their
+//!    leader.
 //! 6. [Tuning](tuning): task size, workers, threads of native libraries, large payloads, recycling.
 //! 7. [Logs](logs): what ops log and print.
 //! 8. [Progress](progress): bars, lines, and steps within a task.
@@ -44,6 +45,9 @@ pub mod configuration {}
 
 #[doc = include_str!("../guide/failures.md")]
 pub mod failures {}
+
+#[doc = include_str!("../guide/journal.md")]
+pub mod journal {}
 
 #[doc = include_str!("../guide/tuning.md")]
 pub mod tuning {}

@@ -6,16 +6,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use log_bridge::Filter;
-use proc_pool::{Handle, Interrupt, Interrupter, Snapshot, TaskError, WorkerId};
+use proc_pool::{Codec, Handle, Interrupt, Interrupter, Native, Snapshot, TaskError, WorkerId};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::Error;
+use crate::journal::{JournalInput, Replayed, TaskRules, refused};
+use crate::order::Order;
 use crate::outputs::Outputs;
 use crate::report::{Report, ReportBase};
 use crate::run_progress::RunProgress;
-use crate::runner::{Order, ProcessRunner, Runner};
-use crate::seed::{Seeded, Seeds};
+use crate::runner::{ProcessRunner, Runner};
+use crate::seed::{Indexed, Seeded, Seeds};
 use crate::settings::Settings;
 use crate::verify::Verification;
 use proc_pool::Workers;
@@ -103,17 +105,45 @@ where
     }
 
     fn run<I: Iterator<Item = T>>(&self, tasks: I, order: Order) -> Outputs<'_, T, R, I> {
+        self.run_as(tasks, order, None, self.workers())
+    }
+
+    /// Runs the tasks, cut into chunks for this number of workers. With a journal, `runs_again` decides of a stored output, encoded,
+    /// whether its task runs again.
+    fn run_as<I: Iterator<Item = T>>(
+        &self,
+        tasks: I,
+        order: Order,
+        runs_again: Option<fn(&[u8]) -> bool>,
+        workers: usize,
+    ) -> Outputs<'_, T, R, I> {
         let (_, most) = tasks.size_hint();
         self.progress.start_run(exact_len(&tasks));
-        let map = self.runner.map(self.seeded(tasks), order);
+        let root = self.settings.seed.value;
         let observer = self.runner.processes().map(|processes| &*processes.observer);
-        Outputs::new(map, &self.progress, observer, most)
+        let Some(journal) = &self.report_base.journal else {
+            let tasks = Indexed::All(tasks.enumerate());
+            let map = self.runner.map(Seeds { root, tasks }, order, None);
+            return Outputs::new(map, None, &self.progress, observer, most);
+        };
+        let rules = TaskRules {
+            encode: <Native as Codec<T>>::encode,
+            runs_again,
+        };
+        let (input, recorder) = JournalInput::start(journal, workers, tasks, rules);
+        let tasks = Indexed::Journaled(input.clone());
+        let map = self
+            .runner
+            .map(Seeds { root, tasks }, order, Some(recorder.clone()));
+        let decode = <Native as Codec<R>>::decode;
+        let replayed = Replayed::new(input, recorder, self.interrupter(), decode, order);
+        Outputs::new(map, Some(Box::new(replayed)), &self.progress, observer, most)
     }
 
     fn seeded<I: Iterator<Item = T>>(&self, tasks: I) -> Seeds<I> {
         Seeds {
             root: self.settings.seed.value,
-            tasks: tasks.enumerate(),
+            tasks: Indexed::All(tasks.enumerate()),
         }
     }
 
@@ -186,7 +216,8 @@ where
     /// Queues one task and returns immediately. The [`Handle`] waits for the output, awaits it, or cancels the task.
     ///
     /// The queue is unbounded: for many tasks use [`map`](Self::map). The task counts as done or failed when its output is
-    /// taken. With [`Executor::Inline`](crate::Executor::Inline) the task runs before `submit` returns.
+    /// taken. With [`Executor::Inline`](crate::Executor::Inline) the task runs before `submit` returns. With a
+    /// [journal](crate::Builder::journal) it does not run, and has an error.
     ///
     /// ```
     /// use invoker::{Executor, Invoker};
@@ -208,6 +239,11 @@ where
     }
 
     fn submit_as(&self, index: u64, task: T) -> Handle<R> {
+        if self.report_base.journal.is_some() {
+            let progress = self.progress.clone();
+            let refused = refused(index, "a submitted task or a stream");
+            return refused.inspect(move |output| progress.end_single(output));
+        }
         let task = Seeded::new(self.settings.seed.value, index, task);
         let handle = self.runner.submit(task);
         let observer = self
@@ -351,7 +387,8 @@ where
     /// logged. Later events are dropped, and counted in [`LogCounts`](crate::report::LogCounts).
     ///
     /// # Errors
-    /// [`Error::Pool`] if the workers failed; [`Error::Os`] if the [`trace`](crate::Builder::trace) cannot be written.
+    /// [`Error::Pool`] if the workers failed; [`Error::Os`] if the [`trace`](crate::Builder::trace), and [`Error::Journal`] if the
+    /// [`journal`](crate::Builder::journal) cannot be written.
     pub fn finish(self) -> Result<Report, Error> {
         let mut report = self.new_report();
         let interrupted = self.interrupted();
@@ -370,9 +407,12 @@ where
                 report.add_counts(&stats?, &logs);
             }
         }
+        // Before the counts, which are those of the whole file then.
+        let journal = report_base.journal.as_ref().map(|journal| journal.close());
         report.add_times(&progress, &report_base);
         // Last, so that everything the workers logged appears above the finished bar.
         progress.close(interrupted);
+        journal.transpose()?;
         if let Some(path) = &report_base.trace {
             report.write_trace(path).map_err(|source| Error::Os {
                 step: "write the trace",

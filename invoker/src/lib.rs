@@ -18,6 +18,7 @@
 //!   ([`Invoker::builder_with_view`]), and tasks a seed ([`task_seed`]).
 //! - One model, also one in a file, serves many runs, each with its own [context](OpBuilder::context). An op can ask which
 //!   [`worker`] runs it.
+//! - With a [journal](Builder::journal), a run goes on where its leader ended.
 //! - [`Invoker::finish`] returns a [`Report`].
 //!
 //! The [guide] has a chapter for each question, from the quick start to tuning, async programs and deployment.
@@ -36,9 +37,12 @@ pub mod guide;
 mod invoke;
 mod invoker;
 mod isolated;
+mod journal;
+mod journal_error;
 mod model_source;
 mod op;
 mod op_builder;
+mod order;
 mod outputs;
 #[cfg(doctest)]
 mod readme;
@@ -48,6 +52,7 @@ mod runner;
 mod seed;
 mod settings;
 mod task_context;
+mod task_hash;
 mod try_outputs;
 mod verify;
 #[cfg(test)]
@@ -65,6 +70,10 @@ pub use executor::{Executor, ExecutorOptions, ParseExecutorError, Processes};
 pub use invoke::Invoke;
 pub use invoker::Invoker;
 pub use isolated::{IsolatedError, run_isolated};
+#[cfg(any(fuzzing, test))]
+pub use journal::fuzzing;
+pub use journal::{Journal, JournalFaults, JournalInfo, JournalRun, OnWriteError, Salvage, Salvaged};
+pub use journal_error::JournalError;
 pub use log_bridge::{Filter, SetFilterError};
 pub use op::{
     Folded, InContext, Op, PlainOp, Retried, Retry, View, WithContext, WithExit, WithState, WithView,

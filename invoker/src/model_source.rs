@@ -22,6 +22,15 @@ impl<M: Serialize + DeserializeOwned> ModelSource<'_, M> {
         })
     }
 
+    /// Returns the hash of the model's contents.
+    pub(crate) fn fingerprint(&self) -> Result<u64, Error> {
+        Ok(match self {
+            Self::Value(model) => shm_buffers::fingerprint(model)?,
+            Self::Reference(model) => shm_buffers::fingerprint(*model)?,
+            Self::Image(image) => shm_buffers::fingerprint(&image.load::<M>()?)?,
+        })
+    }
+
     /// Returns the model for ops in this process. A value stays where it is.
     pub(crate) fn load(self) -> Result<M, Error> {
         match self {

@@ -62,6 +62,13 @@ pub trait Op<M, T, R>: sealed::Sealed<M, T, R> + Clone + Send + Sync + 'static {
     #[doc(hidden)]
     fn run<'m>(&self, model: &'m Self::Model, state: &mut Self::State<'m>, task: T) -> R;
 
+    /// Appends the encoded values of which outputs depend: the context, the first value of a fold.
+    #[doc(hidden)]
+    fn encode_values(&self, into: &mut Vec<u8>) -> Result<(), BoxError> {
+        let _ = into;
+        Ok(())
+    }
+
     /// Ends the state, before it is dropped.
     #[doc(hidden)]
     fn exit<'m>(&self, model: &'m Self::Model, state: &mut Self::State<'m>) {

@@ -4,6 +4,7 @@ use std::iter::FusedIterator;
 
 use proc_pool::TaskError;
 
+use crate::journal::Replayed;
 use crate::run_progress::RunProgress;
 use crate::runner::{RunnerMap, WorkerObserver};
 
@@ -17,6 +18,8 @@ use crate::runner::{RunnerMap, WorkerObserver};
 #[must_use = "iterators are lazy: tasks run while outputs are taken"]
 pub struct Outputs<'a, T, R, I: Iterator<Item = T>> {
     map: RunnerMap<'a, T, R, I>,
+    /// The outputs of a journal, and those of the map.
+    replayed: Option<Box<Replayed<R, I>>>,
     progress: &'a RunProgress,
     /// Only with worker processes.
     observer: Option<&'a WorkerObserver>,
@@ -37,12 +40,14 @@ impl<'a, T, R, I: Iterator<Item = T>> Outputs<'a, T, R, I> {
     /// `most` is the upper bound of the number of outputs, if the input has one.
     pub(crate) fn new(
         map: RunnerMap<'a, T, R, I>,
+        replayed: Option<Box<Replayed<R, I>>>,
         progress: &'a RunProgress,
         observer: Option<&'a WorkerObserver>,
         most: Option<usize>,
     ) -> Self {
         Self {
             map,
+            replayed,
             progress,
             observer,
             remaining: most,
@@ -112,7 +117,22 @@ impl<T: Send + 'static, R: Send + 'static, I: Iterator<Item = T>> Iterator for O
         if self.ended {
             return None;
         }
-        let output = self.map.next();
+        let output = match &mut self.replayed {
+            None => self.map.next(),
+            Some(replayed) => {
+                let map = &mut self.map;
+                let next = replayed.next(|| {
+                    let output = map.next()?;
+                    Some((map.last_task(), output))
+                });
+                next.map(|(output, is_read)| {
+                    if is_read {
+                        self.progress.count_read(&output);
+                    }
+                    output
+                })
+            }
+        };
         match &output {
             Some(output) => {
                 self.progress.count(output);

@@ -7,7 +7,8 @@ mod text;
 mod timeline;
 
 pub use rows::{
-    Latency, LogCounts, MemoryUse, ProcessCounts, Report, RunTimes, SharedModel, TaskCounts, WorkerTimes,
+    JournalCounts, Latency, LogCounts, MemoryUse, ProcessCounts, Report, RunTimes, SharedModel, TaskCounts,
+    WorkerTimes,
 };
 
 pub(crate) use collect::ReportBase;

@@ -79,6 +79,14 @@ impl RunProgress {
         }
     }
 
+    /// Moves the bar for an output that no worker has computed.
+    pub(crate) fn count_read<R>(&self, output: &Result<R, TaskError>) {
+        // The bar counts failed outputs elsewhere.
+        if output.is_ok() {
+            self.bar.inc(Outcome::Done);
+        }
+    }
+
     /// Counts the output of a submitted task, and ends its run.
     pub(crate) fn end_single<R>(&self, output: &Result<R, TaskError>) {
         self.count(output);

@@ -10,7 +10,9 @@ mod worker;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use proc_pool::{Handle, History, Interrupt, Interrupter, Map, OnInterrupt, TaskError, WorkerId};
+use proc_pool::{
+    Codec, Handle, History, Interrupt, Interrupter, Map, Native, OnInterrupt, TaskError, WorkerId,
+};
 use progress::{Bar, Total};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -22,20 +24,15 @@ use processes::StartPool;
 
 use crate::error::Error;
 use crate::executor::Options;
+use crate::journal::Recorder;
 use crate::model_source::ModelSource;
 use crate::op::Op;
+use crate::order::Order;
 use crate::seed::{Seeded, Seeds};
 use crate::settings::Settings;
 use crate::task_context::WorkerInfo;
 use crate::verify::{Verification, compare};
 use worker::ModelWorker;
-
-/// The order of outputs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Order {
-    Ordered,
-    AsCompleted,
-}
 
 /// The workers of an invoker.
 pub(crate) enum Runner<M, T, R> {
@@ -106,13 +103,23 @@ where
         }))
     }
 
-    pub(crate) fn map<I: Iterator<Item = T>>(&self, tasks: Seeds<I>, order: Order) -> RunnerMap<'_, T, R, I> {
-        match (self, order) {
+    /// `recorder` gets the outputs as they arrive.
+    pub(crate) fn map<I: Iterator<Item = T>>(
+        &self,
+        tasks: Seeds<I>,
+        order: Order,
+        recorder: Option<Arc<Recorder>>,
+    ) -> RunnerMap<'_, T, R, I> {
+        let mut map = match (self, order) {
             (Self::Processes(it), Order::Ordered) => RunnerMap::Processes(it.pool.map(tasks)),
             (Self::Processes(it), Order::AsCompleted) => RunnerMap::Processes(it.pool.map_unordered(tasks)),
             (Self::Local(it), Order::Ordered) => RunnerMap::Local(it.pool.map(tasks)),
             (Self::Local(it), Order::AsCompleted) => RunnerMap::Local(it.pool.map_unordered(tasks)),
+        };
+        if let Some(recorder) = recorder {
+            map.set_recorder(recorder);
         }
+        map
     }
 
     pub(crate) fn submit(&self, task: Seeded<T>) -> Handle<R> {
@@ -202,7 +209,40 @@ pub(crate) enum RunnerMap<'a, T, R, I: Iterator<Item = T>> {
     Local(LocalMap<'a, Seeded<T>, R, Seeds<I>>),
 }
 
+impl<T, R, I> RunnerMap<'_, T, R, I>
+where
+    T: Send + 'static,
+    R: Serialize + DeserializeOwned + Send + 'static,
+    I: Iterator<Item = T>,
+{
+    fn set_recorder(&mut self, recorder: Arc<Recorder>) {
+        match self {
+            Self::Processes(map) => {
+                map.set_tap(Box::new(move |number, encoded| recorder.record(number, encoded)));
+            }
+            Self::Local(map) => {
+                let mut encoded = Vec::new();
+                map.set_tap(Box::new(move |number, output| {
+                    encoded.clear();
+                    // An output without an encoding runs again the next time.
+                    if Native::encode(output, &mut encoded).is_ok() {
+                        recorder.record(number, &encoded);
+                    }
+                }));
+            }
+        }
+    }
+}
+
 impl<T: Send + 'static, R: Send + 'static, I: Iterator<Item = T>> RunnerMap<'_, T, R, I> {
+    /// Returns the number of the task whose output was returned last.
+    pub(crate) fn last_task(&self) -> u64 {
+        match self {
+            Self::Processes(map) => map.last_task(),
+            Self::Local(map) => map.last_task(),
+        }
+    }
+
     pub(crate) fn set_max_in_flight(&mut self, tasks: usize) {
         match self {
             Self::Processes(map) => map.set_max_in_flight(tasks),

@@ -4,6 +4,8 @@ use proc_pool::{BoxError, Codec, Native, OwnedBytes};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::journal::SharedInput;
+
 /// The odd number nearest to 2^64 over the golden ratio: SplitMix64's step.
 const GOLDEN_GAMMA: u64 = 0x9e37_79b9_7f4a_7c15;
 
@@ -32,9 +34,17 @@ impl<T> Seeded<T> {
 }
 
 /// An iterator that adds seeds to tasks.
-pub(crate) struct Seeds<I> {
+pub(crate) struct Seeds<I: Iterator> {
     pub(crate) root: Option<u64>,
-    pub(crate) tasks: std::iter::Enumerate<I>,
+    pub(crate) tasks: Indexed<I>,
+}
+
+/// Tasks with their indices.
+pub(crate) enum Indexed<I: Iterator> {
+    /// All of them.
+    All(std::iter::Enumerate<I>),
+    /// Those without an output in the journal.
+    Journaled(SharedInput<I>),
 }
 
 impl<I: Iterator> Iterator for Seeds<I> {
@@ -42,12 +52,21 @@ impl<I: Iterator> Iterator for Seeds<I> {
 
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
-        let (index, task) = self.tasks.next()?;
-        Some(Seeded::new(self.root, index as u64, task))
+        let (index, task) = match &mut self.tasks {
+            Indexed::All(tasks) => {
+                let (index, task) = tasks.next()?;
+                (index as u64, task)
+            }
+            Indexed::Journaled(input) => input.next_for_workers()?,
+        };
+        Some(Seeded::new(self.root, index, task))
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        self.tasks.size_hint()
+        match &self.tasks {
+            Indexed::All(tasks) => tasks.size_hint(),
+            Indexed::Journaled(input) => input.size_hint(),
+        }
     }
 }
 

@@ -67,6 +67,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "ID", help_heading = "Execution")]
     pub(crate) crash_user: Option<u32>,
 
+    /// Keep the outcomes in this file, and go on where an earlier run with the same file and options has ended
+    #[arg(long, value_name = "FILE", help_heading = "Execution")]
+    pub(crate) resume: Option<PathBuf>,
+
     /// Write the recommendations to this file, as user,rank,item,score with all digits
     #[arg(long, value_name = "OUT.csv", help_heading = "Output")]
     pub(crate) recs: Option<PathBuf>,
@@ -169,14 +173,14 @@ mod tests {
         assert_eq!((args.executor, args.workers), (Executor::Processes, None));
         assert_eq!((args.report, args.progress), (ReportFormat::Text, Render::Auto));
         assert_eq!(args.log, LevelFilter::INFO);
-        assert_eq!((args.crash_user, args.recs), (None, None));
+        assert_eq!((args.crash_user, args.resume, args.recs), (None, None, None));
     }
 
     #[test]
     fn all_options_are_parsed() {
         let args = parse(
             "--ratings r.csv --top 5 --holdout 0.5 --seed 7 --repeat 3 --executor threads --workers 4 \
-             --crash-user 15 --recs out.csv --report json --log off --progress none",
+             --crash-user 15 --resume j --recs out.csv --report json --log off --progress none",
         )
         .unwrap();
         let expected = Args {
@@ -189,6 +193,7 @@ mod tests {
             executor: Executor::Threads,
             workers: Some(4.into()),
             crash_user: Some(15),
+            resume: Some("j".into()),
             recs: Some("out.csv".into()),
             report: ReportFormat::Json,
             log: LevelFilter::OFF,

@@ -154,6 +154,7 @@ fn batch_eval(args: Args) -> Result<ExitCode, EvalError> {
     let plan = Plan {
         executor: args.executor,
         workers: args.workers,
+        journal: args.resume,
         reporter,
     };
     let mut gathered = Gathered::new(users);

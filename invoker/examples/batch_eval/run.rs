@@ -1,6 +1,7 @@
 //! The run: every task through an [`Invoker`], whichever executor.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use invoker::{Executor, Invoker, Report, Reporter, TaskError, Workers};
@@ -13,6 +14,8 @@ pub(crate) struct Plan {
     pub(crate) executor: Executor,
     /// The executor's default if `None`.
     pub(crate) workers: Option<Workers>,
+    /// The file of outcomes, if they are kept.
+    pub(crate) journal: Option<PathBuf>,
     pub(crate) reporter: Arc<Reporter>,
 }
 
@@ -41,6 +44,9 @@ pub(crate) fn evaluate(
         .progress_by(plan.reporter, "evaluate");
     if let Some(workers) = plan.workers {
         builder = builder.workers(workers);
+    }
+    if let Some(path) = plan.journal {
+        builder = builder.journal(path);
     }
     let invoker = builder.build()?;
     for (index, outcome) in (0..).zip(invoker.map(tasks)) {

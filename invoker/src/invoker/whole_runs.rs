@@ -1,13 +1,13 @@
 //! Runs that end at the first error, and runs of chunks.
 
-use proc_pool::TaskError;
+use proc_pool::{Codec, Native, TaskError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::Invoker;
 use crate::chunks::{Chunks, CutTasks};
+use crate::order::Order;
 use crate::outputs::Outputs;
-use crate::runner::Order;
 use crate::try_outputs::TryOutputs;
 use crate::whole_input::WholeInput;
 
@@ -33,7 +33,16 @@ where
     where
         S: Chunks<Chunk = T>,
     {
-        self.run(CutTasks::new(tasks, self.workers()), Order::Ordered)
+        let workers = self.workers_for_chunks();
+        self.run_as(CutTasks::new(tasks, workers), Order::Ordered, None, workers)
+    }
+
+    /// Returns the number of workers for which tasks are cut into chunks: with a journal, that of the run that wrote it, because other
+    /// chunks would be other tasks.
+    fn workers_for_chunks(&self) -> usize {
+        let journal = self.report_base.journal.as_ref();
+        let stored = journal.and_then(|journal| journal.workers_of_next_run());
+        stored.unwrap_or_else(|| self.workers())
     }
 
     /// Runs all tasks in [chunks](Self::map_chunks), and combines the outputs of the chunks on this thread, in order. Returns `None` if
@@ -59,10 +68,11 @@ where
     where
         S: Chunks<Chunk = T>,
     {
-        let (tasks, whole) = WholeInput::of(CutTasks::new(tasks, self.workers()));
+        let workers = self.workers_for_chunks();
+        let (tasks, whole) = WholeInput::of(CutTasks::new(tasks, workers));
         let mut chunks = 0;
         let mut sum = None;
-        for output in self.run(tasks, Order::Ordered) {
+        for output in self.run_as(tasks, Order::Ordered, None, workers) {
             let output = output?;
             chunks += 1;
             sum = Some(match sum {
@@ -98,12 +108,25 @@ where
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
+    /// With a [journal](crate::Builder::journal), the tasks whose op has returned an error run again the next time.
+    ///
     /// The op's error must be able to hold a [`TaskError`]. A `String` can; another type implements `From<TaskError>`.
     pub fn try_map<I: IntoIterator<Item = T>>(&self, tasks: I) -> TryOutputs<'_, T, R, E, I::IntoIter>
     where
         E: From<TaskError>,
     {
         let (tasks, whole) = WholeInput::of(tasks.into_iter());
-        TryOutputs::new(self.run(tasks, Order::Ordered), whole)
+        let workers = self.workers();
+        let outputs = self.run_as(tasks, Order::Ordered, Some(is_error::<R, E>), workers);
+        TryOutputs::new(outputs, whole)
     }
+}
+
+/// Returns whether an encoded output is an error.
+fn is_error<R, E>(encoded: &[u8]) -> bool
+where
+    R: Serialize + DeserializeOwned,
+    E: Serialize + DeserializeOwned,
+{
+    matches!(<Native as Codec<Result<R, E>>>::decode(encoded), Ok(Err(_)))
 }

@@ -1,6 +1,6 @@
 //! [`WithContext`]: a model and the context of a run, and [`InContext`], an op that gets both.
 
-use proc_pool::BoxError;
+use proc_pool::{BoxError, Codec, Native};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -64,6 +64,11 @@ where
     #[inline]
     fn run<'m>(&self, model: &'m F::Model, state: &mut F::State<'m>, task: T) -> R {
         self.op.run(model, state, task)
+    }
+
+    fn encode_values(&self, into: &mut Vec<u8>) -> Result<(), BoxError> {
+        self.op.encode_values(into)?;
+        Native::encode(&self.context, into)
     }
 
     fn exit<'m>(&self, model: &'m F::Model, state: &mut F::State<'m>) {

@@ -1,6 +1,6 @@
 //! [`Folded`]: an op that runs chunks of tasks, and adds up their outputs in the worker.
 
-use proc_pool::BoxError;
+use proc_pool::{BoxError, Codec, Native};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -76,6 +76,11 @@ where
             (self.add)(&mut sum, self.op.run(model, state, task));
         }
         sum
+    }
+
+    fn encode_values(&self, into: &mut Vec<u8>) -> Result<(), BoxError> {
+        self.op.encode_values(into)?;
+        Native::encode(&self.init, into)
     }
 
     fn exit<'m>(&self, model: &'m F::Model, state: &mut F::State<'m>) {

@@ -152,6 +152,10 @@ where
         self.op.run(model, state, task)
     }
 
+    fn encode_values(&self, into: &mut Vec<u8>) -> Result<(), BoxError> {
+        self.op.encode_values(into)
+    }
+
     fn exit<'m>(&self, model: &'m F::Model, state: &mut F::State<'m>) {
         self.op.exit(model, state);
     }

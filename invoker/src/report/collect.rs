@@ -1,6 +1,7 @@
 //! Collects a [`Report`]: first what can be read only while the workers exist, then counts and times.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use log_bridge::Tally;
@@ -9,10 +10,12 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::rows::{
-    Latency, LogCounts, MemoryUse, ProcessCounts, Report, RunTimes, SharedModel, TaskCounts, WorkerTimes,
+    JournalCounts, Latency, LogCounts, MemoryUse, ProcessCounts, Report, RunTimes, SharedModel, TaskCounts,
+    WorkerTimes,
 };
 use super::timeline::Timeline;
 use crate::executor::Executor;
+use crate::journal::OpenJournal;
 use crate::run_progress::RunProgress;
 use crate::runner::Runner;
 
@@ -24,6 +27,7 @@ pub(crate) struct ReportBase {
     pub(crate) history: History,
     /// Where `finish` writes a trace.
     pub(crate) trace: Option<PathBuf>,
+    pub(crate) journal: Option<Arc<OpenJournal>>,
 }
 
 impl Report {
@@ -74,6 +78,7 @@ impl Report {
             memory: memory(workers_memory.into_iter().map(|(_, memory)| memory)),
             processes: None,
             logs: None,
+            journal: None,
             timeline,
         }
     }
@@ -101,6 +106,8 @@ impl Report {
     /// Adds the numbers of tasks and all times; called last.
     pub(crate) fn add_times(&mut self, progress: &RunProgress, base: &ReportBase) {
         let (done, failed) = progress.counts();
+        self.journal = base.journal.as_deref().map(JournalCounts::of);
+        let read = self.journal.as_ref().map_or(0, |journal| journal.read);
         let run = progress.elapsed();
         self.times.run = run;
         self.tasks = TaskCounts {
@@ -108,7 +115,7 @@ impl Report {
             failed,
             per_second: match run.is_zero() {
                 true => 0.0,
-                false => (done + failed) as f64 / run.as_secs_f64(),
+                false => (done + failed).saturating_sub(read) as f64 / run.as_secs_f64(),
             },
         };
         let workers = base.history.times();
@@ -136,6 +143,20 @@ impl Report {
         if let Some(started) = progress.started() {
             let start = started.saturating_duration_since(base.started);
             self.timeline.leader.push(("run", start, start + run));
+        }
+    }
+}
+
+impl JournalCounts {
+    fn of(journal: &OpenJournal) -> Self {
+        let (written, bytes) = journal.written();
+        let failed = journal.error();
+        Self {
+            read: journal.read(),
+            written,
+            bytes,
+            torn: journal.torn(),
+            failed: failed.map(|error| format!("{:#}", shm_buffers::WithCauses(&error))),
         }
     }
 }

@@ -55,6 +55,9 @@ pub struct Report {
     pub processes: Option<ProcessCounts>,
     /// Log events of worker processes.
     pub logs: Option<LogCounts>,
+    /// The outputs that the [journal](crate::Builder::journal) had and got.
+    #[serde(default)]
+    pub journal: Option<JournalCounts>,
     #[serde(skip)]
     pub(super) timeline: Timeline,
 }
@@ -262,4 +265,22 @@ pub struct LogCounts {
     pub dropped: u64,
     /// Events in flight; 0 at the end.
     pub waiting: u64,
+}
+
+/// What was read from a [journal](crate::Builder::journal), and written to it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct JournalCounts {
+    /// Number of outputs (and kept faults) that were returned from the journal; their tasks did not run. They count in
+    /// [`TaskCounts::done`], but not in [`TaskCounts::per_second`].
+    pub read: u64,
+    /// Number of outputs (and kept faults) that were written.
+    pub written: u64,
+    /// Bytes of the file that these take.
+    pub bytes: u64,
+    /// Bytes at the end of the file that were cut: what a leader that was killed had not written completely.
+    pub torn: u64,
+    /// Why the journal could not be written, if the run went on without it
+    /// ([`OnWriteError::Continue`](crate::OnWriteError::Continue)).
+    pub failed: Option<String>,
 }

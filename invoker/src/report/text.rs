@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use shm_buffers::BackingKind;
 
-use super::rows::{Latency, LogCounts, ProcessCounts, Report, SharedModel, WorkerTimes};
+use super::rows::{JournalCounts, Latency, LogCounts, ProcessCounts, Report, SharedModel, WorkerTimes};
 use super::serialize::interrupt;
 
 impl fmt::Display for Report {
@@ -80,6 +80,26 @@ impl fmt::Display for Report {
             write!(f, "\nlogs      {delivered} delivered, {dropped} dropped")?;
             if *waiting > 0 {
                 write!(f, ", {waiting} waiting")?;
+            }
+        }
+        if let Some(JournalCounts {
+            read,
+            written,
+            bytes: of_file,
+            torn,
+            failed,
+        }) = &self.journal
+        {
+            let of_file = bytes(*of_file);
+            write!(
+                f,
+                "\njournal   {read} outputs read, {written} written ({of_file})"
+            )?;
+            if *torn > 0 {
+                write!(f, ", {torn} bytes of a torn end cut")?;
+            }
+            if let Some(error) = failed {
+                write!(f, "; stopped: {}", shm_buffers::Printable(error))?;
             }
         }
         table(f, &self.worker_times)
@@ -239,6 +259,13 @@ mod tests {
                 dropped: 3,
                 waiting: 5,
             }),
+            journal: Some(JournalCounts {
+                read: 600,
+                written: 71,
+                bytes: 3000,
+                torn: 17,
+                failed: Some("cannot write the journal `j`".to_owned()),
+            }),
             timeline: Timeline::default(),
         }
     }
@@ -264,6 +291,7 @@ mod tests {
             memory: None,
             processes: None,
             logs: None,
+            journal: None,
             timeline: Timeline::default(),
         }
     }
@@ -277,6 +305,7 @@ shared    7.0 MiB in anonymous memory, 2.0 MiB in mapped files, 190.7 MiB per wo
 memory    PSS: leader 12.0 MiB, workers 3.0 MiB + 1000 B, together 15.0 MiB; peak RSS of the leader 20.0 MiB
 processes 3 started, 1 died, 0 recycled; tasks: 2 resent, 4 retried, 5 recalled
 logs      7 delivered, 3 dropped, 5 waiting
+journal   600 outputs read, 71 written (2.9 KiB), 17 bytes of a torn end cut; stopped: cannot write the journal `j`
 worker        start    attach     state      wait   blocked    decode       run    encode   off CPU     tasks
 0            3.0 ms    1.2 ms  800.0 µs  200.0 ms    0.0 µs    1.0 ms  297.0 ms    2.0 ms  100.0 µs       670";
         assert_eq!(full().to_string(), expected);

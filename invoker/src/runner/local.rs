@@ -24,7 +24,7 @@ pub(crate) use map::LocalMap;
 use one_shot::OneShot;
 use threads::{Busy, Job, Running, Thread};
 
-use super::Order;
+use crate::order::Order;
 
 /// A pool with the interface of a [`Pool`](proc_pool::Pool), but without processes: with the same outputs, errors of tasks,
 /// handles and interruptions.

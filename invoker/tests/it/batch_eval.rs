@@ -304,6 +304,70 @@ mod killed {
         assert_eq!(sum, logs["emitted"].as_u64(), "{report}");
     }
 
+    /// Ten leaders are killed at random moments; the last one returns what one that was not disturbed returns.
+    #[test]
+    fn killed_leaders_are_resumed_byte_for_byte() {
+        let _watchdog = crate::watchdog::watchdog(600);
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let ratings = ratings(dir.path());
+        let report = |output: &Output| -> serde_json::Value {
+            assert!(output.status.success(), "{}", text(&output.stderr));
+            serde_json::from_slice(&output.stdout).expect("JSON")
+        };
+        let args = ["--workers", "2", "--repeat", "200", "--report", "json"];
+        let started = Instant::now();
+        let whole = run(dir.path(), &ratings, &args);
+        let time = started.elapsed();
+        let expected = report(&whole.output);
+        assert_eq!(expected["run"]["tasks"]["done"], 12_000);
+
+        let time_of_day = std::time::SystemTime::UNIX_EPOCH.elapsed().expect("after 1970");
+        let mut random = time_of_day.as_nanos() as u64;
+        println!("seed {random}, undisturbed in {time:?}");
+        let journal = dir.path().join("journal");
+        let path = journal.to_str().expect("UTF-8");
+        let recs = dir.path().join("recs.csv");
+        let mut stored = 0;
+        for kills in 0..10 {
+            let mut leader = Command::new(program());
+            leader.args(["--ratings", &ratings, "--resume", path, "--log", "error"]);
+            leader
+                .args(["--progress", "none", "--recs"])
+                .arg(&recs)
+                .args(args);
+            let mut leader = leader.stdout(Stdio::null()).spawn().expect("it starts");
+            // Up to a twelfth of the run, from the time when it has something to lose.
+            let len = || journal.metadata().map_or(0, |metadata| metadata.len());
+            let before = len();
+            while len() == before && leader.try_wait().expect("no error").is_none() {
+                std::thread::yield_now();
+            }
+            // SplitMix64.
+            random = random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mixed = (random ^ (random >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            std::thread::sleep(time.mul_f64((mixed >> 40) as f64 / f64::from(12 << 24)));
+            assert!(
+                leader.try_wait().expect("no error").is_none(),
+                "it ended before kill {kills}"
+            );
+            leader.kill().expect("it is alive");
+            leader.wait().expect("no error");
+            let info = invoker::Journal::info(&journal).expect("it is a journal");
+            assert_eq!(info.damaged, 0);
+            let tasks = info.runs.first().map_or(0, |run| run.tasks);
+            assert!(tasks >= stored, "{info}");
+            stored = tasks;
+        }
+        let resumed = run(dir.path(), &ratings, &[&args[..], &["--resume", path]].concat());
+        let report = report(&resumed.output);
+        println!("{stored} of 12000 outcomes were read");
+        assert_eq!(report["run"]["journal"]["read"], stored);
+        assert_eq!(report["run"]["journal"]["written"], 12_000 - stored);
+        assert_eq!(report["run"]["tasks"]["done"], 12_000);
+        assert_eq!(report["metrics"], expected["metrics"]);
+        assert!(resumed.recs == whole.recs, "the recommendations differ");
+    }
+
     #[test]
     fn a_killed_leader_leaves_no_processes_or_files() {
         let dir = tempfile::tempdir().expect("a temporary directory");
@@ -392,6 +456,7 @@ fn help_lists_all_options() {
         "--seed",
         "--holdout",
         "--no-holdout",
+        "--resume",
         "--recs",
     ] {
         assert!(help.contains(option), "{option}");

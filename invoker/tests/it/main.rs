@@ -14,6 +14,7 @@ mod forks;
 mod guide_of_progress;
 mod handles;
 mod interrupts;
+mod journal;
 #[cfg(target_os = "linux")]
 mod limits;
 mod logs;

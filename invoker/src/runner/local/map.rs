@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use proc_pool::facade::Window;
 use proc_pool::{Fault, TaskError};
 
-use super::Order;
 use super::chunk::{Chunk, Indexed, Outputs};
 use super::threads::Job;
 use super::{Backend, LocalPool};
+use crate::order::Order;
 
 /// Maximum number of tasks that an ordered map takes from its input beyond the one whose output is next.
 const AHEAD: u64 = 1 << 15;
@@ -24,6 +24,9 @@ const TASKS_PER_READING: usize = 64;
 /// How long the map waits for several outputs before it is content with one, and before it has idle threads look for tasks that wait
 /// behind a slow one.
 const PATIENCE: Duration = Duration::from_millis(2);
+
+/// What sees the outputs of a map as they arrive, in the order of their completion, with the indices of their tasks.
+pub(crate) type Tap<R> = Box<dyn FnMut(u64, &R) + Send + Sync>;
 
 /// An iterator over the outputs of the tasks of a [`LocalPool`], like [`Map`](proc_pool::Map).
 #[must_use = "iterators are lazy and do nothing unless consumed"]
@@ -40,6 +43,9 @@ pub(crate) struct LocalMap<'p, T, R, I> {
     taken: u64,
     /// Number of outputs returned.
     returned: u64,
+    /// The index of the output that was returned last.
+    last: u64,
+    tap: Option<Tap<R>>,
     /// Number of tasks that were sent to threads, and whose outputs were not taken.
     in_progress: usize,
     /// Maximum number of tasks taken from the input whose outputs were not returned.
@@ -72,6 +78,8 @@ impl<'p, T: Send + 'static, R: Send + 'static, I: Iterator<Item = T>> LocalMap<'
             credit: 0,
             taken: 0,
             returned: 0,
+            last: 0,
+            tap: None,
             in_progress: 0,
             max_in_flight: u64::MAX,
             ready: VecDeque::new(),
@@ -83,6 +91,16 @@ impl<'p, T: Send + 'static, R: Send + 'static, I: Iterator<Item = T>> LocalMap<'
     /// Limits the tasks in flight: see [`Map::set_max_in_flight`](proc_pool::Map::set_max_in_flight).
     pub(crate) fn set_max_in_flight(&mut self, tasks: usize) {
         self.max_in_flight = tasks.max(1) as u64;
+    }
+
+    /// Has `tap` called with each output.
+    pub(crate) fn set_tap(&mut self, tap: Tap<R>) {
+        self.tap = Some(tap);
+    }
+
+    /// Returns the index of the output that was returned last.
+    pub(crate) fn last_task(&self) -> u64 {
+        self.last
     }
 
     /// Takes the next task from the input, with its index. Returns `None` after the last one, or if the pool was interrupted.
@@ -163,6 +181,9 @@ impl<'p, T: Send + 'static, R: Send + 'static, I: Iterator<Item = T>> LocalMap<'
             return Some((self.returned, output));
         }
         for (index, output) in self.taken_outputs.by_ref() {
+            if let (Some(tap), Ok(output)) = (&mut self.tap, &output) {
+                tap(index, output);
+            }
             if self.order == Order::AsCompleted {
                 return Some((index, output));
             }
@@ -245,10 +266,15 @@ impl<T: Send + 'static, R: Send + 'static, I: Iterator<Item = T>> Iterator for L
             Backend::Threads { .. } => self.next_from_threads()?,
             Backend::Caller { .. } => {
                 let (index, task) = self.take()?;
-                (index, self.pool.call_here(task).map_err(Box::new))
+                let output = self.pool.call_here(task);
+                if let (Some(tap), Ok(output)) = (&mut self.tap, &output) {
+                    tap(index, output);
+                }
+                (index, output.map_err(Box::new))
             }
         };
         self.returned += 1;
+        self.last = task;
         Some(output.map_err(|fault| TaskError { task, fault: *fault }))
     }
 

@@ -1,0 +1,149 @@
+//! [`Journal`]: the path and the options of a journal.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// A file with the outputs of a run, for [`Builder::journal`](crate::Builder::journal): the path, and options.
+///
+/// ```
+/// use std::time::Duration;
+/// use invoker::{Executor, Invoker, Journal};
+///
+/// # let dir = tempfile::tempdir()?;
+/// # let path = dir.path().join("squares.journal");
+/// let squares = || -> Result<(u64, u64), Box<dyn std::error::Error>> {
+///     let journal = Journal::new(&path).sync_interval(Duration::from_secs(5));
+///     let builder = Invoker::builder(|_: &(), n: u64| n * n).model(()).journal(journal);
+///     let invoker = builder.executor(Executor::Threads).build()?;
+///     let sum = invoker.map(0..100).sum::<Result<u64, _>>()?;
+///     let report = invoker.finish()?;
+///     Ok((sum, report.journal.expect("there is one").read))
+/// };
+/// assert_eq!(squares()?, (328_350, 0));
+/// assert_eq!(squares()?, (328_350, 100)); // no op runs again
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use = "pass it to `Builder::journal`"]
+pub struct Journal {
+    pub(super) path: PathBuf,
+    pub(super) op: Option<String>,
+    pub(super) model: Option<String>,
+    pub(super) faults: JournalFaults,
+    pub(super) on_write_error: OnWriteError,
+    pub(super) sync_interval: Duration,
+    pub(super) sync_bytes: u64,
+}
+
+/// What a run does with the tasks that have failed in the run that wrote the journal.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum JournalFaults {
+    /// Runs them again: the fault may have been of the machine, or of an op that was mended since.
+    #[default]
+    RunAgain,
+    /// Writes faults into the journal, and returns them again as [`JournalError::Kept`](crate::JournalError::Kept). For tasks that
+    /// always fail, after a deadline of hours.
+    Keep,
+}
+
+/// What a run does if its journal cannot be written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OnWriteError {
+    /// Ends the run with [`JournalError::Write`](crate::JournalError::Write), as the error of the next task.
+    #[default]
+    Fail,
+    /// Goes on without the journal, and logs a warning. [`JournalCounts::failed`](crate::report::JournalCounts::failed) has the error.
+    Continue,
+}
+
+impl Journal {
+    /// Makes the journal of this path. The file is created by [`build`](crate::Builder::build) if it does not exist.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self {
+            path: path.into(),
+            op: None,
+            model: None,
+            faults: JournalFaults::default(),
+            on_write_error: OnWriteError::default(),
+            sync_interval: Duration::from_secs(1),
+            sync_bytes: 64 << 20,
+        }
+    }
+
+    /// Identifies the op by a name. By default it is identified by its code in this build of the program, so that another build needs
+    /// another journal. With a name, change it (`"score 2"`) whenever outputs, or the types of tasks and outputs, change.
+    pub fn op(mut self, name: impl Into<String>) -> Self {
+        self.op = Some(name.into());
+        self
+    }
+
+    /// Identifies the model by a name, such as its version. By default it is identified by a [hash](shm_buffers::fingerprint) of its
+    /// contents, which takes about 0.2 s for each GiB; a model with a `HashMap` needs a name, because its order is another one in
+    /// each process.
+    pub fn model(mut self, name: impl Into<String>) -> Self {
+        self.model = Some(name.into());
+        self
+    }
+
+    /// Sets what is done with tasks that fail.
+    pub fn faults(mut self, faults: JournalFaults) -> Self {
+        self.faults = faults;
+        self
+    }
+
+    /// Sets what is done if the journal cannot be written, for example because the disk is full.
+    pub fn on_write_error(mut self, reaction: OnWriteError) -> Self {
+        self.on_write_error = reaction;
+        self
+    }
+
+    /// Sets the age at which an output is on the disk (default: 1 s; the time that the disk takes comes on top). A power failure
+    /// costs at most these outputs. The end of the leader alone costs less: outputs are handed to the system after a quarter of it.
+    pub fn sync_interval(mut self, interval: Duration) -> Self {
+        self.sync_interval = interval;
+        self
+    }
+
+    /// Sets the number of bytes after which the journal is synced to the disk before its time (default: 64 MiB). 0 counts as 1.
+    pub fn sync_bytes(mut self, bytes: u64) -> Self {
+        self.sync_bytes = bytes.max(1);
+        self
+    }
+
+    /// Returns the path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl From<PathBuf> for Journal {
+    fn from(path: PathBuf) -> Self {
+        Self::new(path)
+    }
+}
+
+impl From<&Path> for Journal {
+    fn from(path: &Path) -> Self {
+        Self::new(path)
+    }
+}
+
+impl From<&PathBuf> for Journal {
+    fn from(path: &PathBuf) -> Self {
+        Self::new(path)
+    }
+}
+
+impl From<&str> for Journal {
+    fn from(path: &str) -> Self {
+        Self::new(path)
+    }
+}
+
+impl From<String> for Journal {
+    fn from(path: String) -> Self {
+        Self::new(path)
+    }
+}
