@@ -1,4 +1,4 @@
-//! What a journal costs: time for each task, and bytes on the disk, against the same runs without one.
+//! The cost of a journal: time for each task, and bytes on the disk, against the same runs without one.
 //!
 //! `cargo bench -p invoker --bench journal`. Two workers in processes; outputs are summed and checked. Rounds with and without a journal
 //! alternate, and the median of their differences counts. Every round writes all of its outputs; none is read.

@@ -4,12 +4,12 @@
 //! |---|---|
 //! | `options` | what users set |
 //! | `format` | the file: records as blocks, and back |
-//! | `scan`, `index` | finds the intact blocks of a file; where the output of a task is |
+//! | `scan`, `index` | the intact blocks of a file, and the place of each output |
 //! | `lock` | one leader for each file |
-//! | `identity` | the job that a journal is for |
+//! | `identity` | the job that a journal belongs to |
 //! | `writer` | the thread that appends and syncs |
-//! | `input`, `recorder`, `replay` | one run: which of its tasks run, what they answered, what is read |
-//! | `tool` | `invoker-journal`: lists, and copies what is intact |
+//! | `input`, `recorder`, `replay` | one run: the tasks without a stored output, the outputs of the workers, and those of the file |
+//! | `tool` | `invoker-journal`: lists journals, and copies their intact blocks |
 
 mod format;
 #[cfg(any(fuzzing, test))]
@@ -183,7 +183,7 @@ impl OpenJournal {
     }
 }
 
-/// Returns whether a file is empty, or what is left of a first attempt to create it.
+/// Returns whether a file is empty, or has only a part of the first bytes: its leader was killed while it created the file.
 fn is_new(file: &File, path: &Path, first: &[u8]) -> Result<bool, JournalError> {
     let failed = JournalError::os("read", path);
     let len = file.byte_len().map_err(&failed)?;

@@ -37,7 +37,7 @@ pub enum JournalError {
     NotAJournal {
         /// The file.
         path: PathBuf,
-        /// What was found instead.
+        /// The contents that were found instead.
         reason: String,
     },
     /// The journal is of a version of the format that this program does not know.
@@ -69,13 +69,13 @@ pub enum JournalError {
     Differs {
         /// The journal.
         path: PathBuf,
-        /// What differs: the op, the model, the seed, the context, a type or a codec.
+        /// The part that differs: the op, the model, the seed, the context, a type or a codec.
         what: &'static str,
         /// Its description in the journal.
         stored: String,
         /// Its description in this program.
         current: String,
-        /// What to do if it should be the same.
+        /// The remedy, if it should be the same.
         remedy: &'static str,
     },
     /// Bytes before the end of the journal have changed since they were written.
@@ -122,7 +122,7 @@ pub enum JournalError {
     /// A task or an output cannot be encoded or decoded.
     #[error("cannot {step} {task} for the journal `{}`: {reason}", path.display())]
     Codec {
-        /// What failed, as in "cannot decode the output of task".
+        /// The failed step, as in "cannot decode the output of task".
         step: &'static str,
         /// The journal.
         path: PathBuf,
@@ -131,7 +131,7 @@ pub enum JournalError {
         /// The reason of the codec.
         reason: String,
     },
-    /// The journal could not be written, for example because the disk is full. What was written before stays readable.
+    /// The journal could not be written, for example because the disk is full. The outputs before that stay readable.
     #[error("cannot write the journal `{}`; make room and start again: the outputs before that are in the journal", path.display())]
     Write {
         /// The journal.

@@ -151,6 +151,8 @@ impl<T: Send + 'static, R: Send + 'static, I: Iterator<Item = T>> Iterator for O
     fn size_hint(&self) -> (usize, Option<usize>) {
         match self.ended {
             true => (0, Some(0)),
+            // The error of the journal may come after all outputs.
+            false if self.replayed.is_some() => (0, self.remaining.and_then(|most| most.checked_add(1))),
             false => (0, self.remaining),
         }
     }

@@ -88,7 +88,7 @@ pub(super) struct Record {
     pub(super) kind: Kind,
 }
 
-/// What a record is.
+/// The kind of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Output,
@@ -180,7 +180,7 @@ fn push_varint(into: &mut Vec<u8>, mut number: u64) {
     into.push(number as u8);
 }
 
-/// What is invalid in a block whose checksum is right: another program wrote it.
+/// A block is invalid although its checksum is right: another program wrote it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Malformed;
 

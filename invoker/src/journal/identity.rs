@@ -1,4 +1,4 @@
-//! [`Identity`]: what a journal is for. Another job is refused.
+//! [`Identity`]: the job that a journal belongs to. Another job is refused.
 
 use std::any::type_name;
 use std::path::Path;
@@ -15,7 +15,7 @@ use crate::model_source::ModelSource;
 use crate::op::Op;
 use crate::task_hash::task_hash;
 
-/// What outputs depend on, beside the tasks.
+/// Everything that outputs depend on, beside the tasks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Identity {
     pub(super) op: String,
@@ -28,7 +28,7 @@ pub(super) struct Identity {
     pub(super) context: String,
 }
 
-/// What to do if one of [`Identity::rows`] differs.
+/// The remedy for a difference in each of [`Identity::rows`].
 const REMEDIES: [&str; 8] = [
     "use the same type",
     "use the same type",

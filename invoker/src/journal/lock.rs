@@ -35,7 +35,7 @@ enum Refused {
     Os(&'static str, io::Error),
 }
 
-/// The lock is that of `flock`: it belongs to the open file, which workers do not inherit.
+/// Uses `flock`: the lock belongs to the open file, and workers do not inherit that.
 #[cfg(unix)]
 fn open(options: &OpenOptions, path: &Path) -> Result<File, Refused> {
     use std::time::{Duration, Instant};

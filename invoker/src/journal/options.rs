@@ -35,11 +35,11 @@ pub struct Journal {
     pub(super) sync_bytes: u64,
 }
 
-/// What a run does with the tasks that have failed in the run that wrote the journal.
+/// Whether tasks that have failed run again when a run is started again.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum JournalFaults {
-    /// Runs them again: the fault may have been of the machine, or of an op that was mended since.
+    /// Runs them again: the machine may have caused the fault, or the op may have been fixed.
     #[default]
     RunAgain,
     /// Writes faults into the journal, and returns them again as [`JournalError::Kept`](crate::JournalError::Kept). For tasks that
@@ -47,7 +47,7 @@ pub enum JournalFaults {
     Keep,
 }
 
-/// What a run does if its journal cannot be written.
+/// Whether a run ends if its journal cannot be written.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OnWriteError {
@@ -87,13 +87,13 @@ impl Journal {
         self
     }
 
-    /// Sets what is done with tasks that fail.
+    /// Sets whether tasks that have failed run again.
     pub fn faults(mut self, faults: JournalFaults) -> Self {
         self.faults = faults;
         self
     }
 
-    /// Sets what is done if the journal cannot be written, for example because the disk is full.
+    /// Sets whether a run ends if the journal cannot be written, for example because the disk is full.
     pub fn on_write_error(mut self, reaction: OnWriteError) -> Self {
         self.on_write_error = reaction;
         self

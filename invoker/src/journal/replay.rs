@@ -36,7 +36,7 @@ impl<F: ReadAt> OutputReader<F> {
 
     /// Returns the encoded output, or the text of the fault, at a position of a group.
     pub(super) fn read(&mut self, stored: &StoredGroup, position: usize) -> Result<&[u8], std::io::Error> {
-        /// Bytes that are read at once, because the next outputs follow.
+        /// Bytes of one read: the next outputs follow in the file.
         const AHEAD: u64 = 128 << 10;
         let is_there =
             stored.at >= self.position && stored.at + stored.len <= self.position + self.window.len() as u64;

@@ -70,7 +70,7 @@ impl ReadAt for &[u8] {
     }
 }
 
-/// What to do about damage before the end.
+/// The reaction to damage before the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum OnDamage {
     Fail,
@@ -78,7 +78,7 @@ pub(super) enum OnDamage {
     Skip,
 }
 
-/// What was found in a journal.
+/// The result of a scan.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Scanned {
     /// The identity of the job, as JSON.
@@ -91,7 +91,7 @@ pub(super) struct Scanned {
     pub(super) damaged: u64,
 }
 
-/// Returns the process id of the journal's leader; 0 if there is none.
+/// Returns the process id of the last leader, or 0 if it is unknown.
 pub(super) fn pid(file: &impl ReadAt) -> u32 {
     let mut pid = [0; 4];
     // It is for a message only.

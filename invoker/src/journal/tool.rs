@@ -1,4 +1,4 @@
-//! What `invoker-journal` does: lists a journal, and copies what is intact of it.
+//! The functions of `invoker-journal`: list a journal, and copy its intact blocks.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -11,11 +11,11 @@ use super::options::Journal;
 use super::scan::{OnDamage, ReadAt, scan};
 use crate::journal_error::JournalError;
 
-/// What a journal contains: see [`Journal::info`]. `Display` prints a list.
+/// The contents of a journal: see [`Journal::info`]. `Display` prints a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct JournalInfo {
-    /// What the journal is for: names (the op, the types, the codec, the model, the seed, the context) and descriptions.
+    /// The job: names (the op, the types, the codec, the model, the seed, the context) and their descriptions.
     pub job: Vec<(&'static str, String)>,
     /// The runs, in the order in which they were started.
     pub runs: Vec<JournalRun>,
@@ -40,7 +40,7 @@ pub struct JournalRun {
 }
 
 impl Journal {
-    /// Reads what a journal contains, also while a leader writes it.
+    /// Returns the contents of a journal. It may be read while a leader writes it.
     ///
     /// # Errors
     /// If it cannot be read, or is not a journal.
@@ -94,7 +94,7 @@ impl fmt::Display for JournalInfo {
     }
 }
 
-/// Copies what is intact of a journal, and may rename its job.
+/// Copies the intact blocks of a journal, and may rename its job.
 ///
 /// ```no_run
 /// use invoker::Salvage;

@@ -17,7 +17,7 @@ use crate::journal_error::JournalError;
 const WAKE_BYTES: usize = 256 << 10;
 /// A run waits while more than these bytes of outputs have not been written.
 const MAX_QUEUED: usize = 8 << 20;
-/// What a record without an output counts.
+/// The size of a record without its output, for the two limits above.
 const RECORD_BYTES: usize = 16;
 
 /// When the journal is synced to the disk.
@@ -125,7 +125,7 @@ impl Writer {
         })
     }
 
-    /// Appends a finished task. Waits while the disk is slower than the run. Does nothing after an error.
+    /// Appends a finished task. Waits if the disk is slower than the run. Does nothing after an error.
     pub(super) fn append(&self, finished: Finished<'_>) {
         let mut queue = self.shared.queue();
         while queue.bytes() > 0

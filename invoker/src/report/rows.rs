@@ -267,7 +267,7 @@ pub struct LogCounts {
     pub waiting: u64,
 }
 
-/// What was read from a [journal](crate::Builder::journal), and written to it.
+/// The outputs that were read from a [journal](crate::Builder::journal), and those that were written to it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct JournalCounts {
@@ -278,7 +278,7 @@ pub struct JournalCounts {
     pub written: u64,
     /// Bytes of the file that these take.
     pub bytes: u64,
-    /// Bytes at the end of the file that were cut: what a leader that was killed had not written completely.
+    /// Bytes at the end of the file that were cut: a leader was killed while it wrote them, or the power failed.
     pub torn: u64,
     /// Why the journal could not be written, if the run went on without it
     /// ([`OnWriteError::Continue`](crate::OnWriteError::Continue)).

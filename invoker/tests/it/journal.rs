@@ -1,4 +1,4 @@
-//! Runs with a journal: what is read, what runs again, and what is refused.
+//! Runs with a journal: outputs that are read, tasks that run again, and jobs that are refused.
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -421,7 +421,7 @@ fn try_map_runs_errors_again() {
 }
 
 #[test]
-fn the_second_leader_is_told_the_first() {
+fn the_second_leader_gets_the_process_id_of_the_first() {
     let _watchdog = crate::watchdog::watchdog(300);
     let job = Job::new();
     let build = || {
@@ -504,7 +504,7 @@ fn large_outputs_and_outputs_without_bytes_come_back() {
     for (executor, workers) in EXECUTORS {
         let job = Job::new();
         let run = || {
-            let op = |_: &(), n: usize| vec![n as f64; n * n * 20];
+            let op = |_: &(), n: usize| vec![n as f64; 2 * n * n];
             let builder = Invoker::builder(op).model(()).journal(job.journal());
             let invoker = builder
                 .executor(executor)
@@ -559,17 +559,118 @@ fn a_file_that_is_no_journal_is_left_alone() {
     assert!(matches!(error, JournalError::Os { step: "open", .. }), "{error}");
 }
 
+/// Runs the tool, and returns its exit status and what it printed.
+fn tool(args: &[&std::ffi::OsStr]) -> (Option<i32>, String) {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_invoker-journal"));
+    let output = command.args(args).output().expect("it runs");
+    let printed = [output.stdout, output.stderr].concat();
+    (
+        output.status.code(),
+        String::from_utf8(printed).expect("it prints text"),
+    )
+}
+
+#[test]
+fn a_damaged_journal_is_refused_and_what_is_intact_is_salvaged() {
+    let _watchdog = crate::watchdog::watchdog(300);
+    let job = Job::new();
+    let salvaged = job.dir.path().join("salvaged");
+    let build = |path: &Path| {
+        let builder = Invoker::builder(scale).model(job.model(3)).journal(path);
+        builder.executor(invoker::Executor::Inline).build()
+    };
+    // Each leader writes blocks of its own.
+    for end in [30, 40, 50] {
+        let invoker = build(&job.journal()).expect("it builds");
+        assert_eq!(
+            invoker.map(20..end).filter(Result::is_ok).count() as u64,
+            end - 20
+        );
+        invoker.finish().expect("it ends");
+    }
+    let mut bytes = std::fs::read(job.journal()).expect("it is readable");
+    // The second of three blocks.
+    let starts: Vec<usize> = (0..bytes.len())
+        .filter(|at| bytes[*at..].starts_with(b"\xf5JB\n"))
+        .collect();
+    assert_eq!(starts.len(), 4);
+    bytes[starts[2] + 40] ^= 1;
+    std::fs::write(job.journal(), &bytes).expect("it is writable");
+    let error = refusal(build(&job.journal()));
+    assert!(
+        matches!(error, JournalError::Damaged { offset, .. } if offset == starts[2] as u64),
+        "{error}"
+    );
+    assert!(error.to_string().contains("invoker-journal salvage"), "{error}");
+
+    let (journal, copy) = (job.journal(), salvaged.clone());
+    let (status, list) = tool(&["list".as_ref(), journal.as_ref()]);
+    assert_eq!(status, Some(0), "{list}");
+    assert!(
+        list.contains("run 0\t20 tasks up to task 29, 0 of them faults\n"),
+        "{list}"
+    );
+    let damaged = starts[3] - starts[2];
+    assert!(list.ends_with(&format!("damaged\t{damaged} bytes\n")), "{list}");
+    let (status, text) = tool(&["salvage".as_ref(), journal.as_ref(), copy.as_ref()]);
+    assert_eq!(status, Some(0), "{text}");
+    assert!(
+        text.contains(&format!("20 tasks from {}", journal.display())),
+        "{text}"
+    );
+    job.runs();
+    let invoker = build(&salvaged).expect("it is intact");
+    let outputs: Vec<String> = invoker
+        .map(20..50)
+        .map(|output| output.expect("it runs"))
+        .collect();
+    let expected = (20..50).map(|n| "x".repeat((n % 7) as usize) + &(n * 3).to_string());
+    assert!(expected.eq(outputs));
+    assert_eq!(
+        (read(&invoker.finish().expect("it ends")), job.runs()),
+        ((20, 10), 10)
+    );
+
+    let (status, text) = tool(&["salvage".as_ref(), journal.as_ref(), copy.as_ref()]);
+    assert!(status == Some(1) && text.contains("it exists"), "{text}");
+    let (status, text) = tool(&["list".as_ref(), job.dir.path().join("runs").as_ref()]);
+    assert!(status == Some(1) && text.contains("is not a journal"), "{text}");
+    for wrong in [
+        &["list"][..],
+        &["list", "a", "b"],
+        &["salvage", "a"],
+        &["drop", "a"],
+        &["list", "--op", "x", "a"],
+        &[],
+    ] {
+        let args: Vec<_> = wrong.iter().map(|arg| (*arg).as_ref()).collect();
+        let (status, text) = tool(&args);
+        assert!(
+            status == Some(2) && text.contains("invoker-journal help"),
+            "{wrong:?}: {text}"
+        );
+    }
+    let (status, text) = tool(&["help".as_ref()]);
+    assert!(
+        status == Some(0) && text.starts_with("Usage: invoker-journal list FILE"),
+        "{text}"
+    );
+}
+
 /// Leaders that are killed, and a disk that is full.
 #[cfg(target_os = "linux")]
 mod ends {
     use std::process::{Child, Command, Stdio};
     use std::time::{Duration, Instant};
 
+    use invoker::OnWriteError;
+
     use super::*;
 
     /// The directory of a job, in a process that is the leader of it.
     const LEADER: &str = "IT_JOURNAL_LEADER";
-    const TASKS: u64 = 40_000;
+    const TASKS: u64 = 60_000;
+    const KILLS: u32 = 4;
 
     /// Starts this test again, as the leader of a job.
     fn command(job: &Job) -> Command {
@@ -598,7 +699,7 @@ mod ends {
         n * n
     }
 
-    /// What the leader does.
+    /// Runs the leader's job.
     fn lead(job: &Path) {
         let builder = Invoker::builder(slow).model((job.to_owned(), ())).workers(2);
         let invoker = builder.journal(job.join("journal")).build().expect("it builds");
@@ -633,7 +734,7 @@ mod ends {
                 history.push((now, total));
                 if total > ran {
                     let started = *started.get_or_insert(now);
-                    if now - started > Duration::from_millis(1250) {
+                    if kills < KILLS && now - started > Duration::from_millis(1500) {
                         break None;
                     }
                 }
@@ -680,5 +781,96 @@ mod ends {
             "the last leader runs what is left"
         );
         assert!(kills >= 1, "it was too fast");
+    }
+
+    /// Runs ten thousand tasks with outputs of a hundred bytes, in threads: the memory of worker processes counts as files, too.
+    fn lead_to_the_limit(job: &Path) {
+        let go_on = job.join("continue").exists();
+        let on_error = match go_on {
+            true => OnWriteError::Continue,
+            false => OnWriteError::Fail,
+        };
+        let journal = Journal::new(job.join("journal")).on_write_error(on_error);
+        let op = |_: &(), n: u64| vec![n as u8; 100];
+        let builder = Invoker::builder(op)
+            .model(())
+            .journal(journal.sync_interval(Duration::from_millis(4)));
+        let builder = builder.executor(invoker::Executor::Threads).workers(2);
+        let invoker = builder.build().expect("it builds");
+        let mut outputs = invoker.map(0..10_000);
+        let mut returned = 0;
+        let failure = loop {
+            match outputs.next() {
+                Some(Ok(output)) => assert_eq!(output, vec![returned as u8; 100]),
+                Some(Err(error)) => break Some(error),
+                None => break None,
+            }
+            returned += 1;
+            std::thread::sleep(Duration::from_micros(20));
+        };
+        if job.join("limited").exists() && !go_on {
+            let error = failure.expect("the journal is full");
+            assert_eq!(error.task, returned);
+            assert!(
+                matches!(journal_error(&error), JournalError::Write { .. }),
+                "{error}"
+            );
+            let system = error_number(&error);
+            assert_eq!(system, Some(rustix::io::Errno::FBIG.raw_os_error()), "{error:?}");
+            assert_eq!(outputs.count(), 0);
+            let error = refusal(invoker.finish());
+            assert!(matches!(error, JournalError::Write { .. }), "{error}");
+            return;
+        }
+        assert!(failure.is_none() && returned == 10_000, "{failure:?}");
+        drop(outputs);
+        let report = invoker.finish().expect("it ends");
+        let counts = report.journal.as_ref().expect("there is one");
+        assert_eq!(counts.failed.is_some(), go_on, "{counts:?}");
+        assert_eq!(
+            report.to_string().contains("; stopped: cannot write the journal"),
+            go_on
+        );
+        std::fs::write(job.join("read"), counts.read.to_string()).expect("it is writable");
+    }
+
+    fn error_number(error: &TaskError) -> Option<i32> {
+        let source = std::error::Error::source(error)?;
+        source.downcast_ref::<std::io::Error>()?.raw_os_error()
+    }
+
+    /// The limit of a process for the size of files, in place of a disk that is full.
+    #[test]
+    fn a_full_disk_ends_the_run_or_the_journal_and_keeps_what_was_written() {
+        if let Some(job) = std::env::var_os(LEADER) {
+            return lead_to_the_limit(Path::new(&job));
+        }
+        let _watchdog = crate::watchdog::watchdog(300);
+        for go_on in [false, true] {
+            let job = Job::new();
+            let set = |name: &str| std::fs::write(job.dir.path().join(name), "").expect("it is writable");
+            set("limited");
+            if go_on {
+                set("continue");
+            }
+            let leader = command(&job);
+            // The signal of that limit is ignored, so that it is an error.
+            let mut limited = Command::new("sh");
+            limited.args(["-c", "trap '' XFSZ; ulimit -f 512; exec \"$0\" \"$@\""]);
+            limited.arg(leader.get_program()).args(leader.get_args());
+            limited.env(LEADER, job.dir.path()).stdout(Stdio::null());
+            assert!(limited.status().expect("sh runs").success(), "{go_on}");
+            let info = Journal::info(job.journal()).expect("it stays readable");
+            let [run] = &*info.runs else { panic!("{info}") };
+            assert!(info.damaged == 0 && (1000..10_000).contains(&run.tasks), "{info}");
+            for name in ["limited", "continue"] {
+                let _ = std::fs::remove_file(job.dir.path().join(name));
+            }
+            assert!(command(&job).status().expect("it runs").success(), "{go_on}");
+            let read = std::fs::read_to_string(job.dir.path().join("read")).expect("it has ended");
+            assert_eq!(read, run.tasks.to_string());
+            let info = Journal::info(job.journal()).expect("it is readable");
+            assert_eq!(info.runs[0].tasks, 10_000);
+        }
     }
 }
