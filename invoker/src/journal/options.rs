@@ -80,8 +80,8 @@ impl Journal {
     }
 
     /// Identifies the model by a name, such as its version. By default it is identified by a [hash](shm_buffers::fingerprint) of its
-    /// contents, which takes about 0.2 s for each GiB; a model with a `HashMap` needs a name, because its order is another one in
-    /// each process.
+    /// contents, for which `build` reads all of it; a model with a `HashMap` needs a name, because its order is another one in each
+    /// process.
     pub fn model(mut self, name: impl Into<String>) -> Self {
         self.model = Some(name.into());
         self
