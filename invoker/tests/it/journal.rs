@@ -806,7 +806,10 @@ mod ends {
                 None => break None,
             }
             returned += 1;
-            std::thread::sleep(Duration::from_micros(20));
+            // A batch that does not fit is lost as a whole, so the first one must be a small one.
+            while returned == 1 && Journal::info(job.join("journal")).is_ok_and(|info| info.runs.is_empty()) {
+                std::thread::yield_now();
+            }
         };
         if job.join("limited").exists() && !go_on {
             let error = failure.expect("the journal is full");
@@ -862,7 +865,7 @@ mod ends {
             assert!(limited.status().expect("sh runs").success(), "{go_on}");
             let info = Journal::info(job.journal()).expect("it stays readable");
             let [run] = &*info.runs else { panic!("{info}") };
-            assert!(info.damaged == 0 && (1000..10_000).contains(&run.tasks), "{info}");
+            assert!(info.damaged == 0 && (1..10_000).contains(&run.tasks), "{info}");
             for name in ["limited", "continue"] {
                 let _ = std::fs::remove_file(job.dir.path().join(name));
             }
