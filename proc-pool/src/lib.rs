@@ -128,7 +128,7 @@ pub use panics::{Panic, catch_panic};
 pub use pool::builder::{Builder, Runnable};
 pub use pool::handle::Handle;
 pub use pool::interrupt::{Interrupter, OnInterrupt};
-pub use pool::map::Map;
+pub use pool::map::{Map, TryNext};
 #[cfg(feature = "stream")]
 pub use pool::stream::OutputStream;
 pub use pool::system_info::{FILES_PER_WORKER, SystemInfo};

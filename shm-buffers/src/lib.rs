@@ -1,7 +1,7 @@
 //! Memory that processes share: segments, rings and counters, and one copy of a model for any number of processes.
 //!
 //! - [`SegmentMut`] → [`Segment`] → [`SegmentHandle`]: memory that one process fills and freezes, and that other
-//!   processes attach read-only.
+//!   processes attach read-only, or [`CopyOnWrite`].
 //! - [`Region`]: memory that several processes write at the same time, divided into [`ring`]s of byte frames, [`slots`]
 //!   for numbers, and [`arena`]s for blocks that are too large for a ring. [`claims`]: tasks that were sent can be revoked.
 //! - [`limits`] and [`MemoryInfo`]: how much memory the machine, its cgroups and the process's own limits leave.
@@ -17,6 +17,7 @@
 //! - [`Image::save`] and [`Image::load_shared`]: model images on disk. They are safetensors files; files of other programs
 //!   ([`load_safetensors`], [`load_npy`]) become buffers by name. Loading copies a file into a segment. Opening
 //!   ([`Image::open`], [`open_safetensors`], [`open_npy`]) maps the file, and is `unsafe`: no process may change it then.
+//! - [`TensorWriter`]: named tensors, which code of other languages has, as one image.
 //! - Features `zstd` (on by default), `ndarray`, `sprs` and `arrow`: compressed images, and n-dimensional arrays, sparse
 //!   matrices, Arrow arrays and record batches over buffers. Feature `bytes`: buffers of bytes as `bytes::Bytes`.
 //!   Feature `rkyv`: types that derive `rkyv::Archive`, shared as they are.
@@ -33,6 +34,8 @@ mod backing;
 #[cfg(not(loom))]
 #[cfg_attr(not(feature = "models"), allow(dead_code, reason = "models use the rest"))]
 mod copy;
+#[cfg(not(loom))]
+mod copy_on_write;
 #[cfg(not(loom))]
 mod error;
 #[cfg(not(loom))]
@@ -83,6 +86,8 @@ pub use bytemuck;
 #[cfg(all(feature = "models", not(loom)))]
 pub use collections::{IntMap, IntSet, Lists, StringMap, StringSet, Strings};
 #[cfg(not(loom))]
+pub use copy_on_write::CopyOnWrite;
+#[cfg(not(loom))]
 pub use error::{AttachError, CreateError, FreezeError, ParseHandleError};
 #[cfg(not(loom))]
 pub use ipc::RegionHandle;
@@ -96,7 +101,7 @@ pub use model::Compression;
 #[cfg(all(feature = "models", not(loom)))]
 pub use model::{
     FieldMemory, Image, LoadError, LoadOptions, LoadSharedError, ModelMemory, OpenError, SaveOptions,
-    ShareError, VerifyError, fingerprint, share, share_move,
+    ShareError, TensorWriter, VerifyError, fingerprint, share, share_move,
 };
 #[cfg(not(loom))]
 pub use os::descriptors;
@@ -123,6 +128,11 @@ pub use views::SharedCsMat;
 pub use views::{Archivable, ArchiveError, SharedArchive};
 #[cfg(all(feature = "arrow", not(loom)))]
 pub use views::{SharedArrow, SharedRecordBatch};
+
+/// The type of a tensor's elements, in files of safetensors' format.
+#[cfg(all(feature = "models", not(loom)))]
+#[doc(no_inline)]
+pub use safetensors::Dtype;
 
 /// Tests the example of the README.
 #[cfg(doctest)]

@@ -3,6 +3,8 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::iter::FusedIterator;
+use std::ops::Deref;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::error::{Fault, TaskError};
@@ -58,7 +60,7 @@ pub type Tap = Box<dyn FnMut(u64, &[u8]) + Send + Sync>;
 /// [interrupted](crate::BytePool::interrupt): then it may return fewer outputs.
 #[must_use = "iterators are lazy and do nothing unless consumed"]
 pub struct Map<'p, I: Iterator, R> {
-    event_loop: &'p EventLoop,
+    event_loop: LoopRef<'p>,
     job: JobKey,
     input: Option<I>,
     encode: Encode<I::Item>,
@@ -92,6 +94,46 @@ pub struct Map<'p, I: Iterator, R> {
     credit: usize,
 }
 
+/// The event loop of the map's pool.
+pub(crate) enum LoopRef<'p> {
+    Borrowed(&'p EventLoop),
+    Owned(Arc<EventLoop>),
+}
+
+impl Deref for LoopRef<'_> {
+    type Target = EventLoop;
+
+    #[inline]
+    fn deref(&self) -> &EventLoop {
+        match self {
+            Self::Borrowed(event_loop) => event_loop,
+            Self::Owned(event_loop) => event_loop,
+        }
+    }
+}
+
+impl Drop for LoopRef<'_> {
+    fn drop(&mut self) {
+        if let Self::Owned(event_loop) = self
+            && !event_loop.is_here()
+        {
+            // The drop of the copied event loop would touch resources of the leader.
+            std::mem::forget(event_loop.clone());
+        }
+    }
+}
+
+/// What [`Map::try_next`] has found.
+#[derive(Debug)]
+pub enum TryNext<R> {
+    /// The next output, or the error of its task.
+    Output(Result<R, TaskError>),
+    /// No output is available yet.
+    Pending,
+    /// There are no more outputs.
+    End,
+}
+
 /// Tasks by index. Boxed in a map, because most maps keep none.
 struct KeptTasks<T>(HashMap<u64, T>);
 
@@ -119,7 +161,7 @@ impl<I: Iterator, R> std::fmt::Debug for Map<'_, I, R> {
 
 impl<'p, I: Iterator, R> Map<'p, I, R> {
     pub(crate) fn new(
-        event_loop: &'p EventLoop,
+        event_loop: LoopRef<'p>,
         input: I,
         order: OutputOrder,
         encode: Encode<I::Item>,
@@ -180,6 +222,81 @@ impl<'p, I: Iterator, R> Map<'p, I, R> {
     #[doc(hidden)]
     pub fn last_task(&self) -> u64 {
         self.last
+    }
+
+    /// Returns the next output if it is available, and submits tasks for which workers have room. It waits for nothing but the input.
+    ///
+    /// With [`wait`](Self::wait), it is for callers that must do something else between waits, such as to react to signals:
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # proc_pool::init();
+    /// use std::time::Duration;
+    /// use proc_pool::TryNext;
+    ///
+    /// let pool = proc_pool::Builder::new().build_op(|n: u64| n * n)?;
+    /// let mut squares = pool.map(0..100);
+    /// loop {
+    ///     match squares.try_next() {
+    ///         TryNext::Output(square) => println!("{}", square?),
+    ///         TryNext::Pending => {
+    ///             if !squares.wait(Duration::from_secs(1)) {
+    ///                 println!("still waiting");
+    ///             }
+    ///         }
+    ///         TryNext::End => break,
+    ///     }
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub fn try_next(&mut self) -> TryNext<R> {
+        if !self.event_loop.is_here() {
+            return self.fail_forked().map_or(TryNext::End, TryNext::Output);
+        }
+        if self.credit > 0
+            && let Some(result) = self.next_ready()
+        {
+            self.credit -= 1;
+            return TryNext::Output(result);
+        }
+        self.exchange();
+        if !self.event_loop.is_here() {
+            return self.fail_forked().map_or(TryNext::End, TryNext::Output);
+        }
+        // Half of the available outputs, so that workers get new tasks before the other half is used.
+        self.credit = self.available() / 2 + 1;
+        match self.next_ready() {
+            Some(result) => {
+                self.credit -= 1;
+                TryNext::Output(result)
+            }
+            None if self.input.is_none() && self.returned == self.next => TryNext::End,
+            None => TryNext::Pending,
+        }
+    }
+
+    /// Waits, for at most `timeout`, until [`try_next`](Self::try_next) may find an output or room for a task, after it has returned
+    /// [`TryNext::Pending`]. Returns whether that is so. It neither takes tasks from the input nor decodes outputs.
+    pub fn wait(&mut self, timeout: Duration) -> bool {
+        !self.event_loop.is_here() || self.wait_until(Instant::now().checked_add(timeout))
+    }
+
+    fn wait_until(&mut self, deadline: Option<Instant>) -> bool {
+        let wants = !self.batch.is_empty() || self.input_budget() > 0;
+        let takes = self.input.is_some();
+        let (job, returned_all) = (self.job, self.returned == self.next);
+        if !takes && returned_all {
+            return true;
+        }
+        let waited = self.event_loop.wait(deadline, |scheduler| {
+            let done = scheduler
+                .jobs
+                .get(job)
+                .is_none_or(|job| !job.done.list.is_empty());
+            let interrupted = takes && scheduler.interrupted().is_some();
+            (done || interrupted || (wants && scheduler.room() > 0)).then_some(())
+        });
+        waited.is_some()
     }
 
     /// Keeps each task until [`take_last_task`](Self::take_last_task) returns it. Returns whether that is possible: no task was taken from the
@@ -401,41 +518,16 @@ impl<'p, I: Iterator, R> Map<'p, I, R> {
 impl<I: Iterator, R> Iterator for Map<'_, I, R> {
     type Item = Result<R, TaskError>;
 
+    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         loop {
-            if !self.event_loop.is_here() {
-                return self.fail_forked();
+            match self.try_next() {
+                TryNext::Output(result) => return Some(result),
+                TryNext::End => return None,
+                TryNext::Pending => {
+                    self.wait_until(None);
+                }
             }
-            if self.credit > 0
-                && let Some(result) = self.next_ready()
-            {
-                self.credit -= 1;
-                return Some(result);
-            }
-            self.exchange();
-            if !self.event_loop.is_here() {
-                return self.fail_forked();
-            }
-            // Half of the available outputs, so that workers get new tasks before the other half is used.
-            self.credit = self.available() / 2 + 1;
-            if let Some(result) = self.next_ready() {
-                self.credit -= 1;
-                return Some(result);
-            }
-            if self.input.is_none() && self.returned == self.next {
-                return None;
-            }
-            let wants = !self.batch.is_empty() || self.input_budget() > 0;
-            let takes = self.input.is_some();
-            let job = self.job;
-            self.event_loop.wait(None, |scheduler| {
-                let done = scheduler
-                    .jobs
-                    .get(job)
-                    .is_none_or(|job| !job.done.list.is_empty());
-                let interrupted = takes && scheduler.interrupted().is_some();
-                (done || interrupted || (wants && scheduler.room() > 0)).then_some(())
-            });
         }
     }
 

@@ -39,7 +39,7 @@ use crate::metrics::History;
 use crate::os::ProcessMemory;
 use crate::pool::handle::Handle;
 use crate::pool::interrupt::{Interrupter, Reactions};
-use crate::pool::map::{Encode, Map, OutputOrder};
+use crate::pool::map::{Encode, LoopRef, Map, OutputOrder};
 use crate::pool::signals::Subscription;
 use crate::pool::workers::Workers;
 use crate::process::manager::{PendingThread, ProcessManager};
@@ -212,7 +212,8 @@ impl BytePool {
             borrowed: put,
             owned: |task, writer| put(&task, writer),
         };
-        Map::new(&self.event_loop, tasks.into_iter(), order, encode, Decode::BYTES)
+        let event_loop = LoopRef::Borrowed(&self.event_loop);
+        Map::new(event_loop, tasks.into_iter(), order, encode, Decode::BYTES)
     }
 
     /// Submits one task. This returns immediately; the task is queued in this process until a worker has room. (A
@@ -223,6 +224,24 @@ impl BytePool {
             Ok(())
         };
         Handle::submit(&self.event_loop, encode, Decode::BYTES)
+    }
+
+    /// Makes a pool of values from this pool: tasks are encoded and outputs decoded in this process, and the service sees bytes as before.
+    /// Only the types of the two arguments matter. For leaders whose values exist in their process only, such as the objects of an
+    /// interpreter.
+    ///
+    /// ```no_run
+    /// use proc_pool::{Builder, EntryPoint, Pool, PodVec};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let bytes = Builder::new().build(EntryPoint::named_service("path/to/worker", "sort"), &[])?;
+    /// let pool: Pool<Vec<u32>, Vec<u32>> = bytes.with_codecs(PodVec, PodVec);
+    /// let sorted = pool.map([vec![3, 1, 2]]).next();
+    /// # Ok(()) }
+    /// ```
+    pub fn with_codecs<T, R, CT: Codec<T>, CR: Codec<R>>(self, tasks: CT, outputs: CR) -> Pool<T, R> {
+        let _ = (tasks, outputs);
+        Pool::new::<CT, CR>(self)
     }
 
     /// Waits for the tasks that were submitted, and lets the workers end. Workers that have not ended when the time `timeout` has
@@ -404,9 +423,42 @@ impl<T, R> Pool<T, R> {
         self.run(tasks, OutputOrder::AsCompleted)
     }
 
+    /// Does the same as [`map`](Self::map), with an iterator that borrows nothing: for structs that hold a pool and its maps. It may
+    /// outlive the pool, as a [`Handle`] may: tasks that have not run by then have the pool's error.
+    ///
+    /// ```no_run
+    /// use proc_pool::{Map, Pool};
+    ///
+    /// struct Run {
+    ///     pool: Pool<u64, u64>,
+    ///     outputs: Map<'static, std::ops::Range<u64>, u64>,
+    /// }
+    ///
+    /// fn start(pool: Pool<u64, u64>) -> Run {
+    ///     Run { outputs: pool.map_owned(0..100), pool }
+    /// }
+    /// ```
+    pub fn map_owned<I: IntoIterator<Item = T>>(&self, tasks: I) -> Map<'static, I::IntoIter, R> {
+        self.run_owned(tasks, OutputOrder::Ordered)
+    }
+
+    /// Does the same as [`map_owned`](Self::map_owned), but returns outputs as they complete.
+    pub fn map_unordered_owned<I: IntoIterator<Item = T>>(&self, tasks: I) -> Map<'static, I::IntoIter, R> {
+        self.run_owned(tasks, OutputOrder::AsCompleted)
+    }
+
+    fn run_owned<I: IntoIterator<Item = T>>(
+        &self,
+        tasks: I,
+        order: OutputOrder,
+    ) -> Map<'static, I::IntoIter, R> {
+        let event_loop = LoopRef::Owned(self.bytes.event_loop.clone());
+        Map::new(event_loop, tasks.into_iter(), order, self.encode, self.decode)
+    }
+
     fn run<I: IntoIterator<Item = T>>(&self, tasks: I, order: OutputOrder) -> Map<'_, I::IntoIter, R> {
-        let tasks = tasks.into_iter();
-        Map::new(&self.bytes.event_loop, tasks, order, self.encode, self.decode)
+        let event_loop = LoopRef::Borrowed(&self.bytes.event_loop);
+        Map::new(event_loop, tasks.into_iter(), order, self.encode, self.decode)
     }
 
     /// Submits one task. The returned [`Handle`] waits for its output, awaits it, or cancels it. This returns immediately; the

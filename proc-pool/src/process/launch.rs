@@ -84,6 +84,8 @@ impl Environment {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Launch {
     pub(crate) program: Program,
+    /// The arguments of another program. This one is launched with its own.
+    pub(crate) args: Vec<OsString>,
     /// The working directory; `None` for that of this process.
     pub(crate) directory: Option<PathBuf>,
     /// `directory`, opened once for all workers.
@@ -119,7 +121,7 @@ impl Launch {
     ) -> Result<Command, PoolError> {
         let mut command = match &self.program {
             Program::Own => own_program()?,
-            Program::Other(program) => other_program(program),
+            Program::Other(program) => other_program(program, &self.args),
         };
         if let Some(directory) = &self.pinned_directory {
             command.current_dir(directory.exec_path());
@@ -160,9 +162,9 @@ impl Program {
 }
 
 /// Returns a command that executes another program, under its own name.
-fn other_program(program: &PinnedPath) -> Command {
-    #[cfg_attr(not(unix), expect(unused_mut, reason = "only Unix changes it"))]
+fn other_program(program: &PinnedPath, args: &[OsString]) -> Command {
     let mut command = Command::new(program.exec_path());
+    command.args(args);
     #[cfg(unix)]
     {
         use std::os::unix::process::CommandExt;

@@ -1,6 +1,7 @@
 //! [`EntryPoint`]: the description of what the workers of a pool run. `pool::builder` starts a pool from it, and `registry`
 //! names it; `routine` has its functions.
 
+use std::ffi::OsString;
 use std::marker::PhantomData;
 use std::path::PathBuf;
 
@@ -63,6 +64,7 @@ pub struct OwnService<S>(PhantomData<fn() -> S>);
 #[derive(Debug, Clone)]
 pub struct NamedWorker<I, T, R> {
     pub(crate) program: PathBuf,
+    pub(crate) args: Vec<OsString>,
     pub(crate) name: String,
     types: PhantomData<fn(I, T) -> R>,
 }
@@ -71,6 +73,7 @@ pub struct NamedWorker<I, T, R> {
 #[derive(Debug, Clone)]
 pub struct NamedService {
     pub(crate) program: PathBuf,
+    pub(crate) args: Vec<OsString>,
     pub(crate) name: String,
 }
 
@@ -144,6 +147,7 @@ impl EntryPoint<()> {
     ) -> EntryPoint<NamedWorker<I, T, R>> {
         EntryPoint::of(NamedWorker {
             program: program.into(),
+            args: Vec::new(),
             name: name.into(),
             types: PhantomData,
         })
@@ -154,8 +158,32 @@ impl EntryPoint<()> {
     pub fn named_service(program: impl Into<PathBuf>, name: impl Into<String>) -> EntryPoint<NamedService> {
         EntryPoint::of(NamedService {
             program: program.into(),
+            args: Vec::new(),
             name: name.into(),
         })
+    }
+}
+
+impl<I, T, R, CT, CR> EntryPoint<NamedWorker<I, T, R>, CT, CR> {
+    /// Adds arguments to the command line of the worker program, which has none by default: for a program that is a worker only in one
+    /// of its modes, or for an interpreter with its script.
+    ///
+    /// ```
+    /// use proc_pool::EntryPoint;
+    ///
+    /// let square = EntryPoint::named::<(), u64, u64>("/usr/bin/python3", "square").args(["-c", "import worker; worker.serve()"]);
+    /// ```
+    pub fn args<A: Into<OsString>>(mut self, args: impl IntoIterator<Item = A>) -> Self {
+        self.kind.args.extend(args.into_iter().map(Into::into));
+        self
+    }
+}
+
+impl<CT, CR> EntryPoint<NamedService, CT, CR> {
+    /// Adds arguments to the command line of the worker program, which has none by default.
+    pub fn args<A: Into<OsString>>(mut self, args: impl IntoIterator<Item = A>) -> Self {
+        self.kind.args.extend(args.into_iter().map(Into::into));
+        self
     }
 }
 

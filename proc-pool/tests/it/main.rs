@@ -40,6 +40,7 @@ mod lifecycle;
 mod observers;
 mod ops;
 mod output_capture;
+mod owned_maps;
 mod panics;
 mod payloads;
 mod random_operations;

@@ -71,6 +71,29 @@ fn ops_are_called_by_name() {
     assert!(!has_children());
 }
 
+#[cfg(unix)]
+#[test]
+fn worker_programs_get_their_arguments() {
+    let _watchdog = watchdog(60);
+    let script = r#"test "$1 $2" = "two arguments" && exec "$0""#;
+    let args = ["-c", script, PROGRAM, "two"];
+    let shell = || EntryPoint::named("/bin/sh", "square").args(args);
+    let square: Pool<u64, u64> = builder(1)
+        .build(shell().args(["arguments"]), &())
+        .expect("the pool starts");
+    assert_eq!(run_one(&square, 7), 49);
+    let refused = builder(1).build::<_>(shell(), &()).map(|_: Pool<u64, u64>| ());
+    assert!(
+        matches!(refused, Err(PoolError::NotAWorker { .. })),
+        "{refused:?}"
+    );
+    let reverse = EntryPoint::named_service("/bin/sh", "reverse")
+        .args(args)
+        .args(["arguments"]);
+    let reverse = builder(1).build(reverse, &[]).expect("the pool starts");
+    assert_eq!(*reverse.submit(b"abc").wait().expect("it succeeds"), *b"cba");
+}
+
 #[test]
 fn worker_programs_are_replaced() {
     let _watchdog = watchdog(60);

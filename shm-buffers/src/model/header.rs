@@ -29,7 +29,9 @@ const FORMAT: &str = "shm-buffers";
 const BEGIN: &[u8] = br#"{"__metadata__":{"shm-buffers":"2","xxh64":""#;
 /// The first bytes of a header of format 1. They are as many.
 const BEGIN_1: &[u8] = br#"{"__metadata__":{"shm-buffers":"1","xxh64":""#;
-const _: () = assert!(BEGIN.len() == BEGIN_1.len());
+/// The first bytes of the header of an image that is no model, but only tensors.
+const BEGIN_TENSORS: &[u8] = br#"{"__metadata__":{"shm-buffers":"0","xxh64":""#;
+const _: () = assert!(BEGIN.len() == BEGIN_1.len() && BEGIN.len() == BEGIN_TENSORS.len());
 /// The place of the checksum's hexadecimal digits in an image.
 pub(super) const DIGITS: std::ops::Range<usize> = PREFIX + BEGIN.len()..PREFIX + BEGIN.len() + 16;
 /// The key of the metadata's entry with the buffers in other segments of format 1.
@@ -44,8 +46,17 @@ const _: () = assert!(
 
 /// Returns the length and the header of an image with these tensors, which follow one another.
 pub(super) fn write(tensors: &[(String, TensorInfo)]) -> Result<Vec<u8>, String> {
+    write_after(BEGIN, tensors)
+}
+
+/// Like [`write`], for an image without a skeleton.
+pub(super) fn write_tensors(tensors: &[(String, TensorInfo)]) -> Result<Vec<u8>, String> {
+    write_after(BEGIN_TENSORS, tensors)
+}
+
+fn write_after(begin: &[u8], tensors: &[(String, TensorInfo)]) -> Result<Vec<u8>, String> {
     let mut bytes = vec![0; PREFIX];
-    bytes.extend_from_slice(BEGIN);
+    bytes.extend_from_slice(begin);
     bytes.extend_from_slice(&NO_DIGITS);
     bytes.extend_from_slice(b"\"}");
     for (name, info) in tensors {
@@ -209,9 +220,10 @@ pub(super) enum StoredChecksum {
 
 /// Returns the checksum in an image.
 pub(super) fn stored_checksum(bytes: &[u8]) -> StoredChecksum {
+    let begins = [BEGIN, BEGIN_1, BEGIN_TENSORS];
     let written_here = bytes
         .get(PREFIX..)
-        .is_some_and(|header| header.starts_with(BEGIN) || header.starts_with(BEGIN_1));
+        .is_some_and(|header| begins.iter().any(|begin| header.starts_with(begin)));
     let Some(digits) = bytes.get(DIGITS).filter(|_| written_here) else {
         return StoredChecksum::NoPlace;
     };

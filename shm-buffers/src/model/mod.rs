@@ -21,6 +21,7 @@ mod seekable;
 mod share;
 pub(crate) mod source;
 mod table;
+mod tensor_writer;
 mod trusted;
 mod type_name;
 mod version1;
@@ -33,3 +34,4 @@ pub use options::{LoadOptions, SaveOptions};
 #[cfg(feature = "zstd")]
 pub use seekable::Compression;
 pub use share::{share, share_move};
+pub use tensor_writer::TensorWriter;

@@ -10,7 +10,7 @@ pub(super) const PACKED: &str = "packed";
 /// The names of tensors that align the ones behind them start with this.
 pub(super) const PADDING: &str = "__pad__.";
 /// The format's key for everything in a header that is not a tensor.
-const METADATA: &str = "__metadata__";
+pub(super) const METADATA: &str = "__metadata__";
 /// The most bytes of a path in a name. Keys of a map can make a path of any length.
 const MAX_NAME: usize = 240;
 

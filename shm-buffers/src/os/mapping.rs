@@ -7,6 +7,16 @@ use memmap2::MmapRaw;
 
 use crate::backing::CoreDump;
 
+/// Maps a file so that writes go to private copies of its pages.
+pub(super) fn copy_on_write(
+    options: &memmap2::MmapOptions,
+    file: impl memmap2::MmapAsRawDesc,
+) -> std::io::Result<MmapRaw> {
+    // SAFETY: memmap2 requires that no process changes the file while a slice of it exists. The result has no such slice; the
+    // callers of `Mapping::bytes` and `bytes_mut` give that guarantee, as for every other mapping.
+    Ok(unsafe { options.map_copy(file) }?.into())
+}
+
 /// Page-aligned memory, mapped into this process while this value lives.
 pub(crate) struct Mapping {
     start: NonNull<u8>,
@@ -53,6 +63,11 @@ impl Mapping {
             len,
             owner: Owner::View(view),
         }
+    }
+
+    /// Returns the address of the first byte.
+    pub(crate) fn start(&self) -> *mut u8 {
+        self.start.as_ptr()
     }
 
     pub(crate) fn len(&self) -> usize {

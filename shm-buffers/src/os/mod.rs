@@ -48,6 +48,8 @@ use crate::error::{AttachError, CreateError};
 pub(crate) enum Access {
     ReadOnly,
     ReadWrite,
+    /// Writes go to private copies of the pages. The memory itself is only read.
+    CopyOnWrite,
 }
 
 /// Creates zeroed memory of `len` bytes (1 at least), mapped for writing, with its space reserved. Less memory suffices if
@@ -165,8 +167,8 @@ impl AttachedOrigin {
 /// Maps the memory of a locator. Checks before that it still is the memory that the locator was made for and has at least
 /// `len` bytes, so that no access can fail.
 pub(crate) fn attach(locator: &Locator, len: usize, access: Access) -> Result<Attached, AttachError> {
-    if let (Locator::File { path, identity }, Access::ReadOnly) = (locator, access) {
-        let mapping = regular_file::attach(path, identity, len)?;
+    if let (Locator::File { path, identity }, Access::ReadOnly | Access::CopyOnWrite) = (locator, access) {
+        let mapping = regular_file::attach(path, identity, len, access)?;
         let origin = AttachedOrigin::passed_on(locator);
         return Ok(Attached { mapping, origin });
     }

@@ -7,7 +7,7 @@ use std::path::Path;
 use memmap2::MmapOptions;
 
 use super::locator::{FileIdentity, Locator};
-use super::{Mapping, space};
+use super::{Access, Mapping, mapping, space};
 use crate::error::AttachError;
 
 /// Returns the identity of a file.
@@ -52,7 +52,7 @@ impl OpenFile {
     }
 
     pub(crate) fn map(&self) -> io::Result<Mapping> {
-        map(&self.file, self.len)
+        map(&self.file, self.len, Access::ReadOnly)
     }
 
     /// Returns a locator of the open file: this process's descriptor on Linux, where other processes can open it, otherwise the
@@ -89,23 +89,29 @@ pub(crate) fn open_regular(path: &Path) -> io::Result<(File, usize)> {
     Ok((file, len))
 }
 
-/// Maps a file read-only, if it is still the same file.
-pub(super) fn attach(path: &Path, identity: &FileIdentity, len: usize) -> Result<Mapping, AttachError> {
+/// Maps a file without changing it, if it is still the same file.
+pub(super) fn attach(
+    path: &Path,
+    identity: &FileIdentity,
+    len: usize,
+    access: Access,
+) -> Result<Mapping, AttachError> {
     let what = || format!("file {}", path.display());
     let unreachable = |source| AttachError::Unreachable { what: what(), source };
     let (file, found) = open_regular(path).map_err(unreachable)?;
     if identity_of(&file).map_err(unreachable)? != *identity || found < len {
         return Err(AttachError::Replaced { what: what() });
     }
-    map(&file, len).map_err(|source| space::map_failed(what(), len, source))
+    map(&file, len, access).map_err(|source| space::map_failed(what(), len, source))
 }
 
-fn map(file: &File, len: usize) -> io::Result<Mapping> {
+fn map(file: &File, len: usize, access: Access) -> io::Result<Mapping> {
     let mut options = MmapOptions::new();
     let options = options.len(len.max(1));
     // Windows can't map an empty file.
     let mmap = match cfg!(windows) && len == 0 {
         true => options.map_anon().map(Into::into),
+        false if access == Access::CopyOnWrite => mapping::copy_on_write(options, file),
         false => options.map_raw_read_only(file),
     };
     Ok(Mapping::from_mmap(mmap?))

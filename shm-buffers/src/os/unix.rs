@@ -268,6 +268,7 @@ fn map(file: impl AsFd, len: usize, access: Access) -> io::Result<Mapping> {
     let mmap: MmapRaw = match access {
         Access::ReadOnly => options.map_raw_read_only(fd)?,
         Access::ReadWrite => options.map_raw(fd)?,
+        Access::CopyOnWrite => super::mapping::copy_on_write(options, fd)?,
     };
     Ok(Mapping::from_mmap(mmap))
 }
@@ -287,10 +288,9 @@ pub(super) fn attach(
     // NONBLOCK: the descriptor may have been reused for a pipe.
     let flags = OFlags::CLOEXEC
         | OFlags::NONBLOCK
-        | if access == Access::ReadOnly {
-            OFlags::RDONLY
-        } else {
-            OFlags::RDWR
+        | match access {
+            Access::ReadOnly | Access::CopyOnWrite => OFlags::RDONLY,
+            Access::ReadWrite => OFlags::RDWR,
         };
     let descriptor: Arc<OwnedFd> = match locator {
         Locator::Descriptor {
@@ -361,7 +361,7 @@ fn is_sealed(file: impl AsFd, access: Access) -> bool {
     use rustix::fs::SealFlags;
 
     let needed = match access {
-        Access::ReadOnly => SealFlags::SHRINK | SealFlags::WRITE,
+        Access::ReadOnly | Access::CopyOnWrite => SealFlags::SHRINK | SealFlags::WRITE,
         Access::ReadWrite => SealFlags::SHRINK,
     };
     rustix::fs::fcntl_get_seals(file).is_ok_and(|seals| seals.contains(needed))

@@ -20,9 +20,9 @@ use windows_sys::Win32::Storage::FileSystem::{
     GetDiskFreeSpaceExW, GetFileInformationByHandle,
 };
 use windows_sys::Win32::System::Memory::{
-    CreateFileMappingW, FILE_MAP, FILE_MAP_READ, FILE_MAP_WRITE, MEM_RESET, MEMORY_BASIC_INFORMATION,
-    MEMORY_MAPPED_VIEW_ADDRESS, MapViewOfFile, OpenFileMappingW, PAGE_READWRITE, UnmapViewOfFile,
-    VirtualAlloc, VirtualQuery,
+    CreateFileMappingW, FILE_MAP, FILE_MAP_COPY, FILE_MAP_READ, FILE_MAP_WRITE, MEM_RESET,
+    MEMORY_BASIC_INFORMATION, MEMORY_MAPPED_VIEW_ADDRESS, MapViewOfFile, OpenFileMappingW, PAGE_READWRITE,
+    UnmapViewOfFile, VirtualAlloc, VirtualQuery,
 };
 use windows_sys::Win32::System::SystemInformation::{GlobalMemoryStatusEx, MEMORYSTATUSEX};
 
@@ -222,6 +222,7 @@ fn rights(access: Access) -> FILE_MAP {
     match access {
         Access::ReadOnly => FILE_MAP_READ,
         Access::ReadWrite => FILE_MAP_READ | FILE_MAP_WRITE,
+        Access::CopyOnWrite => FILE_MAP_COPY,
     }
 }
 
@@ -252,6 +253,7 @@ fn map(file: &File, len: usize, access: Access) -> io::Result<Mapping> {
     Ok(Mapping::from_mmap(match access {
         Access::ReadOnly => options.map_raw_read_only(file)?,
         Access::ReadWrite => options.map_raw(file)?,
+        Access::CopyOnWrite => super::mapping::copy_on_write(options, file)?,
     }))
 }
 

@@ -20,6 +20,8 @@ mod cgroups;
 #[cfg(feature = "models")]
 mod collections;
 #[cfg(feature = "models")]
+mod copy_on_write;
+#[cfg(feature = "models")]
 mod drop_in;
 #[cfg(feature = "models")]
 mod dumps;

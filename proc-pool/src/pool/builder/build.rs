@@ -1,5 +1,6 @@
 //! Starts a pool from a [`Builder`] and an [`EntryPoint`]: checks the options, and makes the parts of the pool.
 
+use std::ffi::OsString;
 use std::num::NonZeroU64;
 use std::path::Path;
 use std::sync::Arc;
@@ -78,21 +79,26 @@ impl Builder {
         if !init::is_initialized() {
             return Err(PoolError::NotInitialized);
         }
-        self.start(Program::Own, routine.entry()?, init)
+        self.start((Program::Own, Vec::new()), routine.entry()?, init)
     }
 
     fn start_named(
         self,
-        program: &Path,
+        (program, args): (&Path, Vec<OsString>),
         name: String,
         types: TypeNames,
         init: Vec<u8>,
     ) -> Result<BytePool, PoolError> {
         let entry = Entry::Named(NamedEntry { name, types });
-        self.start(Program::other(program)?, entry, init)
+        self.start((Program::other(program)?, args), entry, init)
     }
 
-    fn start(self, program: Program, entry: Entry, init: Vec<u8>) -> Result<BytePool, PoolError> {
+    fn start(
+        self,
+        (program, args): (Program, Vec<OsString>),
+        entry: Entry,
+        init: Vec<u8>,
+    ) -> Result<BytePool, PoolError> {
         if os::is_privileged() {
             return Err(PoolError::Privileged);
         }
@@ -121,6 +127,7 @@ impl Builder {
         let mut launch = self.launch;
         let own_program = matches!(program, Program::Own);
         launch.program = program;
+        launch.args = args;
         launch.prepare()?;
         let cores = cores();
         Nesting::checked()?.limit(
@@ -218,11 +225,13 @@ where
 
     fn start(self, builder: Builder, init: &I) -> Result<Pool<T, R>, PoolError> {
         let (init, descriptors) = encoded(init)?;
-        let NamedWorker { program, name, .. } = self.kind;
+        let NamedWorker {
+            program, args, name, ..
+        } = self.kind;
         let types = TypeNames::of::<I, T, R, CT, CR>();
         let bytes = builder
             .pass_descriptors(descriptors)
-            .start_named(&program, name, types, init)?;
+            .start_named((&program, args), name, types, init)?;
         Ok(Pool::new::<CT, CR>(bytes))
     }
 }
@@ -241,8 +250,8 @@ impl Runnable for EntryPoint<NamedService> {
     type Pool = BytePool;
 
     fn start(self, builder: Builder, init: &[u8]) -> Result<BytePool, PoolError> {
-        let NamedService { program, name } = self.kind;
-        builder.start_named(&program, name, TypeNames::bytes(), init.to_vec())
+        let NamedService { program, args, name } = self.kind;
+        builder.start_named((&program, args), name, TypeNames::bytes(), init.to_vec())
     }
 }
 

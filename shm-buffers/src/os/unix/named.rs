@@ -69,7 +69,7 @@ fn create_memory(id: &str, len: usize) -> io::Result<(File, OwnedName)> {
 
 pub(super) fn open(name: &str, access: Access) -> io::Result<OwnedFd> {
     let flags = match access {
-        Access::ReadOnly => OFlags::RDONLY,
+        Access::ReadOnly | Access::CopyOnWrite => OFlags::RDONLY,
         Access::ReadWrite => OFlags::RDWR,
     };
     Ok(rustix::shm::open(name, flags, Mode::empty())?)
