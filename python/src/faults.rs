@@ -1,0 +1,111 @@
+//! The errors of tasks and of pools as Python exceptions, which the module `_errors` makes.
+
+use proc_pool::{ExitCause, Fault, PoolError, TaskError};
+use pyo3::exceptions::{PyMemoryError, PyRuntimeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{IntoPyDict, PyDict};
+use shm_buffers::WithCauses;
+
+pub(crate) fn value_error(error: impl ToString) -> PyErr {
+    PyValueError::new_err(error.to_string())
+}
+
+/// Returns the exception of memory that could not be created.
+pub(crate) fn memory_error(error: &(dyn std::error::Error + 'static)) -> PyErr {
+    PyMemoryError::new_err(format!("{:#}", WithCauses(error)))
+}
+
+/// Returns the exception of a task that has failed, other than by an exception of its op.
+pub(crate) fn task_error(py: Python<'_>, error: &TaskError) -> PyErr {
+    let message = format!("{:#}", WithCauses(error));
+    make(py, || {
+        let fields = PyDict::new(py);
+        fields.set_item("task", error.task)?;
+        let kind = match &error.fault {
+            Fault::WorkerDied {
+                worker,
+                pid,
+                cause,
+                deaths,
+                last_logs,
+                last_printed,
+                ..
+            } => {
+                fields.set_item("worker", worker.0)?;
+                fields.set_item("pid", pid)?;
+                fields.set_item("cause", cause.to_string())?;
+                let (signal, code) = match cause {
+                    ExitCause::Signal { number, .. } => (Some(*number), None),
+                    ExitCause::Exited { code } => (None, Some(*code)),
+                    _ => (None, None),
+                };
+                fields.set_item("signal", signal)?;
+                fields.set_item("exitcode", code)?;
+                fields.set_item("deaths", deaths)?;
+                fields.set_item("last_logs", last_logs)?;
+                fields.set_item("last_printed", last_printed)?;
+                "WorkerDied"
+            }
+            Fault::TimedOut {
+                worker,
+                pid,
+                deadline,
+                stack,
+                deaths,
+                last_logs,
+                last_printed,
+                ..
+            } => {
+                fields.set_item("worker", worker.0)?;
+                fields.set_item("pid", pid)?;
+                fields.set_item("deadline", deadline.as_secs_f64())?;
+                fields.set_item("stack", stack)?;
+                fields.set_item("deaths", deaths)?;
+                fields.set_item("last_logs", last_logs)?;
+                fields.set_item("last_printed", last_printed)?;
+                "TimedOut"
+            }
+            Fault::Task(_) | Fault::Output(_) => "Unpicklable",
+            Fault::Cancelled => "Cancelled",
+            Fault::Pool(error) => pool_kind(error),
+            _ => "TaskFailed",
+        };
+        let errors = py.import("invokerpool._errors")?;
+        errors.getattr("make")?.call1((kind, &message, fields))
+    })
+}
+
+/// Returns the exception of a pool that could not be built, or stopped working.
+pub(crate) fn pool_error(py: Python<'_>, error: &PoolError) -> PyErr {
+    let message = format!("{:#}", WithCauses(error));
+    make(py, || {
+        let errors = py.import("invokerpool._errors")?;
+        let fields = [("task", py.None())].into_py_dict(py)?;
+        errors
+            .getattr("make")?
+            .call1((pool_kind(error), &message, fields))
+    })
+}
+
+/// Returns the name of the exception class of a pool's error.
+fn pool_kind(error: &PoolError) -> &'static str {
+    match error {
+        PoolError::ShutDown => "PoolClosed",
+        PoolError::Forked { .. } => "PoolForked",
+        PoolError::Interrupted => "PoolInterrupted",
+        PoolError::Start { .. } | PoolError::Refused { .. } | PoolError::NotAWorker { .. } => "StartFailed",
+        _ => "PoolError",
+    }
+}
+
+fn make<'py>(py: Python<'py>, exception: impl FnOnce() -> PyResult<Bound<'py, PyAny>>) -> PyErr {
+    match exception() {
+        Ok(exception) => PyErr::from_value(exception),
+        // `_errors` is a part of this package.
+        Err(error) => {
+            let wrapped = PyRuntimeError::new_err("the package invokerpool is damaged; install it again");
+            wrapped.set_cause(py, Some(error));
+            wrapped
+        }
+    }
+}

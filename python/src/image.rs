@@ -1,0 +1,149 @@
+//! Models in shared memory: named tensors, of which the last one is the pickle of everything else.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use pyo3::buffer::PyUntypedBuffer;
+use pyo3::exceptions::PyOSError;
+use pyo3::prelude::*;
+use shm_buffers::{
+    Backing, Compression, CopyOnWrite, Dtype, Image, LoadOptions, SaveOptions, SegmentHandle, TensorWriter,
+    WithCauses, descriptors,
+};
+
+use crate::faults::{memory_error, value_error};
+use crate::memory::{Mapped, SharedBytes};
+
+/// A model in shared memory.
+#[pyclass(frozen, module = "invokerpool._core")]
+pub(crate) struct CoreImage {
+    pub(crate) image: Image,
+}
+
+/// A tensor: its name, the name of its type, its shape, and its bytes.
+type Part = (String, String, Vec<usize>, Py<SharedBytes>);
+
+#[pymethods]
+impl CoreImage {
+    /// Attaches the image of another process.
+    #[staticmethod]
+    fn attach(handle: &str) -> PyResult<Self> {
+        let handle: SegmentHandle = handle.parse().map_err(value_error)?;
+        let image = Image::attach(&handle).map_err(|e| os_error(&e))?;
+        Ok(Self { image })
+    }
+
+    /// Returns the tensors in place. With `writable`, this process may write them, and no other one sees it.
+    fn tensors(&self, py: Python<'_>, writable: bool) -> PyResult<Vec<Part>> {
+        let tensors = self.image.tensors().map_err(|e| os_error(&e))?;
+        let segment = self.image.segment();
+        let start = segment.as_ptr().addr();
+        let mapped = match writable {
+            false => Mapped::ReadOnly(segment.clone()),
+            true => {
+                let handle = segment.handle().map_err(|e| os_error(&e))?;
+                Mapped::CopyOnWrite(CopyOnWrite::attach(&handle).map_err(|e| os_error(&e))?)
+            }
+        };
+        let mapped = Arc::new(mapped);
+        let parts = tensors.iter().map(|tensor| {
+            let bytes = tensor.bytes();
+            let part = SharedBytes::new(&mapped, bytes.as_ptr().addr() - start, bytes.len());
+            let part = part.ok_or_else(|| value_error("a tensor lies outside of its image"))?;
+            Ok((
+                tensor.name().to_owned(),
+                tensor.dtype().to_string(),
+                tensor.shape().to_vec(),
+                Py::new(py, part)?,
+            ))
+        });
+        parts.collect()
+    }
+
+    /// Returns a text by which other processes attach the image while this object lives.
+    fn handle(&self) -> PyResult<String> {
+        Ok(self.image.handle().map_err(|e| os_error(&e))?.to_string())
+    }
+
+    /// Returns the bytes of the image.
+    fn byte_len(&self) -> u64 {
+        self.image.byte_len()
+    }
+
+    /// Writes the image to a file of safetensors' format, and replaces that.
+    #[pyo3(signature = (path, level=None, mode=None))]
+    fn save(&self, py: Python<'_>, path: PathBuf, level: Option<i32>, mode: Option<u32>) -> PyResult<()> {
+        let mut options = SaveOptions::new();
+        if let Some(level) = level {
+            options = options.compression(Compression::level(level));
+        }
+        if let Some(mode) = mode {
+            options = options.mode(mode);
+        }
+        py.detach(|| self.image.save_with(&path, &options))
+            .map_err(|e| os_error(&e))
+    }
+}
+
+impl CoreImage {
+    /// Returns the handle's text with the descriptors that workers need to attach it.
+    pub(crate) fn shared(&self) -> std::io::Result<(String, descriptors::Descriptors)> {
+        let handle = self.image.handle()?;
+        Ok(descriptors::collect(|| handle.to_string()))
+    }
+}
+
+/// Copies tensors into shared memory: names, names of types, shapes, and objects with their bytes.
+#[pyfunction]
+pub(crate) fn write_image(parts: Vec<(String, String, Vec<usize>, Bound<'_, PyAny>)>) -> PyResult<CoreImage> {
+    let buffers = parts.iter().map(|part| PyUntypedBuffer::get(&part.3));
+    let buffers: Vec<PyUntypedBuffer> = buffers.collect::<PyResult<_>>()?;
+    let mut writer = TensorWriter::new();
+    for ((name, dtype, shape, _), buffer) in parts.iter().zip(&buffers) {
+        let dtype =
+            dtype_of(dtype).ok_or_else(|| value_error(format!("unknown type of elements {dtype}")))?;
+        writer
+            .add(name, dtype, shape, crate::memory::contiguous(buffer)?)
+            .map_err(value_error)?;
+    }
+    // Attached meanwhile: a thread that keeps the interpreter's rules changes no array then.
+    let image = writer.write(&Backing::Auto);
+    let image = image.map_err(|e| memory_error(&e))?;
+    Ok(CoreImage { image })
+}
+
+/// Loads an image from a file, plain or compressed, into shared memory.
+#[pyfunction]
+#[pyo3(signature = (path, max_bytes=None))]
+pub(crate) fn load_image(py: Python<'_>, path: PathBuf, max_bytes: Option<u64>) -> PyResult<CoreImage> {
+    let mut options = LoadOptions::new();
+    if let Some(bytes) = max_bytes {
+        options = options.max_bytes(bytes);
+    }
+    let image = py.detach(|| Image::load_shared_with(&path, &options));
+    Ok(CoreImage {
+        image: image.map_err(|e| os_error(&e))?,
+    })
+}
+
+fn dtype_of(name: &str) -> Option<Dtype> {
+    Some(match name {
+        "BOOL" => Dtype::BOOL,
+        "U8" => Dtype::U8,
+        "I8" => Dtype::I8,
+        "U16" => Dtype::U16,
+        "I16" => Dtype::I16,
+        "U32" => Dtype::U32,
+        "I32" => Dtype::I32,
+        "U64" => Dtype::U64,
+        "I64" => Dtype::I64,
+        "F16" => Dtype::F16,
+        "F32" => Dtype::F32,
+        "F64" => Dtype::F64,
+        _ => return None,
+    })
+}
+
+fn os_error(error: &(dyn std::error::Error + 'static)) -> PyErr {
+    PyOSError::new_err(format!("{:#}", WithCauses(error)))
+}

@@ -1,0 +1,49 @@
+//! The extension module of the Python package `invokerpool`: a facade over `proc-pool` and `shm-buffers`, beside `invoker`.
+//!
+//! Two programs import it. The leader builds a [`pool::CorePool`] and iterates [`outputs::Outputs`]; a worker is another Python
+//! interpreter, whose first statement calls [`worker::serve`] and never returns. Python code around it chooses options, pickles models
+//! and makes exceptions; what happens for each task is here.
+//!
+//! | module | contents |
+//! |---|---|
+//! | `pool`, `outputs`, `handles` | the leader's pool, the iterator over its outputs, and tasks that were submitted one by one |
+//! | `faults` | the errors of tasks and pools as Python exceptions |
+//! | `task` | tasks and outputs on their way, and the leader's codecs |
+//! | `worker` | the service in a worker process |
+//! | `codec` | Python values as bytes |
+//! | `image`, `memory` | models in shared memory, and memory that Python objects view |
+
+mod codec;
+mod faults;
+mod handles;
+mod image;
+mod memory;
+mod outputs;
+mod pool;
+mod task;
+mod worker;
+
+use pyo3::prelude::*;
+
+#[pymodule(gil_used = true)]
+mod _core {
+    #[pymodule_export]
+    use crate::handles::{Completions, Handle};
+    #[pymodule_export]
+    use crate::image::{CoreImage, load_image, write_image};
+    #[pymodule_export]
+    use crate::memory::{Memory, SharedBytes};
+    #[pymodule_export]
+    use crate::outputs::Outputs;
+    #[pymodule_export]
+    use crate::pool::CorePool;
+    #[pymodule_export]
+    use crate::worker::{roundtrip, serve};
+
+    use super::*;
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        module.add("__version__", env!("CARGO_PKG_VERSION"))
+    }
+}

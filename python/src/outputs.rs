@@ -1,0 +1,284 @@
+//! [`Outputs`]: the iterator over the outputs of a pool.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::ThreadId;
+use std::time::{Duration, Instant};
+
+use proc_pool::{Map, TryNext};
+use pyo3::exceptions::{PyException, PyValueError};
+use pyo3::prelude::*;
+use pyo3::sync::MutexExt;
+use pyo3::types::PyIterator;
+
+use crate::faults::task_error;
+use crate::task::{self, Encoded, Reply};
+
+/// How long a wait lasts at most before signals are handled: Ctrl-C takes effect after this time at most.
+const SIGNAL_CHECK: Duration = Duration::from_millis(50);
+/// How often progress is reported.
+const REPORT_INTERVAL: Duration = Duration::from_millis(100);
+/// Outputs between two readings of the clock.
+const OUTPUTS_PER_READING: u64 = 64;
+
+/// What becomes of a task's error.
+#[derive(Clone, Copy, PartialEq)]
+enum OnError {
+    Raise,
+    Return,
+}
+
+/// The iterator over the outputs of tasks.
+#[pyclass(frozen, module = "invokerpool._core")]
+pub(crate) struct Outputs {
+    /// `None` once it has ended or was closed.
+    run: Mutex<Option<Run>>,
+    input: Arc<Input>,
+    on_error: OnError,
+    counts: Counts,
+    /// The thread that is in `__next__`: the input may call back.
+    inside: Mutex<Option<ThreadId>>,
+}
+
+struct Run {
+    map: Map<'static, Tasks, Reply>,
+    progress: Option<Progress>,
+}
+
+/// Calls a function with the numbers of outputs and errors from time to time.
+struct Progress {
+    report: Py<PyAny>,
+    last: Instant,
+}
+
+#[derive(Default)]
+struct Counts {
+    done: AtomicU64,
+    failed: AtomicU64,
+}
+
+/// What the input leaves for the iterator.
+#[derive(Default)]
+struct Input {
+    /// The exception that has ended the input.
+    error: Mutex<Option<PyErr>>,
+    /// Whether that is not an `Exception`: it is raised immediately then.
+    urgent: AtomicBool,
+    /// The exceptions of tasks that could not be encoded, by the index of the task.
+    not_encoded: Mutex<BTreeMap<u64, PyErr>>,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing panics while one of these is locked.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The tasks of a Python iterator, encoded.
+pub(crate) struct Tasks {
+    iterator: Py<PyIterator>,
+    input: Arc<Input>,
+    next: u64,
+    buffer: Vec<u8>,
+}
+
+impl Iterator for Tasks {
+    type Item = Encoded;
+
+    fn next(&mut self) -> Option<Encoded> {
+        Python::attach(|py| {
+            let task = match self.iterator.bind(py).clone().next()? {
+                Ok(task) => task,
+                Err(error) => {
+                    let urgent = !error.is_instance_of::<PyException>(py);
+                    *locked(&self.input.error) = Some(error);
+                    self.input.urgent.store(urgent, Ordering::Relaxed);
+                    return None;
+                }
+            };
+            let index = self.next;
+            self.next += 1;
+            self.buffer.clear();
+            match task::encode(&task, &mut self.buffer) {
+                Ok(()) => Some(Encoded::take(&mut self.buffer)),
+                Err(error) if error.is_instance_of::<PyException>(py) => {
+                    locked(&self.input.not_encoded).insert(index, error);
+                    Some(Encoded::Failed)
+                }
+                Err(error) => {
+                    *locked(&self.input.error) = Some(error);
+                    self.input.urgent.store(true, Ordering::Relaxed);
+                    None
+                }
+            }
+        })
+    }
+}
+
+impl Outputs {
+    /// Makes the iterator of a map that `start` starts over the tasks.
+    pub(crate) fn start(
+        iterator: Bound<'_, PyIterator>,
+        return_errors: bool,
+        progress: Option<Py<PyAny>>,
+        start: impl FnOnce(Tasks) -> Map<'static, Tasks, Reply>,
+    ) -> Self {
+        let input = Arc::<Input>::default();
+        let map = start(Tasks {
+            iterator: iterator.unbind(),
+            input: input.clone(),
+            next: 0,
+            buffer: Vec::new(),
+        });
+        let progress = progress.map(|report| Progress {
+            report,
+            last: Instant::now(),
+        });
+        Self {
+            run: Mutex::new(Some(Run { map, progress })),
+            input,
+            on_error: if return_errors {
+                OnError::Return
+            } else {
+                OnError::Raise
+            },
+            counts: Counts::default(),
+            inside: Mutex::new(None),
+        }
+    }
+
+    /// Ends the iteration. Tasks that no worker has started are withdrawn.
+    fn end(&self, py: Python<'_>, run: &mut Option<Run>) {
+        if let Some(Run { map, progress }) = run.take() {
+            drop(map);
+            if let Some(progress) = progress {
+                progress.report(py, &self.counts, true);
+            }
+        }
+    }
+
+    fn next(&self, py: Python<'_>, run: &mut Option<Run>) -> PyResult<Option<Py<PyAny>>> {
+        loop {
+            let Some(Run { map, progress }) = run else {
+                return Ok(None);
+            };
+            let found = map.try_next();
+            if self.input.urgent.load(Ordering::Relaxed) {
+                let error = locked(&self.input.error).take();
+                self.input.urgent.store(false, Ordering::Relaxed);
+                self.end(py, run);
+                return error.map_or(Ok(None), Err);
+            }
+            let result = match found {
+                TryNext::Output(Ok(Reply(result))) => result,
+                TryNext::Output(Err(error)) => {
+                    let known = locked(&self.input.not_encoded).remove(&error.task);
+                    Err(known.unwrap_or_else(|| task_error(py, &error)))
+                }
+                TryNext::Pending => {
+                    if let Some(progress) = progress {
+                        progress.report_if_due(py, &self.counts)?;
+                    }
+                    py.detach(|| map.wait(SIGNAL_CHECK));
+                    if let Err(interrupt) = py.check_signals() {
+                        self.end(py, run);
+                        return Err(interrupt);
+                    }
+                    continue;
+                }
+                TryNext::End => {
+                    self.end(py, run);
+                    let error = locked(&self.input.error).take();
+                    return error.map_or(Ok(None), Err);
+                }
+            };
+            let counter = match result {
+                Ok(_) => &self.counts.done,
+                Err(_) => &self.counts.failed,
+            };
+            let count = counter.load(Ordering::Relaxed) + 1;
+            counter.store(count, Ordering::Relaxed);
+            if let Some(progress) = progress
+                && count.is_multiple_of(OUTPUTS_PER_READING)
+            {
+                progress.report_if_due(py, &self.counts)?;
+            }
+            return match (result, self.on_error) {
+                (Err(error), OnError::Return) => Ok(Some(error.into_value(py).into_any())),
+                (result, _) => result.map(Some),
+            };
+        }
+    }
+}
+
+impl Progress {
+    fn report_if_due(&mut self, py: Python<'_>, counts: &Counts) -> PyResult<()> {
+        let now = Instant::now();
+        if now.duration_since(self.last) >= REPORT_INTERVAL {
+            self.last = now;
+            let counts = (
+                counts.done.load(Ordering::Relaxed),
+                counts.failed.load(Ordering::Relaxed),
+            );
+            self.report.bind(py).call1((counts.0, counts.1, false))?;
+        }
+        Ok(())
+    }
+
+    fn report(&self, py: Python<'_>, counts: &Counts, last: bool) {
+        let counts = (
+            counts.done.load(Ordering::Relaxed),
+            counts.failed.load(Ordering::Relaxed),
+        );
+        if let Err(error) = self.report.bind(py).call1((counts.0, counts.1, last)) {
+            error.write_unraisable(py, Some(self.report.bind(py)));
+        }
+    }
+}
+
+#[pymethods]
+impl Outputs {
+    fn __iter__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    fn __next__(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
+        let here = std::thread::current().id();
+        if *locked(&self.inside) == Some(here) {
+            return Err(PyValueError::new_err(
+                "the input of a map cannot ask for its outputs; read a list or another generator",
+            ));
+        }
+        // Another thread may hold it while it waits for the interpreter.
+        let mut run = self
+            .run
+            .lock_py_attached(py)
+            .unwrap_or_else(PoisonError::into_inner);
+        *locked(&self.inside) = Some(here);
+        let next = self.next(py, &mut run);
+        *locked(&self.inside) = None;
+        next
+    }
+
+    /// Ends the iteration. Tasks that no worker has started are withdrawn.
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
+        if *locked(&self.inside) == Some(std::thread::current().id()) {
+            return Err(PyValueError::new_err("the map is executing"));
+        }
+        let mut run = self
+            .run
+            .lock_py_attached(py)
+            .unwrap_or_else(PoisonError::into_inner);
+        self.end(py, &mut run);
+        Ok(())
+    }
+
+    /// The numbers of outputs and of errors so far.
+    #[getter]
+    fn counts(&self) -> (u64, u64) {
+        (
+            self.counts.done.load(Ordering::Relaxed),
+            self.counts.failed.load(Ordering::Relaxed),
+        )
+    }
+}

@@ -1,0 +1,300 @@
+//! [`CorePool`]: the pool of the leader.
+
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use proc_pool::{
+    Builder, BytePool, EntryPoint, Interrupt, NativeThreads, Pool, PoolError, Redirect, Workers,
+};
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyIterator};
+
+use crate::faults::{pool_error, value_error};
+use crate::handles::Handle;
+use crate::image::CoreImage;
+use crate::outputs::Outputs;
+use crate::task::{self, Encoded, Reply, ReplyCodec, TaskCodec};
+use crate::worker::{SERVICE, initial_value};
+
+/// How long the start of a pool waits before signals are handled.
+const SIGNAL_CHECK: Duration = Duration::from_millis(20);
+
+type Inner = Pool<Encoded, Reply>;
+
+/// A pool of Python interpreters that run one op.
+#[pyclass(frozen, module = "invokerpool._core")]
+pub(crate) struct CorePool {
+    /// `None` after it was closed.
+    pool: RwLock<Option<Arc<Inner>>>,
+}
+
+/// The options of a pool, as the package's Python code has checked them.
+#[derive(FromPyObject)]
+#[pyo3(from_item_all)]
+struct Options {
+    program: String,
+    arguments: Vec<String>,
+    workers: String,
+    threads: Option<String>,
+    env: Vec<(String, Option<String>)>,
+    start_timeout: f64,
+    deadline: Option<f64>,
+    retries: u32,
+    recycle_after: Option<u64>,
+    recycle_above: Option<u64>,
+    memory_limit: Option<u64>,
+    max_output: Option<u64>,
+    stdout: String,
+    stderr: String,
+}
+
+impl Options {
+    fn builder(&self) -> PyResult<Builder> {
+        let workers: Workers = self.workers.parse().map_err(value_error)?;
+        let mut builder = Builder::new()
+            .workers(workers)
+            .start_timeout(seconds(self.start_timeout)?)
+            .retries(self.retries)
+            .stdout(redirect(&self.stdout)?)
+            .stderr(redirect(&self.stderr)?);
+        builder = builder.native_threads(match self.threads.as_deref() {
+            None | Some("share") => NativeThreads::Share,
+            Some("unlimited") => NativeThreads::Unlimited,
+            Some(count) => NativeThreads::Count(count.parse().map_err(value_error)?),
+        });
+        for (name, value) in &self.env {
+            builder = match value {
+                Some(value) => builder.env(name, value),
+                None => builder.env_remove(name),
+            };
+        }
+        if let Some(deadline) = self.deadline {
+            builder = builder.deadline(seconds(deadline)?);
+        }
+        if let Some(tasks) = self.recycle_after {
+            builder = builder.recycle_after(tasks);
+        }
+        if let Some(bytes) = self.recycle_above {
+            builder = builder.recycle_above(bytes);
+        }
+        if let Some(bytes) = self.memory_limit {
+            builder = builder.memory_limit(bytes);
+        }
+        if let Some(bytes) = self.max_output {
+            builder = builder.max_output(bytes);
+        }
+        Ok(builder)
+    }
+}
+
+fn seconds(seconds: f64) -> PyResult<Duration> {
+    Duration::try_from_secs_f64(seconds).map_err(value_error)
+}
+
+fn redirect(name: &str) -> PyResult<Redirect> {
+    match name {
+        "inherit" => Ok(Redirect::Inherit),
+        "null" => Ok(Redirect::Null),
+        "capture" => Ok(Redirect::Capture),
+        other => Err(value_error(format!(
+            "{other:?} is not `inherit`, `null` or `capture`"
+        ))),
+    }
+}
+
+impl CorePool {
+    fn get(&self, py: Python<'_>) -> PyResult<Arc<Inner>> {
+        let pool = self.pool.read().unwrap_or_else(PoisonError::into_inner);
+        pool.clone().ok_or_else(|| pool_error(py, &PoolError::ShutDown))
+    }
+
+    /// Takes the pool out, so that no later call finds it.
+    fn take(&self) -> Option<Arc<Inner>> {
+        self.pool.write().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl Drop for CorePool {
+    fn drop(&mut self) {
+        let pool = self.take();
+        // The pool's threads may wait for the interpreter while this one waits for them.
+        let mut pool = Some(pool);
+        Python::try_attach(|py| {
+            let pool = pool.take();
+            py.detach(|| drop(pool));
+        });
+    }
+}
+
+#[pymethods]
+impl CorePool {
+    /// Starts workers, and waits until all are ready. `image` is what `settings` refers to.
+    #[new]
+    fn new(
+        py: Python<'_>,
+        options: Options,
+        settings: &Bound<'_, PyDict>,
+        image: Option<Bound<'_, CoreImage>>,
+    ) -> PyResult<Self> {
+        let mut builder = options.builder()?;
+        let mut text = None;
+        if let Some(image) = image {
+            let (handle, descriptors) = image.get().shared()?;
+            builder = builder.pass_descriptors(descriptors);
+            text = Some(handle);
+        }
+        settings.set_item("image", text)?;
+        let init = initial_value(settings)?;
+        let entry_point = EntryPoint::named_service(&options.program, SERVICE).args(&options.arguments);
+        // A thread of its own, so that this one can react to signals.
+        let (done, built) = crossbeam_channel::bounded(1);
+        std::thread::Builder::new()
+            .name("invokerpool start".into())
+            .spawn(move || {
+                let pool: Result<BytePool, PoolError> = builder.build(entry_point, &init);
+                // If nobody waits any more, this drops the pool.
+                let _ = done.send(pool);
+            })?;
+        let pool = loop {
+            match py.detach(|| built.recv_timeout(SIGNAL_CHECK)) {
+                Ok(pool) => break pool.map_err(|error| pool_error(py, &error))?,
+                Err(crossbeam_channel::RecvTimeoutError::Timeout) => py.check_signals()?,
+                Err(crossbeam_channel::RecvTimeoutError::Disconnected) => {
+                    return Err(pool_error(py, &PoolError::Internal));
+                }
+            }
+        };
+        Ok(Self {
+            pool: RwLock::new(Some(Arc::new(pool.with_codecs(TaskCodec, ReplyCodec)))),
+        })
+    }
+
+    /// Returns an iterator over the outputs.
+    #[pyo3(signature = (tasks, *, ordered, return_errors, max_in_flight=None, progress=None))]
+    fn map(
+        &self,
+        py: Python<'_>,
+        tasks: Bound<'_, PyIterator>,
+        ordered: bool,
+        return_errors: bool,
+        max_in_flight: Option<usize>,
+        progress: Option<Py<PyAny>>,
+    ) -> PyResult<Outputs> {
+        let pool = self.get(py)?;
+        Ok(Outputs::start(tasks, return_errors, progress, |tasks| {
+            let mut map = match ordered {
+                true => pool.map_owned(tasks),
+                false => pool.map_unordered_owned(tasks),
+            };
+            if let Some(tasks) = max_in_flight {
+                map.set_max_in_flight(tasks);
+            }
+            map
+        }))
+    }
+
+    /// Submits one task.
+    fn submit(&self, py: Python<'_>, task: &Bound<'_, PyAny>) -> PyResult<Handle> {
+        let pool = self.get(py)?;
+        let mut bytes = Vec::new();
+        task::encode(task, &mut bytes)?;
+        Ok(Handle::new(pool.submit(Encoded::take(&mut bytes))))
+    }
+
+    /// Lets the workers finish what was submitted, and ends them; after `timeout` seconds they are killed.
+    fn shutdown(&self, py: Python<'_>, timeout: f64) -> PyResult<()> {
+        let Some(pool) = self.take() else {
+            return Ok(());
+        };
+        let timeout = seconds(timeout)?;
+        let pool = match Arc::try_unwrap(pool) {
+            Ok(pool) => pool,
+            // Another thread is in a call.
+            Err(pool) => {
+                pool.interrupt(Interrupt::Finish);
+                py.detach(|| drop(pool));
+                return Ok(());
+            }
+        };
+        match py.detach(|| pool.shutdown(timeout)) {
+            // The failure of a pool was the error of its tasks.
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Kills the workers.
+    fn kill(&self, py: Python<'_>) {
+        let pool = self.take();
+        py.detach(|| {
+            if let Some(pool) = &pool {
+                pool.interrupt(Interrupt::Kill);
+            }
+            drop(pool);
+        });
+    }
+
+    /// Ends maps early: `finish`, `cancel` or `kill`.
+    fn interrupt(&self, py: Python<'_>, how: &str) -> PyResult<()> {
+        let how = match how {
+            "finish" => Interrupt::Finish,
+            "cancel" => Interrupt::Cancel,
+            "kill" => Interrupt::Kill,
+            other => {
+                return Err(value_error(format!(
+                    "{other:?} is not `finish`, `cancel` or `kill`"
+                )));
+            }
+        };
+        self.get(py)?.interrupt(how);
+        Ok(())
+    }
+
+    /// Changes the number of workers.
+    fn resize(&self, py: Python<'_>, workers: &str) -> PyResult<()> {
+        let workers: Workers = workers.parse().map_err(value_error)?;
+        self.get(py)?.resize(workers).map_err(|e| pool_error(py, &e))
+    }
+
+    /// Returns the number of workers.
+    fn workers(&self, py: Python<'_>) -> PyResult<usize> {
+        Ok(self.get(py)?.workers())
+    }
+
+    /// Returns the process ids of the workers that are alive.
+    fn pids(&self, py: Python<'_>) -> PyResult<Vec<(u32, u32)>> {
+        let pids = self.get(py)?.pids();
+        Ok(pids.into_iter().map(|(worker, pid)| (worker.0, pid)).collect())
+    }
+
+    /// Returns the counts of tasks and processes.
+    fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let stats = self.get(py)?.stats();
+        let counts = [
+            ("submitted", stats.submitted),
+            ("answered", stats.answered),
+            ("failed", stats.failed),
+            ("resent", stats.resent),
+            ("recalled", stats.recalled),
+            ("retried", stats.retried),
+            ("deaths", stats.deaths),
+            ("recycled", stats.recycled),
+            ("spawned", stats.spawned),
+        ];
+        let all = PyDict::new(py);
+        for (name, count) in counts {
+            all.set_item(name, count)?;
+        }
+        Ok(all)
+    }
+
+    /// Returns what the workers are doing, as text.
+    fn snapshot(&self, py: Python<'_>) -> PyResult<String> {
+        let pool = self.get(py)?;
+        Ok(py.detach(|| pool.snapshot().to_string()))
+    }
+
+    /// Returns whether a task can be submitted.
+    fn is_open(&self) -> bool {
+        self.pool.read().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+}

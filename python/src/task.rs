@@ -1,0 +1,179 @@
+//! Tasks and outputs on their way between leader and worker.
+//!
+//! The first byte of a payload says what follows: a value in the [native encoding](crate::codec), a pickle, or the pickle of an exception
+//! that the op has raised.
+
+use proc_pool::{BoxError, Codec, OwnedBytes};
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::PyBytes;
+
+use crate::codec::{self, Decoder, Source};
+use crate::memory::Memory;
+
+const VALUE: u8 = 0;
+const PICKLE: u8 = 1;
+const RAISED: u8 = 2;
+
+/// Received payloads of at least this many bytes become memory that large arrays view.
+const MIN_OWNED: usize = 32 << 10;
+
+/// The functions of the module `_pickle`.
+struct Pickle {
+    dumps: Py<PyAny>,
+    loads: Py<PyAny>,
+    dump_raised: Py<PyAny>,
+    load_raised: Py<PyAny>,
+}
+
+impl Pickle {
+    fn get(py: Python<'_>) -> PyResult<&Self> {
+        static PICKLE: PyOnceLock<Pickle> = PyOnceLock::new();
+        PICKLE.get_or_try_init(py, || {
+            let module = py.import("invokerpool._pickle")?;
+            let function = |name: &str| Ok::<_, PyErr>(module.getattr(name)?.unbind());
+            Ok(Self {
+                dumps: function("dumps")?,
+                loads: function("loads")?,
+                dump_raised: function("dump_raised")?,
+                load_raised: function("load_raised")?,
+            })
+        })
+    }
+}
+
+/// Appends the payload of a value to an empty buffer.
+pub(crate) fn encode(value: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<()> {
+    out.push(VALUE);
+    if codec::encode(value, out) {
+        return Ok(());
+    }
+    out.clear();
+    out.push(PICKLE);
+    append(&Pickle::get(value.py())?.dumps, value, out)
+}
+
+/// Appends the payload of an exception that an op has raised to an empty buffer.
+pub(crate) fn encode_raised(py: Python<'_>, error: &PyErr, out: &mut Vec<u8>) -> PyResult<()> {
+    out.push(RAISED);
+    // With its traceback.
+    let error = error.clone_ref(py).into_value(py);
+    append(&Pickle::get(py)?.dump_raised, error.bind(py).as_any(), out)
+}
+
+fn append(dumps: &Py<PyAny>, value: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<()> {
+    let bytes = dumps.bind(value.py()).call1((value,))?;
+    out.extend_from_slice(bytes.cast::<PyBytes>()?.as_bytes());
+    Ok(())
+}
+
+/// Returns the value of a payload.
+///
+/// # Errors
+/// The exception of a payload that is one; errors of the decoder and of pickle.
+pub(crate) fn decode<'py>(py: Python<'py>, source: Source<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    let (Source::Borrowed(bytes) | Source::Owned(bytes, _)) = source;
+    let pickled = |bytes| PyBytes::new(py, bytes);
+    match bytes.split_first() {
+        Some((&VALUE, _)) => Decoder::new(py, source, 1).value(),
+        Some((&PICKLE, rest)) => Pickle::get(py)?.loads.bind(py).call1((pickled(rest),)),
+        Some((&RAISED, rest)) => {
+            let raised = Pickle::get(py)?.load_raised.bind(py).call1((pickled(rest),))?;
+            Err(PyErr::from_value(raised))
+        }
+        _ => Err(pyo3::exceptions::PyValueError::new_err("malformed payload")),
+    }
+}
+
+/// Returns the value of a payload in memory that may be taken. Large arrays are views of it.
+pub(crate) fn decode_owned<'py>(py: Python<'py>, bytes: Vec<u8>) -> PyResult<Bound<'py, PyAny>> {
+    if bytes.len() < MIN_OWNED || bytes.first() != Some(&VALUE) {
+        return decode(py, Source::Borrowed(&bytes));
+    }
+    let memory = Bound::new(py, Memory::new(bytes))?;
+    Memory::with_bytes(&memory, |bytes| decode(py, Source::Owned(bytes, memory.as_any())))
+}
+
+/// An encoded task. Small ones need no allocation.
+pub(crate) enum Encoded {
+    Small {
+        len: u8,
+        bytes: [u8; Self::SMALL],
+    },
+    Large(Vec<u8>),
+    /// The task could not be encoded. Its exception is kept by whoever encoded it.
+    Failed,
+}
+
+impl Encoded {
+    const SMALL: usize = 55;
+
+    /// Takes the bytes out of `buffer`, whose memory is kept for the next task if that is small.
+    pub(crate) fn take(buffer: &mut Vec<u8>) -> Self {
+        let mut bytes = [0; Self::SMALL];
+        match (u8::try_from(buffer.len()), bytes.get_mut(..buffer.len())) {
+            (Ok(len), Some(small)) => {
+                small.copy_from_slice(buffer);
+                Self::Small { len, bytes }
+            }
+            _ => Self::Large(std::mem::take(buffer)),
+        }
+    }
+}
+
+/// The text of the fault of a task that could not be encoded.
+const NOT_ENCODED: &str = "it cannot be pickled";
+
+/// The leader's codec of tasks, which were encoded before.
+pub(crate) struct TaskCodec;
+
+impl Codec<Encoded> for TaskCodec {
+    #[inline]
+    fn encode(task: &Encoded, into: &mut Vec<u8>) -> Result<(), BoxError> {
+        match task {
+            Encoded::Small { len, bytes } => into.extend_from_slice(&bytes[..usize::from(*len)]),
+            Encoded::Large(bytes) => into.extend_from_slice(bytes),
+            Encoded::Failed => return Err(NOT_ENCODED.into()),
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn into_owned(task: Encoded) -> Result<OwnedBytes, Encoded> {
+        match task {
+            Encoded::Large(bytes) => OwnedBytes::from_vec(bytes).map_err(Encoded::Large),
+            other => Err(other),
+        }
+    }
+
+    fn decode(_: &[u8]) -> Result<Encoded, BoxError> {
+        Err("the leader decodes no tasks".into())
+    }
+}
+
+/// The value of an output, or the exception that the op has raised, or that decoding has.
+pub(crate) struct Reply(pub(crate) PyResult<Py<PyAny>>);
+
+/// The leader's codec of outputs.
+pub(crate) struct ReplyCodec;
+
+impl Codec<Reply> for ReplyCodec {
+    fn encode(_: &Reply, _: &mut Vec<u8>) -> Result<(), BoxError> {
+        Err("the leader encodes no outputs".into())
+    }
+
+    #[inline]
+    fn decode(bytes: &[u8]) -> Result<Reply, BoxError> {
+        Ok(Python::attach(|py| {
+            Reply(decode(py, Source::Borrowed(bytes)).map(Bound::unbind))
+        }))
+    }
+
+    fn decode_owned(bytes: &mut OwnedBytes) -> Result<Reply, BoxError> {
+        let bytes = std::mem::take(bytes).into_vec::<u8>();
+        let bytes = bytes.unwrap_or_else(|other| other.to_vec());
+        Ok(Python::attach(|py| {
+            Reply(decode_owned(py, bytes).map(Bound::unbind))
+        }))
+    }
+}

@@ -1,0 +1,132 @@
+//! The worker: a Python interpreter whose first statement is [`serve`].
+
+use proc_pool::{BoxError, CallError, EntryPoint, OutputBuf, Registry, Service, WorkerContext};
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyTuple};
+
+use crate::codec::Source;
+use crate::task;
+
+/// The name under which the service is registered.
+pub(crate) const SERVICE: &str = "python";
+
+/// Runs the tasks of the leader that started this process, and never returns.
+///
+/// It must be the first statement of the program: `python -c "from invokerpool._core import serve; serve()"`.
+#[pyfunction]
+pub(crate) fn serve(py: Python<'_>) {
+    // Attached again for each task, so that threads of the op run while this one waits.
+    py.detach(|| {
+        Registry::new()
+            .add(SERVICE, EntryPoint::service::<PythonOp>())
+            .serve()
+    })
+}
+
+/// An op with what it is called with.
+struct PythonOp {
+    op: Py<PyAny>,
+    /// What it is called with before the task: the model, the state.
+    first: Vec<Py<PyAny>>,
+    /// Called when the worker ends.
+    finish: Py<PyAny>,
+}
+
+impl Service for PythonOp {
+    fn start(context: &mut WorkerContext, init: &[u8]) -> Result<Self, BoxError> {
+        Python::attach(|py| {
+            let made = start(py, context, init);
+            // The error's text is all that reaches the leader.
+            made.map_err(|error| describe(py, &error).into())
+        })
+    }
+
+    fn call(&mut self, task: &[u8], output: &mut OutputBuf) -> Result<(), CallError> {
+        Python::attach(|py| {
+            let task =
+                task::decode(py, Source::Borrowed(task)).map_err(|e| CallError::Task(describe(py, &e)))?;
+            match self.run(py, task) {
+                Ok(value) => task::encode(&value, output).or_else(|error| {
+                    // The leader gets the exception itself, and which output it was.
+                    let _ = error
+                        .value(py)
+                        .call_method1("add_note", ("The output of the task cannot be pickled.",));
+                    output.clear();
+                    task::encode_raised(py, &error, output)
+                }),
+                Err(error) => task::encode_raised(py, &error, output),
+            }
+            .map_err(|error| CallError::Output(describe(py, &error)))
+        })
+    }
+}
+
+impl PythonOp {
+    fn run<'py>(&self, py: Python<'py>, task: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        let op = self.op.bind(py);
+        match &*self.first {
+            [] => op.call1((task,)),
+            [model] => op.call1((model.bind(py), task)),
+            [model, state] => op.call1((model.bind(py), state.bind(py), task)),
+            more => {
+                let arguments = more.iter().map(|it| it.bind(py)).chain([&task]);
+                op.call1(PyTuple::new(py, arguments.collect::<Vec<_>>())?)
+            }
+        }
+    }
+}
+
+impl Drop for PythonOp {
+    /// Runs what the interpreter runs at its end. The process then exits without finalizing the interpreter.
+    fn drop(&mut self) {
+        Python::attach(|py| {
+            if let Err(error) = self.finish.bind(py).call0() {
+                error.print(py);
+            }
+        });
+    }
+}
+
+fn start(py: Python<'_>, context: &mut WorkerContext, init: &[u8]) -> PyResult<PythonOp> {
+    let init = task::decode(py, Source::Borrowed(init))?;
+    let identity = (context.worker().0, context.workers(), context.generation());
+    let started = py
+        .import("invokerpool._worker")?
+        .call_method1("start", (init, identity))?;
+    let (op, first, finish) = started
+        .extract()
+        .map_err(|_| PyRuntimeError::new_err("invokerpool._worker.start returned something else"))?;
+    context.mark_attached();
+    Ok(PythonOp { op, first, finish })
+}
+
+/// Returns the traceback of an exception, its message last.
+fn describe(py: Python<'_>, error: &PyErr) -> String {
+    let format = || {
+        let lines = py
+            .import("traceback")?
+            .call_method1("format_exception", (error.clone_ref(py).into_value(py),))?;
+        let text = pyo3::types::PyString::new(py, "").call_method1("join", (lines,))?;
+        text.extract::<String>()
+    };
+    format().unwrap_or_else(|_| error.to_string())
+}
+
+/// Returns the initial value of workers: a payload.
+pub(crate) fn initial_value(settings: &Bound<'_, PyAny>) -> PyResult<Vec<u8>> {
+    let mut bytes = Vec::new();
+    task::encode(settings, &mut bytes)?;
+    Ok(bytes)
+}
+
+/// Returns the value of a payload, for tests of the encoding.
+#[pyfunction]
+pub(crate) fn roundtrip<'py>(
+    value: &Bound<'py, PyAny>,
+) -> PyResult<(Bound<'py, PyBytes>, Bound<'py, PyAny>)> {
+    let mut bytes = Vec::new();
+    task::encode(value, &mut bytes)?;
+    let encoded = PyBytes::new(value.py(), &bytes);
+    Ok((encoded, task::decode_owned(value.py(), bytes)?))
+}
