@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from ._errors import TimedOut as TimedOut
     from ._errors import Unpicklable as Unpicklable
     from ._errors import WorkerDied as WorkerDied
+    from ._executor import BrokenPool as BrokenPool
+    from ._executor import Executor as Executor
+    from ._futures import TaskFuture as TaskFuture
     from ._image import Image as Image
     from ._image import load as load
     from ._image import share as share
@@ -26,6 +29,9 @@ if TYPE_CHECKING:
 
 # Each name is imported when it is used first: a worker imports this package before anything else, and needs few of them.
 _NAMES = {
+    "BrokenPool": "_executor",
+    "Executor": "_executor",
+    "TaskFuture": "_futures",
     "Cancelled": "_errors",
     "Image": "_image",
     "Pool": "_pool",

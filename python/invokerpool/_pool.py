@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import os
 import subprocess
 import sys
 import weakref
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal
 
 from . import _core, _image, _pickle
+from ._futures import Submitter, TaskFuture
 
 # Workers import the extension before they know the leader's path.
 _SERVE = "import sys; sys.path[:] = {path!r}; from invokerpool._core import serve; serve()"
@@ -20,11 +22,17 @@ _open: weakref.WeakSet[Pool] = weakref.WeakSet()
 
 
 def _close_all() -> None:
+    _core.interpreter_ends()
     for pool in list(_open):
+        # A daemon thread that waits for a future goes on waiting: an exception would only be printed.
+        pool._submitter.stop(complete=False)
         pool._core.kill()
 
 
 atexit.register(_close_all)
+# A forked copy of a pool does nothing.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_open.clear)
 
 
 def _bytes(size: int | str | None, name: str) -> int | None:
@@ -103,6 +111,7 @@ class Pool:
             "code": _pickle.dumps((op, state)),
         }
         self._core = _core.CorePool(options, settings, shared and shared._core)
+        self._submitter = Submitter(self._core)
         _open.add(self)
 
     def map(
@@ -112,12 +121,55 @@ class Pool:
         errors: Literal["raise", "return"] = "raise",
         max_in_flight: int | None = None,
     ) -> Iterator[Any]:
-        """Returns an iterator over the outputs, in the order of the tasks."""
-        return self._core.map(iter(tasks), ordered=True, return_errors=errors == "return", max_in_flight=max_in_flight)
+        """Returns an iterator over the outputs, in the order of the tasks.
+
+        Tasks are read as workers have room for them, so `tasks` may be infinite. An exception of the op is raised where its output would
+        come, and the iteration can go on after it; with `errors="return"` it is the output. `max_in_flight` bounds the tasks that
+        were read and whose outputs were not returned.
+        """
+        return self._map(tasks, True, errors, max_in_flight)
+
+    def map_unordered(
+        self,
+        tasks: Iterable[Any],
+        *,
+        errors: Literal["raise", "return"] = "raise",
+        max_in_flight: int | None = None,
+    ) -> Iterator[Any]:
+        """Does the same as `map`, but returns outputs as they complete."""
+        return self._map(tasks, False, errors, max_in_flight)
+
+    def _map(self, tasks: Iterable[Any], ordered: bool, errors: str, max_in_flight: int | None) -> _core.Outputs:
+        if errors not in ("raise", "return"):
+            raise ValueError(f'errors={errors!r} is unknown; use "raise" or "return"')
+        return self._core.map(
+            iter(tasks), ordered=ordered, return_errors=errors == "return", max_in_flight=max_in_flight
+        )
+
+    def submit(self, task: Any) -> TaskFuture[Any]:
+        """Submits one task, and returns its future: of `concurrent.futures`, with `kill`. `asyncio.wrap_future` awaits it."""
+        future: TaskFuture[Any] = TaskFuture()
+        self._submitter.submit(task, future)
+        return future
+
+    def resize(self, workers: int | Literal["all"]) -> None:
+        """Changes the number of workers, also while maps run. No task is lost."""
+        self._core.resize(str(workers))
+
+    @property
+    def pids(self) -> list[int]:
+        """The process ids of the workers that are alive."""
+        return [pid for _, pid in self._core.pids()]
 
     def shutdown(self, timeout: float = 60.0) -> None:
         """Lets the workers finish what was submitted, and ends them; after `timeout` seconds they are killed."""
         self._core.shutdown(timeout)
+        self._submitter.stop()
+
+    def kill(self) -> None:
+        """Kills the workers. Tasks that were not done fail with `PoolClosed`."""
+        self._core.kill()
+        self._submitter.stop()
 
     def __enter__(self) -> Pool:
         return self
@@ -126,4 +178,4 @@ class Pool:
         if kind is None:
             self.shutdown()
         else:
-            self._core.kill()
+            self.kill()

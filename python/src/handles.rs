@@ -8,12 +8,13 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
-use proc_pool::{CancelOutcome, TaskError};
+use proc_pool::{CancelOutcome, PoolError, TaskError};
 use pyo3::exceptions::{PyRuntimeError, PyTimeoutError};
 use pyo3::prelude::*;
 use pyo3::sync::MutexExt;
 
-use crate::faults::task_error;
+use crate::ending::detached;
+use crate::faults::{pool_error, task_error};
 use crate::task::Reply;
 
 /// How long a wait lasts at most before signals are handled.
@@ -60,7 +61,7 @@ impl Handle {
             .ok_or_else(|| PyRuntimeError::new_err("the output of this task was taken before"))?;
         loop {
             let left = deadline.map_or(SIGNAL_CHECK, |at| at.saturating_duration_since(Instant::now()));
-            match py.detach(|| handle.wait_timeout(left.min(SIGNAL_CHECK))) {
+            match detached(py, || handle.wait_timeout(left.min(SIGNAL_CHECK))) {
                 Ok(output) => return value(py, output),
                 Err(waiting) => handle = waiting,
             }
@@ -108,8 +109,15 @@ impl Handle {
 enum Message {
     New(u64, Box<Inner>, Py<PyAny>),
     Woken(u64),
-    Cancel(u64, Sender<bool>),
-    Stop,
+    Cancel {
+        task: u64,
+        kill: bool,
+        answer: Sender<bool>,
+    },
+    /// With the functions of the tasks that have not ended, if they are to be called.
+    Stop {
+        call: bool,
+    },
 }
 
 /// Wakes the thread for a task.
@@ -152,6 +160,11 @@ impl Completions {
 
     /// Calls `function(value, exception)` when the task has ended. `task` is a number that identifies it for `cancel`.
     fn add(&self, py: Python<'_>, task: u64, handle: &Handle, function: Py<PyAny>) -> PyResult<()> {
+        if self.pid != std::process::id() {
+            return Err(PyRuntimeError::new_err(
+                "the thread belongs to the process of which this one is a forked copy",
+            ));
+        }
         let mut slot = handle
             .inner
             .lock_py_attached(py)
@@ -163,21 +176,24 @@ impl Completions {
         sent.map_err(|_| PyRuntimeError::new_err("the executor was shut down"))
     }
 
-    /// Withdraws a task that was added, if no worker has started it. Returns whether it was withdrawn: its function is not called then.
-    fn cancel(&self, py: Python<'_>, task: u64) -> bool {
+    /// Withdraws a task that was added, if no worker has started it or, with `kill`, together with its worker. Returns whether it was
+    /// withdrawn: its function is not called then.
+    fn cancel(&self, py: Python<'_>, task: u64, kill: bool) -> bool {
         let (answer, answered) = crossbeam_channel::bounded(1);
-        if self.pid != std::process::id() || self.thread.send(Message::Cancel(task, answer)).is_err() {
+        if self.pid != std::process::id() || self.thread.send(Message::Cancel { task, kill, answer }).is_err()
+        {
             return false;
         }
-        py.detach(|| answered.recv()).unwrap_or(false)
+        detached(py, || answered.recv()).unwrap_or(false)
     }
 
-    /// Ends the thread, and waits for that. Tasks that have not ended are withdrawn, and their functions are not called.
-    fn stop(&self, py: Python<'_>) {
+    /// Ends the thread, and waits for that. With `call`, the functions of tasks that have not ended are called with the exception of a
+    /// closed pool.
+    fn stop(&self, py: Python<'_>, call: bool) {
         if self.pid != std::process::id() {
             return;
         }
-        let _ = self.thread.send(Message::Stop);
+        let _ = self.thread.send(Message::Stop { call });
         let thread = self
             .joined
             .lock_py_attached(py)
@@ -186,7 +202,7 @@ impl Completions {
         if let Some(thread) = thread {
             // A function that it calls may be what stops it.
             if thread.thread().id() != std::thread::current().id() {
-                let _ = py.detach(|| thread.join());
+                let _ = detached(py, || thread.join());
             }
         }
     }
@@ -200,7 +216,7 @@ fn run(messages: &Receiver<Message>, thread: &Sender<Message>) {
         batch.extend(messages.try_iter());
         // Fails at the end of the interpreter, when nobody can be called any more.
         let attached = Python::try_attach(|py| {
-            let mut stop = false;
+            let mut stop = None;
             for message in batch.drain(..) {
                 let task = match message {
                     Message::New(task, handle, function) => {
@@ -208,8 +224,11 @@ fn run(messages: &Receiver<Message>, thread: &Sender<Message>) {
                         task
                     }
                     Message::Woken(task) => task,
-                    Message::Cancel(task, answer) => {
-                        let outcome = tasks.get(&task).map(|(handle, _)| handle.cancel());
+                    Message::Cancel { task, kill, answer } => {
+                        let outcome = tasks.get(&task).map(|(handle, _)| match kill {
+                            true => handle.kill(),
+                            false => handle.cancel(),
+                        });
                         let withdrawn = outcome == Some(CancelOutcome::Withdrawn);
                         if withdrawn {
                             tasks.remove(&task);
@@ -217,8 +236,8 @@ fn run(messages: &Receiver<Message>, thread: &Sender<Message>) {
                         let _ = answer.send(withdrawn);
                         continue;
                     }
-                    Message::Stop => {
-                        stop = true;
+                    Message::Stop { call } => {
+                        stop = Some(call);
                         break;
                     }
                 };
@@ -235,10 +254,20 @@ fn run(messages: &Receiver<Message>, thread: &Sender<Message>) {
                     call(py, &function, value(py, output));
                 }
             }
+            if stop == Some(true) {
+                for (_, (mut handle, function)) in tasks.drain() {
+                    let output = match handle.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+                        Poll::Ready(output) => value(py, output),
+                        Poll::Pending => Err(pool_error(py, &PoolError::ShutDown)),
+                    };
+                    call(py, &function, output);
+                }
+            }
             stop
         });
-        if attached != Some(false) {
-            break;
+        match attached {
+            Some(None) => {}
+            Some(Some(_)) | None => break,
         }
     }
     // Dropped while attached where that is possible. Otherwise the objects are left to the end of the process.

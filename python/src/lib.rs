@@ -10,10 +10,12 @@
 //! | `faults` | the errors of tasks and pools as Python exceptions |
 //! | `task` | tasks and outputs on their way, and the leader's codecs |
 //! | `worker` | the service in a worker process |
+//! | `ending` | waits that respect the end of the interpreter |
 //! | `codec` | Python values as bytes |
 //! | `image`, `memory` | models in shared memory, and memory that Python objects view |
 
 mod codec;
+mod ending;
 mod faults;
 mod handles;
 mod image;
@@ -27,6 +29,8 @@ use pyo3::prelude::*;
 
 #[pymodule(gil_used = true)]
 mod _core {
+    #[pymodule_export]
+    use crate::ending::interpreter_ends;
     #[pymodule_export]
     use crate::handles::{Completions, Handle};
     #[pymodule_export]

@@ -12,6 +12,7 @@ use pyo3::prelude::*;
 use pyo3::sync::MutexExt;
 use pyo3::types::PyIterator;
 
+use crate::ending::detached;
 use crate::faults::task_error;
 use crate::task::{self, Encoded, Reply};
 
@@ -179,7 +180,7 @@ impl Outputs {
                     if let Some(progress) = progress {
                         progress.report_if_due(py, &self.counts)?;
                     }
-                    py.detach(|| map.wait(SIGNAL_CHECK));
+                    detached(py, || map.wait(SIGNAL_CHECK));
                     if let Err(interrupt) = py.check_signals() {
                         self.end(py, run);
                         return Err(interrupt);

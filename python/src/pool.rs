@@ -9,6 +9,7 @@ use proc_pool::{
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyIterator};
 
+use crate::ending::detached;
 use crate::faults::{pool_error, value_error};
 use crate::handles::Handle;
 use crate::image::CoreImage;
@@ -156,7 +157,7 @@ impl CorePool {
                 let _ = done.send(pool);
             })?;
         let pool = loop {
-            match py.detach(|| built.recv_timeout(SIGNAL_CHECK)) {
+            match detached(py, || built.recv_timeout(SIGNAL_CHECK)) {
                 Ok(pool) => break pool.map_err(|error| pool_error(py, &error))?,
                 Err(crossbeam_channel::RecvTimeoutError::Timeout) => py.check_signals()?,
                 Err(crossbeam_channel::RecvTimeoutError::Disconnected) => {
@@ -212,11 +213,11 @@ impl CorePool {
             // Another thread is in a call.
             Err(pool) => {
                 pool.interrupt(Interrupt::Finish);
-                py.detach(|| drop(pool));
+                detached(py, || drop(pool));
                 return Ok(());
             }
         };
-        match py.detach(|| pool.shutdown(timeout)) {
+        match detached(py, || pool.shutdown(timeout)) {
             // The failure of a pool was the error of its tasks.
             Ok(_) | Err(_) => Ok(()),
         }
@@ -225,7 +226,7 @@ impl CorePool {
     /// Kills the workers.
     fn kill(&self, py: Python<'_>) {
         let pool = self.take();
-        py.detach(|| {
+        detached(py, || {
             if let Some(pool) = &pool {
                 pool.interrupt(Interrupt::Kill);
             }
@@ -290,7 +291,7 @@ impl CorePool {
     /// Returns what the workers are doing, as text.
     fn snapshot(&self, py: Python<'_>) -> PyResult<String> {
         let pool = self.get(py)?;
-        Ok(py.detach(|| pool.snapshot().to_string()))
+        Ok(detached(py, || pool.snapshot().to_string()))
     }
 
     /// Returns whether a task can be submitted.

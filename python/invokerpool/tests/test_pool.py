@@ -292,3 +292,19 @@ def test_sizes_are_parsed():
     with ip.Pool(op=hold, workers=1, memory_limit="300MiB") as pool:
         (error,) = pool.map([600 << 20], errors="return")
         assert isinstance(error, ip.WorkerDied) and "memory" in error.cause
+
+
+def test_unordered_outputs_come_as_they_complete():
+    with ip.Pool(op=lambda seconds: time.sleep(seconds) or seconds, workers=2) as pool:
+        assert list(pool.map_unordered([0.5, 0.0, 0.1])) == [0.0, 0.1, 0.5]
+
+
+def test_a_pool_is_resized():
+    with ip.Pool(op=abs, workers=1) as pool:
+        assert len(pool.pids) == 1
+        pool.resize(2)
+        assert list(pool.map(range(100))) == list(range(100))
+        end = time.monotonic() + 30
+        while len(pool.pids) < 2 and time.monotonic() < end:
+            time.sleep(0.01)
+        assert len(pool.pids) == 2

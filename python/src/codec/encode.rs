@@ -20,7 +20,8 @@ pub(crate) fn encode(value: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> bool {
 fn one(value: &Bound<'_, PyAny>, out: &mut Vec<u8>, depth: usize) -> Option<()> {
     if let Ok(value) = value.cast_exact::<PyInt>() {
         // Larger ones are pickled.
-        return Some(int(value.extract().ok()?, out));
+        int(value.extract().ok()?, out);
+        return Some(());
     }
     if let Ok(value) = value.cast_exact::<PyFloat>() {
         out.push(tag::FLOAT);
@@ -35,10 +36,12 @@ fn one(value: &Bound<'_, PyAny>, out: &mut Vec<u8>, depth: usize) -> Option<()> 
         return Some(());
     }
     if value.is_none() {
-        return Some(out.push(tag::NONE));
+        out.push(tag::NONE);
+        return Some(());
     }
     if let Ok(value) = value.cast_exact::<PyBool>() {
-        return Some(out.push(if value.is_true() { tag::TRUE } else { tag::FALSE }));
+        out.push(if value.is_true() { tag::TRUE } else { tag::FALSE });
+        return Some(());
     }
     if depth > MAX_DEPTH {
         return None;

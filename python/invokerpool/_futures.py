@@ -1,0 +1,112 @@
+"""Tasks that are submitted one by one."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, Generic, TypeVar
+
+from . import _core
+from ._errors import PoolClosed
+
+T = TypeVar("T")
+
+
+class TaskFuture(Future[T], Generic[T]):
+    """A `concurrent.futures.Future` of a task of a pool.
+
+    `running()` is not known, and False: a task waits for a worker in the pool or in the worker's queue.
+    """
+
+    _withdraw: Callable[[], bool] | None = None
+    _kill: Callable[[], bool] | None = None
+
+    def cancel(self) -> bool:
+        """Withdraws the task if no worker has started it. Returns whether it is cancelled."""
+        return self._cancel(self._withdraw)
+
+    def kill(self) -> bool:
+        """Cancels the task. If a worker has started it, that worker is killed and replaced; no other task is lost."""
+        return self._cancel(self._kill)
+
+    def _cancel(self, withdraw: Callable[[], bool] | None) -> bool:
+        if self.done():
+            return self.cancelled()
+        if withdraw is None or not withdraw():
+            return self.cancelled()
+        super().cancel()
+        # Wakes who waits for several futures.
+        self.set_running_or_notify_cancel()
+        return True
+
+
+class Submitter:
+    """Makes futures of a pool's tasks."""
+
+    def __init__(self, core: _core.CorePool) -> None:
+        self._core = core
+        self._completions: _core.Completions | None = None
+        self._lock = threading.Lock()
+        self._numbers = itertools.count()
+        self._idle = threading.Condition(self._lock)
+        self._pending: dict[int, TaskFuture[Any]] = {}
+
+    def submit(self, task: Any, future: TaskFuture[Any]) -> None:
+        """Submits a task. An exception of pickling it becomes that of the future."""
+        try:
+            handle = self._core.submit(task)
+        except PoolClosed:
+            raise
+        except Exception as error:
+            future.set_exception(error)
+            return
+        with self._lock:
+            if self._completions is None:
+                self._completions = _core.Completions()
+            completions = self._completions
+            number = next(self._numbers)
+            self._pending[number] = future
+        future._withdraw = lambda: self._withdrawn(completions, number, False)
+        future._kill = lambda: self._withdrawn(completions, number, True)
+
+        def done(value: Any, error: BaseException | None) -> None:
+            self._forget(number)
+            if error is None:
+                future.set_result(value)
+            else:
+                future.set_exception(error)
+
+        completions.add(number, handle, done)
+
+    def _withdrawn(self, completions: _core.Completions, number: int, kill: bool) -> bool:
+        withdrawn = completions.cancel(number, kill)
+        if withdrawn:
+            self._forget(number)
+        return withdrawn
+
+    def _forget(self, number: int) -> None:
+        with self._lock:
+            self._pending.pop(number, None)
+            if not self._pending:
+                self._idle.notify_all()
+
+    def wait_idle(self) -> None:
+        """Waits until no task is pending."""
+        with self._lock:
+            while self._pending:
+                self._idle.wait()
+
+    def cancel_pending(self) -> None:
+        """Cancels the tasks that no worker has started."""
+        with self._lock:
+            pending = list(self._pending.values())
+        for future in pending:
+            future.cancel()
+
+    def stop(self, *, complete: bool = True) -> None:
+        """Ends the thread that completes futures. Those that are pending get the exception of a closed pool, or stay pending."""
+        completions = self._completions
+        if completions is not None:
+            completions.stop(complete)
