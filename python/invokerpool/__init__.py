@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ._image import Image as Image
     from ._image import load as load
     from ._image import share as share
+    from ._logs import Logs as Logs
     from ._pool import Pool as Pool
     from ._worker import Worker as Worker
     from ._worker import worker as worker
@@ -34,6 +35,7 @@ _NAMES = {
     "TaskFuture": "_futures",
     "Cancelled": "_errors",
     "Image": "_image",
+    "Logs": "_logs",
     "Pool": "_pool",
     "PoolClosed": "_errors",
     "PoolError": "_errors",

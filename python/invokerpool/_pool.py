@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from typing import Any, Literal
 
 from . import _core, _image, _pickle
 from ._futures import Submitter, TaskFuture
+from ._logs import Logs, deliver, levels
 
 # Workers import the extension before they know the leader's path.
 _SERVE = "import sys; sys.path[:] = {path!r}; from invokerpool._core import serve; serve()"
@@ -49,6 +51,14 @@ def _bytes(size: int | str | None, name: str) -> int | None:
         raise ValueError(f'{name}={size!r} is no size; write a number of bytes, or text such as "512MiB"') from None
 
 
+def _levels(logs: Logs) -> dict[str, int]:
+    """The levels of a worker's loggers."""
+    found = levels()
+    if logs.level is not None:
+        found[""] = logging._checkLevel(logs.level)  # type: ignore[attr-defined]
+    return found
+
+
 def _program() -> tuple[str, list[str]]:
     """Returns the program of workers and its arguments."""
     program = sys.executable
@@ -77,6 +87,7 @@ class Pool:
         max_output: int | str | None = None,
         threads: int | Literal["share", "unlimited"] = "share",
         env: dict[str, str | None] | None = None,
+        logs: Logs | None = Logs(),
         start_timeout: float = 60.0,
         stdout: Literal["inherit", "null", "capture"] = "inherit",
         stderr: Literal["inherit", "null", "capture"] = "inherit",
@@ -101,6 +112,7 @@ class Pool:
             "recycle_above": _bytes(recycle_above, "recycle_above"),
             "memory_limit": _bytes(memory_limit, "memory_limit"),
             "max_output": _bytes(max_output, "max_output"),
+            "log_ring": _bytes((logs or Logs()).ring, "logs.ring"),
             "stdout": stdout,
             "stderr": stderr,
         }
@@ -108,9 +120,11 @@ class Pool:
             "path": list(sys.path),
             "argv": list(sys.argv),
             "writable": writable,
+            "deadline": deadline,
             "code": _pickle.dumps((op, state)),
+            "levels": None if logs is None else _levels(logs),
         }
-        self._core = _core.CorePool(options, settings, shared and shared._core)
+        self._core = _core.CorePool(options, settings, shared and shared._core, deliver)
         self._submitter = Submitter(self._core)
         _open.add(self)
 
@@ -160,6 +174,10 @@ class Pool:
     def pids(self) -> list[int]:
         """The process ids of the workers that are alive."""
         return [pid for _, pid in self._core.pids()]
+
+    def log_counts(self) -> dict[str, Any]:
+        """What became of the workers' log records: `emitted`, `delivered` and `dropped`, each for debug, info, warning and error."""
+        return self._core.log_counts()
 
     def shutdown(self, timeout: float = 60.0) -> None:
         """Lets the workers finish what was submitted, and ends them; after `timeout` seconds they are killed."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import faulthandler
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -29,7 +30,7 @@ def worker() -> Worker | None:
     return _here
 
 
-def start(settings: dict[str, Any], identity: tuple[int, int, int]) -> tuple[Callable[..., Any], list[Any], Callable[[], None]]:
+def start(settings: dict[str, Any], identity: tuple[int, int, int], sink: Any) -> tuple[Callable[..., Any], list[Any], Callable[[], None], tuple[float, int, int] | None]:
     """Returns the op, what it is called with before each task, and what is called at the end."""
     global _here
     _here = Worker(*identity)
@@ -41,6 +42,11 @@ def start(settings: dict[str, Any], identity: tuple[int, int, int]) -> tuple[Cal
         faulthandler.enable()
     from . import _core, _image, _pickle
 
+    if sink is not None and settings["levels"] is not None:
+        from . import _logs
+
+        _logs.install(sink, settings["levels"])
+
     op, make_state = _pickle.loads(settings["code"])
     first = []
     if (handle := settings["image"]) is not None:
@@ -48,7 +54,17 @@ def start(settings: dict[str, Any], identity: tuple[int, int, int]) -> tuple[Cal
         first.append(image.unpickle(writable=settings["writable"]))
     if make_state is not None:
         first.append(make_state(*first))
-    return op, first, finish
+    return op, first, finish, _stacks(settings["deadline"])
+
+
+def _stacks(deadline: float | None) -> tuple[float, int, int] | None:
+    """Prepares what shows the stacks at a deadline: its seconds, a file in memory, and the signal that makes them appear there."""
+    if deadline is None or sys.platform != "linux":
+        return None
+    file = os.memfd_create("invokerpool stacks")
+    number = signal.SIGRTMAX - 6
+    faulthandler.register(number, file=file, all_threads=True)
+    return deadline, file, number
 
 
 def finish() -> None:

@@ -6,6 +6,8 @@ use pyo3::prelude::*;
 use pyo3::types::{IntoPyDict, PyDict};
 use shm_buffers::WithCauses;
 
+use crate::logs::STACK_MARK;
+
 pub(crate) fn value_error(error: impl ToString) -> PyErr {
     PyValueError::new_err(error.to_string())
 }
@@ -42,7 +44,7 @@ pub(crate) fn task_error(py: Python<'_>, error: &TaskError) -> PyErr {
                 fields.set_item("signal", signal)?;
                 fields.set_item("exitcode", code)?;
                 fields.set_item("deaths", deaths)?;
-                fields.set_item("last_logs", last_logs)?;
+                fields.set_item("last_logs", split_stack(last_logs).1)?;
                 fields.set_item("last_printed", last_printed)?;
                 "WorkerDied"
             }
@@ -50,7 +52,6 @@ pub(crate) fn task_error(py: Python<'_>, error: &TaskError) -> PyErr {
                 worker,
                 pid,
                 deadline,
-                stack,
                 deaths,
                 last_logs,
                 last_printed,
@@ -59,8 +60,9 @@ pub(crate) fn task_error(py: Python<'_>, error: &TaskError) -> PyErr {
                 fields.set_item("worker", worker.0)?;
                 fields.set_item("pid", pid)?;
                 fields.set_item("deadline", deadline.as_secs_f64())?;
-                fields.set_item("stack", stack)?;
                 fields.set_item("deaths", deaths)?;
+                let (stack, last_logs) = split_stack(last_logs);
+                fields.set_item("stack", stack)?;
                 fields.set_item("last_logs", last_logs)?;
                 fields.set_item("last_printed", last_printed)?;
                 "TimedOut"
@@ -108,4 +110,16 @@ fn make<'py>(py: Python<'py>, exception: impl FnOnce() -> PyResult<Bound<'py, Py
             wrapped
         }
     }
+}
+
+/// Returns the stacks at the deadline, if the worker wrote them, and the other messages.
+fn split_stack(messages: &[String]) -> (Option<&str>, Vec<&str>) {
+    let (stacks, lines): (Vec<&str>, Vec<&str>) = messages
+        .iter()
+        .map(String::as_str)
+        .partition(|message| message.starts_with(STACK_MARK));
+    (
+        stacks.first().and_then(|stack| stack.strip_prefix(STACK_MARK)),
+        lines,
+    )
 }

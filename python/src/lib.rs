@@ -11,7 +11,9 @@
 //! | `task` | tasks and outputs on their way, and the leader's codecs |
 //! | `worker` | the service in a worker process |
 //! | `ending` | waits that respect the end of the interpreter |
+//! | `stacks` | the stacks of a task that runs beyond its deadline |
 //! | `codec` | Python values as bytes |
+//! | `logs` | log records of workers |
 //! | `image`, `memory` | models in shared memory, and memory that Python objects view |
 
 mod codec;
@@ -19,9 +21,12 @@ mod ending;
 mod faults;
 mod handles;
 mod image;
+mod logs;
 mod memory;
 mod outputs;
 mod pool;
+#[cfg(target_os = "linux")]
+mod stacks;
 mod task;
 mod worker;
 
@@ -35,6 +40,8 @@ mod _core {
     use crate::handles::{Completions, Handle};
     #[pymodule_export]
     use crate::image::{CoreImage, load_image, write_image};
+    #[pymodule_export]
+    use crate::logs::LogSink;
     #[pymodule_export]
     use crate::memory::{Memory, SharedBytes};
     #[pymodule_export]

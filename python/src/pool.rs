@@ -1,6 +1,7 @@
 //! [`CorePool`]: the pool of the leader.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use proc_pool::{
@@ -13,6 +14,7 @@ use crate::ending::detached;
 use crate::faults::{pool_error, value_error};
 use crate::handles::Handle;
 use crate::image::CoreImage;
+use crate::logs::{self, Hub};
 use crate::outputs::Outputs;
 use crate::task::{self, Encoded, Reply, ReplyCodec, TaskCodec};
 use crate::worker::{SERVICE, initial_value};
@@ -27,6 +29,10 @@ type Inner = Pool<Encoded, Reply>;
 pub(crate) struct CorePool {
     /// `None` after it was closed.
     pool: RwLock<Option<Arc<Inner>>>,
+    hub: Hub,
+    /// The thread of the hub, which ends when the pool has.
+    logs: Mutex<Option<JoinHandle<()>>>,
+    pid: u32,
 }
 
 /// The options of a pool, as the package's Python code has checked them.
@@ -45,6 +51,7 @@ struct Options {
     recycle_above: Option<u64>,
     memory_limit: Option<u64>,
     max_output: Option<u64>,
+    log_ring: usize,
     stdout: String,
     stderr: String,
 }
@@ -56,6 +63,7 @@ impl Options {
             .workers(workers)
             .start_timeout(seconds(self.start_timeout)?)
             .retries(self.retries)
+            .user_ring(self.log_ring)
             .stdout(redirect(&self.stdout)?)
             .stderr(redirect(&self.stderr)?);
         builder = builder.native_threads(match self.threads.as_deref() {
@@ -113,6 +121,21 @@ impl CorePool {
     fn take(&self) -> Option<Arc<Inner>> {
         self.pool.write().unwrap_or_else(PoisonError::into_inner).take()
     }
+
+    /// Waits until the records of workers that have ended are delivered. Detached.
+    fn finish_logs(&self) {
+        if self.pid != std::process::id() {
+            return;
+        }
+        self.hub.stop();
+        let thread = self.logs.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // A handler of a record may be what ends the pool.
+        if let Some(thread) = thread
+            && thread.thread().id() != std::thread::current().id()
+        {
+            let _ = thread.join();
+        }
+    }
 }
 
 impl Drop for CorePool {
@@ -120,10 +143,17 @@ impl Drop for CorePool {
         let pool = self.take();
         // The pool's threads may wait for the interpreter while this one waits for them.
         let mut pool = Some(pool);
-        Python::try_attach(|py| {
+        let attached = Python::try_attach(|py| {
             let pool = pool.take();
-            py.detach(|| drop(pool));
+            py.detach(|| {
+                drop(pool);
+                self.finish_logs();
+            });
         });
+        if attached.is_none() {
+            drop(pool);
+            self.hub.stop();
+        }
     }
 }
 
@@ -136,8 +166,16 @@ impl CorePool {
         options: Options,
         settings: &Bound<'_, PyDict>,
         image: Option<Bound<'_, CoreImage>>,
+        deliver: Py<PyAny>,
     ) -> PyResult<Self> {
-        let mut builder = options.builder()?;
+        let (hub, logs) = Hub::start(deliver)?;
+        let mut this = Self {
+            pool: RwLock::new(None),
+            hub: hub.clone(),
+            logs: Mutex::new(Some(logs)),
+            pid: std::process::id(),
+        };
+        let mut builder = options.builder()?.observer(Arc::new(hub)).slots(logs::SLOTS);
         let mut text = None;
         if let Some(image) = image {
             let (handle, descriptors) = image.get().shared()?;
@@ -165,9 +203,9 @@ impl CorePool {
                 }
             }
         };
-        Ok(Self {
-            pool: RwLock::new(Some(Arc::new(pool.with_codecs(TaskCodec, ReplyCodec)))),
-        })
+        let pool = Arc::new(pool.with_codecs(TaskCodec, ReplyCodec));
+        this.pool = RwLock::new(Some(pool));
+        Ok(this)
     }
 
     /// Returns an iterator over the outputs.
@@ -213,14 +251,19 @@ impl CorePool {
             // Another thread is in a call.
             Err(pool) => {
                 pool.interrupt(Interrupt::Finish);
-                detached(py, || drop(pool));
+                detached(py, || {
+                    drop(pool);
+                    self.finish_logs();
+                });
                 return Ok(());
             }
         };
-        match detached(py, || pool.shutdown(timeout)) {
+        detached(py, || {
             // The failure of a pool was the error of its tasks.
-            Ok(_) | Err(_) => Ok(()),
-        }
+            let _ = pool.shutdown(timeout);
+            self.finish_logs();
+        });
+        Ok(())
     }
 
     /// Kills the workers.
@@ -231,7 +274,14 @@ impl CorePool {
                 pool.interrupt(Interrupt::Kill);
             }
             drop(pool);
+            self.finish_logs();
         });
+    }
+
+    /// Returns what became of the workers' log records: numbers of debug, info, warning and error records.
+    fn log_counts<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let counts = detached(py, || self.hub.counts());
+        counts.to_dict(py)
     }
 
     /// Ends maps early: `finish`, `cancel` or `kill`.

@@ -1,11 +1,19 @@
 //! The worker: a Python interpreter whose first statement is [`serve`].
 
+#[cfg(target_os = "linux")]
+use std::{fs::File, time::Duration};
+
 use proc_pool::{BoxError, CallError, EntryPoint, OutputBuf, Registry, Service, WorkerContext};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
 
 use crate::codec::Source;
+#[cfg(target_os = "linux")]
+use crate::faults::value_error;
+use crate::logs::LogSink;
+#[cfg(target_os = "linux")]
+use crate::stacks::Watch;
 use crate::task;
 
 /// The name under which the service is registered.
@@ -31,6 +39,9 @@ struct PythonOp {
     first: Vec<Py<PyAny>>,
     /// Called when the worker ends.
     finish: Py<PyAny>,
+    /// With a deadline.
+    #[cfg(target_os = "linux")]
+    watch: Option<Watch>,
 }
 
 impl Service for PythonOp {
@@ -43,6 +54,21 @@ impl Service for PythonOp {
     }
 
     fn call(&mut self, task: &[u8], output: &mut OutputBuf) -> Result<(), CallError> {
+        #[cfg(target_os = "linux")]
+        if let Some(watch) = &self.watch {
+            watch.task_starts();
+            let called = self.call_unwatched(task, output);
+            if let Some(watch) = &self.watch {
+                watch.task_ends();
+            }
+            return called;
+        }
+        self.call_unwatched(task, output)
+    }
+}
+
+impl PythonOp {
+    fn call_unwatched(&self, task: &[u8], output: &mut OutputBuf) -> Result<(), CallError> {
         Python::attach(|py| {
             let task =
                 task::decode(py, Source::Borrowed(task)).map_err(|e| CallError::Task(describe(py, &e)))?;
@@ -60,9 +86,7 @@ impl Service for PythonOp {
             .map_err(|error| CallError::Output(describe(py, &error)))
         })
     }
-}
 
-impl PythonOp {
     fn run<'py>(&self, py: Python<'py>, task: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         let op = self.op.bind(py);
         match &*self.first {
@@ -91,14 +115,35 @@ impl Drop for PythonOp {
 fn start(py: Python<'_>, context: &mut WorkerContext, init: &[u8]) -> PyResult<PythonOp> {
     let init = task::decode(py, Source::Borrowed(init))?;
     let identity = (context.worker().0, context.workers(), context.generation());
+    let slots = context.slots().clone();
+    let sink = context.take_user_ring().map(|ring| LogSink::new(ring, slots));
+    #[cfg(target_os = "linux")]
+    let stacks = sink.as_ref().map(LogSink::stacks);
     let started = py
         .import("invokerpool._worker")?
-        .call_method1("start", (init, identity))?;
-    let (op, first, finish) = started
+        .call_method1("start", (init, identity, sink))?;
+    let (op, first, finish, deadline): (_, _, _, Option<(f64, i32, i32)>) = started
         .extract()
         .map_err(|_| PyRuntimeError::new_err("invokerpool._worker.start returned something else"))?;
+    #[cfg(target_os = "linux")]
+    let watch = match (deadline, stacks) {
+        (Some((seconds, file, signal)), Some(writer)) => {
+            let deadline = Duration::try_from_secs_f64(seconds).map_err(value_error)?;
+            let file = File::open(format!("/proc/self/fd/{file}"))?;
+            Some(Watch::start(deadline, file, signal, writer)?)
+        }
+        _ => None,
+    };
+    #[cfg(not(target_os = "linux"))]
+    let _ = deadline;
     context.mark_attached();
-    Ok(PythonOp { op, first, finish })
+    Ok(PythonOp {
+        op,
+        first,
+        finish,
+        #[cfg(target_os = "linux")]
+        watch,
+    })
 }
 
 /// Returns the traceback of an exception, its message last.

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import time
 
 import numpy as np
@@ -182,11 +183,17 @@ def test_system_exit_is_an_error_of_the_task(pool):
 
 
 def test_a_late_task_times_out_alone():
-    with ip.Pool(op=lambda seconds: time.sleep(seconds) or seconds, workers=2, deadline=0.5) as pool:
+    def waits_long(seconds):
+        time.sleep(seconds)
+        return seconds
+
+    with ip.Pool(op=waits_long, workers=2, deadline=0.5) as pool:
         outputs = list(pool.map([0, 60, 0.01, 0], errors="return"))
     assert (outputs[0], outputs[2:]) == (0, [0.01, 0])
     assert isinstance(outputs[1], ip.TimedOut)
     assert (outputs[1].task, outputs[1].deadline) == (1, 0.5)
+    if sys.platform == "linux":
+        assert "in waits_long" in outputs[1].stack
 
 
 def test_retries_run_the_task_again(tmp_path):
