@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ._core import __version__ as __version__
+    from ._doctor import Diagnosis as Diagnosis
+    from ._doctor import doctor as doctor
     from ._errors import Cancelled as Cancelled
     from ._errors import PoolClosed as PoolClosed
     from ._errors import PoolError as PoolError
@@ -25,6 +27,10 @@ if TYPE_CHECKING:
     from ._image import share as share
     from ._logs import Logs as Logs
     from ._pool import Pool as Pool
+    from ._pool import run_isolated as run_isolated
+    from ._report import Report as Report
+    from ._settings import Setting as Setting
+    from ._settings import Settings as Settings
     from ._worker import Worker as Worker
     from ._worker import worker as worker
 
@@ -36,7 +42,13 @@ _NAMES = {
     "Cancelled": "_errors",
     "Image": "_image",
     "Logs": "_logs",
+    "Diagnosis": "_doctor",
     "Pool": "_pool",
+    "Report": "_report",
+    "Setting": "_settings",
+    "Settings": "_settings",
+    "doctor": "_doctor",
+    "run_isolated": "_pool",
     "PoolClosed": "_errors",
     "PoolError": "_errors",
     "PoolForked": "_errors",

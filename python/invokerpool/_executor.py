@@ -112,8 +112,10 @@ class Executor(_Executor):
             if self._shut_down:
                 raise RuntimeError("cannot schedule new futures after shutdown")
             pool = self._started()
+            submitter = pool._submitter
+            assert submitter is not None
             try:
-                pool._submitter.submit((data, args, kwargs), future)
+                submitter.submit((data, args, kwargs), future)
             except PoolClosed as error:
                 raise RuntimeError("cannot schedule new futures after interpreter shutdown") from error
         return future
@@ -124,7 +126,7 @@ class Executor(_Executor):
         if self._pool is None:
             try:
                 self._pool = Pool(
-                    op=_Calls.call, state=self._calls.start, workers=self._workers, **self._options
+                    op=_Calls.call, state=self._calls.start, workers=self._workers, executor="processes", **self._options
                 )
             except PoolError as error:
                 self._broken = error
@@ -158,14 +160,23 @@ class Executor(_Executor):
             pool = self._pool
         if pool is None:
             return
-        if cancel_futures:
+        if cancel_futures and pool._submitter is not None:
             pool._submitter.cancel_pending()
         if wait:
             self._finish(pool)
         else:
             threading.Thread(target=self._finish, args=(pool,), name="invokerpool shutdown").start()
 
+    def kill(self) -> None:
+        """Kills the workers. Futures that are not done fail with `PoolClosed`."""
+        with self._lock:
+            self._shut_down = True
+            pool = self._pool
+        if pool is not None:
+            pool.kill()
+
     @staticmethod
     def _finish(pool: Pool) -> None:
-        pool._submitter.wait_idle()
+        if pool._submitter is not None:
+            pool._submitter.wait_idle()
         pool.shutdown()

@@ -23,6 +23,24 @@ class TaskFuture(Future[T], Generic[T]):
     _withdraw: Callable[[], bool] | None = None
     _kill: Callable[[], bool] | None = None
 
+    @classmethod
+    def of(cls, other: Future[T]) -> TaskFuture[T]:
+        """Returns a future that ends as another one does."""
+        future = cls()
+
+        def copy(done: Future[T]) -> None:
+            if done.cancelled():
+                Future.cancel(future)
+                future.set_running_or_notify_cancel()
+            elif (error := done.exception()) is not None:
+                future.set_exception(error)
+            else:
+                future.set_result(done.result())
+
+        future._withdraw = other.cancel
+        other.add_done_callback(copy)
+        return future
+
     def cancel(self) -> bool:
         """Withdraws the task if no worker has started it. Returns whether it is cancelled."""
         return self._cancel(self._withdraw)
@@ -36,6 +54,8 @@ class TaskFuture(Future[T], Generic[T]):
             return self.cancelled()
         if withdraw is None or not withdraw():
             return self.cancelled()
+        if self.cancelled():
+            return True
         super().cancel()
         # Wakes who waits for several futures.
         self.set_running_or_notify_cancel()

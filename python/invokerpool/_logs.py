@@ -19,7 +19,7 @@ class Logs(NamedTuple):
 
     ring: int | str = "256KiB"
     """The size of the shared memory of each worker for records that wait. While it is full, records below WARNING are dropped and
-    counted; the last quarter is for the others, which wait for room up to a second."""
+    counted; the last quarter is for the others, which wait for room for up to ten seconds."""
     level: int | str | None = None
     """The level of the workers' root logger. None: that of the leader's."""
 

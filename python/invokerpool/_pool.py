@@ -7,13 +7,17 @@ import logging
 import os
 import subprocess
 import sys
+import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal
 
-from . import _core, _image, _pickle
+from . import _core, _image, _pickle, _settings
 from ._futures import Submitter, TaskFuture
 from ._logs import Logs, deliver, levels
+from ._progress import reporter
+from ._report import Report
+from ._threads import ThreadCore
 
 # Workers import the extension before they know the leader's path.
 _SERVE = "import sys; sys.path[:] = {path!r}; from invokerpool._core import serve; serve()"
@@ -27,7 +31,8 @@ def _close_all() -> None:
     _core.interpreter_ends()
     for pool in list(_open):
         # A daemon thread that waits for a future goes on waiting: an exception would only be printed.
-        pool._submitter.stop(complete=False)
+        if pool._submitter is not None:
+            pool._submitter.stop(complete=False)
         pool._core.kill()
 
 
@@ -63,13 +68,40 @@ def _program() -> tuple[str, list[str]]:
     """Returns the program of workers and its arguments."""
     program = sys.executable
     if not program:
-        raise RuntimeError("sys.executable is empty, so there is no program that workers could run; set it to the path of a Python")
+        raise RuntimeError("sys.executable is empty, so there is no program for workers; set it to the path of a Python")
     flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
     return program, [*flags, "-c", _SERVE.format(path=sys.path)]
 
 
 class Pool:
-    """Worker processes that run `op(model, task)` and share one copy of the model."""
+    """Worker processes that run `op(model, task)` and share one copy of the model.
+
+    >>> import invokerpool as ip
+    >>> with ip.Pool({"scale": 2.0}, lambda model, n: model["scale"] * n, workers=2) as pool:
+    ...     list(pool.map(range(4)))
+    [0.0, 2.0, 4.0, 6.0]
+
+    - `model` is any object that can be pickled, or an `Image`. Its large NumPy arrays lie once in memory that all workers map. Workers may
+      write them, and a page that is written becomes the worker's own; with `writable=False` they are read-only. Without a model
+      (`Pool(op=op)`), the op is called as `op(task)`.
+    - `op` is any function, also a lambda, a closure, or one of a script or notebook. No `__main__` guard is needed.
+    - `state` is called once in each worker, with the model if there is one. The op then is called as `op(model, state, task)`.
+    - `workers` is a number, or "all" for one for each usable core.
+    - `deadline` is the longest time of a task in seconds. A task that runs longer fails with `TimedOut`, and its worker is replaced.
+    - `retries` is how often a task is tried again after its worker has died or its deadline has passed.
+    - `recycle_after` tasks, or above `recycle_above` bytes of private memory, a worker is replaced. Above `memory_limit` it is killed,
+      and its task fails with `WorkerDied`. Sizes are numbers, or text such as "2GiB". (Linux)
+    - `seed` seeds `random` and `numpy.random` before each task of a map, by the root and the position of the task: outputs do not
+      depend on the number of workers.
+    - `threads` is for the numeric libraries of each worker: "share" of the cores, a number, or "unlimited".
+    - `logs` is how log records travel to this process's `logging`; None keeps them in the workers.
+    - `stdout` and `stderr` of workers are inherited, or "null", or "capture": the last lines then are in the error of a task whose worker
+      dies.
+    - `executor` is "processes", or "threads" or "inline" to run the op in this process: nothing is isolated then. That is for debuggers,
+      and for interpreters without a global lock.
+
+    The environment variables `INVOKER_WORKERS`, `INVOKER_EXECUTOR` and `INVOKER_PROGRESS` apply where code sets nothing.
+    """
 
     def __init__(
         self,
@@ -77,7 +109,8 @@ class Pool:
         op: Callable[..., Any] | None = None,
         *,
         state: Callable[..., Any] | None = None,
-        workers: int | Literal["all"] = "all",
+        workers: int | Literal["all"] | None = None,
+        executor: Literal["processes", "threads", "inline"] | None = None,
         writable: bool = True,
         deadline: float | None = None,
         retries: int = 0,
@@ -85,6 +118,7 @@ class Pool:
         recycle_above: int | str | None = None,
         memory_limit: int | str | None = None,
         max_output: int | str | None = None,
+        seed: int | None = None,
         threads: int | Literal["share", "unlimited"] = "share",
         env: dict[str, str | None] | None = None,
         logs: Logs | None = Logs(),
@@ -94,38 +128,74 @@ class Pool:
     ) -> None:
         if op is None:
             raise TypeError("a pool needs an op: Pool(model, op), or Pool(op=op) without a model")
-        has_model = model is not _NO_MODEL
-        shared: _image.Image | None = model if isinstance(model, _image.Image) else None
-        if has_model and shared is None:
-            shared = _image.share(model)
-        program, arguments = _program()
-        options = {
-            "program": program,
-            "arguments": arguments,
-            "workers": str(workers),
-            "threads": str(threads),
-            "env": list((env or {}).items()),
-            "start_timeout": float(start_timeout),
+        given = {
+            "executor": executor,
+            "workers": workers,
+            "writable": writable,
             "deadline": deadline,
             "retries": retries,
             "recycle_after": recycle_after,
             "recycle_above": _bytes(recycle_above, "recycle_above"),
             "memory_limit": _bytes(memory_limit, "memory_limit"),
             "max_output": _bytes(max_output, "max_output"),
-            "log_ring": _bytes((logs or Logs()).ring, "logs.ring"),
+            "seed": seed,
+            "threads": threads,
+            "start_timeout": start_timeout,
             "stdout": stdout,
             "stderr": stderr,
         }
-        settings = {
-            "path": list(sys.path),
-            "argv": list(sys.argv),
-            "writable": writable,
-            "deadline": deadline,
-            "code": _pickle.dumps((op, state)),
-            "levels": None if logs is None else _levels(logs),
+        defaults = dict.fromkeys(given) | {
+            "writable": True,
+            "retries": 0,
+            "threads": "share",
+            "start_timeout": 60.0,
+            "stdout": "inherit",
+            "stderr": "inherit",
         }
-        self._core = _core.CorePool(options, settings, shared and shared._core, deliver)
-        self._submitter = Submitter(self._core)
+        self.settings = _settings.resolve(dict(given), defaults)
+        """The effective settings, with the origin of each."""
+        begin = time.monotonic()
+        has_model = model is not _NO_MODEL
+        self._image: _image.Image | None = None
+        self._submitter: Submitter | None = None
+        self._core: Any
+        if self.settings.executor != "processes":
+            limits = ("deadline", "recycle_after", "recycle_above", "memory_limit")
+            for name in limits:
+                if given[name] is not None:
+                    raise ValueError(f'{name} needs processes; leave it out, or use executor="processes"')
+            if isinstance(model, _image.Image):
+                model = model.unpickle()
+            count = self.settings.workers
+            count = _core.machine()["cores"] if count == "all" else count
+            inline = self.settings.executor == "inline"
+            self._core = ThreadCore(op, [model] if has_model else [], state, count, inline)
+        else:
+            if has_model:
+                self._image = model if isinstance(model, _image.Image) else _image.share(model)
+            program, arguments = _program()
+            variables = {_settings.LEVEL: str(_settings.level() + 1), **(env or {})}
+            options = given | {
+                "program": program,
+                "arguments": arguments,
+                "workers": str(self.settings.workers),
+                "threads": str(threads),
+                "env": list(variables.items()),
+                "start_timeout": float(start_timeout),
+                "log_ring": _bytes((logs or Logs()).ring, "logs.ring"),
+            }
+            settings = {
+                "path": list(sys.path),
+                "argv": list(sys.argv),
+                "writable": writable,
+                "deadline": deadline,
+                "code": _pickle.dumps((op, state)),
+                "levels": None if logs is None else _levels(logs),
+            }
+            core = _core.CorePool(options, settings, self._image._core if self._image else None, deliver)
+            self._core = core
+            self._submitter = Submitter(core)
+        self._began, self._ready = begin, time.monotonic()
         _open.add(self)
 
     def map(
@@ -133,61 +203,109 @@ class Pool:
         tasks: Iterable[Any],
         *,
         errors: Literal["raise", "return"] = "raise",
+        progress: str | bool | None = None,
         max_in_flight: int | None = None,
     ) -> Iterator[Any]:
         """Returns an iterator over the outputs, in the order of the tasks.
 
         Tasks are read as workers have room for them, so `tasks` may be infinite. An exception of the op is raised where its output would
-        come, and the iteration can go on after it; with `errors="return"` it is the output. `max_in_flight` bounds the tasks that
-        were read and whose outputs were not returned.
+        come, and the iteration can go on after it; with `errors="return"` it is the output. `progress` is the label of a progress bar.
+        `max_in_flight` bounds the tasks that were read and whose outputs were not returned.
+
+        >>> import invokerpool as ip
+        >>> with ip.Pool(op=lambda n: 10 // n, workers=1) as pool:
+        ...     list(pool.map([5, 0, 2], errors="return"))
+        [2, ZeroDivisionError('integer division or modulo by zero'), 5]
         """
-        return self._map(tasks, True, errors, max_in_flight)
+        return self._map(tasks, True, errors, progress, max_in_flight)
 
     def map_unordered(
         self,
         tasks: Iterable[Any],
         *,
         errors: Literal["raise", "return"] = "raise",
+        progress: str | bool | None = None,
         max_in_flight: int | None = None,
     ) -> Iterator[Any]:
         """Does the same as `map`, but returns outputs as they complete."""
-        return self._map(tasks, False, errors, max_in_flight)
+        return self._map(tasks, False, errors, progress, max_in_flight)
 
-    def _map(self, tasks: Iterable[Any], ordered: bool, errors: str, max_in_flight: int | None) -> _core.Outputs:
+    def _map(
+        self,
+        tasks: Iterable[Any],
+        ordered: bool,
+        errors: str,
+        progress: str | bool | None,
+        max_in_flight: int | None,
+    ) -> Iterator[Any]:
         if errors not in ("raise", "return"):
             raise ValueError(f'errors={errors!r} is unknown; use "raise" or "return"')
-        return self._core.map(
-            iter(tasks), ordered=ordered, return_errors=errors == "return", max_in_flight=max_in_flight
+        report = reporter(progress, tasks, self.settings.progress)
+        outputs: Iterator[Any] = self._core.map(
+            iter(tasks),
+            ordered=ordered,
+            return_errors=errors == "return",
+            max_in_flight=max_in_flight,
+            progress=report,
+            seed=self.settings.seed,
         )
+        return outputs
 
     def submit(self, task: Any) -> TaskFuture[Any]:
         """Submits one task, and returns its future: of `concurrent.futures`, with `kill`. `asyncio.wrap_future` awaits it."""
+        if self._submitter is None:
+            return TaskFuture.of(self._core.start(task))
         future: TaskFuture[Any] = TaskFuture()
         self._submitter.submit(task, future)
         return future
 
     def resize(self, workers: int | Literal["all"]) -> None:
         """Changes the number of workers, also while maps run. No task is lost."""
-        self._core.resize(str(workers))
+        self._processes("resize").resize(str(workers))
 
     @property
     def pids(self) -> list[int]:
         """The process ids of the workers that are alive."""
-        return [pid for _, pid in self._core.pids()]
+        return [pid for _, pid in self._processes("pids").pids()]
 
     def log_counts(self) -> dict[str, Any]:
         """What became of the workers' log records: `emitted`, `delivered` and `dropped`, each for debug, info, warning and error."""
-        return self._core.log_counts()
+        counts: dict[str, Any] = self._processes("log_counts").log_counts()
+        return counts
+
+    def snapshot(self) -> str:
+        """What the workers are doing now, as text."""
+        return str(self._processes("snapshot").snapshot())
+
+    def _processes(self, name: str) -> Any:
+        if self._submitter is None:
+            raise ValueError(f"{name} needs workers that are processes; this pool has {self.settings.executor}")
+        return self._core
+
+    def report(self) -> Report:
+        """What the pool has done so far. After the end of the pool, only log records are known."""
+        isolated = self._submitter is not None
+        return Report(
+            tasks=self._core.stats(),
+            seconds=time.monotonic() - self._ready,
+            start_seconds=self._ready - self._began,
+            model_bytes=self._image.nbytes if self._image else 0,
+            memory=self._core.memory() if isolated else [],
+            logs=self._core.log_counts() if isolated else {},
+            settings=self.settings,
+        )
 
     def shutdown(self, timeout: float = 60.0) -> None:
         """Lets the workers finish what was submitted, and ends them; after `timeout` seconds they are killed."""
         self._core.shutdown(timeout)
-        self._submitter.stop()
+        if self._submitter is not None:
+            self._submitter.stop()
 
     def kill(self) -> None:
         """Kills the workers. Tasks that were not done fail with `PoolClosed`."""
         self._core.kill()
-        self._submitter.stop()
+        if self._submitter is not None:
+            self._submitter.stop()
 
     def __enter__(self) -> Pool:
         return self
@@ -197,3 +315,15 @@ class Pool:
             self.shutdown()
         else:
             self.kill()
+
+
+def run_isolated(function: Callable[..., Any], /, *args: Any, deadline: float | None = None, **kwargs: Any) -> Any:
+    """Calls a function in a process of its own, and returns what it returns. A crash is the exception `WorkerDied`.
+
+    >>> import invokerpool as ip
+    >>> ip.run_isolated(pow, 2, 10)
+    1024
+    """
+    with Pool(op=lambda call: call[0](*call[1], **call[2]), workers=1, deadline=deadline) as pool:
+        (output,) = pool.map([(function, args, kwargs)])
+        return output

@@ -8,10 +8,12 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 
-class Worker(NamedTuple):
+@dataclass(frozen=True)
+class Worker:
     """The worker in which the caller runs."""
 
     index: int
@@ -30,7 +32,7 @@ def worker() -> Worker | None:
     return _here
 
 
-def start(settings: dict[str, Any], identity: tuple[int, int, int], sink: Any) -> tuple[Callable[..., Any], list[Any], Callable[[], None], tuple[float, int, int] | None]:
+def start(settings: dict[str, Any], identity: tuple[int, int, int], sink: Any) -> tuple[Callable[..., Any], list[Any], Callable[[], None], Callable[[int], None], tuple[float, int, int] | None]:
     """Returns the op, what it is called with before each task, and what is called at the end."""
     global _here
     _here = Worker(*identity)
@@ -51,10 +53,12 @@ def start(settings: dict[str, Any], identity: tuple[int, int, int], sink: Any) -
     first = []
     if (handle := settings["image"]) is not None:
         image = _image.Image(_core.CoreImage.attach(handle))
+        before = _private_bytes()
         first.append(image.unpickle(writable=settings["writable"]))
+        _tell_copies(_private_bytes() - before, image.nbytes)
     if make_state is not None:
         first.append(make_state(*first))
-    return op, first, finish, _stacks(settings["deadline"])
+    return op, first, finish, set_seed, _stacks(settings["deadline"])
 
 
 def _stacks(deadline: float | None) -> tuple[float, int, int] | None:
@@ -65,6 +69,41 @@ def _stacks(deadline: float | None) -> tuple[float, int, int] | None:
     number = signal.SIGRTMAX - 6
     faulthandler.register(number, file=file, all_threads=True)
     return deadline, file, number
+
+
+def _private_bytes() -> int:
+    """The private memory of this process, as far as the system reports it."""
+    try:
+        with open("/proc/self/status") as status:
+            for line in status:
+                if line.startswith("RssAnon:"):
+                    return int(line.split()[1]) << 10
+    except OSError:
+        pass
+    return 0
+
+
+def _tell_copies(private: int, shared: int) -> None:
+    """Warns if a model that was unpickled is mostly a copy of this worker's own."""
+    if _here is not None and _here.index == 0 and private > max(32 << 20, shared // 4):
+        import logging
+
+        logging.getLogger("invokerpool").warning(
+            "each worker has its own copy of %.0f MiB of the model; %.0f MiB are shared. Large parts that are no NumPy arrays, and"
+            " types that copy their arrays when they are unpickled, are not shared.",
+            private / (1 << 20),
+            shared / (1 << 20),
+        )
+
+
+def set_seed(seed: int) -> None:
+    """Seeds the global generators of a task."""
+    import random
+
+    random.seed(seed)
+    numpy = sys.modules.get("numpy")
+    if numpy is not None:
+        numpy.random.seed(seed & 0xFFFF_FFFF)
 
 
 def finish() -> None:

@@ -12,10 +12,12 @@
 //! | `worker` | the service in a worker process |
 //! | `ending` | waits that respect the end of the interpreter |
 //! | `stacks` | the stacks of a task that runs beyond its deadline |
+//! | `bar` | progress without tqdm |
 //! | `codec` | Python values as bytes |
 //! | `logs` | log records of workers |
 //! | `image`, `memory` | models in shared memory, and memory that Python objects view |
 
+mod bar;
 mod codec;
 mod ending;
 mod faults;
@@ -35,6 +37,8 @@ use pyo3::prelude::*;
 #[pymodule(gil_used = true)]
 mod _core {
     #[pymodule_export]
+    use crate::bar::Bar;
+    #[pymodule_export]
     use crate::ending::interpreter_ends;
     #[pymodule_export]
     use crate::handles::{Completions, Handle};
@@ -47,7 +51,7 @@ mod _core {
     #[pymodule_export]
     use crate::outputs::Outputs;
     #[pymodule_export]
-    use crate::pool::CorePool;
+    use crate::pool::{CorePool, machine};
     #[pymodule_export]
     use crate::worker::{roundtrip, serve};
 

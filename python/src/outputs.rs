@@ -78,6 +78,8 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// The tasks of a Python iterator, encoded.
 pub(crate) struct Tasks {
     iterator: Py<PyIterator>,
+    /// The root of the tasks' seeds.
+    seed: Option<u64>,
     input: Arc<Input>,
     next: u64,
     buffer: Vec<u8>,
@@ -100,6 +102,9 @@ impl Iterator for Tasks {
             let index = self.next;
             self.next += 1;
             self.buffer.clear();
+            if let Some(root) = self.seed {
+                task::put_seed(root, index, &mut self.buffer);
+            }
             match task::encode(&task, &mut self.buffer) {
                 Ok(()) => Some(Encoded::take(&mut self.buffer)),
                 Err(error) if error.is_instance_of::<PyException>(py) => {
@@ -119,7 +124,7 @@ impl Iterator for Tasks {
 impl Outputs {
     /// Makes the iterator of a map that `start` starts over the tasks.
     pub(crate) fn start(
-        iterator: Bound<'_, PyIterator>,
+        (iterator, seed): (Bound<'_, PyIterator>, Option<u64>),
         return_errors: bool,
         progress: Option<Py<PyAny>>,
         start: impl FnOnce(Tasks) -> Map<'static, Tasks, Reply>,
@@ -127,6 +132,7 @@ impl Outputs {
         let input = Arc::<Input>::default();
         let map = start(Tasks {
             iterator: iterator.unbind(),
+            seed,
             input: input.clone(),
             next: 0,
             buffer: Vec::new(),

@@ -5,10 +5,12 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use proc_pool::{
-    Builder, BytePool, EntryPoint, Interrupt, NativeThreads, Pool, PoolError, Redirect, Workers,
+    Builder, BytePool, EntryPoint, FILES_PER_WORKER, Interrupt, NativeThreads, Pool, PoolError, Redirect,
+    SystemInfo, Workers,
 };
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyIterator};
+use shm_buffers::MemoryInfo;
 
 use crate::ending::detached;
 use crate::faults::{pool_error, value_error};
@@ -209,7 +211,8 @@ impl CorePool {
     }
 
     /// Returns an iterator over the outputs.
-    #[pyo3(signature = (tasks, *, ordered, return_errors, max_in_flight=None, progress=None))]
+    #[expect(clippy::too_many_arguments, reason = "they have names in Python")]
+    #[pyo3(signature = (tasks, *, ordered, return_errors, max_in_flight=None, progress=None, seed=None))]
     fn map(
         &self,
         py: Python<'_>,
@@ -218,9 +221,10 @@ impl CorePool {
         return_errors: bool,
         max_in_flight: Option<usize>,
         progress: Option<Py<PyAny>>,
+        seed: Option<u64>,
     ) -> PyResult<Outputs> {
         let pool = self.get(py)?;
-        Ok(Outputs::start(tasks, return_errors, progress, |tasks| {
+        Ok(Outputs::start((tasks, seed), return_errors, progress, |tasks| {
             let mut map = match ordered {
                 true => pool.map_owned(tasks),
                 false => pool.map_unordered_owned(tasks),
@@ -317,6 +321,16 @@ impl CorePool {
         Ok(pids.into_iter().map(|(worker, pid)| (worker.0, pid)).collect())
     }
 
+    /// Returns the memory of the workers that are alive: index, resident bytes, and bytes in proportion to those who share them.
+    fn memory(&self, py: Python<'_>) -> PyResult<Vec<(u32, u64, Option<u64>)>> {
+        let pool = self.get(py)?;
+        let memory = detached(py, || pool.memory());
+        let memory = memory.into_iter();
+        Ok(memory
+            .map(|(worker, memory)| (worker.0, memory.resident, memory.proportional))
+            .collect())
+    }
+
     /// Returns the counts of tasks and processes.
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let stats = self.get(py)?.stats();
@@ -348,4 +362,21 @@ impl CorePool {
     fn is_open(&self) -> bool {
         self.pool.read().unwrap_or_else(PoisonError::into_inner).is_some()
     }
+}
+
+/// Returns what the machine offers to pools; None for what is unknown.
+#[pyfunction]
+pub(crate) fn machine(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
+    let (system, memory) = (SystemInfo::now(), MemoryInfo::now());
+    let found = PyDict::new(py);
+    found.set_item("cores", system.usable)?;
+    found.set_item("online", system.online)?;
+    found.set_item("quota", system.quota)?;
+    found.set_item("open_files", system.open_files)?;
+    found.set_item("files", system.files)?;
+    found.set_item("files_per_worker", FILES_PER_WORKER)?;
+    found.set_item("processes", system.processes)?;
+    found.set_item("memory", memory.total)?;
+    found.set_item("available", memory.available)?;
+    Ok(found)
 }

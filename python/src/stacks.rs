@@ -73,8 +73,9 @@ fn watch(
         } else {
             written = start;
             let before = file.seek(SeekFrom::End(0));
+            let this = std::process::id().cast_signed();
             // SAFETY: sends a signal to this very process, which has a handler for it: `faulthandler` was registered before.
-            let sent = unsafe { libc::kill(libc::getpid(), signal) };
+            let sent = unsafe { libc::kill(this, signal) };
             std::thread::sleep(WRITING);
             let mut text = Vec::new();
             let read = before.and_then(|before| {

@@ -14,6 +14,10 @@ use crate::memory::Memory;
 const VALUE: u8 = 0;
 const PICKLE: u8 = 1;
 const RAISED: u8 = 2;
+/// 8 bytes of the task's seed follow, and then the payload of the task.
+const SEEDED: u8 = 3;
+/// The bytes of a seed and its mark.
+const SEED_LEN: usize = 9;
 
 /// Received payloads of at least this many bytes become memory that large arrays view.
 const MIN_OWNED: usize = 32 << 10;
@@ -42,13 +46,35 @@ impl Pickle {
     }
 }
 
-/// Appends the payload of a value to an empty buffer.
+/// Appends the seed of a task, before its payload: a mix of the root and the task's index.
+pub(crate) fn put_seed(root: u64, index: u64, out: &mut Vec<u8>) {
+    // SplitMix64 (Steele, Lea and Flood 2014), whose state advances by this constant for each number.
+    let mut mixed = root.wrapping_add(index.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    out.push(SEEDED);
+    out.extend_from_slice(&(mixed ^ (mixed >> 31)).to_le_bytes());
+}
+
+/// Returns the seed of a task, if it has one, and where its payload starts.
+pub(crate) fn seed(task: &[u8]) -> (Option<u64>, usize) {
+    match task
+        .split_first()
+        .and_then(|(mark, rest)| Some((mark, rest.first_chunk()?)))
+    {
+        Some((&SEEDED, seed)) => (Some(u64::from_le_bytes(*seed)), SEED_LEN),
+        _ => (None, 0),
+    }
+}
+
+/// Appends the payload of a value to a buffer that is empty or has a seed.
 pub(crate) fn encode(value: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<()> {
+    let start = out.len();
     out.push(VALUE);
     if codec::encode(value, out) {
         return Ok(());
     }
-    out.clear();
+    out.truncate(start);
     out.push(PICKLE);
     append(&Pickle::get(value.py())?.dumps, value, out)
 }
@@ -72,10 +98,19 @@ fn append(dumps: &Py<PyAny>, value: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyR
 /// # Errors
 /// The exception of a payload that is one; errors of the decoder and of pickle.
 pub(crate) fn decode<'py>(py: Python<'py>, source: Source<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    decode_from(py, source, 0)
+}
+
+/// Like [`decode`], for a payload that starts at `start`.
+pub(crate) fn decode_from<'py>(
+    py: Python<'py>,
+    source: Source<'_, 'py>,
+    start: usize,
+) -> PyResult<Bound<'py, PyAny>> {
     let (Source::Borrowed(bytes) | Source::Owned(bytes, _)) = source;
     let pickled = |bytes| PyBytes::new(py, bytes);
-    match bytes.split_first() {
-        Some((&VALUE, _)) => Decoder::new(py, source, 1).value(),
+    match bytes.get(start..).and_then(<[u8]>::split_first) {
+        Some((&VALUE, _)) => Decoder::new(py, source, start + 1).value(),
         Some((&PICKLE, rest)) => Pickle::get(py)?.loads.bind(py).call1((pickled(rest),)),
         Some((&RAISED, rest)) => {
             let raised = Pickle::get(py)?.load_raised.bind(py).call1((pickled(rest),))?;

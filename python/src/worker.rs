@@ -39,6 +39,8 @@ struct PythonOp {
     first: Vec<Py<PyAny>>,
     /// Called when the worker ends.
     finish: Py<PyAny>,
+    /// Called with the seed of a task.
+    set_seed: Py<PyAny>,
     /// With a deadline.
     #[cfg(target_os = "linux")]
     watch: Option<Watch>,
@@ -70,8 +72,13 @@ impl Service for PythonOp {
 impl PythonOp {
     fn call_unwatched(&self, task: &[u8], output: &mut OutputBuf) -> Result<(), CallError> {
         Python::attach(|py| {
-            let task =
-                task::decode(py, Source::Borrowed(task)).map_err(|e| CallError::Task(describe(py, &e)))?;
+            let (seed, start) = task::seed(task);
+            let seeded = match seed {
+                None => Ok(()),
+                Some(seed) => self.set_seed.bind(py).call1((seed,)).map(drop),
+            };
+            let decoded = seeded.and_then(|()| task::decode_from(py, Source::Borrowed(task), start));
+            let task = decoded.map_err(|e| CallError::Task(describe(py, &e)))?;
             match self.run(py, task) {
                 Ok(value) => task::encode(&value, output).or_else(|error| {
                     // The leader gets the exception itself, and which output it was.
@@ -122,7 +129,7 @@ fn start(py: Python<'_>, context: &mut WorkerContext, init: &[u8]) -> PyResult<P
     let started = py
         .import("invokerpool._worker")?
         .call_method1("start", (init, identity, sink))?;
-    let (op, first, finish, deadline): (_, _, _, Option<(f64, i32, i32)>) = started
+    let (op, first, finish, set_seed, deadline): (_, _, _, _, Option<(f64, i32, i32)>) = started
         .extract()
         .map_err(|_| PyRuntimeError::new_err("invokerpool._worker.start returned something else"))?;
     #[cfg(target_os = "linux")]
@@ -141,6 +148,7 @@ fn start(py: Python<'_>, context: &mut WorkerContext, init: &[u8]) -> PyResult<P
         op,
         first,
         finish,
+        set_seed,
         #[cfg(target_os = "linux")]
         watch,
     })

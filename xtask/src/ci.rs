@@ -12,7 +12,7 @@ use xshell::cmd;
 use crate::endurance::{sample_faults, sample_hostile};
 use crate::run::{self, Tally};
 use crate::workspace::{self, Workspace};
-use crate::{NotRun, cookbook, standalone, tidy};
+use crate::{NotRun, cookbook, python, standalone, tidy};
 
 /// Run everything that a change must pass
 ///
@@ -43,6 +43,7 @@ const STEPS: &[(&str, &str, Step)] = &[
         standalone_programs,
     ),
     ("cookbook", "two recipes of the cookbook, small", cookbook::sample),
+    ("python", "the Python package in a new environment", python::step),
     ("small-shm", "the tests where /dev/shm has 64 MB", small_shm),
     ("faults", "each fault in each phase of worker life", sample_faults),
     ("hostile", "hostile workers, leaders and images", sample_hostile),

@@ -10,6 +10,7 @@ mod cookbook;
 mod cross;
 mod endurance;
 mod interop;
+mod python;
 mod run;
 mod standalone;
 mod tidy;
@@ -43,6 +44,7 @@ enum Verb {
     Cross(cross::Args),
     Standalone(standalone::Args),
     Cookbook(cookbook::Args),
+    Python(python::Args),
 }
 
 /// Wrong usage, or nothing to run: exit status 2 instead of 1. A step of `ci` that fails with it is skipped.
@@ -78,6 +80,7 @@ fn run(verb: Verb) -> anyhow::Result<()> {
         Verb::Cross(args) => cross::main(&args, &workspace),
         Verb::Standalone(args) => standalone::main(&args, &workspace),
         Verb::Cookbook(args) => cookbook::main(&args, &workspace, &mut Tally::default()),
+        Verb::Python(args) => python::main(&args, &workspace),
     }
 }
 

@@ -12,7 +12,7 @@ use super::{KINDS, STACK, WARNING, kind};
 use crate::task;
 
 /// How long a warning waits for room before it is dropped.
-const PATIENCE: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_secs(10);
 /// The pause between two attempts.
 const PAUSE: Duration = Duration::from_micros(500);
 /// The longest text of a line in an error of a task, in bytes.

@@ -9,6 +9,7 @@ use xshell::cmd;
 use super::programs::Programs;
 use super::rows::Run;
 use super::{Args, reported_rows};
+use crate::python;
 use crate::workspace::Workspace;
 
 pub(super) const AREA: &str = "peers";
@@ -20,6 +21,14 @@ pub(super) fn measure(args: &Args, workspace: &Workspace) -> Result<Run> {
     let script = workspace.root.join("xtask/src/bench/peers/compare.py");
     let dir = workspace.target.join("bench-peers");
     let python = cmd!(workspace.sh, "python3 -B {script} {dir} {pool} {flood}");
+    // Our own package for Python is measured as a peer.
+    let python = match python::release_wheel(workspace) {
+        Ok(wheel) => python.arg("--wheel").arg(wheel),
+        Err(error) => {
+            eprintln!("invokerpool is not measured: {error:#}");
+            python
+        }
+    };
     reported_rows(&workspace.target, python.args(args.to_benchmark()))
 }
 

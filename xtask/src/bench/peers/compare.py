@@ -28,6 +28,8 @@ PEERS = {
     "ipyparallel": ["ipyparallel"],
     "torch.multiprocessing": ["torch"],
     "parinvoke": ["parinvoke"],
+    # This project's own package for Python, from the wheel of --wheel.
+    "invokerpool": [],
 }
 
 # How a value is shown, and whether a ratio of ours to theirs is a defeat.
@@ -224,11 +226,14 @@ def main():
         parser.add_argument(name, type=Path)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--bytes", type=int)
+    parser.add_argument("--wheel", type=Path)
+    parser.add_argument("--peers", nargs="*", default=list(PEERS))
     args = parser.parse_args()
     rounds, size, users, records = (1, 256 << 20, 2_000, 10_000) if args.quick else (3, 1 << 30, 10_000, 100_000)
     size = args.bytes or size
     every = []
-    for peer in PEERS:
+    PEERS["invokerpool"] = [args.wheel] if args.wheel else ["invokerpool"]
+    for peer in args.peers:
         python, why = interpreter(args.directory, peer)
         if python is None:
             print(f"{peer} skipped: {why}", flush=True)

@@ -193,6 +193,34 @@ class Parinvoke(Pool):
         return (output for outputs in self.invoker.map(pool.chunks(work, batch)) for output in outputs)
 
 
+class Invokerpool(Pool):
+    """This project's package for Python. It has no batches: tasks are sent in advance one by one."""
+
+    sharing = "copy-on-write"
+
+    def __enter__(self):
+        import invokerpool
+
+        self.invokerpool = invokerpool
+        if self.sink:
+            log = logging.getLogger(tasks.LOGGER)
+            log.addHandler(self.sink)
+            log.setLevel(logging.INFO)
+            log.propagate = False
+        self.workers = invokerpool.Pool(self.model, self.op, workers=tasks.WORKERS)
+        self.model = None
+        return self
+
+    def close(self):
+        self.workers.shutdown()
+
+    def run(self, work, batch):
+        return self.workers.map(work)
+
+    def each(self, work):
+        return self.workers.map(work, errors="return")
+
+
 class Torch(Pool):
     """`torch.multiprocessing`: a pool whose queues share tensors."""
 

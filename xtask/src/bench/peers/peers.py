@@ -20,6 +20,7 @@ PEERS = {
     "ipyparallel": clusters.Ipyparallel,
     "torch.multiprocessing": local.Torch,
     "parinvoke": local.Parinvoke,
+    "invokerpool": local.Invokerpool,
 }
 
 if __name__ == "__main__":

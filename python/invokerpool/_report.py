@@ -1,0 +1,69 @@
+"""What a pool has done."""
+
+from __future__ import annotations
+
+import html
+from typing import Any, NamedTuple
+
+from ._settings import Settings
+
+_KINDS = ("debug", "info", "warning", "error")
+
+
+def size(count: float) -> str:
+    """Returns a number of bytes as text."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024 or unit == "GiB":
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    raise AssertionError("the last unit has no limit")
+
+
+class Report(NamedTuple):
+    """What a pool has done so far. `print` shows it, and so does a notebook."""
+
+    tasks: dict[str, int]
+    """Counts of tasks and processes."""
+    seconds: float
+    """Since the pool was built."""
+    start_seconds: float
+    """Until the workers were ready."""
+    model_bytes: int
+    """Bytes of the model in shared memory."""
+    memory: list[tuple[int, int, int | None]]
+    """Of each worker that is alive: its index, its resident bytes, and its bytes with shared pages divided among those who share them."""
+    logs: dict[str, Any]
+    """What became of log records."""
+    settings: Settings
+    """The effective settings."""
+
+    def rows(self) -> list[tuple[str, str]]:
+        """The report as names and texts."""
+        tasks = self.tasks
+        done = f"{tasks['answered']} answered, {tasks['failed']} not, in {self.seconds:.1f} s"
+        rows = [("tasks", done)]
+        processes = f"{tasks['spawned']} started in {self.start_seconds * 1e3:.0f} ms, {tasks['deaths']} died"
+        rows.append(("processes", f"{processes}, {tasks['recycled']} recycled; {tasks['retried']} tasks retried"))
+        if self.model_bytes:
+            rows.append(("model", f"{size(self.model_bytes)} in shared memory"))
+        known = [proportional for _, _, proportional in self.memory if proportional is not None]
+        if known:
+            rows.append(("memory", f"{size(sum(known))} of {len(known)} workers (PSS)"))
+        if self.logs and sum(self.logs["emitted"]):
+            total = ", ".join(f"{sum(self.logs[key])} {key}" for key in ("emitted", "delivered", "dropped"))
+            lost = [f"{count} {kind}" for kind, count in zip(_KINDS, self.logs["dropped"]) if count]
+            rows.append(("logs", total + (f" ({', '.join(lost)})" if lost else "")))
+        changed = [f"{s.name}={s.value} ({s.origin})" for s in self.settings if s.origin != "default"]
+        if changed:
+            rows.append(("settings", ", ".join(changed)))
+        return rows
+
+    def __str__(self) -> str:
+        return "\n".join(f"{name:<10}{text}" for name, text in self.rows())
+
+    def _repr_html_(self) -> str:
+        cells = "".join(
+            f"<tr><th style='text-align:left'>{html.escape(name)}</th><td style='text-align:left'>{html.escape(text)}</td></tr>"
+            for name, text in self.rows()
+        )
+        return f"<table>{cells}</table>"

@@ -1,0 +1,1 @@
+"""Examples: `python -m invokerpool.examples.recommend`, and so on."""
