@@ -263,6 +263,17 @@ class Pool:
         """Changes the number of workers, also while maps run. No task is lost."""
         self._processes("resize").resize(str(workers))
 
+    def interrupt(self, how: Literal["finish", "cancel", "kill"] = "cancel") -> None:
+        """Ends the maps of this pool early, from any thread: they take no more tasks. "cancel" also withdraws the tasks that no worker has
+        started, and "kill" those that run; these fail with `PoolInterrupted`. The pool runs no tasks afterwards."""
+        self._processes("interrupt").interrupt(how)
+
+    @property
+    def workers(self) -> int:
+        """The number of workers."""
+        count: int = self._processes("workers").workers()
+        return count
+
     @property
     def pids(self) -> list[int]:
         """The process ids of the workers that are alive."""

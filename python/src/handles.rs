@@ -114,7 +114,7 @@ enum Message {
         kill: bool,
         answer: Sender<bool>,
     },
-    /// With the functions of the tasks that have not ended, if they are to be called.
+    /// `call`: whether the functions of the tasks that have not ended are called.
     Stop {
         call: bool,
     },
@@ -214,7 +214,7 @@ fn run(messages: &Receiver<Message>, thread: &Sender<Message>) {
     while let Ok(first) = messages.recv() {
         let mut batch = vec![first];
         batch.extend(messages.try_iter());
-        // Fails at the end of the interpreter, when nobody can be called any more.
+        // Fails at the end of the interpreter, when no function can be called any more.
         let attached = Python::try_attach(|py| {
             let mut stop = None;
             for message in batch.drain(..) {

@@ -106,7 +106,7 @@ pub(crate) fn write_image(parts: Vec<(String, String, Vec<usize>, Bound<'_, PyAn
             .add(name, dtype, shape, crate::memory::contiguous(buffer)?)
             .map_err(value_error)?;
     }
-    // Attached meanwhile: a thread that keeps the interpreter's rules changes no array then.
+    // This thread stays attached, so threads that keep the interpreter's rules change no array during the copy.
     let image = writer.write(&Backing::Auto);
     let image = image.map_err(|e| memory_error(&e))?;
     Ok(CoreImage { image })

@@ -15,7 +15,7 @@ pub(crate) use sink::{LogSink, StackWriter};
 
 /// Kinds of records: debug, info, warning, error. Also the number of slots of a count.
 const KINDS: usize = 4;
-/// The kind of frame with the stacks at a deadline, which is no record.
+/// The kind of a frame that is no record: the stacks at a deadline.
 const STACK: u8 = 0xff;
 /// The number of slots of a worker.
 pub(crate) const SLOTS: usize = 2 * KINDS;

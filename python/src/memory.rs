@@ -19,8 +19,8 @@ pub(crate) fn contiguous(buffer: &PyUntypedBuffer) -> PyResult<&[u8]> {
         return Ok(&[]);
     }
     // SAFETY: the buffer has these contiguous bytes at this address until it is released, and it is borrowed. The callers are attached to
-    // the interpreter while they read: other threads that keep its rules write no array meanwhile, except in a C function that has
-    // released it, which would be a data race of the program with any reader of the array.
+    // the interpreter while they read, so other threads that keep its rules write no array, except in a C function that has released
+    // it: that would be a data race of the program with any reader of the array.
     Ok(unsafe { std::slice::from_raw_parts(buffer.buf_ptr().cast::<u8>(), buffer.len_bytes()) })
 }
 
@@ -37,7 +37,7 @@ pub(crate) struct Memory {
 #[derive(Clone, Copy)]
 struct SendPtr(*mut u8);
 
-// SAFETY: an address is a number; who uses it keeps Python's rules for buffers, which do not depend on a thread.
+// SAFETY: an address is a number. The memory behind it is used by Python's rules for buffers, which do not depend on a thread.
 unsafe impl Send for SendPtr {}
 // SAFETY: as above.
 unsafe impl Sync for SendPtr {}
@@ -67,7 +67,7 @@ impl Memory {
     /// Called by the interpreter, with a view to fill.
     unsafe fn __getbuffer__(slf: Bound<'_, Self>, view: *mut ffi::Py_buffer, flags: c_int) -> PyResult<()> {
         let (address, len) = (slf.get().address, slf.get().len);
-        // SAFETY: the interpreter passes a view. `address` is that of the vector that the object owns, which is neither moved nor
+        // SAFETY: the interpreter passes a view. `address` is that of the object's own vector. That is neither moved nor
         // changed while the object lives, and the view keeps the object alive.
         unsafe { fill(slf.as_any(), address.0, len, Writable::Yes, view, flags) }
     }
@@ -124,7 +124,7 @@ impl SharedBytes {
         };
         // The constructor has checked that the part lies in the mapping.
         let address = start.wrapping_add(this.start);
-        // SAFETY: the interpreter passes a view. The part is mapped while the object lives, which the view keeps alive. Where it may
+        // SAFETY: the interpreter passes a view. The part is mapped while the object lives, and the view keeps that alive. Where it may
         // be written, no Rust code of this crate makes a reference to it.
         unsafe { fill(slf.as_any(), address, this.len, writable, view, flags) }
     }

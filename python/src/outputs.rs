@@ -59,7 +59,7 @@ struct Counts {
     failed: AtomicU64,
 }
 
-/// What the input leaves for the iterator.
+/// The errors of the input and of its tasks, for the iterator.
 #[derive(Default)]
 struct Input {
     /// The exception that has ended the input.

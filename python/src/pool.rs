@@ -193,7 +193,7 @@ impl CorePool {
             .name("invokerpool start".into())
             .spawn(move || {
                 let pool: Result<BytePool, PoolError> = builder.build(entry_point, &init);
-                // If nobody waits any more, this drops the pool.
+                // If the caller was interrupted, this drops the pool.
                 let _ = done.send(pool);
             })?;
         let pool = loop {
@@ -356,11 +356,6 @@ impl CorePool {
     fn snapshot(&self, py: Python<'_>) -> PyResult<String> {
         let pool = self.get(py)?;
         Ok(detached(py, || pool.snapshot().to_string()))
-    }
-
-    /// Returns whether a task can be submitted.
-    fn is_open(&self) -> bool {
-        self.pool.read().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 }
 

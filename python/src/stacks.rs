@@ -82,7 +82,7 @@ fn watch(
                 file.seek(SeekFrom::Start(before))?;
                 (&mut file).take(MAX_TEXT).read_to_end(&mut text)
             });
-            // Unless the task has ended meanwhile: then these are not its stacks.
+            // If the task has ended since, these are not its stacks.
             if sent == 0 && read.is_ok() && started.load(Ordering::Relaxed) == start {
                 writer.write(&text);
             }

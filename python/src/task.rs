@@ -159,7 +159,7 @@ impl Encoded {
 /// The text of the fault of a task that could not be encoded.
 const NOT_ENCODED: &str = "it cannot be pickled";
 
-/// The leader's codec of tasks, which were encoded before.
+/// The leader's codec of tasks that are encoded already.
 pub(crate) struct TaskCodec;
 
 impl Codec<Encoded> for TaskCodec {

@@ -35,7 +35,7 @@ pub(crate) fn serve(py: Python<'_>) {
 /// An op with what it is called with.
 struct PythonOp {
     op: Py<PyAny>,
-    /// What it is called with before the task: the model, the state.
+    /// The arguments before the task: the model, the state.
     first: Vec<Py<PyAny>>,
     /// Called when the worker ends.
     finish: Py<PyAny>,

@@ -11,9 +11,9 @@ from typing import Any
 def search(backend: str) -> Any:
     """Returns a fitted search."""
     import joblib
-    from sklearn.datasets import load_digits  # type: ignore[import-not-found, unused-ignore]
-    from sklearn.model_selection import GridSearchCV  # type: ignore[import-not-found, unused-ignore]
-    from sklearn.svm import SVC  # type: ignore[import-not-found, unused-ignore]
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import GridSearchCV
+    from sklearn.svm import SVC
 
     import invokerpool.joblib  # noqa: F401  registers the backend
 

@@ -306,6 +306,15 @@ def test_unordered_outputs_come_as_they_complete():
         assert list(pool.map_unordered([0.5, 0.0, 0.1])) == [0.0, 0.1, 0.5]
 
 
+def test_a_pool_is_interrupted():
+    with ip.Pool(op=time.sleep, workers=1) as pool:
+        outputs = pool.map([0, 60, 60], errors="return")
+        assert next(outputs) is None
+        pool.interrupt("kill")
+        rest = list(outputs)
+        assert rest and all(isinstance(error, ip.PoolInterrupted) for error in rest)
+
+
 def test_a_pool_is_resized():
     with ip.Pool(op=abs, workers=1) as pool:
         assert len(pool.pids) == 1
@@ -314,4 +323,4 @@ def test_a_pool_is_resized():
         end = time.monotonic() + 30
         while len(pool.pids) < 2 and time.monotonic() < end:
             time.sleep(0.01)
-        assert len(pool.pids) == 2
+        assert len(pool.pids) == 2 == pool.workers

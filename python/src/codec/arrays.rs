@@ -31,7 +31,7 @@ const DTYPES: [&str; 14] = [
 /// Most dimensions that NumPy has.
 const MAX_DIMENSIONS: usize = 64;
 
-/// What is needed of NumPy.
+/// The objects of NumPy that the encoding uses.
 pub(super) struct NumPy {
     array: Py<PyType>,
     scalar: Py<PyType>,

@@ -5,8 +5,8 @@ use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyT
 
 use super::{MAX_DEPTH, arrays, tag};
 
-/// Appends the encoding of a value, whose payload starts at `out[start]`. Returns whether the value could be encoded; if not, what was
-/// appended is removed.
+/// Appends the encoding of a value to a payload that starts at `out[0]`. Returns whether the value could be encoded; if not, nothing is
+/// appended.
 pub(crate) fn encode(value: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> bool {
     let start = out.len();
     let encoded = one(value, out, 0).is_some();

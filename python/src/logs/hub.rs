@@ -19,7 +19,7 @@ use crate::task;
 const INTERVAL: Duration = Duration::from_millis(20);
 /// The most bytes of records that wait for the leader's handlers. While there are so many, rings are not drained.
 const MAX_WAITING: usize = 4 << 20;
-/// The most bytes that are kept of a worker that has ended, for the handlers. What is beyond is counted as dropped.
+/// The most bytes that are kept of a worker that has ended, for the handlers. Further records are counted as dropped.
 const MAX_KEPT: usize = 64 << 20;
 /// Records of one call of the handlers.
 const BATCH: usize = 256;

@@ -82,7 +82,7 @@ impl LogSink {
         frame.extend_from_slice(&encoded);
         let mut written = ring.push(kind, &frame);
         if written == Err(NoRoom::Now) && kind >= WARNING {
-            // Other threads may use the interpreter and the ring meanwhile.
+            // During the pauses, other threads may use the interpreter and the ring.
             let end = Instant::now() + PATIENCE;
             while written == Err(NoRoom::Now) && Instant::now() < end {
                 drop(ring);
@@ -132,7 +132,7 @@ impl Ring {
     }
 }
 
-/// `str::floor_char_boundary`, which is younger than the oldest supported compiler.
+/// `str::floor_char_boundary`; the oldest supported compiler does not have it.
 trait FloorCharBoundary {
     fn floor_char_boundary_compat(&self, at: usize) -> usize;
 }

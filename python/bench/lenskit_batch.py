@@ -1,0 +1,70 @@
+"""Shows that LensKit's batch recommendation through a pool equals the one in its own process.
+
+Needs lenskit 0.14.4 with its pins (see the README of the example's data), implicit, and this package:
+
+    lenskit_batch.py RATINGS [--users STEP]
+"""
+
+import argparse
+import time
+
+import numpy as np
+import pandas as pd
+from lenskit import batch, util
+from lenskit.algorithms import Recommender
+from lenskit.algorithms.als import BiasedMF
+from lenskit.algorithms.implicit import ALS, BPR
+from lenskit.algorithms.item_knn import ItemItem
+
+import invokerpool as ip
+
+
+class PoolInvoker:
+    """LensKit's `ModelOpInvoker` on a pool."""
+
+    def __init__(self, model, function, n_jobs=None, **_):
+        self.pool = ip.Pool(model, function, workers=n_jobs)
+
+    def map(self, tasks):
+        return self.pool.map(tasks)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.pool.__exit__(*error)
+
+
+def compare(name, algorithm, ratings, users):
+    algorithm = Recommender.adapt(algorithm)
+    algorithm.fit(ratings)
+    begin = time.perf_counter()
+    expected = batch.recommend(algorithm, users, 10, n_jobs=1)
+    alone = time.perf_counter() - begin
+    own, util.parallel.invoker = util.parallel.invoker, PoolInvoker
+    try:
+        begin = time.perf_counter()
+        found = batch.recommend(algorithm, users, 10, n_jobs=2)
+        pooled = time.perf_counter() - begin
+    finally:
+        util.parallel.invoker = own
+    pd.testing.assert_frame_equal(found, expected, check_exact=True)
+    print(f"{name:14} {len(found)} rows are equal; alone {alone:.1f} s, pool {pooled:.1f} s", flush=True)
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("ratings")
+    parser.add_argument("--users", type=int, default=1, metavar="STEP", help="every STEP-th user")
+    given = parser.parse_args()
+    ratings = pd.read_csv(given.ratings).rename(columns={"userId": "user", "movieId": "item"})
+    ratings = ratings[["user", "item", "rating"]]
+    users = np.unique(ratings.user)[:: given.users]
+    compare("ItemItem", ItemItem(20), ratings, users)
+    compare("BiasedMF (ALS)", BiasedMF(20, iterations=3, rng_spec=42), ratings, users)
+    compare("implicit ALS", ALS(20, iterations=2, use_gpu=False), ratings, users)
+    compare("implicit BPR", BPR(20, iterations=2, use_gpu=False), ratings, users)
+
+
+if __name__ == "__main__":
+    main()
