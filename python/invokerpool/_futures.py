@@ -122,7 +122,8 @@ class Submitter:
         """Cancels the tasks that no worker has started."""
         with self._lock:
             pending = list(self._pending.values())
-        for future in pending:
+        # From the last one on: the first may start at any moment.
+        for future in reversed(pending):
             future.cancel()
 
     def stop(self, *, complete: bool = True) -> None:

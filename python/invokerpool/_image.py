@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from . import _core, _pickle
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 # Arrays of fewer bytes stay in the pickle: each process has a copy of them.
 MIN_SHARED = 4 << 10
@@ -65,7 +65,7 @@ class Image:
         self._core.save(os.fspath(path), compression, mode)
         self._path = os.path.abspath(path)
 
-    def unpickle(self, *, writable: bool = True) -> Any:
+    def unpickle(self, *, writable: bool = True, loads: Callable[[bytes, Any], Any] = _pickle.loads) -> Any:
         """Returns the model. Its large arrays lie in shared memory.
 
         With `writable`, this process may write them, and no other one sees it: a page is copied when it is written.
@@ -77,7 +77,7 @@ class Image:
                 data = part
             else:
                 buffers.append(part)
-        return _pickle.loads(bytes(data), buffers)
+        return loads(bytes(data), buffers)
 
     def __reduce__(self) -> Any:
         if self._path is None:

@@ -40,9 +40,14 @@ class Handler(logging.Handler):
         super().__init__()
         self._sink = sink
 
-    def createLock(self) -> None:
-        """The sink has a lock, which is held for a copy only."""
-        self.lock = None
+    def handle(self, record: logging.LogRecord) -> bool:
+        """Emits a record that the filters let pass. The sink has a lock, which is held for a copy only."""
+        passed = self.filter(record)
+        if isinstance(passed, logging.LogRecord):
+            record = passed
+        if passed:
+            self.emit(record)
+        return bool(passed)
 
     def emit(self, record: logging.LogRecord) -> None:
         try:

@@ -53,9 +53,10 @@ def start(settings: dict[str, Any], identity: tuple[int, int, int], sink: Any) -
     first = []
     if (handle := settings["image"]) is not None:
         image = _image.Image(_core.CoreImage.attach(handle))
+        imported = [0]
         before = _private_bytes()
-        first.append(image.unpickle(writable=settings["writable"]))
-        _tell_copies(_private_bytes() - before, image.nbytes)
+        first.append(image.unpickle(writable=settings["writable"], loads=lambda *args: _loads(imported, *args)))
+        _tell_copies(_private_bytes() - before - imported[0], image.nbytes)
     if make_state is not None:
         first.append(make_state(*first))
     return op, first, finish, set_seed, _stacks(settings["deadline"])
@@ -69,6 +70,23 @@ def _stacks(deadline: float | None) -> tuple[float, int, int] | None:
     number = signal.SIGRTMAX - 6
     faulthandler.register(number, file=file, all_threads=True)
     return deadline, file, number
+
+
+def _loads(imported: list[int], data: bytes, buffers: Any) -> Any:
+    """Unpickles a model, and adds the private memory of the modules that it imports to `imported`."""
+    import io
+    import pickle
+
+    class Unpickler(pickle.Unpickler):
+        def find_class(self, module: str, name: str) -> Any:
+            if module in sys.modules:
+                return super().find_class(module, name)
+            before = _private_bytes()
+            found = super().find_class(module, name)
+            imported[0] += _private_bytes() - before
+            return found
+
+    return Unpickler(io.BytesIO(data), buffers=buffers).load()
 
 
 def _private_bytes() -> int:

@@ -13,11 +13,13 @@
 //! | `ending` | waits that respect the end of the interpreter |
 //! | `stacks` | the stacks of a task that runs beyond its deadline |
 //! | `bar` | progress without tqdm |
+//! | `call` | calls of ops |
 //! | `codec` | Python values as bytes |
 //! | `logs` | log records of workers |
 //! | `image`, `memory` | models in shared memory, and memory that Python objects view |
 
 mod bar;
+mod call;
 mod codec;
 mod ending;
 mod faults;

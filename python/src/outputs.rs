@@ -1,9 +1,8 @@
 //! [`Outputs`]: the iterator over the outputs of a pool.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
 use proc_pool::{Map, TryNext};
@@ -38,8 +37,8 @@ pub(crate) struct Outputs {
     input: Arc<Input>,
     on_error: OnError,
     counts: Counts,
-    /// The thread that is in `__next__`: the input may call back.
-    inside: Mutex<Option<ThreadId>>,
+    /// The [number](this_thread) of the thread that is in `__next__`, or 0: the input may call back.
+    inside: AtomicUsize,
 }
 
 struct Run {
@@ -68,6 +67,14 @@ struct Input {
     urgent: AtomicBool,
     /// The exceptions of tasks that could not be encoded, by the index of the task.
     not_encoded: Mutex<BTreeMap<u64, PyErr>>,
+}
+
+/// Returns a number that no other living thread has, and that is not 0.
+fn this_thread() -> usize {
+    thread_local! {
+        static MARK: u8 = const { 0 };
+    }
+    MARK.with(|mark| std::ptr::from_ref(mark).addr())
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -150,7 +157,7 @@ impl Outputs {
                 OnError::Raise
             },
             counts: Counts::default(),
-            inside: Mutex::new(None),
+            inside: AtomicUsize::new(0),
         }
     }
 
@@ -250,8 +257,8 @@ impl Outputs {
     }
 
     fn __next__(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
-        let here = std::thread::current().id();
-        if *locked(&self.inside) == Some(here) {
+        let here = this_thread();
+        if self.inside.load(Ordering::Relaxed) == here {
             return Err(PyValueError::new_err(
                 "the input of a map cannot ask for its outputs; read a list or another generator",
             ));
@@ -261,15 +268,16 @@ impl Outputs {
             .run
             .lock_py_attached(py)
             .unwrap_or_else(PoisonError::into_inner);
-        *locked(&self.inside) = Some(here);
+        // Only this thread can find its own number here, so no order with other memory is needed.
+        self.inside.store(here, Ordering::Relaxed);
         let next = self.next(py, &mut run);
-        *locked(&self.inside) = None;
+        self.inside.store(0, Ordering::Relaxed);
         next
     }
 
     /// Ends the iteration. Tasks that no worker has started are withdrawn.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
-        if *locked(&self.inside) == Some(std::thread::current().id()) {
+        if self.inside.load(Ordering::Relaxed) == this_thread() {
             return Err(PyValueError::new_err("the map is executing"));
         }
         let mut run = self

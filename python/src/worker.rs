@@ -8,6 +8,7 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
 
+use crate::call::{call_one, call_two};
 use crate::codec::Source;
 #[cfg(target_os = "linux")]
 use crate::faults::value_error;
@@ -97,8 +98,8 @@ impl PythonOp {
     fn run<'py>(&self, py: Python<'py>, task: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         let op = self.op.bind(py);
         match &*self.first {
-            [] => op.call1((task,)),
-            [model] => op.call1((model.bind(py), task)),
+            [] => call_one(op, &task),
+            [model] => call_two(op, model.bind(py), &task),
             [model, state] => op.call1((model.bind(py), state.bind(py), task)),
             more => {
                 let arguments = more.iter().map(|it| it.bind(py)).chain([&task]);

@@ -3,15 +3,13 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::iter::FusedIterator;
-use std::ops::Deref;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::error::{Fault, TaskError};
-use crate::leader::event_loop::EventLoop;
 use crate::leader::tasks::batch::{Batch, TaskWriter};
 use crate::leader::tasks::decode::Decode;
 use crate::leader::tasks::jobs::{Completion, Completions, JobKey, Outcome};
+use crate::pool::loop_ref::LoopRef;
 
 /// The order in which outputs are returned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,35 +90,6 @@ pub struct Map<'p, I: Iterator, R> {
     buffered_bytes: usize,
     /// Number of outputs to return before the next exchange with the workers.
     credit: usize,
-}
-
-/// The event loop of the map's pool.
-pub(crate) enum LoopRef<'p> {
-    Borrowed(&'p EventLoop),
-    Owned(Arc<EventLoop>),
-}
-
-impl Deref for LoopRef<'_> {
-    type Target = EventLoop;
-
-    #[inline]
-    fn deref(&self) -> &EventLoop {
-        match self {
-            Self::Borrowed(event_loop) => event_loop,
-            Self::Owned(event_loop) => event_loop,
-        }
-    }
-}
-
-impl Drop for LoopRef<'_> {
-    fn drop(&mut self) {
-        if let Self::Owned(event_loop) = self
-            && !event_loop.is_here()
-        {
-            // The drop of the copied event loop would touch resources of the leader.
-            std::mem::forget(event_loop.clone());
-        }
-    }
 }
 
 /// What [`Map::try_next`] has found.

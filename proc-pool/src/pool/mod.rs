@@ -4,7 +4,7 @@
 //! | module | contents |
 //! |---|---|
 //! | `builder`, `workers` | the options and the start of a pool |
-//! | `map`, `with_inputs` | the iterators over the outputs of many tasks, and over the tasks beside them |
+//! | `map`, `loop_ref`, `with_inputs` | the iterators over the outputs of many tasks, and over the tasks beside them |
 //! | `handle`, `stream` | tasks that are submitted one by one, and their outputs in async programs |
 //! | `interrupt`, `signals` | ends maps early, by the program or by a signal |
 //! | `local`, `one_shot` | the same interface on threads of this process |
@@ -13,6 +13,7 @@
 pub(crate) mod builder;
 pub(crate) mod handle;
 pub(crate) mod interrupt;
+pub(crate) mod loop_ref;
 pub(crate) mod map;
 pub(crate) mod signals;
 #[cfg(feature = "stream")]
@@ -39,7 +40,8 @@ use crate::metrics::History;
 use crate::os::ProcessMemory;
 use crate::pool::handle::Handle;
 use crate::pool::interrupt::{Interrupter, Reactions};
-use crate::pool::map::{Encode, LoopRef, Map, OutputOrder};
+use crate::pool::loop_ref::LoopRef;
+use crate::pool::map::{Encode, Map, OutputOrder};
 use crate::pool::signals::Subscription;
 use crate::pool::workers::Workers;
 use crate::process::manager::{PendingThread, ProcessManager};

