@@ -107,8 +107,8 @@ def _tell_copies(private: int, shared: int) -> None:
         import logging
 
         logging.getLogger("invokerpool").warning(
-            "each worker has its own copy of %.0f MiB of the model; %.0f MiB are shared. Large parts that are no NumPy arrays, and"
-            " types that copy their arrays when they are unpickled, are not shared.",
+            "unpickling the model takes %.0f MiB of private memory in each worker; %.0f MiB are shared. Large parts that are no NumPy"
+            " arrays, and types that copy their arrays when they are unpickled, are not shared.",
             private / (1 << 20),
             shared / (1 << 20),
         )

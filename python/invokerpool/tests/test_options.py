@@ -156,7 +156,7 @@ def test_a_model_that_copies_itself_is_told(caplog):
 
     with ip.Pool(Copies(), lambda model, task: float(model.array[task]), workers=1) as pool:
         assert list(pool.map([1])) == [1.0]
-    assert any("its own copy" in record.getMessage() for record in caplog.records)
+    assert any("private memory in each worker" in record.getMessage() for record in caplog.records)
 
 
 def test_joblib_uses_the_pool():
