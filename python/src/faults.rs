@@ -1,4 +1,4 @@
-//! The errors of tasks and of pools as Python exceptions, which the module `_errors` makes.
+//! Turns the errors of tasks and of pools into the exceptions of the Python module `_errors`.
 
 use proc_pool::{ExitCause, Fault, PoolError, TaskError};
 use pyo3::exceptions::{PyMemoryError, PyRuntimeError, PyValueError};

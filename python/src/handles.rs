@@ -46,7 +46,7 @@ fn value(py: Python<'_>, output: Result<Reply, TaskError>) -> PyResult<Py<PyAny>
 
 #[pymethods]
 impl Handle {
-    /// Waits for the output, which is returned once.
+    /// Waits for the output and returns it, once.
     #[pyo3(signature = (timeout=None))]
     fn wait(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Py<PyAny>> {
         let deadline =

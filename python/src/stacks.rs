@@ -74,7 +74,7 @@ fn watch(
             written = start;
             let before = file.seek(SeekFrom::End(0));
             let this = std::process::id().cast_signed();
-            // SAFETY: sends a signal to this very process, which has a handler for it: `faulthandler` was registered before.
+            // SAFETY: sends a signal to this very process. It has a handler for it: `faulthandler` was registered before.
             let sent = unsafe { libc::kill(this, signal) };
             std::thread::sleep(WRITING);
             let mut text = Vec::new();

@@ -53,7 +53,7 @@ impl CopyOnWrite {
 
     /// Returns the address of the first byte, which stays the same while this value lives, for code of other languages.
     ///
-    /// The memory may be written through it: `len` bytes. Whoever does so must not let a write meet a reference that
+    /// The memory may be written through it: `len` bytes. No write may happen while a reference exists that
     /// [`deref`](Self::deref) or [`deref_mut`](Self::deref_mut) has returned.
     pub fn as_mut_ptr(&self) -> *mut u8 {
         self.mapping.start()
