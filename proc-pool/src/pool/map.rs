@@ -1,6 +1,8 @@
 //! [`Map`]: the iterator over the outputs of a pool. A thread that asks for an output also submits tasks and runs the event
 //! loop.
 
+mod try_next;
+
 use std::collections::{HashMap, VecDeque};
 use std::iter::FusedIterator;
 use std::time::{Duration, Instant};
@@ -10,6 +12,8 @@ use crate::leader::tasks::batch::{Batch, TaskWriter};
 use crate::leader::tasks::decode::Decode;
 use crate::leader::tasks::jobs::{Completion, Completions, JobKey, Outcome};
 use crate::pool::loop_ref::LoopRef;
+
+pub use try_next::TryNext;
 
 /// The order in which outputs are returned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,17 +94,6 @@ pub struct Map<'p, I: Iterator, R> {
     buffered_bytes: usize,
     /// Number of outputs to return before the next exchange with the workers.
     credit: usize,
-}
-
-/// What [`Map::try_next`] has found.
-#[derive(Debug)]
-pub enum TryNext<R> {
-    /// The next output, or the error of its task.
-    Output(Result<R, TaskError>),
-    /// No output is available yet.
-    Pending,
-    /// There are no more outputs.
-    End,
 }
 
 /// Tasks by index. Boxed in a map, because most maps keep none.
@@ -191,81 +184,6 @@ impl<'p, I: Iterator, R> Map<'p, I, R> {
     #[doc(hidden)]
     pub fn last_task(&self) -> u64 {
         self.last
-    }
-
-    /// Returns the next output if it is available, and submits tasks for which workers have room. It waits for nothing but the input.
-    ///
-    /// With [`wait`](Self::wait), it is for callers that must do something else between waits, such as to react to signals:
-    ///
-    /// ```no_run
-    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # proc_pool::init();
-    /// use std::time::Duration;
-    /// use proc_pool::TryNext;
-    ///
-    /// let pool = proc_pool::Builder::new().build_op(|n: u64| n * n)?;
-    /// let mut squares = pool.map(0..100);
-    /// loop {
-    ///     match squares.try_next() {
-    ///         TryNext::Output(square) => println!("{}", square?),
-    ///         TryNext::Pending => {
-    ///             if !squares.wait(Duration::from_secs(1)) {
-    ///                 println!("still waiting");
-    ///             }
-    ///         }
-    ///         TryNext::End => break,
-    ///     }
-    /// }
-    /// # Ok(()) }
-    /// ```
-    pub fn try_next(&mut self) -> TryNext<R> {
-        if !self.event_loop.is_here() {
-            return self.fail_forked().map_or(TryNext::End, TryNext::Output);
-        }
-        if self.credit > 0
-            && let Some(result) = self.next_ready()
-        {
-            self.credit -= 1;
-            return TryNext::Output(result);
-        }
-        self.exchange();
-        if !self.event_loop.is_here() {
-            return self.fail_forked().map_or(TryNext::End, TryNext::Output);
-        }
-        // Half of the available outputs, so that workers get new tasks before the other half is used.
-        self.credit = self.available() / 2 + 1;
-        match self.next_ready() {
-            Some(result) => {
-                self.credit -= 1;
-                TryNext::Output(result)
-            }
-            None if self.input.is_none() && self.returned == self.next => TryNext::End,
-            None => TryNext::Pending,
-        }
-    }
-
-    /// Waits, for at most `timeout`, until [`try_next`](Self::try_next) may find an output or room for a task, after it has returned
-    /// [`TryNext::Pending`]. Returns whether that is so. It neither takes tasks from the input nor decodes outputs.
-    pub fn wait(&mut self, timeout: Duration) -> bool {
-        !self.event_loop.is_here() || self.wait_until(Instant::now().checked_add(timeout))
-    }
-
-    fn wait_until(&mut self, deadline: Option<Instant>) -> bool {
-        let wants = !self.batch.is_empty() || self.input_budget() > 0;
-        let takes = self.input.is_some();
-        let (job, returned_all) = (self.job, self.returned == self.next);
-        if !takes && returned_all {
-            return true;
-        }
-        let waited = self.event_loop.wait(deadline, |scheduler| {
-            let done = scheduler
-                .jobs
-                .get(job)
-                .is_none_or(|job| !job.done.list.is_empty());
-            let interrupted = takes && scheduler.interrupted().is_some();
-            (done || interrupted || (wants && scheduler.room() > 0)).then_some(())
-        });
-        waited.is_some()
     }
 
     /// Keeps each task until [`take_last_task`](Self::take_last_task) returns it. Returns whether that is possible: no task was taken from the
