@@ -55,6 +55,13 @@ impl<'m, F, M, T, R> Builder<'m, F, M, T, R> {
             types: PhantomData,
         }
     }
+
+    pub(crate) fn map_op(self, map: impl FnOnce(F) -> F) -> Self {
+        Self {
+            op: map(self.op),
+            ..self
+        }
+    }
 }
 
 impl<F, M, T, R> Debug for Builder<'_, F, M, T, R> {

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use log_bridge::Filter;
-use proc_pool::{Codec, Handle, Interrupt, Interrupter, Native, Snapshot, TaskError, WorkerId};
+use proc_pool::{BytePool, Codec, Handle, Interrupt, Interrupter, Native, Snapshot, TaskError, WorkerId};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use shm_buffers::Image;
 
 use crate::error::Error;
 use crate::journal::{JournalInput, Replayed, TaskRules, refused};
@@ -55,6 +56,17 @@ pub struct Invoker<M, T, R> {
     /// Number of submitted tasks.
     submitted: AtomicU64,
     report_base: ReportBase,
+}
+
+impl<M, T, R> Invoker<M, T, R> {
+    pub(crate) fn count<O>(&self, output: &Result<O, TaskError>) {
+        self.progress.count(output);
+    }
+
+    /// Counts a run of an unknown number of tasks, which come from elsewhere.
+    pub(crate) fn start_run(&self) {
+        self.progress.start_run(None);
+    }
 }
 
 /// Returns the number of tasks, if the iterator knows it.
@@ -325,6 +337,11 @@ where
             needs: "worker processes",
             remedy: "use `Executor::Processes`",
         })
+    }
+
+    pub(crate) fn pool_and_image(&self) -> Result<(&BytePool, &Image), Error> {
+        let processes = self.processes("a node of a cluster")?;
+        Ok((processes.pool.bytes(), &processes.image))
     }
 
     /// Returns the current state of each worker process, which `Display` prints as a table; `None` with other executors.

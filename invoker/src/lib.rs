@@ -32,6 +32,8 @@ mod copies;
 mod doctor;
 mod error;
 mod executor;
+#[doc(hidden)]
+pub mod facade;
 #[cfg(any(doc, doctest))]
 pub mod guide;
 mod invoke;

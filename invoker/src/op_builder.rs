@@ -143,6 +143,10 @@ impl<F, M, T, R> OpBuilder<F, M, T, R> {
         Self { op, types }
     }
 
+    pub(crate) fn into_op(self) -> F {
+        self.op
+    }
+
     /// Sets the model, by value. With worker processes it is moved into shared memory, and its pages are released on the way.
     /// Its large parts should be [`Buffer`](shm_buffers::Buffer)s.
     pub fn model(self, model: M) -> Builder<'static, F, M, T, R> {

@@ -17,6 +17,7 @@ use progress::{Bar, Total};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub use local::OneShot;
 use local::{LocalMap, LocalPool};
 pub(crate) use observer::WorkerObserver;
 pub(crate) use processes::ProcessRunner;

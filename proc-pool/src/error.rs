@@ -294,7 +294,10 @@ impl fmt::Display for DeathCount {
 }
 
 /// Why a task has no output.
-#[derive(Clone)]
+///
+/// It serializes with serde, so that another machine's pool can report it. [`Pool`](Self::Pool) does not: the failure of a pool is
+/// not a task's own.
+#[derive(Clone, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Fault {
     /// The op panicked. Its worker runs other tasks.
@@ -355,9 +358,17 @@ pub enum Fault {
     Output(String),
     /// The task was cancelled through its [`Handle`](crate::Handle).
     Cancelled,
+    /// The task had begun on machines that were then lost, as many as a task may cost (of a run on several machines only).
+    NodeLost {
+        /// The name of the machine that was lost last.
+        node: String,
+        /// Number of machines that were lost while they had begun the task.
+        losses: u32,
+    },
     /// The pool stopped working before the task was done.
     ///
     /// The message contains the pool's error; [`source`](std::error::Error::source) returns that error's cause.
+    #[serde(skip)]
     Pool(PoolError),
     /// The code around the pool has a reason of its own not to run the task, such as a journal of the crate `invoker` with the output
     /// of another task.
@@ -405,6 +416,14 @@ impl fmt::Display for Fault {
             Self::Task(reason) => write!(f, "cannot pass the task to a worker: {}", Printable(reason)),
             Self::Output(reason) => write!(f, "cannot pass the output to the leader: {}", Printable(reason)),
             Self::Cancelled => f.write_str("cancelled"),
+            Self::NodeLost { node, losses } => {
+                let node = Printable(node);
+                write!(f, "node {node} was lost after it had begun the task")?;
+                match losses {
+                    ..=1 => Ok(()),
+                    losses => write!(f, "; {losses} nodes were lost with it"),
+                }
+            }
             Self::Pool(error) => write!(f, "not run: {error}"),
             Self::Other(reason) => fmt::Display::fmt(&**reason, f),
         }
@@ -498,6 +517,36 @@ mod tests {
                 "{task}"
             );
         }
+    }
+
+    #[test]
+    fn faults_of_tasks_serialize_and_those_of_pools_do_not() {
+        let died = Fault::WorkerDied {
+            worker: WorkerId(3),
+            pid: 7,
+            cause: ExitCause::Killed {
+                reason: KillReason::Deadline,
+            },
+            deaths: 2,
+            last_panics: Box::new(["boom".to_owned()]),
+            last_logs: vec!["log".to_owned()],
+            last_printed: Vec::new(),
+        };
+        let lost = Fault::NodeLost {
+            node: "n2".to_owned(),
+            losses: 2,
+        };
+        let text = lost.to_string();
+        assert_eq!(
+            text,
+            "node n2 was lost after it had begun the task; 2 nodes were lost with it"
+        );
+        for fault in [died, lost, Fault::Cancelled, Fault::Output("no".to_owned())] {
+            let bytes = postcard::to_allocvec(&fault).expect("it serializes");
+            let back: Fault = postcard::from_bytes(&bytes).expect("just serialized");
+            assert_eq!(format!("{back:?}"), format!("{fault:?}"));
+        }
+        assert!(postcard::to_allocvec(&Fault::Pool(PoolError::ShutDown)).is_err());
     }
 
     #[test]

@@ -21,7 +21,7 @@ use proc_pool::{
 };
 
 pub(crate) use map::LocalMap;
-use one_shot::OneShot;
+pub use one_shot::OneShot;
 use threads::{Busy, Job, Running, Thread};
 
 use crate::order::Order;

@@ -216,6 +216,24 @@ impl Image {
         self.max_header
     }
 
+    /// Reads all of the image and returns a hash of its contents, which identifies the model on any machine: that of the image in
+    /// memory and that of the file which it was saved to are the same, also of a compressed one. Not of an image whose buffers
+    /// lie in other segments: it refers to them by names, which differ each time.
+    ///
+    /// ```
+    /// use shm_buffers::{Backing, Buffer, Image, share};
+    ///
+    /// let image = share(&Buffer::from(vec![0.5; 1000]), &Backing::Auto)?;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let path = dir.path().join("model.safetensors");
+    /// image.save(&path)?;
+    /// assert_eq!(Image::load_shared(&path, &Backing::Auto)?.fingerprint(), image.fingerprint());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn fingerprint(&self) -> u64 {
+        checksum::of(&self.segment)
+    }
+
     /// Reads all of the image and compares it with the checksum that [`save`](Self::save) wrote.
     ///
     /// # Errors

@@ -13,17 +13,23 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("log-bridge", &["shm-buffers"]),
     ("progress", &["shm-buffers"]),
     ("invoker", &["shm-buffers", "proc-pool", "log-bridge", "progress"]),
+    (
+        "invoker-nats",
+        &["shm-buffers", "proc-pool", "log-bridge", "progress", "invoker"],
+    ),
 ];
 
 /// Crates of others, with those of ours that may bring them.
 const OUTSIDERS: &[(&str, &[&str])] = &[
-    ("console", &["progress", "invoker"]),
-    ("crossbeam-channel", &["proc-pool", "invoker"]),
-    ("indicatif", &["progress", "invoker"]),
-    ("ipc-channel", &["proc-pool", "invoker"]),
-    ("tracing-core", &["log-bridge", "invoker"]),
+    ("async-nats", &["invoker-nats"]),
+    ("console", &["progress", "invoker", "invoker-nats"]),
+    ("crossbeam-channel", &["proc-pool", "invoker", "invoker-nats"]),
+    ("indicatif", &["progress", "invoker", "invoker-nats"]),
+    ("ipc-channel", &["proc-pool", "invoker", "invoker-nats"]),
+    ("tracing-core", &["log-bridge", "invoker", "invoker-nats"]),
+    ("tokio", &["invoker-nats"]),
     // It takes a C compiler.
-    ("zstd", &["shm-buffers", "invoker"]),
+    ("zstd", &["shm-buffers", "invoker", "invoker-nats"]),
 ];
 
 /// This tool must build while the crates do not.

@@ -9,7 +9,7 @@ use proc_pool::facade::{Origin, TaskSource, guarded};
 use proc_pool::{CancelOutcome, Fault, PoolError};
 
 /// The state of one task, and then its output.
-pub(crate) struct OneShot<R> {
+pub struct OneShot<R> {
     state: Mutex<State<R>>,
     changed: Condvar,
     origin: Origin,
@@ -49,7 +49,7 @@ impl<R> OneShot<R> {
     }
 
     /// Claims the task for the calling thread. Returns `false` if the task was withdrawn and must not run.
-    pub(crate) fn begin(&self) -> bool {
+    pub fn begin(&self) -> bool {
         let mut state = self.state();
         let wanted = state.phase == Phase::Waiting;
         if wanted {
@@ -59,7 +59,7 @@ impl<R> OneShot<R> {
     }
 
     /// Stores the output and wakes the waiting thread or future.
-    pub(crate) fn finish(&self, output: Result<R, Fault>) {
+    pub fn finish(&self, output: Result<R, Fault>) {
         let mut state = self.state();
         state.phase = Phase::Finished;
         state.output = Some(output);

@@ -1,0 +1,458 @@
+//! [`Accounting`]: which tasks are open, which node has them, and what a lost node costs. A pure state machine: it has no clock, and
+//! makes no calls.
+//!
+//! Tasks lie in *ranges*, as they were taken from the input of a job. A range is sent in *batches*: at first all of it in one; after
+//! the loss of a node, the tasks that it had begun each alone, and the others in another one. The first valid answer to a task wins.
+
+mod parts;
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::{Duration, Instant};
+
+pub(crate) use parts::{Action, Counts, Node, NodeState, Verdict};
+
+use crate::wire::{Grant, Join, NodeCounts, task_hash};
+use parts::{Batch, Finished, Holder, Positions, Range, Slot};
+
+pub(crate) struct Accounting {
+    node_losses: u32,
+    ack_wait: Duration,
+    ranges: BTreeMap<(u32, u64), Range>,
+    batches: BTreeMap<u64, Batch>,
+    next_batch: u64,
+    /// The number of tasks of each job so far.
+    taken: HashMap<u32, u64>,
+    pub(crate) nodes: BTreeMap<u64, Node>,
+    pub(crate) counts: Counts,
+    /// The number of outputs that were delivered.
+    pub(crate) delivered: u64,
+    last_tick: Option<Instant>,
+}
+
+impl Accounting {
+    /// `first_batch` must be higher than the number of any batch of an earlier leader of the run.
+    pub(crate) fn new(node_losses: u32, ack_wait: Duration, first_batch: u64) -> Self {
+        Self {
+            node_losses,
+            ack_wait,
+            ranges: BTreeMap::new(),
+            batches: BTreeMap::new(),
+            next_batch: first_batch,
+            taken: HashMap::new(),
+            nodes: BTreeMap::new(),
+            counts: Counts::default(),
+            delivered: 0,
+            last_tick: None,
+        }
+    }
+
+    /// The number of ranges with open tasks.
+    pub(crate) fn open_ranges(&self) -> usize {
+        self.ranges.len()
+    }
+
+    /// Returns whether a job has open tasks.
+    pub(crate) fn is_open(&self, job: u32) -> bool {
+        self.ranges.range((job, 0)..=(job, u64::MAX)).next().is_some()
+    }
+
+    pub(crate) fn present_nodes(&self) -> usize {
+        let present = self
+            .nodes
+            .values()
+            .filter(|node| node.state == NodeState::Present);
+        present.count()
+    }
+
+    /// Opens the next tasks of a job; `ends` are the ends of their encodings. Returns the batch to send.
+    pub(crate) fn open(&mut self, job: u32, encoded: Vec<u8>, ends: &[usize]) -> u64 {
+        let first = self.taken.entry(job).or_default();
+        let range = *first;
+        *first += ends.len() as u64;
+        let mut start = 0;
+        let slot = |&end: &usize| {
+            let hash = task_hash(&encoded[start..end]);
+            start = end;
+            Slot {
+                end,
+                hash,
+                losses: 0,
+                open: true,
+            }
+        };
+        let tasks: Vec<Slot> = ends.iter().map(slot).collect();
+        let open = tasks.len();
+        self.ranges.insert(
+            (job, range),
+            Range {
+                tasks,
+                encoded,
+                open,
+                batches: Vec::new(),
+            },
+        );
+        self.add_batch(job, range, Positions::All, false)
+    }
+
+    /// Counts a task of a job that needs no answer, because an earlier leader has one.
+    pub(crate) fn skip(&mut self, job: u32) {
+        *self.taken.entry(job).or_default() += 1;
+    }
+
+    fn add_batch(&mut self, job: u32, range: u64, positions: Positions, alone: bool) -> u64 {
+        let batch = self.next_batch;
+        self.next_batch += 1;
+        if let Some(range) = self.ranges.get_mut(&(job, range)) {
+            range.batches.push(batch);
+        }
+        let (holder, sent) = (None, None);
+        self.batches.insert(
+            batch,
+            Batch {
+                job,
+                range,
+                positions,
+                alone,
+                holder,
+                sent,
+            },
+        );
+        batch
+    }
+
+    /// Returns the job of a batch, and whether it runs alone; `None` if no task of it is open.
+    pub(crate) fn kind(&self, batch: u64) -> Option<(u32, bool)> {
+        let it = self.batches.get(&batch)?;
+        Some((it.job, it.alone))
+    }
+
+    /// Returns the tasks of a batch with their indices.
+    pub(crate) fn contents(&self, batch: u64) -> impl Iterator<Item = (u64, &[u8])> {
+        let it = self.batches.get(&batch);
+        let found = it.and_then(|it| Some((it, self.ranges.get(&(it.job, it.range))?)));
+        found.into_iter().flat_map(|(it, range)| {
+            it.all_positions(range).map(move |position| {
+                let start = position
+                    .checked_sub(1)
+                    .map_or(0, |before| range.tasks[before].end);
+                (
+                    it.range + position as u64,
+                    &range.encoded[start..range.tasks[position].end],
+                )
+            })
+        })
+    }
+
+    pub(crate) fn sent(&mut self, batch: u64, now: Instant) {
+        if let Some(batch) = self.batches.get_mut(&batch) {
+            batch.sent = Some(now);
+        }
+    }
+
+    /// Batches that lie in the stream of tasks since before `since`, as far as this knows.
+    pub(crate) fn unclaimed(&self, since: Instant) -> Vec<u64> {
+        let old = |batch: &Batch| batch.holder.is_none() && batch.sent.is_some_and(|sent| sent < since);
+        let unclaimed = self.batches.iter().filter(|(_, batch)| old(batch));
+        unclaimed.map(|(id, _)| *id).collect()
+    }
+
+    /// Marks batches as not sent, because the stream has lost them.
+    pub(crate) fn resend(&mut self, batches: &[u64]) {
+        for batch in batches {
+            if let Some(batch) = self.batches.get_mut(batch) {
+                batch.sent = None;
+                self.counts.resent += 1;
+            }
+        }
+    }
+
+    pub(crate) fn join(&mut self, join: Join, now: Instant) {
+        let number = self.nodes.len();
+        let node = self.nodes.entry(join.node).or_insert_with(|| Node {
+            number,
+            join: join.clone(),
+            counts: NodeCounts::default(),
+            state: NodeState::Present,
+            delivered: 0,
+            seen: now,
+        });
+        (node.state, node.seen) = (NodeState::Present, now);
+    }
+
+    /// A node is about to run the tasks of a batch before position `upto`. If it may, returns which are open.
+    pub(crate) fn begin(&mut self, node: u64, batch: u64, upto: usize, now: Instant) -> (Grant, Vec<Action>) {
+        let Some(it) = self.batches.get_mut(&batch) else {
+            return (Grant::Drop, Vec::new());
+        };
+        match &mut it.holder {
+            Some(holder) if holder.node == node => {
+                holder.begun = holder.begun.max(upto);
+                holder.seen = now;
+            }
+            // The stream delivers a batch again when its node was silent for `ack_wait`.
+            Some(holder) if now.saturating_duration_since(holder.seen) >= self.ack_wait => {
+                return (Grant::Drop, self.lose(batch));
+            }
+            Some(_) => return (Grant::Drop, Vec::new()),
+            None => {
+                it.holder = Some(Holder {
+                    node,
+                    begun: upto,
+                    seen: now,
+                    finished: None,
+                });
+            }
+        }
+        let it = &self.batches[&batch];
+        let Some(range) = self.ranges.get(&(it.job, it.range)) else {
+            return (Grant::Drop, Vec::new());
+        };
+        let tasks = it.all_positions(range).zip(0..);
+        let open: Vec<u32> = tasks
+            .filter(|(task, _)| range.tasks[*task].open)
+            .map(|(_, at)| at)
+            .collect();
+        let grant = match open.len() == it.len(range) {
+            true => Grant::All,
+            false => Grant::Only(open),
+        };
+        (grant, Vec::new())
+    }
+
+    /// Counts an answer, and closes its task if it is the first.
+    pub(crate) fn answer(&mut self, node: u64, job: u32, index: u64, hash: u64) -> Verdict {
+        let verdict = self
+            .find(job, index, hash)
+            .map_or_else(|verdict| verdict, |_| Verdict::First);
+        match verdict {
+            Verdict::First => {
+                self.close(job, index);
+                self.delivered += 1;
+                if let Some(node) = self.nodes.get_mut(&node) {
+                    node.delivered += 1;
+                }
+            }
+            Verdict::Duplicate => self.counts.duplicates += 1,
+            Verdict::Wrong => self.counts.invalid += 1,
+        }
+        verdict
+    }
+
+    /// Counts an answer to an open task whose output could not be decoded. The task runs once more, and then returns `true`: it has
+    /// no output.
+    pub(crate) fn undecodable(&mut self, job: u32, index: u64, hash: u64) -> (bool, Vec<Action>) {
+        self.counts.invalid += 1;
+        let Ok((range, position)) = self.find(job, index, hash) else {
+            return (false, Vec::new());
+        };
+        let Some(slot) = self
+            .ranges
+            .get_mut(&(job, range))
+            .map(|range| &mut range.tasks[position])
+        else {
+            return (false, Vec::new());
+        };
+        // A loss, so that the two together are bounded.
+        slot.losses += 1;
+        match slot.losses > 1 {
+            true => {
+                self.close(job, index);
+                (true, Vec::new())
+            }
+            false => {
+                let batch = self.add_batch(job, range, Positions::Some(vec![position as u32]), false);
+                self.counts.resent += 1;
+                (false, vec![Action::Send(batch)])
+            }
+        }
+    }
+
+    /// Finds an open task: the range, and the position in it.
+    fn find(&self, job: u32, index: u64, hash: u64) -> Result<(u64, usize), Verdict> {
+        if index >= self.taken.get(&job).copied().unwrap_or(0) {
+            return Err(Verdict::Wrong);
+        }
+        let mut before = self.ranges.range((job, 0)..=(job, index));
+        let Some(((_, first), range)) = before.next_back() else {
+            return Err(Verdict::Duplicate);
+        };
+        let position = (index - first) as usize;
+        match range.tasks.get(position) {
+            Some(slot) if slot.hash != hash => Err(Verdict::Wrong),
+            Some(slot) if slot.open => Ok((*first, position)),
+            _ => Err(Verdict::Duplicate),
+        }
+    }
+
+    fn close(&mut self, job: u32, index: u64) {
+        let Some((&key, range)) = self.ranges.range_mut((job, 0)..=(job, index)).next_back() else {
+            return;
+        };
+        let Some(slot) = range
+            .tasks
+            .get_mut((index - key.1) as usize)
+            .filter(|slot| slot.open)
+        else {
+            return;
+        };
+        slot.open = false;
+        range.open -= 1;
+        if range.open == 0
+            && let Some(range) = self.ranges.remove(&key)
+        {
+            for batch in range.batches {
+                self.batches.remove(&batch);
+            }
+        }
+    }
+
+    /// A node has done what it will with a batch.
+    pub(crate) fn finished(&mut self, node: u64, batch: u64, sequence: u64, released: bool) {
+        if let Some(holder) = self
+            .batches
+            .get_mut(&batch)
+            .and_then(|batch| batch.holder.as_mut())
+            && holder.node == node
+        {
+            holder.finished = Some(Finished { sequence, released });
+        }
+    }
+
+    pub(crate) fn beat(&mut self, node: u64, held: &[u64], counts: NodeCounts, now: Instant) -> bool {
+        let Some(it) = self.nodes.get_mut(&node) else {
+            return false;
+        };
+        (it.counts, it.seen) = (counts, now);
+        if it.state == NodeState::Lost {
+            it.state = NodeState::Present;
+        }
+        for batch in held {
+            if let Some(holder) = self
+                .batches
+                .get_mut(batch)
+                .and_then(|batch| batch.holder.as_mut())
+                && holder.node == node
+            {
+                holder.seen = now;
+            }
+        }
+        true
+    }
+
+    pub(crate) fn leave(&mut self, node: u64, counts: NodeCounts) {
+        if let Some(node) = self.nodes.get_mut(&node) {
+            (node.counts, node.state) = (counts, NodeState::Left);
+        }
+    }
+
+    /// Looks for lost batches. The stream of answers was read up to `read`. Time in which this was not called does not count: the leader
+    /// was stopped, or had no connection, and has not heard its nodes.
+    pub(crate) fn tick(&mut self, now: Instant, read: u64) -> Vec<Action> {
+        let gap = self
+            .last_tick
+            .map_or(Duration::ZERO, |last| now.saturating_duration_since(last));
+        self.last_tick = Some(now);
+        if gap > self.ack_wait / 4 {
+            for holder in self
+                .batches
+                .values_mut()
+                .filter_map(|batch| batch.holder.as_mut())
+            {
+                holder.seen += gap;
+            }
+            for node in self.nodes.values_mut() {
+                node.seen += gap;
+            }
+        }
+        for node in self.nodes.values_mut() {
+            let silent = now.saturating_duration_since(node.seen) > self.ack_wait;
+            if silent && node.state == NodeState::Present {
+                node.state = NodeState::Lost;
+                self.counts.nodes_lost += 1;
+            }
+        }
+        let ended: Vec<u64> = self
+            .batches
+            .iter()
+            .filter_map(|(id, batch)| {
+                let holder = batch.holder.as_ref()?;
+                let is_over = match &holder.finished {
+                    Some(finished) => finished.sequence <= read,
+                    None => now.saturating_duration_since(holder.seen) > self.ack_wait,
+                };
+                is_over.then_some(*id)
+            })
+            .collect();
+        ended.into_iter().flat_map(|batch| self.lose(batch)).collect()
+    }
+
+    /// Ends a batch whose node is lost, or has done what it will. Its open tasks are sent again, or fail.
+    fn lose(&mut self, batch: u64) -> Vec<Action> {
+        let mut actions = Vec::new();
+        let Some(it) = self.batches.remove(&batch) else {
+            return actions;
+        };
+        let (Some(holder), Some(range)) = (it.holder.as_ref(), self.ranges.get_mut(&(it.job, it.range)))
+        else {
+            return actions;
+        };
+        range.batches.retain(|other| *other != batch);
+        let released = holder.finished.as_ref().is_some_and(|finished| finished.released);
+        let name = self
+            .nodes
+            .get(&holder.node)
+            .map_or_else(String::new, |node| node.join.name.clone());
+        let (mut suspects, mut failed, mut rest) = (Vec::new(), Vec::new(), Vec::new());
+        for (at, position) in it
+            .all_positions(range)
+            .collect::<Vec<_>>()
+            .into_iter()
+            .enumerate()
+        {
+            let slot = &mut range.tasks[position];
+            match slot.open {
+                false => {}
+                true if released || at >= holder.begun => rest.push(position as u32),
+                true => {
+                    slot.losses += 1;
+                    match slot.losses >= self.node_losses.max(1) {
+                        true => failed.push((it.range + position as u64, slot.losses)),
+                        false => suspects.push(position as u32),
+                    }
+                }
+            }
+        }
+        for (index, losses) in failed {
+            self.close(it.job, index);
+            actions.push(Action::Fail {
+                job: it.job,
+                index,
+                node: name.clone(),
+                losses,
+            });
+        }
+        for position in suspects {
+            let positions = Positions::Some(vec![position]);
+            actions.push(Action::Send(self.add_batch(it.job, it.range, positions, true)));
+        }
+        if !rest.is_empty() {
+            let positions = Positions::Some(rest);
+            actions.push(Action::Send(
+                self.add_batch(it.job, it.range, positions, it.alone),
+            ));
+        }
+        let resent = actions.iter().filter(|action| matches!(action, Action::Send(_)));
+        self.counts.resent += resent.count() as u64;
+        actions
+    }
+
+    /// Forgets the open tasks of a job whose outputs nobody wants.
+    pub(crate) fn abandon(&mut self, job: u32) {
+        self.ranges.retain(|(of, _), _| *of != job);
+        self.batches.retain(|_, batch| batch.job != job);
+    }
+}
+
+#[cfg(test)]
+#[path = "accounting/tests.rs"]
+mod tests;

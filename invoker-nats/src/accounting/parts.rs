@@ -1,0 +1,129 @@
+//! The parts of the accounting: ranges of tasks, as they were taken from the input, and batches, as they are sent.
+
+use std::time::Instant;
+
+use crate::wire::{Join, NodeCounts};
+
+/// How the answer to a task counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// It is the first: the output is delivered.
+    First,
+    /// The task was answered before.
+    Duplicate,
+    /// There is no such task, or it was another one.
+    Wrong,
+}
+
+/// What follows from a loss.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Action {
+    /// Send a batch.
+    Send(u64),
+    /// The task has no output: it has cost as many nodes as it may.
+    Fail {
+        job: u32,
+        index: u64,
+        node: String,
+        losses: u32,
+    },
+}
+
+/// Counts of a run. Everything that is ignored is counted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    pub(crate) duplicates: u64,
+    /// Answers with a wrong index, another task's hash, or bytes that are no answer.
+    pub(crate) invalid: u64,
+    /// Messages of other runs.
+    pub(crate) foreign: u64,
+    /// Batches that were sent again.
+    pub(crate) resent: u64,
+    pub(crate) nodes_lost: u64,
+}
+
+/// A node that has joined.
+#[derive(Debug, Clone)]
+pub(crate) struct Node {
+    pub(crate) join: Join,
+    pub(crate) counts: NodeCounts,
+    pub(crate) state: NodeState,
+    /// Outputs of it that were delivered.
+    pub(crate) delivered: u64,
+    /// The number of nodes that joined before.
+    pub(crate) number: usize,
+    /// When it was last heard.
+    pub(super) seen: Instant,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NodeState {
+    Present,
+    /// It was silent for longer than `ack_wait`.
+    Lost,
+    Left,
+}
+
+pub(super) struct Range {
+    pub(super) tasks: Vec<Slot>,
+    pub(super) encoded: Vec<u8>,
+    pub(super) open: usize,
+    pub(super) batches: Vec<u64>,
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct Slot {
+    pub(super) end: usize,
+    pub(super) hash: u64,
+    pub(super) losses: u32,
+    pub(super) open: bool,
+}
+
+pub(super) struct Batch {
+    pub(super) job: u32,
+    /// The index of the first task of its range.
+    pub(super) range: u64,
+    /// The positions of its tasks in the range.
+    pub(super) positions: Positions,
+    pub(super) alone: bool,
+    pub(super) holder: Option<Holder>,
+    /// When it was sent; `None` while that is under way.
+    pub(super) sent: Option<Instant>,
+}
+
+pub(super) enum Positions {
+    All,
+    Some(Vec<u32>),
+}
+
+pub(super) struct Holder {
+    pub(super) node: u64,
+    /// How many of the batch's tasks, from the first one, may have begun.
+    pub(super) begun: usize,
+    /// When the node was last known to have it.
+    pub(super) seen: Instant,
+    /// The node has done what it will: all of its answers are in the stream up to this number.
+    pub(super) finished: Option<Finished>,
+}
+
+pub(super) struct Finished {
+    pub(super) sequence: u64,
+    /// The rest has not begun.
+    pub(super) released: bool,
+}
+
+impl Batch {
+    pub(super) fn len(&self, range: &Range) -> usize {
+        match &self.positions {
+            Positions::All => range.tasks.len(),
+            Positions::Some(positions) => positions.len(),
+        }
+    }
+
+    pub(super) fn all_positions(&self, range: &Range) -> impl Iterator<Item = usize> {
+        (0..self.len(range)).map(|at| match &self.positions {
+            Positions::All => at,
+            Positions::Some(positions) => positions[at] as usize,
+        })
+    }
+}

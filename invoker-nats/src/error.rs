@@ -1,0 +1,130 @@
+//! [`Error`]: why a cluster could not be joined, led or finished.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The error of a leader or of a node. (The error of a single task is a [`TaskError`](invoker::TaskError).)
+#[derive(thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The value of an environment variable is invalid.
+    #[error("{variable} is `{value}`; it must be {wanted}")]
+    Environment {
+        /// The name of the variable.
+        variable: &'static str,
+        /// Its value; empty if it is not set.
+        value: String,
+        /// The valid values.
+        wanted: &'static str,
+    },
+    /// Tasks and outputs would cross a network unprotected, or a server that anyone may use.
+    #[error(
+        "refusing `{url}`: {reason}; use a `tls://` URL and credentials, or `.insecure()` in a network that you trust"
+    )]
+    Insecure {
+        /// The server's URL, without a password.
+        url: String,
+        /// What is missing.
+        reason: &'static str,
+    },
+    /// The server cannot be reached, or refuses the connection.
+    #[error("cannot connect to the NATS server {url}; check INVOKER_NATS, and that the server runs")]
+    Connect {
+        /// The server's URL, without a password.
+        url: String,
+        /// The client's error.
+        source: async_nats::Error,
+    },
+    /// The server refuses a request.
+    #[error(
+        "the NATS server cannot {step}; it needs JetStream (`nats-server --jetstream`) and permission for this run"
+    )]
+    Server {
+        /// The request.
+        step: &'static str,
+        /// The client's error.
+        source: async_nats::Error,
+    },
+    /// Another leader leads the run.
+    #[error("run `{run}` has a leader already; wait for its end, or choose another INVOKER_RUN")]
+    HasLeader {
+        /// The name of the run.
+        run: String,
+    },
+    /// No leader was found.
+    #[error("run `{run}` had no leader for {waited:?}; start one with the same INVOKER_NATS and INVOKER_RUN")]
+    NoLeader {
+        /// The name of the run.
+        run: String,
+        /// How long the node has waited.
+        waited: Duration,
+    },
+    /// The leader refuses the node, because it would compute something else.
+    #[error(
+        "the leader of run `{run}` refuses this node: {reason}; start the same program with the same model"
+    )]
+    Refused {
+        /// The name of the run.
+        run: String,
+        /// The difference, with both values.
+        reason: String,
+    },
+    /// The run of that name cannot be resumed.
+    #[error(
+        "cannot resume run `{run}`: {reason}; finish it with the program that began it, or choose another name"
+    )]
+    Resume {
+        /// The name of the run.
+        run: String,
+        /// The difference, with both values.
+        reason: String,
+    },
+    /// A choice that excludes another one, or needs something else.
+    #[error("{what} {problem}: {remedy}")]
+    Unsupported {
+        /// The choice.
+        what: &'static str,
+        /// Why it is not possible.
+        problem: &'static str,
+        /// The remedy.
+        remedy: &'static str,
+    },
+    /// The values of the op cannot be encoded, or are too large to be sent to each node.
+    #[error("cannot send the op's context to nodes: {0}; put large values into the model")]
+    Context(String),
+    /// A file of the model cannot be staged.
+    #[error("cannot {step} {}", path.display())]
+    Stage {
+        /// The step.
+        step: &'static str,
+        /// The path.
+        path: PathBuf,
+        /// The system's error.
+        source: std::io::Error,
+    },
+    /// An operating system call failed.
+    #[error("cannot {step}")]
+    Os {
+        /// The purpose of the call.
+        step: &'static str,
+        /// The system's error.
+        source: std::io::Error,
+    },
+    /// The node's own invoker failed.
+    #[error(transparent)]
+    Invoker(#[from] invoker::Error),
+    /// Progress cannot be shown.
+    #[error("cannot show progress")]
+    Progress(#[from] invoker::ProgressError),
+}
+
+impl Error {
+    pub(crate) fn server<E: Into<async_nats::Error>>(step: &'static str) -> impl FnOnce(E) -> Self {
+        move |error| Self::Server {
+            step,
+            source: error.into(),
+        }
+    }
+}
+
+invoker::shm_buffers::debug_with_causes!(Error);

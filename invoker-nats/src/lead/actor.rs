@@ -1,0 +1,279 @@
+//! What the hidden thread does for a leader: it sends batches, reads answers, replies to nodes, and looks for lost ones.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_nats::Subscriber;
+use bytes::Bytes;
+use futures_util::StreamExt;
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use super::shared::{Command, Shared};
+use crate::accounting::NodeState;
+use crate::link::{Keep, Link, Pulled, Queue};
+use crate::wire::{self, Answer, Batch, Blob, Body, Broadcast, Reply, Request};
+
+/// Batches that are on their way to the server at the same time.
+const SENDING: usize = 16;
+/// Time between two looks at nodes.
+const TICK: Duration = Duration::from_millis(100);
+/// Ticks between two signs of life to nodes.
+const TICKS_PER_BEAT: u32 = 5;
+/// How long the end of a run waits for nodes to leave.
+const FAREWELL: Duration = Duration::from_secs(3);
+
+/// Starts the tasks of a leader.
+pub(super) fn start(
+    handle: &Handle,
+    link: &Link,
+    shared: &Arc<Shared>,
+    keep: Keep,
+    commands: UnboundedReceiver<Command>,
+    requests: Subscriber,
+    leader: u64,
+) {
+    handle.spawn(send_batches(link.clone(), shared.clone(), commands));
+    handle.spawn(read_answers(link.clone(), shared.clone(), keep));
+    handle.spawn(reply_to_nodes(link.clone(), shared.clone(), requests));
+    handle.spawn(look_after_nodes(link.clone(), shared.clone(), keep, leader));
+}
+
+async fn send_batches(link: Link, shared: Arc<Shared>, mut commands: UnboundedReceiver<Command>) {
+    let permits = Arc::new(Semaphore::new(SENDING));
+    while let Some(Command::Send(batch)) = commands.recv().await {
+        let Ok(permit) = permits.clone().acquire_owned().await else {
+            return;
+        };
+        let (link, shared) = (link.clone(), shared.clone());
+        tokio::spawn(async move {
+            send_batch(&link, &shared, batch).await;
+            drop(permit);
+        });
+    }
+}
+
+async fn send_batch(link: &Link, shared: &Shared, batch: u64) {
+    // It may have been answered, or abandoned.
+    let Some((job, alone, body)) = shared.core().message(batch) else {
+        return;
+    };
+    let over = || shared.core().ended || shared.core().accounting.kind(batch).is_none();
+    let mut stored = None;
+    if body.len() > link.max_inline() {
+        let Some(name) = link.put(format!("tasks-{batch}"), &body, over).await else {
+            return;
+        };
+        stored = Some(name);
+    }
+    let body = match stored {
+        Some(name) => Body::Stored(name),
+        None => Body::Inline(Blob(&body)),
+    };
+    let session = shared.manifest.session;
+    let message = wire::encode(&Batch {
+        session,
+        job,
+        batch,
+        alone,
+        body,
+    });
+    // A number of its own for each time that the stream has lost it.
+    let id = format!("{batch}-{}", shared.core().accounting.counts.resent);
+    if link.publish("tasks", &id, message.into(), over).await.is_some() {
+        shared.core().sent(batch);
+    }
+}
+
+async fn read_answers(link: Link, shared: Arc<Shared>, keep: Keep) {
+    while !shared.core().ended {
+        let Some(consumer) = link.consumer(Queue::Answers).await else {
+            // The server is away, or has lost the streams.
+            tokio::time::sleep(TICK).await;
+            if !shared.core().ended {
+                let _ = link.create(keep).await;
+            }
+            continue;
+        };
+        while let Some(mut messages) = link.pull(&consumer, 256).await {
+            let broken = loop {
+                match link.next(&mut messages).await {
+                    Pulled::Message(message) => read_message(&link, &shared, &message).await,
+                    Pulled::End => break false,
+                    Pulled::Broken => break true,
+                }
+                if shared.core().ended {
+                    return;
+                }
+            };
+            if broken || shared.core().ended {
+                break;
+            }
+        }
+    }
+}
+
+async fn read_message(link: &Link, shared: &Shared, message: &async_nats::jetstream::Message) {
+    let sequence = message.info().map_or(0, |info| info.stream_sequence);
+    read_answer(link, shared, &message.payload).await;
+    shared.read_up_to(sequence);
+    let _ = message.ack().await;
+}
+
+async fn read_answer(link: &Link, shared: &Shared, payload: &Bytes) {
+    let answer = match wire::decode::<Answer<'_>>(payload) {
+        Ok(answer) if answer.session == shared.manifest.session => answer,
+        other => return shared.refuse(other.is_ok()),
+    };
+    let Some(contents) = link.contents(payload, &answer.body).await else {
+        return shared.refuse(false);
+    };
+    shared.receive(
+        answer.node,
+        answer.job,
+        Duration::from_nanos(answer.took_ns),
+        &contents,
+    );
+    if let (Body::Stored(name), false) = (&answer.body, shared.resumable) {
+        link.delete_object(name).await;
+    }
+}
+
+async fn reply_to_nodes(link: Link, shared: Arc<Shared>, mut requests: Subscriber) {
+    while let Some(message) = requests.next().await {
+        let Ok(request) = wire::decode::<Request>(&message.payload) else {
+            shared.refuse(false);
+            continue;
+        };
+        let reply = reply(&shared, request);
+        if let Some(inbox) = message.reply {
+            let _ = link.client.publish(inbox, wire::encode(&reply).into()).await;
+        }
+    }
+}
+
+fn reply(shared: &Shared, request: Request) -> Reply {
+    let now = Instant::now();
+    let mut core = shared.core();
+    let known = |core: &super::shared::Core, node| core.accounting.nodes.contains_key(&node);
+    match request {
+        Request::Manifest => Reply::Manifest(Box::new(shared.manifest.clone())),
+        Request::Join(join) => match core.fingerprint {
+            Some(expected) if expected != join.fingerprint => Reply::Refused(format!(
+                "its model has the fingerprint {:016x}, and {expected:016x} is that of the run",
+                join.fingerprint
+            )),
+            _ => {
+                core.fingerprint = Some(join.fingerprint);
+                core.accounting.join(join, now);
+                shared
+                    .bar
+                    .set_message(format!("{} nodes", core.accounting.present_nodes()));
+                shared.changed(core);
+                Reply::Welcome
+            }
+        },
+        Request::Begin { node, .. } if !known(&core, node) => Reply::Unknown,
+        Request::Begin { node, batch, upto } => {
+            let (grant, actions) = core.accounting.begin(node, batch, upto as usize, now);
+            shared.perform(&core, actions);
+            shared.changed(core);
+            Reply::Grant(grant)
+        }
+        Request::Finish {
+            node,
+            batch,
+            sequence,
+        } => {
+            core.accounting.finished(node, batch, sequence, false);
+            Reply::Noted
+        }
+        Request::Release {
+            node,
+            batch,
+            sequence,
+        } => {
+            core.accounting.finished(node, batch, sequence, true);
+            Reply::Noted
+        }
+        Request::Beat { node, held, counts } => match core.accounting.beat(node, &held, counts, now) {
+            true => Reply::Noted,
+            false => Reply::Unknown,
+        },
+        Request::Leave { node, counts } => {
+            core.accounting.leave(node, counts);
+            shared
+                .bar
+                .set_message(format!("{} nodes", core.accounting.present_nodes()));
+            Reply::Noted
+        }
+    }
+}
+
+async fn look_after_nodes(link: Link, shared: Arc<Shared>, keep: Keep, leader: u64) {
+    let mut ticks = interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let session = shared.manifest.session;
+    let mut looked = Instant::now();
+    let mut count = 0_u32;
+    loop {
+        ticks.tick().await;
+        if shared.core().ended {
+            return;
+        }
+        if count.is_multiple_of(TICKS_PER_BEAT) {
+            link.broadcast(Broadcast::Beat { session, leader }).await;
+        }
+        count = count.wrapping_add(1);
+        // Without a connection, nodes cannot be heard.
+        if link.client.connection_state() != async_nats::connection::State::Connected {
+            continue;
+        }
+        shared.tick();
+        if looked.elapsed() >= keep.ack_wait {
+            looked = Instant::now();
+            find_lost_batches(&link, &shared, keep).await;
+        }
+    }
+}
+
+/// Sends batches again that were sent, are with no node, and do not lie in the stream: the server has lost them.
+async fn find_lost_batches(link: &Link, shared: &Shared, keep: Keep) {
+    let Some(before) = Instant::now().checked_sub(keep.ack_wait) else {
+        return;
+    };
+    if shared.core().accounting.unclaimed(before).is_empty() {
+        return;
+    }
+    match link.queued_tasks().await {
+        Ok(0) => shared.resend_unclaimed(before),
+        Ok(_) => {}
+        Err(_) => drop(link.create(keep).await),
+    }
+}
+
+/// Ends the run: nodes leave, and its streams are deleted.
+pub(super) async fn end(link: &Link, shared: &Shared) {
+    let nodes_are_present = || {
+        let core = shared.core();
+        core.accounting
+            .nodes
+            .values()
+            .any(|node| node.state == NodeState::Present)
+    };
+    let farewell = async {
+        loop {
+            link.broadcast(Broadcast::End).await;
+            tokio::time::sleep(TICK / 2).await;
+            if !nodes_are_present() {
+                return;
+            }
+        }
+    };
+    let _ = timeout(FAREWELL, farewell).await;
+    shared.core().ended = true;
+    link.delete().await;
+    let _ = timeout(Duration::from_secs(1), link.client.flush()).await;
+}

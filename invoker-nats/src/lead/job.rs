@@ -1,0 +1,171 @@
+//! [`Job`]: the outputs of one map, or of all submitted tasks, until their callers take them.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use invoker::facade::OneShot;
+use proc_pool::Fault;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::shared::{Core, Found, Received, Receiver};
+use crate::accounting::{Action, Verdict};
+
+/// Where outputs go.
+pub(super) enum Outputs<R> {
+    /// As they come.
+    AsCompleted(VecDeque<(u64, Result<R, Fault>)>),
+    /// In the order of tasks: the first entry is the output of task `next`.
+    Ordered {
+        next: u64,
+        waiting: VecDeque<Option<Result<R, Fault>>>,
+    },
+    /// One by one, to those who wait for them.
+    Single(HashMap<u64, Arc<OneShot<R>>>),
+}
+
+pub(super) struct Job<R> {
+    job: u32,
+    state: Mutex<State<R>>,
+}
+
+struct State<R> {
+    outputs: Outputs<R>,
+    /// Outputs that were received and not taken.
+    buffered: usize,
+    bytes: usize,
+}
+
+impl<R> Job<R> {
+    pub(super) fn new(job: u32, outputs: Outputs<R>) -> Self {
+        let state = State {
+            outputs,
+            buffered: 0,
+            bytes: 0,
+        };
+        Self {
+            job,
+            state: Mutex::new(state),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State<R>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The number of outputs that wait, and their bytes as they were encoded.
+    pub(super) fn buffered(&self) -> (usize, usize) {
+        let state = self.state();
+        (state.buffered, state.bytes)
+    }
+
+    /// Moves all outputs that can be delivered.
+    pub(super) fn take(&self, into: &mut VecDeque<(u64, Result<R, Fault>)>) {
+        let mut state = self.state();
+        let before = into.len();
+        match &mut state.outputs {
+            Outputs::AsCompleted(ready) => into.append(ready),
+            Outputs::Ordered { next, waiting } => {
+                while let Some(Some(_)) = waiting.front() {
+                    into.extend(waiting.pop_front().flatten().map(|output| (*next, output)));
+                    *next += 1;
+                }
+            }
+            Outputs::Single(_) => {}
+        }
+        let taken = into.len() - before;
+        state.bytes -= state.bytes.min(taken * state.bytes / state.buffered.max(1));
+        state.buffered -= taken;
+    }
+
+    pub(super) fn put(&self, index: u64, output: Result<R, Fault>, bytes: usize) {
+        let mut state = self.state();
+        match &mut state.outputs {
+            Outputs::AsCompleted(ready) => ready.push_back((index, output)),
+            Outputs::Ordered { next, waiting } => {
+                let at = (index - *next) as usize;
+                if waiting.len() <= at {
+                    waiting.resize_with(at + 1, || None);
+                }
+                waiting[at] = Some(output);
+            }
+            Outputs::Single(tasks) => {
+                let one_shot = tasks.remove(&index);
+                drop(state);
+                // It may have been cancelled.
+                if let Some(one_shot) = one_shot.filter(|one_shot| one_shot.begin()) {
+                    one_shot.finish(output);
+                }
+                return;
+            }
+        }
+        state.buffered += 1;
+        state.bytes += bytes;
+    }
+
+    /// Adds a task whose output somebody waits for.
+    pub(super) fn expect(&self, index: u64, one_shot: Arc<OneShot<R>>) {
+        if let Outputs::Single(tasks) = &mut self.state().outputs {
+            tasks.insert(index, one_shot);
+        }
+    }
+
+    /// Ends the waits for all outputs that have not come.
+    pub(super) fn end(&self, fault: &Fault) {
+        let tasks = match &mut self.state().outputs {
+            Outputs::Single(tasks) => std::mem::take(tasks),
+            _ => return,
+        };
+        for one_shot in tasks.into_values().filter(|one_shot| one_shot.begin()) {
+            one_shot.finish(Err(fault.clone()));
+        }
+    }
+}
+
+/// Decodes the outcome of a task.
+fn decode<R: Serialize + DeserializeOwned>(result: Result<&[u8], &[u8]>) -> Result<Result<R, Fault>, String> {
+    match result {
+        Ok(output) => invoker::facade::decode_output(output)
+            .map(Ok)
+            .map_err(|e| e.to_string()),
+        Err(fault) => match postcard::take_from_bytes(fault) {
+            Ok((fault, [])) => Ok(Err(fault)),
+            _ => Err("its fault is malformed".to_owned()),
+        },
+    }
+}
+
+/// Decodes an answer that an earlier leader received.
+pub(super) fn decode_found<R: Serialize + DeserializeOwned>(found: &Found) -> Option<Result<R, Fault>> {
+    decode(found.1.as_ref().map(|it| &it[..]).map_err(|it| &it[..])).ok()
+}
+
+impl<R: Serialize + DeserializeOwned + Send + 'static> Receiver for Job<R> {
+    fn receive(&self, core: &mut Core, node: u64, outcomes: &[Received<'_>]) -> Vec<Action> {
+        let mut actions = Vec::new();
+        for outcome in outcomes {
+            let Received { index, hash, result } = *outcome;
+            let bytes = result.map_or_else(<[u8]>::len, <[u8]>::len);
+            match decode(result) {
+                Ok(output) => {
+                    if core.accounting.answer(node, self.job, index, hash) == Verdict::First {
+                        self.put(index, output, bytes);
+                    }
+                }
+                // Whether a hostile node sent it, or the type's own code is wrong, is known after a second time.
+                Err(reason) => {
+                    let (fails, more) = core.accounting.undecodable(self.job, index, hash);
+                    actions.extend(more);
+                    if fails {
+                        self.put(index, Err(Fault::Output(reason)), 0);
+                    }
+                }
+            }
+        }
+        actions
+    }
+
+    fn fail(&self, index: u64, fault: Fault) {
+        self.put(index, Err(fault), 0);
+    }
+}

@@ -1,0 +1,243 @@
+//! The leader of a run: takes tasks from its input, and returns their outputs.
+
+mod actor;
+mod builder;
+mod job;
+mod outputs;
+mod shared;
+
+pub use builder::LeaderBuilder;
+pub(crate) use builder::random;
+pub use outputs::Outputs;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use invoker::facade::OneShot;
+use invoker::{Handle, Reporter, TaskError};
+use proc_pool::{Fault, PoolError};
+use progress::{Outcome, Total};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::error::Error;
+use crate::hidden_thread::HiddenThread;
+use crate::link::Link;
+use crate::report::ClusterReport;
+use job::Job;
+use shared::{Receiver, Shared};
+
+/// The leader of a run on several machines. Made by [`Cluster::lead`](crate::Cluster::lead).
+///
+/// Its methods are those of an [`Invoker`](invoker::Invoker). Dropping it ends the run, unless it is
+/// [resumable](LeaderBuilder::resumable): then nodes wait for the next leader.
+pub struct Leader<T, R> {
+    shared: Arc<Shared>,
+    link: Link,
+    thread: HiddenThread,
+    reporter: Option<Arc<Reporter>>,
+    /// The job of all submitted tasks.
+    single: Arc<Job<R>>,
+    single_job: u32,
+    submitted: AtomicU64,
+    window: Option<usize>,
+    started: Instant,
+    finished: bool,
+    types: std::marker::PhantomData<fn(T) -> R>,
+}
+
+impl<T, R> std::fmt::Debug for Leader<T, R> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Leader")
+            .field("manifest", &self.shared.manifest)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<T, R> Leader<T, R>
+where
+    T: Serialize + DeserializeOwned + Send + 'static,
+    R: Serialize + DeserializeOwned + Send + 'static,
+{
+    fn new(
+        shared: Arc<Shared>,
+        link: Link,
+        thread: HiddenThread,
+        reporter: Option<Arc<Reporter>>,
+        window: Option<usize>,
+    ) -> Self {
+        let outputs = job::Outputs::Single(HashMap::new());
+        let (single_job, single) = add_job(&shared, outputs);
+        Self {
+            shared,
+            link,
+            thread,
+            reporter,
+            single,
+            single_job,
+            submitted: AtomicU64::new(0),
+            window,
+            started: Instant::now(),
+            finished: false,
+            types: std::marker::PhantomData,
+        }
+    }
+
+    /// Runs the op for every task and returns an iterator over the outputs, in the order of the tasks.
+    ///
+    /// Tasks are taken from `tasks` while few batches are [open](LeaderBuilder::window), so it may be infinite.
+    pub fn map<I: IntoIterator<Item = T>>(&self, tasks: I) -> Outputs<'_, T, R, I::IntoIter> {
+        self.run(tasks.into_iter(), |next| job::Outputs::Ordered {
+            next,
+            waiting: Default::default(),
+        })
+    }
+
+    /// Like [`map`](Self::map), with outputs in the order of their completion.
+    pub fn map_unordered<I: IntoIterator<Item = T>>(&self, tasks: I) -> Outputs<'_, T, R, I::IntoIter> {
+        self.run(tasks.into_iter(), |_| {
+            job::Outputs::AsCompleted(Default::default())
+        })
+    }
+
+    fn run<I: Iterator<Item = T>>(
+        &self,
+        tasks: I,
+        outputs: impl FnOnce(u64) -> job::Outputs<R>,
+    ) -> Outputs<'_, T, R, I> {
+        let total = match tasks.size_hint() {
+            (low, Some(high)) if low == high => Total::Known(high as u64),
+            _ => Total::Unknown,
+        };
+        self.show(total);
+        let (number, job) = add_job(&self.shared, outputs(0));
+        Outputs::new(self, tasks, number, job)
+    }
+
+    fn show(&self, total: Total) {
+        self.shared.bar.set_total(total);
+        if let Some(reporter) = &self.reporter {
+            reporter.add(&self.shared.bar);
+        }
+    }
+
+    /// Runs the op for every task, and calls `use_output` on this thread with every output, in the order of completion.
+    pub fn for_each<I: IntoIterator<Item = T>>(
+        &self,
+        tasks: I,
+        use_output: impl FnMut(Result<R, TaskError>),
+    ) {
+        self.map_unordered(tasks).for_each(use_output);
+    }
+
+    /// Sends one task and returns immediately. The [`Handle`] waits for the output or awaits it. Dropping the handle, or cancelling it,
+    /// drops the output: the task may run.
+    ///
+    /// Each task is a batch of its own: for many tasks use [`map`](Self::map).
+    pub fn submit(&self, task: T) -> Handle<R> {
+        let one_shot = Arc::new(OneShot::default());
+        // One after the other: the accounting numbers tasks as they come.
+        let index = {
+            let mut core = self.shared.core();
+            let index = self.submitted.fetch_add(1, Ordering::Relaxed);
+            let mut encoded = Vec::new();
+            let seed = self.shared.manifest.seed;
+            let found = core.found.remove(&(self.single_job, index));
+            match invoker::facade::encode_task(seed, index, task, &mut encoded) {
+                Err(error) => {
+                    core.accounting.skip(self.single_job);
+                    finish(&one_shot, Err(Fault::Task(error.to_string())));
+                    self.shared.count(Outcome::Failed, 1);
+                }
+                Ok(()) => match found
+                    .filter(|found| found.0 == crate::wire::task_hash(&encoded))
+                    .and_then(|found| job::decode_found(&found))
+                {
+                    Some(output) => {
+                        core.accounting.skip(self.single_job);
+                        finish(&one_shot, output);
+                    }
+                    None => {
+                        self.single.expect(index, one_shot.clone());
+                        let ends = [encoded.len()];
+                        let batch = core.accounting.open(self.single_job, encoded, &ends);
+                        let _ = self.shared.commands.send(shared::Command::Send(batch));
+                    }
+                },
+            }
+            index
+        };
+        Handle::from_source(index, one_shot)
+    }
+
+    /// Ends the run: nodes leave, its streams are deleted. Waits for submitted tasks, and returns the report, with a row for each node.
+    ///
+    /// # Errors
+    /// None yet: a server that is away now keeps the streams of the run, which its next leader deletes.
+    pub fn finish(mut self) -> Result<ClusterReport, Error> {
+        let mut core = self.shared.core();
+        while core.accounting.is_open(self.single_job) {
+            core = self.shared.wait(core);
+        }
+        drop(core);
+        self.end();
+        self.shared.bar.finish();
+        drop(self.reporter.take());
+        Ok(ClusterReport::new(
+            &self.shared.core().accounting,
+            self.started.elapsed(),
+        ))
+    }
+}
+
+impl<T, R> Leader<T, R> {
+    /// Returns the number of nodes that are present.
+    pub fn nodes(&self) -> usize {
+        self.shared.core().accounting.present_nodes()
+    }
+
+    /// The number of ranges of tasks that may be open.
+    fn window(&self) -> usize {
+        let per_node = || 3 * self.nodes() + 2;
+        self.window.unwrap_or_else(per_node)
+    }
+
+    fn end(&mut self) {
+        self.finished = true;
+        let (link, shared) = (self.link.clone(), self.shared.clone());
+        self.thread.run(async move { actor::end(&link, &shared).await });
+    }
+}
+
+impl<T, R> Drop for Leader<T, R> {
+    /// Ends the run, unless it can be resumed. Submitted tasks without an output have the error that the pool was shut down.
+    fn drop(&mut self) {
+        if !self.finished && !self.shared.resumable {
+            self.end();
+        }
+        self.shared.core().ended = true;
+        self.single.end(&Fault::Pool(PoolError::ShutDown));
+    }
+}
+
+fn finish<R>(one_shot: &OneShot<R>, output: Result<R, Fault>) {
+    if one_shot.begin() {
+        one_shot.finish(output);
+    }
+}
+
+fn add_job<R>(shared: &Arc<Shared>, outputs: job::Outputs<R>) -> (u32, Arc<Job<R>>)
+where
+    R: Serialize + DeserializeOwned + Send + 'static,
+{
+    let mut job = None;
+    let number = shared.core().add_job(|number| {
+        let new = Arc::new(Job::new(number, outputs));
+        job = Some(new.clone());
+        new as Arc<dyn Receiver>
+    });
+    let job = job.unwrap_or_else(|| unreachable!("`add_job` makes the job"));
+    (number, job)
+}

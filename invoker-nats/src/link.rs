@@ -1,0 +1,372 @@
+//! [`Link`]: the connection to the server, and what leader and nodes do with it: streams, requests, objects.
+
+use std::future::Future;
+use std::pin::pin;
+use std::time::Duration;
+
+use async_nats::client::RequestErrorKind;
+use async_nats::jetstream::consumer::{AckPolicy, Consumer, DeliverPolicy, pull};
+use async_nats::jetstream::context::ContextBuilder;
+use async_nats::jetstream::message::PublishMessage;
+use async_nats::jetstream::object_store::ObjectStore;
+use async_nats::jetstream::stream::{self, DiscardPolicy, RetentionPolicy, StorageType};
+use async_nats::jetstream::{self, Context};
+use async_nats::{Client, Subscriber};
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::future::{Either, select};
+use tokio::io::AsyncReadExt;
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+
+use crate::error::Error;
+use crate::wire::{self, Body, Broadcast, Reply, Request};
+
+/// How long an acknowledged publication may take before it is sent again.
+const PUBLISH: Duration = Duration::from_secs(3);
+/// Time between attempts.
+const PAUSE: Duration = Duration::from_millis(50);
+/// How long the server keeps a request for messages open.
+const PULL: Duration = Duration::from_secs(2);
+/// The most bytes of tasks that lie in the server.
+const MAX_TASK_BYTES: i64 = 512 << 20;
+/// The most bytes of answers that lie in the server, unless the run can be resumed: then nodes wait.
+const MAX_ANSWER_BYTES: i64 = 1 << 30;
+
+/// A connection, and the names of a run.
+#[derive(Clone)]
+pub(crate) struct Link {
+    pub(crate) client: Client,
+    pub(crate) context: Context,
+    run: String,
+    /// Counts connections: a new one means that requests to the server are lost.
+    connections: watch::Receiver<u64>,
+}
+
+/// How streams of a run are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Keep {
+    pub(crate) storage: StorageType,
+    /// Answers are kept until the end of the run.
+    pub(crate) resumable: bool,
+    pub(crate) ack_wait: Duration,
+}
+
+/// Why a request has no reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Silence {
+    /// There is no leader.
+    NoLeader,
+    /// It does not reply in time.
+    Late,
+}
+
+/// The two streams of a run.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Queue {
+    Tasks,
+    Answers,
+}
+
+/// What a request for messages returns.
+pub(crate) enum Pulled {
+    Message(Box<jetstream::Message>),
+    /// All messages that there were in its time.
+    End,
+    /// The consumer must be looked for again.
+    Broken,
+}
+
+pub(crate) type Messages = Consumer<pull::Config>;
+
+impl Link {
+    pub(crate) fn new(client: Client, run: &str, connections: watch::Receiver<u64>) -> Self {
+        let context = ContextBuilder::new()
+            .timeout(Duration::from_secs(3))
+            .ack_timeout(PUBLISH)
+            .build(client.clone());
+        Self {
+            client,
+            context,
+            run: run.to_owned(),
+            connections,
+        }
+    }
+
+    fn subject(&self, name: &str) -> String {
+        format!("invoker.{}.{name}", self.run)
+    }
+
+    fn stream_name(&self, queue: Queue) -> String {
+        match queue {
+            Queue::Tasks => format!("INVOKER_{}_TASKS", self.run),
+            Queue::Answers => format!("INVOKER_{}_ANSWERS", self.run),
+        }
+    }
+
+    fn bucket(&self) -> String {
+        format!("INVOKER_{}", self.run)
+    }
+
+    /// The most bytes of tasks or outcomes in a message; more go through the object store.
+    pub(crate) fn max_inline(&self) -> usize {
+        self.client.max_payload() / 2
+    }
+
+    /// Creates what does not exist: both streams, their consumers, and the store of large objects.
+    pub(crate) async fn create(&self, keep: Keep) -> Result<(), Error> {
+        let base = stream::Config {
+            discard: DiscardPolicy::New,
+            storage: keep.storage,
+            ..stream::Config::default()
+        };
+        let tasks = stream::Config {
+            name: self.stream_name(Queue::Tasks),
+            subjects: vec![self.subject("tasks")],
+            retention: RetentionPolicy::WorkQueue,
+            max_bytes: MAX_TASK_BYTES,
+            ..base.clone()
+        };
+        let answers = stream::Config {
+            name: self.stream_name(Queue::Answers),
+            subjects: vec![self.subject("answers"), self.subject("manifest")],
+            retention: if keep.resumable {
+                RetentionPolicy::Limits
+            } else {
+                RetentionPolicy::WorkQueue
+            },
+            max_bytes: if keep.resumable { -1 } else { MAX_ANSWER_BYTES },
+            ..base
+        };
+        let failed = Error::server("create the stream of tasks");
+        let tasks = self.context.get_or_create_stream(tasks).await.map_err(failed)?;
+        let failed = Error::server("create the stream of answers");
+        let answers = self.context.get_or_create_stream(answers).await.map_err(failed)?;
+        let consumer = pull::Config {
+            durable_name: Some("nodes".to_owned()),
+            ack_policy: AckPolicy::Explicit,
+            ack_wait: keep.ack_wait,
+            max_ack_pending: 1 << 14,
+            ..pull::Config::default()
+        };
+        let failed = Error::server("create the consumer of tasks");
+        tasks
+            .get_or_create_consumer("nodes", consumer)
+            .await
+            .map_err(failed)?;
+        let consumer = pull::Config {
+            durable_name: Some("leader".to_owned()),
+            deliver_policy: DeliverPolicy::All,
+            ack_policy: AckPolicy::Explicit,
+            ack_wait: Duration::from_secs(60),
+            max_ack_pending: 1 << 16,
+            filter_subject: self.subject("answers"),
+            ..pull::Config::default()
+        };
+        let failed = Error::server("create the consumer of answers");
+        answers
+            .get_or_create_consumer("leader", consumer)
+            .await
+            .map_err(failed)?;
+        if self.context.get_object_store(self.bucket()).await.is_err() {
+            let config = jetstream::object_store::Config {
+                bucket: self.bucket(),
+                storage: keep.storage,
+                ..jetstream::object_store::Config::default()
+            };
+            let failed = Error::server("create the store of large objects");
+            self.context.create_object_store(config).await.map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// Deletes everything of the run.
+    pub(crate) async fn delete(&self) {
+        let _ = self.context.delete_stream(self.stream_name(Queue::Tasks)).await;
+        let _ = self.context.delete_stream(self.stream_name(Queue::Answers)).await;
+        let _ = self.context.delete_object_store(self.bucket()).await;
+    }
+
+    /// Prepares the streams of an earlier leader of the run for another one: no task is queued, and all answers are read again. Returns
+    /// the manifest of the run and the number of its last answer, if there is a run that can be resumed.
+    pub(crate) async fn reopen(&self) -> Result<Option<(Vec<u8>, u64)>, Error> {
+        let Ok(answers) = self.context.get_stream(self.stream_name(Queue::Answers)).await else {
+            return Ok(None);
+        };
+        let Ok(manifest) = answers
+            .get_last_raw_message_by_subject(&self.subject("manifest"))
+            .await
+        else {
+            return Ok(None);
+        };
+        if let Ok(tasks) = self.context.get_stream(self.stream_name(Queue::Tasks)).await {
+            let failed = Error::server("purge the stream of tasks");
+            tasks.purge().await.map_err(failed)?;
+        }
+        let _ = answers.delete_consumer("leader").await;
+        let last = answers
+            .get_last_raw_message_by_subject(&self.subject("answers"))
+            .await;
+        Ok(Some((
+            manifest.payload.to_vec(),
+            last.map_or(0, |last| last.sequence),
+        )))
+    }
+
+    /// Returns the number of messages in the stream of tasks.
+    pub(crate) async fn queued_tasks(&self) -> Result<u64, Error> {
+        let failed = Error::server("describe the stream of tasks");
+        let stream = self.context.get_stream(self.stream_name(Queue::Tasks)).await;
+        Ok(stream.map_err(failed)?.cached_info().state.messages)
+    }
+
+    /// Publishes until the server has confirmed it. Returns the sequence number, or `None` if `give_up` says so between attempts.
+    pub(crate) async fn publish(
+        &self,
+        name: &str,
+        id: &str,
+        bytes: Bytes,
+        give_up: impl Fn() -> bool,
+    ) -> Option<u64> {
+        loop {
+            let message = PublishMessage::build().payload(bytes.clone()).message_id(id);
+            let sent = self.context.send_publish(self.subject(name), message).await;
+            if let Ok(confirmation) = sent
+                && let Some(Ok(confirmed)) = self.unless_reconnected(confirmation.into_future()).await
+            {
+                return Some(confirmed.sequence);
+            }
+            if give_up() {
+                return None;
+            }
+            sleep(PAUSE).await;
+        }
+    }
+
+    /// Waits for a reply of the server, unless it restarts meanwhile: then there is none.
+    async fn unless_reconnected<T>(&self, reply: impl Future<Output = T>) -> Option<T> {
+        let mut connections = self.connections.clone();
+        connections.mark_unchanged();
+        let reconnected = pin!(connections.changed());
+        match select(pin!(reply), reconnected).await {
+            Either::Left((reply, _)) => Some(reply),
+            Either::Right(_) => None,
+        }
+    }
+
+    pub(crate) async fn consumer(&self, queue: Queue) -> Option<Messages> {
+        let stream = self
+            .context
+            .get_stream_no_info(self.stream_name(queue))
+            .await
+            .ok()?;
+        let name = if matches!(queue, Queue::Tasks) {
+            "nodes"
+        } else {
+            "leader"
+        };
+        stream.get_consumer(name).await.ok()
+    }
+
+    /// Requests up to `most` messages, for about two seconds. `None` if the server has no such consumer now.
+    pub(crate) async fn pull(&self, consumer: &Messages, most: usize) -> Option<pull::Batch> {
+        // Enough for any single message.
+        let bytes = (8 << 20).max(2 * self.client.max_payload());
+        consumer
+            .batch()
+            .max_messages(most)
+            .max_bytes(bytes)
+            .expires(PULL)
+            .messages()
+            .await
+            .ok()
+    }
+
+    /// Returns the next requested message.
+    pub(crate) async fn next(&self, messages: &mut pull::Batch) -> Pulled {
+        let next = timeout(PULL + Duration::from_secs(1), messages.next());
+        match self.unless_reconnected(next).await {
+            Some(Ok(Some(Ok(message)))) => Pulled::Message(Box::new(message)),
+            Some(Ok(None)) => Pulled::End,
+            // A status that is no message: the request was too large, or the consumer is gone.
+            Some(Ok(Some(Err(_)))) | Some(Err(_)) | None => Pulled::Broken,
+        }
+    }
+
+    /// Sends a request to the leader.
+    pub(crate) async fn ask(&self, request: &Request) -> Result<Reply, Silence> {
+        let payload = wire::encode(request).into();
+        let reply = self.client.request(self.subject("leader"), payload);
+        match timeout(Duration::from_secs(2), self.unless_reconnected(reply)).await {
+            Ok(Some(Ok(reply))) => wire::decode(&reply.payload).map_err(|_| Silence::Late),
+            Ok(Some(Err(error))) if error.kind() == RequestErrorKind::NoResponders => Err(Silence::NoLeader),
+            _ => Err(Silence::Late),
+        }
+    }
+
+    /// Sends a request whose reply is not needed.
+    pub(crate) async fn notify(&self, request: &Request) {
+        let _ = self
+            .client
+            .publish(self.subject("leader"), wire::encode(request).into())
+            .await;
+    }
+
+    pub(crate) async fn broadcast(&self, message: Broadcast) {
+        let _ = self
+            .client
+            .publish(self.subject("nodes"), wire::encode(&message).into())
+            .await;
+    }
+
+    pub(crate) async fn subscribe(&self, name: &str) -> Result<Subscriber, Error> {
+        let failed = Error::server("subscribe to the messages of the run");
+        self.client.subscribe(self.subject(name)).await.map_err(failed)
+    }
+
+    async fn store(&self) -> Option<ObjectStore> {
+        self.context.get_object_store(self.bucket()).await.ok()
+    }
+
+    /// Puts contents that are too large for a message into the store. Returns the name, or `None` if `give_up` says so.
+    pub(crate) async fn put(
+        &self,
+        name: String,
+        contents: &[u8],
+        give_up: impl Fn() -> bool,
+    ) -> Option<String> {
+        loop {
+            if let Some(store) = self.store().await
+                && let Some(Ok(_)) = self
+                    .unless_reconnected(store.put(&*name, &mut &contents[..]))
+                    .await
+            {
+                return Some(name);
+            }
+            if give_up() {
+                return None;
+            }
+            sleep(PAUSE).await;
+        }
+    }
+
+    /// Returns the contents of a body. `None` if an object does not exist (any more), or the server does not return it.
+    pub(crate) async fn contents(&self, payload: &Bytes, body: &Body<'_>) -> Option<Bytes> {
+        match body {
+            Body::Inline(blob) => Some(payload.slice_ref(blob.0)),
+            Body::Stored(name) => {
+                let mut contents = Vec::new();
+                let mut object = self.store().await?.get(name).await.ok()?;
+                let read = object.read_to_end(&mut contents);
+                self.unless_reconnected(read).await?.ok()?;
+                Some(contents.into())
+            }
+        }
+    }
+
+    pub(crate) async fn delete_object(&self, name: &str) {
+        if let Some(store) = self.store().await {
+            let _ = store.delete(name).await;
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! A node of a run: pulls batches, runs their tasks in its pool, and publishes the answers.
+
+mod fetch;
+mod run;
+mod state;
+
+use std::any::type_name;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use invoker::facade;
+use invoker::{Builder, Invoker, OnInterrupt, Op};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::cluster::Cluster;
+use crate::error::Error;
+use crate::lead::random;
+use crate::link::Link;
+use crate::report::{NodeReport, ServeEnd};
+use crate::wire::{Join, Manifest, NodeCounts, Reply, Request};
+use state::{NodeShared, Stop};
+
+/// Batches that a node has at the same time: one can be fetched while the other runs.
+const BATCHES: usize = 2;
+/// Time between two questions for the leader.
+const ASK: Duration = Duration::from_millis(200);
+/// Time between two looks at signals.
+const LOOK: Duration = Duration::from_millis(20);
+
+impl Cluster {
+    /// Serves as a node of the run: waits for its leader, starts the workers of the builder, and runs tasks until the run ends. One
+    /// process per machine.
+    ///
+    /// The builder has the model, and the options of worker processes; [seed](invoker::Builder::seed) and
+    /// [context](invoker::OpBuilder::context) come from the leader. SIGTERM and Ctrl-C let the node leave: it finishes the tasks that
+    /// have begun, and gives back the others.
+    ///
+    /// # Errors
+    /// [`Error::Connect`]; [`Error::NoLeader`] if none comes in [time](Self::wait); [`Error::Refused`] if op, types or the model differ
+    /// from the leader's; [`Error::Invoker`] if the workers cannot start or fail.
+    pub fn serve<F, M, T, R>(&self, builder: Builder<'_, F, M, T, R>) -> Result<NodeReport, Error>
+    where
+        F: Op<M, T, R>,
+        M: Serialize + DeserializeOwned + Send + Sync + 'static,
+        T: Serialize + DeserializeOwned + Send + 'static,
+        R: Serialize + DeserializeOwned + Send + 'static,
+    {
+        let (thread, link) = self.connect("node")?;
+        let (asking, wait) = (link.clone(), self.wait);
+        let manifest = thread.run(async move { find_leader(&asking, wait).await });
+        let manifest = manifest.ok_or_else(|| Error::NoLeader {
+            run: self.run.clone(),
+            waited: self.wait,
+        })?;
+        let own = Manifest {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            op: type_name::<F>().to_owned(),
+            task: type_name::<T>().to_owned(),
+            output: type_name::<R>().to_owned(),
+            ..manifest.clone()
+        };
+        let refused = |reason| Error::Refused {
+            run: self.run.clone(),
+            reason,
+        };
+        let differences = own.differences(&manifest);
+        if !differences.is_empty() {
+            return Err(refused(differences));
+        }
+        let data = postcard::from_bytes(&manifest.data)
+            .map_err(|e| refused(format!("it cannot decode the context: {e}")))?;
+        let builder = facade::with_op_data(builder, data).on_interrupt(OnInterrupt::Finish);
+        let builder = match manifest.seed {
+            Some(root) => builder.seed(root),
+            None => builder,
+        };
+        let invoker = builder.build()?;
+        let (_, image) = facade::pool(&invoker)?;
+        let join = Join {
+            node: random()?,
+            name: format!("{}:{}", host_name(), std::process::id()),
+            workers: invoker.workers() as u32,
+            fingerprint: image.fingerprint(),
+            model_bytes: image.byte_len(),
+        };
+        let shared = Arc::new(NodeShared::new(
+            link.clone(),
+            thread.handle().clone(),
+            manifest,
+            join,
+        ));
+        let joining = shared.clone();
+        match thread.run(async move { joining.join(ASK).await }) {
+            Some(Reply::Refused(reason)) => return Err(refused(reason)),
+            Some(_) => {}
+            None => {
+                return Err(Error::NoLeader {
+                    run: self.run.clone(),
+                    waited: self.wait,
+                });
+            }
+        }
+        let (listening, subscribing) = (shared.clone(), link.clone());
+        let messages = thread.run(async move { subscribing.subscribe("nodes").await })?;
+        thread.handle().spawn(fetch::listen(listening, messages));
+        let batches = serve_until_stopped(&invoker, &shared)?;
+        let stop = shared.stopped();
+        let report = invoker.finish();
+        let mut counts = shared.counts();
+        if let Ok(report) = &report {
+            counts.worker_deaths = report.processes.as_ref().map_or(0, |processes| processes.died);
+            counts.pss = report.memory.as_ref().map(|memory| memory.total_pss);
+        }
+        let leaving = shared.clone();
+        thread.run(async move { leave(&leaving, counts).await });
+        let end = match stop {
+            Some(Stop::Failed(error)) => return Err(invoker::Error::Pool(error).into()),
+            Some(Stop::Ended(end)) => end,
+            None => ServeEnd::Interrupted,
+        };
+        Ok(NodeReport {
+            end,
+            batches,
+            report: report?,
+        })
+    }
+}
+
+/// Runs batches. Returns their number.
+fn serve_until_stopped<M, T, R>(invoker: &Invoker<M, T, R>, shared: &Arc<NodeShared>) -> Result<u64, Error>
+where
+    M: Send + Sync + 'static,
+    T: Serialize + DeserializeOwned + Send + 'static,
+    R: Serialize + DeserializeOwned + Send + 'static,
+{
+    let (pool, _) = facade::pool(invoker)?;
+    facade::start_run(invoker);
+    let count = |output: &Result<proc_pool::Bytes, proc_pool::TaskError>| facade::count(invoker, output);
+    let (send, receive) = crossbeam_channel::unbounded();
+    shared.handle.spawn(fetch::fetch(shared.clone(), send));
+    shared.handle.spawn(fetch::renew(shared.clone()));
+    let batches = thread::scope(|scope| {
+        let runners: Vec<_> = (0..BATCHES)
+            .map(|_| scope.spawn(|| run::run_batches(shared, pool, &receive, &count)))
+            .collect();
+        while shared.stopped().is_none() {
+            if invoker.interrupted().is_some() {
+                shared.stop(Stop::Ended(ServeEnd::Interrupted));
+            }
+            thread::sleep(LOOK);
+        }
+        runners.into_iter().map(|runner| runner.join().unwrap_or(0)).sum()
+    });
+    Ok(batches)
+}
+
+async fn find_leader(link: &Link, wait: Duration) -> Option<Manifest> {
+    let started = Instant::now();
+    loop {
+        if let Ok(Reply::Manifest(manifest)) = link.ask(&Request::Manifest).await {
+            return Some(*manifest);
+        }
+        if started.elapsed() >= wait {
+            return None;
+        }
+        tokio::time::sleep(ASK).await;
+    }
+}
+
+async fn leave(shared: &NodeShared, counts: NodeCounts) {
+    let node = shared.join.node;
+    shared.link.notify(&Request::Leave { node, counts }).await;
+    let _ = tokio::time::timeout(Duration::from_secs(1), shared.link.client.flush()).await;
+}
+
+#[cfg(unix)]
+fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+#[cfg(not(unix))]
+fn host_name() -> String {
+    std::env::var("COMPUTERNAME").unwrap_or_else(|_| "node".to_owned())
+}

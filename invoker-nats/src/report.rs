@@ -1,0 +1,189 @@
+//! [`ClusterReport`] of a leader, and [`NodeReport`] of a node.
+
+use std::fmt;
+use std::time::Duration;
+
+use invoker::Report;
+use invoker::shm_buffers::Printable;
+
+use crate::accounting::{Accounting, NodeState};
+
+/// What a run on several machines has done, with a row for each node. `Display` prints it.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct ClusterReport {
+    /// From the start of the leader to the report.
+    pub elapsed: Duration,
+    /// The nodes, in the order in which they have joined.
+    pub nodes: Vec<NodeRow>,
+    /// Number of outputs of nodes that were delivered.
+    pub delivered: u64,
+    /// Number of answers to tasks that were answered before: after a loss, a task may run twice.
+    pub duplicates: u64,
+    /// Number of answers that were ignored because they were malformed, or to no task of the run.
+    pub invalid: u64,
+    /// Number of messages of other runs that were ignored.
+    pub foreign: u64,
+    /// Number of batches that were sent again after a loss.
+    pub resent: u64,
+    /// How often a node was silent for longer than [`ack_wait`](crate::LeaderBuilder::ack_wait).
+    pub nodes_lost: u64,
+}
+
+/// A node of a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct NodeRow {
+    /// The name of its machine, and its process id.
+    pub name: String,
+    /// Number of its workers at its start.
+    pub workers: u32,
+    /// Number of its outputs that were delivered.
+    pub delivered: u64,
+    /// Number of its tasks that have failed.
+    pub failed: u64,
+    /// Number of its worker processes that died.
+    pub worker_deaths: u64,
+    /// Size of the model in bytes.
+    pub model_bytes: u64,
+    /// Memory of its processes in bytes, where shared pages count once, when it left.
+    pub pss: Option<u64>,
+    /// How it ended.
+    pub end: NodeEnd,
+}
+
+/// How a node ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum NodeEnd {
+    /// It was there until the report.
+    Present,
+    /// It was silent for too long, and did not return.
+    Lost,
+    /// It left in order.
+    Left,
+}
+
+impl fmt::Display for NodeEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Present => "present",
+            Self::Lost => "lost",
+            Self::Left => "left",
+        })
+    }
+}
+
+impl ClusterReport {
+    pub(crate) fn new(accounting: &Accounting, elapsed: Duration) -> Self {
+        let counts = accounting.counts;
+        let mut nodes: Vec<_> = accounting.nodes.values().collect();
+        nodes.sort_by_key(|node| node.number);
+        let nodes = nodes.into_iter().map(|node| NodeRow {
+            name: node.join.name.clone(),
+            workers: node.join.workers,
+            delivered: node.delivered,
+            failed: node.counts.failed,
+            worker_deaths: node.counts.worker_deaths,
+            model_bytes: node.join.model_bytes,
+            pss: node.counts.pss,
+            end: match node.state {
+                NodeState::Present => NodeEnd::Present,
+                NodeState::Lost => NodeEnd::Lost,
+                NodeState::Left => NodeEnd::Left,
+            },
+        });
+        Self {
+            elapsed,
+            nodes: nodes.collect(),
+            delivered: accounting.delivered,
+            duplicates: counts.duplicates,
+            invalid: counts.invalid,
+            foreign: counts.foreign,
+            resent: counts.resent,
+            nodes_lost: counts.nodes_lost,
+        }
+    }
+}
+
+impl fmt::Display for ClusterReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = self.elapsed.as_secs_f64();
+        let rate = self.delivered as f64 / seconds.max(1e-9);
+        writeln!(
+            f,
+            "cluster   {} outputs of {} nodes in {seconds:.1} s ({rate:.0}/s)",
+            self.delivered,
+            self.nodes.len()
+        )?;
+        writeln!(
+            f,
+            "losses    {} nodes lost, {} batches resent; ignored: {} duplicate, {} invalid, {} foreign answers",
+            self.nodes_lost, self.resent, self.duplicates, self.invalid, self.foreign
+        )?;
+        write!(
+            f,
+            "{:<28} {:>7} {:>10} {:>7} {:>7} {:>9} {:>9}  end",
+            "node", "workers", "outputs", "failed", "deaths", "model", "memory"
+        )?;
+        for row in &self.nodes {
+            let NodeRow {
+                workers,
+                delivered,
+                failed,
+                worker_deaths,
+                end,
+                ..
+            } = row;
+            let mib = |bytes: u64| format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20));
+            let (name, model) = (Printable(&row.name).to_string(), mib(row.model_bytes));
+            let memory = row.pss.map_or_else(|| "unknown".to_owned(), mib);
+            write!(
+                f,
+                "\n{name:<28} {workers:>7} {delivered:>10} {failed:>7} {worker_deaths:>7} {model:>9} {memory:>9}  {end}"
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// Why a node has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ServeEnd {
+    /// The leader has ended the run.
+    RunEnded,
+    /// The node was asked to leave by SIGTERM or Ctrl-C: it has finished the tasks that had begun, and given back the others.
+    Interrupted,
+    /// The leader was silent for too long.
+    LeaderLost,
+}
+
+impl fmt::Display for ServeEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::RunEnded => "the run has ended",
+            Self::Interrupted => "asked to leave",
+            Self::LeaderLost => "the leader was silent for too long",
+        })
+    }
+}
+
+/// What a node has done. `Display` prints it, with the report of its invoker.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct NodeReport {
+    /// Why it has ended.
+    pub end: ServeEnd,
+    /// Number of batches that it has run, in whole or in part.
+    pub batches: u64,
+    /// The report of its invoker.
+    pub report: Report,
+}
+
+impl fmt::Display for NodeReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { end, batches, report } = self;
+        write!(f, "node      {batches} batches; {end}\n{report}")
+    }
+}

@@ -1,0 +1,359 @@
+//! The messages between leader and nodes. Each starts with the version of this format; then follows a value in postcard's encoding.
+//!
+//! Nothing that is received is trusted: a message of another version, with missing bytes or with bytes left over is refused, and
+//! lengths come from the bytes that are there.
+
+use std::fmt;
+
+use serde::de::Visitor;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// The version of these messages: the first byte of each.
+pub(crate) const VERSION: u8 = 1;
+
+/// Returns the hash that identifies an encoded task, in answers and after a restart of the leader: XXH3 with 64 bits.
+pub(crate) fn task_hash(encoded: &[u8]) -> u64 {
+    twox_hash::XxHash3_64::oneshot(encoded)
+}
+
+/// Bytes that are encoded as they are, and decoded without a copy.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Blob<'a>(pub(crate) &'a [u8]);
+
+impl fmt::Debug for Blob<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.0.len())
+    }
+}
+
+impl Serialize for Blob<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(self.0)
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Blob<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Borrowed;
+        impl<'de> Visitor<'de> for Borrowed {
+            type Value = Blob<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("bytes")
+            }
+
+            fn visit_borrowed_bytes<E>(self, bytes: &'de [u8]) -> Result<Blob<'de>, E> {
+                Ok(Blob(bytes))
+            }
+        }
+        deserializer.deserialize_bytes(Borrowed)
+    }
+}
+
+/// What a node must agree with before it gets a task.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Manifest {
+    /// The version of this crate.
+    pub(crate) version: String,
+    pub(crate) op: String,
+    pub(crate) task: String,
+    pub(crate) output: String,
+    pub(crate) seed: Option<u64>,
+    /// The encoded values of the op, such as its context.
+    pub(crate) data: Vec<u8>,
+    /// Chosen at random for each run: batches and answers of other runs do not have it.
+    pub(crate) session: u64,
+    pub(crate) ack_wait_ms: u64,
+    /// How long nodes wait for a silent leader.
+    pub(crate) lease_ms: u64,
+    pub(crate) node_losses: u32,
+}
+
+impl Manifest {
+    /// Describes each difference of op and types between a node, `self`, and the leader.
+    pub(crate) fn differences(&self, leader: &Self) -> String {
+        let pairs = [
+            ("version of invoker-nats", &self.version, &leader.version),
+            ("op", &self.op, &leader.op),
+            ("task", &self.task, &leader.task),
+            ("output", &self.output, &leader.output),
+        ];
+        let different = pairs.into_iter().filter(|(_, node, leader)| node != leader);
+        let texts: Vec<String> = different
+            .map(|(what, node, leader)| format!("its {what} is `{node}`, and `{leader}` for the leader"))
+            .collect();
+        texts.join("; ")
+    }
+}
+
+/// A node, as it introduces itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Join {
+    pub(crate) node: u64,
+    pub(crate) name: String,
+    pub(crate) workers: u32,
+    /// The fingerprint of the model, and its size in bytes.
+    pub(crate) fingerprint: u64,
+    pub(crate) model_bytes: u64,
+}
+
+/// The counts of a node since its start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct NodeCounts {
+    pub(crate) done: u64,
+    pub(crate) failed: u64,
+    pub(crate) worker_deaths: u64,
+    /// The memory of the node's processes, each shared page counted once: only of a node that leaves.
+    pub(crate) pss: Option<u64>,
+}
+
+/// What nodes send to the leader.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Request {
+    /// Asks for the [`Manifest`].
+    Manifest,
+    Join(Join),
+    /// The node is about to run the tasks of a batch up to this position, and asks which of them are open.
+    Begin {
+        node: u64,
+        batch: u64,
+        upto: u32,
+    },
+    /// The node has published all answers of a batch, the last one at this sequence number of the stream.
+    Finish {
+        node: u64,
+        batch: u64,
+        sequence: u64,
+    },
+    /// The same for a batch that the node gives back: the other tasks have not begun.
+    Release {
+        node: u64,
+        batch: u64,
+        sequence: u64,
+    },
+    /// Still alive, and has these batches.
+    Beat {
+        node: u64,
+        held: Vec<u64>,
+        counts: NodeCounts,
+    },
+    Leave {
+        node: u64,
+        counts: NodeCounts,
+    },
+}
+
+/// The leader's replies.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Reply {
+    Manifest(Box<Manifest>),
+    Welcome,
+    Refused(String),
+    /// The leader does not know the node: it must join again.
+    Unknown,
+    Grant(Grant),
+    Noted,
+}
+
+/// Which tasks of a batch are to be run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Grant {
+    All,
+    /// The tasks at these positions of the batch.
+    Only(Vec<u32>),
+    /// None: another node has the batch, or it was answered.
+    Drop,
+}
+
+/// What the leader sends to all nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Broadcast {
+    /// The leader is alive. A leader that resumes a run has another number.
+    Beat { session: u64, leader: u64 },
+    /// The run has ended.
+    End,
+}
+
+/// The contents of a message: in it, or an object of the store, if they are large.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Body<'a> {
+    #[serde(borrow)]
+    Inline(Blob<'a>),
+    Stored(String),
+}
+
+/// Tasks, as they lie in the stream of tasks. The body is a list of [`Task`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Batch<'a> {
+    pub(crate) session: u64,
+    pub(crate) job: u32,
+    pub(crate) batch: u64,
+    /// The node must run nothing else at the same time: the tasks have cost a node before.
+    pub(crate) alone: bool,
+    #[serde(borrow)]
+    pub(crate) body: Body<'a>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Task<'a> {
+    pub(crate) index: u64,
+    #[serde(borrow)]
+    pub(crate) encoded: Blob<'a>,
+}
+
+/// Outputs of some of a batch's tasks. The body is a list of [`Outcome`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Answer<'a> {
+    pub(crate) session: u64,
+    pub(crate) node: u64,
+    pub(crate) job: u32,
+    /// The node's time for these tasks, in nanoseconds.
+    pub(crate) took_ns: u64,
+    #[serde(borrow)]
+    pub(crate) body: Body<'a>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Outcome<'a> {
+    pub(crate) index: u64,
+    /// The [`task_hash`] of the task that was run.
+    pub(crate) hash: u64,
+    /// The encoded output, or the encoded fault.
+    #[serde(borrow)]
+    pub(crate) result: Result<Blob<'a>, Blob<'a>>,
+}
+
+/// The error of a message that is not valid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Malformed;
+
+/// Encodes a message.
+pub(crate) fn encode<T: Serialize>(message: &T) -> Vec<u8> {
+    let bytes = postcard::to_extend(message, vec![VERSION]);
+    // Only a value that has no length known in advance, or a writer without room, can fail.
+    bytes.unwrap_or_else(|e| unreachable!("a message encodes: {e}"))
+}
+
+/// Decodes a message that is exactly these bytes.
+pub(crate) fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Malformed> {
+    match bytes.split_first() {
+        Some((&VERSION, value)) => match postcard::take_from_bytes(value) {
+            Ok((value, [])) => Ok(value),
+            _ => Err(Malformed),
+        },
+        _ => Err(Malformed),
+    }
+}
+
+/// Appends items to the body of a message; [`items`] reads them.
+pub(crate) fn push_item<T: Serialize>(item: &T, body: Vec<u8>) -> Vec<u8> {
+    postcard::to_extend(item, body).unwrap_or_else(|e| unreachable!("an item encodes: {e}"))
+}
+
+/// Returns the items of a body, or the error at which it ends.
+pub(crate) fn items<'a, T: Deserialize<'a>>(
+    mut body: &'a [u8],
+) -> impl Iterator<Item = Result<T, Malformed>> {
+    std::iter::from_fn(move || {
+        if body.is_empty() {
+            return None;
+        }
+        match postcard::take_from_bytes(body) {
+            Ok((item, rest)) => {
+                body = rest;
+                Some(Ok(item))
+            }
+            Err(_) => {
+                body = &[];
+                Some(Err(Malformed))
+            }
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_of_other_lengths_and_versions_are_refused() {
+        let request = Request::Begin {
+            node: u64::MAX,
+            batch: 7,
+            upto: 300,
+        };
+        let bytes = encode(&request);
+        assert_eq!(decode::<Request>(&bytes), Ok(request));
+        for len in 0..bytes.len() {
+            assert_eq!(decode::<Request>(&bytes[..len]), Err(Malformed), "{len}");
+        }
+        let longer = [&bytes[..], &[0]].concat();
+        assert_eq!(decode::<Request>(&longer), Err(Malformed));
+        let mut other = bytes;
+        other[0] = VERSION + 1;
+        assert_eq!(decode::<Request>(&other), Err(Malformed));
+    }
+
+    #[test]
+    fn items_are_borrowed_and_end_at_the_first_invalid_one() {
+        let mut body = Vec::new();
+        for index in 0..3 {
+            let result = if index == 1 {
+                Err(Blob(b"no"))
+            } else {
+                Ok(Blob(b"yes"))
+            };
+            body = push_item(
+                &Outcome {
+                    index,
+                    hash: 9,
+                    result,
+                },
+                body,
+            );
+        }
+        let read: Vec<Outcome<'_>> = items(&body).map(|it| it.expect("it is valid")).collect();
+        assert_eq!(read.len(), 3);
+        assert_eq!(read[1].result, Err(Blob(b"no")));
+        let cut = &body[..body.len() - 1];
+        let read: Vec<Result<Outcome<'_>, Malformed>> = items(cut).collect();
+        assert_eq!((read.len(), read[2]), (3, Err(Malformed)));
+    }
+
+    /// Every byte of a message replaced by every value: the decoder returns, and never reads beyond.
+    #[test]
+    fn hostile_bytes_are_refused_or_decoded_but_never_more() {
+        let body = push_item(
+            &Task {
+                index: 5,
+                encoded: Blob(b"task"),
+            },
+            Vec::new(),
+        );
+        let batch = Batch {
+            session: 1,
+            job: 2,
+            batch: 3,
+            alone: false,
+            body: Body::Inline(Blob(&body)),
+        };
+        let bytes = encode(&batch);
+        for at in 0..bytes.len() {
+            for value in 0..=u8::MAX {
+                let mut hostile = bytes.clone();
+                hostile[at] = value;
+                if let Ok(Batch {
+                    body: Body::Inline(Blob(body)),
+                    ..
+                }) = decode::<Batch<'_>>(&hostile)
+                {
+                    let read: usize = items::<Task<'_>>(body)
+                        .flatten()
+                        .map(|task| task.encoded.0.len())
+                        .sum();
+                    assert!(read < bytes.len());
+                }
+            }
+        }
+    }
+}

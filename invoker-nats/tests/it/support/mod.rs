@@ -1,0 +1,21 @@
+//! Servers and processes of tests. All of them end with the test.
+
+mod process;
+mod server;
+
+pub(crate) use process::{Process, Role};
+pub(crate) use server::Server;
+
+use std::time::{Duration, Instant};
+
+/// Waits for a condition. Panics after a minute.
+pub(crate) fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !condition() {
+        assert!(
+            started.elapsed() < Duration::from_secs(60),
+            "{what}: not after a minute"
+        );
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}

@@ -1,0 +1,98 @@
+//! [`Process`]: this test program again, as a node or a leader.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+use std::time::Duration;
+
+use super::{Server, wait_until};
+
+/// Which of the functions in `processes` a process runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    Node,
+    Leader,
+}
+
+pub(crate) struct Process {
+    child: Child,
+    lines: Receiver<String>,
+}
+
+impl Process {
+    /// Starts a process of the run, with these variables in its environment.
+    pub(crate) fn start(role: Role, server: &Server, run: &str, variables: &[(&str, &str)]) -> Self {
+        let test = match role {
+            Role::Node => "processes::node",
+            Role::Leader => "processes::leader",
+        };
+        let mut command = Command::new(std::env::current_exe().expect("this program"));
+        command.args(["--ignored", "--exact", test, "--nocapture", "--test-threads=1"]);
+        command
+            .env("INVOKER_NATS", server.url())
+            .env("INVOKER_RUN", run)
+            .env("INVOKER_WORKERS", "2");
+        command
+            .envs(variables.iter().copied())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped());
+        let mut child = command.spawn().expect("a process");
+        let output = BufReader::new(child.stdout.take().expect("its output"));
+        let (send, lines) = channel();
+        thread::spawn(move || {
+            for line in output.lines().map_while(Result::ok) {
+                let _ = send.send(line);
+            }
+        });
+        Self { child, lines }
+    }
+
+    pub(crate) fn node(server: &Server, run: &str) -> Self {
+        Self::start(Role::Node, server, run, &[])
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    #[cfg(unix)]
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_raw(self.pid() as i32).expect("not zero");
+        rustix::process::kill_process(pid, signal).expect("it is a child");
+    }
+
+    pub(crate) fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Waits for the end of the process. Returns its status and the lines that it printed and that were not read.
+    pub(crate) fn wait(mut self) -> (ExitStatus, Vec<String>) {
+        let mut status = None;
+        wait_until("the end of a process", || {
+            status = self.child.try_wait().expect("it is a child");
+            status.is_some()
+        });
+        (status.expect("just found"), self.lines.iter().collect())
+    }
+
+    /// Waits for a line with this beginning, and returns the rest.
+    pub(crate) fn line(&self, beginning: &str) -> String {
+        loop {
+            let line = self
+                .lines
+                .recv_timeout(Duration::from_secs(60))
+                .unwrap_or_else(|_| panic!("no line `{beginning}`"));
+            if let Some(rest) = line.strip_prefix(beginning) {
+                return rest.to_owned();
+            }
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
