@@ -58,3 +58,8 @@ pub use cluster::{
 pub use error::Error;
 pub use lead::{Leader, LeaderBuilder, Outputs};
 pub use report::{ClusterReport, NodeEnd, NodeReport, NodeRow, ServeEnd};
+
+/// The example of the README is a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -306,17 +306,17 @@ impl Link {
 
     /// Sends a request whose reply is not needed.
     pub(crate) async fn notify(&self, request: &Request) {
-        let _ = self
-            .client
-            .publish(self.subject("leader"), wire::encode(request).into())
-            .await;
+        self.send("leader", wire::encode(request)).await;
     }
 
     pub(crate) async fn broadcast(&self, message: Broadcast) {
-        let _ = self
-            .client
-            .publish(self.subject("nodes"), wire::encode(&message).into())
-            .await;
+        self.send("nodes", wire::encode(&message)).await;
+    }
+
+    /// Sends a message that may be lost. Without a connection, the client's queue may be full.
+    async fn send(&self, name: &str, message: Vec<u8>) {
+        let sending = self.client.publish(self.subject(name), message.into());
+        let _ = timeout(Duration::from_secs(1), sending).await;
     }
 
     pub(crate) async fn subscribe(&self, name: &str) -> Result<Subscriber, Error> {

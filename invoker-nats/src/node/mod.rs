@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use invoker::facade;
-use invoker::{Builder, Invoker, OnInterrupt, Op};
+use invoker::{Builder, Interrupt, Invoker, OnInterrupt, Op};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -150,6 +150,10 @@ where
                 shared.stop(Stop::Ended(ServeEnd::Interrupted));
             }
             thread::sleep(LOOK);
+        }
+        if run::is_over(shared) {
+            // What is under way is of no use, and may take long.
+            pool.interrupt(Interrupt::Kill);
         }
         runners.into_iter().map(|runner| runner.join().unwrap_or(0)).sum()
     });

@@ -167,7 +167,7 @@ fn run_batch(
 }
 
 /// The run has ended, or the leader is lost: what is under way is of no use.
-fn is_over(node: &NodeShared) -> bool {
+pub(super) fn is_over(node: &NodeShared) -> bool {
     matches!(
         node.stopped(),
         Some(Stop::Ended(ServeEnd::RunEnded | ServeEnd::LeaderLost) | Stop::Failed(_))

@@ -1,6 +1,10 @@
 //! Leaders and nodes with real servers and processes.
 
+#[cfg(unix)]
+mod faults;
+mod hostile;
 mod ops;
+mod payloads;
 mod processes;
 mod runs;
 mod support;

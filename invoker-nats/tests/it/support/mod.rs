@@ -3,7 +3,9 @@
 mod process;
 mod server;
 
-pub(crate) use process::{Process, Role};
+pub(crate) use process::Process;
+#[cfg(unix)]
+pub(crate) use process::Role;
 pub(crate) use server::Server;
 
 use std::time::{Duration, Instant};
@@ -18,4 +20,10 @@ pub(crate) fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
         );
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// Returns the resident memory of a process in bytes.
+#[cfg(target_os = "linux")]
+pub(crate) fn resident(pid: u32) -> u64 {
+    proc_pool::ProcessMemory::of(pid).expect("it exists").resident
 }

@@ -107,9 +107,11 @@ impl Server {
         digits.parse().ok()
     }
 
-    pub(crate) fn pid(&self) -> u32 {
-        let text = fs::read_to_string(self.dir.path().join("pid")).expect("the server's process id");
-        text.trim().parse().expect("a number")
+    /// Returns the size of the server's memory in bytes.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn memory(&self) -> u64 {
+        let pid = fs::read_to_string(self.dir.path().join("pid")).expect("the server's process id");
+        super::resident(pid.trim().parse().expect("a number"))
     }
 
     /// Kills the process.
