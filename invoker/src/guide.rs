@@ -14,8 +14,9 @@
 //! 10. [Signals](signals): Ctrl-C, SIGTERM and Ctrl-Z, and programs that ops start.
 //! 11. [Containers](containers): limits, `/dev/shm`, process 1.
 //! 12. [Deployment](deployment): services, updates, permissions, what to log; and [tests] of your ops.
-//! 13. [From other Rust crates](from_rust): rayon and procspawn.
-//! 14. [From Python](from_python): a table of equivalents.
+//! 13. [Clusters](clusters): several machines, and what happens when each part dies.
+//! 14. [From other Rust crates](from_rust): rayon and procspawn.
+//! 15. [From Python](from_python): a table of equivalents.
 //!
 //! The crate's `examples` are programs to start from.
 
@@ -69,6 +70,9 @@ pub mod containers {}
 
 #[doc = include_str!("../guide/deployment.md")]
 pub mod deployment {}
+
+#[doc = include_str!("../guide/clusters.md")]
+pub mod clusters {}
 
 #[doc = include_str!("../guide/tests.md")]
 pub mod tests {}

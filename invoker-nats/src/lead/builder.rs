@@ -186,10 +186,9 @@ where
             data,
             session: random()?,
             ack_wait_ms: self.ack_wait.as_millis() as u64,
-            lease_ms: if self.resumable {
-                3_600_000
-            } else {
-                6 * self.ack_wait.as_millis() as u64
+            lease_ms: match self.resumable {
+                true => 3_600_000,
+                false => (6 * self.ack_wait.as_millis() as u64).max(30_000),
             },
             node_losses: self.node_losses,
         };
