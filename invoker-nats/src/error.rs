@@ -102,6 +102,14 @@ pub enum Error {
         /// The system's error.
         source: std::io::Error,
     },
+    /// The file of a model is not what was saved.
+    #[error("the model {} is damaged; save it again", path.display())]
+    Damaged {
+        /// The path.
+        path: PathBuf,
+        /// What is wrong.
+        source: Box<invoker::shm_buffers::LoadSharedError>,
+    },
     /// An operating system call failed.
     #[error("cannot {step}")]
     Os {

@@ -32,6 +32,7 @@
 //! - [`Cluster`] is the server, the name of the run, and how both are reached.
 //! - [`Cluster::lead`] starts the leader: [`Leader::map`] and the other methods of an invoker. [`LeaderBuilder`] has the options: what a
 //!   task may cost, and whether the run can be resumed.
+//! - [`stage`] copies a model's file to a disk of a node.
 //! - [`Cluster::serve`] is a node: the builder of an invoker, with the model and the options of its worker processes.
 //!
 //! Outputs are delivered exactly once: the leader counts each task, and the first valid answer wins. Tasks run at least once if a node is
@@ -49,6 +50,7 @@ mod lead;
 mod link;
 mod node;
 mod report;
+mod stage;
 mod wire;
 
 pub use cluster::{
@@ -58,6 +60,7 @@ pub use cluster::{
 pub use error::Error;
 pub use lead::{Leader, LeaderBuilder, Outputs};
 pub use report::{ClusterReport, NodeEnd, NodeReport, NodeRow, ServeEnd};
+pub use stage::stage;
 
 /// The example of the README is a test.
 #[cfg(doctest)]

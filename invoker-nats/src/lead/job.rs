@@ -8,8 +8,8 @@ use proc_pool::Fault;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::shared::{Core, Found, Received, Receiver};
-use crate::accounting::{Action, Verdict};
+use super::shared::{Core, Delivery, Found, Received, Receiver};
+use crate::accounting::Verdict;
 
 /// Where outputs go.
 pub(super) enum Outputs<R> {
@@ -141,28 +141,31 @@ pub(super) fn decode_found<R: Serialize + DeserializeOwned>(found: &Found) -> Op
 }
 
 impl<R: Serialize + DeserializeOwned + Send + 'static> Receiver for Job<R> {
-    fn receive(&self, core: &mut Core, node: u64, outcomes: &[Received<'_>]) -> Vec<Action> {
-        let mut actions = Vec::new();
+    fn receive(&self, core: &mut Core, node: u64, outcomes: &[Received<'_>]) -> Delivery {
+        let mut delivery = Delivery::default();
         for outcome in outcomes {
             let Received { index, hash, result } = *outcome;
             let bytes = result.map_or_else(<[u8]>::len, <[u8]>::len);
             match decode(result) {
                 Ok(output) => {
                     if core.accounting.answer(node, self.job, index, hash) == Verdict::First {
+                        delivery.done += u64::from(output.is_ok());
+                        delivery.failed += u64::from(output.is_err());
                         self.put(index, output, bytes);
                     }
                 }
                 // Whether a hostile node sent it, or the type's own code is wrong, is known after a second time.
                 Err(reason) => {
                     let (fails, more) = core.accounting.undecodable(self.job, index, hash);
-                    actions.extend(more);
+                    delivery.actions.extend(more);
                     if fails {
+                        delivery.failed += 1;
                         self.put(index, Err(Fault::Output(reason)), 0);
                     }
                 }
             }
         }
-        actions
+        delivery
     }
 
     fn fail(&self, index: u64, fault: Fault) {

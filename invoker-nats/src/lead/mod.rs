@@ -11,8 +11,8 @@ pub(crate) use builder::random;
 pub use outputs::Outputs;
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use invoker::facade::OneShot;
@@ -42,6 +42,8 @@ pub struct Leader<T, R> {
     single: Arc<Job<R>>,
     single_job: u32,
     submitted: AtomicU64,
+    /// The number of tasks of all runs.
+    total: Mutex<Total>,
     window: Option<usize>,
     started: Instant,
     finished: bool,
@@ -78,6 +80,7 @@ where
             single,
             single_job,
             submitted: AtomicU64::new(0),
+            total: Mutex::new(Total::Known(0)),
             window,
             started: Instant::now(),
             finished: false,
@@ -116,8 +119,15 @@ where
         Outputs::new(self, tasks, number, job)
     }
 
-    fn show(&self, total: Total) {
-        self.shared.bar.set_total(total);
+    /// Adds tasks to the bar; their number is unknown as soon as one run's is.
+    fn show(&self, tasks: Total) {
+        let mut total = self.total.lock().unwrap_or_else(PoisonError::into_inner);
+        *total = match (*total, tasks) {
+            (Total::Known(before), Total::Known(tasks)) => Total::Known(before.saturating_add(tasks)),
+            _ => Total::Unknown,
+        };
+        self.shared.bar.set_total(*total);
+        drop(total);
         if let Some(reporter) = &self.reporter {
             reporter.add(&self.shared.bar);
         }
@@ -137,6 +147,7 @@ where
     ///
     /// Each task is a batch of its own: for many tasks use [`map`](Self::map).
     pub fn submit(&self, task: T) -> Handle<R> {
+        self.show(Total::Known(1));
         let one_shot = Arc::new(OneShot::default());
         // One after the other: the accounting numbers tasks as they come.
         let index = {

@@ -56,9 +56,17 @@ pub(super) struct Received<'a> {
     pub(super) result: Result<&'a [u8], &'a [u8]>,
 }
 
+/// What a job has delivered of an answer, and what follows.
+#[derive(Default)]
+pub(super) struct Delivery {
+    pub(super) done: u64,
+    pub(super) failed: u64,
+    pub(super) actions: Vec<Action>,
+}
+
 /// A job as the hidden thread sees it: it decodes outcomes and keeps those that are the first of their tasks.
 pub(super) trait Receiver: Send + Sync {
-    fn receive(&self, core: &mut Core, node: u64, outcomes: &[Received<'_>]) -> Vec<Action>;
+    fn receive(&self, core: &mut Core, node: u64, outcomes: &[Received<'_>]) -> Delivery;
 
     fn fail(&self, index: u64, fault: Fault);
 }
@@ -163,10 +171,10 @@ impl Shared {
         core.batcher.observe(outcomes.len(), took);
         match core.jobs.get(&job).cloned() {
             Some(receiver) => {
-                let before = core.accounting.delivered;
-                let actions = receiver.receive(&mut core, node, &outcomes);
-                self.count(Outcome::Done, core.accounting.delivered - before);
-                self.perform(&core, actions);
+                let delivery = receiver.receive(&mut core, node, &outcomes);
+                self.count(Outcome::Done, delivery.done);
+                self.count(Outcome::Failed, delivery.failed);
+                self.perform(&core, delivery.actions);
             }
             None if self.resumable && job >= core.next_job => {
                 let slice = |bytes: &[u8]| contents.slice_ref(bytes);

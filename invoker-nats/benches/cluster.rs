@@ -1,0 +1,332 @@
+//! A cluster on this machine, a server and three nodes with one worker each, against a local pool with as many workers and against the
+//! client alone, which sends the same bytes in batches of the same size through the same server and back.
+//!
+//! The nodes are this program again. Rounds alternate; a ratio compares the rates of one round, and the median of the ratios counts.
+
+#[path = "../../benchmarks/rows.rs"]
+mod rows;
+
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use async_nats::jetstream::{self, consumer::pull, stream};
+use clap::Parser;
+use futures_util::StreamExt;
+use invoker::Invoker;
+use invoker_nats::{Cluster, Leader};
+use serde_json::json;
+
+use crate::rows::{median, record};
+
+const NODES: usize = 3;
+/// Tasks of a batch of the client alone: about what the leader chooses for such tasks.
+const BATCH: usize = 1024;
+
+#[derive(Parser)]
+struct Args {
+    /// Run short rounds, just to see that it works
+    #[arg(long)]
+    quick: bool,
+    /// Ignored: there is no model
+    #[arg(long, hide = true)]
+    bytes: Option<u64>,
+    /// Passed by `cargo bench`
+    #[arg(long, hide = true)]
+    bench: bool,
+    /// Serve as a node
+    #[arg(long, hide = true)]
+    node: bool,
+}
+
+/// Computes for about as many microseconds as the model says.
+fn op(micros: &u64, task: u64) -> u64 {
+    let (started, mut value) = (Instant::now(), task);
+    while started.elapsed() < Duration::from_micros(*micros) {
+        value = value.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+    }
+    std::hint::black_box(value);
+    task + 1
+}
+
+/// Processes that end with this one.
+struct Processes(Vec<Child>);
+
+impl Drop for Processes {
+    fn drop(&mut self) {
+        for child in &mut self.0 {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    invoker::init();
+    let args = Args::parse();
+    if args.node {
+        let micros = std::env::var("BENCH_MICROS")?.parse::<u64>()?;
+        let node = Invoker::builder(op).model(micros).workers(1);
+        Cluster::from_env()?.serve(node)?;
+        return Ok(());
+    }
+    let installed = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/nats-server/bin/nats-server");
+    let server = std::env::var_os("NATS_SERVER").map_or(installed, PathBuf::from);
+    if !server.is_file() {
+        println!("cluster: no NATS server; `cargo xtask cluster install` installs one");
+        return Ok(());
+    }
+    let dir = tempfile::tempdir()?;
+    let port = std::net::TcpListener::bind(("127.0.0.1", 0))?
+        .local_addr()?
+        .port();
+    let url = format!("nats://127.0.0.1:{port}");
+    let mut command = Command::new(server);
+    command.args(["--jetstream", "--addr", "127.0.0.1", "--port", &port.to_string()]);
+    command
+        .arg("--store_dir")
+        .arg(dir.path())
+        .arg("--log")
+        .arg(dir.path().join("log"));
+    let _server = Processes(vec![command.stdin(Stdio::null()).spawn()?]);
+    while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let (rounds, scale) = if args.quick { (1, 10) } else { (3, 1) };
+    small_tasks(&url, rounds, 2_000_000 / scale)?;
+    short_tasks(&url, rounds, 400_000 / scale)?;
+    lost_node(&url)
+}
+
+/// Starts a leader and its nodes, with tasks of as many microseconds.
+fn start(url: &str, run: &str, micros: u64) -> Result<(Leader<u64, u64>, Processes), Box<dyn Error>> {
+    let leader = Cluster::new(url, run)?
+        .lead(op)
+        .ack_wait(Duration::from_secs(1))
+        .build()?;
+    let mut nodes = Processes(Vec::new());
+    for _ in 0..NODES {
+        let mut command = Command::new(std::env::current_exe()?);
+        command
+            .arg("--node")
+            .env("INVOKER_NATS", url)
+            .env("INVOKER_RUN", run);
+        nodes.0.push(
+            command
+                .env("BENCH_MICROS", micros.to_string())
+                .stdin(Stdio::null())
+                .spawn()?,
+        );
+    }
+    while leader.nodes() < NODES {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    Ok((leader, nodes))
+}
+
+/// Returns the tasks per second.
+fn rate(tasks: u64, outputs: impl Iterator<Item = Result<u64, invoker::TaskError>>) -> f64 {
+    let started = Instant::now();
+    assert!(
+        outputs
+            .zip(1..)
+            .all(|(output, expected)| output.is_ok_and(|output| output == expected))
+    );
+    tasks as f64 / started.elapsed().as_secs_f64()
+}
+
+fn compare(row: &str, unit: &str, peer: &str, target: f64, rates: &[(f64, f64)]) {
+    let ratios = || rates.iter().map(|(ours, theirs)| ours / theirs);
+    let (ours, theirs) = (
+        median(rates.iter().map(|it| it.0)),
+        median(rates.iter().map(|it| it.1)),
+    );
+    let ratio = median(ratios());
+    let spread = ratios().fold((f64::MAX, 0.0_f64), |(low, high), it| (low.min(it), high.max(it)));
+    println!(
+        "{row}: {ours:.0} {unit}, {peer} {theirs:.0}: {ratio:.2} ({:.2} to {:.2})",
+        spread.0, spread.1
+    );
+    record(&json!({
+        "table": "a cluster on one machine", "row": row, "measured": format!("{ours:.0} {unit}"),
+        "peer": peer, "floor": format!("{theirs:.0} {unit}"), "ratio": ratio, "spread": spread,
+        "target": format!("at least {target}"), "met": ratio >= target,
+    }));
+}
+
+fn small_tasks(url: &str, rounds: usize, tasks: u64) -> Result<(), Box<dyn Error>> {
+    let (leader, _nodes) = start(url, "small", 0)?;
+    let local = Invoker::builder(op).model(0).workers(NODES).build()?;
+    rate(tasks / 4, leader.map(0..tasks / 4)); // batches have their size after this
+    let (mut bare, mut pool) = (Vec::new(), Vec::new());
+    for _ in 0..rounds {
+        let ours = rate(tasks, leader.map(0..tasks));
+        bare.push((ours, client_alone(url, tasks as usize)?));
+        pool.push((ours, rate(tasks, local.map(0..tasks))));
+    }
+    compare(
+        "u64 tasks",
+        "tasks/s",
+        "client alone, batches of 1,024",
+        0.7,
+        &bare,
+    );
+    compare("u64 tasks", "tasks/s", "local pool", 0.0, &pool);
+    let latencies: Result<Vec<f64>, invoker::TaskError> = (0..200)
+        .map(|_| {
+            let started = Instant::now();
+            leader
+                .submit(1)
+                .wait()
+                .map(|_| started.elapsed().as_secs_f64() * 1e3)
+        })
+        .collect();
+    println!("one task: {:.2} ms", median(latencies?));
+    leader.finish()?;
+    Ok(())
+}
+
+fn short_tasks(url: &str, rounds: usize, tasks: u64) -> Result<(), Box<dyn Error>> {
+    let (leader, _nodes) = start(url, "short", 8)?;
+    let local = Invoker::builder(op).model(8).workers(NODES).build()?;
+    rate(tasks / 4, leader.map(0..tasks / 4));
+    let bytes = Traffic::of(url, "invoker.short.>")?;
+    let mut pool = Vec::new();
+    for _ in 0..rounds {
+        pool.push((
+            rate(tasks, leader.map(0..tasks)),
+            rate(tasks, local.map(0..tasks)),
+        ));
+    }
+    println!(
+        "bytes of messages per task: {:.1}",
+        bytes.end() as f64 / (rounds as u64 * tasks) as f64
+    );
+    compare("tasks of 8 µs", "tasks/s", "local pool", 0.9, &pool);
+    leader.finish()?;
+    Ok(())
+}
+
+/// The longest pause of a run in which a node is killed.
+fn lost_node(url: &str) -> Result<(), Box<dyn Error>> {
+    let (leader, mut nodes) = start(url, "lost", 1000)?;
+    let (mut longest, mut last) = (Duration::ZERO, Instant::now());
+    for (index, output) in leader.map(0..3000).enumerate() {
+        output?;
+        longest = longest.max(last.elapsed());
+        last = Instant::now();
+        if index == 1000 {
+            nodes.0[0].kill()?;
+        }
+    }
+    println!(
+        "a node is killed: longest pause {:.2} s with an ack_wait of 1 s",
+        longest.as_secs_f64()
+    );
+    leader.finish()?;
+    Ok(())
+}
+
+/// Counts the bytes of a run's messages.
+struct Traffic {
+    stop: tokio::sync::oneshot::Sender<()>,
+    thread: std::thread::JoinHandle<u64>,
+}
+
+impl Traffic {
+    fn of(url: &str, subject: &'static str) -> Result<Self, Box<dyn Error>> {
+        let (stop, stopped) = tokio::sync::oneshot::channel();
+        let (url, runtime) = (url.to_owned(), runtime()?);
+        let thread = std::thread::spawn(move || {
+            runtime.block_on(async {
+                let client = async_nats::connect(url).await.expect("the server");
+                let messages = client.subscribe(subject).await.expect("a subscription");
+                let sizes = messages
+                    .take_until(stopped)
+                    .map(|message| message.payload.len() as u64);
+                sizes.fold(0, |sum, size| std::future::ready(sum + size)).await
+            })
+        });
+        Ok(Self { stop, thread })
+    }
+
+    fn end(self) -> u64 {
+        let _ = self.stop.send(());
+        self.thread.join().expect("no panic")
+    }
+}
+
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
+}
+
+/// Sends batches of numbers through a stream to three consumers, and back through another one. Returns the numbers per second.
+fn client_alone(url: &str, tasks: usize) -> Result<f64, Box<dyn Error>> {
+    let batches = tasks / BATCH;
+    let consumer = |name: &str| pull::Config {
+        durable_name: Some(name.to_owned()),
+        max_ack_pending: 1 << 14,
+        ..pull::Config::default()
+    };
+    let runtime_of_leader = runtime()?;
+    let url_here = url.to_owned();
+    let context = async move { async_nats::connect(url_here).await.map(jetstream::new) };
+    let context = runtime_of_leader.block_on(context)?;
+    runtime_of_leader.block_on(async {
+        for name in ["BARE_T", "BARE_R"] {
+            let _ = context.delete_stream(name).await;
+            let config = stream::Config {
+                name: name.to_owned(),
+                subjects: vec![name.to_lowercase()],
+                retention: stream::RetentionPolicy::WorkQueue,
+                ..stream::Config::default()
+            };
+            let stream = context.create_stream(config).await?;
+            stream.create_consumer(consumer("all")).await?;
+        }
+        Ok::<(), async_nats::Error>(())
+    })?;
+    for _ in 0..NODES {
+        let (url, runtime) = (url.to_owned(), runtime()?);
+        std::thread::spawn(move || {
+            let _ = runtime.block_on(async {
+                let context = jetstream::new(async_nats::connect(url).await?);
+                let stream = context.get_stream("BARE_T").await?;
+                let consumer = stream.get_consumer::<pull::Config>("all").await?;
+                // It ends with its stream.
+                let mut messages = consumer.messages().await?;
+                while let Some(Ok(message)) = messages.next().await {
+                    context.publish("bare_r", message.payload.clone()).await?.await?;
+                    message.ack().await?;
+                }
+                Ok::<(), async_nats::Error>(())
+            });
+        });
+    }
+    let started = Instant::now();
+    runtime_of_leader.block_on(async {
+        let stream = context.get_stream("BARE_R").await?;
+        let mut answers = stream
+            .get_consumer::<pull::Config>("all")
+            .await?
+            .messages()
+            .await?;
+        let payload = bytes::Bytes::from(vec![7_u8; 8 * BATCH]);
+        let (mut sent, mut received) = (0, 0);
+        while received < batches {
+            // As many are open as the leader has with three nodes.
+            while sent < batches && sent - received < 11 {
+                context.publish("bare_t", payload.clone()).await?.await?;
+                sent += 1;
+            }
+            answers.next().await.ok_or("the stream has ended")??.ack().await?;
+            received += 1;
+        }
+        for name in ["BARE_T", "BARE_R"] {
+            context.delete_stream(name).await?;
+        }
+        Ok::<(), async_nats::Error>(())
+    })?;
+    Ok((batches * BATCH) as f64 / started.elapsed().as_secs_f64())
+}
