@@ -1,4 +1,4 @@
-//! A cluster on this machine, a server and three nodes with one worker each, against a local pool with as many workers and against the
+//! A cluster on this machine, a server and three nodes with one worker each, against a local pool with three workers and against the
 //! client alone, which sends the same bytes in batches of the same size through the same server and back.
 //!
 //! The nodes are this program again. Rounds alternate; a ratio compares the rates of one round, and the median of the ratios counts.
@@ -6,7 +6,6 @@
 #[path = "../../benchmarks/rows.rs"]
 mod rows;
 
-use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -14,7 +13,7 @@ use std::time::{Duration, Instant};
 use async_nats::jetstream::{self, consumer::pull, stream};
 use clap::Parser;
 use futures_util::StreamExt;
-use invoker::Invoker;
+use invoker::{BoxError, Invoker};
 use invoker_nats::{Cluster, Leader};
 use serde_json::json;
 
@@ -40,7 +39,7 @@ struct Args {
     node: bool,
 }
 
-/// Computes for about as many microseconds as the model says.
+/// Computes for about the number of microseconds that is the model.
 fn op(micros: &u64, task: u64) -> u64 {
     let (started, mut value) = (Instant::now(), task);
     while started.elapsed() < Duration::from_micros(*micros) {
@@ -62,7 +61,7 @@ impl Drop for Processes {
     }
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> Result<(), BoxError> {
     invoker::init();
     let args = Args::parse();
     if args.node {
@@ -99,8 +98,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     lost_node(&url)
 }
 
-/// Starts a leader and its nodes, with tasks of as many microseconds.
-fn start(url: &str, run: &str, micros: u64) -> Result<(Leader<u64, u64>, Processes), Box<dyn Error>> {
+/// Starts a leader and its nodes, with tasks of `micros` microseconds.
+fn start(url: &str, run: &str, micros: u64) -> Result<(Leader<u64, u64>, Processes), BoxError> {
     let leader = Cluster::new(url, run)?
         .lead(op)
         .ack_wait(Duration::from_secs(1))
@@ -155,7 +154,7 @@ fn compare(row: &str, unit: &str, peer: &str, target: f64, rates: &[(f64, f64)])
     }));
 }
 
-fn small_tasks(url: &str, rounds: usize, tasks: u64) -> Result<(), Box<dyn Error>> {
+fn small_tasks(url: &str, rounds: usize, tasks: u64) -> Result<(), BoxError> {
     let (leader, _nodes) = start(url, "small", 0)?;
     let local = Invoker::builder(op).model(0).workers(NODES).build()?;
     rate(tasks / 4, leader.map(0..tasks / 4)); // batches have their size after this
@@ -187,7 +186,7 @@ fn small_tasks(url: &str, rounds: usize, tasks: u64) -> Result<(), Box<dyn Error
     Ok(())
 }
 
-fn short_tasks(url: &str, rounds: usize, tasks: u64) -> Result<(), Box<dyn Error>> {
+fn short_tasks(url: &str, rounds: usize, tasks: u64) -> Result<(), BoxError> {
     let (leader, _nodes) = start(url, "short", 8)?;
     let local = Invoker::builder(op).model(8).workers(NODES).build()?;
     rate(tasks / 4, leader.map(0..tasks / 4));
@@ -209,7 +208,7 @@ fn short_tasks(url: &str, rounds: usize, tasks: u64) -> Result<(), Box<dyn Error
 }
 
 /// The longest pause of a run in which a node is killed.
-fn lost_node(url: &str) -> Result<(), Box<dyn Error>> {
+fn lost_node(url: &str) -> Result<(), BoxError> {
     let (leader, mut nodes) = start(url, "lost", 1000)?;
     let (mut longest, mut last) = (Duration::ZERO, Instant::now());
     for (index, output) in leader.map(0..3000).enumerate() {
@@ -235,7 +234,7 @@ struct Traffic {
 }
 
 impl Traffic {
-    fn of(url: &str, subject: &'static str) -> Result<Self, Box<dyn Error>> {
+    fn of(url: &str, subject: &'static str) -> Result<Self, BoxError> {
         let (stop, stopped) = tokio::sync::oneshot::channel();
         let (url, runtime) = (url.to_owned(), runtime()?);
         let thread = std::thread::spawn(move || {
@@ -262,7 +261,7 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
 }
 
 /// Sends batches of numbers through a stream to three consumers, and back through another one. Returns the numbers per second.
-fn client_alone(url: &str, tasks: usize) -> Result<f64, Box<dyn Error>> {
+fn client_alone(url: &str, tasks: usize) -> Result<f64, BoxError> {
     let batches = tasks / BATCH;
     let consumer = |name: &str| pull::Config {
         durable_name: Some(name.to_owned()),

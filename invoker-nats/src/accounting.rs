@@ -2,7 +2,7 @@
 //! makes no calls.
 //!
 //! Tasks lie in *ranges*, as they were taken from the input of a job. A range is sent in *batches*: at first all of it in one; after
-//! the loss of a node, the tasks that it had begun each alone, and the others in another one. The first valid answer to a task wins.
+//! the loss of a node, the tasks that it had started each alone, and the others in another one. The first valid answer to a task wins.
 
 mod parts;
 
@@ -446,7 +446,7 @@ impl Accounting {
         actions
     }
 
-    /// Forgets the open tasks of a job whose outputs nobody wants.
+    /// Forgets the open tasks of a job whose outputs are not wanted any more.
     pub(crate) fn abandon(&mut self, job: u32) {
         self.ranges.retain(|(of, _), _| *of != job);
         self.batches.retain(|_, batch| batch.job != job);

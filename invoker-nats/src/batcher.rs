@@ -67,7 +67,7 @@ impl Batcher {
         self.target.min(share.unwrap_or(usize::MAX)).max(1)
     }
 
-    /// Returns whether a draft is to be sent before another task is taken from the input.
+    /// Returns whether to send a draft before another task is taken from the input.
     pub(crate) fn is_full(&self, draft: &Draft, target: usize, now: Instant) -> bool {
         let waited = draft
             .started

@@ -24,7 +24,7 @@ pub enum Error {
     Insecure {
         /// The server's URL, without a password.
         url: String,
-        /// What is missing.
+        /// The missing protection.
         reason: &'static str,
     },
     /// The server cannot be reached, or refuses the connection.
@@ -107,7 +107,7 @@ pub enum Error {
     Damaged {
         /// The path.
         path: PathBuf,
-        /// What is wrong.
+        /// The error of the check.
         source: Box<invoker::shm_buffers::LoadSharedError>,
     },
     /// An operating system call failed.

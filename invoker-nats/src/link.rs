@@ -68,7 +68,7 @@ pub(crate) enum Queue {
     Answers,
 }
 
-/// What a request for messages returns.
+/// The result of a request for messages.
 pub(crate) enum Pulled {
     Message(Box<jetstream::Message>),
     /// All messages that there were in its time.
@@ -243,7 +243,7 @@ impl Link {
         }
     }
 
-    /// Waits for a reply of the server, unless it restarts meanwhile: then there is none.
+    /// Waits for a reply of the server, or returns `None` if the server restarts meanwhile.
     async fn unless_reconnected<T>(&self, reply: impl Future<Output = T>) -> Option<T> {
         let mut connections = self.connections.clone();
         connections.mark_unchanged();

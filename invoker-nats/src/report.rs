@@ -8,7 +8,7 @@ use invoker::shm_buffers::Printable;
 
 use crate::accounting::{Accounting, NodeState};
 
-/// What a run on several machines has done, with a row for each node. `Display` prints it.
+/// The counts of a run on several machines, with a row for each node. `Display` prints it.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct ClusterReport {
@@ -153,7 +153,7 @@ impl fmt::Display for ClusterReport {
 pub enum ServeEnd {
     /// The leader has ended the run.
     RunEnded,
-    /// The node was asked to leave by SIGTERM or Ctrl-C: it has finished the tasks that had begun, and given back the others.
+    /// The node was asked to leave by SIGTERM or Ctrl-C: it has finished the tasks that had started, and given back the others.
     Interrupted,
     /// The leader was silent for too long.
     LeaderLost,
@@ -169,7 +169,7 @@ impl fmt::Display for ServeEnd {
     }
 }
 
-/// What a node has done. `Display` prints it, with the report of its invoker.
+/// The counts of a node. `Display` prints it, with the report of its invoker.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct NodeReport {

@@ -92,9 +92,8 @@ mod tests {
     }
 
     fn first(path: &Path) -> u64 {
-        let model: Buffer<u64> = Image::load_shared(path, &Backing::Auto)
-            .and_then(|it| Ok(it.load()?))
-            .expect("an image");
+        let image = Image::load_shared(path, &Backing::Auto).expect("an image");
+        let model: Buffer<u64> = image.load().expect("its model");
         model[0]
     }
 

@@ -1,7 +1,7 @@
 //! The messages between leader and nodes. Each starts with the version of this format; then follows a value in postcard's encoding.
 //!
 //! Nothing that is received is trusted: a message of another version, with missing bytes or with bytes left over is refused, and
-//! lengths come from the bytes that are there.
+//! lengths are checked against the bytes that were received.
 
 use std::fmt;
 
@@ -50,7 +50,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Blob<'a> {
     }
 }
 
-/// What a node must agree with before it gets a task.
+/// The description of a run: a node must agree with it before it gets a task.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Manifest {
     /// The version of this crate.
@@ -125,7 +125,7 @@ pub(crate) enum Request {
         batch: u64,
         sequence: u64,
     },
-    /// The same for a batch that the node gives back: the other tasks have not begun.
+    /// The same for a batch that the node gives back: the other tasks have not started.
     Release {
         node: u64,
         batch: u64,
@@ -155,7 +155,7 @@ pub(crate) enum Reply {
     Noted,
 }
 
-/// Which tasks of a batch are to be run.
+/// The tasks of a batch that a node may run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Grant {
     All,
@@ -165,7 +165,7 @@ pub(crate) enum Grant {
     Drop,
 }
 
-/// What the leader sends to all nodes.
+/// A message of the leader to all nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Broadcast {
     /// The leader is alive. A leader that resumes a run has another number.

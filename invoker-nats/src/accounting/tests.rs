@@ -101,7 +101,7 @@ fn the_first_valid_answer_wins_and_others_are_counted() {
 }
 
 #[test]
-fn a_lost_node_costs_only_what_it_had_begun_and_suspects_run_alone() {
+fn a_lost_node_costs_only_what_it_had_started_and_suspects_run_alone() {
     let (mut accounting, batch, now) = ten_tasks(2);
     accounting.begin(1, batch, 4, now);
     accounting.answer(1, JOB, 1, hash(1));

@@ -1,4 +1,4 @@
-//! What the hidden thread does for a leader: it sends batches, reads answers, replies to nodes, and looks for lost ones.
+//! The hidden thread's tasks for a leader: it sends batches, reads answers, replies to nodes, and looks for lost ones.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

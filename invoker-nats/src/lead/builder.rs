@@ -114,10 +114,10 @@ where
         self
     }
 
-    /// Sets how many nodes a task may cost (default: 2). A task that had begun on a node that is lost runs again, alone on its node,
+    /// Sets how many nodes a task may cost (default: 2). A task that had started on a node that is lost runs again, alone on its node,
     /// until as many nodes were lost with it; then it fails with [`Fault::NodeLost`](invoker::Fault::NodeLost).
     ///
-    /// With 1, all tasks fail that a lost node had begun. With 0, too, and no task runs twice whatever happens: nodes wait for the
+    /// With 1, all tasks fail that a lost node had started. With 0, too, and no task runs twice whatever happens: nodes wait for the
     /// leader before they begin tasks.
     pub fn node_losses(mut self, nodes: u32) -> Self {
         self.node_losses = nodes;
@@ -160,7 +160,7 @@ where
     ///
     /// # Errors
     /// [`Error::Connect`] and [`Error::Server`]; [`Error::HasLeader`] if the run has a leader that is alive; [`Error::Resume`] if it was
-    /// begun by another program; [`Error::Context`]; [`Error::Unsupported`] for a resumable run without `node_losses`.
+    /// started by another program; [`Error::Context`]; [`Error::Unsupported`] for a resumable run without `node_losses`.
     pub fn build(self) -> Result<Leader<T, R>, Error> {
         if self.resumable && self.node_losses == 0 {
             return Err(Error::Unsupported {
@@ -245,7 +245,7 @@ where
             requests,
             random()?,
         );
-        // What an earlier leader has received is known before the first task is taken.
+        // All answers to an earlier leader are known before the first task is taken.
         let mut core = shared.core();
         while core.read < last {
             core = shared.wait(core);

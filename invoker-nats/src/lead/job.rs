@@ -103,7 +103,7 @@ impl<R> Job<R> {
         state.bytes += bytes;
     }
 
-    /// Adds a task whose output somebody waits for.
+    /// Adds a task with the place of its output.
     pub(super) fn expect(&self, index: u64, one_shot: Arc<OneShot<R>>) {
         if let Outputs::Single(tasks) = &mut self.state().outputs {
             tasks.insert(index, one_shot);

@@ -211,7 +211,7 @@ impl<T, R> Leader<T, R> {
 
     /// The number of ranges of tasks that may be open.
     fn window(&self) -> usize {
-        let per_node = || 3 * self.nodes() + 2;
+        let per_node = || 3 * self.shared.nodes() + 2;
         self.window.unwrap_or_else(per_node)
     }
 

@@ -68,11 +68,13 @@ where
 {
     /// Returns whether a batch may be taken from the input.
     fn has_room(&self) -> bool {
+        let leader = self.leader;
+        // Both numbers change under the lock, before those who wait are woken.
+        if self.input.is_none() || leader.shared.open_ranges() >= leader.window() {
+            return false;
+        }
         let (outputs, bytes) = self.job.buffered();
-        self.input.is_some()
-            && self.leader.shared.open_ranges() < self.leader.window()
-            && outputs < MAX_BUFFERED
-            && bytes < MAX_BUFFERED_BYTES
+        outputs < MAX_BUFFERED && bytes < MAX_BUFFERED_BYTES
     }
 
     /// Takes tasks for one batch from the input, and sends it.
@@ -196,7 +198,7 @@ where
             }
             let core = self.leader.shared.core();
             self.job.take(&mut self.ready);
-            if self.ready.is_empty() && !self.has_room_now(&core) {
+            if self.ready.is_empty() && !self.has_room() {
                 drop(self.leader.shared.wait(core));
             }
         }
@@ -214,19 +216,6 @@ where
                 )
             }
         }
-    }
-}
-
-impl<T, R, I: Iterator<Item = T>> Outputs<'_, T, R, I> {
-    /// Like `has_room`, with the lock: what changes after this wakes the wait.
-    fn has_room_now(&self, core: &super::shared::Core) -> bool {
-        let nodes = core.accounting.present_nodes();
-        let window = self.leader.window.unwrap_or(3 * nodes + 2);
-        let (outputs, bytes) = self.job.buffered();
-        self.input.is_some()
-            && core.accounting.open_ranges() < window
-            && outputs < MAX_BUFFERED
-            && bytes < MAX_BUFFERED_BYTES
     }
 }
 

@@ -14,7 +14,7 @@ use crate::accounting::{Accounting, Action, Verdict};
 use crate::batcher::Batcher;
 use crate::wire::{self, Manifest};
 
-/// What the hidden thread does for callers.
+/// A request of a caller to the hidden thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Command {
     Send(u64),
@@ -43,6 +43,8 @@ pub(super) struct Shared {
     changed: Condvar,
     /// The number of ranges with open tasks, to look at without the lock.
     open: AtomicUsize,
+    /// The number of nodes that are present.
+    nodes: AtomicUsize,
     pub(super) manifest: Manifest,
     pub(super) resumable: bool,
     pub(super) commands: UnboundedSender<Command>,
@@ -56,7 +58,7 @@ pub(super) struct Received<'a> {
     pub(super) result: Result<&'a [u8], &'a [u8]>,
 }
 
-/// What a job has delivered of an answer, and what follows.
+/// The numbers of outputs that a job has delivered of an answer, and the actions that follow.
 #[derive(Default)]
 pub(super) struct Delivery {
     pub(super) done: u64,
@@ -92,10 +94,12 @@ impl Shared {
             ended: false,
         };
         let (core, changed, open) = (Mutex::new(core), Condvar::new(), AtomicUsize::new(0));
+        let nodes = AtomicUsize::new(0);
         Self {
             core,
             changed,
             open,
+            nodes,
             manifest,
             resumable,
             commands,
@@ -115,12 +119,18 @@ impl Shared {
     /// Ends a change: wakes those who wait.
     pub(super) fn changed(&self, core: MutexGuard<'_, Core>) {
         self.open.store(core.accounting.open_ranges(), Ordering::Relaxed);
+        self.nodes
+            .store(core.accounting.present_nodes(), Ordering::Relaxed);
         drop(core);
         self.changed.notify_all();
     }
 
     pub(super) fn open_ranges(&self) -> usize {
         self.open.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn nodes(&self) -> usize {
+        self.nodes.load(Ordering::Relaxed)
     }
 
     /// Opens tasks of a job and has them sent.
@@ -242,7 +252,7 @@ impl Core {
         job
     }
 
-    /// Returns the open tasks that are to be sent as this batch.
+    /// Returns the job of a batch, whether it runs alone, and the body of its message.
     pub(super) fn message(&self, batch: u64) -> Option<(u32, bool, Vec<u8>)> {
         let (job, alone) = self.accounting.kind(batch)?;
         let mut body = Vec::new();

@@ -1,4 +1,4 @@
-//! What the hidden thread does for a node: it fetches batches, renews them, and listens to the leader.
+//! The hidden thread's tasks for a node: it fetches batches, renews them, and listens to the leader.
 
 use std::pin::pin;
 use std::sync::Arc;

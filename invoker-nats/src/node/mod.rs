@@ -35,7 +35,7 @@ impl Cluster {
     ///
     /// The builder has the model, and the options of worker processes; [seed](invoker::Builder::seed) and
     /// [context](invoker::OpBuilder::context) come from the leader. SIGTERM and Ctrl-C let the node leave: it finishes the tasks that
-    /// have begun, and gives back the others.
+    /// have started, and gives back the others.
     ///
     /// # Errors
     /// [`Error::Connect`]; [`Error::NoLeader`] if none comes in [time](Self::wait); [`Error::Refused`] if op, types or the model differ
@@ -152,7 +152,7 @@ where
             thread::sleep(LOOK);
         }
         if run::is_over(shared) {
-            // What is under way is of no use, and may take long.
+            // The running tasks are of no use, and may take long.
             pool.interrupt(Interrupt::Kill);
         }
         runners.into_iter().map(|runner| runner.join().unwrap_or(0)).sum()

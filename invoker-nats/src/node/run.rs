@@ -19,7 +19,7 @@ use crate::wire::{self, Answer, Blob, Body, Grant, Outcome, Request, Task, task_
 const ANSWER: Duration = Duration::from_millis(50);
 /// Bytes of outcomes after which an answer is sent.
 const ANSWER_BYTES: usize = 256 << 10;
-/// The work that a node announces to the leader before it begins it: the tasks that count as begun if the node is lost.
+/// The work that a node announces to the leader before it starts it: the tasks that count as started if the node is lost.
 const ANNOUNCED: Duration = Duration::from_millis(20);
 /// Answers on their way to the server.
 const SENDING: usize = 4;
@@ -166,7 +166,7 @@ fn run_batch(
     true
 }
 
-/// The run has ended, or the leader is lost: what is under way is of no use.
+/// Returns whether the run has ended, or the leader is lost: running tasks are then of no use.
 pub(super) fn is_over(node: &NodeShared) -> bool {
     matches!(
         node.stopped(),

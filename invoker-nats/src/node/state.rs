@@ -136,7 +136,7 @@ impl NodeShared {
                 Ok(Reply::Unknown) => {
                     self.join(super::ASK).await?;
                 }
-                // While the leader is away, nodes go on with what is there, unless a task might then run twice.
+                // While the leader is away, nodes go on with the batches that they have, unless a task might then run twice.
                 Err(Silence::NoLeader | Silence::Late) if may_go_on => return Some(Grant::All),
                 _ => tokio::time::sleep(super::ASK).await,
             }

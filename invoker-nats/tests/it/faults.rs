@@ -38,7 +38,7 @@ fn nodes<const N: usize>(server: &Server, run: &str, leader: &Leader<Task, Outpu
     nodes
 }
 
-/// Runs the tasks, calls `fault` after as many outputs, and compares all outputs with those of one machine. Returns the longest time
+/// Runs the tasks, calls `fault` after `after` outputs, and compares all outputs with those of one machine. Returns the longest time
 /// between two outputs.
 fn run_with(leader: &Leader<Task, Output>, after: u64, mut fault: impl FnMut()) -> Duration {
     let tasks = || ops::numbers(TASKS, WORK);

@@ -69,7 +69,7 @@ fn forge(url: &str, stopped: &std::sync::atomic::AtomicBool) -> u64 {
             {
                 continue;
             }
-            // What is no message at all, to the leader and to its nodes.
+            // Bytes that are no message, to the leader and to its nodes.
             for subject in [
                 "invoker.hostile.leader",
                 "invoker.hostile.nodes",
@@ -81,7 +81,7 @@ fn forge(url: &str, stopped: &std::sync::atomic::AtomicBool) -> u64 {
                     .await
                     .expect("a connection");
             }
-            // Whoever may send tasks may choose them; an answer must be to one of them.
+            // A program that may send tasks may choose them; an answer must be to one of them.
             if !message.subject.ends_with(".answers") {
                 continue;
             }

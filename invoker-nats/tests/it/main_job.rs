@@ -57,7 +57,7 @@ fn ratings(dir: &Path) -> PathBuf {
     path
 }
 
-/// Waits until nodes have published as many answers.
+/// Waits until nodes have published `count` answers.
 fn wait_for_answers(url: &str, count: usize) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

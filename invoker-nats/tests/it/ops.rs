@@ -17,7 +17,7 @@ pub(crate) struct Task {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Work {
-    /// Returns at once.
+    /// Returns immediately.
     None,
     Sleep(Duration),
     Panic,
@@ -25,7 +25,7 @@ pub(crate) enum Work {
     Exit,
     /// Kills its node.
     KillNode,
-    /// Returns as many bytes.
+    /// Returns this number of bytes.
     Output(usize),
 }
 
