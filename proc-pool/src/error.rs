@@ -295,8 +295,8 @@ impl fmt::Display for DeathCount {
 
 /// Why a task has no output.
 ///
-/// It serializes with serde, so that another machine's pool can report it. [`Pool`](Self::Pool) does not: the failure of a pool is
-/// not a task's own.
+/// It serializes with serde, so that another machine's pool can report it. [`Pool`](Self::Pool) and [`Other`](Self::Other) do not: they
+/// are not a task's own.
 #[derive(Clone, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Fault {
@@ -374,6 +374,7 @@ pub enum Fault {
     /// of another task.
     ///
     /// The message is that of the reason, which can be downcast to its type.
+    #[serde(skip)]
     Other(Shared<dyn std::error::Error + Send + Sync>),
 }
 
