@@ -243,7 +243,7 @@ impl Link {
         }
     }
 
-    /// Waits for a reply of the server, or returns `None` if the server restarts meanwhile.
+    /// Waits for a reply of the server. Returns `None` if the server restarts in the meantime.
     async fn unless_reconnected<T>(&self, reply: impl Future<Output = T>) -> Option<T> {
         let mut connections = self.connections.clone();
         connections.mark_unchanged();

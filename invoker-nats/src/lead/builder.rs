@@ -115,7 +115,7 @@ where
     }
 
     /// Sets how many nodes a task may cost (default: 2). A task that had started on a node that is lost runs again, alone on its node,
-    /// until as many nodes were lost with it; then it fails with [`Fault::NodeLost`](invoker::Fault::NodeLost).
+    /// until this number of nodes was lost with it; then it fails with [`Fault::NodeLost`](invoker::Fault::NodeLost).
     ///
     /// With 1, all tasks fail that a lost node had started. With 0, too, and no task runs twice whatever happens: nodes wait for the
     /// leader before they begin tasks.

@@ -108,7 +108,7 @@ pub(crate) fn serve<R: Runner>(bootstrap: Bootstrap) -> ! {
 enum Waited {
     /// There may be a task.
     Woken,
-    /// There was none for [`IDLE`], and this worker keeps memory of large payloads.
+    /// No task has come for [`IDLE`], and this worker keeps memory of large payloads.
     Idle,
 }
 
