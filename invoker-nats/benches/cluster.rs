@@ -70,7 +70,7 @@ fn main() -> Result<(), BoxError> {
         Cluster::from_env()?.serve(node)?;
         return Ok(());
     }
-    let installed = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/nats-server/bin/nats-server");
+    let installed = Path::new(env!("CARGO_TARGET_TMPDIR")).join("../nats-server/bin/nats-server");
     let server = std::env::var_os("NATS_SERVER").map_or(installed, PathBuf::from);
     if !server.is_file() {
         println!("cluster: no NATS server; `cargo xtask cluster install` installs one");

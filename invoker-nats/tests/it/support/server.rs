@@ -26,7 +26,7 @@ fn program() -> Option<PathBuf> {
     if let Some(path) = std::env::var_os("NATS_SERVER") {
         return Some(path.into());
     }
-    let installed = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/nats-server/bin/nats-server");
+    let installed = Path::new(env!("CARGO_TARGET_TMPDIR")).join("../nats-server/bin/nats-server");
     let in_path = std::env::var_os("PATH").unwrap_or_default();
     let in_path = std::env::split_paths(&in_path).map(|dir| dir.join("nats-server"));
     std::iter::once(installed)
