@@ -1,4 +1,12 @@
 //! Leaders and nodes with real servers and processes.
+#![cfg_attr(
+    not(unix),
+    allow(
+        dead_code,
+        unused_imports,
+        reason = "tests that stop and kill processes need Unix"
+    )
+)]
 
 #[cfg(unix)]
 mod faults;

@@ -9,6 +9,7 @@ pub fn return_freed_memory() -> bool {
     unsafe { libc::malloc_trim(0) == 1 }
 }
 
+/// Returns `false`: only glibc has such a call.
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 pub fn return_freed_memory() -> bool {
     false
