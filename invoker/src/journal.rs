@@ -101,7 +101,7 @@ impl OpenJournal {
             (first.len() as u64, 0)
         } else {
             let pid = std::process::id().to_le_bytes();
-            let found = scan(&file, &path, OnDamage::Fail, |block, _, position| {
+            let found = scan(&*file, &path, OnDamage::Fail, |block, _, position| {
                 index.add(&block, position);
                 Ok(())
             })?;

@@ -2,13 +2,39 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::ops::{Deref, DerefMut};
 use std::path::Path;
 
 use super::scan::pid;
 use crate::journal_error::JournalError;
 
-/// Opens or creates the file, and locks it until it is closed: also by the end of this process, however it ends.
-pub(super) fn open_locked(path: &Path) -> Result<File, JournalError> {
+/// A file that is locked until this is dropped, or until this process ends, however it ends.
+#[derive(Debug)]
+pub(super) struct LockedFile(File);
+
+impl Drop for LockedFile {
+    fn drop(&mut self) {
+        // Closing the file is not enough: a process that another thread is starting has it open, too, until it runs its program.
+        unlock(&self.0);
+    }
+}
+
+impl Deref for LockedFile {
+    type Target = File;
+
+    fn deref(&self) -> &File {
+        &self.0
+    }
+}
+
+impl DerefMut for LockedFile {
+    fn deref_mut(&mut self) -> &mut File {
+        &mut self.0
+    }
+}
+
+/// Opens or creates the file, and locks it.
+pub(super) fn open_locked(path: &Path) -> Result<LockedFile, JournalError> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
     let file = open(&options, path).map_err(|refused| match refused {
@@ -18,6 +44,7 @@ pub(super) fn open_locked(path: &Path) -> Result<File, JournalError> {
         },
         Refused::Os(step, error) => JournalError::os(step, path)(error),
     })?;
+    let file = LockedFile(file);
     let metadata = file.metadata().map_err(JournalError::os("open", path))?;
     match metadata.is_file() {
         true => Ok(file),
@@ -68,9 +95,8 @@ fn is_gone(pid: u32) -> bool {
     pid.is_some_and(|pid| test_kill_process(pid) == Err(Errno::SRCH))
 }
 
-/// Unlocks the file before it is closed: a process that is being started may have it open, too, until it runs its program.
-pub(super) fn unlock(file: &File) {
-    // The lock of a system that can't unlock ends with the file.
+fn unlock(file: &File) {
+    // On Windows the lock ends with the file, which started processes do not inherit.
     #[cfg(unix)]
     let _ = rustix::fs::flock(file, rustix::fs::FlockOperation::Unlock);
     #[cfg(not(unix))]
@@ -99,5 +125,23 @@ pub(super) fn reader(file: &File, path: &Path) -> io::Result<File> {
     match cfg!(windows) {
         true => File::open(path),
         false => file.try_clone(),
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_is_being_started_does_not_prolong_a_lock() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("journal");
+        let locked = open_locked(&path).expect("it is new");
+        // A process between its fork and its program has the same open file.
+        let inherited = locked.try_clone().expect("it can be duplicated");
+        assert!(matches!(open_locked(&path), Err(JournalError::InUse { .. })));
+        drop(locked);
+        open_locked(&path).expect("it is not locked any more");
+        drop(inherited);
     }
 }

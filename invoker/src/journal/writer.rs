@@ -9,7 +9,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::format::{Kind, Record, write_blocks};
-use super::lock::unlock;
+use super::lock::LockedFile;
 use super::options::OnWriteError;
 use crate::journal_error::JournalError;
 
@@ -90,7 +90,7 @@ pub(super) struct Finished<'a> {
 impl Writer {
     /// Starts the thread. `file` has `len` bytes, all of them on the disk.
     pub(super) fn start(
-        file: File,
+        file: LockedFile,
         len: u64,
         path: PathBuf,
         policy: SyncPolicy,
@@ -218,7 +218,7 @@ fn run(shared: &Shared, mut appender: Appender) {
             }
             Err(error) => {
                 fail(shared, error);
-                return unlock(&appender.file);
+                return;
             }
         }
         records.clear();
@@ -226,7 +226,7 @@ fn run(shared: &Shared, mut appender: Appender) {
         // After a very large output.
         outputs.shrink_to(2 * MAX_QUEUED);
         if is_closed {
-            return unlock(&appender.file);
+            return;
         }
     }
 }
@@ -290,7 +290,7 @@ fn wait(shared: &Shared, appender: &Appender, records: &mut Vec<Record>, outputs
 /// The file, at its end.
 #[derive(Debug)]
 struct Appender {
-    file: File,
+    file: LockedFile,
     len: u64,
     /// The part of the length that is on the disk.
     synced: u64,
