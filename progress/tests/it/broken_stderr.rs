@@ -228,6 +228,8 @@ fn resumed() {
     let stdout = BufReader::new(job.stdout.take().expect("piped"));
     for line in stdout.lines() {
         if line.expect("text").ends_with("in the background") {
+            // The job may draw as soon as it is in the foreground.
+            eprintln!("to the foreground");
             rustix::termios::tcsetpgrp(std::io::stderr(), Pid::from_child(&job)).expect("its foreground");
         }
     }
@@ -255,13 +257,13 @@ fn background_then_foreground() {
 #[test]
 fn bars_are_drawn_only_in_the_foreground() {
     let mut terminal = Terminal::start("resumed", 80, &[]);
-    terminal.until(|rows| rows.len() == 3 && rows[1] == "log line 1" && rows[2].starts_with("job  ░"));
-    let (background, foreground) = terminal.raw.split_once("log line 1").expect("the line");
+    terminal.until(|rows| rows.len() == 4 && rows[2] == "log line 1" && rows[3].starts_with("job  ░"));
+    let (background, foreground) = terminal.raw.split_once("to the foreground").expect("the line");
     assert_eq!(background, "log line 0\r\n");
     assert!(foreground.contains("░"), "{foreground:?}");
     terminal.go_on();
     let (rows, _) = terminal.end();
-    assert!(rows.len() == 3 && rows[2].contains("took"), "{rows:?}");
+    assert!(rows.len() == 4 && rows[3].contains("took"), "{rows:?}");
 }
 
 fn status_unless_stopped(job: &Child) -> i32 {
