@@ -29,7 +29,7 @@ pub enum Copies {
     PerWorker(u64),
 }
 
-/// What was measured of a recipe, before its workers ended.
+/// The measurements of a recipe, made before its workers ended.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Measured {

@@ -424,7 +424,7 @@ where
                 report.add_counts(&stats?, &logs);
             }
         }
-        // Before the counts, which are those of the whole file then.
+        // This precedes the counts, so that they include everything that was written.
         let journal = report_base.journal.as_ref().map(|journal| journal.close());
         report.add_times(&progress, &report_base);
         // Last, so that everything the workers logged appears above the finished bar.

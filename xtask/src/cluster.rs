@@ -66,7 +66,7 @@ pub(crate) fn prepare(workspace: &Workspace, _: &mut Tally) -> Result<()> {
     install(workspace).map(drop)
 }
 
-/// Installs the server unless it is there. Returns its path, which the tests know.
+/// Installs the server unless it is there. Returns its path. The tests look for it at the same one.
 fn install(workspace: &Workspace) -> Result<PathBuf> {
     let sh = &workspace.sh;
     let dir = workspace.target.join("nats-server");

@@ -15,7 +15,7 @@ use crate::NotRun;
 use crate::run::{self, Tally};
 use crate::workspace::Workspace;
 
-/// The columns of the table: what a recipe prints with `--table`.
+/// The columns of the table, in the order in which a recipe prints them with `--table`.
 const HEAD: [&str; 7] = [
     "model",
     "shared",

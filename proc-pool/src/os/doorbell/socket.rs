@@ -103,7 +103,7 @@ impl WakeListener {
                     return Ok(Some(self.seen));
                 }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                // What a timeout is called depends on the system.
+                // Systems report a timeout by either of these errors.
                 Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
                     return Ok(None);
                 }
