@@ -8,13 +8,14 @@ use std::time::Instant;
 
 use proc_pool::OnInterrupt;
 use progress::{Bar, Render, Reporter, Total};
+use run_journal::Journal;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::Error;
 use crate::executor::{ExecutorOptions, Options};
 use crate::invoker::Invoker;
-use crate::journal::{Journal, OpenJournal};
+use crate::journal;
 use crate::model_source::ModelSource;
 use crate::op::Op;
 use crate::report::ReportBase;
@@ -199,7 +200,7 @@ where
         let journal = match journal {
             Some(journal) => {
                 let seed = settings.seed.value;
-                Some(OpenJournal::open::<F, M, T, R>(journal, &op, &model, seed)?)
+                Some(journal::open::<F, M, T, R>(journal, &op, &model, seed)?)
             }
             None => None,
         };

@@ -19,7 +19,7 @@ pub enum Error {
     Pool(#[from] proc_pool::PoolError),
     /// The [journal](crate::Builder::journal) cannot be used.
     #[error(transparent)]
-    Journal(#[from] crate::journal_error::JournalError),
+    Journal(#[from] run_journal::JournalError),
     /// Progress cannot be shown.
     #[error("cannot show progress")]
     Progress(#[from] progress::StartError),

@@ -7,13 +7,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use log_bridge::Filter;
 use proc_pool::{BytePool, Codec, Handle, Interrupt, Interrupter, Native, Snapshot, TaskError, WorkerId};
+use run_journal::{JournalInput, Order, Replayed, TaskRules};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use shm_buffers::Image;
 
 use crate::error::Error;
-use crate::journal::{JournalInput, Replayed, TaskRules, refused};
-use crate::order::Order;
+use crate::journal::refused;
 use crate::outputs::Outputs;
 use crate::report::{Report, ReportBase};
 use crate::run_progress::RunProgress;

@@ -40,11 +40,9 @@ mod invoke;
 mod invoker;
 mod isolated;
 mod journal;
-mod journal_error;
 mod model_source;
 mod op;
 mod op_builder;
-mod order;
 mod outputs;
 #[cfg(doctest)]
 mod readme;
@@ -54,7 +52,6 @@ mod runner;
 mod seed;
 mod settings;
 mod task_context;
-mod task_hash;
 mod try_outputs;
 mod verify;
 #[cfg(test)]
@@ -72,10 +69,6 @@ pub use executor::{Executor, ExecutorOptions, ParseExecutorError, Processes};
 pub use invoke::Invoke;
 pub use invoker::Invoker;
 pub use isolated::{IsolatedError, run_isolated};
-#[cfg(any(fuzzing, test))]
-pub use journal::fuzzing;
-pub use journal::{Journal, JournalFaults, JournalInfo, JournalRun, OnWriteError, Salvage, Salvaged};
-pub use journal_error::JournalError;
 pub use log_bridge::{Filter, SetFilterError};
 pub use op::{
     Folded, InContext, Op, PlainOp, Retried, Retry, View, WithContext, WithExit, WithState, WithView,
@@ -91,6 +84,9 @@ pub use proc_pool::{
 };
 pub use progress::{BarWriter, Render, Reporter, StartError as ProgressError, Total};
 pub use report::Report;
+pub use run_journal::{
+    Journal, JournalError, JournalFaults, JournalInfo, JournalRun, OnWriteError, Salvage, Salvaged,
+};
 pub use settings::{EXECUTOR_VARIABLE, Origin, PROGRESS_VARIABLE, Setting, Settings, WORKERS_VARIABLE};
 #[cfg(feature = "ndarray")]
 pub use shm_buffers::SharedArray;

@@ -2,9 +2,9 @@
 
 use std::iter::FusedIterator;
 
-use proc_pool::TaskError;
+use proc_pool::{TaskError, TryNext};
+use run_journal::Replayed;
 
-use crate::journal::Replayed;
 use crate::run_progress::RunProgress;
 use crate::runner::{RunnerMap, WorkerObserver};
 
@@ -121,16 +121,20 @@ impl<T: Send + 'static, R: Send + 'static, I: Iterator<Item = T>> Iterator for O
             None => self.map.next(),
             Some(replayed) => {
                 let map = &mut self.map;
-                let next = replayed.next(|| {
-                    let output = map.next()?;
-                    Some((map.last_task(), output))
+                let next = replayed.try_next(|| {
+                    let output = map.next();
+                    (map.last_task(), output.map_or(TryNext::End, TryNext::Output))
                 });
-                next.map(|(output, is_read)| {
-                    if is_read {
-                        self.progress.count_read(&output);
+                match next {
+                    (TryNext::Output(output), is_read) => {
+                        if is_read {
+                            self.progress.count_read(&output);
+                        }
+                        Some(output)
                     }
-                    output
-                })
+                    // The map waits, so that nothing is pending.
+                    (TryNext::Pending | TryNext::End, _) => None,
+                }
             }
         };
         match &output {

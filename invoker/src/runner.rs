@@ -14,6 +14,7 @@ use proc_pool::{
     Codec, Handle, History, Interrupt, Interrupter, Map, Native, OnInterrupt, TaskError, WorkerId,
 };
 use progress::{Bar, Total};
+use run_journal::{Order, Recorder};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -25,10 +26,8 @@ use processes::StartPool;
 
 use crate::error::Error;
 use crate::executor::Options;
-use crate::journal::Recorder;
 use crate::model_source::ModelSource;
 use crate::op::Op;
-use crate::order::Order;
 use crate::seed::{Seeded, Seeds};
 use crate::settings::Settings;
 use crate::task_context::WorkerInfo;

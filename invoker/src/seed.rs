@@ -1,10 +1,9 @@
 //! Seeds of tasks: each depends only on the root seed and the position of the task.
 
 use proc_pool::{BoxError, Codec, Native, OwnedBytes};
+use run_journal::SharedInput;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-
-use crate::journal::SharedInput;
 
 /// The odd number nearest to 2^64 over the golden ratio: SplitMix64's step.
 const GOLDEN_GAMMA: u64 = 0x9e37_79b9_7f4a_7c15;

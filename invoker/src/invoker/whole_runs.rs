@@ -1,12 +1,12 @@
 //! Runs that end at the first error, and runs of chunks.
 
 use proc_pool::{Codec, Native, TaskError};
+use run_journal::Order;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::Invoker;
 use crate::chunks::{Chunks, CutTasks};
-use crate::order::Order;
 use crate::outputs::Outputs;
 use crate::try_outputs::TryOutputs;
 use crate::whole_input::WholeInput;

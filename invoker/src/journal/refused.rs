@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use crate::journal_error::JournalError;
 use proc_pool::facade::TaskSource;
 use proc_pool::{CancelOutcome, Fault, Handle, PoolError};
+use run_journal::JournalError;
 
 struct Refused(&'static str);
 

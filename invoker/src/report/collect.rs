@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use log_bridge::Tally;
 use proc_pool::{History, ProcessMemory, Stats};
+use run_journal::OpenJournal;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -15,7 +16,6 @@ use super::rows::{
 };
 use super::timeline::Timeline;
 use crate::executor::Executor;
-use crate::journal::OpenJournal;
 use crate::run_progress::RunProgress;
 use crate::runner::Runner;
 

@@ -19,12 +19,11 @@ use proc_pool::{
     BoxError, Fault, Handle, History, Interrupt, Interrupter, OnInterrupt, Panic, PoolError, Stopwatch,
     WorkerId, catch_panic,
 };
+use run_journal::Order;
 
 pub(crate) use map::LocalMap;
 pub use one_shot::OneShot;
 use threads::{Busy, Job, Running, Thread};
-
-use crate::order::Order;
 
 /// A pool with the interface of a [`Pool`](proc_pool::Pool), but without processes: with the same outputs, errors of tasks,
 /// handles and interruptions.

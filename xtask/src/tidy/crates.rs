@@ -12,10 +12,27 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("proc-pool", &["shm-buffers"]),
     ("log-bridge", &["shm-buffers"]),
     ("progress", &["shm-buffers"]),
-    ("invoker", &["shm-buffers", "proc-pool", "log-bridge", "progress"]),
+    ("run-journal", &["shm-buffers", "proc-pool"]),
+    (
+        "invoker",
+        &[
+            "shm-buffers",
+            "proc-pool",
+            "log-bridge",
+            "progress",
+            "run-journal",
+        ],
+    ),
     (
         "invoker-nats",
-        &["shm-buffers", "proc-pool", "log-bridge", "progress", "invoker"],
+        &[
+            "shm-buffers",
+            "proc-pool",
+            "log-bridge",
+            "progress",
+            "run-journal",
+            "invoker",
+        ],
     ),
 ];
 
@@ -23,10 +40,19 @@ const ARROWS: &[(&str, &[&str])] = &[
 const OUTSIDERS: &[(&str, &[&str])] = &[
     ("async-nats", &["invoker-nats"]),
     ("console", &["progress", "invoker", "invoker-nats"]),
-    ("crossbeam-channel", &["proc-pool", "invoker", "invoker-nats"]),
+    (
+        "crossbeam-channel",
+        &["proc-pool", "run-journal", "invoker", "invoker-nats"],
+    ),
     ("indicatif", &["progress", "invoker", "invoker-nats"]),
-    ("ipc-channel", &["proc-pool", "invoker", "invoker-nats"]),
-    ("tracing-core", &["log-bridge", "invoker", "invoker-nats"]),
+    (
+        "ipc-channel",
+        &["proc-pool", "run-journal", "invoker", "invoker-nats"],
+    ),
+    (
+        "tracing-core",
+        &["log-bridge", "run-journal", "invoker", "invoker-nats"],
+    ),
     ("tokio", &["invoker-nats"]),
     // It takes a C compiler.
     ("zstd", &["shm-buffers", "invoker", "invoker-nats"]),

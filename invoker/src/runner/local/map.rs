@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use proc_pool::facade::Window;
 use proc_pool::{Fault, TaskError};
+use run_journal::Order;
 
 use super::chunk::{Chunk, Indexed, Outputs};
 use super::threads::Job;
 use super::{Backend, LocalPool};
-use crate::order::Order;
 
 /// Maximum number of tasks that an ordered map takes from its input beyond the one whose output is next.
 const AHEAD: u64 = 1 << 15;

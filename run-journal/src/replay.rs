@@ -3,19 +3,19 @@
 use std::fs::File;
 use std::sync::Arc;
 
-use proc_pool::{BoxError, Fault, Interrupter, TaskError};
+use proc_pool::{BoxError, Fault, Interrupter, TaskError, TryNext};
 
-use super::format::Group;
-use super::index::StoredGroup;
-use super::input::{Ready, SharedInput};
-use super::recorder::Recorder;
-use super::scan::ReadAt;
-use crate::journal_error::JournalError;
+use crate::error::JournalError;
+use crate::format::Group;
+use crate::index::StoredGroup;
+use crate::input::{Ready, SharedInput};
 use crate::order::Order;
+use crate::recorder::Recorder;
+use crate::scan::ReadAt;
 
 /// Reads outputs from a journal.
 #[derive(Debug)]
-pub(super) struct OutputReader<F> {
+pub(crate) struct OutputReader<F> {
     file: F,
     /// Bytes of the file, and their position.
     window: Vec<u8>,
@@ -25,7 +25,7 @@ pub(super) struct OutputReader<F> {
 }
 
 impl<F: ReadAt> OutputReader<F> {
-    pub(super) fn new(file: F) -> Self {
+    pub(crate) fn new(file: F) -> Self {
         Self {
             file,
             window: Vec::new(),
@@ -35,7 +35,7 @@ impl<F: ReadAt> OutputReader<F> {
     }
 
     /// Returns the encoded output, or the text of the fault, at a position of a group.
-    pub(super) fn read(&mut self, stored: &StoredGroup, position: usize) -> Result<&[u8], std::io::Error> {
+    pub(crate) fn read(&mut self, stored: &StoredGroup, position: usize) -> Result<&[u8], std::io::Error> {
         /// Bytes of one read: the next outputs follow in the file.
         const AHEAD: u64 = 128 << 10;
         let is_there =
@@ -66,7 +66,7 @@ impl<F: ReadAt> OutputReader<F> {
 }
 
 /// Merges the outputs of the journal with those of the workers.
-pub(crate) struct Replayed<R, I: Iterator> {
+pub struct Replayed<R, I: Iterator> {
     input: SharedInput<I>,
     recorder: Arc<Recorder>,
     interrupter: Interrupter,
@@ -83,7 +83,8 @@ pub(crate) struct Replayed<R, I: Iterator> {
 }
 
 impl<R, I: Iterator> Replayed<R, I> {
-    pub(crate) fn new(
+    /// Makes the outputs of a run. `decode` decodes those of the file.
+    pub fn new(
         input: SharedInput<I>,
         recorder: Arc<Recorder>,
         interrupter: Interrupter,
@@ -111,19 +112,21 @@ impl<R, I: Iterator> Replayed<R, I> {
         }
     }
 
+    /// Returns whether the run has ended because of the journal: the error that was returned last is not that of a task.
+    pub fn has_failed(&self) -> bool {
+        self.has_failed
+    }
+
     /// Returns the next output, and whether it was read from the journal. `from_workers` returns the next one of the workers, with the
-    /// number of its task there.
+    /// number of its task there. [`TryNext::Pending`] is returned as it comes.
     #[inline]
-    pub(crate) fn next(
-        &mut self,
-        mut from_workers: impl FnMut() -> Option<(u64, Result<R, TaskError>)>,
-    ) -> Option<(Result<R, TaskError>, bool)> {
+    pub fn try_next(&mut self, mut from_workers: impl FnMut() -> (u64, TryNext<R>)) -> (TryNext<R>, bool) {
         loop {
             if self.has_failed {
-                return None;
+                return (TryNext::End, false);
             }
             if let Some(error) = self.recorder.failure() {
-                return Some((Err(self.fail(error)), false));
+                return (TryNext::Output(Err(self.fail(error))), false);
             }
             if !self.is_read {
                 let mut input = self.input.lock();
@@ -136,7 +139,7 @@ impl<R, I: Iterator> Replayed<R, I> {
                     drop(input);
                     self.returned += 1;
                     self.recorder.count_read();
-                    return Some((output, true));
+                    return (TryNext::Output(output), true);
                 }
                 let is_waiting = input.taken() > self.returned;
                 if !is_waiting && !self.map_ended && self.interrupter.interrupted().is_none() && input.pull()
@@ -147,11 +150,16 @@ impl<R, I: Iterator> Replayed<R, I> {
             }
             if self.map_ended {
                 let failure = self.input.lock().take_failure();
-                return failure.map(|error| (Err(self.fail(error)), false));
+                let failure = failure.map(|error| TryNext::Output(Err(self.fail(error))));
+                return (failure.unwrap_or(TryNext::End), false);
             }
-            let Some((number, output)) = from_workers() else {
-                self.map_ended = true;
-                continue;
+            let (number, output) = match from_workers() {
+                (number, TryNext::Output(output)) => (number, output),
+                (_, TryNext::Pending) => return (TryNext::Pending, false),
+                (_, TryNext::End) => {
+                    self.map_ended = true;
+                    continue;
+                }
             };
             self.returned += 1;
             let fault = output.as_ref().err().map(|error| &error.fault);
@@ -160,7 +168,7 @@ impl<R, I: Iterator> Replayed<R, I> {
                 task: task.unwrap_or(error.task),
                 fault: error.fault,
             });
-            return Some((output, false));
+            return (TryNext::Output(output), false);
         }
     }
 

@@ -1,15 +1,15 @@
-//! The functions of `invoker-journal`: list a journal, and copy its intact blocks.
+//! The functions of the tool `invoker-journal`: list a journal, and copy its intact blocks.
 
 use std::fmt;
 use std::io::{self, Write};
 use std::path::Path;
 
-use super::format::{first_bytes, push_copy};
-use super::identity::{Identity, named};
-use super::index::Index;
-use super::options::Journal;
-use super::scan::{OnDamage, ReadAt, scan};
-use crate::journal_error::JournalError;
+use crate::error::JournalError;
+use crate::format::{first_bytes, push_copy};
+use crate::identity::{Identity, named};
+use crate::index::Index;
+use crate::options::Journal;
+use crate::scan::{OnDamage, ReadAt, scan};
 
 /// The contents of a journal: see [`Journal::info`]. `Display` prints a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,7 +29,7 @@ pub struct JournalInfo {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct JournalRun {
-    /// The number of the run, in the order of calls of the invoker, from 0.
+    /// The number of the run, in the order in which they were started, from 0.
     pub run: u64,
     /// Number of tasks with an output or a fault.
     pub tasks: u64,
@@ -51,7 +51,7 @@ impl Journal {
     }
 }
 
-pub(super) fn info(file: &impl ReadAt, path: &Path) -> Result<JournalInfo, JournalError> {
+pub(crate) fn info(file: &impl ReadAt, path: &Path) -> Result<JournalInfo, JournalError> {
     let mut index = Index::default();
     let found = scan(file, path, OnDamage::Skip, |block, _, position| {
         index.add(&block, position);
@@ -97,11 +97,11 @@ impl fmt::Display for JournalInfo {
 /// Copies the intact blocks of a journal, and may rename its job.
 ///
 /// ```no_run
-/// use invoker::Salvage;
+/// use run_journal::Salvage;
 ///
 /// // The program was built again, with the same op.
 /// Salvage::new().op("score 1").copy("damaged.journal", "intact.journal")?;
-/// # Ok::<(), invoker::JournalError>(())
+/// # Ok::<(), run_journal::JournalError>(())
 /// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[must_use = "call `copy`"]
@@ -168,7 +168,7 @@ impl Salvage {
         }
     }
 
-    pub(super) fn copy_to(
+    pub(crate) fn copy_to(
         &self,
         file: &impl ReadAt,
         path: &Path,

@@ -4,22 +4,22 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::format::OutputsBlock;
-use crate::journal_error::JournalError;
+use crate::error::JournalError;
+use crate::format::OutputsBlock;
 
 /// The outputs of all runs, by the number of the run.
 #[derive(Debug, Default)]
-pub(super) struct Index {
+pub(crate) struct Index {
     runs: HashMap<u64, RunIndex>,
 }
 
 /// The outputs of one run.
 #[derive(Debug, Default)]
-pub(super) struct RunIndex {
+pub(crate) struct RunIndex {
     /// The number of workers for which the tasks were cut into chunks.
-    pub(super) workers: u64,
+    pub(crate) workers: u64,
     /// In the order of tasks, without overlap.
-    pub(super) groups: Vec<StoredGroup>,
+    pub(crate) groups: Vec<StoredGroup>,
     /// Later records of tasks in a group of several.
     again: HashMap<u64, StoredGroup>,
     /// Number of tasks with an output or a fault.
@@ -28,27 +28,27 @@ pub(super) struct RunIndex {
 
 /// Consecutive tasks that share a hash, in a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct StoredGroup {
-    pub(super) first: u64,
-    pub(super) hash: u64,
+pub(crate) struct StoredGroup {
+    pub(crate) first: u64,
+    pub(crate) hash: u64,
     /// The position in the file.
-    pub(super) at: u64,
+    pub(crate) at: u64,
     /// Number of bytes there.
-    pub(super) len: u64,
-    pub(super) tasks: u32,
-    pub(super) is_fault: bool,
+    pub(crate) len: u64,
+    pub(crate) tasks: u32,
+    pub(crate) is_fault: bool,
 }
 
 impl StoredGroup {
     /// Returns the index of the task behind the last one.
-    pub(super) fn end(&self) -> u64 {
+    pub(crate) fn end(&self) -> u64 {
         self.first + u64::from(self.tasks)
     }
 }
 
 impl Index {
     /// Adds a block, whose payload is at this position of the file.
-    pub(super) fn add(&mut self, block: &OutputsBlock, position: u64) {
+    pub(crate) fn add(&mut self, block: &OutputsBlock, position: u64) {
         let run = self.runs.entry(block.run).or_insert_with(|| RunIndex {
             workers: block.workers,
             ..RunIndex::default()
@@ -67,22 +67,22 @@ impl Index {
     ///
     /// # Errors
     /// [`JournalError::Damaged`] if groups overlap, which no program writes.
-    pub(super) fn finish(&mut self, path: &Path) -> Result<(), JournalError> {
+    pub(crate) fn finish(&mut self, path: &Path) -> Result<(), JournalError> {
         self.runs.values_mut().try_for_each(|run| run.finish(path))
     }
 
     /// Removes a run from the index.
-    pub(super) fn take(&mut self, run: u64) -> Arc<RunIndex> {
+    pub(crate) fn take(&mut self, run: u64) -> Arc<RunIndex> {
         Arc::new(self.runs.remove(&run).unwrap_or_default())
     }
 
     /// Returns the number of workers of a run, if it has outputs.
-    pub(super) fn workers(&self, run: u64) -> Option<u64> {
+    pub(crate) fn workers(&self, run: u64) -> Option<u64> {
         self.runs.get(&run).map(|run| run.workers)
     }
 
     /// Returns the runs, in order of their numbers.
-    pub(super) fn runs(&self) -> Vec<(u64, &RunIndex)> {
+    pub(crate) fn runs(&self) -> Vec<(u64, &RunIndex)> {
         let mut runs: Vec<_> = self.runs.iter().map(|(number, run)| (*number, run)).collect();
         runs.sort_by_key(|(number, _)| *number);
         runs
@@ -116,7 +116,7 @@ impl RunIndex {
     }
 
     /// Returns the record of a task in a group, and the position of the task in it.
-    pub(super) fn record(&self, group: &StoredGroup, task: u64) -> (StoredGroup, usize) {
+    pub(crate) fn record(&self, group: &StoredGroup, task: u64) -> (StoredGroup, usize) {
         match self.again.get(&task) {
             Some(again) if group.tasks > 1 => (*again, 0),
             _ => (*group, (task - group.first) as usize),
@@ -124,27 +124,27 @@ impl RunIndex {
     }
 
     /// Returns the number of tasks with an output or a fault.
-    pub(super) fn tasks(&self) -> u64 {
+    pub(crate) fn tasks(&self) -> u64 {
         self.tasks
     }
 
     /// Returns the number of tasks whose record is a fault.
-    pub(super) fn faults(&self) -> u64 {
+    pub(crate) fn faults(&self) -> u64 {
         let alone = self.groups.iter().filter(|group| group.is_fault);
         let again = self.again.values().filter(|group| group.is_fault);
         (alone.count() + again.count()) as u64
     }
 
     /// Returns the last task with an output or a fault.
-    pub(super) fn last(&self) -> Option<u64> {
+    pub(crate) fn last(&self) -> Option<u64> {
         self.groups.last().map(|group| group.end() - 1)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::format::Group;
     use super::*;
+    use crate::format::Group;
 
     fn index(groups: &[(u64, usize)]) -> Result<Index, JournalError> {
         let mut index = Index::default();

@@ -17,27 +17,27 @@
 
 use std::ops::Range;
 
-use crate::task_hash::{hash_at, hash_of_tasks};
+use crate::hash::{hash_at, hash_of_tasks};
 
-pub(super) const MAGIC: [u8; 8] = *b"\xc9invjrn\n";
-pub(super) const VERSION: u32 = 1;
+pub(crate) const MAGIC: [u8; 8] = *b"\xc9invjrn\n";
+pub(crate) const VERSION: u32 = 1;
 /// The position of the process id of the leader.
-pub(super) const PID_AT: u64 = 12;
+pub(crate) const PID_AT: u64 = 12;
 /// Bytes before the first block.
-pub(super) const PROLOGUE: usize = 16;
-pub(super) const MARKER: [u8; 4] = *b"\xf5JB\n";
+pub(crate) const PROLOGUE: usize = 16;
+pub(crate) const MARKER: [u8; 4] = *b"\xf5JB\n";
 /// Bytes of a block before its payload.
-pub(super) const BLOCK_HEAD: usize = 20;
+pub(crate) const BLOCK_HEAD: usize = 20;
 /// A block with this many bytes is complete.
 const BLOCK_TARGET: usize = 256 << 10;
 /// The most tasks that share a hash.
-pub(super) const MAX_GROUP: usize = 128;
+pub(crate) const MAX_GROUP: usize = 128;
 
 const IDENTITY: u8 = 1;
 const OUTPUTS: u8 = 2;
 
 /// The start of a file: the prologue, and the block with the identity of the job.
-pub(super) fn first_bytes(identity: &[u8], pid: u32) -> Vec<u8> {
+pub(crate) fn first_bytes(identity: &[u8], pid: u32) -> Vec<u8> {
     let mut bytes = MAGIC.to_vec();
     bytes.extend_from_slice(&VERSION.to_le_bytes());
     bytes.extend_from_slice(&pid.to_le_bytes());
@@ -60,7 +60,7 @@ fn push_block(bytes: &mut Vec<u8>, position: u64, write: impl FnOnce(&mut Vec<u8
 }
 
 /// Appends a block of outputs that was read before, `rest` of its payload. All of the file before it is on the disk.
-pub(super) fn push_copy(bytes: &mut Vec<u8>, position: u64, rest: &[u8]) {
+pub(crate) fn push_copy(bytes: &mut Vec<u8>, position: u64, rest: &[u8]) {
     push_block(bytes, position, |payload| {
         payload.push(OUTPUTS);
         push_varint(payload, position);
@@ -70,27 +70,27 @@ pub(super) fn push_copy(bytes: &mut Vec<u8>, position: u64, rest: &[u8]) {
 
 /// Appends a block with any payload.
 #[cfg(any(fuzzing, test))]
-pub(super) fn push_any(bytes: &mut Vec<u8>, position: u64, payload: &[u8]) {
+pub(crate) fn push_any(bytes: &mut Vec<u8>, position: u64, payload: &[u8]) {
     push_block(bytes, position, |into| into.extend_from_slice(payload));
 }
 
 /// A finished task, before it is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Record {
-    pub(super) run: u64,
+pub(crate) struct Record {
+    pub(crate) run: u64,
     /// The number of workers for which the run's tasks were cut into chunks.
-    pub(super) workers: u64,
-    pub(super) task: u64,
-    pub(super) hash: u64,
+    pub(crate) workers: u64,
+    pub(crate) task: u64,
+    pub(crate) hash: u64,
     /// The bytes of the output are at this position of a buffer.
-    pub(super) start: usize,
-    pub(super) len: usize,
-    pub(super) kind: Kind,
+    pub(crate) start: usize,
+    pub(crate) len: usize,
+    pub(crate) kind: Kind,
 }
 
 /// The kind of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     Output,
     /// The output of a task that has a record already, which stays alone: no group overlaps another one.
     Again,
@@ -115,7 +115,7 @@ fn group_size(mean: f64) -> usize {
 }
 
 /// Appends the records as blocks to `into`, whose first byte will be at `position` of the file. `synced` bytes of it are on the disk.
-pub(super) fn write_blocks(
+pub(crate) fn write_blocks(
     records: &mut [Record],
     outputs: &[u8],
     synced: u64,
@@ -182,11 +182,11 @@ fn push_varint(into: &mut Vec<u8>, mut number: u64) {
 
 /// A block is invalid although its checksum is right: another program wrote it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Malformed;
+pub(crate) struct Malformed;
 
 /// The contents of a block.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Payload<'a> {
+pub(crate) enum Payload<'a> {
     /// The identity of the job, as JSON.
     Identity(&'a [u8]),
     Outputs(OutputsBlock),
@@ -194,39 +194,39 @@ pub(super) enum Payload<'a> {
 
 /// Finished tasks of one run.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct OutputsBlock {
+pub(crate) struct OutputsBlock {
     /// The length of the file that was on the disk when the block was written.
-    pub(super) synced: u64,
-    pub(super) run: u64,
-    pub(super) workers: u64,
-    pub(super) groups: Vec<Group>,
+    pub(crate) synced: u64,
+    pub(crate) run: u64,
+    pub(crate) workers: u64,
+    pub(crate) groups: Vec<Group>,
     /// What follows `synced` in the payload starts here.
-    pub(super) rest: usize,
+    pub(crate) rest: usize,
 }
 
 /// Consecutive tasks that share a hash.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Group {
-    pub(super) first: u64,
-    pub(super) tasks: usize,
-    pub(super) hash: u64,
-    pub(super) is_fault: bool,
+pub(crate) struct Group {
+    pub(crate) first: u64,
+    pub(crate) tasks: usize,
+    pub(crate) hash: u64,
+    pub(crate) is_fault: bool,
     /// Lengths of the outputs; one if all are equal.
-    pub(super) lengths: Vec<usize>,
+    pub(crate) lengths: Vec<usize>,
     /// All of the group, as a range of the payload.
-    pub(super) whole: Range<usize>,
+    pub(crate) whole: Range<usize>,
     /// The outputs, as a range of the payload.
-    pub(super) bytes: Range<usize>,
+    pub(crate) bytes: Range<usize>,
 }
 
 impl Group {
     /// Parses the bytes of [`whole`](Self::whole). The group has its own number of the first task, because the bytes have none.
-    pub(super) fn parse(bytes: &[u8]) -> Result<Self, Malformed> {
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, Malformed> {
         Parser { bytes, position: 0 }.group(0)
     }
 
     /// Returns where the output at a position of the group is, from the start of [`bytes`](Self::bytes).
-    pub(super) fn range(&self, position: usize) -> Range<usize> {
+    pub(crate) fn range(&self, position: usize) -> Range<usize> {
         match *self.lengths {
             [len] => position * len..(position + 1) * len,
             ref lengths => {
@@ -238,7 +238,7 @@ impl Group {
 }
 
 impl<'a> Payload<'a> {
-    pub(super) fn parse(payload: &'a [u8]) -> Result<Self, Malformed> {
+    pub(crate) fn parse(payload: &'a [u8]) -> Result<Self, Malformed> {
         let mut parser = Parser {
             bytes: payload,
             position: 0,

@@ -5,12 +5,12 @@ use std::io;
 use std::ops::{Deref, DerefMut};
 use std::path::Path;
 
-use super::scan::pid;
-use crate::journal_error::JournalError;
+use crate::error::JournalError;
+use crate::scan::pid;
 
 /// A file that is locked until this is dropped, or until this process ends, however it ends.
 #[derive(Debug)]
-pub(super) struct LockedFile(File);
+pub(crate) struct LockedFile(File);
 
 impl Drop for LockedFile {
     fn drop(&mut self) {
@@ -34,7 +34,7 @@ impl DerefMut for LockedFile {
 }
 
 /// Opens or creates the file, and locks it.
-pub(super) fn open_locked(path: &Path) -> Result<LockedFile, JournalError> {
+pub(crate) fn open_locked(path: &Path) -> Result<LockedFile, JournalError> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
     let file = open(&options, path).map_err(|refused| match refused {
@@ -120,7 +120,7 @@ fn open(options: &OpenOptions, path: &Path) -> Result<File, Refused> {
 }
 
 /// Returns another handle for reading.
-pub(super) fn reader(file: &File, path: &Path) -> io::Result<File> {
+pub(crate) fn reader(file: &File, path: &Path) -> io::Result<File> {
     // Reading moves the position of a file on Windows, so the writer's is another one.
     match cfg!(windows) {
         true => File::open(path),

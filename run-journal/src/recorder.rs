@@ -6,15 +6,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use proc_pool::Fault;
 
-use super::format::Kind;
-use super::options::JournalFaults;
-use super::writer::Finished;
-use super::{OpenJournal, RunIndex};
-use crate::journal_error::JournalError;
+use crate::OpenJournal;
+use crate::error::JournalError;
+use crate::format::Kind;
+use crate::index::RunIndex;
+use crate::options::JournalFaults;
+use crate::writer::Finished;
 
 /// Writes the outputs of one run into the journal, as they arrive.
 #[derive(Debug)]
-pub(crate) struct Recorder {
+pub struct Recorder {
     journal: Arc<OpenJournal>,
     run: u64,
     workers: u64,
@@ -31,17 +32,17 @@ struct Sent {
 
 /// A task that runs.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct SentTask {
+pub(crate) struct SentTask {
     /// The index in the input.
-    pub(super) task: u64,
-    pub(super) hash: u64,
+    pub(crate) task: u64,
+    pub(crate) hash: u64,
     /// [`Kind::Again`] if the journal has a record of it.
-    pub(super) kind: Kind,
+    pub(crate) kind: Kind,
 }
 
 impl Recorder {
     /// Starts a run whose tasks are cut into chunks for this number of workers. Returns what the journal has of it, too.
-    pub(super) fn start(journal: &Arc<OpenJournal>, workers: usize) -> (Arc<Self>, Arc<RunIndex>) {
+    pub(crate) fn start(journal: &Arc<OpenJournal>, workers: usize) -> (Arc<Self>, Arc<RunIndex>) {
         let (run, index) = journal.start_run();
         let recorder = Self {
             journal: journal.clone(),
@@ -52,7 +53,7 @@ impl Recorder {
         (Arc::new(recorder), index)
     }
 
-    pub(super) fn journal(&self) -> &OpenJournal {
+    pub(crate) fn journal(&self) -> &OpenJournal {
         &self.journal
     }
 
@@ -61,13 +62,13 @@ impl Recorder {
     }
 
     /// Adds the next task that is sent to the workers.
-    pub(super) fn add(&self, task: SentTask) {
+    pub(crate) fn add(&self, task: SentTask) {
         self.sent().tasks.push_back(Some(task));
     }
 
     /// Writes an encoded output. `number` counts the tasks that were sent.
     #[inline]
-    pub(crate) fn record(&self, number: u64, encoded: &[u8]) {
+    pub fn record(&self, number: u64, encoded: &[u8]) {
         let found = {
             let sent = self.sent();
             let position = number.checked_sub(sent.base).map(|position| position as usize);
@@ -92,7 +93,7 @@ impl Recorder {
     }
 
     /// Removes a task whose output is returned, and returns its index in the input.
-    pub(super) fn finish(&self, number: u64, fault: Option<&Fault>) -> Option<u64> {
+    pub(crate) fn finish(&self, number: u64, fault: Option<&Fault>) -> Option<u64> {
         let mut sent = self.sent();
         let position = usize::try_from(number.checked_sub(sent.base)?).ok()?;
         let task = sent.tasks.get_mut(position)?.take()?;
@@ -112,7 +113,7 @@ impl Recorder {
 
     /// Returns why the run must end, if the journal could not be written.
     #[inline]
-    pub(super) fn failure(&self) -> Option<JournalError> {
+    pub(crate) fn failure(&self) -> Option<JournalError> {
         match self.journal.writer.has_failed() {
             false => None,
             true => self.journal.writer.error(),
@@ -120,7 +121,7 @@ impl Recorder {
     }
 
     /// Counts an output that was read from the journal.
-    pub(super) fn count_read(&self) {
+    pub(crate) fn count_read(&self) {
         self.journal.read.fetch_add(1, Ordering::Relaxed);
     }
 }

@@ -2,12 +2,14 @@
 
 use std::path::Path;
 
-use super::format::{Kind, Record, first_bytes, write_blocks};
-use super::fuzzing::{Outputs, journal, read, salvage};
-use super::identity::named;
-use super::scan::OnDamage;
-use super::*;
-use crate::journal_error::JournalError;
+use crate::error::JournalError;
+use crate::format::{Kind, Record, first_bytes, write_blocks};
+use crate::format::{PID_AT, PROLOGUE};
+use crate::fuzzing::{Outputs, journal, read, salvage};
+use crate::identity::named;
+use crate::identity::{Identity, Remedies};
+use crate::scan::OnDamage;
+use crate::{Journal, OpenJournal, scan, tool};
 
 /// The generator SplitMix64.
 struct Random(u64);
@@ -25,6 +27,8 @@ impl Random {
         (self.next() % end as u64) as usize
     }
 }
+
+const REMEDIES: Remedies = [""; 8];
 
 fn identity() -> Identity {
     let text = String::new;
@@ -207,10 +211,10 @@ fn a_torn_end_is_cut_and_the_next_run_goes_on_behind_it() {
     let first = first_bytes(&identity().to_json(), 7).len();
     for len in [0, 1, 15, first - 1, first, bytes.len() - 1, bytes.len()] {
         std::fs::write(&path, &bytes[..len]).expect("it is writable");
-        let journal = OpenJournal::open_for(Journal::new(&path), &identity()).expect("it goes on");
+        let journal = OpenJournal::open(Journal::new(&path), &identity(), &REMEDIES).expect("it goes on");
         let (run, index) = journal.start_run();
         assert_eq!(run, 0);
-        journal.writer.append(super::writer::Finished {
+        journal.writer.append(crate::writer::Finished {
             run,
             workers: 2,
             task: 1000,
@@ -231,7 +235,8 @@ fn a_torn_end_is_cut_and_the_next_run_goes_on_behind_it() {
         seed: "1".to_owned(),
         ..identity()
     };
-    let error = OpenJournal::open_for(Journal::new(&path), &other).expect_err("the start is another one");
+    let error =
+        OpenJournal::open(Journal::new(&path), &other, &REMEDIES).expect_err("the start is another one");
     assert!(
         matches!(error, JournalError::Damaged { offset: 16, .. }),
         "{error}"

@@ -2,7 +2,9 @@
 
 /// The order of outputs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Order {
+pub enum Order {
+    /// The order of the tasks.
     Ordered,
+    /// The order in which they complete.
     AsCompleted,
 }

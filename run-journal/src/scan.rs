@@ -5,12 +5,12 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::format::{BLOCK_HEAD, MAGIC, MARKER, OutputsBlock, PID_AT, PROLOGUE, Payload, VERSION};
-use crate::journal_error::JournalError;
-use crate::task_hash::hash_at;
+use crate::error::JournalError;
+use crate::format::{BLOCK_HEAD, MAGIC, MARKER, OutputsBlock, PID_AT, PROLOGUE, Payload, VERSION};
+use crate::hash::hash_at;
 
 /// A file, or its bytes in memory, that is read at any position.
-pub(super) trait ReadAt {
+pub(crate) trait ReadAt {
     /// Reads some bytes at a position; 0 at the end.
     fn read_some_at(&self, into: &mut [u8], position: u64) -> io::Result<usize>;
 
@@ -72,7 +72,7 @@ impl ReadAt for &[u8] {
 
 /// The reaction to damage before the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum OnDamage {
+pub(crate) enum OnDamage {
     Fail,
     /// Goes on with the next block that is intact.
     Skip,
@@ -80,19 +80,19 @@ pub(super) enum OnDamage {
 
 /// The result of a scan.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Scanned {
+pub(crate) struct Scanned {
     /// The identity of the job, as JSON.
-    pub(super) identity: Vec<u8>,
+    pub(crate) identity: Vec<u8>,
     /// The position behind the last intact block.
-    pub(super) end: u64,
+    pub(crate) end: u64,
     /// Bytes behind it.
-    pub(super) torn: u64,
+    pub(crate) torn: u64,
     /// Bytes before it in no intact block; not 0 only if damage is skipped.
-    pub(super) damaged: u64,
+    pub(crate) damaged: u64,
 }
 
 /// Returns the process id of the last leader, or 0 if it is unknown.
-pub(super) fn pid(file: &impl ReadAt) -> u32 {
+pub(crate) fn pid(file: &impl ReadAt) -> u32 {
     let mut pid = [0; 4];
     // It is for a message only.
     file.read_at(&mut pid, PID_AT)
@@ -100,7 +100,7 @@ pub(super) fn pid(file: &impl ReadAt) -> u32 {
 }
 
 /// Calls `outputs` with each block of outputs, its payload, and the position of that.
-pub(super) fn scan(
+pub(crate) fn scan(
     file: &impl ReadAt,
     path: &Path,
     on_damage: OnDamage,

@@ -7,18 +7,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use proc_pool::BoxError;
 
-use super::OpenJournal;
-use super::format::Kind;
-use super::index::{RunIndex, StoredGroup};
-use super::options::JournalFaults;
-use super::recorder::{Recorder, SentTask};
-use super::replay::OutputReader;
-use crate::journal_error::JournalError;
-use crate::task_hash::{hash_of_tasks, task_hash};
+use crate::OpenJournal;
+use crate::error::JournalError;
+use crate::format::Kind;
+use crate::hash::{hash_of_tasks, task_hash};
+use crate::index::{RunIndex, StoredGroup};
+use crate::options::JournalFaults;
+use crate::recorder::{Recorder, SentTask};
+use crate::replay::OutputReader;
 
 /// An input that the workers and the iterator over the outputs share. Both take tasks in the caller's thread.
 #[derive(Debug)]
-pub(crate) struct SharedInput<I: Iterator>(Arc<Mutex<JournalInput<I>>>);
+pub struct SharedInput<I: Iterator>(Arc<Mutex<JournalInput<I>>>);
 
 impl<I: Iterator> Clone for SharedInput<I> {
     fn clone(&self) -> Self {
@@ -27,18 +27,18 @@ impl<I: Iterator> Clone for SharedInput<I> {
 }
 
 impl<I: Iterator> SharedInput<I> {
-    pub(super) fn lock(&self) -> MutexGuard<'_, JournalInput<I>> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, JournalInput<I>> {
         // A panic of the caller's iterator leaves it as it is without a journal.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns the next task for the workers, with its index.
-    pub(crate) fn next_for_workers(&self) -> Option<(u64, I::Item)> {
+    pub fn next_for_workers(&self) -> Option<(u64, I::Item)> {
         self.lock().next_for_workers()
     }
 
     /// Returns the bounds of the number of tasks that workers may get.
-    pub(crate) fn size_hint(&self) -> (usize, Option<usize>) {
+    pub fn size_hint(&self) -> (usize, Option<usize>) {
         let input = self.lock();
         let most = input.input.size_hint().1;
         (0, most.and_then(|most| most.checked_add(input.fresh.len())))
@@ -46,19 +46,21 @@ impl<I: Iterator> SharedInput<I> {
 }
 
 /// How tasks are encoded, and which stored outputs do not count.
-pub(crate) struct TaskRules<T> {
-    pub(crate) encode: fn(&T, &mut Vec<u8>) -> Result<(), BoxError>,
+#[derive(Debug, Clone, Copy)]
+pub struct TaskRules<T> {
+    /// Appends the encoding of a task, of which the journal has a hash.
+    pub encode: fn(&T, &mut Vec<u8>) -> Result<(), BoxError>,
     /// Whether a task with this encoded output runs again; none of them by default.
-    pub(crate) runs_again: Option<fn(&[u8]) -> bool>,
+    pub runs_again: Option<fn(&[u8]) -> bool>,
 }
 
 /// A stored output that can be returned.
 #[derive(Debug)]
-pub(super) struct Ready {
-    pub(super) task: u64,
-    pub(super) group: StoredGroup,
+pub(crate) struct Ready {
+    pub(crate) task: u64,
+    pub(crate) group: StoredGroup,
     /// Its position in the group.
-    pub(super) position: usize,
+    pub(crate) position: usize,
 }
 
 /// A task for the workers.
@@ -67,7 +69,8 @@ struct Fresh<T> {
     sent: SentTask,
 }
 
-pub(crate) struct JournalInput<I: Iterator> {
+/// The tasks of a run, and what the journal has of them.
+pub struct JournalInput<I: Iterator> {
     input: I,
     rules: TaskRules<I::Item>,
     faults: JournalFaults,
@@ -97,7 +100,7 @@ impl<I: Iterator> std::fmt::Debug for JournalInput<I> {
 
 impl<I: Iterator> JournalInput<I> {
     /// Starts a run of these tasks, which are cut into chunks for this number of workers.
-    pub(crate) fn start(
+    pub fn start(
         journal: &Arc<OpenJournal>,
         workers: usize,
         input: I,
@@ -124,25 +127,25 @@ impl<I: Iterator> JournalInput<I> {
     }
 
     /// Returns the number of tasks taken from the input.
-    pub(super) fn taken(&self) -> u64 {
+    pub(crate) fn taken(&self) -> u64 {
         self.taken
     }
 
     /// Returns whether all that is left comes from the workers.
-    pub(super) fn is_read(&self) -> bool {
+    pub(crate) fn is_read(&self) -> bool {
         self.groups >= self.index.groups.len() && self.ready.is_empty() && self.fresh.is_empty()
     }
 
-    pub(super) fn take_failure(&mut self) -> Option<JournalError> {
+    pub(crate) fn take_failure(&mut self) -> Option<JournalError> {
         self.failure.take()
     }
 
-    pub(super) fn reader(&mut self) -> &mut OutputReader<Arc<File>> {
+    pub(crate) fn reader(&mut self) -> &mut OutputReader<Arc<File>> {
         &mut self.reader
     }
 
     /// Removes the next stored output; of a run in order, only that of task `wanted`.
-    pub(super) fn take_ready(&mut self, wanted: Option<u64>) -> Option<Ready> {
+    pub(crate) fn take_ready(&mut self, wanted: Option<u64>) -> Option<Ready> {
         let front = self.ready.front()?;
         match wanted.is_none_or(|wanted| front.task == wanted) {
             true => self.ready.pop_front(),
@@ -163,7 +166,7 @@ impl<I: Iterator> JournalInput<I> {
     }
 
     /// Takes the next task from the input, or those of a group. Returns whether there were any.
-    pub(super) fn pull(&mut self) -> bool {
+    pub(crate) fn pull(&mut self) -> bool {
         if self.ended || self.failure.is_some() {
             return false;
         }

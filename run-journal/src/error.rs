@@ -7,10 +7,11 @@ use proc_pool::Shared;
 
 /// Why a journal cannot be opened, written, or used for an input.
 ///
-/// During a run it is the [`Fault::Other`](crate::Fault::Other) of a task:
+/// During a run it is the [`Fault::Other`](proc_pool::Fault::Other) of a task:
 ///
 /// ```
-/// use invoker::{Fault, JournalError, TaskError};
+/// use proc_pool::{Fault, TaskError};
+/// use run_journal::JournalError;
 ///
 /// fn journal_error(error: &TaskError) -> Option<&JournalError> {
 ///     match &error.fault {

@@ -3,36 +3,28 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// A file with the outputs of a run, for [`Builder::journal`](crate::Builder::journal): the path, and options.
+use crate::identity::named;
+
+/// A file with the outputs of a run: the path, and options. For `Builder::journal` of the crate `invoker`.
 ///
 /// ```
 /// use std::time::Duration;
-/// use invoker::{Executor, Invoker, Journal};
+/// use run_journal::{Journal, JournalFaults};
 ///
-/// # let dir = tempfile::tempdir()?;
-/// # let path = dir.path().join("squares.journal");
-/// let squares = || -> Result<(u64, u64), Box<dyn std::error::Error>> {
-///     let journal = Journal::new(&path).sync_interval(Duration::from_secs(5));
-///     let builder = Invoker::builder(|_: &(), n: u64| n * n).model(()).journal(journal);
-///     let invoker = builder.executor(Executor::Threads).build()?;
-///     let sum = invoker.map(0..100).sum::<Result<u64, _>>()?;
-///     let report = invoker.finish()?;
-///     Ok((sum, report.journal.expect("there is one").read))
-/// };
-/// assert_eq!(squares()?, (328_350, 0));
-/// assert_eq!(squares()?, (328_350, 100)); // no op runs again
-/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// let journal = Journal::new("scores.journal").op("score 1").faults(JournalFaults::Keep);
+/// let journal = journal.sync_interval(Duration::from_secs(5));
+/// assert_eq!(journal.path().to_str(), Some("scores.journal"));
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[must_use = "pass it to `Builder::journal`"]
+#[must_use = "pass it to a builder"]
 pub struct Journal {
-    pub(super) path: PathBuf,
-    pub(super) op: Option<String>,
-    pub(super) model: Option<String>,
-    pub(super) faults: JournalFaults,
-    pub(super) on_write_error: OnWriteError,
-    pub(super) sync_interval: Duration,
-    pub(super) sync_bytes: u64,
+    pub(crate) path: PathBuf,
+    pub(crate) op: Option<String>,
+    pub(crate) model: Option<String>,
+    pub(crate) faults: JournalFaults,
+    pub(crate) on_write_error: OnWriteError,
+    pub(crate) sync_interval: Duration,
+    pub(crate) sync_bytes: u64,
 }
 
 /// Whether tasks that have failed run again when a run is started again.
@@ -54,12 +46,12 @@ pub enum OnWriteError {
     /// Ends the run with [`JournalError::Write`](crate::JournalError::Write), as the error of the next task.
     #[default]
     Fail,
-    /// Goes on without the journal, and logs a warning. [`JournalCounts::failed`](crate::report::JournalCounts::failed) has the error.
+    /// Goes on without the journal, and logs a warning. The report has the error.
     Continue,
 }
 
 impl Journal {
-    /// Makes the journal of this path. The file is created by [`build`](crate::Builder::build) if it does not exist.
+    /// Makes the journal of this path. The file is created by the start of the leader if it does not exist.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self {
             path: path.into(),
@@ -80,7 +72,7 @@ impl Journal {
     }
 
     /// Identifies the model by a name, such as its version. By default it is identified by a [hash](shm_buffers::fingerprint) of its
-    /// contents, for which `build` reads all of it; a model with a `HashMap` needs a name, because its order is another one in each
+    /// contents, for which the start of the leader reads all of it; a model with a `HashMap` needs a name, because its order is another one in each
     /// process.
     pub fn model(mut self, name: impl Into<String>) -> Self {
         self.model = Some(name.into());
@@ -110,6 +102,16 @@ impl Journal {
     pub fn sync_bytes(mut self, bytes: u64) -> Self {
         self.sync_bytes = bytes.max(1);
         self
+    }
+
+    /// Returns how [`Identity::op`](crate::Identity::op) describes the op, if it has a name.
+    pub fn described_op(&self) -> Option<String> {
+        self.op.as_deref().map(named)
+    }
+
+    /// Returns how [`Identity::model`](crate::Identity::model) describes the model, if it has a name.
+    pub fn described_model(&self) -> Option<String> {
+        self.model.as_deref().map(named)
     }
 
     /// Returns the path.

@@ -5,7 +5,7 @@ use twox_hash::XxHash3_64;
 
 /// Returns the hash of an encoded task.
 #[inline]
-pub(crate) fn task_hash(encoded: &[u8]) -> u64 {
+pub fn task_hash(encoded: &[u8]) -> u64 {
     XxHash3_64::oneshot(encoded)
 }
 

@@ -3,18 +3,18 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::format::{PROLOGUE, first_bytes, push_any};
-use super::index::Index;
-use super::replay::OutputReader;
-use super::scan::{OnDamage, scan};
-use super::tool::{Salvage, info};
-use crate::journal_error::JournalError;
+use crate::error::JournalError;
+use crate::format::{PROLOGUE, first_bytes, push_any};
+use crate::index::Index;
+use crate::replay::OutputReader;
+use crate::scan::{OnDamage, scan};
+use crate::tool::{Salvage, info};
 
 /// The outputs of a journal, or the texts of faults, by run and task.
-pub(super) type Outputs = BTreeMap<(u64, u64), (bool, Vec<u8>)>;
+pub(crate) type Outputs = BTreeMap<(u64, u64), (bool, Vec<u8>)>;
 
 /// Reads all outputs of a journal.
-pub(super) fn read(bytes: &[u8], on_damage: OnDamage) -> Result<Outputs, JournalError> {
+pub(crate) fn read(bytes: &[u8], on_damage: OnDamage) -> Result<Outputs, JournalError> {
     let path = Path::new("journal");
     let mut index = Index::default();
     scan(&bytes, path, on_damage, |block, _, position| {
@@ -37,7 +37,7 @@ pub(super) fn read(bytes: &[u8], on_damage: OnDamage) -> Result<Outputs, Journal
 }
 
 /// Copies what is intact.
-pub(super) fn salvage(bytes: &[u8]) -> Result<Vec<u8>, JournalError> {
+pub(crate) fn salvage(bytes: &[u8]) -> Result<Vec<u8>, JournalError> {
     let mut copy = Vec::new();
     Salvage::new().copy_to(&bytes, Path::new("journal"), &mut copy)?;
     Ok(copy)

@@ -8,10 +8,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::format::{Kind, Record, write_blocks};
-use super::lock::LockedFile;
-use super::options::OnWriteError;
-use crate::journal_error::JournalError;
+use crate::error::JournalError;
+use crate::format::{Kind, Record, write_blocks};
+use crate::lock::LockedFile;
+use crate::options::OnWriteError;
 
 /// Bytes of outputs for which the thread is woken before its time.
 const WAKE_BYTES: usize = 256 << 10;
@@ -22,16 +22,16 @@ const RECORD_BYTES: usize = 16;
 
 /// When the journal is synced to the disk.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct SyncPolicy {
+pub(crate) struct SyncPolicy {
     /// The age of a record at which it is on the disk.
-    pub(super) interval: Duration,
+    pub(crate) interval: Duration,
     /// Bytes after which it is synced early.
-    pub(super) bytes: u64,
+    pub(crate) bytes: u64,
 }
 
 /// The end of a journal.
 #[derive(Debug)]
-pub(super) struct Writer {
+pub(crate) struct Writer {
     shared: Arc<Shared>,
     thread: Mutex<Option<JoinHandle<()>>>,
     /// The process whose thread it is.
@@ -77,19 +77,19 @@ impl Shared {
 
 /// A finished task.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Finished<'a> {
-    pub(super) run: u64,
-    pub(super) workers: u64,
-    pub(super) task: u64,
-    pub(super) hash: u64,
-    pub(super) kind: Kind,
+pub(crate) struct Finished<'a> {
+    pub(crate) run: u64,
+    pub(crate) workers: u64,
+    pub(crate) task: u64,
+    pub(crate) hash: u64,
+    pub(crate) kind: Kind,
     /// The encoded output, or the text of the fault.
-    pub(super) bytes: &'a [u8],
+    pub(crate) bytes: &'a [u8],
 }
 
 impl Writer {
     /// Starts the thread. `file` has `len` bytes, all of them on the disk.
-    pub(super) fn start(
+    pub(crate) fn start(
         file: LockedFile,
         len: u64,
         path: PathBuf,
@@ -125,18 +125,19 @@ impl Writer {
         })
     }
 
-    /// Appends a finished task. Waits if the disk is slower than the run. Does nothing after an error.
-    pub(super) fn append(&self, finished: Finished<'_>) {
+    /// Appends a finished task. Waits if the disk is slower than the run. Does nothing after an error, and after the end.
+    pub(crate) fn append(&self, finished: Finished<'_>) {
         let mut queue = self.shared.queue();
         while queue.bytes() > 0
             && queue.bytes() + finished.bytes.len() > MAX_QUEUED
             && queue.error.is_none()
+            && !queue.is_closed
             && !self.is_forked()
         {
             let waited = self.shared.emptied.wait(queue);
             queue = waited.unwrap_or_else(PoisonError::into_inner);
         }
-        if queue.error.is_some() {
+        if queue.error.is_some() || queue.is_closed {
             return;
         }
         let was_below = queue.bytes() < WAKE_BYTES;
@@ -161,23 +162,23 @@ impl Writer {
 
     /// Returns whether a run must end because the journal could not be written.
     #[inline]
-    pub(super) fn has_failed(&self) -> bool {
+    pub(crate) fn has_failed(&self) -> bool {
         self.shared.failed.load(Ordering::Relaxed) && self.shared.on_error == OnWriteError::Fail
     }
 
     /// Returns why the journal could not be written, if that is so.
-    pub(super) fn error(&self) -> Option<JournalError> {
+    pub(crate) fn error(&self) -> Option<JournalError> {
         self.shared.queue().error.clone()
     }
 
     /// Returns the number of written tasks, and their bytes in the file.
-    pub(super) fn written(&self) -> (u64, u64) {
+    pub(crate) fn written(&self) -> (u64, u64) {
         let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
         (load(&self.shared.written), load(&self.shared.bytes))
     }
 
     /// Writes what is left, syncs it to the disk, and ends the thread.
-    pub(super) fn close(&self) {
+    pub(crate) fn close(&self) {
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(thread) = thread else {
             return;
@@ -189,6 +190,7 @@ impl Writer {
         }
         self.shared.queue().is_closed = true;
         self.shared.filled.notify_one();
+        self.shared.emptied.notify_all();
         // Its errors are in the queue, and a panic is printed.
         let _ = thread.join();
     }
@@ -333,7 +335,7 @@ impl Appender {
 }
 
 /// Moves to the end of a file that has `len` intact bytes, and cuts what follows.
-pub(super) fn cut(file: &mut File, len: u64) -> io::Result<()> {
+pub(crate) fn cut(file: &mut File, len: u64) -> io::Result<()> {
     file.set_len(len)?;
     file.seek(SeekFrom::Start(len))?;
     file.sync_all()
