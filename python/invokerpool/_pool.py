@@ -64,6 +64,15 @@ def _levels(logs: Logs) -> dict[str, int]:
     return found
 
 
+def _authkey() -> bytes | None:
+    """The key with which workers reach the managers of `multiprocessing` in this process; None if it has none."""
+    if "multiprocessing.managers" not in sys.modules:
+        return None
+    from multiprocessing.process import current_process
+
+    return bytes(current_process().authkey)
+
+
 def _program() -> tuple[str, list[str]]:
     """Returns the program of workers and its arguments."""
     program = sys.executable
@@ -191,6 +200,7 @@ class Pool:
                 "deadline": deadline,
                 "code": _pickle.dumps((op, state)),
                 "levels": None if logs is None else _levels(logs),
+                "authkey": _authkey(),
             }
             core = _core.CorePool(options, settings, self._image._core if self._image else None, deliver)
             self._core = core

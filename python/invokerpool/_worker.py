@@ -42,6 +42,10 @@ def start(settings: dict[str, Any], identity: tuple[int, int, int], sink: Any) -
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if not faulthandler.is_enabled():
         faulthandler.enable()
+    if settings["authkey"] is not None:
+        from multiprocessing.process import current_process
+
+        current_process().authkey = settings["authkey"]
     from . import _core, _image, _pickle
 
     if sink is not None and settings["levels"] is not None:
@@ -108,7 +112,8 @@ def _tell_copies(private: int, shared: int) -> None:
 
         logging.getLogger("invokerpool").warning(
             "unpickling the model takes %.0f MiB of private memory in each worker; %.0f MiB are shared. Large parts that are no NumPy"
-            " arrays, and types that copy their arrays when they are unpickled, are not shared.",
+            " arrays, and types that copy or rebuild arrays when they are unpickled, are not shared; `copyreg.pickle` can change how"
+            " a type is pickled.",
             private / (1 << 20),
             shared / (1 << 20),
         )
@@ -125,12 +130,20 @@ def set_seed(seed: int) -> None:
 
 
 def finish() -> None:
-    """Runs what the interpreter runs at its end: functions of `atexit`, and the output that is buffered."""
+    """Runs what the interpreter runs at its end: functions of `threading` and `atexit`, and the output that is buffered.
+
+    It does not wait for threads that ops have left.
+    """
+    threading = sys.modules.get("threading")
+    # Executors that an op has left end their processes here; `multiprocessing` would wait for those forever.
+    for function in reversed(getattr(threading, "_threading_atexits", [])):
+        try:
+            function()
+        except Exception:
+            sys.excepthook(*sys.exc_info())
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
         except (OSError, ValueError):
             pass
-
-

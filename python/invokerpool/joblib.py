@@ -7,14 +7,24 @@ from concurrent.futures import Future
 from typing import Any
 
 from joblib import register_parallel_backend
-from joblib.parallel import AutoBatchingMixin, ParallelBackendBase, cpu_count
+from joblib.parallel import AutoBatchingMixin, FallbackToBackend, ParallelBackendBase, SequentialBackend, cpu_count
 
 from ._executor import Executor
 
 
-class InvokerpoolBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
-    """Runs the batches of joblib in isolated workers. A batch whose worker dies is an error of the caller; the workers remain."""
+def _initialize(initializer: Callable[..., Any] | None, initargs: tuple[Any, ...]) -> None:
+    """Runs in each worker. That this module is imported there registers the backend for nested calls."""
+    if initializer is not None:
+        initializer(*initargs)
 
+
+class InvokerpoolBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
+    """Runs the batches of joblib in isolated workers. A batch whose worker dies is an error of the caller; the workers remain.
+
+    `parallel_config("invokerpool", ...)` takes `initializer`, `initargs`, `inner_max_num_threads`, and the options of `Executor`.
+    """
+
+    supports_inner_max_num_threads = True
     supports_retrieve_callback = True
     supports_return_generator = True
     supports_timeout = True
@@ -23,7 +33,8 @@ class InvokerpoolBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignor
         names = ("nesting_level", "inner_max_num_threads")
         super().__init__(**{name: options.pop(name) for name in names if name in options})
         self._options = options
-        self._executor: Executor | None = None
+        self._workers: Executor | None = None
+        self._of_call: dict[str, Any] = {}
 
     def effective_n_jobs(self, n_jobs: int | None) -> int:
         """Returns the number of workers."""
@@ -34,19 +45,27 @@ class InvokerpoolBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignor
         return max(cpu_count() + 1 + n_jobs, 1) if n_jobs < 0 else n_jobs
 
     def configure(self, n_jobs: int = 1, parallel: Any = None, **options: Any) -> int:
-        """Starts the workers."""
-        self.parallel = parallel
+        """Starts the workers. With one job, joblib calls the functions itself."""
         workers = self.effective_n_jobs(n_jobs)
-        threads: int | str = self.inner_max_num_threads or "share"
+        if workers == 1:
+            raise FallbackToBackend(SequentialBackend(nesting_level=self.nesting_level))
+        self.parallel, self._of_call = parallel, options
         known = {name: value for name, value in self._options.items() if value is not None}
-        self._executor = Executor(workers, threads=threads, **known)
+        both = {**known, **options}
+        calls = both.get("initializer"), both.get("initargs") or ()
+        for name in ("initializer", "initargs"):
+            known.pop(name, None)
+        # Threads of numeric libraries as with joblib's own processes.
+        known["env"] = {**self._prepare_worker_env(n_jobs=workers), **known.get("env", {})}
+        known.setdefault("threads", "unlimited")
+        self._workers = Executor(workers, initializer=_initialize, initargs=calls, **known)
         return workers
 
     def submit(self, func: Callable[[], Any], callback: Callable[[Any], None] | None = None) -> Future[Any]:
         """Submits a batch."""
-        if self._executor is None:
+        if self._workers is None:
             raise RuntimeError("the backend was not configured")
-        future = self._executor.submit(func)
+        future = self._workers.submit(func)
         if callback is not None:
             future.add_done_callback(callback)
         return future
@@ -60,18 +79,18 @@ class InvokerpoolBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignor
 
     def terminate(self) -> None:
         """Ends the workers."""
-        if self._executor is not None:
-            self._executor.shutdown()
-            self._executor = None
+        if self._workers is not None:
+            self._workers.shutdown()
+            self._workers = None
         self.reset_batch_stats()
 
     def abort_everything(self, ensure_ready: bool = True) -> None:
         """Kills the workers."""
-        executor, self._executor = self._executor, None
-        if executor is not None:
-            executor.kill()
+        workers, self._workers = self._workers, None
+        if workers is not None:
+            workers.kill()
         if ensure_ready:
-            self.configure(n_jobs=self.parallel.n_jobs, parallel=self.parallel)
+            self.configure(n_jobs=self.parallel.n_jobs, parallel=self.parallel, **self._of_call)
 
 
 register_parallel_backend("invokerpool", InvokerpoolBackend)
