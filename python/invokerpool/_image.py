@@ -42,6 +42,7 @@ class Image:
     def __init__(self, core: _core.CoreImage, *, path: str | None = None) -> None:
         self._core = core
         self._path = path
+        self._checksum: int | None = None
 
     @property
     def nbytes(self) -> int:
@@ -82,9 +83,11 @@ class Image:
     def __reduce__(self) -> Any:
         if self._path is None:
             raise pickle.PicklingError(
-                "an image in memory cannot be pickled; save it, and pass the path or the image that `load` returns"
+                "an image in memory cannot be pickled; save it with `image.save(path)` where all nodes see the file"
             )
-        return load, (self._path,)
+        if self._checksum is None:
+            self._checksum = self._core.fingerprint()
+        return _load_same, (self._path, self._checksum)
 
     def __repr__(self) -> str:
         return f"<invokerpool.Image of {self.nbytes} bytes>"
@@ -129,3 +132,15 @@ def load(path: str | os.PathLike[str], *, max_bytes: int | None = None) -> Image
     The file's pickle runs code when it is unpickled: load only files that you trust.
     """
     return Image(_core.load_image(os.fspath(path), max_bytes), path=os.path.abspath(path))
+
+
+def _load_same(path: str, fingerprint: int) -> Image:
+    """Loads an image that was pickled in another process, and checks that the file has the same contents."""
+    image = load(path)
+    image._checksum = found = image._core.fingerprint()
+    if found != fingerprint:
+        raise ValueError(
+            f"the image {path} has the checksum {found:016x} here, and {fingerprint:016x} where it was pickled; wait until the file is the"
+            " same on all nodes, or send the new image"
+        )
+    return image

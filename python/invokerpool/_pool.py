@@ -5,12 +5,14 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import pickle
 import subprocess
 import sys
+import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from . import _core, _image, _pickle, _settings
 from ._futures import Submitter, TaskFuture
@@ -37,9 +39,16 @@ def _close_all() -> None:
 
 
 atexit.register(_close_all)
+
+
+def _forget_all() -> None:
+    _open.clear()
+    _lazy_pools.clear()
+
+
 # A forked copy of a pool does nothing.
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_open.clear)
+    os.register_at_fork(after_in_child=_forget_all)
 
 
 def _bytes(size: int | str | None, name: str) -> int | None:
@@ -167,6 +176,7 @@ class Pool:
         has_model = model is not _NO_MODEL
         self._image: _image.Image | None = None
         self._submitter: Submitter | None = None
+        self._closed = False
         self._core: Any
         if self.settings.executor != "processes":
             limits = ("deadline", "recycle_after", "recycle_above", "memory_limit")
@@ -318,15 +328,56 @@ class Pool:
 
     def shutdown(self, timeout: float = 60.0) -> None:
         """Lets the workers finish what was submitted, and ends them; after `timeout` seconds they are killed."""
+        self._closed = True
         self._core.shutdown(timeout)
         if self._submitter is not None:
             self._submitter.stop()
 
     def kill(self) -> None:
         """Kills the workers. Tasks that were not done fail with `PoolClosed`."""
+        self._closed = True
         self._core.kill()
         if self._submitter is not None:
             self._submitter.stop()
+
+    @classmethod
+    def lazy(cls, model: Any = _NO_MODEL, op: Callable[..., Any] | None = None, **options: Any) -> Pool:
+        """Returns a pool that starts when it is used first, in each process to which it is sent: on the nodes of a cluster.
+
+        The model is an image of a file that all nodes see. A process starts one pool for all tasks that bring it.
+
+        >>> import pickle
+        >>> import invokerpool as ip
+        >>> pool = ip.Pool.lazy(op=abs, workers=1)
+        >>> pickle.loads(pickle.dumps(pool)) is pool
+        True
+        """
+        if op is None:
+            raise TypeError("a pool needs an op: Pool.lazy(image, op), or Pool.lazy(op=op) without a model")
+        if model is not _NO_MODEL and not isinstance(model, _image.Image):
+            raise TypeError("the model of a lazy pool is an image of a file: `share(model).save(path)`, then Pool.lazy(load(path), op)")
+        options["op"] = op
+        return _here(_pickle.dumps((None if model is _NO_MODEL else model, options)))
+
+    def __reduce__(self) -> Any:
+        data = self.__dict__.get("_lazy")
+        if data is None:
+            raise pickle.PicklingError("a pool that runs cannot be pickled; send `Pool.lazy(load(path), op)` to other processes")
+        return _here, (data,)
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name):
+            # Only a lazy pool lacks attributes: they come when it is built.
+            data = self.__dict__.get("_lazy")
+            if data is not None and not name.startswith("__"):
+                with _lazy_lock:
+                    if "_core" not in self.__dict__:
+                        image, options = _pickle.loads(data)
+                        self.__init__(_NO_MODEL if image is None else image, **options)
+                if name in self.__dict__:
+                    return self.__dict__[name]
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __enter__(self) -> Pool:
         return self
@@ -336,6 +387,20 @@ class Pool:
             self.shutdown()
         else:
             self.kill()
+
+
+_lazy_lock = threading.RLock()
+_lazy_pools: dict[bytes, Pool] = {}
+
+
+def _here(data: bytes) -> Pool:
+    """Returns this process's lazy pool of a pickle."""
+    with _lazy_lock:
+        pool = _lazy_pools.get(data)
+        if pool is None or pool.__dict__.get("_closed"):
+            pool = _lazy_pools[data] = object.__new__(Pool)
+            pool.__dict__["_lazy"] = data
+        return pool
 
 
 def run_isolated(function: Callable[..., Any], /, *args: Any, deadline: float | None = None, **kwargs: Any) -> Any:

@@ -70,6 +70,11 @@ impl CoreImage {
         self.image.byte_len()
     }
 
+    /// Returns a hash of the contents.
+    fn fingerprint(&self, py: Python<'_>) -> u64 {
+        py.detach(|| self.image.fingerprint())
+    }
+
     /// Writes the image to a file of safetensors' format, and replaces that.
     #[pyo3(signature = (path, level=None, mode=None))]
     fn save(&self, py: Python<'_>, path: PathBuf, level: Option<i32>, mode: Option<u32>) -> PyResult<()> {
