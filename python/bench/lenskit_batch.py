@@ -1,11 +1,13 @@
 """Shows that LensKit's batch recommendation through a pool equals the one in its own process.
 
-Needs lenskit 0.14.4 with its pins (see the README of the example's data), implicit, and this package:
+Needs lenskit 0.14.4 with its pins (see the README of the example's data), implicit, and this package. `cargo xtask python test --full`
+installs them and runs this program:
 
     lenskit_batch.py RATINGS [--users STEP]
 """
 
 import argparse
+import copyreg
 import time
 
 import numpy as np
@@ -17,6 +19,16 @@ from lenskit.algorithms.implicit import ALS, BPR
 from lenskit.algorithms.item_knn import ItemItem
 
 import invokerpool as ip
+
+
+def restore(kind, attributes):
+    model = object.__new__(kind)
+    model.__dict__.update(attributes)
+    return model
+
+
+# `ItemItem.__getstate__` leaves the transposed matrix out, and each process that unpickles the model would build its own: 100 MiB here.
+copyreg.pickle(ItemItem, lambda model: (restore, (type(model), model.__dict__)))
 
 
 class PoolInvoker:
@@ -35,12 +47,37 @@ class PoolInvoker:
         self.pool.__exit__(*error)
 
 
+def measure(model, task):
+    """The private memory of a worker."""
+    with open("/proc/self/smaps_rollup") as file:
+        return sum(int(line.split()[1]) for line in file if line.startswith("Private_")) << 10
+
+
+def imported(task):
+    """The private memory of a worker that has imported what the models need."""
+    import lenskit.algorithms.als
+    import lenskit.algorithms.implicit
+    import lenskit.algorithms.item_knn  # noqa: F401
+
+    return measure(None, task)
+
+
+def private_bytes(model):
+    """The private bytes of a worker with a model beyond those of one without, and the bytes that are shared."""
+    with ip.Pool(op=imported, workers=1) as pool:
+        (without,) = pool.map([0])
+    with ip.Pool(model, measure, workers=1) as pool:
+        (with_model,) = pool.map([0])
+        return max(with_model - without, 0), pool.report().model_bytes
+
+
 def compare(name, algorithm, ratings, users):
     algorithm = Recommender.adapt(algorithm)
     algorithm.fit(ratings)
     begin = time.perf_counter()
     expected = batch.recommend(algorithm, users, 10, n_jobs=1)
     alone = time.perf_counter() - begin
+    private = private_bytes(algorithm)
     own, util.parallel.invoker = util.parallel.invoker, PoolInvoker
     try:
         begin = time.perf_counter()
@@ -49,7 +86,10 @@ def compare(name, algorithm, ratings, users):
     finally:
         util.parallel.invoker = own
     pd.testing.assert_frame_equal(found, expected, check_exact=True)
-    print(f"{name:14} {len(found)} rows are equal; alone {alone:.1f} s, pool {pooled:.1f} s", flush=True)
+    own_bytes, shared = (count / (1 << 20) for count in private)
+    times = f"alone {alone:.1f} s, pool {pooled:.1f} s"
+    memory = f"{shared:.1f} MiB shared, {own_bytes:.1f} MiB private to each worker"
+    print(f"{name:14} {len(found)} rows are equal; {times}; {memory}", flush=True)
 
 
 def main():
