@@ -4,6 +4,7 @@ import io
 import os
 import random
 import sys
+import threading
 import time
 
 import numpy as np
@@ -175,3 +176,15 @@ def test_joblib_uses_the_pool():
         assert joblib.Parallel()(joblib.delayed(abs)(-n) for n in range(10)) == list(range(10))
         generator = joblib.Parallel(return_as="generator")(joblib.delayed(abs)(-n) for n in range(10))
         assert list(generator) == list(range(10))
+
+
+@pytest.mark.skipif(os.environ.get("PYTHON_GIL") != "0", reason="needs a free-threaded interpreter, started with PYTHON_GIL=0")
+def test_threads_leave_the_global_lock_off():
+    barrier = threading.Barrier(2)
+
+    def op(task):
+        barrier.wait(60)
+        return sys._is_gil_enabled()
+
+    with ip.Pool(op=op, executor="threads", workers=2) as pool:
+        assert list(pool.map(range(2))) == [False, False]
