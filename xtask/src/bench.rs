@@ -38,6 +38,9 @@ pub(crate) struct Args {
     /// Size of the shared models, such as 1000000, 64MiB or 1GiB
     #[arg(long, value_name = "N")]
     bytes: Option<ByteSize>,
+    /// How often `peers` measures what differs most, by default 3 times
+    #[arg(long, value_name = "N")]
+    rounds: Option<usize>,
     /// Directory for bench.json, and bench.md with tables and plots
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,

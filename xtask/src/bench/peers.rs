@@ -29,7 +29,8 @@ pub(super) fn measure(args: &Args, workspace: &Workspace) -> Result<Run> {
             python
         }
     };
-    reported_rows(&workspace.target, python.args(args.to_benchmark()))
+    let rounds = args.rounds.map(|rounds| format!("--rounds={rounds}"));
+    reported_rows(&workspace.target, python.args(args.to_benchmark()).args(rounds))
 }
 
 #[cfg(test)]

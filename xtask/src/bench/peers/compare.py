@@ -16,11 +16,14 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 TABLE = "Pools of Python, 2 workers"
+OWN_TABLE = "invokerpool against other pools of Python, 2 workers"
+OWN = "invokerpool"
 
 # The peers' names in peers.py, with the packages that they need besides NumPy.
 PEERS = {
     "ProcessPoolExecutor, fork": [],
     "ProcessPoolExecutor, spawn": [],
+    "multiprocessing.Pool": [],
     "joblib": ["joblib"],
     "mpire": ["mpire"],
     "ray": ["ray"],
@@ -40,7 +43,15 @@ SHARE = (lambda value: f"{value:.2f}", lambda ratio: ratio < 1)
 
 FLOW = (lambda value: f"{value / 1e6:.0f} MB/s", lambda ratio: ratio < 1)
 # The sizes of measures.py.
-PAYLOADS = [(4 << 10, "4 KiB"), (32 << 10, "32 KiB"), (128 << 10, "128 KiB"), (1 << 20, "1 MiB"), (8 << 20, "8 MiB")]
+PAYLOADS = {
+    256: "256 B",
+    4 << 10: "4 KiB",
+    32 << 10: "32 KiB",
+    128 << 10: "128 KiB",
+    1 << 20: "1 MiB",
+    8 << 20: "8 MiB",
+    64 << 20: "64 MiB",
+}
 
 # Measure, key of the number or a function of the measure's numbers, row, unit.
 NUMBERS = [
@@ -69,7 +80,13 @@ NUMBERS = [
 NUMBERS += [
     ("payloads", f"{kind} {size}", f"{kind} of {name}, best batches", FLOW)
     for kind in ("outputs", "echoes")
-    for size, name in PAYLOADS
+    for size, name in PAYLOADS.items()
+]
+# Which this workspace's programs in Rust do not measure.
+NUMBERS += [
+    ("arrays", "arrays 10", "arrays of 10 elements, best batches", RATE),
+    ("arrays", "arrays 100000", "arrays of 100,000 elements, best batches", RATE),
+    ("interpreters", "interpreters", "interpreters: sum of PSS with a model of one page", BYTES),
 ]
 # How much of a difference is the language's.
 BARE = ("top", "bare", "top 10, one process without a pool", RATE)
@@ -162,6 +179,34 @@ def rows(peer, rounds):
         yield row("1,000 tasks, one kills its worker", killed(ours), peer, killed(theirs))
 
 
+def against_own(rounds):
+    """Rows of this project's package against each other pool of Python, which had the same measures in the same run."""
+    own = [theirs for _, theirs in rounds.get(OWN, [])]
+    for peer, measured in rounds.items():
+        for measure, key, name, unit in NUMBERS if peer != OWN else []:
+            sides = [(mine.get(measure, {}), theirs) for mine, (_, theirs) in zip(own, measured)]
+            if both := list(pairs(sides, measure, key)):
+                yield compared(name, unit, peer, both) | {"table": OWN_TABLE}
+        if peer != OWN and own and "killed" in own[0]:
+            mine, theirs = killed(own[0]["killed"]), killed(measured[0][1].get("killed", {}))
+            yield row("1,000 tasks, one kills its worker", mine, peer, theirs) | {"table": OWN_TABLE}
+    for found in own[:1]:
+        alone = found.get("interpreters", {}).get("interpreters")
+        if alone and "pss" in found.get("share", {}):
+            beyond = found["share"]["pss"] - found["share"]["model"]
+            ratio = beyond / alone
+            yield row(
+                "PSS beyond the model, over the interpreters",
+                BYTES[0](beyond),
+                "the same without a model",
+                BYTES[0](alone),
+                ratio=ratio,
+                spread=[ratio, ratio],
+                target="1.05x or less",
+                met=ratio <= 1.05,
+            ) | {"table": OWN_TABLE}
+
+
 def report(rows):
     """Prints the rows, and appends them to the file of rows."""
     for row in rows:
@@ -226,12 +271,13 @@ def main():
         parser.add_argument(name, type=Path)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--bytes", type=int)
+    parser.add_argument("--rounds", type=int)
     parser.add_argument("--wheel", type=Path)
     parser.add_argument("--peers", nargs="*", default=list(PEERS))
     args = parser.parse_args()
     rounds, size, users, records = (1, 256 << 20, 2_000, 10_000) if args.quick else (3, 1 << 30, 10_000, 100_000)
-    size = args.bytes or size
-    every = []
+    size, rounds = args.bytes or size, args.rounds or rounds
+    every, by_peer = [], {}
     PEERS["invokerpool"] = [args.wheel] if args.wheel else ["invokerpool"]
     for peer in args.peers:
         python, why = interpreter(args.directory, peer)
@@ -243,7 +289,8 @@ def main():
         for number in range(rounds):
             measures = [("null", 0, 60), ("share", size, 60), ("top", users, 60)]
             # These take long, and differ by more than noise.
-            extra = [("payloads", 0, 240), ("logs", records, 120), ("killed", 0, 60)]
+            extra = [("arrays", 0, 60), ("interpreters", 0, 60), ("payloads", 0, 240), ("logs", records, 120)]
+            extra += [("killed", 0, 60)]
             measures += extra if number == 0 else []
             peers_side = {measure: theirs(python, peer, measure, *rest) for measure, *rest in measures}
             our_side = ours(args.pool, "--part", "side", size, users)
@@ -251,6 +298,8 @@ def main():
             measured.append((our_side, peers_side))
         report(rows(peer, measured))
         every += measured
+        by_peer[peer] = measured
+    report(against_own(by_peer))
     measure, key, name, unit = BARE
     if both := list(pairs(every, measure, key)):
         report([compared(name, unit, "NumPy", both)])

@@ -69,6 +69,25 @@ class Spawn(Executor):
             self.memory.unlink()
 
 
+class Multiprocessing(Pool):
+    """`multiprocessing.Pool`, with forked workers, which inherit the model: the default on Linux before Python 3.14."""
+
+    sharing = "inherited"
+
+    def __enter__(self):
+        context = multiprocessing.get_context("fork")
+        queue = self.listen(context.Queue()) if self.sink else None
+        self.workers = context.Pool(tasks.WORKERS, pool.prepare, (self.op, self.model, queue))
+        return self
+
+    def close(self):
+        self.workers.close()
+        self.workers.join()
+
+    def run(self, work, batch):
+        return self.workers.imap(pool.call, work, chunksize=batch)
+
+
 class ToLeader:
     """An op whose process logs into a queue: joblib has no initializer."""
 

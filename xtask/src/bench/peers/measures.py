@@ -15,8 +15,17 @@ import tasks
 LONG = 0.3
 BATCHES = (64, 512, 4096)
 # Sizes of payloads in bytes, and the batches that are tried for them.
-PAYLOADS = (4 << 10, 32 << 10, 128 << 10, 1 << 20, 8 << 20)
-PAYLOAD_BATCHES = (1, 4, 16)
+PAYLOADS = {
+    256: (64, 512, 4096),
+    4 << 10: (1, 16, 256),
+    32 << 10: (1, 4, 16),
+    128 << 10: (1, 4, 16),
+    1 << 20: (1, 4),
+    8 << 20: (1,),
+    64 << 20: (1,),
+}
+# Elements of arrays, and the batches that are tried for them.
+ARRAYS = {10: (1, 64, 512, 4096), 100_000: (1, 4, 16)}
 # The most bytes of payloads that are made before they are sent.
 PREPARED = 64 << 20
 # Seconds after which a pool that does nothing counts as hanging.
@@ -56,11 +65,30 @@ def rate(pool, batch):
 
 def payloads(peer, _):
     """Bytes a second of outputs, and of echoes (counted once), by the size of one."""
-    for size in PAYLOADS:
+    for size, batches in PAYLOADS.items():
         with peer(tasks.made) as pool:
-            report(**{f"outputs {size}": max(flow(pool, outputs, size, batch) for batch in PAYLOAD_BATCHES)})
+            report(**{f"outputs {size}": max(flow(pool, outputs, size, batch) for batch in batches)})
         with peer(tasks.echoed) as pool:
-            report(**{f"echoes {size}": max(flow(pool, echoes, size, batch) for batch in PAYLOAD_BATCHES)})
+            report(**{f"echoes {size}": max(flow(pool, echoes, size, batch) for batch in batches)})
+
+
+def arrays(peer, _):
+    """Outputs a second that are arrays, by the number of elements."""
+    with peer(tasks.ranged) as pool:
+        for elements, batches in ARRAYS.items():
+            report(**{f"arrays {elements}": max(array_rate(pool, elements, batch) for batch in batches)})
+
+
+def array_rate(pool, elements, batch):
+    count = max(2 * batch, 8)
+    while True:
+        begun = time.perf_counter()
+        total = sum(int(output[0]) for output in pool.run([(elements, number) for number in range(count)], batch))
+        seconds = time.perf_counter() - begun
+        assert total == count * (count - 1) // 2, total
+        if seconds >= LONG:
+            return count / seconds
+        count *= 2
 
 
 def outputs(pool, size, batch, count):
@@ -91,6 +119,16 @@ def flow(pool, run, size, batch):
 
 
 def share(peer, size):
+    report(model=size, **shared(peer, size))
+
+
+def interpreters(peer, _):
+    """The memory of all processes with a model of one page."""
+    report(interpreters=shared(peer, 4096).get("pss"))
+
+
+def shared(peer, size):
+    """The way in which a pool shares a model, the seconds until both workers have read it, and the memory of all processes."""
     # Only the pool keeps the model, and only if it has to.
     pool = peer(tasks.touched, numpy.ones(size, dtype=numpy.uint8))
     with tempfile.TemporaryDirectory() as meeting:
@@ -104,7 +142,7 @@ def share(peer, size):
             totals = list(pool.everywhere([meeting] * tasks.WORKERS))
             watch.join()
     assert totals == [size // 4096] * tasks.WORKERS, totals
-    report(**found)
+    return found
 
 
 def look(meeting, begun, found):

@@ -13,6 +13,7 @@ import measures
 PEERS = {
     "ProcessPoolExecutor, fork": local.Fork,
     "ProcessPoolExecutor, spawn": local.Spawn,
+    "multiprocessing.Pool": local.Multiprocessing,
     "joblib": local.Joblib,
     "mpire": local.Mpire,
     "ray": clusters.Ray,

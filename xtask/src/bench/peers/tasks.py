@@ -36,6 +36,12 @@ def made(_, task):
     return output
 
 
+def ranged(_, task):
+    """Makes an array of a number of elements, whose first element is a number."""
+    elements, number = task
+    return numpy.arange(number, number + elements, dtype=numpy.float64)
+
+
 def echoed(_, task):
     return task
 

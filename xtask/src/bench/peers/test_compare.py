@@ -48,6 +48,19 @@ class Rows(unittest.TestCase):
         self.assertEqual([row["row"] for row in rows((sides, {"logs": sides}))][-1], "log flood, records that arrive at all")
 
 
+    def test_the_own_package_is_compared_with_the_others(self):
+        own = {"null": {"batched": 6e6}, "killed": {"killed": "999 outputs", "killed_seconds": 1}}
+        rounds = {"joblib": [({}, {"null": {"batched": 3e6}, "killed": {"failed": "x"}})], "invokerpool": [({}, own)]}
+        rate, death = compare.against_own(rounds)
+        self.assertEqual((rate["ratio"], rate["peer"], rate["table"]), (2, "joblib", compare.OWN_TABLE))
+        self.assertEqual((death["measured"], death["floor"]), ("999 outputs (1000 ms)", "fails: x"))
+
+    def test_memory_beyond_the_model_is_compared_with_the_interpreters(self):
+        own = {"share": {"pss": 1200 << 20, "model": 1000 << 20}, "interpreters": {"interpreters": 160 << 20}}
+        (row,) = compare.against_own({"invokerpool": [({}, own)]})
+        self.assertEqual((row["ratio"], row["met"]), (1.25, False))
+
+
 class Peers(unittest.TestCase):
     def test_every_package_has_a_pinned_version(self):
         pins = (compare.HERE / "pins.txt").read_text()
