@@ -9,6 +9,8 @@ import argparse
 import concurrent.futures
 import multiprocessing
 import os
+import signal
+import threading
 import time
 
 import joblib
@@ -86,6 +88,27 @@ def start(make):
     return min(times)
 
 
+def interrupted():
+    """The longest time from Ctrl-C to the exception, of ten, while a map waits for a task that goes on."""
+    longest = 0.0
+    for _ in range(10):
+        sent = []
+
+        def send():
+            sent.append(time.perf_counter())
+            os.kill(os.getpid(), signal.SIGINT)
+
+        pool = ip.Pool(op=time.sleep, workers=WORKERS)
+        timer = threading.Timer(0.3, send)
+        timer.start()
+        try:
+            next(pool.map([60]))
+        except KeyboardInterrupt:
+            longest = max(longest, time.perf_counter() - sent[0])
+        pool.kill()
+    return longest
+
+
 def wait(model, task):
     time.sleep(task)
     return float(model[:: 4096 // 8].sum())
@@ -114,7 +137,7 @@ def memory(size):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("rows", nargs="*", help=f"of {', '.join(ROWS)}, start, memory")
+    parser.add_argument("rows", nargs="*", help=f"of {', '.join(ROWS)}, start, interrupt, memory")
     given = parser.parse_args()
     for name, (op, count, few) in ROWS.items():
         if given.rows and name not in given.rows:
@@ -127,6 +150,8 @@ def main():
         times = {pool: start(make) for pool, make in POOLS.items()}
         for pool, seconds in times.items():
             print(f"{'start':18} {pool:20} {seconds * 1e3:10.0f} ms   {times['invokerpool'] / seconds:6.2f}x", flush=True)
+    if not given.rows or "interrupt" in given.rows:
+        print(f"{'interrupt':18} Ctrl-C until KeyboardInterrupt, the longest of ten: {interrupted() * 1e3:.0f} ms", flush=True)
     if not given.rows or "memory" in given.rows:
         print(f"{'memory':18} PSS beyond the interpreters, with the leader's own copy: {memory(256 << 20):.2f} of the model")
 

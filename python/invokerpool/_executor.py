@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import os
 import pickle
 import threading
 import types
@@ -30,6 +31,9 @@ def _at_end() -> None:
 
 
 threading._register_atexit(_at_end)  # type: ignore[attr-defined]
+# The futures of a forked copy never end.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_executors.clear)
 
 
 class BrokenPool(BrokenExecutor, PoolError):

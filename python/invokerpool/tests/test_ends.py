@@ -115,14 +115,92 @@ def test_a_program_that_ends_leaves_nothing(how, phase):
 
 
 @linux
-def test_a_killed_program_leaves_nothing():
+@pytest.mark.parametrize("phase", ["idle", "map", "future", "thread", "executor", "cycle"])
+def test_a_killed_program_leaves_nothing(phase):
     before = programs.segments()
-    program = programs.start(ENDING, "none", "map")
+    program = programs.start(ENDING + 'print("there", flush=True)\ntime.sleep(60)', "none", phase)
     pids = program.stdout.readline().split()
+    while program.stdout.readline() != "there\n":
+        pass
     program.kill()
     program.communicate()
     assert all(programs.is_gone(int(pid)) for pid in pids)
     assert programs.segments() == before
+
+
+STARTING = """
+import os, sys, threading, time
+import invokerpool as ip
+def state():
+    print(os.getpid(), flush=True)
+    time.sleep(60)
+how = sys.argv[1]
+threading.Thread(target=lambda: ip.Pool(op=abs, state=state, workers=1), daemon=True).start()
+sys.stdin.readline()
+if how == "_exit":
+    os._exit(0)
+elif how == "raise":
+    raise LookupError("the program's own")
+"""
+
+
+@linux
+@pytest.mark.parametrize("how", ["exit", "raise", "_exit", "kill"])
+def test_a_program_that_ends_while_workers_start_leaves_nothing(how):
+    before = programs.segments()
+    program = programs.start(STARTING, how)
+    pid = int(program.stdout.readline())
+    if how == "kill":
+        program.kill()
+    out, err = program.communicate("go on\n", timeout=60)
+    programs.check_clean(err)
+    assert program.returncode == {"exit": 0, "raise": 1, "_exit": 0, "kill": -9}[how], err
+    assert programs.is_gone(pid)
+    assert programs.segments() == before
+
+
+FORKING = """
+import os, sys, time
+import invokerpool as ip
+how, phase = sys.argv[1:]
+pool = ip.Pool(op=lambda n: -n, workers=2)
+if phase == "map":
+    outputs = pool.map(range(1000))
+    assert next(outputs) == 0
+elif phase == "future":
+    future = pool.submit(1)
+elif phase == "executor":
+    executor = ip.Executor(1)
+    future = executor.submit(abs, -1)
+elif phase == "closed":
+    pool.shutdown()
+child = os.fork()
+if child == 0:
+    if how == "exit":
+        sys.exit(0)
+    elif how == "raise":
+        raise LookupError("the child's own")
+    os._exit(0)
+status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+if phase == "map":
+    assert sum(outputs) == -sum(range(1000))
+elif phase == "future":
+    assert future.result(60) == -1
+elif phase == "executor":
+    assert future.result(60) == 1
+if phase != "closed":
+    assert list(pool.map([5])) == [-5]
+print(status)
+"""
+
+
+@linux
+@pytest.mark.parametrize("how", ["exit", "raise", "_exit"])
+@pytest.mark.parametrize("phase", ["idle", "map", "future", "executor", "closed"])
+def test_a_forked_child_that_ends_changes_nothing(how, phase):
+    status, out, err = programs.run(FORKING, how, phase)
+    programs.check_clean(err)
+    assert (status, out) == (0, f"{int(how == 'raise')}\n"), err
 
 
 @linux

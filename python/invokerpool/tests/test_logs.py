@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 import time
 
 import pytest
@@ -101,6 +102,42 @@ def test_every_record_is_delivered_or_counted(records):
     assert info[0] == 2 * per_worker - warning[0] == info[1] + info[2]
     assert counts["waiting"] == 0
     assert len(of(records, "root")) == info[1] + warning[1]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_flood_is_counted_and_its_memory_bounded():
+    per_worker, every, seen = 100_000, 1_000, [0, 0]
+
+    class Count(logging.Handler):
+        def emit(self, record):
+            seen[record.levelno >= logging.WARNING] += 1
+
+    def op(task):
+        log = logging.getLogger("flood")
+        for n in range(per_worker):
+            log.log(logging.INFO if n % every else logging.WARNING, "record %d of %d", n, per_worker)
+
+    def resident():
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    log, handler = logging.getLogger("flood"), Count()
+    log.propagate = False
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        with ip.Pool(op=op, workers=2) as pool:
+            before = resident()
+            list(pool.map([1, 2]))
+            grown = resident() - before
+            sizes = [resident for _, resident, _ in pool.report().memory]
+    finally:
+        log.removeHandler(handler)
+    _, info, warning, _ = zip(*(pool.log_counts()[key] for key in ("emitted", "delivered", "dropped")))
+    assert warning == (200, 200, 0) and seen[1] == 200
+    assert info[0] == 2 * per_worker - 200 == info[1] + info[2] and seen[0] == info[1]
+    # The records would take about 100 MiB as objects.
+    assert grown < 32 << 20 and all(size < 256 << 20 for size in sizes)
 
 
 def test_a_handler_that_fails_costs_its_record_only(records, capsys):
