@@ -102,6 +102,13 @@ where
         self
     }
 
+    /// Like [`seed`](Self::seed), for a part of a larger input, of which the first task of each run is at position `first`: its tasks
+    /// have the seeds that they would have in the whole input. For programs that are started once per part, such as those of a job
+    /// array.
+    pub fn seed_from(self, root: u64, first: u64) -> Self {
+        self.seed(crate::seed::root_from(root, first))
+    }
+
     /// Sets the reaction to Ctrl-C and SIGTERM while the invoker exists. By default they end the program, and its workers with
     /// it. With any other reaction, runs end early and the program goes on, up to its report, which says that the run was
     /// interrupted.

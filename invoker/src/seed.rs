@@ -19,6 +19,11 @@ fn seed(root: u64, index: u64) -> u64 {
     z ^ (z >> 31)
 }
 
+/// Returns the root whose seed number 0 is number `first` of `root`, and so on: the generator counts by adding.
+pub(crate) fn root_from(root: u64, first: u64) -> u64 {
+    root.wrapping_add(first.wrapping_mul(GOLDEN_GAMMA))
+}
+
 /// A task, with a seed if the builder has a root seed.
 pub(crate) struct Seeded<T> {
     pub(crate) seed: Option<u64>,
@@ -135,6 +140,14 @@ mod tests {
         ];
         assert!((0..5).map(|index| seed(1_234_567, index)).eq(reference));
         assert_eq!(seed(0, 0), 0xe220_a839_7b1d_cdaf);
+    }
+
+    #[test]
+    fn seeds_of_a_part_are_those_of_the_whole() {
+        for first in [0, 1, 1000, u64::MAX - 5] {
+            let seeds = |root, first| (0..10_u64).map(move |index| seed(root, index.wrapping_add(first)));
+            assert!(seeds(root_from(77, first), 0).eq(seeds(77, first)), "{first}");
+        }
     }
 
     #[test]

@@ -100,3 +100,20 @@ fn tasks_have_no_seeds_without_a_root() {
     }
     assert_eq!(task_seed(), None);
 }
+
+#[test]
+fn parts_of_an_input_have_the_seeds_of_the_whole() {
+    let _watchdog = crate::watchdog::watchdog(120);
+    let builder = || Invoker::builder(seed).model(());
+    let run = |builder: invoker::Builder<'_, _, _, _, _>, tasks: &mut dyn Iterator<Item = (u64, String)>| {
+        let invoker = builder.workers(2).build().expect("the invoker builds");
+        let outputs = invoker.map(tasks).map(|out| out.expect("no task fails"));
+        outputs.collect::<Vec<_>>()
+    };
+    let whole = run(builder().seed(42), &mut tasks(""));
+    let part = |from: usize, to: usize| {
+        let mut tasks = tasks("").skip(from).take(to - from);
+        run(builder().seed_from(42, from as u64), &mut tasks)
+    };
+    assert_eq!([part(0, 67), part(67, 133), part(133, 200)].concat(), whole);
+}
