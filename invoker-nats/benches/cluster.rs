@@ -20,7 +20,7 @@ use serde_json::json;
 use crate::rows::{median, record};
 
 const NODES: usize = 3;
-/// Tasks of a batch of the client alone: about what the leader chooses for such tasks.
+/// Tasks of a batch of the client alone, besides those of the leader's size.
 const BATCH: usize = 1024;
 
 #[derive(Parser)]
@@ -41,6 +41,9 @@ struct Args {
 
 /// Computes for about the number of microseconds that is the model.
 fn op(micros: &u64, task: u64) -> u64 {
+    if *micros == 0 {
+        return task + 1;
+    }
     let (started, mut value) = (Instant::now(), task);
     while started.elapsed() < Duration::from_micros(*micros) {
         value = value.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
@@ -161,7 +164,7 @@ fn small_tasks(url: &str, rounds: usize, tasks: u64) -> Result<(), BoxError> {
     let (mut bare, mut pool) = (Vec::new(), Vec::new());
     for _ in 0..rounds {
         let ours = rate(tasks, leader.map(0..tasks));
-        bare.push((ours, client_alone(url, tasks as usize)?));
+        bare.push((ours, client_alone(url, tasks as usize, BATCH)?));
         pool.push((ours, rate(tasks, local.map(0..tasks))));
     }
     compare(
@@ -172,6 +175,16 @@ fn small_tasks(url: &str, rounds: usize, tasks: u64) -> Result<(), BoxError> {
         &bare,
     );
     compare("u64 tasks", "tasks/s", "local pool", 0.0, &pool);
+    let batches = Traffic::of(url, "invoker.small.tasks")?;
+    rate(tasks, leader.map(0..tasks));
+    let batch = (tasks / batches.end().0.max(1)) as usize;
+    let mut equal = Vec::new();
+    for _ in 0..rounds {
+        let ours = rate(tasks, leader.map(0..tasks));
+        equal.push((ours, client_alone(url, tasks as usize, batch)?));
+    }
+    let peer = format!("client alone, batches of {batch} as the leader's");
+    compare("u64 tasks", "tasks/s", &peer, 0.0, &equal);
     let latencies: Result<Vec<f64>, invoker::TaskError> = (0..200)
         .map(|_| {
             let started = Instant::now();
@@ -200,7 +213,7 @@ fn short_tasks(url: &str, rounds: usize, tasks: u64) -> Result<(), BoxError> {
     }
     println!(
         "bytes of messages per task: {:.1}",
-        bytes.end() as f64 / (rounds as u64 * tasks) as f64
+        bytes.end().1 as f64 / (rounds as u64 * tasks) as f64
     );
     compare("tasks of 8 µs", "tasks/s", "local pool", 0.9, &pool);
     leader.finish()?;
@@ -230,7 +243,8 @@ fn lost_node(url: &str) -> Result<(), BoxError> {
 /// Counts the bytes of a run's messages.
 struct Traffic {
     stop: tokio::sync::oneshot::Sender<()>,
-    thread: std::thread::JoinHandle<u64>,
+    /// The number of messages and of their bytes.
+    thread: std::thread::JoinHandle<(u64, u64)>,
 }
 
 impl Traffic {
@@ -244,13 +258,14 @@ impl Traffic {
                 let sizes = messages
                     .take_until(stopped)
                     .map(|message| message.payload.len() as u64);
-                sizes.fold(0, |sum, size| std::future::ready(sum + size)).await
+                let add = |(count, sum), size| std::future::ready((count + 1, sum + size));
+                sizes.fold((0, 0), add).await
             })
         });
         Ok(Self { stop, thread })
     }
 
-    fn end(self) -> u64 {
+    fn end(self) -> (u64, u64) {
         let _ = self.stop.send(());
         self.thread.join().expect("no panic")
     }
@@ -261,8 +276,8 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
 }
 
 /// Sends batches of numbers through a stream to three consumers, and back through another one. Returns the numbers per second.
-fn client_alone(url: &str, tasks: usize) -> Result<f64, BoxError> {
-    let batches = tasks / BATCH;
+fn client_alone(url: &str, tasks: usize, batch: usize) -> Result<f64, BoxError> {
+    let batches = tasks.div_ceil(batch);
     let consumer = |name: &str| pull::Config {
         durable_name: Some(name.to_owned()),
         max_ack_pending: 1 << 14,
@@ -311,7 +326,7 @@ fn client_alone(url: &str, tasks: usize) -> Result<f64, BoxError> {
             .await?
             .messages()
             .await?;
-        let payload = bytes::Bytes::from(vec![7_u8; 8 * BATCH]);
+        let payload = bytes::Bytes::from(vec![7_u8; 8 * batch]);
         let (mut sent, mut received) = (0, 0);
         while received < batches {
             // As many are open as the leader has with three nodes.
@@ -327,5 +342,5 @@ fn client_alone(url: &str, tasks: usize) -> Result<f64, BoxError> {
         }
         Ok::<(), async_nats::Error>(())
     })?;
-    Ok((batches * BATCH) as f64 / started.elapsed().as_secs_f64())
+    Ok((batches * batch) as f64 / started.elapsed().as_secs_f64())
 }

@@ -9,7 +9,14 @@
 //! Without `--cluster`, it evaluates the users on this machine alone, all of them or, for schedulers with job arrays, one shard: the files
 //! of all shards, one after the other, are the file of a run without shards.
 //!
-//! Recommender, op and task are the files of the other example. Each node trains the model itself: it takes less time than to send it.
+//! Recommender, op and task are the files of the other example. The model is best trained once, and saved where all nodes can read it:
+//!
+//! ```text
+//! batch_eval_cluster --save-model model.safetensors
+//! batch_eval_cluster --cluster node --model model.safetensors &
+//! ```
+//!
+//! Then all nodes of a machine use one copy of it, the pages of the file in the system's cache. Without `--model`, each node trains it.
 
 #![allow(dead_code, reason = "the other example uses all of these files")]
 
@@ -32,18 +39,21 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::num::NonZeroU32;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
-use invoker::{BoxError, Invoker, TaskError, Workers};
+use invoker::{Backing, BoxError, Image, Invoker, TaskError, Workers};
 use invoker_nats::Cluster;
 
 use gather::Gathered;
 use knn::ItemKnn;
 use op::{EvalModel, Outcome, Task, evaluate_user};
 use ratings::Ratings;
+
+/// The root of the tasks' seeds.
+const SEED: u64 = 7;
 
 /// Batch evaluation of a recommender on several machines.
 #[derive(Debug, Parser)]
@@ -57,6 +67,12 @@ struct Args {
     /// Ratings as CSV [default: built in]
     #[arg(long, value_name = "FILE")]
     ratings: Option<PathBuf>,
+    /// Train the model, save it to this file, and do nothing else
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["cluster", "shard", "model"])]
+    save_model: Option<PathBuf>,
+    /// Use the model in this file, which no program changes meanwhile
+    #[arg(long, value_name = "FILE")]
+    model: Option<PathBuf>,
     /// Length of each list of recommendations
     #[arg(long, value_name = "N", default_value = "10")]
     top: NonZeroU32,
@@ -135,8 +151,12 @@ fn run(args: &Args) -> Result<bool, BoxError> {
         None => Ratings::bundled()?,
     };
     let users = ratings.users.clone();
+    if let Some(path) = &args.save_model {
+        invoker::share(&train(args, ratings), &Backing::Auto)?.save(path)?;
+        return Ok(true);
+    }
     if args.cluster == Some(Role::Lead) {
-        let run = cluster(args)?.lead(evaluate_user).progress("evaluate");
+        let run = cluster(args)?.lead(evaluate_user).progress("evaluate").seed(SEED);
         let run = run.ack_wait(Duration::try_from_secs_f64(args.ack_wait)?);
         let run = if args.resumable { run.resumable() } else { run }.build()?;
         let tasks = gather::tasks(users.len() as u32, args.repeat.get(), None);
@@ -144,23 +164,40 @@ fn run(args: &Args) -> Result<bool, BoxError> {
         println!("{}", run.finish()?);
         return Ok(all);
     }
-    let split = split::hold_out(&ratings, 0.2, 42);
-    let knn = ItemKnn::train(ratings.items, &split.train);
-    let model = EvalModel::new(knn, users.clone(), split, args.top.get());
-    let node = Invoker::builder(evaluate_user).model(model).workers(args.workers);
+    let shard = args.shard.unwrap_or(Shard { index: 0, of: 1 });
+    let range = shard.range(users.len());
+    let node = match &args.model {
+        Some(path) => Invoker::builder(evaluate_user).image(open(path)?),
+        None => Invoker::builder(evaluate_user).model(train(args, ratings)),
+    };
+    let node = node.workers(args.workers);
     if args.cluster == Some(Role::Node) {
         println!("{}", cluster(args)?.serve(node)?);
         return Ok(true);
     }
-    let invoker = node.build()?;
-    let shard = args.shard.unwrap_or(Shard { index: 0, of: 1 });
-    let range = shard.range(users.len());
+    // A task has the seed that it has in a run without shards.
+    let invoker = node.seed_from(SEED, range.start as u64).build()?;
     let tasks: Vec<Task> = gather::tasks(users.len() as u32, args.repeat.get(), None).collect();
     let of_shard = |task: &Task| range.contains(&(task.user as usize));
     let outputs = invoker.map(tasks.into_iter().filter(of_shard));
     let all = write(args, users[range.clone()].to_vec(), shard.index, outputs)?;
     println!("{}", invoker.finish()?);
     Ok(all)
+}
+
+fn train(args: &Args, ratings: Ratings) -> EvalModel {
+    let split = split::hold_out(&ratings, 0.2, 42);
+    let knn = ItemKnn::train(ratings.items, &split.train);
+    EvalModel::new(knn, ratings.users, split, args.top.get())
+}
+
+#[allow(
+    unsafe_code,
+    reason = "a file that is mapped rather than read is one copy for all processes of this machine"
+)]
+fn open(path: &Path) -> Result<Image, BoxError> {
+    // SAFETY: the user promises with `--model` that no program changes the file; `--save-model` writes a new one under its name.
+    Ok(unsafe { Image::open(path)? })
 }
 
 fn cluster(args: &Args) -> Result<Cluster, invoker_nats::Error> {

@@ -9,9 +9,11 @@ mod parts;
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
-pub(crate) use parts::{Action, Counts, Node, NodeState, Verdict};
+pub(crate) use parts::{Action, Counts, Node, NodeState};
 
-use crate::wire::{Grant, Join, NodeCounts, task_hash};
+use crate::batcher::DraftTask;
+use crate::relay::Received;
+use crate::wire::{Grant, Join, NodeCounts, Tasks};
 use parts::{Batch, Finished, Holder, Positions, Range, Slot};
 
 pub(crate) struct Accounting {
@@ -64,23 +66,18 @@ impl Accounting {
         present.count()
     }
 
-    /// Opens the next tasks of a job; `ends` are the ends of their encodings. Returns the batch to send.
-    pub(crate) fn open(&mut self, job: u32, encoded: Vec<u8>, ends: &[usize]) -> u64 {
+    /// Opens the next tasks of a job. Returns the batch to send.
+    pub(crate) fn open(&mut self, job: u32, encoded: Vec<u8>, tasks: &[DraftTask]) -> u64 {
         let first = self.taken.entry(job).or_default();
         let range = *first;
-        *first += ends.len() as u64;
-        let mut start = 0;
-        let slot = |&end: &usize| {
-            let hash = task_hash(&encoded[start..end]);
-            start = end;
-            Slot {
-                end,
-                hash,
-                losses: 0,
-                open: true,
-            }
+        *first += tasks.len() as u64;
+        let slot = |&DraftTask { end, hash }: &DraftTask| Slot {
+            end,
+            hash,
+            losses: 0,
+            open: true,
         };
-        let tasks: Vec<Slot> = ends.iter().map(slot).collect();
+        let tasks: Vec<Slot> = tasks.iter().map(slot).collect();
         let open = tasks.len();
         self.ranges.insert(
             (job, range),
@@ -126,20 +123,19 @@ impl Accounting {
         Some((it.job, it.alone))
     }
 
-    /// Returns the tasks of a batch with their indices.
-    pub(crate) fn contents(&self, batch: u64) -> impl Iterator<Item = (u64, &[u8])> {
-        let it = self.batches.get(&batch);
-        let found = it.and_then(|it| Some((it, self.ranges.get(&(it.job, it.range))?)));
-        found.into_iter().flat_map(|(it, range)| {
-            it.all_positions(range).map(move |position| {
-                let start = position
-                    .checked_sub(1)
-                    .map_or(0, |before| range.tasks[before].end);
-                (
-                    it.range + position as u64,
-                    &range.encoded[start..range.tasks[position].end],
-                )
-            })
+    /// Calls `encode` with the tasks of a batch.
+    pub(crate) fn contents<B>(&self, batch: u64, encode: impl FnOnce(&Tasks<'_>) -> B) -> Option<B> {
+        let it = self.batches.get(&batch)?;
+        let range = self.ranges.get(&(it.job, it.range))?;
+        let tasks = it
+            .all_positions(range)
+            .map(|at| (it.range + at as u64, range.bytes_of(at).len()));
+        Some(match &it.positions {
+            Positions::All => encode(&Tasks::new(tasks, &range.encoded)),
+            Positions::Some(positions) => {
+                let encoded: Vec<&[u8]> = positions.iter().map(|at| range.task(*at as usize)).collect();
+                encode(&Tasks::new(tasks, &encoded.concat()))
+            }
         })
     }
 
@@ -172,6 +168,7 @@ impl Accounting {
             number,
             join: join.clone(),
             counts: NodeCounts::default(),
+            logs: Received::default(),
             state: NodeState::Present,
             delivered: 0,
             seen: now,
@@ -219,37 +216,57 @@ impl Accounting {
         (grant, Vec::new())
     }
 
-    /// Counts an answer, and closes its task if it is the first.
-    pub(crate) fn answer(&mut self, node: u64, job: u32, index: u64, hash: u64) -> Verdict {
-        let verdict = self
-            .find(job, index, hash)
-            .map_or_else(|verdict| verdict, |_| Verdict::First);
-        match verdict {
-            Verdict::First => {
-                self.close(job, index);
-                self.delivered += 1;
-                if let Some(node) = self.nodes.get_mut(&node) {
-                    node.delivered += 1;
+    /// Counts the answers of a node, with the indices and hashes of their tasks. Closes the tasks of those that are the first, and calls
+    /// `first` with the position of each of these answers.
+    pub(crate) fn answer(
+        &mut self,
+        node: u64,
+        job: u32,
+        answers: impl Iterator<Item = (u64, u64)>,
+        mut first: impl FnMut(usize),
+    ) {
+        let taken = self.taken.get(&job).copied().unwrap_or(0);
+        let delivered = self.delivered;
+        let mut answers = (0..).zip(answers).peekable();
+        while let Some(&(_, (index, _))) = answers.peek() {
+            let mut before = self.ranges.range_mut((job, 0)..=(job, index));
+            let found = before.next_back();
+            let Some((&key, range)) = found.filter(|(key, range)| range.has(key.1, index)) else {
+                match index < taken {
+                    true => self.counts.duplicates += 1,
+                    false => self.counts.invalid += 1,
+                }
+                answers.next();
+                continue;
+            };
+            // As a rule, all of them are in one range.
+            while let Some((at, (index, hash))) = answers.next_if(|(_, (index, _))| range.has(key.1, *index))
+            {
+                let slot = &mut range.tasks[(index - key.1) as usize];
+                match slot.hash == hash {
+                    true if slot.open => {
+                        slot.open = false;
+                        range.open -= 1;
+                        self.delivered += 1;
+                        first(at);
+                    }
+                    true => self.counts.duplicates += 1,
+                    false => self.counts.invalid += 1,
                 }
             }
-            Verdict::Duplicate => self.counts.duplicates += 1,
-            Verdict::Wrong => self.counts.invalid += 1,
+            self.drop_if_closed(key);
         }
-        verdict
+        if let Some(node) = self.nodes.get_mut(&node) {
+            node.delivered += self.delivered - delivered;
+        }
     }
 
     /// Counts an answer to an open task whose output could not be decoded. The task runs once more, and then returns `true`: it has
     /// no output.
     pub(crate) fn undecodable(&mut self, job: u32, index: u64, hash: u64) -> (bool, Vec<Action>) {
         self.counts.invalid += 1;
-        let Ok((range, position)) = self.find(job, index, hash) else {
-            return (false, Vec::new());
-        };
-        let Some(slot) = self
-            .ranges
-            .get_mut(&(job, range))
-            .map(|range| &mut range.tasks[position])
-        else {
+        let found = self.find(job, index).filter(|(_, slot)| slot.hash == hash);
+        let Some(((_, range), slot)) = found else {
             return (false, Vec::new());
         };
         // A loss, so that the two together are bounded.
@@ -260,44 +277,34 @@ impl Accounting {
                 (true, Vec::new())
             }
             false => {
-                let batch = self.add_batch(job, range, Positions::Some(vec![position as u32]), false);
+                let positions = Positions::Some(vec![(index - range) as u32]);
+                let batch = self.add_batch(job, range, positions, false);
                 self.counts.resent += 1;
                 (false, vec![Action::Send(batch)])
             }
         }
     }
 
-    /// Finds an open task: the range, and the position in it.
-    fn find(&self, job: u32, index: u64, hash: u64) -> Result<(u64, usize), Verdict> {
-        if index >= self.taken.get(&job).copied().unwrap_or(0) {
-            return Err(Verdict::Wrong);
-        }
-        let mut before = self.ranges.range((job, 0)..=(job, index));
-        let Some(((_, first), range)) = before.next_back() else {
-            return Err(Verdict::Duplicate);
-        };
-        let position = (index - first) as usize;
-        match range.tasks.get(position) {
-            Some(slot) if slot.hash != hash => Err(Verdict::Wrong),
-            Some(slot) if slot.open => Ok((*first, position)),
-            _ => Err(Verdict::Duplicate),
-        }
+    /// Finds an open task: the key of its range, and the position in it.
+    fn find(&mut self, job: u32, index: u64) -> Option<((u32, u64), &mut Slot)> {
+        let (key, range) = self.ranges.range_mut((job, 0)..=(job, index)).next_back()?;
+        let slot = range.tasks.get_mut((index - key.1) as usize)?;
+        slot.open.then_some((*key, slot))
     }
 
     fn close(&mut self, job: u32, index: u64) {
-        let Some((&key, range)) = self.ranges.range_mut((job, 0)..=(job, index)).next_back() else {
-            return;
-        };
-        let Some(slot) = range
-            .tasks
-            .get_mut((index - key.1) as usize)
-            .filter(|slot| slot.open)
-        else {
-            return;
-        };
-        slot.open = false;
-        range.open -= 1;
-        if range.open == 0
+        if let Some((key, slot)) = self.find(job, index) {
+            slot.open = false;
+            if let Some(range) = self.ranges.get_mut(&key) {
+                range.open -= 1;
+            }
+            self.drop_if_closed(key);
+        }
+    }
+
+    /// Forgets a range if no task of it is open.
+    fn drop_if_closed(&mut self, key: (u32, u64)) {
+        if self.ranges.get(&key).is_some_and(|range| range.open == 0)
             && let Some(range) = self.ranges.remove(&key)
         {
             for batch in range.batches {

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_nats::ConnectOptions;
@@ -12,6 +13,7 @@ use tokio::sync::watch;
 use crate::error::Error;
 use crate::hidden_thread::HiddenThread;
 use crate::link::Link;
+use crate::relay::Relay;
 
 /// The environment variable with the server's URL, as `nats://127.0.0.1:4222` or `tls://nats.example.org`; several are separated by
 /// commas.
@@ -27,6 +29,8 @@ pub const CERTIFICATE_VARIABLE: &str = "INVOKER_NATS_CERT";
 /// See [`CERTIFICATE_VARIABLE`].
 pub const KEY_VARIABLE: &str = "INVOKER_NATS_KEY";
 
+/// The oldest version of the server. With 2.9, which ended its support in 2023, a run with large batches can stand still.
+const OLDEST_SERVER: (i64, i64) = (2, 10);
 const DEFAULT_URL: &str = "nats://127.0.0.1:4222";
 const DEFAULT_RUN: &str = "default";
 const NAME: &str = "letters, digits, `-` and `_`, at most 64";
@@ -55,6 +59,7 @@ pub struct Cluster {
     ca: Option<PathBuf>,
     identity: Option<(PathBuf, PathBuf)>,
     pub(crate) wait: Duration,
+    pub(crate) relay: Relay,
 }
 
 impl fmt::Debug for Cluster {
@@ -102,7 +107,15 @@ impl Cluster {
     /// [`Error::Environment`] if a variable is invalid, [`Error::Insecure`] if the server is on another machine, and the connection is
     /// not encrypted or not authenticated.
     pub fn from_env() -> Result<Self, Error> {
-        let cluster = Self::read(&|name| std::env::var_os(name))?;
+        Self::from_variables(std::env::var_os)
+    }
+
+    /// Like [`from_env`](Self::from_env), with the values that `variable` returns for the names of the variables.
+    ///
+    /// # Errors
+    /// Those of [`from_env`](Self::from_env).
+    pub fn from_variables(variable: impl Fn(&'static str) -> Option<OsString>) -> Result<Self, Error> {
+        let cluster = Self::read(&variable)?;
         cluster.check()?;
         Ok(cluster)
     }
@@ -204,6 +217,7 @@ impl Cluster {
             ca: path(CA_VARIABLE),
             identity,
             wait: Duration::from_secs(300),
+            relay: Relay::new(),
         })
     }
 
@@ -239,6 +253,21 @@ impl Cluster {
         self
     }
 
+    /// Returns a layer for the subscriber of a node, which sends the events of the node and its workers to the leader. Its own
+    /// subscriber prints them there.
+    ///
+    /// ```no_run
+    /// use tracing_subscriber::prelude::*;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let cluster = invoker_nats::Cluster::from_env()?;
+    /// tracing_subscriber::registry().with(cluster.relay()).init(); // in a node
+    /// # Ok(()) }
+    /// ```
+    pub fn relay(&self) -> Relay {
+        self.relay.clone()
+    }
+
     /// Returns the name of the run.
     pub fn run(&self) -> &str {
         &self.run
@@ -267,14 +296,24 @@ impl Cluster {
             source,
         };
         let (connections, connected) = watch::channel(0_u64);
+        let denied = Arc::new(OnceLock::new());
+        let deny = denied.clone();
         let mut options = ConnectOptions::new()
             .event_callback(move |event| {
-                if matches!(event, async_nats::Event::Connected) {
-                    connections.send_modify(|count| *count += 1);
+                match event {
+                    async_nats::Event::Connected => connections.send_modify(|count| *count += 1),
+                    async_nats::Event::ServerError(async_nats::ServerError::Other(text))
+                        if text.to_ascii_lowercase().contains("permissions violation") =>
+                    {
+                        let _ = deny.set(text);
+                    }
+                    _ => {}
                 }
                 std::future::ready(())
             })
             .name(format!("invoker {name} of run {}", self.run))
+            // Replies of other runs cannot be read with the permissions for one.
+            .custom_inbox_prefix(format!("_INBOX.{}", self.run))
             .ping_interval(Duration::from_secs(5))
             .request_timeout(Some(Duration::from_secs(5)))
             .reconnect_delay_callback(|attempts| Duration::from_millis(50 << attempts.min(4)))
@@ -298,8 +337,15 @@ impl Cluster {
         let client = options
             .connect(&self.urls[..])
             .await
-            .map_err(|e| failed(e.into()))?;
-        Ok(Link::new(client, &self.run, connected))
+            .map_err(|e| Error::connect(self.url(), e))?;
+        if !client.is_server_compatible(OLDEST_SERVER.0, OLDEST_SERVER.1, 0) {
+            let version = client.server_info().version;
+            return Err(Error::OldServer {
+                url: self.url(),
+                version,
+            });
+        }
+        Ok(Link::new(client, &self.run, connected, denied))
     }
 }
 

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use async_nats::ConnectErrorKind;
+
 /// The error of a leader or of a node. (The error of a single task is a [`TaskError`](invoker::TaskError).)
 #[derive(thiserror::Error)]
 #[non_exhaustive]
@@ -34,6 +36,44 @@ pub enum Error {
         url: String,
         /// The client's error.
         source: async_nats::Error,
+    },
+    /// The server is not the one that the certificates belong to, or one side does not accept the other's certificate.
+    #[error(
+        "no trusted connection to the NATS server {url}; check INVOKER_NATS_CA, INVOKER_NATS_CERT and INVOKER_NATS_KEY"
+    )]
+    Untrusted {
+        /// The server's URL, without a password.
+        url: String,
+        /// The client's error.
+        source: async_nats::Error,
+    },
+    /// The server does not accept the user.
+    #[error(
+        "the NATS server {url} refuses the user; check INVOKER_NATS_CREDS, or name and password in INVOKER_NATS"
+    )]
+    Unauthorized {
+        /// The server's URL, without a password.
+        url: String,
+        /// The client's error.
+        source: async_nats::Error,
+    },
+    /// The user may not do what the run needs.
+    #[error(
+        "the NATS server denies run `{run}`: {reason}; give its user the permissions that the guide lists"
+    )]
+    Denied {
+        /// The name of the run.
+        run: String,
+        /// The server's reason, with the subject.
+        reason: String,
+    },
+    /// The server is too old.
+    #[error("the NATS server {url} has version {version}; start version 2.10 or later")]
+    OldServer {
+        /// The server's URL, without a password.
+        url: String,
+        /// Its version.
+        version: String,
     },
     /// The server refuses a request.
     #[error(
@@ -92,6 +132,16 @@ pub enum Error {
     /// The values of the op cannot be encoded, or are too large to be sent to each node.
     #[error("cannot send the op's context to nodes: {0}; put large values into the model")]
     Context(String),
+    /// The server has no model.
+    #[error(
+        "run `{run}` had no model in the server for {waited:?}; call `publish_model` with the same INVOKER_RUN"
+    )]
+    NoModel {
+        /// The name of the run.
+        run: String,
+        /// How long the node has waited.
+        waited: Duration,
+    },
     /// A file of the model cannot be staged.
     #[error("cannot {step} {}", path.display())]
     Stage {
@@ -127,12 +177,34 @@ pub enum Error {
 }
 
 impl Error {
+    /// The error of a connection that was not made.
+    pub(crate) fn connect(url: String, error: async_nats::ConnectError) -> Self {
+        let (kind, source) = (error.kind(), error.into());
+        match kind {
+            ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication => {
+                Self::Unauthorized { url, source }
+            }
+            ConnectErrorKind::Tls => Self::Untrusted { url, source },
+            _ if is_about_trust(&*source) => Self::Untrusted { url, source },
+            _ => Self::Connect { url, source },
+        }
+    }
+
     pub(crate) fn server<E: Into<async_nats::Error>>(step: &'static str) -> impl FnOnce(E) -> Self {
         move |error| Self::Server {
             step,
             source: error.into(),
         }
     }
+}
+
+/// Returns whether TLS has failed. The client has that as an error of input and output.
+fn is_about_trust(error: &(dyn std::error::Error + 'static)) -> bool {
+    let inner = error
+        .downcast_ref::<std::io::Error>()
+        .and_then(std::io::Error::get_ref);
+    inner.is_some_and(|inner| inner.is::<async_nats::rustls::Error>())
+        || error.source().is_some_and(is_about_trust)
 }
 
 invoker::shm_buffers::debug_with_causes!(Error);

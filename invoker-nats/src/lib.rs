@@ -32,7 +32,9 @@
 //! - [`Cluster`] is the server, the name of the run, and how both are reached.
 //! - [`Cluster::lead`] starts the leader: [`Leader::map`] and the other methods of an invoker. [`LeaderBuilder`] has the options: what a
 //!   task may cost, and whether the run can be resumed.
-//! - [`stage`] copies a model's file to a disk of a node.
+//! - [`stage`] copies a model's file to a disk of a node; [`Cluster::publish_model`] and [`Cluster::fetch_model`] bring it there by the
+//!   server.
+//! - [`Cluster::relay`] sends the events of nodes and their workers to the leader.
 //! - [`Cluster::serve`] is a node: the builder of an invoker, with the model and the options of its worker processes.
 //!
 //! Outputs are delivered exactly once: the leader counts each task, and the first valid answer wins. Tasks run at least once if a node is
@@ -49,6 +51,7 @@ mod hidden_thread;
 mod lead;
 mod link;
 mod node;
+mod relay;
 mod report;
 mod stage;
 mod wire;
@@ -59,6 +62,7 @@ pub use cluster::{
 };
 pub use error::Error;
 pub use lead::{Leader, LeaderBuilder, Outputs};
+pub use relay::Relay;
 pub use report::{ClusterReport, NodeEnd, NodeReport, NodeRow, ServeEnd};
 pub use stage::stage;
 

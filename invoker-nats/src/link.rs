@@ -1,7 +1,9 @@
 //! [`Link`]: the connection to the server, and what leader and nodes do with it: streams, requests, objects.
 
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::pin::pin;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_nats::client::RequestErrorKind;
@@ -13,8 +15,8 @@ use async_nats::jetstream::stream::{self, DiscardPolicy, RetentionPolicy, Storag
 use async_nats::jetstream::{self, Context};
 use async_nats::{Client, Subscriber};
 use bytes::Bytes;
-use futures_util::StreamExt;
 use futures_util::future::{Either, select};
+use futures_util::{FutureExt, StreamExt};
 use tokio::io::AsyncReadExt;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
@@ -41,6 +43,8 @@ pub(crate) struct Link {
     run: String,
     /// Counts connections: a new one means that requests to the server are lost.
     connections: watch::Receiver<u64>,
+    /// What the server has not permitted: requests are then not answered.
+    denied: Arc<OnceLock<String>>,
 }
 
 /// How streams of a run are kept.
@@ -80,7 +84,12 @@ pub(crate) enum Pulled {
 pub(crate) type Messages = Consumer<pull::Config>;
 
 impl Link {
-    pub(crate) fn new(client: Client, run: &str, connections: watch::Receiver<u64>) -> Self {
+    pub(crate) fn new(
+        client: Client,
+        run: &str,
+        connections: watch::Receiver<u64>,
+        denied: Arc<OnceLock<String>>,
+    ) -> Self {
         let context = ContextBuilder::new()
             .timeout(Duration::from_secs(3))
             .ack_timeout(PUBLISH)
@@ -90,6 +99,18 @@ impl Link {
             context,
             run: run.to_owned(),
             connections,
+            denied,
+        }
+    }
+
+    /// Returns an error if the server has denied something.
+    pub(crate) fn check_permission(&self) -> Result<(), Error> {
+        match self.denied.get() {
+            None => Ok(()),
+            Some(reason) => Err(Error::Denied {
+                run: self.run.clone(),
+                reason: reason.clone(),
+            }),
         }
     }
 
@@ -106,6 +127,15 @@ impl Link {
 
     fn bucket(&self) -> String {
         format!("INVOKER_{}", self.run)
+    }
+
+    /// The bucket of the model, which stays when the run has ended.
+    pub(crate) fn model_bucket(&self) -> String {
+        format!("INVOKER_{}_MODEL", self.run)
+    }
+
+    pub(crate) async fn model_store(&self) -> Option<ObjectStore> {
+        self.context.get_object_store(self.model_bucket()).await.ok()
     }
 
     /// The most bytes of tasks or outcomes in a message; more go through the object store.
@@ -314,7 +344,7 @@ impl Link {
     }
 
     /// Sends a message that may be lost. Without a connection, the client's queue may be full.
-    async fn send(&self, name: &str, message: Vec<u8>) {
+    pub(crate) async fn send(&self, name: &str, message: Vec<u8>) {
         let sending = self.client.publish(self.subject(name), message.into());
         let _ = timeout(Duration::from_secs(1), sending).await;
     }
@@ -357,8 +387,9 @@ impl Link {
             Body::Stored(name) => {
                 let mut contents = Vec::new();
                 let mut object = self.store().await?.get(name).await.ok()?;
-                let read = object.read_to_end(&mut contents);
-                self.unless_reconnected(read).await?.ok()?;
+                // The client panics if the server does not reply in time.
+                let read = AssertUnwindSafe(object.read_to_end(&mut contents)).catch_unwind();
+                self.unless_reconnected(read).await?.ok()?.ok()?;
                 Some(contents.into())
             }
         }

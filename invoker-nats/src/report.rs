@@ -48,6 +48,12 @@ pub struct NodeRow {
     pub model_bytes: u64,
     /// Memory of its processes in bytes, where shared pages count once, when it left.
     pub pss: Option<u64>,
+    /// Number of records that its [`Relay`](crate::Relay) has sent, and that have arrived.
+    pub logs: u64,
+    /// Number of records that it has dropped because there were too many, or that were lost on the way.
+    pub logs_missing: u64,
+    /// Its last records: of a node that is lost, its last words.
+    pub last_records: Vec<String>,
     /// How it ended.
     pub end: NodeEnd,
 }
@@ -87,6 +93,9 @@ impl ClusterReport {
             worker_deaths: node.counts.worker_deaths,
             model_bytes: node.join.model_bytes,
             pss: node.counts.pss,
+            logs: node.logs.received,
+            logs_missing: node.logs.dropped.saturating_add(node.logs.lost),
+            last_records: node.logs.last.iter().cloned().collect(),
             end: match node.state {
                 NodeState::Present => NodeEnd::Present,
                 NodeState::Lost => NodeEnd::Lost,
@@ -142,6 +151,16 @@ impl fmt::Display for ClusterReport {
                 f,
                 "\n{name:<28} {workers:>7} {delivered:>10} {failed:>7} {worker_deaths:>7} {model:>9} {memory:>9}  {end}"
             )?;
+            if row.logs_missing > 0 {
+                write!(
+                    f,
+                    "\n  {} records of it arrived, {} did not",
+                    row.logs, row.logs_missing
+                )?;
+            }
+            for record in row.last_records.iter().filter(|_| *end == NodeEnd::Lost) {
+                write!(f, "\n  its last records: {}", Printable(record))?;
+            }
         }
         Ok(())
     }

@@ -1,5 +1,7 @@
 //! [`stage`]: the file of a model, copied once to a disk of this machine.
 
+mod store;
+
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -31,17 +33,10 @@ const HEAD: u64 = 4096;
 /// [`Error::Stage`] if a file cannot be read or written; [`Error::Damaged`] if the copy is not the image that was saved.
 pub fn stage(source: impl AsRef<Path>, dir: impl AsRef<Path>) -> Result<PathBuf, Error> {
     let (source, dir) = (source.as_ref(), dir.as_ref());
-    let failed = |step, path: &Path| {
-        let path = path.to_owned();
-        move |source| Error::Stage { step, path, source }
-    };
     fs::create_dir_all(dir).map_err(failed("create", dir))?;
     let name = source.file_name().unwrap_or(source.as_os_str());
     let copy = dir.join(name);
-    let beside = |ending: &str| dir.join(format!(".{}.{ending}", name.to_string_lossy()));
-    let lock_path = beside("lock");
-    let lock = File::create(&lock_path).map_err(failed("create", &lock_path))?;
-    wait_for_turn(&lock).map_err(failed("lock", &lock_path))?;
+    let _lock = lock(&copy)?;
     let head = |path: &Path| {
         let mut bytes = Vec::new();
         let mut file = File::open(path)?;
@@ -52,17 +47,42 @@ pub fn stage(source: impl AsRef<Path>, dir: impl AsRef<Path>) -> Result<PathBuf,
     if head(&copy).is_ok_and(|there| there == wanted) {
         return Ok(copy);
     }
-    let new = beside("new");
+    let new = beside(&copy, "new");
     fs::copy(source, &new).map_err(failed("copy to", &new))?;
-    if let Err(error) = Image::verify_file(&new, &LoadOptions::new()) {
+    if let Err(error) = verify(&new, source) {
         let _ = fs::remove_file(&new);
-        return Err(Error::Damaged {
-            path: source.to_owned(),
-            source: Box::new(error),
-        });
+        return Err(error);
     }
     fs::rename(&new, &copy).map_err(failed("rename to", &copy))?;
     Ok(copy)
+}
+
+fn failed(step: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Error {
+    let path = path.to_owned();
+    move |source| Error::Stage { step, path, source }
+}
+
+/// Returns the path of a hidden file beside another one.
+fn beside(path: &Path, ending: &str) -> PathBuf {
+    let name = path.file_name().unwrap_or(path.as_os_str());
+    path.with_file_name(format!(".{}.{ending}", name.to_string_lossy()))
+}
+
+/// Checks that a file is an image as it was saved. An error names `original`.
+fn verify(file: &Path, original: &Path) -> Result<(), Error> {
+    let checked = Image::verify_file(file, &LoadOptions::new());
+    checked.map(drop).map_err(|error| Error::Damaged {
+        path: original.to_owned(),
+        source: Box::new(error),
+    })
+}
+
+/// Waits until no other process of this machine makes the file at `path`, until the returned file is closed.
+fn lock(path: &Path) -> Result<File, Error> {
+    let path = beside(path, "lock");
+    let lock = File::create(&path).map_err(failed("create", &path))?;
+    wait_for_turn(&lock).map_err(failed("lock", &path))?;
+    Ok(lock)
 }
 
 /// Waits until no other process of this machine has the lock, which ends with the file.

@@ -3,13 +3,17 @@
 //! Nothing that is received is trusted: a message of another version, with missing bytes or with bytes left over is refused, and
 //! lengths are checked against the bytes that were received.
 
+mod lists;
+
 use std::fmt;
 
 use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+pub(crate) use lists::{Outcome, Outcomes, OutcomesBuilder, Tasks};
+
 /// The version of these messages: the first byte of each.
-pub(crate) const VERSION: u8 = 1;
+pub(crate) const VERSION: u8 = 2;
 
 /// Returns the hash that identifies an encoded task, in answers and after a restart of the leader: XXH3 with 64 bits.
 pub(crate) fn task_hash(encoded: &[u8]) -> u64 {
@@ -182,7 +186,7 @@ pub(crate) enum Body<'a> {
     Stored(String),
 }
 
-/// Tasks, as they lie in the stream of tasks. The body is a list of [`Task`].
+/// Tasks, as they lie in the stream of tasks. The body is a [`Tasks`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Batch<'a> {
     pub(crate) session: u64,
@@ -194,14 +198,7 @@ pub(crate) struct Batch<'a> {
     pub(crate) body: Body<'a>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Task<'a> {
-    pub(crate) index: u64,
-    #[serde(borrow)]
-    pub(crate) encoded: Blob<'a>,
-}
-
-/// Outputs of some of a batch's tasks. The body is a list of [`Outcome`].
+/// Outputs of some of a batch's tasks. The body is an [`Outcomes`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Answer<'a> {
     pub(crate) session: u64,
@@ -211,16 +208,6 @@ pub(crate) struct Answer<'a> {
     pub(crate) took_ns: u64,
     #[serde(borrow)]
     pub(crate) body: Body<'a>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Outcome<'a> {
-    pub(crate) index: u64,
-    /// The [`task_hash`] of the task that was run.
-    pub(crate) hash: u64,
-    /// The encoded output, or the encoded fault.
-    #[serde(borrow)]
-    pub(crate) result: Result<Blob<'a>, Blob<'a>>,
 }
 
 /// The error of a message that is not valid.
@@ -245,32 +232,6 @@ pub(crate) fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Malfo
     }
 }
 
-/// Appends items to the body of a message; [`items`] reads them.
-pub(crate) fn push_item<T: Serialize>(item: &T, body: Vec<u8>) -> Vec<u8> {
-    postcard::to_extend(item, body).unwrap_or_else(|e| unreachable!("an item encodes: {e}"))
-}
-
-/// Returns the items of a body, or the error at which it ends.
-pub(crate) fn items<'a, T: Deserialize<'a>>(
-    mut body: &'a [u8],
-) -> impl Iterator<Item = Result<T, Malformed>> {
-    std::iter::from_fn(move || {
-        if body.is_empty() {
-            return None;
-        }
-        match postcard::take_from_bytes(body) {
-            Ok((item, rest)) => {
-                body = rest;
-                Some(Ok(item))
-            }
-            Err(_) => {
-                body = &[];
-                Some(Err(Malformed))
-            }
-        }
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -292,68 +253,5 @@ mod tests {
         let mut other = bytes;
         other[0] = VERSION + 1;
         assert_eq!(decode::<Request>(&other), Err(Malformed));
-    }
-
-    #[test]
-    fn items_are_borrowed_and_end_at_the_first_invalid_one() {
-        let mut body = Vec::new();
-        for index in 0..3 {
-            let result = if index == 1 {
-                Err(Blob(b"no"))
-            } else {
-                Ok(Blob(b"yes"))
-            };
-            body = push_item(
-                &Outcome {
-                    index,
-                    hash: 9,
-                    result,
-                },
-                body,
-            );
-        }
-        let read: Vec<Outcome<'_>> = items(&body).map(|it| it.expect("it is valid")).collect();
-        assert_eq!(read.len(), 3);
-        assert_eq!(read[1].result, Err(Blob(b"no")));
-        let cut = &body[..body.len() - 1];
-        let read: Vec<Result<Outcome<'_>, Malformed>> = items(cut).collect();
-        assert_eq!((read.len(), read[2]), (3, Err(Malformed)));
-    }
-
-    /// Every byte of a message replaced by every value: the decoder returns, and never reads beyond.
-    #[test]
-    fn hostile_bytes_are_refused_or_decoded_but_never_more() {
-        let body = push_item(
-            &Task {
-                index: 5,
-                encoded: Blob(b"task"),
-            },
-            Vec::new(),
-        );
-        let batch = Batch {
-            session: 1,
-            job: 2,
-            batch: 3,
-            alone: false,
-            body: Body::Inline(Blob(&body)),
-        };
-        let bytes = encode(&batch);
-        for at in 0..bytes.len() {
-            for value in 0..=u8::MAX {
-                let mut hostile = bytes.clone();
-                hostile[at] = value;
-                if let Ok(Batch {
-                    body: Body::Inline(Blob(body)),
-                    ..
-                }) = decode::<Batch<'_>>(&hostile)
-                {
-                    let read: usize = items::<Task<'_>>(body)
-                        .flatten()
-                        .map(|task| task.encoded.0.len())
-                        .sum();
-                    assert!(read < bytes.len());
-                }
-            }
-        }
     }
 }

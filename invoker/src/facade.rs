@@ -4,7 +4,7 @@
 //! The leader has the op's types, encodes tasks and decodes outputs; a node has an invoker, whose pool takes the encoded tasks as
 //! they are. To publish these would fix how seeds and values of ops travel.
 
-use proc_pool::{BoxError, BytePool, Codec, Native, TaskError};
+use proc_pool::{BoxError, BytePool, Codec, Native};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use shm_buffers::Image;
@@ -80,9 +80,9 @@ where
     invoker.pool_and_image()
 }
 
-/// Counts an output of that pool in the invoker's report and bar.
-pub fn count<M, T, R, O>(invoker: &Invoker<M, T, R>, output: &Result<O, TaskError>) {
-    invoker.count(output);
+/// Counts outputs of that pool in the invoker's report and bar.
+pub fn count<M, T, R>(invoker: &Invoker<M, T, R>, done: u64, failed: u64) {
+    invoker.count_all(done, failed);
 }
 
 /// Starts the clock of the invoker's report.

@@ -59,8 +59,9 @@ pub struct Invoker<M, T, R> {
 }
 
 impl<M, T, R> Invoker<M, T, R> {
-    pub(crate) fn count<O>(&self, output: &Result<O, TaskError>) {
-        self.progress.count(output);
+    /// Counts outputs that were passed on without a look at them.
+    pub(crate) fn count_all(&self, done: u64, failed: u64) {
+        self.progress.count_all(done, failed);
     }
 
     /// Counts a run of an unknown number of tasks, which come from elsewhere.

@@ -79,6 +79,15 @@ impl RunProgress {
         }
     }
 
+    /// Counts outputs that were passed on without a look at them.
+    pub(crate) fn count_all(&self, done: u64, failed: u64) {
+        self.done.fetch_add(done, Ordering::Relaxed);
+        if failed > 0 {
+            self.failed.fetch_add(failed, Ordering::Relaxed);
+            self.state().failures.counter(Outcome::Failed).add(failed);
+        }
+    }
+
     /// Moves the bar for an output that no worker has computed.
     pub(crate) fn count_read<R>(&self, output: &Result<R, TaskError>) {
         // The bar counts failed outputs elsewhere.

@@ -2,18 +2,8 @@
 
 use std::time::Instant;
 
+use crate::relay::Received;
 use crate::wire::{Join, NodeCounts};
-
-/// How the answer to a task counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    /// It is the first: the output is delivered.
-    First,
-    /// The task was answered before.
-    Duplicate,
-    /// There is no such task, or it was another one.
-    Wrong,
-}
 
 /// What follows from a loss.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +38,8 @@ pub(crate) struct Node {
     pub(crate) join: Join,
     pub(crate) counts: NodeCounts,
     pub(crate) state: NodeState,
+    /// Its records.
+    pub(crate) logs: Received,
     /// Outputs of it that were delivered.
     pub(crate) delivered: u64,
     /// The number of nodes that joined before.
@@ -110,6 +102,23 @@ pub(super) struct Finished {
     pub(super) sequence: u64,
     /// The rest has not started.
     pub(super) released: bool,
+}
+
+impl Range {
+    /// Returns whether a task belongs to this range, which begins at `first`.
+    pub(super) fn has(&self, first: u64, index: u64) -> bool {
+        index >= first && index - first < self.tasks.len() as u64
+    }
+
+    /// Returns where the encoding of a task lies.
+    pub(super) fn bytes_of(&self, position: usize) -> std::ops::Range<usize> {
+        let before = position.checked_sub(1);
+        before.map_or(0, |before| self.tasks[before].end)..self.tasks[position].end
+    }
+
+    pub(super) fn task(&self, position: usize) -> &[u8] {
+        &self.encoded[self.bytes_of(position)]
+    }
 }
 
 impl Batch {

@@ -1,6 +1,7 @@
 //! Tests of the accounting, with a clock that they set.
 
 use super::*;
+use crate::wire::task_hash;
 
 const ACK_WAIT: Duration = Duration::from_secs(5);
 const JOB: u32 = 3;
@@ -27,8 +28,13 @@ fn ten_tasks(node_losses: u32) -> (Accounting, u64, Instant) {
     for node in 1..=3 {
         joined(&mut accounting, node, now);
     }
-    let (encoded, ends) = ((0..20).collect(), [2, 4, 6, 8, 10, 12, 14, 16, 18, 20]);
-    let batch = accounting.open(JOB, encoded, &ends);
+    let tasks: Vec<DraftTask> = (0..10)
+        .map(|index| DraftTask {
+            end: 2 * (index as usize + 1),
+            hash: hash(index),
+        })
+        .collect();
+    let batch = accounting.open(JOB, (0..20).collect(), &tasks);
     accounting.sent(batch, now);
     assert_eq!(accounting.tick(now, 0), []);
     (accounting, batch, now)
@@ -56,6 +62,58 @@ fn pass(
     (actions, now)
 }
 
+/// How an answer counts.
+#[derive(Debug, PartialEq, Eq)]
+enum Verdict {
+    First,
+    Duplicate,
+    Wrong,
+}
+
+fn answer(accounting: &mut Accounting, node: u64, job: u32, index: u64, hash: u64) -> Verdict {
+    let before = accounting.counts;
+    let mut first = 0;
+    accounting.answer(node, job, [(index, hash)].into_iter(), |at| first += 1 + at);
+    let counts = accounting.counts;
+    let counted = |after: u64, before: u64| after - before;
+    match (
+        first,
+        counted(counts.duplicates, before.duplicates),
+        counted(counts.invalid, before.invalid),
+    ) {
+        (1, 0, 0) => Verdict::First,
+        (0, 1, 0) => Verdict::Duplicate,
+        (0, 0, 1) => Verdict::Wrong,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn answers_of_one_message_are_counted_one_by_one() {
+    let (mut accounting, _, _) = ten_tasks(2);
+    let more: Vec<DraftTask> = (0..3)
+        .map(|at| DraftTask {
+            end: at,
+            hash: at as u64,
+        })
+        .collect();
+    accounting.open(JOB, vec![0; 2], &more);
+    let answers = [
+        (8, hash(8)),
+        (9, hash(9)),
+        (10, 0),
+        (11, 7),
+        (9, hash(9)),
+        (12, 2),
+        (13, 0),
+    ];
+    let mut first = Vec::new();
+    accounting.answer(1, JOB, answers.into_iter(), |at| first.push(at));
+    assert_eq!(first, [0, 1, 2, 5]);
+    assert_eq!((accounting.counts.duplicates, accounting.counts.invalid), (1, 2));
+    assert_eq!((accounting.delivered, accounting.nodes[&1].delivered), (4, 4));
+}
+
 fn sent(actions: &[Action]) -> Vec<u64> {
     let batch = |action: &Action| match action {
         Action::Send(batch) => Some(*batch),
@@ -65,15 +123,20 @@ fn sent(actions: &[Action]) -> Vec<u64> {
 }
 
 fn indices(accounting: &Accounting, batch: u64) -> Vec<u64> {
-    accounting.contents(batch).map(|(index, _)| index).collect()
+    let indices = |tasks: &Tasks<'_>| {
+        let items: Vec<(u64, &[u8])> = tasks.items().expect("it is valid").collect();
+        assert!(items.iter().all(|(index, task)| task_hash(task) == hash(*index)));
+        items.into_iter().map(|(index, _)| index).collect()
+    };
+    accounting.contents(batch, indices).expect("it is open")
 }
 
 #[test]
 fn the_first_valid_answer_wins_and_others_are_counted() {
     let (mut accounting, batch, now) = ten_tasks(2);
     assert_eq!(accounting.begin(1, batch, 10, now).0, Grant::All);
-    assert_eq!(accounting.answer(1, JOB, 4, hash(4)), Verdict::First);
-    assert_eq!(accounting.answer(2, JOB, 4, hash(4)), Verdict::Duplicate);
+    assert_eq!(answer(&mut accounting, 1, JOB, 4, hash(4)), Verdict::First);
+    assert_eq!(answer(&mut accounting, 2, JOB, 4, hash(4)), Verdict::Duplicate);
     for (job, index, hash) in [
         (JOB, 5, hash(6)),
         (JOB, 10, hash(9)),
@@ -81,16 +144,19 @@ fn the_first_valid_answer_wins_and_others_are_counted() {
         (JOB, u64::MAX, 0),
     ] {
         assert_eq!(
-            accounting.answer(1, job, index, hash),
+            answer(&mut accounting, 1, job, index, hash),
             Verdict::Wrong,
             "{job} {index}"
         );
     }
     for index in (0..10).filter(|index| *index != 4) {
-        assert_eq!(accounting.answer(9, JOB, index, hash(index)), Verdict::First);
+        assert_eq!(
+            answer(&mut accounting, 9, JOB, index, hash(index)),
+            Verdict::First
+        );
     }
     assert_eq!(
-        accounting.answer(1, JOB, 0, hash(0)),
+        answer(&mut accounting, 1, JOB, 0, hash(0)),
         Verdict::Duplicate,
         "the range is closed"
     );
@@ -104,7 +170,7 @@ fn the_first_valid_answer_wins_and_others_are_counted() {
 fn a_lost_node_costs_only_what_it_had_started_and_suspects_run_alone() {
     let (mut accounting, batch, now) = ten_tasks(2);
     accounting.begin(1, batch, 4, now);
-    accounting.answer(1, JOB, 1, hash(1));
+    answer(&mut accounting, 1, JOB, 1, hash(1));
     let (actions, now) = pass(
         &mut accounting,
         now,
@@ -132,7 +198,7 @@ fn a_lost_node_costs_only_what_it_had_started_and_suspects_run_alone() {
     for batch in &batches[..2] {
         accounting.begin(2, *batch, 1, now);
     }
-    accounting.answer(2, JOB, 0, hash(0));
+    answer(&mut accounting, 2, JOB, 0, hash(0));
     let (actions, _) = pass(
         &mut accounting,
         now,
@@ -150,12 +216,15 @@ fn a_lost_node_costs_only_what_it_had_started_and_suspects_run_alone() {
         }]
     );
     assert_eq!(
-        accounting.answer(2, JOB, 2, hash(2)),
+        answer(&mut accounting, 2, JOB, 2, hash(2)),
         Verdict::Duplicate,
         "it has failed"
     );
     for index in [3, 4, 5, 6, 7, 8, 9] {
-        assert_eq!(accounting.answer(3, JOB, index, hash(index)), Verdict::First);
+        assert_eq!(
+            answer(&mut accounting, 3, JOB, index, hash(index)),
+            Verdict::First
+        );
     }
     assert_eq!(accounting.open_ranges(), 0);
 }
@@ -205,7 +274,7 @@ fn a_batch_that_is_done_waits_for_its_answers_to_be_read() {
     let (actions, now) = pass(&mut accounting, now, 3 * ACK_WAIT, &[]);
     assert_eq!(actions, [], "answers up to 70 were not read");
     for index in 0..9 {
-        accounting.answer(1, JOB, index, hash(index));
+        answer(&mut accounting, 1, JOB, index, hash(index));
     }
     // An answer is missing although it should be there.
     let actions = accounting.tick(now, 70);
@@ -216,7 +285,7 @@ fn a_batch_that_is_done_waits_for_its_answers_to_be_read() {
 fn a_node_that_leaves_gives_back_its_tasks_and_costs_nothing() {
     let (mut accounting, batch, now) = ten_tasks(1);
     accounting.begin(1, batch, 10, now);
-    accounting.answer(1, JOB, 0, hash(0));
+    answer(&mut accounting, 1, JOB, 0, hash(0));
     accounting.finished(1, batch, 1, true);
     let actions = accounting.tick(now, 1);
     assert_eq!(actions.len(), 1, "one batch, no failure: {actions:?}");
@@ -238,15 +307,15 @@ fn a_second_undecodable_output_is_the_tasks_error() {
     assert!(!fails);
     assert_eq!(indices(&accounting, sent(&actions)[0]), [2]);
     assert_eq!(accounting.undecodable(JOB, 2, hash(2)), (true, Vec::new()));
-    assert_eq!(accounting.answer(1, JOB, 2, hash(2)), Verdict::Duplicate);
+    assert_eq!(answer(&mut accounting, 1, JOB, 2, hash(2)), Verdict::Duplicate);
     assert_eq!(accounting.counts.invalid, 3);
 }
 
 #[test]
 fn a_redelivered_batch_runs_only_its_open_tasks() {
     let (mut accounting, batch, now) = ten_tasks(2);
-    accounting.answer(1, JOB, 0, hash(0));
-    accounting.answer(1, JOB, 7, hash(7));
+    answer(&mut accounting, 1, JOB, 0, hash(0));
+    answer(&mut accounting, 1, JOB, 7, hash(7));
     let (grant, _) = accounting.begin(2, batch, 10, now);
     assert_eq!(grant, Grant::Only(vec![1, 2, 3, 4, 5, 6, 8, 9]));
 }
@@ -264,7 +333,7 @@ fn batches_without_a_node_are_found_and_an_abandoned_job_is_forgotten() {
     assert!(accounting.unclaimed(later).is_empty());
     accounting.abandon(JOB);
     assert!(accounting.kind(batch).is_none() && !accounting.is_open(JOB));
-    assert_eq!(accounting.answer(1, JOB, 1, hash(1)), Verdict::Duplicate);
+    assert_eq!(answer(&mut accounting, 1, JOB, 1, hash(1)), Verdict::Duplicate);
 }
 
 /// Random losses, answers and redeliveries: every task ends exactly once.
@@ -295,7 +364,7 @@ fn every_task_is_answered_or_fails_exactly_once_whatever_happens() {
             }
             if random(3) == 0 {
                 let index = random(10);
-                if accounting.answer(node, JOB, index, hash(index)) == Verdict::First {
+                if answer(&mut accounting, node, JOB, index, hash(index)) == Verdict::First {
                     ends[index as usize] += 1;
                 }
             }

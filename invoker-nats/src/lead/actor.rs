@@ -14,6 +14,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use super::shared::{Command, Shared};
 use crate::accounting::NodeState;
 use crate::link::{Keep, Link, Pulled, Queue};
+use crate::relay::{self, Records};
 use crate::wire::{self, Answer, Batch, Blob, Body, Broadcast, Reply, Request};
 
 /// Batches that are on their way to the server at the same time.
@@ -32,12 +33,13 @@ pub(super) fn start(
     shared: &Arc<Shared>,
     keep: Keep,
     commands: UnboundedReceiver<Command>,
-    requests: Subscriber,
+    (requests, records): (Subscriber, Subscriber),
     leader: u64,
 ) {
     handle.spawn(send_batches(link.clone(), shared.clone(), commands));
     handle.spawn(read_answers(link.clone(), shared.clone(), keep));
     handle.spawn(reply_to_nodes(link.clone(), shared.clone(), requests));
+    handle.spawn(repeat_records(shared.clone(), records));
     handle.spawn(look_after_nodes(link.clone(), shared.clone(), keep, leader));
 }
 
@@ -151,6 +153,34 @@ async fn reply_to_nodes(link: Link, shared: Arc<Shared>, mut requests: Subscribe
         if let Some(inbox) = message.reply {
             let _ = link.client.publish(inbox, wire::encode(&reply).into()).await;
         }
+    }
+}
+
+/// Repeats what nodes log.
+async fn repeat_records(shared: Arc<Shared>, mut messages: Subscriber) {
+    while let Some(message) = messages.next().await {
+        let Ok(records) = wire::decode::<Records>(&message.payload) else {
+            shared.refuse(false);
+            continue;
+        };
+        let known = {
+            let mut core = shared.core();
+            core.accounting
+                .nodes
+                .get_mut(&records.node)
+                .map(|node| (node.join.name.clone(), node.logs.take(&records)))
+        };
+        let Some((name, missing)) = known else {
+            shared.refuse(true);
+            continue;
+        };
+        if missing > 0 {
+            relay::repeat_missing(&name, missing);
+        }
+        records
+            .records
+            .iter()
+            .for_each(|record| relay::repeat(&name, record));
     }
 }
 

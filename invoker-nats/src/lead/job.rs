@@ -8,8 +8,8 @@ use proc_pool::Fault;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::shared::{Core, Delivery, Found, Received, Receiver};
-use crate::accounting::Verdict;
+use super::shared::{Core, Found, Receiver, Shared};
+use crate::wire::Outcome;
 
 /// Where outputs go.
 pub(super) enum Outputs<R> {
@@ -78,29 +78,40 @@ impl<R> Job<R> {
         state.buffered -= taken;
     }
 
-    pub(super) fn put(&self, index: u64, output: Result<R, Fault>, bytes: usize) {
-        let mut state = self.state();
-        match &mut state.outputs {
-            Outputs::AsCompleted(ready) => ready.push_back((index, output)),
-            Outputs::Ordered { next, waiting } => {
-                let at = (index - *next) as usize;
-                if waiting.len() <= at {
-                    waiting.resize_with(at + 1, || None);
+    pub(super) fn put(&self, index: u64, output: Result<R, Fault>) {
+        self.put_all([(index, output, 0)]);
+    }
+
+    /// Puts outputs with their indices and sizes in bytes.
+    fn put_all(&self, outputs: impl IntoIterator<Item = (u64, Result<R, Fault>, usize)>) {
+        let mut guard = self.state();
+        let state = &mut *guard;
+        let mut ended = Vec::new();
+        for (index, output, bytes) in outputs {
+            match &mut state.outputs {
+                Outputs::AsCompleted(ready) => ready.push_back((index, output)),
+                Outputs::Ordered { next, waiting } => {
+                    let at = (index - *next) as usize;
+                    if waiting.len() <= at {
+                        waiting.resize_with(at + 1, || None);
+                    }
+                    waiting[at] = Some(output);
                 }
-                waiting[at] = Some(output);
+                Outputs::Single(tasks) => {
+                    ended.extend(tasks.remove(&index).map(|one_shot| (one_shot, output)));
+                    continue;
+                }
             }
-            Outputs::Single(tasks) => {
-                let one_shot = tasks.remove(&index);
-                drop(state);
-                // It may have been cancelled.
-                if let Some(one_shot) = one_shot.filter(|one_shot| one_shot.begin()) {
-                    one_shot.finish(output);
-                }
-                return;
+            state.buffered += 1;
+            state.bytes += bytes;
+        }
+        drop(guard);
+        for (one_shot, output) in ended {
+            // It may have been cancelled.
+            if one_shot.begin() {
+                one_shot.finish(output);
             }
         }
-        state.buffered += 1;
-        state.bytes += bytes;
     }
 
     /// Adds a task with the place of its output.
@@ -141,34 +152,50 @@ pub(super) fn decode_found<R: Serialize + DeserializeOwned>(found: &Found) -> Op
 }
 
 impl<R: Serialize + DeserializeOwned + Send + 'static> Receiver for Job<R> {
-    fn receive(&self, core: &mut Core, node: u64, outcomes: &[Received<'_>]) -> Delivery {
-        let mut delivery = Delivery::default();
-        for outcome in outcomes {
-            let Received { index, hash, result } = *outcome;
+    fn receive<'a>(
+        &self,
+        shared: &'a Shared,
+        node: u64,
+        outcomes: &mut dyn Iterator<Item = Outcome<'_>>,
+    ) -> MutexGuard<'a, Core> {
+        let (mut decoded, mut malformed) = (Vec::with_capacity(outcomes.size_hint().0), Vec::new());
+        for Outcome { index, hash, result } in outcomes {
             let bytes = result.map_or_else(<[u8]>::len, <[u8]>::len);
             match decode(result) {
-                Ok(output) => {
-                    if core.accounting.answer(node, self.job, index, hash) == Verdict::First {
-                        delivery.done += u64::from(output.is_ok());
-                        delivery.failed += u64::from(output.is_err());
-                        self.put(index, output, bytes);
-                    }
-                }
-                // Whether a hostile node sent it, or the type's own code is wrong, is known after a second time.
-                Err(reason) => {
-                    let (fails, more) = core.accounting.undecodable(self.job, index, hash);
-                    delivery.actions.extend(more);
-                    if fails {
-                        delivery.failed += 1;
-                        self.put(index, Err(Fault::Output(reason)), 0);
-                    }
-                }
+                Ok(output) => decoded.push((index, hash, Some(output), bytes)),
+                Err(reason) => malformed.push((index, hash, reason)),
             }
         }
-        delivery
+        let mut core = shared.core();
+        let mut first = Vec::with_capacity(decoded.len());
+        let answers = decoded.iter().map(|(index, hash, ..)| (*index, *hash));
+        core.accounting
+            .answer(node, self.job, answers, |at| first.push(at));
+        let (mut done, mut failed) = (0, 0);
+        self.put_all(first.into_iter().filter_map(|at| {
+            let (index, _, output, bytes) = &mut decoded[at];
+            let output = output.take()?;
+            match output {
+                Ok(_) => done += 1,
+                Err(_) => failed += 1,
+            }
+            Some((*index, output, *bytes))
+        }));
+        // Whether a hostile node sent it, or the type's own code is wrong, is known after a second time.
+        for (index, hash, reason) in malformed {
+            let (fails, actions) = core.accounting.undecodable(self.job, index, hash);
+            shared.perform(&core, actions);
+            if fails {
+                failed += 1;
+                self.put(index, Err(Fault::Output(reason)));
+            }
+        }
+        shared.count(progress::Outcome::Done, done);
+        shared.count(progress::Outcome::Failed, failed);
+        core
     }
 
     fn fail(&self, index: u64, fault: Fault) {
-        self.put(index, Err(fault), 0);
+        self.put(index, Err(fault));
     }
 }

@@ -22,6 +22,7 @@ use progress::{Outcome, Total};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::batcher::Draft;
 use crate::error::Error;
 use crate::hidden_thread::HiddenThread;
 use crate::link::Link;
@@ -153,17 +154,17 @@ where
         let index = {
             let mut core = self.shared.core();
             let index = self.submitted.fetch_add(1, Ordering::Relaxed);
-            let mut encoded = Vec::new();
+            let mut draft = Draft::default();
             let seed = self.shared.manifest.seed;
             let found = core.found.remove(&(self.single_job, index));
-            match invoker::facade::encode_task(seed, index, task, &mut encoded) {
+            match invoker::facade::encode_task(seed, index, task, &mut draft.encoded) {
                 Err(error) => {
                     core.accounting.skip(self.single_job);
                     finish(&one_shot, Err(Fault::Task(error.to_string())));
                     self.shared.count(Outcome::Failed, 1);
                 }
                 Ok(()) => match found
-                    .filter(|found| found.0 == crate::wire::task_hash(&encoded))
+                    .filter(|found| found.0 == crate::wire::task_hash(&draft.encoded))
                     .and_then(|found| job::decode_found(&found))
                 {
                     Some(output) => {
@@ -172,8 +173,9 @@ where
                     }
                     None => {
                         self.single.expect(index, one_shot.clone());
-                        let ends = [encoded.len()];
-                        let batch = core.accounting.open(self.single_job, encoded, &ends);
+                        draft.end_task();
+                        let Draft { encoded, tasks, .. } = draft;
+                        let batch = core.accounting.open(self.single_job, encoded, &tasks);
                         let _ = self.shared.commands.send(shared::Command::Send(batch));
                     }
                 },

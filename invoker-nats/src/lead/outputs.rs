@@ -84,10 +84,10 @@ where
         };
         let shared = &self.leader.shared;
         let (low, high) = input.size_hint();
-        let target = {
+        let limits = {
             let core = shared.core();
             let nodes = core.accounting.present_nodes();
-            core.batcher.target(high.filter(|high| *high == low), nodes)
+            core.batcher.limits(high.filter(|high| *high == low), nodes)
         };
         let seed = shared.manifest.seed;
         let mut ended = false;
@@ -109,21 +109,16 @@ where
                 self.settle(output, index);
                 continue;
             }
-            let now = Instant::now();
-            self.draft.end_task(now);
-            let core = shared.core();
-            if core.batcher.overflows(&self.draft) {
-                drop(core);
+            self.draft.end_task();
+            if self.draft.overflows(limits) {
                 // The task belongs to the next batch.
-                let task = self.draft.encoded.split_off(start);
-                self.draft.ends.pop();
+                let task = self.draft.remove_last();
                 self.send();
                 self.draft.encoded = task;
-                self.draft.end_task(now);
+                self.draft.end_task();
                 break;
             }
-            if core.batcher.is_full(&self.draft, target, now) {
-                drop(core);
+            if self.draft.is_full(limits, Instant::now) {
                 self.send();
                 break;
             }
@@ -158,14 +153,14 @@ where
             },
             1,
         );
-        self.job.put(index, output, 0);
+        self.job.put(index, output);
         shared.core().accounting.skip(self.number);
     }
 
     fn send(&mut self) {
         let draft = std::mem::take(&mut self.draft);
-        if !draft.ends.is_empty() {
-            self.leader.shared.open(self.number, draft.encoded, &draft.ends);
+        if !draft.tasks.is_empty() {
+            self.leader.shared.open(self.number, draft.encoded, &draft.tasks);
         }
     }
 }

@@ -10,8 +10,8 @@ use proc_pool::Fault;
 use progress::{Bar, Outcome};
 use tokio::sync::mpsc::UnboundedSender;
 
-use crate::accounting::{Accounting, Action, Verdict};
-use crate::batcher::Batcher;
+use crate::accounting::{Accounting, Action};
+use crate::batcher::{Batcher, DraftTask};
 use crate::wire::{self, Manifest};
 
 /// A request of a caller to the hidden thread.
@@ -51,24 +51,15 @@ pub(super) struct Shared {
     pub(super) bar: Bar,
 }
 
-/// The outcome of a task as a node sent it.
-pub(super) struct Received<'a> {
-    pub(super) index: u64,
-    pub(super) hash: u64,
-    pub(super) result: Result<&'a [u8], &'a [u8]>,
-}
-
-/// The numbers of outputs that a job has delivered of an answer, and the actions that follow.
-#[derive(Default)]
-pub(super) struct Delivery {
-    pub(super) done: u64,
-    pub(super) failed: u64,
-    pub(super) actions: Vec<Action>,
-}
-
 /// A job as the hidden thread sees it: it decodes outcomes and keeps those that are the first of their tasks.
 pub(super) trait Receiver: Send + Sync {
-    fn receive(&self, core: &mut Core, node: u64, outcomes: &[Received<'_>]) -> Delivery;
+    /// Takes in outcomes of a node. It locks `shared`, and returns the lock for what follows.
+    fn receive<'a>(
+        &self,
+        shared: &'a Shared,
+        node: u64,
+        outcomes: &mut dyn Iterator<Item = wire::Outcome<'_>>,
+    ) -> MutexGuard<'a, Core>;
 
     fn fail(&self, index: u64, fault: Fault);
 }
@@ -134,9 +125,9 @@ impl Shared {
     }
 
     /// Opens tasks of a job and has them sent.
-    pub(super) fn open(&self, job: u32, encoded: Vec<u8>, ends: &[usize]) {
+    pub(super) fn open(&self, job: u32, encoded: Vec<u8>, tasks: &[DraftTask]) {
         let mut core = self.core();
-        let batch = core.accounting.open(job, encoded, ends);
+        let batch = core.accounting.open(job, encoded, tasks);
         self.changed(core);
         let _ = self.commands.send(Command::Send(batch));
     }
@@ -163,41 +154,27 @@ impl Shared {
         }
     }
 
-    /// Takes in an answer's outcomes.
+    /// Takes in an answer's outcomes, an encoded [`Outcomes`](wire::Outcomes).
     pub(super) fn receive(&self, node: u64, job: u32, took: Duration, contents: &Bytes) {
-        let mut outcomes = Vec::new();
-        let mut malformed = 0;
-        for outcome in wire::items::<wire::Outcome<'_>>(contents) {
-            match outcome {
-                Ok(wire::Outcome { index, hash, result }) => {
-                    let result = result.map(|it| it.0).map_err(|it| it.0);
-                    outcomes.push(Received { index, hash, result });
-                }
-                Err(wire::Malformed) => malformed += 1,
-            }
-        }
+        let decoded = wire::decode::<wire::Outcomes<'_>>(contents);
+        let Ok(Ok((count, mut outcomes))) = decoded.as_ref().map(wire::Outcomes::items) else {
+            return self.refuse(false);
+        };
         let mut core = self.core();
-        core.accounting.counts.invalid += malformed;
-        core.batcher.observe(outcomes.len(), took);
-        match core.jobs.get(&job).cloned() {
-            Some(receiver) => {
-                let delivery = receiver.receive(&mut core, node, &outcomes);
-                self.count(Outcome::Done, delivery.done);
-                self.count(Outcome::Failed, delivery.failed);
-                self.perform(&core, delivery.actions);
+        core.batcher.observe(count, took);
+        if let Some(receiver) = core.jobs.get(&job).cloned() {
+            drop(core);
+            core = receiver.receive(self, node, &mut outcomes);
+        } else if self.resumable && job >= core.next_job {
+            let slice = |bytes: &[u8]| contents.slice_ref(bytes);
+            for outcome in outcomes {
+                let result = outcome.result.map(slice).map_err(slice);
+                core.found.insert((job, outcome.index), (outcome.hash, result));
             }
-            None if self.resumable && job >= core.next_job => {
-                let slice = |bytes: &[u8]| contents.slice_ref(bytes);
-                for outcome in outcomes {
-                    let result = outcome.result.map(slice).map_err(slice);
-                    core.found.insert((job, outcome.index), (outcome.hash, result));
-                }
-            }
+        } else {
             // The job has ended, or never was: counted as duplicate or wrong.
-            None => outcomes.iter().for_each(|outcome| {
-                let verdict = core.accounting.answer(node, job, outcome.index, outcome.hash);
-                debug_assert_ne!(verdict, Verdict::First, "a job without tasks");
-            }),
+            let answers = outcomes.map(|outcome| (outcome.index, outcome.hash));
+            core.accounting.answer(node, job, answers, |_| {});
         }
         self.changed(core);
     }
@@ -255,11 +232,7 @@ impl Core {
     /// Returns the job of a batch, whether it runs alone, and the body of its message.
     pub(super) fn message(&self, batch: u64) -> Option<(u32, bool, Vec<u8>)> {
         let (job, alone) = self.accounting.kind(batch)?;
-        let mut body = Vec::new();
-        for (index, encoded) in self.accounting.contents(batch) {
-            let encoded = wire::Blob(encoded);
-            body = wire::push_item(&wire::Task { index, encoded }, body);
-        }
+        let body = self.accounting.contents(batch, |tasks| wire::encode(tasks))?;
         Some((job, alone, body))
     }
 

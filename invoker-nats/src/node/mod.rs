@@ -18,14 +18,15 @@ use crate::cluster::Cluster;
 use crate::error::Error;
 use crate::lead::random;
 use crate::link::Link;
+use crate::relay::{self, Relay};
 use crate::report::{NodeReport, ServeEnd};
-use crate::wire::{Join, Manifest, NodeCounts, Reply, Request};
+use crate::wire::{self, Join, Manifest, NodeCounts, Reply, Request};
 use state::{NodeShared, Stop};
 
 /// Batches that a node has at the same time: one can be fetched while the other runs.
 const BATCHES: usize = 2;
 /// Time between two questions for the leader.
-const ASK: Duration = Duration::from_millis(200);
+pub(crate) const ASK: Duration = Duration::from_millis(200);
 /// Time between two looks at signals.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -50,7 +51,7 @@ impl Cluster {
         let (thread, link) = self.connect("node")?;
         let (asking, wait) = (link.clone(), self.wait);
         let manifest = thread.run(async move { find_leader(&asking, wait).await });
-        let manifest = manifest.ok_or_else(|| Error::NoLeader {
+        let manifest = manifest?.ok_or_else(|| Error::NoLeader {
             run: self.run.clone(),
             waited: self.wait,
         })?;
@@ -105,6 +106,13 @@ impl Cluster {
         let (listening, subscribing) = (shared.clone(), link.clone());
         let messages = thread.run(async move { subscribing.subscribe("nodes").await })?;
         thread.handle().spawn(fetch::listen(listening, messages));
+        let (relaying, relay) = (shared.clone(), self.relay());
+        thread.handle().spawn(async move {
+            while relaying.stopped().is_none() {
+                relay_records(&relaying, &relay).await;
+                tokio::time::sleep(relay::PAUSE).await;
+            }
+        });
         let batches = serve_until_stopped(&invoker, &shared)?;
         let stop = shared.stopped();
         let report = invoker.finish();
@@ -113,8 +121,11 @@ impl Cluster {
             counts.worker_deaths = report.processes.as_ref().map_or(0, |processes| processes.died);
             counts.pss = report.memory.as_ref().map(|memory| memory.total_pss);
         }
-        let leaving = shared.clone();
-        thread.run(async move { leave(&leaving, counts).await });
+        let (leaving, relay) = (shared.clone(), self.relay());
+        thread.run(async move {
+            relay_records(&leaving, &relay).await;
+            leave(&leaving, counts).await;
+        });
         let end = match stop {
             Some(Stop::Failed(error)) => return Err(invoker::Error::Pool(error).into()),
             Some(Stop::Ended(end)) => end,
@@ -137,7 +148,7 @@ where
 {
     let (pool, _) = facade::pool(invoker)?;
     facade::start_run(invoker);
-    let count = |output: &Result<proc_pool::Bytes, proc_pool::TaskError>| facade::count(invoker, output);
+    let count = |done, failed| facade::count(invoker, done, failed);
     let (send, receive) = crossbeam_channel::unbounded();
     shared.handle.spawn(fetch::fetch(shared.clone(), send));
     shared.handle.spawn(fetch::renew(shared.clone()));
@@ -151,7 +162,7 @@ where
             }
             thread::sleep(LOOK);
         }
-        if run::is_over(shared) {
+        if shared.is_over() {
             // The running tasks are of no use, and may take long.
             pool.interrupt(Interrupt::Kill);
         }
@@ -160,16 +171,24 @@ where
     Ok(batches)
 }
 
-async fn find_leader(link: &Link, wait: Duration) -> Option<Manifest> {
+async fn find_leader(link: &Link, wait: Duration) -> Result<Option<Manifest>, Error> {
     let started = Instant::now();
     loop {
         if let Ok(Reply::Manifest(manifest)) = link.ask(&Request::Manifest).await {
-            return Some(*manifest);
+            return Ok(Some(*manifest));
         }
+        link.check_permission()?;
         if started.elapsed() >= wait {
-            return None;
+            return Ok(None);
         }
         tokio::time::sleep(ASK).await;
+    }
+}
+
+/// Sends the records that wait.
+async fn relay_records(shared: &NodeShared, relay: &Relay) {
+    while let Some(records) = relay.take(shared.join.node, shared.link.max_inline()) {
+        shared.link.send("logs", wire::encode(&records)).await;
     }
 }
 

@@ -7,13 +7,12 @@ use std::time::{Duration, Instant};
 
 use async_nats::jetstream::AckKind;
 use crossbeam_channel::Receiver;
-use proc_pool::{BytePool, Bytes, Fault, TaskError};
+use proc_pool::{BytePool, Fault};
 use tokio::task::JoinHandle;
 
 use super::state::{Held, NodeShared, Stop};
 use crate::hidden_thread::run_on;
-use crate::report::ServeEnd;
-use crate::wire::{self, Answer, Blob, Body, Grant, Outcome, Request, Task, task_hash};
+use crate::wire::{self, Answer, Blob, Body, Grant, Outcome, OutcomesBuilder, Request, Tasks, task_hash};
 
 /// Time between two answers to a batch.
 const ANSWER: Duration = Duration::from_millis(50);
@@ -29,7 +28,7 @@ pub(super) fn run_batches(
     node: &Arc<NodeShared>,
     pool: &BytePool,
     batches: &Receiver<Held>,
-    count: &(dyn Fn(&Result<Bytes, TaskError>) + Sync),
+    count: &(dyn Fn(u64, u64) + Sync),
 ) -> u64 {
     let mut number = 0;
     for held in batches {
@@ -40,24 +39,12 @@ pub(super) fn run_batches(
     number
 }
 
-/// A task of a batch, on its way through the pool.
-struct Input<'a> {
-    index: u64,
-    encoded: &'a [u8],
-}
-
-impl AsRef<[u8]> for Input<'_> {
-    fn as_ref(&self) -> &[u8] {
-        self.encoded
-    }
-}
-
 /// Runs a batch, or gives it back. Returns whether tasks of it were run.
 fn run_batch(
     node: &Arc<NodeShared>,
     pool: &BytePool,
     held: &Held,
-    count: &(dyn Fn(&Result<Bytes, TaskError>) + Sync),
+    count: &(dyn Fn(u64, u64) + Sync),
 ) -> bool {
     let gate = || node.gate.read().unwrap_or_else(PoisonError::into_inner);
     let alone = || node.gate.write().unwrap_or_else(PoisonError::into_inner);
@@ -65,10 +52,13 @@ fn run_batch(
         true => (None, Some(alone())),
         false => (Some(gate()), None),
     };
-    let tasks: Result<Vec<Task<'_>>, _> = wire::items(&held.contents).collect();
-    let Ok(tasks) = tasks else {
-        acknowledge(node, held, AckKind::Term);
-        return false;
+    let decoded = wire::decode::<Tasks<'_>>(&held.contents);
+    let tasks: Vec<(u64, &[u8])> = match decoded.as_ref().map(Tasks::items) {
+        Ok(Ok(tasks)) => tasks.collect(),
+        _ => {
+            acknowledge(node, held, AckKind::Term);
+            return false;
+        }
     };
     let step = announced(node, pool);
     let may_go_on = node.manifest.node_losses > 0 && !held.redelivered && !held.alone;
@@ -102,7 +92,7 @@ fn run_batch(
     };
     let mut begun = step;
     let inputs = positions.iter().map_while(|&at| {
-        if is_over(node) {
+        if node.is_over() {
             return None;
         }
         if at >= begun {
@@ -111,33 +101,30 @@ fn run_batch(
                 return None;
             }
         }
-        let Task {
-            index,
-            encoded: Blob(encoded),
-        } = tasks[at];
-        Some(Input { index, encoded })
+        Some(tasks[at].1)
     });
-    let mut answers = Answers::new(node, held.job);
+    let mut answers = Answers::new(node, held.job, count);
     let mut answered = 0;
-    for (input, output) in pool.map_unordered(inputs).with_inputs() {
-        if let Err(TaskError {
-            fault: Fault::Pool(error),
-            ..
-        }) = &output
-        {
-            if pool.interrupted().is_none() {
-                node.stop(Stop::Failed(error.clone()));
+    let mut outputs = pool.map_unordered(inputs);
+    loop {
+        let taken = outputs.take_ready(|number, output| match output {
+            Err(Fault::Pool(error)) if pool.interrupted().is_none() => node.stop(Stop::Failed(error)),
+            Err(Fault::Pool(_)) => {}
+            output => {
+                let (index, task) = tasks[positions[number as usize]];
+                answers.add(index, task, output);
+                answered += 1;
             }
-            continue;
-        }
-        count(&output);
-        node.count(output.is_ok());
-        answers.add(&input, output);
-        answered += 1;
-        if is_over(node) {
+        });
+        if taken.is_none() || node.is_over() {
             break;
         }
+        let due = answers.send_if_due();
+        if taken == Some(0) {
+            outputs.wait(due);
+        }
     }
+    drop(outputs);
     let Some(sequence) = answers.finish() else {
         return true;
     };
@@ -166,14 +153,6 @@ fn run_batch(
     true
 }
 
-/// Returns whether the run has ended, or the leader is lost: running tasks are then of no use.
-pub(super) fn is_over(node: &NodeShared) -> bool {
-    matches!(
-        node.stopped(),
-        Some(Stop::Ended(ServeEnd::RunEnded | ServeEnd::LeaderLost) | Stop::Failed(_))
-    )
-}
-
 /// Returns how many tasks the node announces at a time.
 fn announced(node: &NodeShared, pool: &BytePool) -> usize {
     let task_ns = node.task_ns.load(Ordering::Relaxed);
@@ -198,8 +177,9 @@ fn acknowledge(node: &Arc<NodeShared>, held: &Held, how: AckKind) {
 struct Answers<'a> {
     node: &'a Arc<NodeShared>,
     job: u32,
-    body: Vec<u8>,
-    tasks: u64,
+    outcomes: OutcomesBuilder,
+    failed: u64,
+    count: &'a (dyn Fn(u64, u64) + Sync),
     since: Instant,
     sending: Vec<JoinHandle<Option<u64>>>,
     /// The highest sequence number of those that are in the stream.
@@ -208,12 +188,13 @@ struct Answers<'a> {
 }
 
 impl<'a> Answers<'a> {
-    fn new(node: &'a Arc<NodeShared>, job: u32) -> Self {
+    fn new(node: &'a Arc<NodeShared>, job: u32, count: &'a (dyn Fn(u64, u64) + Sync)) -> Self {
         Self {
             node,
             job,
-            body: Vec::new(),
-            tasks: 0,
+            outcomes: OutcomesBuilder::new(),
+            failed: 0,
+            count,
             since: Instant::now(),
             sending: Vec::new(),
             last: 0,
@@ -221,43 +202,49 @@ impl<'a> Answers<'a> {
         }
     }
 
-    fn add(&mut self, input: &Input<'_>, output: Result<Bytes, TaskError>) {
-        let (bytes, failed) = match output {
-            Ok(bytes) => (bytes.into_vec(), false),
-            // Only a pool's failure does not serialize, and it was handled before.
-            Err(error) => (postcard::to_allocvec(&error.fault).unwrap_or_default(), true),
+    fn add(&mut self, index: u64, task: &[u8], output: Result<&[u8], Fault>) {
+        let fault;
+        let result = match output {
+            Ok(bytes) => Ok(bytes),
+            Err(error) => {
+                self.failed += 1;
+                // Only a pool's failure does not serialize, and it was handled before.
+                fault = postcard::to_allocvec(&error).unwrap_or_default();
+                Err(&fault[..])
+            }
         };
+        let len = result.map_or_else(<[u8]>::len, <[u8]>::len);
         let most = ANSWER_BYTES.min(self.node.link.max_inline());
-        if !self.body.is_empty() && self.body.len() + bytes.len() > most {
+        if self.outcomes.len() > 0 && self.outcomes.bytes() + len > most {
             self.send();
         }
-        let result = match failed {
-            false => Ok(Blob(&bytes)),
-            true => Err(Blob(&bytes)),
-        };
-        let outcome = Outcome {
-            index: input.index,
-            hash: task_hash(input.encoded),
-            result,
-        };
-        self.body = wire::push_item(&outcome, std::mem::take(&mut self.body));
-        self.tasks += 1;
-        if self.since.elapsed() >= ANSWER {
-            self.send();
+        let hash = task_hash(task);
+        self.outcomes.push(Outcome { index, hash, result });
+    }
+
+    /// Sends what there is, if it has waited for long enough. Returns the time until then.
+    fn send_if_due(&mut self) -> Duration {
+        match ANSWER.checked_sub(self.since.elapsed()) {
+            Some(left) if !left.is_zero() => left,
+            _ => {
+                self.send();
+                ANSWER
+            }
         }
     }
 
     fn send(&mut self) {
-        let body = std::mem::take(&mut self.body);
-        let took = self.since.elapsed();
-        if body.is_empty() {
+        let (tasks, took) = (self.outcomes.len() as u64, self.since.elapsed());
+        if tasks == 0 {
             return;
         }
+        let body = self.outcomes.take();
         let took_ns = took.as_nanos() as u64;
-        self.node
-            .task_ns
-            .store(took_ns / self.tasks.max(1), Ordering::Relaxed);
-        (self.since, self.tasks) = (Instant::now(), 0);
+        self.node.task_ns.store(took_ns / tasks, Ordering::Relaxed);
+        let failed = std::mem::take(&mut self.failed);
+        self.node.count(tasks - failed, failed);
+        (self.count)(tasks - failed, failed);
+        self.since = Instant::now();
         let (node, job) = (self.node.clone(), self.job);
         self.sending.push(
             self.node
@@ -288,7 +275,7 @@ impl<'a> Answers<'a> {
 }
 
 async fn publish(node: &NodeShared, job: u32, took_ns: u64, body: &[u8]) -> Option<u64> {
-    let over = || is_over(node);
+    let over = || node.is_over();
     let id = node.answer_id();
     let stored = match body.len() > node.link.max_inline() {
         true => Some(node.link.put(format!("answer-{id}"), body, over).await?),

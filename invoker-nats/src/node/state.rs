@@ -1,7 +1,7 @@
 //! [`NodeShared`]: the state of a node, which its threads and the hidden thread have in common.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -46,6 +46,7 @@ pub(super) struct NodeShared {
     /// Room for batches.
     pub(super) room: Semaphore,
     stop: watch::Sender<Option<Stop>>,
+    over: AtomicBool,
     done: AtomicU64,
     failed: AtomicU64,
     /// Nanoseconds per task, as measured last.
@@ -65,6 +66,7 @@ impl NodeShared {
             held: Mutex::default(),
             room: Semaphore::new(BATCHES),
             stop: watch::Sender::new(None),
+            over: AtomicBool::new(false),
             done: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             task_ns: AtomicU64::new(0),
@@ -86,10 +88,17 @@ impl NodeShared {
         self.stop.send_if_modified(|stop| {
             let first = stop.is_none();
             if first {
+                let over = !matches!(reason, Stop::Ended(ServeEnd::Interrupted));
+                self.over.store(over, Ordering::Relaxed);
                 *stop = Some(reason);
             }
             first
         });
+    }
+
+    /// Returns whether the run has ended, or the leader is lost: running tasks are then of no use.
+    pub(super) fn is_over(&self) -> bool {
+        self.over.load(Ordering::Relaxed)
     }
 
     pub(super) async fn wait_for_stop(&self) {
@@ -97,9 +106,9 @@ impl NodeShared {
         let _ = self.stop.subscribe().wait_for(Option::is_some).await;
     }
 
-    pub(super) fn count(&self, succeeded: bool) {
-        let counter = if succeeded { &self.done } else { &self.failed };
-        counter.fetch_add(1, Ordering::Relaxed);
+    pub(super) fn count(&self, done: u64, failed: u64) {
+        self.done.fetch_add(done, Ordering::Relaxed);
+        self.failed.fetch_add(failed, Ordering::Relaxed);
     }
 
     pub(super) fn counts(&self) -> NodeCounts {

@@ -13,12 +13,12 @@ use crate::support::{Process, Role, Server, wait_until};
 use crate::watchdog::watchdog;
 
 const ACK_WAIT: Duration = Duration::from_secs(1);
-const TASKS: u64 = 1500;
+pub(crate) const TASKS: u64 = 1500;
 /// 1,500 of these take 1.25 seconds on three nodes with two workers each.
 const WORK: Work = Work::Sleep(Duration::from_millis(5));
 
 /// The seeds of a test: one, or as many as `cargo xtask cluster test` asks for.
-fn seeds() -> std::ops::Range<u64> {
+pub(crate) fn seeds() -> std::ops::Range<u64> {
     let count = std::env::var("IT_SEEDS")
         .ok()
         .and_then(|count| count.parse().ok());
@@ -26,7 +26,7 @@ fn seeds() -> std::ops::Range<u64> {
 }
 
 /// Returns a number below `below` that depends on the seed and on `what`.
-fn choose(seed: u64, what: u64, below: u64) -> u64 {
+pub(crate) fn choose(seed: u64, what: u64, below: u64) -> u64 {
     let mut mixed = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ what.wrapping_mul(0xbf58_476d_1ce4_e5b9);
     mixed = (mixed ^ (mixed >> 31)).wrapping_mul(0x94d0_49bb_1331_11eb);
     (mixed ^ (mixed >> 29)) % below
@@ -40,7 +40,7 @@ fn nodes<const N: usize>(server: &Server, run: &str, leader: &Leader<Task, Outpu
 
 /// Runs the tasks, calls `fault` after `after` outputs, and compares all outputs with those of one machine. Returns the longest time
 /// between two outputs.
-fn run_with(leader: &Leader<Task, Output>, after: u64, mut fault: impl FnMut()) -> Duration {
+pub(crate) fn run_with(leader: &Leader<Task, Output>, after: u64, mut fault: impl FnMut()) -> Duration {
     let tasks = || ops::numbers(TASKS, WORK);
     let (mut outputs, mut longest, mut last) = (Vec::new(), Duration::ZERO, Instant::now());
     for output in leader.map(tasks()) {
@@ -56,7 +56,7 @@ fn run_with(leader: &Leader<Task, Output>, after: u64, mut fault: impl FnMut()) 
     longest
 }
 
-fn print(what: &str, seed: u64, longest: Duration, report: &ClusterReport) {
+pub(crate) fn print(what: &str, seed: u64, longest: Duration, report: &ClusterReport) {
     println!(
         "{what}, seed {seed}: longest pause {:.2} s, ack_wait {:.2} s, {} resent, {} duplicates",
         longest.as_secs_f64(),

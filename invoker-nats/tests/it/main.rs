@@ -11,11 +11,19 @@
 #[cfg(unix)]
 mod faults;
 mod hostile;
+mod logs;
 mod main_job;
+#[cfg(target_os = "linux")]
+mod memory;
+mod model_store;
 mod ops;
+#[cfg(target_os = "linux")]
+mod partition;
 mod payloads;
 mod processes;
 mod runs;
+#[cfg(unix)]
+mod security;
 mod support;
 #[path = "../../../proc-pool/tests/it/support/watchdog.rs"]
 mod watchdog;

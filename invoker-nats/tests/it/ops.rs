@@ -27,6 +27,10 @@ pub(crate) enum Work {
     KillNode,
     /// Returns this number of bytes.
     Output(usize),
+    /// Logs a warning.
+    Log,
+    /// Reads all of the model.
+    Sum,
 }
 
 impl Task {
@@ -70,6 +74,8 @@ pub(crate) fn op(model: &WithContext<Model, u64>, task: Task) -> Output {
             }
             std::thread::sleep(Duration::from_secs(60));
         }
+        Work::Log => tracing::warn!("task {number} is under way"),
+        Work::Sum => bytes = model.model.iter().sum::<u64>().to_le_bytes().to_vec(),
         Work::Output(len) => bytes = vec![number as u8; len],
     }
     let value = model.model[(number % 1_000) as usize] + model.context;

@@ -2,19 +2,35 @@
 
 use invoker::Invoker;
 use invoker_nats::Cluster;
+use tracing_subscriber::prelude::*;
 
 use crate::ops;
 
 #[test]
 #[ignore = "a node, which other tests start"]
 fn node() {
-    let cluster = Cluster::from_env().expect("its environment");
-    let builder = Invoker::builder(ops::op).context(0_u64).model(ops::model());
+    let cluster = match std::env::var_os("IT_INSECURE") {
+        Some(_) => Cluster::from_env_insecure(),
+        None => Cluster::from_env(),
+    };
+    let cluster = cluster.expect("its environment");
+    tracing_subscriber::registry().with(cluster.relay()).init();
+    let builder = Invoker::builder(ops::op).context(0_u64);
+    let builder = match std::env::var_os("IT_MODEL") {
+        Some(path) => builder.image(open(&path)),
+        None => builder.model(ops::model()),
+    };
     println!("starting");
     match cluster.serve(builder) {
         Ok(report) => println!("served {report}"),
         Err(error) => println!("error {error}"),
     }
+}
+
+#[allow(unsafe_code, reason = "maps a file")]
+fn open(path: &std::ffi::OsStr) -> invoker::Image {
+    // SAFETY: no test changes the file of a model while it exists.
+    unsafe { invoker::Image::open(path) }.expect("an image")
 }
 
 #[test]

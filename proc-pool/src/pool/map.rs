@@ -1,6 +1,7 @@
 //! [`Map`]: the iterator over the outputs of a pool. A thread that asks for an output also submits tasks and runs the event
 //! loop.
 
+mod ready;
 mod try_next;
 
 use std::collections::{HashMap, VecDeque};

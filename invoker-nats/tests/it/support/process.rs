@@ -23,14 +23,19 @@ pub(crate) struct Process {
 impl Process {
     /// Starts a process of the run, with these variables in its environment.
     pub(crate) fn start(role: Role, server: &Server, run: &str, variables: &[(&str, &str)]) -> Self {
+        let program = Command::new(std::env::current_exe().expect("this program"));
+        Self::spawn(program, role, &server.url(), run, variables)
+    }
+
+    /// `program` is this one, or one that starts it.
+    fn spawn(mut command: Command, role: Role, url: &str, run: &str, variables: &[(&str, &str)]) -> Self {
         let test = match role {
             Role::Node => "processes::node",
             Role::Leader => "processes::leader",
         };
-        let mut command = Command::new(std::env::current_exe().expect("this program"));
         command.args(["--ignored", "--exact", test, "--nocapture", "--test-threads=1"]);
         command
-            .env("INVOKER_NATS", server.url())
+            .env("INVOKER_NATS", url)
             .env("INVOKER_RUN", run)
             .env("INVOKER_WORKERS", "2");
         command
@@ -50,6 +55,16 @@ impl Process {
 
     pub(crate) fn node(server: &Server, run: &str) -> Self {
         Self::start(Role::Node, server, run, &[])
+    }
+
+    /// Starts a node by another program, at a server that it reaches by this URL.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn node_in(program: &[&str], url: &str, run: &str) -> Self {
+        let mut command = Command::new(program[0]);
+        command
+            .args(&program[1..])
+            .arg(std::env::current_exe().expect("this program"));
+        Self::spawn(command, Role::Node, url, run, &[("IT_INSECURE", "1")])
     }
 
     pub(crate) fn pid(&self) -> u32 {

@@ -87,17 +87,25 @@ impl Server {
         self.guard = Some(
             command
                 .stdin(Stdio::piped())
-                .stderr(Stdio::null())
+                .stderr(fs::File::create(path("stderr")).expect("a writable directory"))
                 .spawn()
                 .expect("sh"),
         );
-        let mut found = None;
+        let (mut found, started) = (None, std::time::Instant::now());
         wait_until("the server's port", || {
             found = if self.port == 0 {
                 self.port_in_file()
             } else {
                 Some(self.port)
             };
+            // It logs to its file, and complains about its configuration here.
+            let error = fs::read_to_string(path("stderr")).unwrap_or_default();
+            let log = || fs::read_to_string(path("log")).unwrap_or_default();
+            assert!(
+                error.is_empty() && started.elapsed().as_secs() < 30,
+                "{error}{}",
+                log()
+            );
             found.is_some_and(|port| TcpStream::connect(("127.0.0.1", port)).is_ok())
         });
         self.port = found.expect("just found");

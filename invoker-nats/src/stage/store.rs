@@ -1,0 +1,152 @@
+//! The file of a model in the server's object store, for nodes without a file system in common.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::panic::AssertUnwindSafe;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use async_nats::jetstream::object_store::{self, ObjectStore};
+use futures_util::FutureExt;
+use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
+
+use crate::cluster::Cluster;
+use crate::error::Error;
+use crate::link::Link;
+use crate::node::ASK;
+use crate::stage::{beside, failed, lock, verify};
+
+/// The name of the object.
+const MODEL: &str = "model";
+/// Bytes that are written at a time.
+const PART: usize = 1 << 20;
+
+impl Cluster {
+    /// Puts the file of a [saved](invoker::Image::save) model into the server's object store, where nodes [fetch](Self::fetch_model) it.
+    /// For a few gigabytes; a shared file system is faster. It replaces the model of an earlier run of the same name, and stays there
+    /// until [`remove_model`](Self::remove_model).
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] if the file is not an image that was saved, [`Error::Stage`] if it cannot be read; [`Error::Connect`],
+    /// [`Error::Server`].
+    pub fn publish_model(&self, path: impl AsRef<Path>) -> Result<(), Error> {
+        let path = path.as_ref();
+        verify(path, path)?;
+        let mut file = FileReader(File::open(path).map_err(failed("read", path))?);
+        let (thread, link) = self.connect("model")?;
+        thread.run(async move {
+            let failed = Error::server("create the store of the model");
+            let config = object_store::Config {
+                bucket: link.model_bucket(),
+                ..object_store::Config::default()
+            };
+            let store = match link.model_store().await {
+                Some(store) => store,
+                None => link.context.create_object_store(config).await.map_err(failed)?,
+            };
+            let failed = Error::server("store the model");
+            store.put(MODEL, &mut file).await.map_err(failed)?;
+            Ok(())
+        })
+    }
+
+    /// Fetches the model that was [published](Self::publish_model) into a directory of this machine, unless it is there, and returns the
+    /// path of the file. Waits until there is one. Several processes may do so at the same time: one fetches it, the others wait.
+    ///
+    /// The file has another name until it is complete, and its checksum is that of the image that was saved.
+    ///
+    /// # Errors
+    /// [`Error::NoModel`] if none is published in [time](Self::wait); [`Error::Damaged`], [`Error::Stage`], [`Error::Connect`].
+    pub fn fetch_model(&self, dir: impl AsRef<Path>) -> Result<PathBuf, Error> {
+        let dir = dir.as_ref();
+        fs::create_dir_all(dir).map_err(failed("create", dir))?;
+        let (thread, link) = self.connect("model")?;
+        let (asking, wait) = (link.clone(), self.wait);
+        let found: Result<_, Error> = thread.run(async move {
+            let started = Instant::now();
+            while started.elapsed() < wait {
+                if let Some(digest) = digest(&asking).await {
+                    return Ok(Some(digest));
+                }
+                asking.check_permission()?;
+                tokio::time::sleep(ASK).await;
+            }
+            Ok(None)
+        });
+        let missing = || Error::NoModel {
+            run: self.run.clone(),
+            waited: self.wait,
+        };
+        let digest = found?.ok_or_else(missing)?;
+        // Another model has another name: the file of an earlier run may still be mapped.
+        let path = dir.join(format!("{}-{digest}.safetensors", self.run));
+        let _lock = lock(&path)?;
+        if path.exists() {
+            return Ok(path);
+        }
+        let new = beside(&path, "new");
+        let file = File::create(&new).map_err(failed("create", &new))?;
+        let copied = thread.run(async move {
+            let gone = || std::io::Error::other("the model was removed meanwhile");
+            let store = link.model_store().await.ok_or_else(gone)?;
+            // The client panics if the server does not reply in time.
+            let copied = AssertUnwindSafe(copy(&store, file)).catch_unwind().await;
+            copied.unwrap_or_else(|_| Err(std::io::Error::other("the server does not reply")))
+        });
+        copied.map_err(failed("fetch", &new))?;
+        if let Err(error) = verify(&new, &path) {
+            let _ = fs::remove_file(&new);
+            return Err(error);
+        }
+        fs::rename(&new, &path).map_err(failed("rename to", &path))?;
+        Ok(path)
+    }
+
+    /// Removes the [published](Self::publish_model) model from the server.
+    ///
+    /// # Errors
+    /// [`Error::Connect`]; [`Error::Server`], also if there is none.
+    pub fn remove_model(&self) -> Result<(), Error> {
+        let (thread, link) = self.connect("model")?;
+        thread.run(async move {
+            let failed = Error::server("remove the model");
+            let removed = link.context.delete_object_store(link.model_bucket()).await;
+            removed.map_err(failed)
+        })
+    }
+}
+
+/// Returns what identifies the published model, as a part of a file's name.
+async fn digest(link: &Link) -> Option<String> {
+    let info = link.model_store().await?.info(MODEL).await.ok()?;
+    let name = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
+    Some(info.digest?.chars().take(64).map(name).collect())
+}
+
+async fn copy(store: &ObjectStore, mut file: File) -> std::io::Result<()> {
+    let mut object = store.get(MODEL).await.map_err(std::io::Error::other)?;
+    let mut part = vec![0; PART];
+    loop {
+        match object.read(&mut part).await? {
+            0 => return file.sync_all(),
+            read => file.write_all(&part[..read])?,
+        }
+    }
+}
+
+/// Reads a file on the hidden thread, which has nothing else to do.
+struct FileReader(File);
+
+impl AsyncRead for FileReader {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        let read = self.0.read(into.initialize_unfilled())?;
+        into.advance(read);
+        Poll::Ready(Ok(()))
+    }
+}

@@ -1,0 +1,148 @@
+//! Nodes in network namespaces, which are cut off from the server: nothing that they send arrives, and no connection is closed.
+//!
+//! Needs Linux, `ip` (iproute2) and the permission to make network namespaces; elsewhere the tests say so, and do nothing.
+
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use invoker_nats::NodeEnd;
+
+use crate::faults::{TASKS, choose, print, run_with, seeds};
+use crate::ops::{self, Output, Work};
+use crate::runs::{lead, local};
+use crate::support::{Process, Server, wait_until};
+use crate::watchdog::watchdog;
+
+/// A network namespace with a virtual cable to this one. Deleted at the end.
+struct Namespace {
+    name: String,
+    cable: String,
+    address: String,
+}
+
+fn ip(arguments: &str) -> Result<(), String> {
+    let mut command = Command::new("ip");
+    command.args(arguments.split_whitespace()).stdin(Stdio::null());
+    let output = command.output().map_err(|e| format!("`ip`: {e}"))?;
+    match output.status.success() {
+        true => Ok(()),
+        false => Err(format!(
+            "`ip {arguments}`: {}",
+            String::from_utf8_lossy(&output.stderr)
+        )),
+    }
+}
+
+impl Namespace {
+    fn new() -> Result<Self, String> {
+        let number = std::process::id() % 10_000;
+        let it = Self {
+            name: format!("it-nats-{number}"),
+            cable: format!("itn{number}"),
+            address: format!("10.213.{}.1", number % 250),
+        };
+        let Self { name, cable, address } = &it;
+        let inner = address.trim_end_matches('1').to_owned() + "2";
+        ip(&format!("netns add {name}"))?;
+        ip(&format!("link add {cable}a type veth peer name {cable}b"))?;
+        ip(&format!("link set {cable}b netns {name}"))?;
+        ip(&format!("address add {address}/24 dev {cable}a"))?;
+        ip(&format!("link set {cable}a up"))?;
+        ip(&format!("-n {name} address add {inner}/24 dev {cable}b"))?;
+        ip(&format!("-n {name} link set {cable}b up"))?;
+        Ok(it)
+    }
+
+    /// Starts a node in it.
+    fn node(&self, server: &Server, run: &str) -> Process {
+        let url = server.url().replace("127.0.0.1", &self.address);
+        Process::node_in(&["ip", "netns", "exec", &self.name], &url, run)
+    }
+
+    fn set_cable(&self, state: &str) {
+        ip(&format!("link set {}a {state}", self.cable)).expect("it is this test's own");
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        // The cable goes with it, and with a process in it only when that has ended.
+        let _ = ip(&format!("link delete {}a", self.cable));
+        let _ = ip(&format!("netns delete {}", self.name));
+    }
+}
+
+fn namespace() -> Option<Namespace> {
+    Namespace::new()
+        .map_err(|reason| {
+            eprintln!(
+                "skipped: network namespaces are not permitted: {}",
+                reason.trim_end()
+            )
+        })
+        .ok()
+}
+
+/// The server listens on all addresses: a namespace has its own loopback interface.
+const ALL_ADDRESSES: [&str; 2] = ["--addr", "0.0.0.0"];
+
+#[test]
+fn node_that_is_cut_off_for_ten_seconds_doubles_no_output() {
+    let _watchdog = watchdog(120 + 60 * seeds().end);
+    for seed in seeds() {
+        let Some(namespace) = namespace() else { return };
+        let Some(server) = Server::start_with(&ALL_ADDRESSES) else {
+            return;
+        };
+        let leader = lead(&server, "cut");
+        let _cut = namespace.node(&server, "cut");
+        let _others = [(); 2].map(|()| Process::node(&server, "cut"));
+        wait_until("the nodes", || leader.nodes() == 3);
+        let mut since = None;
+        let longest = run_with(&leader, 1 + choose(seed, 2, TASKS - 300), || {
+            namespace.set_cable("down");
+            since = Some(Instant::now());
+        });
+        let cut = since.expect("it was cut off");
+        wait_until("the loss of the node", || leader.nodes() == 2);
+        std::thread::sleep(Duration::from_secs(10).saturating_sub(cut.elapsed()));
+        namespace.set_cable("up");
+        let back = Instant::now();
+        // It is a node again.
+        wait_until("the return of the node", || leader.nodes() == 3);
+        let returned = back.elapsed();
+        let more = leader.map(ops::numbers(300, Work::None));
+        let outputs: Vec<Output> = more.map(|it| it.expect("no task fails")).collect();
+        assert!(outputs == local(ops::numbers(300, Work::None)));
+        let report = leader.finish().expect("a report");
+        print("node cut off for 10 s", seed, longest, &report);
+        println!("it is a node again {:.2} s after", returned.as_secs_f64());
+        assert_eq!(
+            (report.delivered, report.nodes_lost),
+            (TASKS + 300, 1),
+            "{report}"
+        );
+    }
+}
+
+#[test]
+fn node_that_is_cut_off_for_ever_costs_no_task() {
+    let _watchdog = watchdog(120 + 60 * seeds().end);
+    for seed in seeds() {
+        let Some(namespace) = namespace() else { return };
+        let Some(server) = Server::start_with(&ALL_ADDRESSES) else {
+            return;
+        };
+        let leader = lead(&server, "severed");
+        let _cut = namespace.node(&server, "severed");
+        let _others = [(); 2].map(|()| Process::node(&server, "severed"));
+        wait_until("the nodes", || leader.nodes() == 3);
+        let longest = run_with(&leader, 1 + choose(seed, 2, TASKS - 300), || {
+            namespace.set_cable("down");
+        });
+        let report = leader.finish().expect("a report");
+        print("node cut off for ever", seed, longest, &report);
+        let lost = report.nodes.iter().filter(|node| node.end == NodeEnd::Lost);
+        assert_eq!((lost.count(), report.delivered), (1, TASKS), "{report}");
+    }
+}

@@ -1,0 +1,46 @@
+//! Outputs as they lie in the buffers of a map, for a caller that sends them elsewhere: nothing is allocated for each of them.
+
+use super::{Map, OutputOrder};
+use crate::error::Fault;
+use crate::leader::tasks::jobs::{Completion, Outcome};
+
+impl<I: Iterator, R> Map<'_, I, R> {
+    /// Calls `use_output` with the index of each task that has finished and its encoded output, in the order of completion, and submits
+    /// tasks for which workers have room. Like [`try_next`](Self::try_next), it waits for nothing but the input. Returns the number of
+    /// calls, or `None` if there are no more outputs.
+    ///
+    /// # Panics
+    /// If the map is ordered.
+    #[doc(hidden)]
+    pub fn take_ready(&mut self, mut use_output: impl FnMut(u64, Result<&[u8], Fault>)) -> Option<usize> {
+        assert!(
+            self.order == OutputOrder::AsCompleted,
+            "only outputs in the order of completion are taken as they lie"
+        );
+        if self.event_loop.is_here() {
+            self.exchange();
+        }
+        if !self.event_loop.is_here() {
+            let error = self.fail_forked()?.err()?;
+            use_output(error.task, Err(error.fault));
+            return Some(1);
+        }
+        // Half of them, so that workers get new tasks before the other half is used.
+        let most = self.available() / 2 + 1;
+        let mut taken = 0;
+        while taken < most
+            && let Some(Completion { index, outcome }) = self.take()
+        {
+            self.last = index;
+            self.returned += 1;
+            taken += 1;
+            match outcome {
+                Outcome::Bytes { start, end } => use_output(index, Ok(&self.done.bytes[start..end])),
+                Outcome::Large(bytes) => use_output(index, Ok(&bytes)),
+                Outcome::Fault(fault) => use_output(index, Err(*fault)),
+            }
+        }
+        let ended = taken == 0 && self.input.is_none() && self.returned == self.next;
+        (!ended).then_some(taken)
+    }
+}
