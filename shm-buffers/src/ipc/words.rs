@@ -121,6 +121,10 @@ impl<'a> Words<'a> {
 #[inline]
 pub(super) fn store(words: &[AtomicU64], chunks: &[Chunk]) {
     #[cfg(all(target_arch = "x86_64", not(loom), not(miri)))]
+    if words.len().min(chunks.len()) >= vector::MIN_REPEATED_WORDS && vector::is_repeat_fast() {
+        return vector::store_repeated(words, chunks);
+    }
+    #[cfg(all(target_arch = "x86_64", not(loom), not(miri)))]
     if words.len().min(chunks.len()) >= vector::MIN_WORDS && vector::is_available() {
         let (first, words) = vector::split_unaligned(words);
         let (before, chunks) = chunks.split_at(first.len());
@@ -147,6 +151,11 @@ fn store_words(words: &[AtomicU64], chunks: &[Chunk]) {
 #[inline]
 fn load(words: &[AtomicU64], chunks: &mut [UninitChunk]) -> usize {
     let count = words.len().min(chunks.len());
+    #[cfg(all(target_arch = "x86_64", not(loom), not(miri)))]
+    if count >= vector::MIN_REPEATED_WORDS && vector::is_repeat_fast() {
+        vector::load_repeated(words, chunks);
+        return count;
+    }
     #[cfg(all(target_arch = "x86_64", not(loom), not(miri)))]
     if words.len().min(chunks.len()) >= vector::MIN_WORDS && vector::is_available() {
         let (first, words) = vector::split_unaligned(words);
@@ -186,11 +195,11 @@ mod tests {
 
     #[test]
     fn bytes_written_in_parts_around_the_wrap_are_read_back() {
-        let bytes: Vec<u8> = (0..=255).collect();
-        for len in [1, 7, 8, 9, 63, 64, 65, 200] {
+        let bytes: Vec<u8> = (0..5000).map(|at| (at % 251) as u8).collect();
+        for len in [1, 7, 8, 9, 63, 64, 65, 200, 5000] {
             let words = 1 + usize::div_ceil(len, WORD);
             let memory: Vec<AtomicU64> = (0..words).map(|_| AtomicU64::new(u64::MAX)).collect();
-            for wrap in 0..=words {
+            for wrap in (0..=words).step_by(1 + words / 40) {
                 for cut in 0..=len.min(20) {
                     let (second, first) = memory.split_at(wrap);
                     let whole = || Words { first, second };

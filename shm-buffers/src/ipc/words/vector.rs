@@ -1,4 +1,4 @@
-//! Copies of words with vector instructions.
+//! Copies of words with vector instructions, and with `rep movsb`.
 //!
 //! Compilers don't vectorize atomic accesses, and 8 bytes per instruction leave too few cache lines on their way: copies of large blocks
 //! take twice as long. Processors with AVX access 16 aligned bytes at once (Intel's and AMD's manuals, "guaranteed atomic
@@ -9,6 +9,8 @@
 )]
 
 use std::arch::asm;
+use std::arch::x86_64::__cpuid;
+use std::sync::LazyLock;
 
 use super::{Chunk, UninitChunk};
 use crate::sync::AtomicU64;
@@ -23,7 +25,7 @@ pub(super) const MIN_WORDS: usize = 4 * STEP_WORDS;
 /// Returns whether the processor has the instructions.
 #[inline]
 pub(super) fn is_available() -> bool {
-    std::arch::is_x86_feature_detected!("avx")
+    is_x86_feature_detected!("avx")
 }
 
 /// Splits off the first word, if that aligns the others to 16 bytes.
@@ -104,4 +106,62 @@ pub(super) unsafe fn store(words: &[AtomicU64], chunks: &[Chunk]) -> usize {
         }
     }
     steps * STEP_WORDS
+}
+
+/// The least number of words for which [`load_repeated`] and [`store_repeated`] are worth their start.
+pub(super) const MIN_REPEATED_WORDS: usize = 256;
+
+/// Returns whether `rep movsb` is the fastest copy. It is on Intel's processors with "enhanced `rep movsb`": 1.3 times the speed of the
+/// loops above for blocks that another processor has written or read last, because it takes whole cache lines over without reading
+/// them. On AMD's processors it is no faster, and much slower for some alignments.
+#[inline]
+pub(super) fn is_repeat_fast() -> bool {
+    static FAST: LazyLock<bool> = LazyLock::new(|| {
+        is_x86_feature_detected!("ermsb") && {
+            #[allow(unused_unsafe, reason = "a safe function in newer versions of Rust")]
+            // SAFETY: every x86-64 processor has the instruction.
+            let vendor = unsafe { __cpuid(0) };
+            [vendor.ebx, vendor.edx, vendor.ecx].map(u32::to_le_bytes) == [*b"Genu", *b"ineI", *b"ntel"]
+        }
+    });
+    *FAST
+}
+
+/// Loads words, as many as both have.
+#[inline]
+pub(super) fn load_repeated(words: &[AtomicU64], chunks: &mut [UninitChunk]) {
+    let bytes = words.len().min(chunks.len()) * super::WORD;
+    // SAFETY: `bytes` bytes lie in `words`, and in `chunks`, which are borrowed exclusively. Others may write the words at the same
+    // time: see `repeat`.
+    unsafe { repeat(words.as_ptr().cast(), chunks.as_mut_ptr().cast(), bytes) };
+}
+
+/// Stores words, as many as both have.
+#[inline]
+pub(super) fn store_repeated(words: &[AtomicU64], chunks: &[Chunk]) {
+    let bytes = words.len().min(chunks.len()) * super::WORD;
+    // SAFETY: `bytes` bytes lie in `chunks`, and in `words`, for the change of which a shared reference of atomic words suffices.
+    unsafe { repeat(chunks.as_ptr().cast(), words.as_ptr().cast_mut().cast(), bytes) };
+}
+
+/// Copies bytes with one instruction, which the compiler cannot see through. It has the effect of a relaxed atomic access of each byte, in
+/// any order, so others may access shared memory at the same time. The words that arrive then may be a mix of old and new bytes; no
+/// correct peer writes a block that is being copied.
+///
+/// # Safety
+/// `from` is valid for reads of `bytes` bytes, and `to` for writes; each either private and borrowed by the caller, or memory of
+/// atomic words. They do not overlap.
+#[inline]
+unsafe fn repeat(from: *const u8, to: *mut u8, bytes: usize) {
+    // SAFETY: the caller promises valid memory. The instruction reads and writes nothing else, and changes no other register; the
+    // direction flag is clear wherever `asm!` starts, and flags are preserved.
+    unsafe {
+        asm!(
+            "rep movsb",
+            inout("rsi") from => _,
+            inout("rdi") to => _,
+            inout("rcx") bytes => _,
+            options(nostack, preserves_flags),
+        );
+    }
 }
