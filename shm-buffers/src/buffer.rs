@@ -28,6 +28,7 @@ use std::sync::Arc;
 use bytemuck::Pod;
 
 use self::memory::{HeapMemory, Memory, MemoryRange};
+use crate::arena::HeldBlock;
 use crate::segment::Segment;
 
 /// The strictest alignment that an element may have, in bytes: a cache line.
@@ -47,6 +48,9 @@ pub const MAX_ALIGN: usize = 64;
 ///
 /// A buffer takes four words, and one in a segment allocates nothing.
 ///
+/// A buffer of another process's output may be a view of a block that the process shares: see [`crate::out_of_band`]. Its elements
+/// are copied into private memory when they are looked at for the first time, and never if they are not.
+///
 /// ```
 /// let buffer = shm_buffers::Buffer::from(vec![1.0f64, 2.0]);
 /// assert_eq!(buffer[1], 2.0);
@@ -65,7 +69,8 @@ pub const MAX_ALIGN: usize = 64;
 /// let wide = shm_buffers::Buffer::from(vec![Wide([0; 128])]);
 /// ```
 pub struct Buffer<T> {
-    start: NonNull<T>,
+    /// The first element. `None` if the elements are all of `memory`, which makes them when they are looked at.
+    start: Option<NonNull<T>>,
     len: usize,
     memory: Memory,
 }
@@ -100,16 +105,33 @@ impl<T: Pod + Send + Sync> Buffer<T> {
         // The elements don't move when `heap` does, and are not changed: they are only mutable through
         // `HeapMemory::exclusive`, which needs the last reference.
         Self {
-            start: elements.cast(),
+            start: Some(elements.cast()),
             len: elements.len(),
             memory: Memory::Heap(heap),
+        }
+    }
+
+    /// Returns a buffer of a block whose bytes are whole elements. The block is copied when they are looked at.
+    ///
+    /// # Panics
+    /// If the elements are aligned to more than [`HeldBlock::ALIGN`].
+    fn lazy(block: HeldBlock) -> Self {
+        let () = Self::CHECKED;
+        assert!(
+            align_of::<T>() <= HeldBlock::ALIGN,
+            "the copy of a block is not aligned for this type"
+        );
+        Self {
+            start: None,
+            len: block.len() / size_of::<T>(),
+            memory: Memory::Heap(Arc::new(block)),
         }
     }
 
     /// Returns a buffer of elements that lie in `memory`.
     fn within(memory: Memory, elements: &[T]) -> Self {
         Self {
-            start: NonNull::from(elements).cast(),
+            start: Some(NonNull::from(elements).cast()),
             len: elements.len(),
             memory,
         }
@@ -139,6 +161,18 @@ impl<T: Pod + Send + Sync> Buffer<T> {
 }
 
 impl<T> Buffer<T> {
+    /// Returns the number of elements. This does not look at them.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Returns whether there are no elements. This does not look at them.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
     /// Returns the segment that the elements lie in, or `None` if they are on the heap.
     pub fn segment(&self) -> Option<&Segment> {
         self.memory.segment()
@@ -157,10 +191,27 @@ impl<T> Deref for Buffer<T> {
 
     #[inline]
     fn deref(&self) -> &[T] {
-        // SAFETY: all constructors take `start` and `len` from a `&[T]` owned by `memory`, which lives as long as
+        let Some(start) = self.start else {
+            return self.look();
+        };
+        // SAFETY: all constructors but `lazy` take `start` and `len` from a `&[T]` owned by `memory`, which lives as long as
         // `self`, does not move its elements, and allows no writes while `self` holds a reference
         // (`Heap`: writes need the last `Arc`; `Segment`: read-only).
-        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
+        unsafe { std::slice::from_raw_parts(start.as_ptr(), self.len) }
+    }
+}
+
+impl<T> Buffer<T> {
+    /// Returns the elements of a [`lazy`](Self::lazy) buffer.
+    #[cold]
+    fn look(&self) -> &[T] {
+        let bytes = self.memory.bytes();
+        let len = self.len.min(bytes.len() / size_of::<T>());
+        // SAFETY: only `lazy` makes buffers without a start, for a `T: Pod`, any bytes of which are valid elements. `bytes` has
+        // `len` whole elements, and is aligned for them: it is a private copy of a `HeldBlock`, aligned to `HeldBlock::ALIGN`,
+        // to which `lazy` compares the alignment of `T`. The copy does not move and is never written while `memory`, and so
+        // `self`, exists.
+        unsafe { std::slice::from_raw_parts(bytes.as_ptr().cast(), len) }
     }
 }
 
@@ -180,6 +231,16 @@ const _: () = assert!(size_of::<Buffer<u8>>() == 4 * size_of::<usize>());
 impl<T: fmt::Debug> fmt::Debug for Buffer<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(&**self, f)
+    }
+}
+
+impl HeapMemory for HeldBlock {
+    fn bytes(&self) -> &[u8] {
+        self.bytes()
+    }
+
+    fn exclusive(&mut self) -> Option<&mut [u8]> {
+        None
     }
 }
 

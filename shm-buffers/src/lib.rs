@@ -52,6 +52,8 @@ mod memory_info;
 )]
 mod os;
 #[cfg(not(loom))]
+pub mod out_of_band;
+#[cfg(not(loom))]
 mod parallel;
 #[cfg(not(loom))]
 #[cfg_attr(not(feature = "models"), allow(dead_code, reason = "models use the rest"))]

@@ -6,6 +6,7 @@
 //!
 //! The last table has what an output costs the leader: processor time, page faults and sleeps, of all of its threads.
 
+mod buffers;
 mod streams;
 
 use proc_pool::{BoxError, Builder, EntryPoint, Pool, WorkerContext, Workers};
@@ -115,6 +116,7 @@ pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<(), Failure
         }));
         row(name, bytes, contenders, target, effort, report)?;
     }
+    buffers::measure(effort, report)?;
     costs(effort, report)
 }
 

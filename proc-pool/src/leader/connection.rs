@@ -53,6 +53,8 @@ pub(crate) struct WorkerConnection {
     /// The large task that is being sent.
     outgoing: Option<OutgoingTask>,
     control: Slots,
+    /// The slot by which the leader requires that outputs contain their buffers.
+    in_band: Slots,
     claims: Revoker,
     /// `None` once the worker was asked to stop.
     doorbell: Option<Doorbell>,
@@ -160,6 +162,7 @@ impl WorkerConnection {
                 leader.part(leader::RECALLED..leader::RECALLED + 1),
             ),
             control,
+            in_band: leader.part(leader::IN_BAND..leader::IN_BAND + 1),
             doorbell: Some(doorbell),
             _liveness: liveness,
             in_flight: InFlightQueue::default(),
@@ -178,6 +181,11 @@ impl WorkerConnection {
             scratch: Vec::new(),
             memory: PayloadMemory::default(),
         }
+    }
+
+    /// From the next task on, the worker's outputs contain their buffers.
+    pub(crate) fn require_in_band(&mut self) {
+        self.in_band.slot(0).set(1);
     }
 
     /// Returns the number of unanswered tasks.

@@ -117,6 +117,8 @@ pub(crate) struct Scheduler {
     pub(crate) history: History,
     /// The event loop sleeps, or is about to, until a worker wakes it: workers that get tasks in this state are asked for a wakeup.
     pub(crate) loop_sleeps: bool,
+    /// Outputs must contain their buffers: outputs are read as bytes.
+    in_band: bool,
     /// Outcomes seemed to be there, so that a worker was not asked for a wakeup: the next sleep must be short.
     pub(crate) sleep_briefly: bool,
     /// Connections to which the event loop does not listen yet.
@@ -154,6 +156,7 @@ impl Scheduler {
             stats: Stats::default(),
             history: History::new(),
             loop_sleeps: false,
+            in_band: false,
             sleep_briefly: false,
             new_connections: Vec::new(),
             manager,

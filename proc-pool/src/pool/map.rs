@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Fault, TaskError};
 use crate::leader::tasks::batch::{Batch, TaskWriter};
-use crate::leader::tasks::decode::Decode;
+use crate::leader::tasks::decode::{Buffers, Decode};
 use crate::leader::tasks::jobs::{Completion, Completions, JobKey, Outcome};
 use crate::pool::loop_ref::LoopRef;
 
@@ -132,7 +132,13 @@ impl<'p, I: Iterator, R> Map<'p, I, R> {
     ) -> Self {
         // A forked copy of a pool has no jobs. Its error is returned by `next`.
         let job = match event_loop.check() {
-            Ok(()) => event_loop.scheduler().jobs.add(decode.alignment),
+            Ok(()) => {
+                let mut scheduler = event_loop.scheduler();
+                if decode.buffers == Buffers::InBand {
+                    scheduler.require_in_band();
+                }
+                scheduler.jobs.add(decode.alignment)
+            }
             Err(_) => JobKey::NONE,
         };
         Self {
@@ -178,6 +184,9 @@ impl<'p, I: Iterator, R> Map<'p, I, R> {
     /// Has `tap` called with each encoded output.
     #[doc(hidden)]
     pub fn set_tap(&mut self, tap: Tap) {
+        if self.event_loop.is_here() {
+            self.event_loop.scheduler().require_in_band();
+        }
         self.tap = Some(tap);
     }
 

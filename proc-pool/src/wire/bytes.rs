@@ -3,6 +3,8 @@
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 
+use shm_buffers::out_of_band::Sent;
+
 use crate::os::prefer_huge_pages;
 use crate::wire::owned_bytes::OwnedBytes;
 
@@ -13,6 +15,19 @@ pub struct OutputBuf {
     bytes: Vec<u8>,
     /// The output instead of `bytes`, if its memory was given away.
     owned: Option<OwnedBytes>,
+    /// The buffers that `bytes` leaves out, if it may.
+    apart: Option<Vec<Sent>>,
+    pub(crate) buffers: BuffersIn,
+}
+
+/// Where the buffers of outputs go.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum BuffersIn {
+    /// Into the encoding.
+    #[default]
+    Output,
+    /// Large ones travel apart from it.
+    Blocks,
 }
 
 impl OutputBuf {
@@ -30,6 +45,23 @@ impl OutputBuf {
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.owned = None;
+        self.apart = None;
+    }
+
+    /// Leaves out buffers of the encoding that the bytes are.
+    pub(crate) fn leave_out(&mut self, buffers: Vec<Sent>) {
+        self.apart = Some(buffers);
+    }
+
+    /// Takes the buffers that the bytes leave out. `None` if the bytes are the whole output.
+    pub(crate) fn take_apart(&mut self) -> Option<Vec<Sent>> {
+        self.apart.take()
+    }
+
+    /// Returns the number of bytes of the output and of the buffers that it leaves out.
+    pub(crate) fn total_len(&self) -> usize {
+        let apart = self.apart.iter().flatten().map(|buffer| buffer.len());
+        self.output().len() + apart.sum::<usize>()
     }
 
     /// Takes memory that is the whole output.

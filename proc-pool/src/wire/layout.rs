@@ -82,7 +82,9 @@ pub(crate) mod leader {
     pub(crate) const DOORBELL: std::ops::Range<usize> = 2..4;
     /// The leader waits until the worker has copied this number of pieces of tasks.
     pub(crate) const WANTED: usize = 4;
-    pub(crate) const COUNT: usize = 5;
+    /// Not 0: outputs must contain their buffers.
+    pub(crate) const IN_BAND: usize = 5;
+    pub(crate) const COUNT: usize = 6;
 }
 
 impl RegionSizes {

@@ -5,17 +5,27 @@
 //! The receiver copies the block into private memory and frees it by incrementing a count. The first piece says how many
 //! bytes the payload has, and each further piece must agree with that. The receiver allocates memory as pieces arrive, so a
 //! wrong number costs nothing.
+//!
+//! [`held`](self::held) has the blocks that the receiver does not copy, or not yet: buffers of outputs.
+
+mod held;
 
 use std::sync::atomic::{Ordering, fence};
 
 use shm_buffers::arena::{Block, BlockError, BlockReader, BlockWriter};
 use shm_buffers::slots::Slots;
 
+pub(crate) use self::held::{BuffersApart, MIN_APART, announcement};
+
+use self::held::Unreleased;
 use crate::wire::owned_bytes::OwnedBytes;
 use crate::wire::tags::Tag;
 
 /// Length of a piece's frame in bytes: the tag, then offset, length and remaining bytes.
 pub(crate) const FRAME: usize = 1 + 3 * size_of::<u64>();
+/// Maximum number of bytes in flight, or else two blocks. A processor's own cache holds this much beside the payloads: blocks that are
+/// used again soon are still in it. With more, each block comes from memory.
+const MAX_IN_FLIGHT: u64 = 1 << 20;
 /// Maximum number of bytes that are allocated for a payload before they arrive.
 const AHEAD: u64 = 128 << 20;
 
@@ -35,7 +45,11 @@ impl Piece {
     }
 
     pub(crate) fn frame(self) -> [u8; FRAME] {
-        let mut frame = [Tag::Piece as u8; FRAME];
+        self.frame_of(Tag::Piece)
+    }
+
+    fn frame_of(self, tag: Tag) -> [u8; FRAME] {
+        let mut frame = [tag as u8; FRAME];
         let numbers = [self.block.offset, self.block.len, self.left];
         let fields = frame[1..].as_chunks_mut().0;
         for (field, number) in fields.iter_mut().zip(numbers) {
@@ -81,9 +95,12 @@ pub(crate) struct Inbound {
     reader: BlockReader,
     /// The shared slot with the number of blocks that this end has freed.
     freed: Slots,
-    /// The value of `freed`.
+    /// The number of blocks that have arrived.
     count: u64,
     bytes_taken: u64,
+    unreleased: Unreleased,
+    /// The buffers that have arrived of an output whose other parts follow.
+    apart: Option<BuffersApart>,
     /// The shared slot with the number of freed blocks that the sender waits for.
     wanted: Slots,
     /// The last value of `wanted` for which the sender was woken.
@@ -104,6 +121,8 @@ impl Inbound {
             freed,
             count: 0,
             bytes_taken: 0,
+            unreleased: Unreleased::default(),
+            apart: None,
             wanted,
             woken_for: 0,
             max_bytes,
@@ -118,7 +137,7 @@ impl Inbound {
         self.left.is_some()
     }
 
-    /// Returns the number of blocks that this end has freed.
+    /// Returns the number of blocks that have arrived.
     pub(crate) fn count(&self) -> u64 {
         self.count
     }
@@ -164,7 +183,8 @@ impl Inbound {
         self.left = Some(left);
         self.count += 1;
         self.bytes_taken += block.len;
-        self.freed.slot(0).store_release(self.count);
+        self.unreleased.push_copied();
+        self.publish_freed();
         if left > 0 {
             return Ok(Arrived::Part);
         }
@@ -173,6 +193,11 @@ impl Inbound {
             None => Arrived::Whole(std::mem::take(&mut self.bytes)),
             Some(reason) => Arrived::Lost(reason),
         })
+    }
+
+    /// Lets the sender use the blocks again that are not needed any more.
+    fn publish_freed(&mut self) {
+        self.freed.slot(0).store_release(self.unreleased.count_released());
     }
 
     /// Discards the payload in progress, of which no more pieces follow.
@@ -197,7 +222,7 @@ impl Inbound {
         // blocks.
         fence(Ordering::SeqCst);
         let wanted = self.wanted.slot(0).get();
-        let must_wake = wanted > self.woken_for && self.count >= wanted;
+        let must_wake = wanted > self.woken_for && self.unreleased.count_released() >= wanted;
         if must_wake {
             self.woken_for = wanted;
         }
@@ -280,11 +305,21 @@ impl Outbound {
 
     /// Looks for a block for the next piece of a payload of which `rest` bytes are left.
     pub(crate) fn find(&mut self, rest: usize) -> Allocation {
+        let next = rest.min(self.writer.max_block()) as u64;
+        let in_flight = self.writer.in_flight_bytes();
+        if self.writer.in_flight() > 1 && in_flight + next > MAX_IN_FLIGHT {
+            return Allocation::NoRoom;
+        }
         match self.writer.next_block(rest) {
             Some(block) => Allocation::Block(block),
             None if self.writer.in_flight() == 0 => Allocation::NoMemory,
             None => Allocation::NoRoom,
         }
+    }
+
+    /// Returns whether a buffer of `len` bytes fits into one block.
+    pub(crate) fn is_one_block(&self, len: usize) -> bool {
+        len <= self.writer.max_block()
     }
 
     /// Fills that block from `rest`. The caller must publish its frame only afterwards.

@@ -1,6 +1,8 @@
 //! The worker's main loop: receives tasks from the leader, runs them, sends their outcomes. The leader's side of the same
 //! rings is `leader::connection`.
 
+mod outcome;
+
 use std::ops::ControlFlow;
 use std::sync::atomic::{Ordering, fence};
 use std::time::Duration;
@@ -23,12 +25,11 @@ use crate::os::doorbell::{DoorbellClosed, WakeListener};
 use crate::os::introduction::LeaderSender;
 use crate::panics::catch_panic;
 use crate::spin::Spinner;
-use crate::wire::bytes::OutputBuf;
+use crate::wire::bytes::{BuffersIn, OutputBuf};
 use crate::wire::encoding::{decode, encode};
 use crate::wire::handshake::Spin;
 use crate::wire::layout::{RegionLayout, leader, slot};
-use crate::wire::payload::{MAX_INLINE, MAX_TEXT};
-use crate::wire::pieces::{Allocation, Arrived, Inbound, NO_MEMORY, Outbound, Piece, WakeupRequest};
+use crate::wire::pieces::{Arrived, Inbound, Outbound};
 use crate::wire::tags::Tag;
 use crate::wire::worker_values::{WorkerValue, WorkerValueError};
 use crate::worker::bootstrap::{Bootstrap, fail_start, refuse_start};
@@ -121,6 +122,8 @@ struct TaskLoop {
     /// Pieces of large outputs.
     pieces_out: Outbound,
     control: Slots,
+    /// Not 0 if outputs must contain their buffers.
+    in_band: Slots,
     claims: Claimant,
     doorbell: WakeListener,
     to_leader: LeaderSender,
@@ -165,6 +168,7 @@ impl TaskLoop {
             keeps_memory: false,
             max_output: bootstrap.welcome.sizes.output,
             control,
+            in_band: leader.part(leader::IN_BAND..leader::IN_BAND + 1),
             to_leader: bootstrap.to_leader,
             spinner: (bootstrap.welcome.spin == Spin::Briefly).then(Spinner::default),
         }
@@ -221,6 +225,10 @@ impl TaskLoop {
                 Some(Ok(large)) => Ok(TaskBytes::Large(large)),
                 Some(Err(reason)) => Err(std::mem::take(reason)),
             };
+            output.buffers = match self.in_band.slot(0).get() {
+                0 => BuffersIn::Blocks,
+                _ => BuffersIn::Output,
+            };
             let mut phases = PhaseTimes::default();
             let sampling = self.clock.is_sampling();
             let tag = call(&mut runner, task, &mut output, sampling.then_some(&mut phases));
@@ -258,27 +266,6 @@ impl TaskLoop {
         Ok(arrived)
     }
 
-    /// Sends the outcome of a task.
-    fn send(&mut self, mut tag: Tag, output: &mut OutputBuf) -> Result<(), DoorbellClosed> {
-        let len = output.output().len();
-        if tag == Tag::Inline && len as u64 > self.max_output {
-            tag = Tag::BadOutput;
-            let max = self.max_output;
-            let reason = format!(
-                "output of {len} bytes exceeds the limit of {max} bytes; raise `Builder::max_output`"
-            );
-            output.put(reason.as_bytes());
-        }
-        let output = output.output();
-        if tag == Tag::Inline && output.len() > MAX_INLINE {
-            return self.send_large(output);
-        }
-        // The beginning of a long text is enough.
-        let output = &output[..output.len().min(MAX_TEXT)];
-        self.stage(&[&[tag as u8], output])?;
-        self.publish()
-    }
-
     /// Writes a frame as soon as there is room for it.
     fn stage(&mut self, parts: &[&[u8]]) -> Result<(), DoorbellClosed> {
         loop {
@@ -301,37 +288,6 @@ impl TaskLoop {
             Wakeup::Needed => self.wake_leader(),
             Wakeup::NotNeeded => Ok(()),
         }
-    }
-
-    /// Sends an output in pieces. The leader has each piece as soon as its frame is published, whatever happens to this
-    /// process afterwards.
-    fn send_large(&mut self, output: &[u8]) -> Result<(), DoorbellClosed> {
-        self.keeps_memory = true;
-        let mut rest = output;
-        while !rest.is_empty() {
-            // Before each piece, so that blocks are reused early: low in the arena, in memory that is in the cache.
-            if self.pieces_out.collect().is_err() {
-                os::end_group(ORPHANED);
-            }
-            let block = match self.pieces_out.find(rest.len()) {
-                Allocation::Block(block) => block,
-                Allocation::NoRoom => {
-                    self.wait_for_blocks()?;
-                    continue;
-                }
-                Allocation::NoMemory => {
-                    self.stage(&[&[Tag::BadOutput as u8], NO_MEMORY.as_bytes()])?;
-                    return self.publish();
-                }
-            };
-            if self.pieces_out.fill(block, rest).is_err() {
-                os::end_group(ORPHANED);
-            }
-            self.stage(&[&Piece::new(block, rest.len()).frame()])?;
-            self.publish()?;
-            rest = &rest[block.len as usize..];
-        }
-        Ok(())
     }
 
     fn wake_leader(&self) -> Result<(), DoorbellClosed> {
@@ -399,19 +355,6 @@ impl TaskLoop {
             self.park()?;
             self.clock.exclude_blocked(start);
         }
-        Ok(())
-    }
-
-    /// Waits until the leader has copied pieces.
-    fn wait_for_blocks(&mut self) -> Result<(), DoorbellClosed> {
-        if self.pieces_out.request_wakeup() == WakeupRequest::Granted {
-            return Ok(());
-        }
-        // The leader may have asked to be woken only for more frames than the ring has room for.
-        self.wake_leader()?;
-        let start = os::now_ns();
-        self.park()?;
-        self.clock.exclude_blocked(start);
         Ok(())
     }
 

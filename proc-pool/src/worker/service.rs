@@ -2,18 +2,22 @@
 //! main loop runs services; adapters turn workers and functions into services.
 
 use std::marker::PhantomData;
+use std::mem::needs_drop;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use shm_buffers::out_of_band::collect;
 use shm_buffers::ring;
 use shm_buffers::slots::Slots;
 
 use crate::error::{BoxError, WorkerId};
 use crate::metrics::PhaseTimes;
-use crate::wire::bytes::OutputBuf;
+use crate::wire::bytes::{BuffersIn, OutputBuf};
 use crate::wire::codec::Codec;
 use crate::wire::encoding::decode;
 use crate::wire::owned_bytes::OwnedBytes;
+use crate::wire::payload::MAX_INLINE;
+use crate::wire::pieces::MIN_APART;
 use crate::wire::worker_values::{WorkerValue, WorkerValueError};
 use crate::worker::op::{ErasedOp, Op};
 
@@ -251,10 +255,31 @@ where
         };
         match CR::into_owned(value) {
             Ok(owned) => output.give(owned),
-            Err(value) => CR::encode(&value, output).map_err(|e| CallError::Output(e.to_string()))?,
+            Err(value) => encode_output::<W::Output, CR>(&value, output)
+                .map_err(|e| CallError::Output(e.to_string()))?,
         }
         Ok(())
     }
+}
+
+/// Encodes an output. Its large buffers may be left out, to travel apart.
+#[inline]
+fn encode_output<R, C: Codec<R>>(value: &R, output: &mut OutputBuf) -> Result<(), BoxError> {
+    // A buffer has an owner of its memory to drop.
+    if !needs_drop::<R>() || output.buffers == BuffersIn::Output {
+        return C::encode(value, output);
+    }
+    let collected = collect(MIN_APART, || C::encode(value, output));
+    collected.result?;
+    if !collected.is_plain {
+        if collected.buffers.is_empty() && output.len() <= MAX_INLINE {
+            // Encoding such a small output again costs less than a second frame.
+            output.clear();
+            return C::encode(value, output);
+        }
+        output.leave_out(collected.buffers);
+    }
+    Ok(())
 }
 
 /// The adapter from a function to a [`Worker`].

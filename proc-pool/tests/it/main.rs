@@ -6,6 +6,7 @@
 //! Tests wait for events: a message, a socket, a process's end. Watchdogs are the only clocks.
 
 mod basics;
+mod buffers;
 mod callbacks;
 #[cfg(target_os = "linux")]
 mod child_processes;

@@ -88,6 +88,12 @@ impl MemoryRange {
     }
 }
 
+impl AsRef<[u8]> for MemoryRange {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
 impl Deref for MemoryRange {
     type Target = [u8];
 

@@ -1,15 +1,21 @@
-//! How a [`Buffer`] is serialized: out of band while a model is shared, otherwise as a sequence of numbers or as bytes.
+//! How a [`Buffer`] is serialized: out of band while a model is shared, otherwise as a sequence of numbers or as bytes, or as a mark
+//! and these while [`crate::out_of_band`] collects.
 
 use std::any::{Any, TypeId};
 use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Arc;
 
 use bytemuck::Pod;
 use serde::de::{Deserialize, Deserializer, Error as _, SeqAccess, Visitor};
-use serde::ser::{Error as _, Serialize, Serializer};
+use serde::ser::{Error as _, Serialize, SerializeTuple as _, Serializer};
 
 use super::Buffer;
 use super::element::Element;
+use super::memory::HeapMemory;
 use super::out_of_band::{self, Part};
+use crate::arena::HeldBlock;
+use crate::out_of_band::{Received, Serialized, is_restoring, serialized, take_received};
 
 /// Calls `$run` with the type of number that `$T` is, or returns `None` if it is another type.
 macro_rules! with_number {
@@ -32,7 +38,7 @@ impl<T: Pod + Send + Sync> Serialize for Buffer<T> {
             bytes: self.to_bytes(),
         };
         match out_of_band::hand_over(part) {
-            None => alone(self, serializer),
+            None => self.serialize_alone(serializer),
             Some(Ok(index)) => serializer.serialize_newtype_struct(out_of_band::INDEX, &index),
             Some(Err(error)) => Err(S::Error::custom(error)),
         }
@@ -42,11 +48,118 @@ impl<T: Pod + Send + Sync> Serialize for Buffer<T> {
 impl<'de, T: Pod + Send + Sync> Deserialize<'de> for Buffer<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         if !out_of_band::is_loading() {
-            return alone_again(deserializer).map(Self::from);
+            return match is_restoring() {
+                false => alone_again(deserializer).map(Self::from),
+                true => deserializer.deserialize_tuple(2, MarkVisitor(PhantomData)),
+            };
         }
         let index = u32::deserialize(deserializer)?;
         let wanted = (Element::of::<T>(), std::any::type_name::<T>());
         out_of_band::take_back(index, wanted, Buffer::view).map_err(D::Error::custom)
+    }
+}
+
+impl<T: Pod + Send + Sync> Buffer<T> {
+    /// Serializes this buffer where no model is being shared.
+    fn serialize_alone<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let marked = match serialized(size_of_val(&**self), align_of::<T>(), || self.to_bytes()) {
+            Serialized::Alone => return alone(self, serializer),
+            Serialized::Marked => true,
+            Serialized::LeftOut => false,
+        };
+        let mut tuple = serializer.serialize_tuple(2)?;
+        tuple.serialize_element(&marked)?;
+        match marked {
+            true => tuple.serialize_element(&Alone(self))?,
+            false => tuple.serialize_element(&())?,
+        }
+        tuple.end()
+    }
+
+    /// Makes a buffer of bytes that were left out.
+    fn from_received(received: Received) -> Result<Self, String> {
+        let whole = |bytes: usize| match bytes.is_multiple_of(size_of::<T>()) {
+            true => Ok(()),
+            false => {
+                let (size, name) = (size_of::<T>(), std::any::type_name::<T>());
+                Err(format!(
+                    "{bytes} bytes are no whole elements of {size} bytes ({name})"
+                ))
+            }
+        };
+        match received {
+            Received::Block(block) if align_of::<T>() <= HeldBlock::ALIGN => {
+                whole(block.len())?;
+                Ok(Self::lazy(block))
+            }
+            Received::Block(block) => {
+                whole(block.len())?;
+                Ok(elements_of(block.bytes()).unwrap_or_default().into())
+            }
+            Received::Bytes(bytes) => {
+                let owned = Foreign(bytes);
+                whole(owned.bytes().len())?;
+                match bytemuck::try_cast_slice::<u8, T>(owned.bytes()) {
+                    Ok(_) => Ok(Self::on_heap(Arc::new(owned))),
+                    Err(_) => Ok(elements_of(owned.bytes()).unwrap_or_default().into()),
+                }
+            }
+        }
+    }
+}
+
+/// The elements of a buffer that was marked as being here.
+struct Alone<'a, T>(&'a [T]);
+
+impl<T: Pod> Serialize for Alone<'_, T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        alone(self.0, serializer)
+    }
+}
+
+/// The same.
+struct OwnedAlone<T>(Vec<T>);
+
+impl<'de, T: Pod> Deserialize<'de> for OwnedAlone<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        alone_again(deserializer).map(Self)
+    }
+}
+
+/// Reads a mark, and the buffer that it announces.
+struct MarkVisitor<T>(PhantomData<fn() -> T>);
+
+impl<'de, T: Pod + Send + Sync> Visitor<'de> for MarkVisitor<T> {
+    type Value = Buffer<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a buffer, or the mark of one that was left out")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Buffer<T>, A::Error> {
+        let missing = |at| A::Error::invalid_length(at, &self);
+        let is_here: bool = elements.next_element()?.ok_or_else(|| missing(0))?;
+        if is_here {
+            let OwnedAlone(here) = elements.next_element()?.ok_or_else(|| missing(1))?;
+            return Ok(here.into());
+        }
+        let () = elements.next_element()?.ok_or_else(|| missing(1))?;
+        let received =
+            take_received().ok_or_else(|| A::Error::custom("a buffer that was left out did not arrive"))?;
+        Buffer::from_received(received).map_err(A::Error::custom)
+    }
+}
+
+/// Memory that another type owns.
+struct Foreign(Box<dyn AsRef<[u8]> + Send + Sync>);
+
+impl HeapMemory for Foreign {
+    fn bytes(&self) -> &[u8] {
+        (*self.0).as_ref()
+    }
+
+    fn exclusive(&mut self) -> Option<&mut [u8]> {
+        None
     }
 }
 
@@ -127,17 +240,24 @@ fn rows<'de, T: Pod, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<T>, D:
             size_of::<T>()
         )));
     }
-    let len = bytes.0.len().checked_div(size_of::<T>()).unwrap_or(0);
-    let mut elements = vec![T::zeroed(); len];
-    let target: &mut [u8] = bytemuck::cast_slice_mut(&mut elements);
-    if target.len() != bytes.0.len() {
-        return Err(D::Error::custom(format_args!(
+    elements_of(&bytes.0).ok_or_else(|| {
+        D::Error::custom(format_args!(
             "{} bytes are no whole elements of {element_bytes} bytes ({name})",
             bytes.0.len()
-        )));
+        ))
+    })
+}
+
+/// Copies elements out of bytes of any alignment. Returns `None` if they are no whole elements.
+pub(super) fn elements_of<T: Pod>(bytes: &[u8]) -> Option<Vec<T>> {
+    let len = bytes.len().checked_div(size_of::<T>())?;
+    let mut elements = vec![T::zeroed(); len];
+    let target: &mut [u8] = bytemuck::cast_slice_mut(&mut elements);
+    if target.len() != bytes.len() {
+        return None;
     }
-    target.copy_from_slice(&bytes.0);
-    Ok(elements)
+    target.copy_from_slice(bytes);
+    Some(elements)
 }
 
 struct Bytes<'a>(&'a [u8]);

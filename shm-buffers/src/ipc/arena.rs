@@ -2,7 +2,8 @@
 //!
 //! One process writes blocks ([`BlockWriter`]), the other one copies them out ([`BlockReader`]). The position of a block is
 //! sent by other means, such as a frame of a [`ring`](crate::ring), which also orders the accesses. Blocks are released in the
-//! order in which they were written: the reader publishes a count in a [slot](crate::slots).
+//! order in which they were written: the reader publishes a count in a [slot](crate::slots). A reader that does not need the
+//! bytes of a block yet, or perhaps never, can [hold](BlockReader::hold) it.
 //!
 //! Nothing is trusted. The reader checks each block against the arena and copies each of its bytes once, into private memory,
 //! before the bytes are interpreted; the writer checks the count. Memory is accessed as relaxed atomic words only, so a peer
@@ -28,10 +29,16 @@
 //! writer.mark_released(1).unwrap();
 //! ```
 
+#[cfg(not(loom))]
+mod held;
+
 use std::collections::VecDeque;
 use std::error::Error;
 use std::fmt;
 use std::mem::MaybeUninit;
+
+#[cfg(not(loom))]
+pub use self::held::HeldBlock;
 
 use super::layout::{LINE_WORDS, Layout, Span};
 use super::region::Region;
@@ -123,6 +130,7 @@ pub struct BlockWriter {
     span: Span,
     /// The blocks in flight, oldest first: the offset of each, and the offset of the first free byte after it.
     in_flight: VecDeque<(u64, u64)>,
+    in_flight_bytes: u64,
     released: u64,
     /// The number of bytes, from the start, whose pages are allocated.
     touched: u64,
@@ -141,6 +149,7 @@ impl BlockWriter {
             region: region.clone(),
             span,
             in_flight: VecDeque::new(),
+            in_flight_bytes: 0,
             released: 0,
             touched: 0,
             limit: (span.words * WORD) as u64,
@@ -150,6 +159,11 @@ impl BlockWriter {
     /// Returns the number of blocks that were written and not released.
     pub fn in_flight(&self) -> usize {
         self.in_flight.len()
+    }
+
+    /// Returns the number of bytes of the blocks that were written and not released, with the padding between them.
+    pub fn in_flight_bytes(&self) -> u64 {
+        self.in_flight_bytes
     }
 
     /// Returns the number of blocks that were released.
@@ -232,6 +246,7 @@ impl BlockWriter {
         }
         let next = (block.offset + block.len).next_multiple_of(ALIGN);
         self.in_flight.push_back((block.offset, next));
+        self.in_flight_bytes += next - block.offset;
         Ok(())
     }
 
@@ -260,7 +275,8 @@ impl BlockWriter {
                 written: self.released + self.in_flight.len() as u64,
             });
         };
-        self.in_flight.drain(..more as usize);
+        let released = self.in_flight.drain(..more as usize);
+        self.in_flight_bytes -= released.map(|(offset, next)| next - offset).sum::<u64>();
         self.released = count;
         Ok(())
     }
@@ -429,6 +445,10 @@ mod tests {
             }
             writer.mark_released(taken).expect("they were written");
             assert_eq!(writer.in_flight(), in_flight.len());
+            let bytes = in_flight
+                .iter()
+                .map(|(block, _)| block.len.next_multiple_of(ALIGN));
+            assert_eq!(writer.in_flight_bytes(), bytes.sum::<u64>());
         }
     }
 

@@ -11,6 +11,7 @@ use std::ops::Range;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 
+use super::buffers::element_sum;
 use super::{KEPT, echo, first, make, number};
 use crate::child::PART;
 use crate::{Failure, WORKERS, os};
@@ -80,6 +81,14 @@ impl Streams {
 
     pub(super) fn outputs(&mut self, tasks: u64) -> Result<u64, Failure> {
         self.read(tasks, |output, _| first(&output, output.len() * size_of::<f32>()))
+    }
+
+    /// Does the same as [`outputs`](Self::outputs), and sums the elements of each output.
+    pub(super) fn summed(&mut self, tasks: u64) -> Result<u64, Failure> {
+        self.read(tasks, |output, _| {
+            std::hint::black_box(element_sum(&output));
+            first(&output, output.len() * size_of::<f32>())
+        })
     }
 
     pub(super) fn kept(&mut self, tasks: u64) -> Result<u64, Failure> {

@@ -4,9 +4,9 @@ use shm_buffers::ring::Wakeup;
 
 use super::WorkerConnection;
 use super::read::{Read, read};
-use crate::error::KillReason;
+use crate::error::{Fault, KillReason};
 use crate::leader::tasks::in_flight::{Recalled, Recovered, RetainedPayload, Task};
-use crate::leader::tasks::jobs::{Completion, Completions, JobKey, Jobs, Outcome};
+use crate::leader::tasks::jobs::{Completion, Completions, JobKey, Jobs, Outcome, OutputApart};
 use crate::wire::layout::slot;
 use crate::wire::payload::Large;
 use crate::wire::tags::Tag;
@@ -60,6 +60,8 @@ impl WorkerConnection {
     pub(crate) fn drain(&mut self, jobs: &mut Jobs, limit: DrainLimit<'_>) -> usize {
         let before = self.in_flight.count_answered();
         let mut count = 0;
+        self.pieces_in.release_blocks();
+        self.wake_if_awaiting_pieces();
         let pieces = self.pieces_in.count();
         let mut own;
         let budget = match limit {
@@ -112,8 +114,14 @@ impl WorkerConnection {
                 busy.0.saturating_sub(self.last_busy.0),
             );
             self.last_busy = busy;
-        } else if self.pieces_in.count() > pieces && self.outcomes.finish_read() == Wakeup::Needed {
+        } else if (self.pieces_in.count() > pieces || self.pieces_in.awaits_output())
+            && self.outcomes.finish_read() == Wakeup::Needed
+        {
             self.wake_worker();
+        }
+        if self.outcomes.is_empty() == Ok(true) {
+            self.pieces_in.release_wanted_blocks();
+            self.wake_if_awaiting_pieces();
         }
         self.send_pieces();
         count
@@ -121,7 +129,7 @@ impl WorkerConnection {
 
     /// Returns whether only a part of an output was taken.
     pub(crate) fn is_receiving(&self) -> bool {
-        self.pieces_in.is_under_way()
+        self.pieces_in.is_under_way() || self.pieces_in.awaits_output()
     }
 
     /// Takes outcomes of the job `key` until one of another job comes. Returns how many tasks were finished, and why it ended.
@@ -135,7 +143,10 @@ impl WorkerConnection {
         let mut count = 0;
         loop {
             let in_pieces = self.pieces_in.is_under_way();
-            let (small, end) = self.drain_small(key, done, budget);
+            let (small, end) = match self.pieces_in.awaits_output() {
+                false => self.drain_small(key, done, budget),
+                true => (0, self.pop_frame(done)),
+            };
             count += small;
             if in_pieces && small > 0 {
                 // They came in the middle of another output.
@@ -160,6 +171,11 @@ impl WorkerConnection {
             }
             let bytes = self.pieces_in.bytes_taken() - bytes;
             *budget = budget.saturating_sub(usize::try_from(bytes).unwrap_or(usize::MAX));
+            let read = match read {
+                Read::Done(outcome) => self.with_buffers(outcome, &mut done.bytes),
+                Read::Recalled if self.pieces_in.awaits_output() => Read::Corrupt,
+                read => read,
+            };
             let outcome = match read {
                 Read::Done(outcome) => outcome,
                 Read::Part => {
@@ -236,6 +252,40 @@ impl WorkerConnection {
         *budget = full.saturating_sub(done.bytes.len());
         self.in_flight.pop_answered_run(count, bytes);
         (count, drained)
+    }
+
+    /// Takes the next frame of an output whose buffers came before it.
+    fn pop_frame(&mut self, done: &mut Completions) -> SmallDrained {
+        let start = done.bytes.len();
+        match (self.outcomes.pop(&mut done.bytes), self.in_flight.next()) {
+            (Ok(Some(_)), Some((_, index))) => SmallDrained::Other { index, start },
+            (Ok(None), _) => SmallDrained::Empty,
+            _ => SmallDrained::Corrupt,
+        }
+    }
+
+    /// Joins an output and the buffers that came before it. A small output is the end of `bytes`.
+    fn with_buffers(&mut self, outcome: Outcome, bytes: &mut Vec<u8>) -> Read {
+        let Some(apart) = self.pieces_in.take_apart() else {
+            return Read::Done(outcome);
+        };
+        let encoded = match outcome {
+            // The worker found no memory for one of the buffers.
+            Outcome::Fault(_) => return Read::Done(outcome),
+            _ if !apart.is_complete() => return Read::Corrupt,
+            Outcome::Bytes { start, end } => {
+                let encoded = bytes[start..end].to_vec();
+                bytes.truncate(start - 1);
+                encoded.into()
+            }
+            Outcome::Large(encoded) => encoded,
+            Outcome::Apart(_) => return Read::Corrupt,
+        };
+        if let Some(reason) = apart.lost {
+            return Read::Done(Outcome::Fault(Box::new(Fault::Output(reason))));
+        }
+        let buffers = apart.received;
+        Read::Done(Outcome::Apart(Box::new(OutputApart { encoded, buffers })))
     }
 
     /// Wakes the worker if it waits for pieces to be taken.

@@ -109,6 +109,9 @@ impl Scheduler {
         if self.stopping {
             connection.request_stop();
         }
+        if self.in_band {
+            connection.require_in_band();
+        }
         let worker = process_id.worker;
         if let Some(tasks) = self
             .limits
@@ -126,6 +129,15 @@ impl Scheduler {
         };
         self.workers[worker.0 as usize] = Some(active);
         self.new_connections.push((process_id, notes));
+    }
+
+    /// From now on, outputs contain their buffers, because some are read as bytes: those of a pool on bytes, and those that are recorded.
+    pub(crate) fn require_in_band(&mut self) {
+        if !std::mem::replace(&mut self.in_band, true) {
+            for worker in self.workers.iter_mut().flatten() {
+                worker.connection.require_in_band();
+            }
+        }
     }
 
     /// Handles a message of a worker. Returns whether callers may wait for what it has changed.

@@ -1,7 +1,9 @@
 //! [`Decode`]: turns what a worker answered into an output.
 
+use shm_buffers::out_of_band::restore;
+
 use crate::error::Fault;
-use crate::leader::tasks::jobs::Outcome;
+use crate::leader::tasks::jobs::{Outcome, OutputApart};
 use crate::panics::guarded;
 use crate::wire::bytes::Bytes;
 use crate::wire::codec::Codec;
@@ -14,6 +16,17 @@ pub(crate) struct Decode<R> {
     large: fn(OwnedBytes) -> Result<R, String>,
     /// The alignment of the memory into which large outputs are received.
     pub(crate) alignment: usize,
+    /// Whether outputs may leave out their buffers.
+    pub(crate) buffers: Buffers,
+}
+
+/// Where the buffers of an output may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Buffers {
+    /// In its encoding only.
+    InBand,
+    /// Also apart from it.
+    Apart,
 }
 
 impl<R> Clone for Decode<R> {
@@ -30,6 +43,7 @@ impl Decode<Bytes> {
         slice: |bytes| Ok(Bytes::copied(bytes)),
         large: |bytes| Ok(Bytes::kept(bytes)),
         alignment: 1,
+        buffers: Buffers::InBand,
     };
 }
 
@@ -40,6 +54,7 @@ impl<R> Decode<R> {
             slice: |bytes| C::decode(bytes).map_err(|e| e.to_string()),
             large: |mut bytes| C::decode_owned(&mut bytes).map_err(|e| e.to_string()),
             alignment: C::alignment(),
+            buffers: Buffers::Apart,
         }
     }
 
@@ -52,8 +67,24 @@ impl<R> Decode<R> {
                 let len = bytes.len();
                 (caught(|| (self.large)(bytes)), len)
             }
+            Outcome::Apart(output) => self.apart(*output),
             Outcome::Fault(fault) => (Err(fault), 0),
         }
+    }
+}
+
+impl<R> Decode<R> {
+    #[cold]
+    fn apart(self, output: OutputApart) -> (Result<R, Box<Fault>>, usize) {
+        let len = output.len();
+        let OutputApart { encoded, buffers } = output;
+        let decoded = match self.buffers {
+            Buffers::Apart => caught(|| restore(buffers, || (self.large)(encoded))),
+            Buffers::InBand => Err(Box::new(Fault::Output(
+                "the worker has left out buffers of an output that is read as bytes".to_owned(),
+            ))),
+        };
+        (decoded, len)
     }
 }
 

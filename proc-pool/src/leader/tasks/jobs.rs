@@ -3,6 +3,8 @@
 
 use std::task::Waker;
 
+use shm_buffers::out_of_band::Received;
+
 use crate::error::Fault;
 use crate::wire::owned_bytes::OwnedBytes;
 
@@ -46,7 +48,27 @@ pub(crate) enum Outcome {
     },
     /// An output that was too large for a ring.
     Large(OwnedBytes),
+    /// An output whose buffers have come apart from it.
+    Apart(Box<OutputApart>),
     Fault(Box<Fault>),
+}
+
+/// An encoded output, and the buffers that it leaves out.
+#[derive(Debug)]
+pub(crate) struct OutputApart {
+    pub(crate) encoded: OwnedBytes,
+    pub(crate) buffers: Vec<Received>,
+}
+
+impl OutputApart {
+    /// Returns the number of bytes of all of it.
+    pub(crate) fn len(&self) -> usize {
+        let buffers = self.buffers.iter().map(|buffer| match buffer {
+            Received::Block(block) => block.len(),
+            Received::Bytes(bytes) => (**bytes).as_ref().len(),
+        });
+        self.encoded.len() + buffers.sum::<usize>()
+    }
 }
 
 impl Outcome {
@@ -56,7 +78,7 @@ impl Outcome {
         match self {
             Self::Bytes { start, end } => Some(&bytes[*start..*end]),
             Self::Large(bytes) => Some(bytes),
-            Self::Fault(_) => None,
+            Self::Apart(_) | Self::Fault(_) => None,
         }
     }
 }

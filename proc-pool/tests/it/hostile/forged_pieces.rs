@@ -41,11 +41,19 @@ enum Forgery {
     TakenTwice,
     /// Other sizes and seals of the shared memory, all of which the system must refuse.
     ResizedMemory,
+    /// Blocks that are buffers of an output: announced or not, at any offset, of any length.
+    RandomBlocks,
+    /// Buffers of one output that have no end.
+    EndlessBlocks,
+    /// Buffers of outputs that are overwritten while the leader holds them.
+    OverwrittenBlocks,
+    /// An output, or a recalled task, in place of a buffer that was announced.
+    MissingBlocks,
     /// For a moment, the pages of the arenas are returned to the system again and again.
     PunchedHoles,
 }
 
-const FORGERIES: [Forgery; 14] = [
+const FORGERIES: [Forgery; 18] = [
     Forgery::RandomPieces,
     Forgery::EndlessPieces,
     Forgery::EndlessBytes,
@@ -59,6 +67,10 @@ const FORGERIES: [Forgery; 14] = [
     Forgery::ShuffledPieces,
     Forgery::TakenTwice,
     Forgery::ResizedMemory,
+    Forgery::RandomBlocks,
+    Forgery::EndlessBlocks,
+    Forgery::OverwrittenBlocks,
+    Forgery::MissingBlocks,
     Forgery::PunchedHoles,
 ];
 
@@ -112,6 +124,17 @@ impl Outcomes {
     fn push_piece(&self, offset: u64, len: u64, left: u64) -> bool {
         let numbers = [offset, len, left].map(u64::to_le_bytes);
         self.push(&[&[1][..], &numbers.concat()].concat())
+    }
+
+    /// Announces so many buffers of an output.
+    fn push_announcement(&self, buffers: u64) -> bool {
+        self.push(&[&[7][..], &buffers.to_le_bytes()].concat())
+    }
+
+    /// Sends a buffer that is a block.
+    fn push_block(&self, offset: u64, len: u64) -> bool {
+        let numbers = [offset, len, 0].map(u64::to_le_bytes);
+        self.push(&[&[8][..], &numbers.concat()].concat())
     }
 }
 
@@ -195,6 +218,49 @@ fn forge(forgery: Forgery, seed: u64) {
             for piece in pieces {
                 outcomes.push_piece(piece * 10_112, 10_000, (7 - piece) * 10_000);
             }
+        }
+        Forgery::RandomBlocks => {
+            for _ in 0..1000 {
+                let (kind, number) = (random() % 4, random() >> (random() % 64));
+                let offset = (random() % ARENA as u64) & !127;
+                match kind {
+                    0 => outcomes.push_announcement(number),
+                    1 => outcomes.push_block(number, random() % ARENA as u64),
+                    2 => outcomes.push_block(offset, random() % (ARENA as u64 - offset)),
+                    _ => outcomes.push(&[0; 20]),
+                };
+                wake_leader();
+            }
+        }
+        Forgery::EndlessBlocks => {
+            outcomes.push_announcement(u64::MAX);
+            loop {
+                while !outcomes.push_block((random() % 400) * 8192, 8192) {
+                    wake_leader();
+                    std::thread::yield_now();
+                }
+            }
+        }
+        Forgery::OverwrittenBlocks => {
+            let arena = &words[words.len() - ARENA / 8..];
+            std::thread::spawn(move || {
+                loop {
+                    for word in arena {
+                        word.store(random(), Ordering::Relaxed);
+                    }
+                }
+            });
+            for _ in 0..10 {
+                outcomes.push_announcement(2);
+                outcomes.push_block(0, 512 << 10);
+                outcomes.push_block(0, 512 << 10);
+                outcomes.push(&[0; 20]);
+                wake_leader();
+            }
+        }
+        Forgery::MissingBlocks => {
+            outcomes.push_announcement(1 + random() % 2);
+            outcomes.push(&[[0, 5][random() as usize % 2]; 20]);
         }
         Forgery::TakenTwice => {
             std::thread::spawn(move || {

@@ -1,0 +1,130 @@
+//! Sending the outcome of a task: in one frame, or in blocks of the arena.
+
+use shm_buffers::out_of_band;
+
+use super::TaskLoop;
+use crate::message::ORPHANED;
+use crate::os;
+use crate::os::doorbell::DoorbellClosed;
+use crate::wire::bytes::OutputBuf;
+use crate::wire::payload::{MAX_INLINE, MAX_TEXT};
+use crate::wire::pieces::{Allocation, NO_MEMORY, Piece, WakeupRequest, announcement};
+use crate::wire::tags::Tag;
+
+/// Whether bytes were sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sent {
+    All,
+    /// There is no memory to share. The task's error was sent instead.
+    NoMemory,
+}
+
+/// How bytes are sent in blocks of the arena.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum PieceKind {
+    /// In one block that the leader need not copy, if there is such a block.
+    Whole,
+    /// As pieces of a payload.
+    Part,
+}
+
+impl TaskLoop {
+    /// Sends the outcome of a task.
+    pub(super) fn send(&mut self, mut tag: Tag, output: &mut OutputBuf) -> Result<(), DoorbellClosed> {
+        let len = output.total_len();
+        if tag == Tag::Inline && len as u64 > self.max_output {
+            tag = Tag::BadOutput;
+            let max = self.max_output;
+            let reason = format!(
+                "output of {len} bytes exceeds the limit of {max} bytes; raise `Builder::max_output`"
+            );
+            output.put(reason.as_bytes());
+        }
+        if tag == Tag::Inline
+            && let Some(buffers) = output.take_apart()
+            && self.send_apart(buffers)? == Sent::NoMemory
+        {
+            return Ok(());
+        }
+        let output = output.output();
+        if tag == Tag::Inline && output.len() > MAX_INLINE {
+            return self.send_large(output).map(drop);
+        }
+        // The beginning of a long text is enough.
+        let output = &output[..output.len().min(MAX_TEXT)];
+        self.stage(&[&[tag as u8], output])?;
+        self.publish()
+    }
+
+    /// Sends the buffers of an output that travel apart from it, before it.
+    fn send_apart(&mut self, buffers: Vec<out_of_band::Sent>) -> Result<Sent, DoorbellClosed> {
+        self.stage(&[&announcement(buffers.len())])?;
+        self.publish()?;
+        for buffer in buffers {
+            let kind = match self.pieces_out.is_one_block(buffer.len()) {
+                true => PieceKind::Whole,
+                false => PieceKind::Part,
+            };
+            if self.send_pieces(&buffer, kind)? == Sent::NoMemory {
+                return Ok(Sent::NoMemory);
+            }
+        }
+        Ok(Sent::All)
+    }
+
+    /// Sends an output in pieces.
+    fn send_large(&mut self, output: &[u8]) -> Result<Sent, DoorbellClosed> {
+        self.send_pieces(output, PieceKind::Part)
+    }
+
+    /// Sends bytes in pieces. The leader has each piece as soon as its frame is published, whatever happens to this
+    /// process afterwards.
+    fn send_pieces(&mut self, bytes: &[u8], kind: PieceKind) -> Result<Sent, DoorbellClosed> {
+        self.keeps_memory = true;
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            // Before each piece, so that blocks are reused early: low in the arena, in memory that is in the cache.
+            if self.pieces_out.collect().is_err() {
+                os::end_group(ORPHANED);
+            }
+            let block = match self.pieces_out.find(rest.len()) {
+                Allocation::Block(block) => block,
+                Allocation::NoRoom => {
+                    self.wait_for_blocks()?;
+                    continue;
+                }
+                Allocation::NoMemory => {
+                    self.stage(&[&[Tag::BadOutput as u8], NO_MEMORY.as_bytes()])?;
+                    self.publish()?;
+                    return Ok(Sent::NoMemory);
+                }
+            };
+            if self.pieces_out.fill(block, rest).is_err() {
+                os::end_group(ORPHANED);
+            }
+            let piece = Piece::new(block, rest.len());
+            // An arena that has lost pages may have no block for all of it.
+            let is_whole = kind == PieceKind::Whole && block.len as usize == bytes.len();
+            self.stage(&[&match is_whole {
+                true => piece.block_frame(),
+                false => piece.frame(),
+            }])?;
+            self.publish()?;
+            rest = &rest[block.len as usize..];
+        }
+        Ok(Sent::All)
+    }
+
+    /// Waits until the leader has copied pieces.
+    fn wait_for_blocks(&mut self) -> Result<(), DoorbellClosed> {
+        if self.pieces_out.request_wakeup() == WakeupRequest::Granted {
+            return Ok(());
+        }
+        // The leader may have asked to be woken only for more frames than the ring has room for.
+        self.wake_leader()?;
+        let start = os::now_ns();
+        self.park()?;
+        self.clock.exclude_blocked(start);
+        Ok(())
+    }
+}
