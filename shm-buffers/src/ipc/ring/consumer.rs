@@ -1,6 +1,6 @@
 //! [`Consumer`]: the reading end of a ring.
 
-use super::frame::{MEDIUM, SMALL, SMALL_MARK, frame_words};
+use super::frame::{MEDIUM, SMALL, frame_words, short_bytes};
 use super::memory::{DATA_MARK, FRAMES, HEAD, RingMemory, SPACE_MARK, TAIL};
 use super::{Arm, Armed, Corrupt, Wakeup};
 use crate::ipc::layout::Span;
@@ -48,14 +48,12 @@ impl Consumer {
         let words = self.ring.words();
         let header = words[self.ring.index(self.head)].load(Ordering::Relaxed);
         if header >> 63 == 0 {
-            let word = header.to_le_bytes();
-            let len = usize::from(word[SMALL] ^ SMALL_MARK);
-            if len > SMALL {
+            let Some((len, bytes)) = short_bytes(header) else {
                 return Err(self.fail("frame header", header));
-            }
-            // Appends the whole word and truncates: a constant length is one store, a variable one would be a call.
+            };
+            // Appends all bytes and truncates: a constant length is one store, a variable one would be a call.
             let end = out.len() + len;
-            out.extend_from_slice(&word);
+            out.extend_from_slice(&bytes);
             out.truncate(end);
             self.head += 1;
             self.frames += 1;

@@ -4,6 +4,11 @@ use crate::ipc::words::WORD;
 
 /// The most bytes of a small frame: they share one word with the frame's length.
 pub(super) const SMALL: usize = WORD - 1;
+/// The most bytes of a frame that may share one word with its length: those from the eighth on are zero, as are the high bytes of most
+/// numbers.
+pub(super) const SHORT: usize = 2 * WORD;
+/// The bits of a word beside the length.
+const LOW_BITS: u32 = SMALL as u32 * u8::BITS;
 /// The most bytes of a frame that is moved word by word, through an array of constant length: for so few, a call to copy them costs more.
 pub(super) const MEDIUM: usize = 3 * WORD;
 /// A bit in the highest byte of a small frame's word. The word of a small frame has its highest bit clear; the header of
@@ -12,7 +17,7 @@ pub(super) const SMALL_MARK: u8 = 0x40;
 /// The most bytes of any frame. Up to here, the complement of the length in a header has its highest bit set.
 pub(super) const MAX_LEN: usize = i32::MAX as usize;
 
-/// Returns the number of words of a frame of `len` bytes.
+/// Returns the most words of a frame of `len` bytes.
 pub(super) fn frame_words(len: usize) -> usize {
     match len {
         ..=SMALL => 1,
@@ -26,31 +31,73 @@ pub(super) fn header(len: usize) -> u64 {
     len as u64 | u64::from(!(len as u32)) << 32
 }
 
-/// Encodes a frame of up to [`SMALL`] bytes as one word.
+/// Encodes a frame of up to [`SHORT`] bytes as one word, if those from the eighth on are zero.
 #[inline]
-pub(super) fn small_frame(parts: &[&[u8]], len: usize) -> u64 {
-    let mut word = u64::from(SMALL_MARK | len as u8) << (SMALL as u32 * u8::BITS);
+pub(super) fn short_frame(parts: &[&[u8]], len: usize) -> Option<u64> {
+    let mut bytes = 0;
     let mut bits = 0;
     for part in parts {
-        word |= low_bytes(part) << bits;
+        bytes |= low_bytes(part).unbounded_shl(bits);
         bits += part.len() as u32 * u8::BITS;
     }
-    word
+    let mark = u64::from(SMALL_MARK | len as u8) << LOW_BITS;
+    (bytes >> LOW_BITS == 0).then_some(mark | bytes as u64)
 }
 
-/// Returns up to [`SMALL`] bytes as the low bytes of a word. Two loads that may overlap cost much less than a call of
+/// Decodes the word of a frame: its length, and its bytes followed by zeros. `None` if it is the word of no such frame.
+#[inline]
+pub(super) fn short_bytes(word: u64) -> Option<(usize, [u8; SHORT])> {
+    let len = ((word >> LOW_BITS) as u8 ^ SMALL_MARK) as usize;
+    let bytes = u128::from(word & ((1 << LOW_BITS) - 1)).to_le_bytes();
+    (len <= SHORT).then_some((len, bytes))
+}
+
+/// Returns up to [`SHORT`] bytes as the low bytes of a number. Two loads that may overlap cost much less than a call of
 /// `memcpy` for a few bytes.
 #[inline]
-fn low_bytes(bytes: &[u8]) -> u64 {
+fn low_bytes(bytes: &[u8]) -> u128 {
     const HALF: usize = WORD / 2;
     let len = bytes.len();
-    let at = |index: usize| u64::from(bytes[index]) << (index as u32 * u8::BITS);
+    if let (Some(first), Some(last)) = (bytes.first_chunk::<WORD>(), bytes.last_chunk::<WORD>()) {
+        let shift = (len - WORD) as u32 * u8::BITS;
+        return u128::from(u64::from_le_bytes(*first)) | u128::from(u64::from_le_bytes(*last)) << shift;
+    }
     if let (Some(first), Some(last)) = (bytes.first_chunk::<HALF>(), bytes.last_chunk::<HALF>()) {
         let shift = (len - HALF) as u32 * u8::BITS;
-        return u64::from(u32::from_le_bytes(*first)) | u64::from(u32::from_le_bytes(*last)) << shift;
+        let low = u64::from(u32::from_le_bytes(*first)) | u64::from(u32::from_le_bytes(*last)) << shift;
+        return low.into();
     }
+    let at = |index: usize| u128::from(bytes[index]) << (index as u32 * u8::BITS);
     match len {
         0 => 0,
         _ => at(0) | at(len / 2) | at(len - 1),
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_frames_are_one_word_if_their_bytes_fit() {
+        for len in 0..=SHORT {
+            for used in 0..=len {
+                let mut bytes: Vec<u8> = (1..=used as u8).collect();
+                bytes.resize(len, 0);
+                for cut in 0..=len {
+                    let (first, second) = bytes.split_at(cut);
+                    let word = short_frame(&[first, second], len);
+                    assert_eq!(word.is_some(), used <= SMALL, "{used} of {len}");
+                    if let Some(word) = word {
+                        assert_eq!(word >> 63, 0);
+                        let (decoded, padded) = short_bytes(word).expect("it is a frame");
+                        assert_eq!((decoded, &padded[..len]), (len, &bytes[..]));
+                        assert!(padded[len..].iter().all(|byte| *byte == 0));
+                    }
+                }
+            }
+        }
+        assert!(short_bytes(u64::from(SMALL_MARK | 17) << LOW_BITS).is_none());
+        assert!(short_bytes(0).is_none());
     }
 }

@@ -1,6 +1,6 @@
 //! [`Producer`]: the writing end of a ring.
 
-use super::frame::{MAX_LEN, MEDIUM, SMALL, frame_words, header, small_frame};
+use super::frame::{MAX_LEN, MEDIUM, SHORT, frame_words, header, short_frame};
 use super::memory::{DATA_MARK, FRAMES, HEAD, RingMemory, SPACE_MARK, TAIL};
 use super::{Arm, Armed, Corrupt, PushError, Wakeup};
 use crate::ipc::layout::Span;
@@ -81,7 +81,14 @@ impl Producer {
                 max: self.max_frame(),
             });
         }
-        let words = frame_words(len);
+        let short = match len <= SHORT {
+            true => short_frame(parts, len),
+            false => None,
+        };
+        let words = match short {
+            Some(_) => 1,
+            None => frame_words(len),
+        };
         let capacity = self.ring.capacity();
         if self.tail + words as u64 - self.head > capacity {
             self.used()?;
@@ -89,10 +96,10 @@ impl Producer {
                 return Err(PushError::Full);
             }
         }
-        if len <= SMALL {
+        if let Some(word) = short {
             self.ring
                 .word(self.ring.index(self.tail))
-                .store(small_frame(parts, len), Ordering::Relaxed);
+                .store(word, Ordering::Relaxed);
         } else if len <= MEDIUM {
             let mut bytes = [0; MEDIUM];
             let mut rest = &mut bytes[..];
@@ -130,10 +137,13 @@ impl Producer {
             let end = self.head + self.ring.capacity();
             let other = frames.by_ref().find(|frame| {
                 let len = frame.len();
-                if len > SMALL || self.tail == end {
+                if len > SHORT || self.tail == end {
                     return true;
                 }
-                words[self.ring.index(self.tail)].store(small_frame(&[frame], len), Ordering::Relaxed);
+                let Some(word) = short_frame(&[frame], len) else {
+                    return true;
+                };
+                words[self.ring.index(self.tail)].store(word, Ordering::Relaxed);
                 self.tail += 1;
                 self.frames += 1;
                 staged += 1;
