@@ -243,7 +243,7 @@ impl<R> PoolTask<R> {
 
     fn read(&self, done: Option<Completions>) -> Result<R, Fault> {
         let mut done = done.unwrap_or_default();
-        let result = match done.list.drain(..).next().map(|first| first.outcome) {
+        let result = match done.take_next().map(|first| first.outcome) {
             Some(outcome) => self.decode.outcome(outcome, &done.bytes).0,
             // The output was taken before: this future is polled again after it was ready.
             None => Err(Box::new(Fault::Cancelled)),

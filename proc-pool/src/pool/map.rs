@@ -81,8 +81,6 @@ pub struct Map<'p, I: Iterator, R> {
     tap: Option<Tap>,
     /// Finished tasks in the order of completion.
     done: Completions,
-    /// Number of those that were processed.
-    read: usize,
     /// The tasks that could not be encoded.
     encode_errors: VecDeque<Completion>,
     /// Maximum number of tasks taken from the input whose outputs were not returned.
@@ -155,7 +153,6 @@ impl<'p, I: Iterator, R> Map<'p, I, R> {
             kept: None,
             tap: None,
             done: Completions::default(),
-            read: 0,
             encode_errors: VecDeque::new(),
             max_in_flight: usize::MAX,
             buffered: VecDeque::new(),
@@ -261,20 +258,12 @@ impl<'p, I: Iterator, R> Map<'p, I, R> {
         if let Some(completion) = self.encode_errors.pop_front() {
             return Some(completion);
         }
-        let next = self.done.list.get_mut(self.read)?;
-        self.read += 1;
-        let outcome = match next.outcome {
-            Outcome::Bytes { start, end } => Outcome::Bytes { start, end },
-            // Moved out, so that nothing of a large output is left behind.
-            _ => std::mem::replace(&mut next.outcome, Outcome::Bytes { start: 0, end: 0 }),
-        };
-        let index = next.index;
-        Some(Completion { index, outcome })
+        self.done.take_next()
     }
 
     /// Returns the number of available outputs, including those that are not next.
     fn available(&self) -> usize {
-        self.buffered_count + self.encode_errors.len() + self.done.list.len() - self.read
+        self.buffered_count + self.encode_errors.len() + self.done.len()
     }
 
     /// Returns how many more tasks may be taken from the input.
@@ -297,16 +286,15 @@ impl<'p, I: Iterator, R> Map<'p, I, R> {
         {
             let mut scheduler = self.event_loop.scheduler();
             // More than these would wait in memory.
-            let arrived = scheduler.jobs.get(self.job).map_or(0, |job| job.done.list.len());
+            let arrived = scheduler.jobs.get(self.job).map_or(0, |job| job.done.len());
             if arrived == 0 {
                 drop(scheduler);
                 scheduler = self.event_loop.fresh_scheduler();
             }
-            if self.read == self.done.list.len()
+            if self.done.is_empty()
                 && let Some(job) = scheduler.jobs.get(self.job)
             {
                 self.done.clear();
-                self.read = 0;
                 std::mem::swap(&mut job.done, &mut self.done);
             }
             if !self.batch.is_empty() {
@@ -338,7 +326,7 @@ impl<'p, I: Iterator, R> Map<'p, I, R> {
             let done = scheduler
                 .jobs
                 .get(self.job)
-                .is_none_or(|job| !job.done.list.is_empty());
+                .is_none_or(|job| !job.done.is_empty());
             if done {
                 break;
             }

@@ -42,6 +42,7 @@ impl OutputBuf {
     }
 
     /// Removes all bytes.
+    #[inline]
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.owned = None;
@@ -54,11 +55,13 @@ impl OutputBuf {
     }
 
     /// Takes the buffers that the bytes leave out. `None` if the bytes are the whole output.
+    #[inline]
     pub(crate) fn take_apart(&mut self) -> Option<Vec<Sent>> {
         self.apart.take()
     }
 
     /// Returns the number of bytes of the output and of the buffers that it leaves out.
+    #[inline]
     pub(crate) fn total_len(&self) -> usize {
         let apart = self.apart.iter().flatten().map(|buffer| buffer.len());
         self.output().len() + apart.sum::<usize>()
@@ -70,6 +73,7 @@ impl OutputBuf {
     }
 
     /// Returns the output: the memory that was given, or the bytes.
+    #[inline]
     pub(crate) fn output(&self) -> &[u8] {
         self.owned.as_deref().unwrap_or(&self.bytes)
     }

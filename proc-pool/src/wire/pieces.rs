@@ -230,6 +230,7 @@ impl Inbound {
     }
 
     /// Frees the memory that is kept for the next payload, if it has more than `max_bytes` and no payload is arriving.
+    #[inline]
     pub(crate) fn free(&mut self, max_bytes: usize) {
         if self.left.is_none() && self.bytes.capacity() > max_bytes {
             self.bytes = OwnedBytes::default();

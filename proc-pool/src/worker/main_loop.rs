@@ -267,6 +267,7 @@ impl TaskLoop {
     }
 
     /// Writes a frame as soon as there is room for it.
+    #[inline]
     fn stage(&mut self, parts: &[&[u8]]) -> Result<(), DoorbellClosed> {
         loop {
             match self.outcomes.stage_parts(parts) {
@@ -278,11 +279,13 @@ impl TaskLoop {
     }
 
     /// Publishes the staged frame to the leader.
+    #[inline]
     fn publish(&mut self) -> Result<(), DoorbellClosed> {
         let wakeup = self.outcomes.publish();
         self.wake_if_needed(wakeup)
     }
 
+    #[inline]
     fn wake_if_needed(&self, leader: Wakeup) -> Result<(), DoorbellClosed> {
         match leader {
             Wakeup::Needed => self.wake_leader(),
@@ -377,11 +380,13 @@ impl TaskLoop {
 }
 
 /// Returns the maximum size of the memory that is kept after a payload of `used` bytes.
+#[inline]
 fn kept(used: usize) -> usize {
     used.saturating_mul(2).clamp(KEEP_SMALL, KEEP_LARGE)
 }
 
 /// Returns the payload of a task's frame.
+#[inline]
 fn inline(frame: &[u8]) -> Result<&[u8], String> {
     match frame.split_first() {
         Some((&INLINE, bytes)) => Ok(bytes),

@@ -79,8 +79,13 @@ fn deadline_ends_only_the_late_task_of_a_window() {
         .expect("the pool starts");
     let mut late = 0;
     for round in 0..40 {
-        // Shorter tasks come first, so that others are sent behind the task that is about as long as the deadline.
-        let tasks = [10, 10, 10, 10, DEADLINE - 3000 + round * 600, 1000, 1000, 1000];
+        // Shorter tasks come first, so that others are sent behind the task that is about as long as the deadline. The last one is far
+        // too long, however late the leader looks.
+        let long = match round {
+            39 => 20 * DEADLINE,
+            _ => DEADLINE - 3000 + round * 600,
+        };
+        let tasks = [10, 10, 10, 10, long, 1000, 1000, 1000];
         for (task, result) in pool.map(tasks).enumerate() {
             match result {
                 Ok(us) => assert_eq!(us, tasks[task]),

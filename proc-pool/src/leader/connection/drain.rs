@@ -6,7 +6,7 @@ use super::WorkerConnection;
 use super::read::{Read, read};
 use crate::error::{Fault, KillReason};
 use crate::leader::tasks::in_flight::{Recalled, Recovered, RetainedPayload, Task};
-use crate::leader::tasks::jobs::{Completion, Completions, JobKey, Jobs, Outcome, OutputApart};
+use crate::leader::tasks::jobs::{Completions, JobKey, Jobs, Outcome, OutputApart};
 use crate::wire::layout::slot;
 use crate::wire::payload::Large;
 use crate::wire::tags::Tag;
@@ -202,7 +202,7 @@ impl WorkerConnection {
             self.wake_if_awaiting_pieces();
             self.pop_answered();
             if key != JobKey::NONE {
-                done.list.push(Completion { index, outcome });
+                done.push(index, outcome);
                 count += 1;
             }
             if *budget == 0 {
@@ -240,8 +240,7 @@ impl WorkerConnection {
                 break;
             };
             let (start, end) = (start + 1, done.bytes.len());
-            let outcome = Outcome::Bytes { start, end };
-            done.list.push(Completion { index, outcome });
+            done.push_small(index, start, end);
             count += 1;
             bytes += len;
             if end >= full {

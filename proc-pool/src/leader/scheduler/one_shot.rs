@@ -38,13 +38,13 @@ impl Scheduler {
 
     /// Returns whether the job has an outcome, or will never have one.
     pub(crate) fn is_done(&mut self, key: JobKey) -> bool {
-        self.jobs.get(key).is_none_or(|job| !job.done.list.is_empty())
+        self.jobs.get(key).is_none_or(|job| !job.done.is_empty())
     }
 
     /// Takes the outcomes of the job. Returns `None` if it has no outcome yet, and empty completions if it does not exist.
     pub(crate) fn take_done(&mut self, key: JobKey) -> Option<Completions> {
         match self.jobs.get(key) {
-            Some(job) => (!job.done.list.is_empty()).then(|| std::mem::take(&mut job.done)),
+            Some(job) => (!job.done.is_empty()).then(|| std::mem::take(&mut job.done)),
             None => Some(Completions::default()),
         }
     }

@@ -55,7 +55,7 @@ impl Scheduler {
     /// Cancels the task of a job that is one task.
     pub(crate) fn cancel(&mut self, key: JobKey, task: u64, in_progress: InProgress) -> CancelOutcome {
         match self.jobs.get(key) {
-            Some(job) if job.done.list.is_empty() => {}
+            Some(job) if job.done.is_empty() => {}
             _ => return CancelOutcome::Finished,
         }
         let mut workers = self.workers.iter().enumerate();

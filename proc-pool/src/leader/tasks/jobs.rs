@@ -83,25 +83,117 @@ impl Outcome {
     }
 }
 
+/// Finished tasks: one, or a run of small outputs, so that most tasks cost no more than a count.
+#[derive(Debug)]
+enum Entry {
+    One(Completion),
+    /// The outputs of `count` tasks with consecutive indices, each of `len` bytes. The first starts at `start` in
+    /// [`Completions::bytes`], and each other one byte behind the one before.
+    Run {
+        index: u64,
+        start: usize,
+        len: usize,
+        count: usize,
+    },
+}
+
 /// Finished tasks in the order of their completion, with their small outputs in one buffer.
 #[derive(Debug, Default)]
 pub(crate) struct Completions {
-    pub(crate) list: Vec<Completion>,
+    list: Vec<Entry>,
     pub(crate) bytes: Vec<u8>,
+    /// Number of tasks in `list`.
+    count: usize,
+    /// Position in `list` of the next task to be taken, and its position in its run.
+    next: (usize, usize),
+    /// Number of tasks that were taken.
+    taken: usize,
 }
 
 impl Completions {
+    /// Returns the number of tasks that were not taken.
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        self.count - self.taken
+    }
+
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     pub(crate) fn clear(&mut self) {
         self.list.clear();
         self.bytes.clear();
         self.bytes.shrink_to(KEEP);
+        (self.count, self.next, self.taken) = Default::default();
+    }
+
+    pub(crate) fn push(&mut self, index: u64, outcome: Outcome) {
+        self.list.push(Entry::One(Completion { index, outcome }));
+        self.count += 1;
+    }
+
+    /// Adds a small output: this range of the bytes. It joins the run before it, if it continues that.
+    #[inline]
+    pub(crate) fn push_small(&mut self, index: u64, start: usize, end: usize) {
+        self.count += 1;
+        let bytes = end - start;
+        match self.list.last_mut() {
+            Some(Entry::Run {
+                index: first,
+                start: first_start,
+                len,
+                count,
+            }) if *first + *count as u64 == index
+                && *first_start + *count * (*len + 1) == start
+                && *len == bytes =>
+            {
+                *count += 1;
+            }
+            _ => self.list.push(Entry::Run {
+                index,
+                start,
+                len: bytes,
+                count: 1,
+            }),
+        }
     }
 
     pub(crate) fn fault(&mut self, index: u64, fault: Fault) {
-        self.list.push(Completion {
-            index,
-            outcome: Outcome::Fault(Box::new(fault)),
-        });
+        self.push(index, Outcome::Fault(Box::new(fault)));
+    }
+
+    /// Takes the next task.
+    #[inline]
+    pub(crate) fn take_next(&mut self) -> Option<Completion> {
+        let (at, in_run) = self.next;
+        let next = self.list.get_mut(at)?;
+        self.taken += 1;
+        self.next = (at + 1, 0);
+        Some(match next {
+            Entry::Run {
+                index,
+                start,
+                len,
+                count,
+            } => {
+                let start = *start + in_run * (*len + 1);
+                let end = start + *len;
+                if in_run + 1 < *count {
+                    self.next = (at, in_run + 1);
+                }
+                Completion {
+                    index: *index + in_run as u64,
+                    outcome: Outcome::Bytes { start, end },
+                }
+            }
+            Entry::One(Completion { index, outcome }) => Completion {
+                index: *index,
+                // Moved out, so that nothing of a large output is left behind.
+                outcome: std::mem::replace(outcome, Outcome::Bytes { start: 0, end: 0 }),
+            },
+        })
     }
 }
 
@@ -226,6 +318,51 @@ impl Jobs {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn small_outputs_of_a_run_are_taken_one_by_one() {
+        let mut done = Completions::default();
+        let mut expected = Vec::new();
+        let mut add = |done: &mut Completions, index: u64, len: usize| {
+            let start = done.bytes.len() + 1;
+            done.bytes.push(0);
+            done.bytes.extend((0..len).map(|at| (index as usize + at) as u8));
+            done.push_small(index, start, start + len);
+            expected.push((index, done.bytes[start..].to_vec()));
+        };
+        for (index, len) in [
+            (5, 8),
+            (6, 8),
+            (7, 8),
+            (9, 8),
+            (8, 8),
+            (9, 0),
+            (10, 0),
+            (11, 3),
+            (12, 8),
+        ] {
+            add(&mut done, index, len);
+        }
+        assert_eq!(done.list.len(), 6);
+        // Something else lies between these two.
+        done.bytes.push(7);
+        add(&mut done, 13, 8);
+        done.fault(14, Fault::Cancelled);
+        assert_eq!(done.len(), expected.len() + 1);
+        for (left, (index, bytes)) in expected
+            .iter()
+            .enumerate()
+            .map(|(at, it)| (expected.len() - at, it))
+        {
+            let next = done.take_next().expect("one is left");
+            assert_eq!(next.index, *index);
+            assert_eq!(next.outcome.encoded(&done.bytes), Some(&bytes[..]));
+            assert_eq!(done.len(), left);
+        }
+        let last = done.take_next().expect("one is left");
+        assert!(last.index == 14 && matches!(last.outcome, Outcome::Fault(_)));
+        assert!(done.take_next().is_none() && done.is_empty());
+    }
 
     #[test]
     fn key_of_an_ended_job_refers_to_no_job() {

@@ -83,10 +83,7 @@ impl<I: Iterator, R> Map<'_, I, R> {
             return true;
         }
         let waited = self.event_loop.wait(deadline, |scheduler| {
-            let done = scheduler
-                .jobs
-                .get(job)
-                .is_none_or(|job| !job.done.list.is_empty());
+            let done = scheduler.jobs.get(job).is_none_or(|job| !job.done.is_empty());
             let interrupted = takes && scheduler.interrupted().is_some();
             (done || interrupted || (wants && scheduler.room() > 0)).then_some(())
         });

@@ -30,6 +30,7 @@ enum PieceKind {
 
 impl TaskLoop {
     /// Sends the outcome of a task.
+    #[inline]
     pub(super) fn send(&mut self, mut tag: Tag, output: &mut OutputBuf) -> Result<(), DoorbellClosed> {
         let len = output.total_len();
         if tag == Tag::Inline && len as u64 > self.max_output {

@@ -123,12 +123,14 @@ impl RingMemory {
 
     /// Returns whether a sleeper that waits for at most `reached` has to be woken, and clears its mark, so that only one
     /// caller wakes it.
+    #[inline]
     pub(super) fn wakeup(&self, mark: usize, reached: u64) -> Wakeup {
         fence(Ordering::SeqCst);
         self.clear_reached(mark, reached)
     }
 
     /// Like [`wakeup`](Self::wakeup), after the fence of [`declare`](Self::declare).
+    #[inline]
     pub(super) fn clear_reached(&self, mark: usize, reached: u64) -> Wakeup {
         let target = self.word(mark).load(Ordering::Relaxed);
         if target == AWAKE || reached < target.wrapping_sub(1) {
