@@ -80,12 +80,16 @@ impl<R> Decode<R> {
         let OutputApart { encoded, buffers } = output;
         let decoded = match self.buffers {
             Buffers::Apart => caught(|| restore(buffers, || (self.large)(encoded))),
-            Buffers::InBand => Err(Box::new(Fault::Output(
-                "the worker has left out buffers of an output that is read as bytes".to_owned(),
-            ))),
+            Buffers::InBand => Err(Box::new(read_as_bytes())),
         };
         (decoded, len)
     }
+}
+
+/// Returns the fault of an output that is read as bytes, and does not contain all of them.
+#[cold]
+pub(crate) fn read_as_bytes() -> Fault {
+    Fault::Output("the worker has left out buffers of an output that is read as bytes".to_owned())
 }
 
 /// Runs a decoder. If it panics, that is the error of this task; the other tasks are not affected.

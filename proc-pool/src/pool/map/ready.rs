@@ -2,6 +2,7 @@
 
 use super::{Map, OutputOrder};
 use crate::error::Fault;
+use crate::leader::tasks::decode::read_as_bytes;
 use crate::leader::tasks::jobs::{Completion, Outcome};
 
 impl<I: Iterator, R> Map<'_, I, R> {
@@ -37,6 +38,8 @@ impl<I: Iterator, R> Map<'_, I, R> {
             match outcome {
                 Outcome::Bytes { start, end } => use_output(index, Ok(&self.done.bytes[start..end])),
                 Outcome::Large(bytes) => use_output(index, Ok(&bytes)),
+                // Only a map of bytes is read in this way, for which outputs contain their buffers.
+                Outcome::Apart(_) => use_output(index, Err(read_as_bytes())),
                 Outcome::Fault(fault) => use_output(index, Err(*fault)),
             }
         }
