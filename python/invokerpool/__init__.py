@@ -9,6 +9,11 @@ if TYPE_CHECKING:
     from ._doctor import Diagnosis as Diagnosis
     from ._doctor import doctor as doctor
     from ._errors import Cancelled as Cancelled
+    from ._errors import JournalDamaged as JournalDamaged
+    from ._errors import JournalDiffers as JournalDiffers
+    from ._errors import JournalError as JournalError
+    from ._errors import JournalInUse as JournalInUse
+    from ._errors import JournalWriteFailed as JournalWriteFailed
     from ._errors import PoolClosed as PoolClosed
     from ._errors import PoolError as PoolError
     from ._errors import PoolForked as PoolForked
@@ -16,6 +21,7 @@ if TYPE_CHECKING:
     from ._errors import RemoteError as RemoteError
     from ._errors import StartFailed as StartFailed
     from ._errors import TaskFailed as TaskFailed
+    from ._errors import TasksDiffer as TasksDiffer
     from ._errors import TimedOut as TimedOut
     from ._errors import Unpicklable as Unpicklable
     from ._errors import WorkerDied as WorkerDied
@@ -25,9 +31,12 @@ if TYPE_CHECKING:
     from ._image import Image as Image
     from ._image import load as load
     from ._image import share as share
+    from ._journal import Journal as Journal
+    from ._journal import Salvaged as Salvaged
     from ._logs import Logs as Logs
     from ._pool import Pool as Pool
     from ._pool import run_isolated as run_isolated
+    from ._report import JournalCounts as JournalCounts
     from ._report import Report as Report
     from ._settings import Setting as Setting
     from ._settings import Settings as Settings
@@ -41,7 +50,16 @@ _NAMES = {
     "TaskFuture": "_futures",
     "Cancelled": "_errors",
     "Image": "_image",
+    "Journal": "_journal",
+    "JournalDamaged": "_errors",
+    "JournalDiffers": "_errors",
+    "JournalError": "_errors",
+    "JournalInUse": "_errors",
+    "JournalWriteFailed": "_errors",
+    "TasksDiffer": "_errors",
+    "JournalCounts": "_report",
     "Logs": "_logs",
+    "Salvaged": "_journal",
     "Diagnosis": "_doctor",
     "Pool": "_pool",
     "Report": "_report",

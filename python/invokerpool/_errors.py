@@ -89,6 +89,55 @@ class TimedOut(TaskFailed):
     """The last lines that the process printed, if its output is captured."""
 
 
+class JournalError(PoolError):
+    """A journal cannot be opened or used. The message has the path and the remedy."""
+
+
+class JournalInUse(JournalError):
+    """Another process, or another map, has the journal open."""
+
+    pid: int | None
+    """The id of that process, if it is known."""
+
+
+class JournalDiffers(JournalError):
+    """The journal is of another job."""
+
+    what: str
+    """What differs: the op, the model, the seed."""
+    stored: str
+    """Its description in the journal."""
+    current: str
+    """Its description now."""
+
+
+class TasksDiffer(JournalError):
+    """The input has other tasks than that of the run which wrote the journal."""
+
+    first: int
+    """The first task that differs; of small outputs, the first of up to 128 tasks that share a hash."""
+    last: int
+    """The last task with the same hash."""
+    stored: int | None
+    """The hash in the journal; None if the input has ended."""
+    found: int | None
+    """The hash of the input's tasks."""
+
+
+class JournalDamaged(JournalError):
+    """Bytes of the journal have changed since they were written. `Journal.salvage` copies what is intact."""
+
+    offset: int
+    """The position of the first damaged block."""
+
+
+class JournalWriteFailed(JournalError):
+    """The journal could not be written, for example because the disk is full. The outputs before that are in it."""
+
+    errno: int | None
+    """The number of the system's error."""
+
+
 class RemoteError(Exception):
     """Stands for an exception of an op that could not be pickled or unpickled. The message has its type and text."""
 
@@ -110,6 +159,12 @@ _KINDS: dict[str, type[PoolError]] = {
         Unpicklable,
         WorkerDied,
         TimedOut,
+        JournalError,
+        JournalInUse,
+        JournalDiffers,
+        TasksDiffer,
+        JournalDamaged,
+        JournalWriteFailed,
     )
 }
 

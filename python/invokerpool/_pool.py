@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from . import _core, _image, _pickle, _settings
 from ._futures import Submitter, TaskFuture
+from ._journal import Journal, options
 from ._logs import Logs, deliver, levels
 from ._progress import reporter
-from ._report import Report
+from ._report import JournalCounts, Report
 from ._threads import ThreadCore
 
 # Workers import the extension before they know the leader's path.
@@ -36,6 +37,8 @@ def _close_all() -> None:
         if pool._submitter is not None:
             pool._submitter.stop(complete=False)
         pool._core.kill()
+        if pool._submitter is not None:
+            pool._core.close_journals()
 
 
 atexit.register(_close_all)
@@ -177,6 +180,8 @@ class Pool:
         self._image: _image.Image | None = None
         self._submitter: Submitter | None = None
         self._closed = False
+        self._code = (op, state)
+        self._fingerprint: str | None = None
         self._core: Any
         if self.settings.executor != "processes":
             limits = ("deadline", "recycle_after", "recycle_above", "memory_limit")
@@ -225,6 +230,7 @@ class Pool:
         errors: Literal["raise", "return"] = "raise",
         progress: str | bool | None = None,
         max_in_flight: int | None = None,
+        journal: Journal | str | os.PathLike[str] | None = None,
     ) -> Iterator[Any]:
         """Returns an iterator over the outputs, in the order of the tasks.
 
@@ -232,12 +238,15 @@ class Pool:
         come, and the iteration can go on after it; with `errors="return"` it is the output. `progress` is the label of a progress bar.
         `max_in_flight` bounds the tasks that were read and whose outputs were not returned.
 
+        `journal` is the path of a file with the outputs, or a `Journal`. If the same map is started again, after this process has ended in
+        any way, the outputs in the file are returned, in their places, and only the other tasks run.
+
         >>> import invokerpool as ip
         >>> with ip.Pool(op=lambda n: 10 // n, workers=1) as pool:
         ...     list(pool.map([5, 0, 2], errors="return"))
         [2, ZeroDivisionError('integer division or modulo by zero'), 5]
         """
-        return self._map(tasks, True, errors, progress, max_in_flight)
+        return self._map(tasks, True, errors, progress, max_in_flight, journal)
 
     def map_unordered(
         self,
@@ -246,9 +255,10 @@ class Pool:
         errors: Literal["raise", "return"] = "raise",
         progress: str | bool | None = None,
         max_in_flight: int | None = None,
+        journal: Journal | str | os.PathLike[str] | None = None,
     ) -> Iterator[Any]:
         """Does the same as `map`, but returns outputs as they complete."""
-        return self._map(tasks, False, errors, progress, max_in_flight)
+        return self._map(tasks, False, errors, progress, max_in_flight, journal)
 
     def _map(
         self,
@@ -257,12 +267,20 @@ class Pool:
         errors: str,
         progress: str | bool | None,
         max_in_flight: int | None,
+        journal: Journal | str | os.PathLike[str] | None,
     ) -> Iterator[Any]:
         if errors not in ("raise", "return"):
             raise ValueError(f'errors={errors!r} is unknown; use "raise" or "return"')
+        more = {}
+        if journal is not None:
+            self._processes("journal")
+            is_named = isinstance(journal, Journal) and journal.model is not None
+            model = "named" if is_named else self._model_fingerprint()
+            more["journal"] = options(journal, self._code, model, self.settings.seed)
         report = reporter(progress, tasks, self.settings.progress)
         outputs: Iterator[Any] = self._core.map(
             iter(tasks),
+            **more,
             ordered=ordered,
             return_errors=errors == "return",
             max_in_flight=max_in_flight,
@@ -270,6 +288,12 @@ class Pool:
             seed=self.settings.seed,
         )
         return outputs
+
+    def _model_fingerprint(self) -> str:
+        """A hash of the model's contents, which is computed once."""
+        if self._fingerprint is None:
+            self._fingerprint = "none" if self._image is None else f"{self._image._core.fingerprint():016x}"
+        return self._fingerprint
 
     def submit(self, task: Any) -> TaskFuture[Any]:
         """Submits one task, and returns its future: of `concurrent.futures`, with `kill`. `asyncio.wrap_future` awaits it."""
@@ -324,7 +348,12 @@ class Pool:
             memory=self._core.memory() if isolated else [],
             logs=self._core.log_counts() if isolated else {},
             settings=self.settings,
+            journal=self._journal_counts(),
         )
+
+    def _journal_counts(self) -> JournalCounts | None:
+        counts = self._core.journal_counts() if self._submitter is not None else None
+        return None if counts is None else JournalCounts(**counts)
 
     def shutdown(self, timeout: float = 60.0) -> None:
         """Lets the workers finish what was submitted, and ends them; after `timeout` seconds they are killed."""

@@ -19,6 +19,21 @@ def size(count: float) -> str:
     raise AssertionError("the last unit has no limit")
 
 
+class JournalCounts(NamedTuple):
+    """What became of the outputs of maps with a journal."""
+
+    read: int
+    """Outputs that came from a journal: their tasks did not run."""
+    written: int
+    """Outputs that were written."""
+    bytes: int
+    """Their bytes in the file."""
+    torn: int
+    """Bytes of the torn end of a process that was killed. They were cut."""
+    failed: str | None
+    """Why a journal could not be written, if a map has gone on without it."""
+
+
 class Report(NamedTuple):
     """What a pool has done so far. `print` shows it, and so does a notebook."""
 
@@ -36,6 +51,8 @@ class Report(NamedTuple):
     """What became of log records."""
     settings: Settings
     """The effective settings."""
+    journal: JournalCounts | None = None
+    """The outputs of journals; None if no map had one."""
 
     def rows(self) -> list[tuple[str, str]]:
         """The report as names and texts."""
@@ -53,6 +70,13 @@ class Report(NamedTuple):
             total = ", ".join(f"{sum(self.logs[key])} {key}" for key in ("emitted", "delivered", "dropped"))
             lost = [f"{count} {kind}" for kind, count in zip(_KINDS, self.logs["dropped"]) if count]
             rows.append(("logs", total + (f" ({', '.join(lost)})" if lost else "")))
+        if self.journal is not None:
+            text = f"{self.journal.read} outputs read, {self.journal.written} written ({size(self.journal.bytes)})"
+            if self.journal.torn:
+                text += f", {self.journal.torn} bytes of a torn end cut"
+            if self.journal.failed is not None:
+                text += f"; stopped: {self.journal.failed}"
+            rows.append(("journal", text))
         changed = [f"{s.name}={s.value} ({s.origin})" for s in self.settings if s.origin != "default"]
         if changed:
             rows.append(("settings", ", ".join(changed)))

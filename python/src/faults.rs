@@ -4,6 +4,7 @@ use proc_pool::{ExitCause, Fault, PoolError, TaskError};
 use pyo3::exceptions::{PyMemoryError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{IntoPyDict, PyDict};
+use run_journal::JournalError;
 use shm_buffers::WithCauses;
 
 use crate::logs::STACK_MARK;
@@ -86,6 +87,64 @@ pub(crate) fn pool_error(py: Python<'_>, error: &PoolError) -> PyErr {
         errors
             .getattr("make")?
             .call1((pool_kind(error), &message, fields))
+    })
+}
+
+/// Returns the exception of a journal that cannot be used.
+pub(crate) fn journal_error(py: Python<'_>, error: &JournalError) -> PyErr {
+    let message = format!("{:#}", WithCauses(error));
+    // The tool of the Rust crate is not in the package.
+    let message = message.replace("`invoker-journal ", "`python -m invokerpool.journal ");
+    make(py, || {
+        let fields = PyDict::new(py);
+        let kind = match error {
+            JournalError::InUse { pid, .. } => {
+                fields.set_item("pid", (*pid != 0).then_some(*pid))?;
+                "JournalInUse"
+            }
+            JournalError::Differs {
+                what,
+                stored,
+                current,
+                ..
+            } => {
+                fields.set_item("what", what)?;
+                fields.set_item("stored", stored)?;
+                fields.set_item("current", current)?;
+                "JournalDiffers"
+            }
+            JournalError::TaskDiffers {
+                first,
+                last,
+                stored,
+                found,
+                ..
+            } => {
+                fields.set_item("first", first)?;
+                fields.set_item("last", last)?;
+                fields.set_item("stored", stored)?;
+                fields.set_item("found", found)?;
+                "TasksDiffer"
+            }
+            JournalError::InputEnds { tasks, stored, .. } => {
+                fields.set_item("first", tasks)?;
+                fields.set_item("last", stored)?;
+                fields.set_item("stored", py.None())?;
+                fields.set_item("found", py.None())?;
+                "TasksDiffer"
+            }
+            JournalError::Write { source, .. } => {
+                fields.set_item("errno", source.raw_os_error())?;
+                "JournalWriteFailed"
+            }
+            JournalError::Damaged { offset, .. } => {
+                fields.set_item("offset", offset)?;
+                "JournalDamaged"
+            }
+            _ => "JournalError",
+        };
+        let errors = py.import("invokerpool._errors")?;
+        errors.getattr("make")?.call1((kind, &message, fields))
     })
 }
 

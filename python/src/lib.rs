@@ -12,6 +12,7 @@
 //! | `worker` | the service in a worker process |
 //! | `ending` | waits that respect the end of the interpreter |
 //! | `stacks` | the stacks of a task that runs beyond its deadline |
+//! | `journal` | the journal of a map |
 //! | `bar` | progress without tqdm |
 //! | `call` | calls of ops |
 //! | `codec` | Python values as bytes |
@@ -25,6 +26,7 @@ mod ending;
 mod faults;
 mod handles;
 mod image;
+mod journal;
 mod logs;
 mod memory;
 mod outputs;
@@ -46,6 +48,8 @@ mod _core {
     use crate::handles::{Completions, Handle};
     #[pymodule_export]
     use crate::image::{CoreImage, load_image, write_image};
+    #[pymodule_export]
+    use crate::journal::{journal_info, journal_salvage};
     #[pymodule_export]
     use crate::logs::LogSink;
     #[pymodule_export]

@@ -5,14 +5,16 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use proc_pool::{Map, TryNext};
+use proc_pool::{Fault, Map, TaskError, TryNext};
 use pyo3::exceptions::{PyException, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::MutexExt;
 use pyo3::types::PyIterator;
+use run_journal::{JournalError, SharedInput};
 
 use crate::ending::detached;
-use crate::faults::task_error;
+use crate::faults::{journal_error, task_error};
+use crate::journal::JournaledRun;
 use crate::task::{self, Encoded, Reply};
 
 /// How long a wait lasts at most before signals are handled: Ctrl-C takes effect after this time at most.
@@ -42,7 +44,8 @@ pub(crate) struct Outputs {
 }
 
 struct Run {
-    map: Map<'static, Tasks, Reply>,
+    map: Map<'static, Source, Reply>,
+    journaled: Option<Box<JournaledRun>>,
     progress: Option<Progress>,
 }
 
@@ -60,7 +63,7 @@ struct Counts {
 
 /// The errors of the input and of its tasks, for the iterator.
 #[derive(Default)]
-struct Input {
+pub(crate) struct Input {
     /// The exception that has ended the input.
     error: Mutex<Option<PyErr>>,
     /// Whether that is not an `Exception`: it is raised immediately then.
@@ -87,9 +90,40 @@ pub(crate) struct Tasks {
     iterator: Py<PyIterator>,
     /// The root of the tasks' seeds.
     seed: Option<u64>,
-    input: Arc<Input>,
+    pub(crate) input: Arc<Input>,
     next: u64,
     buffer: Vec<u8>,
+}
+
+/// The tasks of a map that run.
+pub(crate) enum Source {
+    All(Tasks),
+    /// Those without an output in a journal.
+    Journaled(SharedInput<Tasks>),
+}
+
+impl Iterator for Source {
+    type Item = Encoded;
+
+    fn next(&mut self) -> Option<Encoded> {
+        match self {
+            Self::All(tasks) => tasks.next(),
+            Self::Journaled(input) => input.next_for_workers().map(|(_, task)| task),
+        }
+    }
+}
+
+impl Tasks {
+    /// Makes the tasks of an iterator, with seeds if there is a root of them.
+    pub(crate) fn new(iterator: Bound<'_, PyIterator>, seed: Option<u64>) -> Self {
+        Self {
+            iterator: iterator.unbind(),
+            seed,
+            input: Arc::default(),
+            next: 0,
+            buffer: Vec::new(),
+        }
+    }
 }
 
 impl Iterator for Tasks {
@@ -129,27 +163,24 @@ impl Iterator for Tasks {
 }
 
 impl Outputs {
-    /// Makes the iterator of a map that `start` starts over the tasks.
-    pub(crate) fn start(
-        (iterator, seed): (Bound<'_, PyIterator>, Option<u64>),
+    /// Makes the iterator of a map over tasks of this input.
+    pub(crate) fn new(
+        input: Arc<Input>,
+        map: Map<'static, Source, Reply>,
+        journaled: Option<JournaledRun>,
         return_errors: bool,
         progress: Option<Py<PyAny>>,
-        start: impl FnOnce(Tasks) -> Map<'static, Tasks, Reply>,
     ) -> Self {
-        let input = Arc::<Input>::default();
-        let map = start(Tasks {
-            iterator: iterator.unbind(),
-            seed,
-            input: input.clone(),
-            next: 0,
-            buffer: Vec::new(),
-        });
         let progress = progress.map(|report| Progress {
             report,
             last: Instant::now(),
         });
         Self {
-            run: Mutex::new(Some(Run { map, progress })),
+            run: Mutex::new(Some(Run {
+                map,
+                journaled: journaled.map(Box::new),
+                progress,
+            })),
             input,
             on_error: if return_errors {
                 OnError::Return
@@ -163,8 +194,14 @@ impl Outputs {
 
     /// Ends the iteration. Tasks that no worker has started are withdrawn.
     fn end(&self, py: Python<'_>, run: &mut Option<Run>) {
-        if let Some(Run { map, progress }) = run.take() {
+        if let Some(Run {
+            map,
+            journaled,
+            progress,
+        }) = run.take()
+        {
             drop(map);
+            drop(journaled);
             if let Some(progress) = progress {
                 progress.report(py, &self.counts, true);
             }
@@ -173,10 +210,21 @@ impl Outputs {
 
     fn next(&self, py: Python<'_>, run: &mut Option<Run>) -> PyResult<Option<Py<PyAny>>> {
         loop {
-            let Some(Run { map, progress }) = run else {
+            let Some(Run {
+                map,
+                journaled,
+                progress,
+            }) = run
+            else {
                 return Ok(None);
             };
-            let found = map.try_next();
+            let found = match journaled {
+                None => map.try_next(),
+                Some(journaled) => journaled.try_next(|| {
+                    let found = map.try_next();
+                    (map.last_task(), found)
+                }),
+            };
             if self.input.urgent.load(Ordering::Relaxed) {
                 let error = locked(&self.input.error).take();
                 self.input.urgent.store(false, Ordering::Relaxed);
@@ -185,6 +233,16 @@ impl Outputs {
             }
             let result = match found {
                 TryNext::Output(Ok(Reply(result))) => result,
+                TryNext::Output(Err(error))
+                    if journaled.as_ref().is_some_and(|it| it.replayed.has_failed()) =>
+                {
+                    // Not the error of a task: the run ends.
+                    self.end(py, run);
+                    return Err(match of_journal(&error) {
+                        Some(error) => journal_error(py, error),
+                        None => task_error(py, &error),
+                    });
+                }
                 TryNext::Output(Err(error)) => {
                     let known = locked(&self.input.not_encoded).remove(&error.task);
                     Err(known.unwrap_or_else(|| task_error(py, &error)))
@@ -201,7 +259,13 @@ impl Outputs {
                     continue;
                 }
                 TryNext::End => {
+                    let closed = journaled.as_ref().map_or(Ok(()), |journaled| {
+                        let closed = detached(py, || journaled.close());
+                        closed.map_err(|error| journal_error(py, &error))?;
+                        journaled.tell_failure(py)
+                    });
                     self.end(py, run);
+                    closed?;
                     let error = locked(&self.input.error).take();
                     return error.map_or(Ok(None), Err);
                 }
@@ -222,6 +286,14 @@ impl Outputs {
                 (result, _) => result.map(Some),
             };
         }
+    }
+}
+
+/// Returns the error of the journal that ended a run.
+fn of_journal(error: &TaskError) -> Option<&JournalError> {
+    match &error.fault {
+        Fault::Other(reason) => reason.downcast_ref(),
+        _ => None,
     }
 }
 

@@ -10,14 +10,16 @@ use proc_pool::{
 };
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyIterator};
+use run_journal::Order;
 use shm_buffers::MemoryInfo;
 
 use crate::ending::detached;
 use crate::faults::{pool_error, value_error};
 use crate::handles::Handle;
 use crate::image::CoreImage;
+use crate::journal::{self, Totals};
 use crate::logs::{self, Hub};
-use crate::outputs::Outputs;
+use crate::outputs::{Outputs, Source, Tasks};
 use crate::task::{self, Encoded, Reply, ReplyCodec, TaskCodec};
 use crate::worker::{SERVICE, initial_value};
 
@@ -34,6 +36,7 @@ pub(crate) struct CorePool {
     hub: Hub,
     /// The thread of the hub, which ends when the pool has.
     logs: Mutex<Option<JoinHandle<()>>>,
+    journals: Arc<Totals>,
     pid: u32,
 }
 
@@ -175,6 +178,7 @@ impl CorePool {
             pool: RwLock::new(None),
             hub: hub.clone(),
             logs: Mutex::new(Some(logs)),
+            journals: Arc::default(),
             pid: std::process::id(),
         };
         let mut builder = options.builder()?.observer(Arc::new(hub)).slots(logs::SLOTS);
@@ -212,7 +216,7 @@ impl CorePool {
 
     /// Returns an iterator over the outputs.
     #[expect(clippy::too_many_arguments, reason = "they have names in Python")]
-    #[pyo3(signature = (tasks, *, ordered, return_errors, max_in_flight=None, progress=None, seed=None))]
+    #[pyo3(signature = (tasks, *, ordered, return_errors, max_in_flight=None, progress=None, seed=None, journal=None))]
     fn map(
         &self,
         py: Python<'_>,
@@ -222,18 +226,35 @@ impl CorePool {
         max_in_flight: Option<usize>,
         progress: Option<Py<PyAny>>,
         seed: Option<u64>,
+        journal: Option<journal::Options>,
     ) -> PyResult<Outputs> {
         let pool = self.get(py)?;
-        Ok(Outputs::start((tasks, seed), return_errors, progress, |tasks| {
-            let mut map = match ordered {
-                true => pool.map_owned(tasks),
-                false => pool.map_unordered_owned(tasks),
-            };
-            if let Some(tasks) = max_in_flight {
-                map.set_max_in_flight(tasks);
+        let order = match ordered {
+            true => Order::Ordered,
+            false => Order::AsCompleted,
+        };
+        let tasks = Tasks::new(tasks, seed);
+        let input = tasks.input.clone();
+        let (tasks, journaled) = match journal {
+            None => (Source::All(tasks), None),
+            Some(options) => {
+                let about = (order, pool.workers(), pool.interrupter());
+                let start = journal::Start::open(py, options, tasks, about, &self.journals)?;
+                (Source::Journaled(start.input.clone()), Some(start))
             }
-            map
-        }))
+        };
+        let mut map = match order {
+            Order::Ordered => pool.map_owned(tasks),
+            Order::AsCompleted => pool.map_unordered_owned(tasks),
+        };
+        if let Some(tasks) = max_in_flight {
+            map.set_max_in_flight(tasks);
+        }
+        if let Some(start) = &journaled {
+            map.set_tap(start.tap());
+        }
+        let journaled = journaled.map(|start| start.run);
+        Ok(Outputs::new(input, map, journaled, return_errors, progress))
     }
 
     /// Submits one task.
@@ -286,6 +307,16 @@ impl CorePool {
     fn log_counts<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let counts = detached(py, || self.hub.counts());
         counts.to_dict(py)
+    }
+
+    /// Returns the counts of the journals of all maps; None if there was none.
+    fn journal_counts<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyDict>>> {
+        self.journals.to_dict(py)
+    }
+
+    /// Writes the journals of maps that have not ended to the disk: the program ends.
+    fn close_journals(&self, py: Python<'_>) {
+        detached(py, || self.journals.close_all());
     }
 
     /// Ends maps early: `finish`, `cancel` or `kill`.

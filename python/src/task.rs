@@ -67,6 +67,11 @@ pub(crate) fn seed(task: &[u8]) -> (Option<u64>, usize) {
     }
 }
 
+/// Returns whether a payload is an exception that the op has raised.
+pub(crate) fn is_raised(payload: &[u8]) -> bool {
+    payload.first() == Some(&RAISED)
+}
+
 /// Appends the payload of a value to a buffer that is empty or has a seed.
 pub(crate) fn encode(value: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<()> {
     let start = out.len();
@@ -143,6 +148,15 @@ pub(crate) enum Encoded {
 impl Encoded {
     const SMALL: usize = 55;
 
+    /// Returns the encoding.
+    pub(crate) fn bytes(&self) -> Option<&[u8]> {
+        match self {
+            Self::Small { len, bytes } => Some(&bytes[..usize::from(*len)]),
+            Self::Large(bytes) => Some(bytes),
+            Self::Failed => None,
+        }
+    }
+
     /// Takes the bytes out of `buffer`, whose memory is kept for the next task if that is small.
     pub(crate) fn take(buffer: &mut Vec<u8>) -> Self {
         let mut bytes = [0; Self::SMALL];
@@ -165,11 +179,7 @@ pub(crate) struct TaskCodec;
 impl Codec<Encoded> for TaskCodec {
     #[inline]
     fn encode(task: &Encoded, into: &mut Vec<u8>) -> Result<(), BoxError> {
-        match task {
-            Encoded::Small { len, bytes } => into.extend_from_slice(&bytes[..usize::from(*len)]),
-            Encoded::Large(bytes) => into.extend_from_slice(bytes),
-            Encoded::Failed => return Err(NOT_ENCODED.into()),
-        }
+        into.extend_from_slice(task.bytes().ok_or(NOT_ENCODED)?);
         Ok(())
     }
 

@@ -9,6 +9,7 @@ last bit: sums are taken in the order of users, and neighbours are kept by the s
 from __future__ import annotations
 
 import argparse
+import hashlib
 import csv
 import math
 import os
@@ -195,6 +196,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, help="number of workers (default: one for each core)")
     parser.add_argument("--recs", type=Path, help="write the recommendations to this file")
     parser.add_argument("--crash-user", type=int, help="abort the worker in this user's task")
+    parser.add_argument("--resume", type=Path, metavar="FILE", help="keep the outputs in this journal, and go on where it ends")
     given = parser.parse_args(arguments)
     ratings = read(given.ratings)
     start = time.perf_counter()
@@ -203,7 +205,13 @@ def main(arguments: list[str] | None = None) -> int:
     tasks = [(*row, user == given.crash_user) for user, row in zip(ratings.users, ratings.rows)]
     lines, failed = ["user,rank,item,score"], 0
     with ip.Pool(model, recommend, workers=given.workers) as pool:
-        for user, output in zip(ratings.users, pool.map(tasks, errors="return", progress="recommend")):
+        journal = None
+        if given.resume:
+            # The class of the model is one of `__main__`, so its pickle differs in each process.
+            trained_on = hashlib.blake2b(given.ratings.read_bytes(), digest_size=8).hexdigest()
+            journal = ip.Journal(given.resume, model=f"trained on ratings {trained_on}")
+        outputs = pool.map(tasks, errors="return", progress="recommend", journal=journal)
+        for user, output in zip(ratings.users, outputs):
             if isinstance(output, Exception):
                 failed += 1
                 print(f"user {user}: {output}", file=sys.stderr)

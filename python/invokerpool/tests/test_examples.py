@@ -28,6 +28,20 @@ def test_recommendations_equal_those_of_lenskit(tmp_path, capsys):
     assert "671 users, 0 failed" in capsys.readouterr().out
 
 
+def test_recommendations_are_resumed(tmp_path, capsys):
+    ratings = tmp_path / "ratings.csv"
+    with open(recommend.RATINGS) as all, open(ratings, "w") as some:
+        some.writelines(line for _, line in zip(range(3000), all))
+    recs = []
+    for start in range(2):
+        path = tmp_path / f"recs.{start}"
+        given = ["--workers", "1", "--ratings", str(ratings), "--recs", str(path), "--resume", str(tmp_path / "journal")]
+        assert recommend.main(given) == 0
+        recs.append(path.read_bytes())
+    assert recs[0] == recs[1]
+    assert "outputs read, 0 written" in capsys.readouterr().out
+
+
 def test_a_crash_costs_its_tasks(capsys):
     crash.main()
     out = capsys.readouterr().out
