@@ -30,7 +30,7 @@ use crate::segment::SegmentHandle;
 pub struct CopyOnWrite {
     mapping: Mapping,
     /// Keeps the descriptor open that the memory was attached by.
-    _origin: AttachedOrigin,
+    _origin: Option<AttachedOrigin>,
     len: usize,
 }
 
@@ -46,9 +46,18 @@ impl CopyOnWrite {
         let Attached { mapping, origin } = os::attach(&handle.locator, handle.len, Access::CopyOnWrite)?;
         Ok(Self {
             mapping,
-            _origin: origin,
+            _origin: Some(origin),
             len: handle.len,
         })
+    }
+
+    /// Makes a value of a private mapping that may be written, of which only this process sees changes.
+    pub(crate) fn from_mapping(mapping: Mapping, len: usize) -> Self {
+        Self {
+            mapping,
+            _origin: None,
+            len,
+        }
     }
 
     /// Returns the address of the first byte, which stays the same while this value lives, for code of other languages.
@@ -64,7 +73,8 @@ impl Deref for CopyOnWrite {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        // SAFETY: `attach` has checked that no process can write the segment any more (it is frozen: see `Segment`), and writes
+        // SAFETY: no process can write the segment any more (`attach` has checked that it is frozen: see `Segment`; `from_mapping` gets one
+        // that is, or that nobody else has), and writes
         // to this mapping's private pages need `&mut self`, or code that keeps the promise of `as_mut_ptr`.
         unsafe { &self.mapping.bytes()[..self.len] }
     }

@@ -62,6 +62,8 @@ mod sync;
 mod text;
 
 // The feature `models`.
+#[cfg(not(loom))]
+mod adopt;
 #[cfg(all(feature = "models", not(loom)))]
 mod buffer;
 #[cfg(all(feature = "models", not(loom)))]
@@ -77,6 +79,8 @@ mod tensors;
 #[cfg(all(feature = "models", not(loom)))]
 mod views;
 
+#[cfg(not(loom))]
+pub use adopt::Adoptable;
 #[cfg(not(loom))]
 pub use backing::{Backing, BackingKind, CoreDump, Pages};
 #[cfg(all(feature = "models", not(loom)))]
@@ -113,7 +117,7 @@ pub use os::return_freed_memory;
 #[cfg(all(feature = "models", not(loom)))]
 pub use replace::{SaveError, check_replaceable, replace_file};
 #[cfg(not(loom))]
-pub use segment::{Segment, SegmentHandle, SegmentMut, remove_orphaned_segments};
+pub use segment::{KeptMemory, Segment, SegmentHandle, SegmentMut, remove_orphaned_segments};
 #[cfg(all(feature = "models", not(loom)))]
 pub use tensors::{
     BufferFileError, FileInfo, Order, Tensor, TensorError, TensorInfo, Tensors, inspect, load_npy,

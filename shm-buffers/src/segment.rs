@@ -1,6 +1,8 @@
 //! Segments: [`SegmentMut`] → [`freeze`](SegmentMut::freeze) → [`Segment`] → [`SegmentHandle`] → attach.
 #![allow(unsafe_code, reason = "views frozen memory as a slice")]
 
+mod in_place;
+
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -10,6 +12,8 @@ use crate::copy;
 use crate::error::{AttachError, CreateError, FreezeError, ParseHandleError};
 use crate::handle_text;
 use crate::os::{self, Access, AttachedOrigin, Locator, Mapping, MoveSource, OpenFile, Store};
+
+pub use in_place::KeptMemory;
 
 /// Zeroed memory that only its owner can access, until it is filled and frozen.
 ///

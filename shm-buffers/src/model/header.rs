@@ -46,15 +46,15 @@ const _: () = assert!(
 
 /// Returns the length and the header of an image with these tensors, which follow one another.
 pub(super) fn write(tensors: &[(String, TensorInfo)]) -> Result<Vec<u8>, String> {
-    write_after(BEGIN, tensors)
+    write_after(BEGIN, tensors, MAX_ALIGN)
 }
 
-/// Like [`write`], for an image without a skeleton.
-pub(super) fn write_tensors(tensors: &[(String, TensorInfo)]) -> Result<Vec<u8>, String> {
-    write_after(BEGIN_TENSORS, tensors)
+/// Like [`write`], for an image without a skeleton. The first tensor is at a multiple of `align`.
+pub(super) fn write_tensors(tensors: &[(String, TensorInfo)], align: usize) -> Result<Vec<u8>, String> {
+    write_after(BEGIN_TENSORS, tensors, align)
 }
 
-fn write_after(begin: &[u8], tensors: &[(String, TensorInfo)]) -> Result<Vec<u8>, String> {
+fn write_after(begin: &[u8], tensors: &[(String, TensorInfo)], align: usize) -> Result<Vec<u8>, String> {
     let mut bytes = vec![0; PREFIX];
     bytes.extend_from_slice(begin);
     bytes.extend_from_slice(&NO_DIGITS);
@@ -66,7 +66,7 @@ fn write_after(begin: &[u8], tensors: &[(String, TensorInfo)]) -> Result<Vec<u8>
         serde_json::to_writer(&mut bytes, info).map_err(|e| e.to_string())?;
     }
     bytes.push(b'}');
-    bytes.resize(bytes.len().next_multiple_of(MAX_ALIGN), b' ');
+    bytes.resize(bytes.len().next_multiple_of(align), b' ');
     let len = bytes.len() - PREFIX;
     if len > MAX_HEADER {
         return Err(format!(

@@ -19,7 +19,18 @@ pub(super) struct Layout {
 impl Layout {
     /// Adds a tensor at the next multiple of 64 bytes, and returns its offset from the first tensor.
     pub(super) fn add(&mut self, name: String, dtype: Dtype, shape: Vec<usize>, bytes: usize) -> usize {
-        let start = self.end.next_multiple_of(MAX_ALIGN);
+        self.add_at((name, dtype, shape), bytes, 0, MAX_ALIGN)
+    }
+
+    /// Adds a tensor at the next offset that is `rest` modulo `modulus`.
+    pub(super) fn add_at(
+        &mut self,
+        (name, dtype, shape): (String, Dtype, Vec<usize>),
+        bytes: usize,
+        rest: usize,
+        modulus: usize,
+    ) -> usize {
+        let start = self.end + (rest + modulus - self.end % modulus) % modulus;
         if start > self.end {
             let padding = start - self.end;
             let name = format!("{PADDING}{}", self.paddings);
@@ -94,6 +105,10 @@ mod tests {
             [3, 64, 0, 1, 128].map(|bytes| layout.add("x".to_owned(), Dtype::U8, vec![bytes], bytes));
         assert_eq!(starts, [0, 64, 128, 128, 192]);
         assert_eq!(layout.end, 320);
+        let tensor = || ("x".to_owned(), Dtype::U8, vec![10]);
+        let starts = [(16, 4096), (16, 4096), (0, 64), (32, 4096)];
+        let starts = starts.map(|(rest, modulus)| layout.add_at(tensor(), 10, rest, modulus));
+        assert_eq!(starts, [4112, 8208, 8256, 12320]);
         let offsets = layout.tensors.iter().map(|(_, info)| info.data_offsets);
         let ends = std::iter::once(0).chain(offsets.clone().map(|(_, end)| end));
         assert!(offsets.zip(ends).all(|((start, _), end)| start == end));
@@ -103,7 +118,7 @@ mod tests {
             .map(|(name, _)| name.as_str())
             .filter(|name| name.starts_with(PADDING))
             .collect();
-        assert_eq!(paddings, ["__pad__.0", "__pad__.1"]);
+        assert_eq!(paddings, [0, 1, 2, 3, 4, 5].map(|n| format!("__pad__.{n}")));
     }
 
     #[test]

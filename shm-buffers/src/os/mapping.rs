@@ -74,6 +74,14 @@ impl Mapping {
         self.len
     }
 
+    /// Maps the file from its start privately in this place. The bytes stay the same.
+    #[cfg(all(target_os = "linux", not(loom)))]
+    pub(crate) fn become_private(&self, file: &std::fs::File) -> std::io::Result<()> {
+        // SAFETY: a mapping is of whole pages and belongs to this value, which unmaps it in the same way; the file is what it has mapped, so
+        // that it has the same bytes. The caller owns a segment that is not frozen, of which there are no references now.
+        unsafe { crate::adopt::remap_private(self.start(), self.len, file, 0) }
+    }
+
     /// Changes the length to `len` bytes, and may move the mapping. Bytes beyond the end of the mapped memory must not be
     /// touched.
     #[cfg(target_os = "linux")]

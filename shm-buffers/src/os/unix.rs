@@ -193,6 +193,12 @@ impl Store {
         }
     }
 
+    /// Returns the file of the memory.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn file(&self) -> &File {
+        &self.file
+    }
+
     /// Writes through the file, which avoids the faults of touching the memory. Not supported for huge pages: reserved ones
     /// can't be written like that, and transparent ones are only created by faults.
     pub(crate) fn write_at(&self, bytes: &[u8], offset: usize) -> io::Result<()> {
