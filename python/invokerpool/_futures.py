@@ -15,13 +15,11 @@ T = TypeVar("T")
 
 
 class TaskFuture(Future[T], Generic[T]):
-    """A `concurrent.futures.Future` of a task of a pool.
-
-    `running()` is not known, and False: a task waits for a worker in the pool or in the worker's queue.
-    """
+    """A `concurrent.futures.Future` of a task of a pool."""
 
     _withdraw: Callable[[], bool] | None = None
     _kill: Callable[[], bool] | None = None
+    _running: Callable[[], bool] | None = None
 
     @classmethod
     def of(cls, other: Future[T]) -> TaskFuture[T]:
@@ -38,8 +36,15 @@ class TaskFuture(Future[T], Generic[T]):
                 future.set_result(done.result())
 
         future._withdraw = other.cancel
+        future._running = other.running
         other.add_done_callback(copy)
         return future
+
+    def running(self) -> bool:
+        """Returns whether a worker has started the task, and it has not ended. A task that waits in a worker's queue does not run."""
+        if self.done() or self._running is None:
+            return False
+        return self._running() and not self.done()
 
     def cancel(self) -> bool:
         """Withdraws the task if no worker has started it. Returns whether it is cancelled."""
@@ -90,6 +95,7 @@ class Submitter:
             self._pending[number] = future
         future._withdraw = lambda: self._withdrawn(completions, number, False)
         future._kill = lambda: self._withdrawn(completions, number, True)
+        future._running = lambda: completions.is_running(number)
 
         def done(value: Any, error: BaseException | None) -> None:
             self._forget(number)

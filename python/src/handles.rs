@@ -114,6 +114,10 @@ enum Message {
         kill: bool,
         answer: Sender<bool>,
     },
+    IsRunning {
+        task: u64,
+        answer: Sender<bool>,
+    },
     /// `call`: whether the functions of the tasks that have not ended are called.
     Stop {
         call: bool,
@@ -187,6 +191,15 @@ impl Completions {
         detached(py, || answered.recv()).unwrap_or(false)
     }
 
+    /// Returns whether a worker has started a task that was added, and has not answered it.
+    fn is_running(&self, py: Python<'_>, task: u64) -> bool {
+        let (answer, answered) = crossbeam_channel::bounded(1);
+        if self.pid != std::process::id() || self.thread.send(Message::IsRunning { task, answer }).is_err() {
+            return false;
+        }
+        detached(py, || answered.recv()).unwrap_or(false)
+    }
+
     /// Ends the thread, and waits for that. With `call`, the functions of tasks that have not ended are called with the exception of a
     /// closed pool.
     fn stop(&self, py: Python<'_>, call: bool) {
@@ -234,6 +247,11 @@ fn run(messages: &Receiver<Message>, thread: &Sender<Message>) {
                             tasks.remove(&task);
                         }
                         let _ = answer.send(withdrawn);
+                        continue;
+                    }
+                    Message::IsRunning { task, answer } => {
+                        let running = tasks.get(&task).is_some_and(|(handle, _)| handle.is_running());
+                        let _ = answer.send(running);
                         continue;
                     }
                     Message::Stop { call } => {

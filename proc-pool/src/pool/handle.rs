@@ -45,6 +45,11 @@ pub trait TaskSource<R>: Send + Sync {
     /// Returns whether the output is available.
     fn is_finished(&self) -> bool;
 
+    /// Returns whether the task has started, and has no output yet.
+    fn is_running(&self) -> bool {
+        false
+    }
+
     /// Waits for the output. Returns `None` if the deadline passes first.
     fn take(&self, deadline: Option<Instant>) -> Option<Result<R, Fault>>;
 
@@ -151,6 +156,25 @@ impl<R> Handle<R> {
             _ if self.forked().is_some() => true,
             Source::Pool(task) => task.is_finished(),
             Source::Other(task) => task.is_finished(),
+        }
+    }
+
+    /// Returns whether a worker has started the task and not answered it: [`cancel`](Self::cancel) would be too late, and
+    /// [`kill`](Self::kill) would kill that worker.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # proc_pool::init();
+    /// let pool = proc_pool::Builder::new().workers(1).build_op(|n: u64| n * n)?;
+    /// let square = pool.submit(7);
+    /// println!("{}", if square.is_running() { "runs" } else { "waits, or has ended" });
+    /// # Ok(()) }
+    /// ```
+    pub fn is_running(&self) -> bool {
+        match &self.source {
+            _ if self.forked().is_some() => false,
+            Source::Pool(task) => task.event_loop.fresh_scheduler().is_running(task.job),
+            Source::Other(task) => task.is_running(),
         }
     }
 

@@ -68,6 +68,8 @@ fn cancel_withdraws_waiting_tasks_and_kill_ends_a_running_one() {
     let running = pool.submit((3, rendezvous.address.clone()));
     let waiting_op = rendezvous.accept();
     let waiting: Vec<_> = (0..100).map(|n| pool.submit(free(n))).collect();
+    assert!(running.is_running() && !running.is_finished());
+    assert!(!waiting.iter().any(|handle| handle.is_running()));
     let kept = pool.submit(free(5));
     for handle in &waiting {
         assert_eq!(handle.cancel(), CancelOutcome::Withdrawn);

@@ -64,6 +64,28 @@ def test_a_future_can_be_cancelled_before_it_runs():
         assert not first.cancel()
 
 
+def test_running_is_known_and_then_it_is_too_late_to_cancel(tmp_path):
+    def wait(path):
+        while not os.path.exists(path):
+            time.sleep(0.005)
+        return path
+
+    path = str(tmp_path / "released")
+    with ip.Pool(op=wait, workers=1) as pool:
+        first, second = pool.submit(path), pool.submit(path)
+        while not first.running():
+            time.sleep(0.005)
+        assert not first.cancel() and first.running() and not first.done()
+        assert not second.running()
+        assert second.cancel() and not second.running()
+        open(path, "w").close()
+        assert first.result(60) == path
+        assert not first.running() and not first.cancel()
+    with ip.Pool(op=abs, executor="inline") as pool:
+        future = pool.submit(-1)
+        assert not future.running() and future.result() == 1
+
+
 def test_a_running_future_can_be_killed():
     with ip.Pool(op=time.sleep, workers=1) as pool:
         future = pool.submit(60)

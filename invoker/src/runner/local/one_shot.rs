@@ -95,6 +95,10 @@ impl<R: Send> TaskSource<R> for OneShot<R> {
         self.state().phase == Phase::Finished
     }
 
+    fn is_running(&self) -> bool {
+        self.state().phase == Phase::Running
+    }
+
     fn take(&self, deadline: Option<Instant>) -> Option<Result<R, Fault>> {
         let mut state = self.state();
         while state.phase != Phase::Finished {
@@ -139,5 +143,23 @@ impl<R> State<R> {
     fn take_output(&mut self) -> Result<R, Fault> {
         // A future that is polled again after it was ready has no output.
         self.output.take().unwrap_or(Err(Fault::Cancelled))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_task_runs_from_its_begin_to_its_end() {
+        let task = OneShot::<u32>::default();
+        assert!(!task.is_running());
+        assert!(task.begin() && task.is_running());
+        assert_eq!(task.withdraw(), CancelOutcome::StillRunning);
+        task.finish(Ok(3));
+        assert!(!task.is_running() && task.is_finished());
+        let withdrawn = OneShot::<u32>::default();
+        assert_eq!(withdrawn.withdraw(), CancelOutcome::Withdrawn);
+        assert!(!withdrawn.is_running() && !withdrawn.begin());
     }
 }

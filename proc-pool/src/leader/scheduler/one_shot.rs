@@ -41,6 +41,17 @@ impl Scheduler {
         self.jobs.get(key).is_none_or(|job| !job.done.is_empty())
     }
 
+    /// Returns whether a worker has started the task of a job that is one task, and has not answered it: it cannot be cancelled.
+    pub(crate) fn is_running(&mut self, key: JobKey) -> bool {
+        if self.is_done(key) {
+            return false;
+        }
+        let mut connections = self.workers.iter().flatten().map(|worker| &worker.connection);
+        connections.any(|connection| {
+            connection.has_task_of(key) && !connection.has_unstarted(key) && !connection.has_finished(key)
+        })
+    }
+
     /// Takes the outcomes of the job. Returns `None` if it has no outcome yet, and empty completions if it does not exist.
     pub(crate) fn take_done(&mut self, key: JobKey) -> Option<Completions> {
         match self.jobs.get(key) {
