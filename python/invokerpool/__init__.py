@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ._executor import Executor as Executor
     from ._futures import TaskFuture as TaskFuture
     from ._image import Image as Image
+    from ._image import empty as empty
     from ._image import load as load
     from ._image import share as share
     from ._journal import Journal as Journal
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from ._settings import Setting as Setting
     from ._settings import Settings as Settings
     from ._worker import Worker as Worker
+    from ._worker import step as step
     from ._worker import worker as worker
 
 # Each name is imported when it is used first: a worker imports this package before anything else, and needs few of them.
@@ -66,6 +68,7 @@ _NAMES = {
     "Setting": "_settings",
     "Settings": "_settings",
     "doctor": "_doctor",
+    "empty": "_image",
     "run_isolated": "_pool",
     "PoolClosed": "_errors",
     "PoolError": "_errors",
@@ -81,6 +84,7 @@ _NAMES = {
     "__version__": "_core",
     "load": "_image",
     "share": "_image",
+    "step": "_worker",
     "worker": "_worker",
 }
 

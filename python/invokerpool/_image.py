@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import operator
 import os
 import pickle
-from typing import TYPE_CHECKING, Any
+import sys
+from typing import TYPE_CHECKING, Any, NamedTuple, SupportsIndex
 
 from . import _core, _pickle
 
@@ -39,20 +42,47 @@ class Image:
     The bytes are a safetensors file: a tensor for each large array, and the pickle of everything else.
     """
 
-    def __init__(self, core: _core.CoreImage, *, path: str | None = None) -> None:
+    def __init__(self, core: _core.CoreImage, beside: Iterable[_Beside] = (), *, path: str | None = None) -> None:
         self._core = core
+        self._beside = list(beside)
         self._path = path
         self._checksum: int | None = None
 
     @property
     def nbytes(self) -> int:
         """The bytes of the image."""
-        return self._core.byte_len()
+        return self._core.byte_len() + sum(it.segment.byte_len() for it in self._beside)
+
+    @property
+    def adopted(self) -> int:
+        """The bytes of the model's own arrays that lie in the image, instead of being copied there: see `share`."""
+        return self._core.adopted
 
     def tensors(self) -> list[tuple[str, str, tuple[int, ...]]]:
         """The name, type and shape of each array in the image."""
-        parts = self._core.tensors(False)
-        return [(name, dtype, tuple(shape)) for name, dtype, shape, _ in parts if name != PICKLE]
+        return [(name, dtype, tuple(shape)) for name, dtype, shape, _ in self._all(False) if name != PICKLE]
+
+    def _all(self, writable: bool) -> list[tuple[str, str, list[int], Any]]:
+        """All tensors, in the order of the buffers in the pickle, which is the last."""
+        parts: list[tuple[str, str, list[int], Any]] = list(self._core.tensors(writable))
+        for beside in self._beside:
+            views = beside.segment.parts([(it.start, it.nbytes) for it in beside.arrays], writable)
+            parts += [(f"array.{it.number}", it.dtype, it.shape, view) for it, view in zip(beside.arrays, views)]
+        if self._beside:
+            parts.sort(key=lambda part: math.inf if part[0] == PICKLE else int(part[0].rpartition(".")[2]))
+        return parts
+
+    def _fingerprint(self) -> str:
+        """A hash of the contents."""
+        found = f"{self._core.fingerprint():016x}"
+        if self._beside:
+            import hashlib
+
+            digest = hashlib.blake2b(digest_size=8)
+            for part in self._all(False):
+                digest.update(part[3])
+            found = f"{found}, {digest.hexdigest()}"
+        return found
 
     def save(self, path: str | os.PathLike[str], *, compression: str | int | None = None, mode: int | None = None) -> None:
         """Writes the image to a file, which it replaces as a whole. `load` reads it, and so does any reader of safetensors.
@@ -63,7 +93,12 @@ class Image:
             compression = 3
         if isinstance(compression, str):
             raise ValueError(f'compression={compression!r} is unknown; use "zstd", a level of zstd, or None')
-        self._core.save(os.fspath(path), compression, mode)
+        core = self._core
+        if self._beside:
+            # One file has one segment.
+            core = _core.write_image([(*part, False) for part in self._all(False)])
+            self._checksum = core.fingerprint()
+        core.save(os.fspath(path), compression, mode)
         self._path = os.path.abspath(path)
 
     def unpickle(self, *, writable: bool = True, loads: Callable[[bytes, Any], Any] = _pickle.loads) -> Any:
@@ -73,7 +108,7 @@ class Image:
         """
         buffers = []
         data: Any = b""
-        for name, _, _, part in self._core.tensors(writable):
+        for name, _, _, part in self._all(writable):
             if name == PICKLE:
                 data = part
             else:
@@ -93,27 +128,67 @@ class Image:
         return f"<invokerpool.Image of {self.nbytes} bytes>"
 
 
-def _parts(data: bytes, buffers: Iterable[pickle.PickleBuffer]) -> list[tuple[str, str, list[int], Any]]:
-    parts: list[tuple[str, str, list[int], Any]] = []
-    for number, buffer in enumerate(buffers):
-        raw = buffer.raw()
-        view = memoryview(buffer)
-        dtype = _dtype(view)
-        # Arrays in Fortran order are stored as they lie in memory.
-        if dtype is None or not view.c_contiguous or view.itemsize != _itemsize(dtype):
-            parts.append((f"array.{number}", "U8", [raw.nbytes], raw))
-        else:
-            parts.append((f"array.{number}", dtype, list(view.shape or ()), raw))
-    parts.append((PICKLE, "U8", [len(data)], data))
-    return parts
+class _Array(NamedTuple):
+    """An array in a segment beside an image."""
+
+    number: int
+    dtype: str
+    shape: list[int]
+    start: int
+    nbytes: int
+
+
+class _Beside(NamedTuple):
+    """A segment beside an image: the memory of an array that `empty` has made."""
+
+    segment: _core.CoreSegment
+    arrays: list[_Array]
+
+
+def _tensor(buffer: pickle.PickleBuffer) -> tuple[str, list[int], memoryview]:
+    """The type, the shape and the bytes of an array."""
+    raw = buffer.raw()
+    view = memoryview(buffer)
+    dtype = _dtype(view)
+    # Arrays in Fortran order are stored as they lie in memory.
+    if dtype is None or not view.c_contiguous or view.itemsize != _itemsize(dtype):
+        return "U8", [raw.nbytes], raw
+    return dtype, list(view.shape or ()), raw
+
+
+def _owner(buffer: pickle.PickleBuffer) -> Any:
+    """What owns the memory of a buffer: an array, or what an array is a view of."""
+    numpy = sys.modules.get("numpy")
+    owner = memoryview(buffer).obj
+    while numpy is not None and isinstance(owner, numpy.ndarray) and owner.base is not None:
+        owner = owner.base
+    return owner
+
+
+def _is_malloced(owner: Any) -> bool:
+    """Whether this is an array whose memory NumPy has from `malloc`."""
+    numpy = sys.modules.get("numpy")
+    if numpy is None or not isinstance(owner, numpy.ndarray) or not owner.flags.owndata:
+        return False
+    core = getattr(numpy, "_core", None) or numpy.core
+    return bool(core.multiarray.get_handler_name(owner) == "default_allocator")
 
 
 def _itemsize(dtype: str) -> int:
     return 1 if dtype == "BOOL" else int(dtype[1:]) // 8
 
 
-def share(model: Any) -> Image:
-    """Copies a model into shared memory, for several pools, or to save it."""
+def share(model: Any, *, adopt: bool = False) -> Image:
+    """Copies a model into shared memory, for several pools, or to save it.
+
+    With `adopt`, large arrays are not copied (Linux, glibc): their memory becomes a copy-on-write view of the image, so that the model is in
+    memory once. They keep their contents, their addresses, and stay writable; what is written later stays in this process. The peak of
+    memory is the model and a few MiB. No other thread may write the model's arrays during the call, also no library that has released the
+    interpreter's lock, and no device may have their memory pinned. Arrays whose memory is of another origin are copied, such as those of
+    `numpy.memmap`, of Arrow, or of a replaced `malloc`. `Image.adopted` has the bytes for which it was possible.
+
+    Arrays of `empty` are shared where they are, without `adopt`.
+    """
     buffers: list[pickle.PickleBuffer] = []
 
     def is_small(buffer: pickle.PickleBuffer) -> bool:
@@ -123,7 +198,44 @@ def share(model: Any) -> Image:
         return False
 
     data = _pickle.dumps_out_of_band(model, is_small)
-    return Image(_core.write_image(_parts(data, buffers)))
+    parts: list[tuple[str, str, list[int], Any, bool]] = []
+    beside: dict[int, _Beside | None] = {}
+    for number, buffer in enumerate(buffers):
+        dtype, shape, raw = _tensor(buffer)
+        owner = _owner(buffer)
+        if isinstance(owner, _core.SharedMemory) and (start := owner.position(raw)) is not None:
+            if id(owner) not in beside:
+                segment = owner.freeze()
+                beside[id(owner)] = None if segment is None else _Beside(segment, [])
+            if (found := beside[id(owner)]) is not None:
+                found.arrays.append(_Array(number, dtype, shape, start, raw.nbytes))
+                continue
+        parts.append((f"array.{number}", dtype, shape, raw, adopt and _is_malloced(owner)))
+    parts.append((PICKLE, "U8", [len(data)], data, False))
+    return Image(_core.write_image(parts), [it for it in beside.values() if it is not None])
+
+
+def empty(shape: SupportsIndex | Iterable[SupportsIndex], dtype: Any = float) -> Any:
+    """Returns an array of NumPy in shared memory, of zeros. `share` and `Pool` take it where it is, without a copy.
+
+    They do so once. What is written to it later stays in this process, and then it is shared as any array: it is copied.
+
+    >>> import invokerpool as ip
+    >>> items = ip.empty((1000, 64), "float32")
+    >>> items[7] = 0.5
+    >>> with ip.Pool(items, lambda items, n: float(items[n].sum()), workers=1) as pool:
+    ...     list(pool.map([7, 8]))
+    [32.0, 0.0]
+    """
+    import numpy as np
+
+    dtype = np.dtype(dtype)
+    if dtype.hasobject:
+        raise ValueError(f"elements of type {dtype} are objects, which cannot lie in shared memory; use a type of numbers")
+    shape = (shape,) if isinstance(shape, SupportsIndex) else tuple(shape)
+    size = math.prod(map(operator.index, shape)) * dtype.itemsize
+    memory: Any = _core.SharedMemory(max(1, size))
+    return np.ndarray(shape, dtype, buffer=memory)
 
 
 def load(path: str | os.PathLike[str], *, max_bytes: int | None = None) -> Image:

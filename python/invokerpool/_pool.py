@@ -14,7 +14,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
-from . import _core, _image, _pickle, _settings
+from . import _core, _image, _pickle, _report, _settings
 from ._futures import Submitter, TaskFuture
 from ._journal import Journal, options
 from ._logs import Logs, deliver, levels
@@ -208,7 +208,9 @@ class Pool:
                 "start_timeout": float(start_timeout),
                 "log_ring": _bytes((logs or Logs()).ring, "logs.ring"),
             }
+            image = self._image
             settings = {
+                "beside": [[tuple(array) for array in it.arrays] for it in image._beside] if image else [],
                 "path": list(sys.path),
                 "argv": list(sys.argv),
                 "writable": writable,
@@ -217,7 +219,8 @@ class Pool:
                 "levels": None if logs is None else _levels(logs),
                 "authkey": _authkey(),
             }
-            core = _core.CorePool(options, settings, self._image._core if self._image else None, deliver)
+            segments = [it.segment for it in image._beside] if image else []
+            core = _core.CorePool(options, settings, image._core if image else None, segments, deliver)
             self._core = core
             self._submitter = Submitter(core)
         self._began, self._ready = begin, time.monotonic()
@@ -292,7 +295,7 @@ class Pool:
     def _model_fingerprint(self) -> str:
         """A hash of the model's contents, which is computed once."""
         if self._fingerprint is None:
-            self._fingerprint = "none" if self._image is None else f"{self._image._core.fingerprint():016x}"
+            self._fingerprint = "none" if self._image is None else self._image._fingerprint()
         return self._fingerprint
 
     def submit(self, task: Any) -> TaskFuture[Any]:
@@ -345,7 +348,9 @@ class Pool:
             seconds=time.monotonic() - self._ready,
             start_seconds=self._ready - self._began,
             model_bytes=self._image.nbytes if self._image else 0,
+            adopted_bytes=self._image.adopted if self._image else 0,
             memory=self._core.memory() if isolated else [],
+            pages=_report.pages(self._core.pids()) if isolated else [],
             logs=self._core.log_counts() if isolated else {},
             settings=self.settings,
             journal=self._journal_counts(),

@@ -8,11 +8,12 @@ from typing import Any
 
 from . import _core
 
-Report = Callable[[int, int, bool], None]
+Report = Callable[[int, int, bool, list[float]], None]
 
 
 def reporter(progress: str | bool | None, tasks: Any, render: str) -> Report | None:
-    """Returns what is called with the numbers of outputs and of errors, and with whether they are the last."""
+    """Returns what is called with the numbers of outputs and of errors, whether they are the last, and the parts of running tasks that are
+    done."""
     if progress is None or progress is False or render == "none":
         return None
     label = "tasks" if progress is True else progress
@@ -32,10 +33,14 @@ def reporter(progress: str | bool | None, tasks: Any, render: str) -> Report | N
 
 
 def _tqdm(bar: Any) -> Report:
-    def report(done: int, failed: int, last: bool) -> None:
+    def report(done: int, failed: int, last: bool, parts: list[float]) -> None:
         if failed:
             bar.set_postfix(failed=failed, refresh=False)
-        bar.update(done + failed - bar.n)
+        part = round(sum(parts), 2)
+        # Whole numbers are shown as such. A task that has ended counts a little later than its part is gone.
+        shown = done + failed + part if part else done + failed
+        if last or shown > bar.n:
+            bar.update(shown - bar.n)
         if last:
             bar.refresh()
             bar.close()

@@ -19,6 +19,23 @@ def size(count: float) -> str:
     raise AssertionError("the last unit has no limit")
 
 
+def pages(pids: list[tuple[int, int]]) -> list[tuple[int, int, int]]:
+    """The bytes of pages of processes that are shared and that are not, as far as the system reports them."""
+    found = []
+    for index, pid in pids:
+        sums = {"Shared": 0, "Private": 0}
+        try:
+            with open(f"/proc/{pid}/smaps_rollup") as lines:
+                for line in lines:
+                    kind = line.partition("_")[0]
+                    if kind in sums and "Hugetlb" not in line:
+                        sums[kind] += int(line.split()[1]) << 10
+        except OSError:
+            continue
+        found.append((index, sums["Shared"], sums["Private"]))
+    return found
+
+
 class JournalCounts(NamedTuple):
     """What became of the outputs of maps with a journal."""
 
@@ -45,8 +62,12 @@ class Report(NamedTuple):
     """Until the workers were ready."""
     model_bytes: int
     """Bytes of the model in shared memory."""
+    adopted_bytes: int
+    """Bytes of the model's own arrays in this process that lie there."""
     memory: list[tuple[int, int, int | None]]
     """Of each worker that is alive: its index, its resident bytes, and its bytes with shared pages divided among those who share them."""
+    pages: list[tuple[int, int, int]]
+    """Of each worker: its index, the bytes of its pages that other processes have, too, and those of its own (Linux)."""
     logs: dict[str, Any]
     """What became of log records."""
     settings: Settings
@@ -62,10 +83,15 @@ class Report(NamedTuple):
         processes = f"{tasks['spawned']} started in {self.start_seconds * 1e3:.0f} ms, {tasks['deaths']} died"
         rows.append(("processes", f"{processes}, {tasks['recycled']} recycled; {tasks['retried']} tasks retried"))
         if self.model_bytes:
-            rows.append(("model", f"{size(self.model_bytes)} in shared memory"))
+            own = f", {size(self.adopted_bytes)} of them the model's own arrays" if self.adopted_bytes else ""
+            rows.append(("model", f"{size(self.model_bytes)} in shared memory{own}"))
         known = [proportional for _, _, proportional in self.memory if proportional is not None]
         if known:
-            rows.append(("memory", f"{size(sum(known))} of {len(known)} workers (PSS)"))
+            text = f"{size(sum(known))} of {len(known)} workers (PSS)"
+            if self.pages:
+                shared, private = (sum(pages[at] for pages in self.pages) // len(self.pages) for at in (1, 2))
+                text += f"; each {size(private)} of its own and {size(shared)} shared"
+            rows.append(("memory", text))
         if self.logs and sum(self.logs["emitted"]):
             total = ", ".join(f"{sum(self.logs[key])} {key}" for key in ("emitted", "delivered", "dropped"))
             lost = [f"{count} {kind}" for kind, count in zip(_KINDS, self.logs["dropped"]) if count]

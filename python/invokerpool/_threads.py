@@ -138,7 +138,7 @@ class _outputs(Iterator[Any]):
 
     def _report(self, last: bool) -> None:
         if self._progress is not None:
-            self._progress(self._done[0], self._done[1], last)
+            self._progress(self._done[0], self._done[1], last, [])
             if last:
                 self._progress = None
 

@@ -1,7 +1,7 @@
 //! Turns the errors of tasks and of pools into the exceptions of the Python module `_errors`.
 
 use proc_pool::{ExitCause, Fault, PoolError, TaskError};
-use pyo3::exceptions::{PyMemoryError, PyRuntimeError, PyValueError};
+use pyo3::exceptions::{PyMemoryError, PyOSError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{IntoPyDict, PyDict};
 use run_journal::JournalError;
@@ -11,6 +11,11 @@ use crate::logs::STACK_MARK;
 
 pub(crate) fn value_error(error: impl ToString) -> PyErr {
     PyValueError::new_err(error.to_string())
+}
+
+/// Returns the exception of a call of the system that has failed.
+pub(crate) fn os_error(error: &(dyn std::error::Error + 'static)) -> PyErr {
+    PyOSError::new_err(format!("{:#}", WithCauses(error)))
 }
 
 /// Returns the exception of memory that could not be created.

@@ -4,20 +4,23 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use pyo3::buffer::PyUntypedBuffer;
-use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
 use shm_buffers::{
     Backing, Compression, CopyOnWrite, Dtype, Image, LoadOptions, SaveOptions, SegmentHandle, TensorWriter,
-    WithCauses, descriptors,
+    descriptors,
 };
 
-use crate::faults::{memory_error, value_error};
-use crate::memory::{Mapped, SharedBytes};
+use crate::allocator;
+use crate::faults::{memory_error, os_error, value_error};
+use crate::memory::{Mapped, SharedBytes, adoptable};
+use crate::segment::CoreSegment;
 
 /// A model in shared memory.
 #[pyclass(frozen, module = "invokerpool._core")]
 pub(crate) struct CoreImage {
     pub(crate) image: Image,
+    /// Bytes of arrays that have become views of the image.
+    adopted: u64,
 }
 
 /// A tensor: its name, the name of its type, its shape, and its bytes.
@@ -30,7 +33,7 @@ impl CoreImage {
     fn attach(handle: &str) -> PyResult<Self> {
         let handle: SegmentHandle = handle.parse().map_err(value_error)?;
         let image = Image::attach(&handle).map_err(|e| os_error(&e))?;
-        Ok(Self { image })
+        Ok(Self { image, adopted: 0 })
     }
 
     /// Returns the tensors in place. With `writable`, this process may write them, and no other one sees it.
@@ -70,6 +73,12 @@ impl CoreImage {
         self.image.byte_len()
     }
 
+    /// The bytes of arrays of this process that have become views of the image.
+    #[getter]
+    fn adopted(&self) -> u64 {
+        self.adopted
+    }
+
     /// Returns a hash of the contents.
     fn fingerprint(&self, py: Python<'_>) -> u64 {
         py.detach(|| self.image.fingerprint())
@@ -91,30 +100,51 @@ impl CoreImage {
 }
 
 impl CoreImage {
-    /// Returns the handle's text with the descriptors that workers need to attach it.
-    pub(crate) fn shared(&self) -> std::io::Result<(String, descriptors::Descriptors)> {
+    /// Returns the texts of the handles of the image and of the segments beside it, with the descriptors that workers need to attach them.
+    pub(crate) fn shared(
+        &self,
+        segments: &[Bound<'_, CoreSegment>],
+    ) -> std::io::Result<(String, Vec<String>, descriptors::Descriptors)> {
         let handle = self.image.handle()?;
-        Ok(descriptors::collect(|| handle.to_string()))
+        let others = segments.iter().map(|segment| segment.get().segment.handle());
+        let others: Vec<_> = others.collect::<Result<_, _>>()?;
+        let texts = || {
+            let others = others.iter().map(ToString::to_string).collect::<Vec<_>>();
+            (handle.to_string(), others)
+        };
+        let ((image, others), descriptors) = descriptors::collect(texts);
+        Ok((image, others, descriptors))
     }
 }
 
-/// Copies tensors into shared memory: names, names of types, shapes, and objects with their bytes.
+/// A tensor to write: its name, the name of its type, its shape, an object with its bytes, and whether these may be adopted.
+type NewPart<'py> = (String, String, Vec<usize>, Bound<'py, PyAny>, bool);
+
+/// Writes tensors into shared memory: names, names of types, shapes, objects with their bytes, and whether these are memory of `malloc`
+/// that may become a view of the image.
 #[pyfunction]
-pub(crate) fn write_image(parts: Vec<(String, String, Vec<usize>, Bound<'_, PyAny>)>) -> PyResult<CoreImage> {
+pub(crate) fn write_image(parts: Vec<NewPart<'_>>) -> PyResult<CoreImage> {
+    let adopts = parts.iter().any(|part| part.4) && allocator::is_glibc();
     let buffers = parts.iter().map(|part| PyUntypedBuffer::get(&part.3));
     let buffers: Vec<PyUntypedBuffer> = buffers.collect::<PyResult<_>>()?;
     let mut writer = TensorWriter::new();
-    for ((name, dtype, shape, _), buffer) in parts.iter().zip(&buffers) {
+    for ((name, dtype, shape, _, adopt), buffer) in parts.iter().zip(&buffers) {
         let dtype =
             dtype_of(dtype).ok_or_else(|| value_error(format!("unknown type of elements {dtype}")))?;
-        writer
-            .add(name, dtype, shape, crate::memory::contiguous(buffer)?)
-            .map_err(value_error)?;
+        let adopted = match adopts && *adopt {
+            true => adoptable(buffer)?,
+            false => None,
+        };
+        match adopted {
+            Some(memory) => writer.add_adopted(name, dtype, shape, memory),
+            None => writer.add(name, dtype, shape, crate::memory::contiguous(buffer)?),
+        }
+        .map_err(value_error)?;
     }
     // This thread stays attached, so threads that keep the interpreter's rules change no array during the copy.
-    let image = writer.write(&Backing::Auto);
-    let image = image.map_err(|e| memory_error(&e))?;
-    Ok(CoreImage { image })
+    let written = writer.write_adopting(&Backing::Auto);
+    let (image, adopted) = written.map_err(|e| memory_error(&e))?;
+    Ok(CoreImage { image, adopted })
 }
 
 /// Loads an image from a file, plain or compressed, into shared memory.
@@ -128,6 +158,7 @@ pub(crate) fn load_image(py: Python<'_>, path: PathBuf, max_bytes: Option<u64>) 
     let image = py.detach(|| Image::load_shared_with(&path, &options));
     Ok(CoreImage {
         image: image.map_err(|e| os_error(&e))?,
+        adopted: 0,
     })
 }
 
@@ -147,8 +178,4 @@ fn dtype_of(name: &str) -> Option<Dtype> {
         "F64" => Dtype::F64,
         _ => return None,
     })
-}
-
-fn os_error(error: &(dyn std::error::Error + 'static)) -> PyErr {
-    PyOSError::new_err(format!("{:#}", WithCauses(error)))
 }

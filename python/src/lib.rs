@@ -17,8 +17,10 @@
 //! | `call` | calls of ops |
 //! | `codec` | Python values as bytes |
 //! | `logs` | log records of workers |
-//! | `image`, `memory` | models in shared memory, and memory that Python objects view |
+//! | `image`, `segment`, `memory` | models in shared memory, arrays that are built there, and memory that Python objects view |
+//! | `allocator` | whose memory arrays have |
 
+mod allocator;
 mod bar;
 mod call;
 mod codec;
@@ -31,6 +33,7 @@ mod logs;
 mod memory;
 mod outputs;
 mod pool;
+mod segment;
 #[cfg(target_os = "linux")]
 mod stacks;
 mod task;
@@ -53,13 +56,15 @@ mod _core {
     #[pymodule_export]
     use crate::logs::LogSink;
     #[pymodule_export]
-    use crate::memory::{Memory, SharedBytes};
+    use crate::memory::{Memory, SharedBytes, SharedMemory};
     #[pymodule_export]
     use crate::outputs::Outputs;
     #[pymodule_export]
     use crate::pool::{CorePool, machine};
     #[pymodule_export]
-    use crate::worker::{roundtrip, serve};
+    use crate::segment::CoreSegment;
+    #[pymodule_export]
+    use crate::worker::{Steps, roundtrip, serve};
 
     use super::*;
 

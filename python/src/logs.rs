@@ -5,7 +5,7 @@
 //! room of their own, and what a worker wrote before it was killed arrives.
 //!
 //! A frame is a byte for its kind, the length and the text of a line for errors of tasks, and the record as Python encoded it. The slots
-//! are for each kind of record: emitted, then dropped.
+//! are for each kind of record: emitted, then dropped. One more is for the part of the running task that is done.
 
 mod hub;
 mod sink;
@@ -18,7 +18,11 @@ const KINDS: usize = 4;
 /// The kind of a frame that is no record: the stacks at a deadline.
 const STACK: u8 = 0xff;
 /// The number of slots of a worker.
-pub(crate) const SLOTS: usize = 2 * KINDS;
+pub(crate) const SLOTS: usize = 2 * KINDS + 1;
+/// The slot with the part of the running task that is done, in [`WHOLE`] parts.
+pub(crate) const STEP: usize = 2 * KINDS;
+/// A whole task.
+pub(crate) const WHOLE: u64 = 1 << 20;
 /// Kinds from this one on have the last quarter of the ring, and wait for room.
 const WARNING: usize = 2;
 

@@ -2,13 +2,16 @@
 #![allow(unsafe_code, reason = "hands addresses of memory to the interpreter")]
 
 use std::ffi::c_int;
+use std::ptr::NonNull;
 use std::sync::Arc;
 
 use pyo3::buffer::PyUntypedBuffer;
 use pyo3::exceptions::PyBufferError;
 use pyo3::ffi;
 use pyo3::prelude::*;
-use shm_buffers::{CopyOnWrite, Segment};
+use shm_buffers::{Adoptable, CopyOnWrite, Segment};
+
+use crate::segment::{Building, CoreSegment};
 
 /// Returns the bytes of a contiguous buffer.
 pub(crate) fn contiguous(buffer: &PyUntypedBuffer) -> PyResult<&[u8]> {
@@ -22,6 +25,54 @@ pub(crate) fn contiguous(buffer: &PyUntypedBuffer) -> PyResult<&[u8]> {
     // the interpreter while they read, so other threads that keep its rules write no array, except in a C function that has released
     // it: that would be a data race of the program with any reader of the array.
     Ok(unsafe { std::slice::from_raw_parts(buffer.buf_ptr().cast::<u8>(), buffer.len_bytes()) })
+}
+
+/// Returns the memory of a contiguous buffer for an image that adopts it. `None` if there is none.
+///
+/// The caller has checked that it is memory of glibc's `malloc`.
+pub(crate) fn adoptable(buffer: &PyUntypedBuffer) -> PyResult<Option<Adoptable>> {
+    let len = contiguous(buffer)?.len();
+    let Some(start) = NonNull::new(buffer.buf_ptr().cast::<u8>()) else {
+        return Ok(None);
+    };
+    // SAFETY: the buffer has these contiguous bytes at this address until it is released, which the caller does after the image was
+    // written. Until then it stays attached to the interpreter, and users of `adopt=True` promise that no code writes the array which has
+    // released that. The memory is of glibc's `malloc`, which gets by with such pages.
+    Ok(Some(unsafe { Adoptable::new(start, len) }))
+}
+
+/// The memory of an array that is built in shared memory.
+#[pyclass(frozen, module = "invokerpool._core")]
+pub(crate) struct SharedMemory(Building);
+
+#[pymethods]
+impl SharedMemory {
+    #[new]
+    fn new(len: usize) -> PyResult<Self> {
+        Building::new(len).map(Self)
+    }
+
+    /// Makes a segment of the memory. The array stays where it is, and what is written later stays in this process. None if that was done
+    /// before, or the system refuses.
+    fn freeze(&self) -> Option<CoreSegment> {
+        // Attached, so that threads that keep the interpreter's rules write nothing meanwhile.
+        self.0.freeze().map(|segment| CoreSegment { segment })
+    }
+
+    /// Returns where the bytes of a buffer are in this memory.
+    fn position(&self, buffer: &Bound<'_, PyAny>) -> PyResult<Option<usize>> {
+        Ok(self.0.position(&PyUntypedBuffer::get(buffer)?))
+    }
+
+    /// # Safety
+    /// Called by the interpreter, with a view to fill.
+    unsafe fn __getbuffer__(slf: Bound<'_, Self>, view: *mut ffi::Py_buffer, flags: c_int) -> PyResult<()> {
+        let (address, len) = (slf.get().0.address, slf.get().0.len);
+        let address = std::ptr::with_exposed_provenance_mut(address);
+        // SAFETY: the interpreter passes a view. The memory stays at this address while the object lives, also when it is frozen, and the
+        // view keeps the object alive. No Rust code of this crate makes a reference to it.
+        unsafe { fill(slf.as_any(), address, len, Writable::Yes, view, flags) }
+    }
 }
 
 /// Private memory that was received, and that arrays view. It is freed when the last array is.

@@ -15,6 +15,7 @@ use run_journal::{JournalError, SharedInput};
 use crate::ending::detached;
 use crate::faults::{journal_error, task_error};
 use crate::journal::JournaledRun;
+use crate::logs::Hub;
 use crate::task::{self, Encoded, Reply};
 
 /// How long a wait lasts at most before signals are handled: Ctrl-C takes effect after this time at most.
@@ -49,9 +50,10 @@ struct Run {
     progress: Option<Progress>,
 }
 
-/// Calls a function with the numbers of outputs and errors from time to time.
+/// Calls a function with the numbers of outputs and errors, and the parts of the running tasks that are done, from time to time.
 struct Progress {
     report: Py<PyAny>,
+    hub: Hub,
     last: Instant,
 }
 
@@ -169,10 +171,11 @@ impl Outputs {
         map: Map<'static, Source, Reply>,
         journaled: Option<JournaledRun>,
         return_errors: bool,
-        progress: Option<Py<PyAny>>,
+        progress: Option<(Py<PyAny>, Hub)>,
     ) -> Self {
-        let progress = progress.map(|report| Progress {
+        let progress = progress.map(|(report, hub)| Progress {
             report,
+            hub,
             last: Instant::now(),
         });
         Self {
@@ -306,7 +309,9 @@ impl Progress {
                 counts.done.load(Ordering::Relaxed),
                 counts.failed.load(Ordering::Relaxed),
             );
-            self.report.bind(py).call1((counts.0, counts.1, false))?;
+            self.report
+                .bind(py)
+                .call1((counts.0, counts.1, false, self.hub.steps()))?;
         }
         Ok(())
     }
@@ -316,7 +321,11 @@ impl Progress {
             counts.done.load(Ordering::Relaxed),
             counts.failed.load(Ordering::Relaxed),
         );
-        if let Err(error) = self.report.bind(py).call1((counts.0, counts.1, last)) {
+        if let Err(error) = self
+            .report
+            .bind(py)
+            .call1((counts.0, counts.1, last, Vec::<f64>::new()))
+        {
             error.write_unraisable(py, Some(self.report.bind(py)));
         }
     }

@@ -20,6 +20,7 @@ use crate::image::CoreImage;
 use crate::journal::{self, Totals};
 use crate::logs::{self, Hub};
 use crate::outputs::{Outputs, Source, Tasks};
+use crate::segment::CoreSegment;
 use crate::task::{self, Encoded, Reply, ReplyCodec, TaskCodec};
 use crate::worker::{SERVICE, initial_value};
 
@@ -164,13 +165,14 @@ impl Drop for CorePool {
 
 #[pymethods]
 impl CorePool {
-    /// Starts workers, and waits until all are ready. `image` is what `settings` refers to.
+    /// Starts workers, and waits until all are ready. The image and the segments beside it are what `settings` refers to.
     #[new]
     fn new(
         py: Python<'_>,
         options: Options,
         settings: &Bound<'_, PyDict>,
         image: Option<Bound<'_, CoreImage>>,
+        segments: Vec<Bound<'_, CoreSegment>>,
         deliver: Py<PyAny>,
     ) -> PyResult<Self> {
         let (hub, logs) = Hub::start(deliver)?;
@@ -182,13 +184,14 @@ impl CorePool {
             pid: std::process::id(),
         };
         let mut builder = options.builder()?.observer(Arc::new(hub)).slots(logs::SLOTS);
-        let mut text = None;
+        let (mut text, mut others) = (None, Vec::new());
         if let Some(image) = image {
-            let (handle, descriptors) = image.get().shared()?;
+            let (handle, handles, descriptors) = image.get().shared(&segments)?;
             builder = builder.pass_descriptors(descriptors);
-            text = Some(handle);
+            (text, others) = (Some(handle), handles);
         }
         settings.set_item("image", text)?;
+        settings.set_item("segments", others)?;
         let init = initial_value(settings)?;
         let entry_point = EntryPoint::named_service(&options.program, SERVICE).args(&options.arguments);
         // A thread of its own, so that this one can react to signals.
@@ -254,6 +257,7 @@ impl CorePool {
             map.set_tap(start.tap());
         }
         let journaled = journaled.map(|start| start.run);
+        let progress = progress.map(|report| (report, self.hub.clone()));
         Ok(Outputs::new(input, map, journaled, return_errors, progress))
     }
 

@@ -7,12 +7,13 @@ use proc_pool::{BoxError, CallError, EntryPoint, OutputBuf, Registry, Service, W
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
+use shm_buffers::slots::Slots;
 
 use crate::call::{call_one, call_two};
 use crate::codec::Source;
 #[cfg(target_os = "linux")]
 use crate::faults::value_error;
-use crate::logs::LogSink;
+use crate::logs::{LogSink, STEP, WHOLE};
 #[cfg(target_os = "linux")]
 use crate::stacks::Watch;
 use crate::task;
@@ -42,6 +43,7 @@ struct PythonOp {
     finish: Py<PyAny>,
     /// Called with the seed of a task.
     set_seed: Py<PyAny>,
+    slots: Slots,
     /// With a deadline.
     #[cfg(target_os = "linux")]
     watch: Option<Watch>,
@@ -80,7 +82,12 @@ impl PythonOp {
             };
             let decoded = seeded.and_then(|()| task::decode_from(py, Source::Borrowed(task), start));
             let task = decoded.map_err(|e| CallError::Task(describe(py, &e)))?;
-            match self.run(py, task) {
+            let ran = self.run(py, task);
+            // The task counts as a whole soon.
+            if self.slots.slot(STEP).get() != 0 {
+                self.slots.slot(STEP).set(0);
+            }
+            match ran {
                 Ok(value) => task::encode(&value, output).or_else(|error| {
                     // The leader gets the exception itself, and which output it was.
                     let _ = error
@@ -124,12 +131,13 @@ fn start(py: Python<'_>, context: &mut WorkerContext, init: &[u8]) -> PyResult<P
     let init = task::decode(py, Source::Borrowed(init))?;
     let identity = (context.worker().0, context.workers(), context.generation());
     let slots = context.slots().clone();
+    let own = slots.clone();
     let sink = context.take_user_ring().map(|ring| LogSink::new(ring, slots));
     #[cfg(target_os = "linux")]
     let stacks = sink.as_ref().map(LogSink::stacks);
     let started = py
         .import("invokerpool._worker")?
-        .call_method1("start", (init, identity, sink))?;
+        .call_method1("start", (init, identity, sink, Steps(own.clone())))?;
     let (op, first, finish, set_seed, deadline): (_, _, _, _, Option<(f64, i32, i32)>) = started
         .extract()
         .map_err(|_| PyRuntimeError::new_err("invokerpool._worker.start returned something else"))?;
@@ -150,6 +158,7 @@ fn start(py: Python<'_>, context: &mut WorkerContext, init: &[u8]) -> PyResult<P
         first,
         finish,
         set_seed,
+        slots: own,
         #[cfg(target_os = "linux")]
         watch,
     })
@@ -172,6 +181,21 @@ pub(crate) fn initial_value(settings: &Bound<'_, PyAny>) -> PyResult<Vec<u8>> {
     let mut bytes = Vec::new();
     task::encode(settings, &mut bytes)?;
     Ok(bytes)
+}
+
+/// Where a worker writes which part of its task is done.
+#[pyclass(frozen, module = "invokerpool._core")]
+pub(crate) struct Steps(Slots);
+
+#[pymethods]
+impl Steps {
+    /// Sets the part, from 0 to 1.
+    fn set(&self, part: f64) {
+        // Numbers outside of this are cut to it, and no number is 0.
+        self.0
+            .slot(STEP)
+            .set((part.clamp(0.0, 1.0) * WHOLE as f64) as u64);
+    }
 }
 
 /// Returns the value of a payload, for tests of the encoding.

@@ -188,3 +188,54 @@ def test_threads_leave_the_global_lock_off():
 
     with ip.Pool(op=op, executor="threads", workers=2) as pool:
         assert list(pool.map(range(2))) == [False, False]
+
+
+def test_steps_of_running_tasks_are_shown(tmp_path):
+    from invokerpool import _progress
+
+    path = str(tmp_path / "released")
+
+    def train(parts):
+        for done in range(1, parts + 1):
+            ip.step(done, 2 * parts)
+        while not os.path.exists(path):
+            time.sleep(0.005)
+        return parts
+
+    seen = []
+
+    def report(done, failed, last, parts):
+        seen.append((done, failed, last, parts))
+        if parts == [0.5, 0.5]:
+            open(path, "w").close()
+
+    with ip.Pool(op=train, workers=2) as pool:
+        outputs = pool._core.map(iter([3, 7]), ordered=True, return_errors=False, progress=report)
+        assert list(outputs) == [3, 7]
+        assert (2, 0, True, []) in seen and os.path.exists(path)
+        # A task that has ended has no part.
+        again = pool._core.map(iter([0, 0]), ordered=True, return_errors=False, progress=report)
+        assert list(again) == [0, 0] and seen[-1] == (2, 0, True, [])
+    ip.step(1, 2)
+
+    class Bar:
+        n, ended = 0, False
+
+        def update(self, more):
+            self.n += more
+
+        def refresh(self):
+            pass
+
+        def close(self):
+            self.ended = True
+
+    bar = Bar()
+    show = _progress._tqdm(bar)
+    shown = []
+    for done, parts in [(0, [0.0, 0.0]), (0, [0.251, 0.5]), (1, [0.0, 0.0]), (1, [0.0, 0.7])]:
+        show(done, 0, False, parts)
+        shown.append(bar.n)
+    assert shown == [0, 0.75, 1, 1.7]
+    show(2, 0, True, [])
+    assert bar.n == 2 and bar.ended

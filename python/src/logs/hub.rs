@@ -11,7 +11,7 @@ use pyo3::types::{PyDict, PyList};
 use shm_buffers::ring::Consumer;
 use shm_buffers::slots::Slots;
 
-use super::{KINDS, STACK};
+use super::{KINDS, STACK, STEP, WHOLE};
 use crate::codec::Source;
 use crate::task;
 
@@ -236,6 +236,20 @@ impl Hub {
     pub(crate) fn stop(&self) {
         self.state().stop = true;
         self.0.wake.notify_all();
+    }
+
+    /// Returns the parts of the running tasks that are done, from 0 to 1, of the workers in their order.
+    pub(crate) fn steps(&self) -> Vec<f64> {
+        let state = self.state();
+        let sources = state.sources.iter();
+        let mut parts: Vec<(WorkerId, u64)> = sources
+            .map(|(worker, source)| (*worker, source.slots.slot(STEP).get().min(WHOLE)))
+            .collect();
+        parts.sort_unstable();
+        parts
+            .into_iter()
+            .map(|(_, part)| part as f64 / WHOLE as f64)
+            .collect()
     }
 
     /// Returns what became of the records so far.
