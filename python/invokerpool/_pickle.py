@@ -47,8 +47,17 @@ def dumps_out_of_band(value: Any, buffer_callback: Callable[[pickle.PickleBuffer
     """Returns the pickle of a value without the memory of its arrays, which is handed to `buffer_callback`."""
     import cloudpickle
 
+    from . import _torch
+
+    reducer = _torch.Reducer()
+
+    class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+        def reducer_override(self, value: Any) -> Any:
+            return reducer.reduce(value) or super().reducer_override(value)
+
     file = io.BytesIO()
-    cloudpickle.Pickler(file, protocol=PROTOCOL, buffer_callback=buffer_callback).dump(value)
+    pickler = Pickler if "torch" in sys.modules else cloudpickle.Pickler
+    pickler(file, protocol=PROTOCOL, buffer_callback=buffer_callback).dump(value)
     return file.getvalue()
 
 
