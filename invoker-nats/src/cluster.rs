@@ -320,6 +320,14 @@ impl Cluster {
             // A few large batches may wait to be written.
             .client_capacity(256)
             .subscription_capacity(1 << 16);
+        // The client does not look for them in the URL.
+        let with_user = self
+            .urls
+            .iter()
+            .find_map(|url| Some((url.username()?, url.password()?)));
+        if let Some((user, password)) = with_user {
+            options = options.user_and_password(user.to_owned(), password.to_owned());
+        }
         if let Some(path) = &self.credentials {
             options = options
                 .credentials_file(path)

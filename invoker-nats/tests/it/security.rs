@@ -178,6 +178,26 @@ fn tls_certificates_and_permissions_for_one_run() {
     assert!(matches!(error, Error::Denied { .. }), "a node: {error:?}");
 }
 
+/// A run with user and password, as `docs/clusters/slurm.sh` has it.
+#[test]
+fn user_and_password_are_those_of_the_url() {
+    let _watchdog = watchdog(180);
+    let Some(server) = Server::start_with(&["--user", "me", "--pass", "20a34693c2"]) else {
+        return;
+    };
+    let with = |user: &str| {
+        let url = server.url().replace("127", &format!("{user}@127"));
+        vec![(URL_VARIABLE, url), (RUN_VARIABLE, "password".to_owned())]
+    };
+    let right = with("me:20a34693c2");
+    run_all(&cluster(&right), &right, &server, "password");
+    for wrong in ["me:other", "you:20a34693c2"] {
+        let error = refusal(&cluster(&with(wrong)));
+        assert!(matches!(error, Error::Unauthorized { .. }), "{wrong}: {error:?}");
+        assert!(!error.to_string().contains("20a"), "{error}");
+    }
+}
+
 /// A token of JSON claims, signed by `issuer`.
 fn token(issuer: &nkeys::KeyPair, subject: &str, nats: &serde_json::Value) -> String {
     use data_encoding::BASE64URL_NOPAD;

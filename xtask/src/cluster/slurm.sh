@@ -47,23 +47,23 @@ done
 wait_for() {
     local what=$1
     shift
-    for _ in $(seq 600); do
+    for _ in $(seq 1800); do
         "$@" > /dev/null 2>&1 && return
         sleep 0.1
     done
-    echo "$what: not after a minute" >&2
+    echo "$what: not after three minutes" >&2
     tail -n 20 slurmctld.log job.out >&2
     exit 1
 }
 three_are_idle() { test "$(sinfo -h -N -t idle | wc -l)" = 3; }
-# Nodes have published answers: the stream's file is not empty.
-answers_came() { find tmp -path '*_ANSWERS/msgs/*.blk' -size +0 | grep -q .; }
+# The leader prints its progress, with the number of nodes, and the first of them have answered.
+three_are_at_work() { grep '3 nodes' job.out | grep -qv ' 0/'; }
 job_ended() { ! squeue -h -j "$job" | grep -q .; }
 
 wait_for 'three nodes' three_are_idle
 ./batch_eval_cluster --workers 2 --recs expected.csv > local.out
 job=$(sbatch --parsable --nodes=3 --output=job.out "$script" --repeat "$4" --ack-wait 2)
-wait_for 'the first answers' answers_came
+wait_for 'three nodes at work' three_are_at_work
 scontrol update NodeName=n3 State=DOWN Reason=test
 echo "n3 is set DOWN in the middle of job $job"
 wait_for 'the end of the job' job_ended
