@@ -59,7 +59,7 @@ const FULL: [(&str, &str); 5] = [
     ("IT_STOPPED", "30"),
     ("IT_STALL", "60"),
     ("IT_PAYLOAD", "64"),
-    ("IT_MODEL_MIB", "2048"),
+    ("IT_MODEL_MIB", "512"),
 ];
 
 pub(crate) fn main(args: &Args, workspace: &Workspace) -> Result<()> {

@@ -280,3 +280,34 @@ fn credentials_of_an_operator_are_accepted_and_others_are_not() {
         "no credentials: {error:?}"
     );
 }
+
+/// A server that greets as version 2.9.10, the one of Debian 12.
+#[test]
+fn a_server_that_is_too_old_is_refused() {
+    use std::io::{BufRead, BufReader, Write};
+
+    let _watchdog = watchdog(60);
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+    let port = listener.local_addr().expect("it listens").port();
+    let server = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("a client");
+        let information = r#"INFO {"server_id":"S","server_name":"s","version":"2.9.10","go":"go","host":"127.0.0.1","port":4222,
+            "headers":true,"max_payload":1048576,"proto":1,"client_id":1}"#;
+        let line = information.replace('\n', " ") + "\r\n";
+        stream.write_all(line.as_bytes()).expect("a client");
+        let lines = BufReader::new(stream.try_clone().expect("a descriptor")).lines();
+        for line in lines.map_while(Result::ok) {
+            if line == "PING" {
+                let _ = stream.write_all(b"PONG\r\n");
+            }
+        }
+    });
+    let cluster = Cluster::new(&format!("nats://127.0.0.1:{port}"), "old").expect("valid settings");
+    let error = refusal(&cluster);
+    assert!(
+        matches!(&error, Error::OldServer { version, .. } if version == "2.9.10"),
+        "{error:?}"
+    );
+    assert!(error.to_string().contains("2.10 or later"), "{error}");
+    server.join().expect("no panic");
+}
