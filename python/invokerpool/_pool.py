@@ -337,7 +337,8 @@ class Pool:
 
     def _processes(self, name: str) -> Any:
         if self._submitter is None:
-            raise ValueError(f"{name} needs workers that are processes; this pool has {self.settings.executor}")
+            here = self.settings.executor
+            raise ValueError(f'{name} needs workers that are processes, and this pool has executor="{here}"; use executor="processes"')
         return self._core
 
     def report(self) -> Report:

@@ -37,7 +37,7 @@ class ThreadCore:
     def start(self, task: Any) -> Future[Any]:
         """Starts one task."""
         if not self._open:
-            raise PoolClosed("the pool was shut down")
+            raise PoolClosed("the pool was shut down; build another one")
         self._counts["submitted"] += 1
         if self._threads is not None:
             return self._threads.submit(self.call, task)

@@ -51,8 +51,11 @@ def step(done: float, total: float) -> None:
         _steps.set(done / total)
 
 
-def start(settings: dict[str, Any], identity: tuple[int, int, int], sink: Any, steps: Any) -> tuple[Callable[..., Any], list[Any], Callable[[], None], Callable[[int], None], tuple[float, int, int] | None]:
-    """Returns the op, what it is called with before each task, and what is called at the end."""
+Start = tuple[Callable[..., Any], list[Any], Callable[[], None], Callable[[int], None], tuple[float, int, int] | None]
+
+
+def start(settings: dict[str, Any], identity: tuple[int, int, int], sink: Any, steps: Any) -> Start:
+    """Returns the op, what it is called with before each task, what is called at the end, what seeds a task, and what shows stacks."""
     global _here, _steps
     _here, _steps = Worker(*identity), steps
     sys.path[:] = settings["path"]

@@ -64,7 +64,7 @@ class InvokerpoolBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignor
     def submit(self, func: Callable[[], Any], callback: Callable[[Any], None] | None = None) -> Future[Any]:
         """Submits a batch."""
         if self._workers is None:
-            raise RuntimeError("the backend was not configured")
+            raise RuntimeError("the backend has no workers before joblib configures it; use it through joblib.Parallel")
         future = self._workers.submit(func)
         if callback is not None:
             future.add_done_callback(callback)
