@@ -157,10 +157,10 @@ def set_seed(seed: int) -> None:
 def finish() -> None:
     """Runs what the interpreter runs at its end: functions of `threading` and `atexit`, and the output that is buffered.
 
-    It does not wait for threads that ops have left.
+    As the interpreter does, it waits for the threads of executors that ops have left; it waits for no others.
     """
     threading = sys.modules.get("threading")
-    # Executors that an op has left end their processes here; `multiprocessing` would wait for those forever.
+    # Executors that an op has left end their processes here. Otherwise `multiprocessing` waits for those forever.
     for function in reversed(getattr(threading, "_threading_atexits", [])):
         try:
             function()

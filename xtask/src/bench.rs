@@ -41,6 +41,9 @@ pub(crate) struct Args {
     /// How often `peers` measures what differs most, by default 3 times
     #[arg(long, value_name = "N")]
     rounds: Option<usize>,
+    /// Measure `peers` without this workspace's programs: only pools of Python, `invokerpool` among them
+    #[arg(long)]
+    python_only: bool,
     /// Directory for bench.json, and bench.md with tables and plots
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,

@@ -15,12 +15,14 @@ use crate::workspace::Workspace;
 pub(super) const AREA: &str = "peers";
 
 pub(super) fn measure(args: &Args, workspace: &Workspace) -> Result<Run> {
-    let benches = [("proc-pool", "pool"), ("invoker", "flood")];
-    let programs = Programs::build(workspace, benches.into_iter())?;
-    let (pool, flood) = (programs.path("pool")?, programs.path("flood")?);
     let script = workspace.root.join("xtask/src/bench/peers/compare.py");
     let dir = workspace.target.join("bench-peers");
-    let python = cmd!(workspace.sh, "python3 -B {script} {dir} {pool} {flood}");
+    let mut python = cmd!(workspace.sh, "python3 -B {script} {dir}");
+    if !args.python_only {
+        let benches = [("proc-pool", "pool"), ("invoker", "flood")];
+        let programs = Programs::build(workspace, benches.into_iter())?;
+        python = python.arg(programs.path("pool")?).arg(programs.path("flood")?);
+    }
     // Our own package for Python is measured as a peer.
     let python = match python::release_wheel(workspace) {
         Ok(wheel) => python.arg("--wheel").arg(wheel),

@@ -1,7 +1,7 @@
 """Measures pools of Python and this workspace's in turns, and reports a row for each number.
 
-compare.py DIRECTORY POOL FLOOD [--quick] [--bytes N]: POOL and FLOOD are this workspace's programs, the environments are in
-DIRECTORY. Rows are JSON objects, appended to the file that BENCH_ROWS names. Packages have the versions of pins.txt. What
+compare.py DIRECTORY [POOL FLOOD] [--quick] [--bytes N]: POOL and FLOOD are this workspace's programs, without which only pools of
+Python are compared; the environments are in DIRECTORY. Rows are JSON objects, appended to the file that BENCH_ROWS names. Packages have the versions of pins.txt. What
 cannot be installed is skipped with the reason; a measure that fails, or does not end, says so in its row. Every measure of
 a peer is a process of its own under guard.py, which limits its time and leaves nothing of it behind.
 """
@@ -174,8 +174,8 @@ def rows(peer, rounds):
     sides = firsts.get("logs", ({}, {}))
     if all("delivered" in side for side in sides):
         yield row("log flood, records that arrive at all", arrived(sides[0]), peer, arrived(sides[1]))
-    if "killed" in firsts:
-        ours, theirs = firsts["killed"]
+    ours, theirs = firsts.get("killed", ({}, {}))
+    if ours:
         yield row("1,000 tasks, one kills its worker", killed(ours), peer, killed(theirs))
 
 
@@ -267,8 +267,9 @@ def ours(*command):
 
 def main():
     parser = argparse.ArgumentParser()
-    for name in ("directory", "pool", "flood"):
-        parser.add_argument(name, type=Path)
+    parser.add_argument("directory", type=Path)
+    for name in ("pool", "flood"):
+        parser.add_argument(name, type=Path, nargs="?")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--bytes", type=int)
     parser.add_argument("--rounds", type=int)
@@ -293,8 +294,8 @@ def main():
             extra += [("killed", 0, 60)]
             measures += extra if number == 0 else []
             peers_side = {measure: theirs(python, peer, measure, *rest) for measure, *rest in measures}
-            our_side = ours(args.pool, "--part", "side", size, users)
-            our_side |= ours(args.flood, records) if number == 0 else {}
+            our_side = ours(args.pool, "--part", "side", size, users) if args.pool else {}
+            our_side |= ours(args.flood, records) if args.flood and number == 0 else {}
             measured.append((our_side, peers_side))
         report(rows(peer, measured))
         every += measured
