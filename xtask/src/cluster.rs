@@ -33,7 +33,7 @@ enum Verb {
     /// Run the main job in a Slurm cluster of three nodes on this machine, with the guide's job script (Linux, as root)
     Slurm {
         /// How often the job evaluates its users
-        #[arg(long, value_name = "K", default_value = "400")]
+        #[arg(long, value_name = "K", default_value = "60")]
         repeat: u32,
     },
     /// Start a server, N nodes and a leader on this machine, which run the main job

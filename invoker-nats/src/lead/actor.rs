@@ -198,9 +198,6 @@ fn reply(shared: &Shared, request: Request) -> Reply {
             _ => {
                 core.fingerprint = Some(join.fingerprint);
                 core.accounting.join(join, now);
-                shared
-                    .bar
-                    .set_message(format!("{} nodes", core.accounting.present_nodes()));
                 shared.changed(core);
                 Reply::Welcome
             }
@@ -234,9 +231,7 @@ fn reply(shared: &Shared, request: Request) -> Reply {
         },
         Request::Leave { node, counts } => {
             core.accounting.leave(node, counts);
-            shared
-                .bar
-                .set_message(format!("{} nodes", core.accounting.present_nodes()));
+            shared.changed(core);
             Reply::Noted
         }
     }

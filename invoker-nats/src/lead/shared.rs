@@ -110,8 +110,10 @@ impl Shared {
     /// Ends a change: wakes those who wait.
     pub(super) fn changed(&self, core: MutexGuard<'_, Core>) {
         self.open.store(core.accounting.open_ranges(), Ordering::Relaxed);
-        self.nodes
-            .store(core.accounting.present_nodes(), Ordering::Relaxed);
+        let nodes = core.accounting.present_nodes();
+        if self.nodes.swap(nodes, Ordering::Relaxed) != nodes {
+            self.bar.set_message(format!("{nodes} nodes"));
+        }
         drop(core);
         self.changed.notify_all();
     }
@@ -191,10 +193,8 @@ impl Shared {
         let mut core = self.core();
         let read = core.read;
         let actions = core.accounting.tick(Instant::now(), read);
-        if !actions.is_empty() {
-            self.perform(&core, actions);
-            self.changed(core);
-        }
+        self.perform(&core, actions);
+        self.changed(core);
     }
 
     /// Sends batches again that were sent before, and that no node has: the server has lost them.
