@@ -12,6 +12,8 @@
     reason = "the modules belong to the example, which uses and tests more of them"
 )]
 
+#[path = "../../benchmarks/arguments.rs"]
+mod arguments;
 #[path = "../examples/batch_eval/csr.rs"]
 mod csr;
 #[path = "../examples/batch_eval/knn.rs"]
@@ -30,11 +32,11 @@ mod split;
 use std::error::Error;
 use std::time::Instant;
 
-use clap::Parser;
 use invoker::{Executor, ExecutorOptions, Invoker, Processes, Timing};
 use rayon::prelude::*;
 use serde_json::json;
 
+use crate::arguments::Arguments;
 use crate::knn::ItemKnn;
 use crate::op::{Action, EvalModel, Outcome, Task, evaluate_user};
 use crate::ratings::Ratings;
@@ -44,22 +46,9 @@ const WORKERS: usize = 2;
 /// Minimum speed of processes, relative to threads and to rayon.
 const TARGET: f64 = 0.97;
 
-#[derive(Parser)]
-struct Args {
-    /// Run short rounds, just to see that it works
-    #[arg(long)]
-    quick: bool,
-    /// Ignored: the size of the job is that of the ratings
-    #[arg(long, hide = true)]
-    bytes: Option<u64>,
-    /// Passed by `cargo bench`
-    #[arg(long, hide = true)]
-    bench: bool,
-}
-
 fn main() -> Result<(), Box<dyn Error>> {
     invoker::init();
-    let (rounds, seconds) = match Args::parse().quick {
+    let (rounds, seconds) = match Arguments::from_env(&[])?.is_quick {
         true => (3, 0.5),
         false => (2, 10.0),
     };

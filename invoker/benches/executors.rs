@@ -1,8 +1,11 @@
-//! Tasks of 0 to 100 µs in processes and in threads, against rayon's `par_bridge` with the same op over the same lazy iterator.
+//! Tasks of 0 to 100 µs in processes and in threads, against rayon's `par_bridge` with the same op over the same lazy iterator, and
+//! against its `par_iter`, which divides a range and takes no task from an iterator.
 //!
 //! `cargo bench -p invoker --bench executors`. Two workers or threads; outputs are summed and checked. Rounds of all sides alternate, a
 //! ratio compares the times of one round, and the median of the ratios counts.
 
+#[path = "../../benchmarks/arguments.rs"]
+mod arguments;
 #[path = "../../benchmarks/rows.rs"]
 mod rows;
 #[path = "../../benchmarks/work.rs"]
@@ -11,11 +14,11 @@ mod task;
 use std::error::Error;
 use std::time::{Duration, Instant};
 
-use clap::Parser;
 use invoker::{Executor, Invoker, TaskError};
-use rayon::iter::{ParallelBridge, ParallelIterator};
+use rayon::iter::{IntoParallelIterator, ParallelBridge, ParallelIterator};
 use serde_json::json;
 
+use arguments::Arguments;
 use rows::{median, record};
 use task::{Task, iterations};
 
@@ -30,19 +33,6 @@ const CASES: [(u32, Option<f64>); 6] = [
     (100_000, Some(0.95)),
 ];
 
-#[derive(Parser)]
-struct Args {
-    /// Run short rounds, just to see that it works
-    #[arg(long)]
-    quick: bool,
-    /// Ignored: there is no model
-    #[arg(long, hide = true)]
-    bytes: Option<u64>,
-    /// Passed by `cargo bench`
-    #[arg(long, hide = true)]
-    bench: bool,
-}
-
 /// A name, and what returns the sum of the outputs of this number of tasks.
 type Side<'a> = (&'a str, &'a dyn Fn(u64) -> Result<u64, Box<dyn Error>>);
 
@@ -56,7 +46,7 @@ fn sum(outputs: impl Iterator<Item = Result<u64, TaskError>>) -> Result<u64, Box
 
 fn main() -> Result<(), Box<dyn Error>> {
     invoker::init();
-    let (rounds, round) = match Args::parse().quick {
+    let (rounds, round) = match Arguments::from_env(&[])?.is_quick {
         true => (3, Duration::from_millis(50)),
         false => (5, Duration::from_millis(400)),
     };
@@ -74,7 +64,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let micros = f64::from(nanos) / 1000.0;
         let iterations = iterations(micros);
         let tasks = |count: u64| (0..count).map(move |output| (output, iterations));
-        let sides: [Side<'_>; 5] = [
+        let sides: [Side<'_>; 6] = [
             ("par_bridge", &|count| {
                 Ok(rayon.install(|| tasks(count).par_bridge().map(|task| op(&(), task)).sum()))
             }),
@@ -86,6 +76,10 @@ fn main() -> Result<(), Box<dyn Error>> {
                 sum(processes.map_unordered(tasks(count)))
             }),
             ("processes, ordered", &|count| sum(processes.map(tasks(count)))),
+            ("par_iter", &|count| {
+                let tasks = (0..count).into_par_iter().map(|output| (output, iterations));
+                Ok(rayon.install(|| tasks.map(|task| op(&(), task)).sum()))
+            }),
         ];
         let timed = |side: usize, count: u64| -> Result<f64, Box<dyn Error>> {
             let started = Instant::now();
@@ -101,7 +95,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         while timed(3, count)? < round.as_secs_f64() / 2.0 {
             count *= 2;
         }
-        let mut times = [const { Vec::new() }; 5];
+        let mut times = [const { Vec::new() }; 6];
         for _ in 0..rounds {
             for (side, times) in times.iter_mut().enumerate() {
                 times.push(timed(side, count)?);
@@ -114,6 +108,10 @@ fn main() -> Result<(), Box<dyn Error>> {
             (2, 4, Some(1.0)),
             (3, 0, None),
             (4, 0, None),
+            (1, 5, None),
+            (2, 5, None),
+            (3, 5, None),
+            (4, 5, None),
         ];
         for (ours, other, target) in pairs {
             let ratios: Vec<f64> = times[other]

@@ -3,6 +3,8 @@
 //! `cargo bench -p invoker --bench journal`. Two workers in processes; outputs are summed and checked. Rounds with and without a journal
 //! alternate, and the median of their differences counts. Every round writes all of its outputs; none is read.
 
+#[path = "../../benchmarks/arguments.rs"]
+mod arguments;
 #[path = "../../benchmarks/rows.rs"]
 mod rows;
 #[path = "../../benchmarks/work.rs"]
@@ -13,10 +15,10 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use clap::Parser;
 use invoker::{Invoker, TaskError};
 use serde_json::json;
 
+use arguments::Arguments;
 use rows::{median, record};
 use task::{Task, iterations};
 
@@ -29,26 +31,13 @@ const RELATIVE: f64 = 1.02;
 /// The target for the size of the file relative to the encoded outputs.
 const SIZE: f64 = 1.2;
 
-#[derive(Parser)]
-struct Args {
-    /// Run short rounds, just to see that it works
-    #[arg(long)]
-    quick: bool,
-    /// Ignored: there is no model
-    #[arg(long, hide = true)]
-    bytes: Option<u64>,
-    /// Passed by `cargo bench`
-    #[arg(long, hide = true)]
-    bench: bool,
-}
-
 fn op(_: &(), task: Task) -> u64 {
     task::op(task)
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
     invoker::init();
-    let (rounds, round) = match Args::parse().quick {
+    let (rounds, round) = match Arguments::from_env(&[])?.is_quick {
         true => (3, Duration::from_millis(50)),
         false => (7, Duration::from_millis(1000)),
     };

@@ -2,9 +2,12 @@
 //!
 //! A benchmark is a target of a package (`catalog` lists them), so this tool stays independent of what is measured.
 
+#[cfg(test)]
+mod arguments;
 mod baseline;
 mod catalog;
 mod criterion;
+mod iceoryx2;
 mod machine;
 mod passes;
 mod peers;
@@ -50,6 +53,9 @@ pub(crate) struct Args {
     /// The bench.json of another run to compare with; a regression is exit status 1
     #[arg(long, value_name = "FILE")]
     baseline: Option<PathBuf>,
+    /// Also measure a peer that takes minutes to build
+    #[arg(long, value_name = "PEER", value_parser = [iceoryx2::NAME])]
+    with: Option<String>,
     /// List the benchmarks
     #[arg(long)]
     list: bool,
@@ -114,6 +120,12 @@ fn measure(args: &Args, workspace: &Workspace) -> Result<Run> {
     let is_chosen = |scenario: &&Scenario| args.includes(&scenario.area);
     let scenarios: Vec<&Scenario> = CATALOG.scenarios.iter().filter(is_chosen).collect();
     let mut run = Run::default();
+    if args.with.is_some() {
+        // The benchmarks inherit the variable.
+        workspace
+            .sh
+            .set_var(iceoryx2::PROGRAM, iceoryx2::build(workspace)?);
+    }
     if !scenarios.is_empty() {
         let targets = scenarios.iter().map(|it| (&*it.package, &*it.bench));
         let programs = Programs::build(workspace, targets)?;
@@ -190,5 +202,6 @@ mod tests {
         assert_eq!(args.describe(), "all areas, quick, models of 64.0 MiB");
         assert!(args.includes("shm") && !args.includes(peers::AREA));
         assert!(parsed("bench --bytes many").is_err());
+        assert!(parsed("bench pool --with iceoryx2").is_ok() && parsed("bench --with none").is_err());
     }
 }

@@ -4,6 +4,8 @@
 //! callsite. The peer is `fmt` into a non-blocking writer of `tracing-appender` over `io::sink`. There are few rounds:
 //! `cargo xtask bench` runs this program several times and merges the results.
 
+#[path = "../../../benchmarks/arguments.rs"]
+mod arguments;
 mod cases;
 mod cost;
 mod flood;
@@ -25,13 +27,12 @@ pub(crate) struct Effort {
     flood: u64,
 }
 
-fn main() {
+fn main() -> Result<(), arguments::WrongArgument> {
     if let Some(case) = process::case() {
         cases::run(&case);
-        return;
+        return Ok(());
     }
-    // `--bytes`, an option of other benchmarks, has no effect here.
-    let effort = match std::env::args().any(|arg| arg == "--quick") {
+    let effort = match arguments::Arguments::from_env(&[])?.is_quick {
         true => Effort {
             rounds: 3,
             events: 20_000,
@@ -47,4 +48,5 @@ fn main() {
     cost::measure(effort, &mut table);
     flood::measure(effort, &mut table);
     table.print();
+    Ok(())
 }

@@ -3,7 +3,7 @@
 use std::io::{ErrorKind, Read, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
-use crate::{Failure, os, payloads, peers, pipes, rings, side, waking};
+use crate::{Failure, idle, os, payloads, peers, pipes, rings, side, waking};
 
 /// The argument before the name of a part and its arguments.
 pub(crate) const PART: &str = "--part";
@@ -25,6 +25,8 @@ pub(crate) fn run_part(part: &[String]) -> Result<(), Failure> {
         ["rings"] => rings::worker(),
         ["outputs", bytes] => payloads::make_outputs(bytes.parse()?),
         ["echoes", bytes] => payloads::return_echoes(bytes.parse()?),
+        ["cost", what, bytes, tasks] => payloads::run_payloads(what, bytes.parse()?, tasks.parse()?),
+        ["idle", bytes] => idle::run(bytes.parse()?),
         ["ipc", server] => peers::ipc_worker(server),
         ["side", model, users] => side::run(model.parse()?, users.parse()?),
         ["steady", case, tasks] => waking::steady(case, tasks.parse()?),

@@ -20,8 +20,12 @@
 //! threads do. So the report shows the load.
 
 mod allocations;
+#[path = "../../../benchmarks/arguments.rs"]
+mod arguments;
+mod calls;
 mod child;
 mod factors;
+mod idle;
 mod large;
 mod latency;
 mod null;
@@ -62,6 +66,8 @@ struct Effort {
     trips: Duration,
     /// The duration of one measurement for a row of a table.
     row: Duration,
+    /// The number of bytes of payloads that a pool moves before it is idle.
+    moved: u64,
 }
 
 const FULL: Effort = Effort {
@@ -70,6 +76,7 @@ const FULL: Effort = Effort {
     repeats: 7,
     trips: Duration::from_millis(300),
     row: Duration::from_millis(250),
+    moved: 10_000_000_000,
 };
 
 const QUICK: Effort = Effort {
@@ -78,6 +85,7 @@ const QUICK: Effort = Effort {
     repeats: 3,
     trips: Duration::from_millis(40),
     row: Duration::from_millis(40),
+    moved: 2 << 30,
 };
 
 type Measure = fn(Effort, &mut report::Report) -> Result<(), Failure>;
@@ -89,6 +97,7 @@ const SCENARIOS: &[(&str, Measure)] = &[
     ("start", start::measure),
     ("payloads", payloads::measure),
     ("large", large::measure),
+    ("idle", idle::measure),
     ("waking", waking::measure),
     ("allocations", allocations::measure),
     ("tables", tables::measure),
@@ -101,17 +110,15 @@ fn main() -> Result<(), Failure> {
     if let Some(at) = args.iter().position(|arg| arg == child::PART) {
         return child::run_part(&args[at + 1..]);
     }
-    // `cargo bench` adds `--bench`; `cargo test` does not, and a short run is enough then. `--bytes` has no effect: it is an
-    // option of other benchmarks.
-    let has = |flag: &str| args.iter().any(|arg| arg == flag);
-    let effort = match has("--bench") && !has("--quick") {
+    let names: Vec<&str> = SCENARIOS.iter().map(|(name, _)| *name).collect();
+    let args = arguments::Arguments::from_env(&names)?;
+    let effort = match args.is_bench && !args.is_quick {
         true => FULL,
         false => QUICK,
     };
-    let named = SCENARIOS.iter().filter(|(name, _)| has(name)).count();
     let mut report = report::Report::new();
     for (name, measure) in SCENARIOS {
-        if named == 0 || has(name) {
+        if args.includes(name) {
             measure(effort, &mut report)?;
         }
     }

@@ -50,12 +50,12 @@ pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<(), Failure
     let (ours, others) = rates.split_at(2);
     let targets = [
         [
-            Target::AtLeast(0.2),
+            Target::AtLeast(1.0),
             Target::AtLeast(1000.0),
             Target::None,
             Target::None,
         ],
-        [Target::AtLeast(0.1), Target::None, Target::None, Target::None],
+        [Target::AtLeast(1.0), Target::None, Target::None, Target::None],
     ];
     for ((ours, contender), targets) in ours.iter().zip(&contenders).zip(targets) {
         for ((other, peer), target) in others

@@ -1,22 +1,30 @@
 //! Payloads of 256 B to 64 MiB by value: outputs of an op that makes a `Vec<f32>`, and `Vec<u8>`s that the op returns.
 //!
 //! The baseline is the program that a user would write without a pool, in its strong form: [`streams`] with pipes. Beside it stand the
-//! same program with Unix sockets, and a floor without processes: one thread that makes and copies the same vectors (an echo is
-//! copied twice). All sides make and drop the same vectors. The first element of each is its task, and the sum is checked.
+//! same program with Unix sockets, one with iceoryx2 if it was built ([`iceoryx2`]), and floors without processes: one thread that makes
+//! and copies the same vectors (an echo is copied twice), and the cost of new pages ([`new_pages`]). All sides make and drop the same
+//! vectors. The first element of each is its task, and the sum is checked.
 //!
-//! The last table has what an output costs the leader: processor time, page faults and sleeps, of all of its threads.
+//! The last tables have what a payload costs ([`costs`]).
 
 mod buffers;
+mod costs;
+mod iceoryx2;
+mod new_pages;
 mod streams;
 
-use proc_pool::{BoxError, Builder, EntryPoint, Pool, WorkerContext, Workers};
+use std::iter;
 
+use proc_pool::{BoxError, Builder, EntryPoint, Pool, TaskError, WorkerContext, Workers};
+
+pub(crate) use self::costs::run as run_payloads;
 pub(crate) use self::streams::{make_outputs, return_echoes};
 
-use self::streams::{Streams, Transport};
+use self::iceoryx2::Iceoryx2;
+use self::streams::Streams;
 use crate::report::{Report, Target};
 use crate::rounds::{Contender, Samples, contest};
-use crate::{Effort, Failure, WORKERS, os};
+use crate::{Effort, Failure, WORKERS};
 
 /// A size in bytes, and the targets for outputs and echoes.
 const SIZES: [(usize, &str, Target, Target); 8] = [
@@ -55,11 +63,15 @@ pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<(), Failure
     for (bytes, name, target, _) in SIZES {
         let pool = outputs_pool(bytes)?;
         let mut streams = Streams::all("outputs", bytes)?;
+        let mut iceoryx2 = Iceoryx2::start(bytes)?;
         let mut contenders = vec![Contender::new("ours", |tasks| {
             sum(pool.map_unordered(0..tasks), bytes)
         })];
         for streams in &mut streams {
             contenders.push(Contender::new(streams.name(), |tasks| streams.outputs(tasks)));
+        }
+        if let Some(iceoryx2) = &mut iceoryx2 {
+            contenders.push(Contender::new("iceoryx2", |tasks| iceoryx2.outputs(tasks)));
         }
         contenders.push(Contender::new("memcpy", |tasks| {
             sum(
@@ -78,7 +90,7 @@ pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<(), Failure
             false => Target::None,
         };
         let mut contenders = vec![Contender::new("ours", |tasks| {
-            keep(pool.map_unordered(0..tasks), bytes)
+            keep(pool.map_unordered(0..tasks), bytes, KEPT)
         })];
         for streams in &mut streams {
             contenders.push(Contender::new(streams.name(), |tasks| streams.kept(tasks)));
@@ -87,7 +99,14 @@ pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<(), Failure
             keep(
                 (0..tasks).map(|task| Ok::<_, Failure>(copied(task, bytes))),
                 bytes,
+                KEPT,
             )
+        }));
+        contenders.push(Contender::new("new pages, one thread", |tasks| {
+            new_pages::touch::<1>(tasks, bytes)
+        }));
+        contenders.push(Contender::new("new pages, two threads", |tasks| {
+            new_pages::touch::<2>(tasks, bytes)
         }));
         row(name, bytes, contenders, target, effort, report)?;
     }
@@ -95,29 +114,21 @@ pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<(), Failure
     for (bytes, name, _, target) in SIZES {
         let pool = echo_pool()?;
         let mut streams = Streams::all("echoes", bytes)?;
-        let template = vec![7; bytes];
-        let inputs = |tasks| {
-            (0..tasks).map(|task: u64| {
-                let mut input = template.clone();
-                input[..8].copy_from_slice(&task.to_ne_bytes());
-                input
-            })
-        };
         let mut contenders = vec![Contender::new("ours", |tasks| {
-            pool.map_unordered(inputs(tasks))
-                .map(|output| number(&output?))
-                .sum()
+            sum_of_echoes(pool.map_unordered(echo_inputs(tasks, bytes)))
         })];
         for streams in &mut streams {
             contenders.push(Contender::new(streams.name(), |tasks| streams.echoes(tasks)));
         }
         contenders.push(Contender::new("memcpy", |tasks| {
-            inputs(tasks).map(|input| number(&copy(&copy(&input)))).sum()
+            echo_inputs(tasks, bytes)
+                .map(|input| number(&copy(&copy(&input))))
+                .sum()
         }));
         row(name, bytes, contenders, target, effort, report)?;
     }
     buffers::measure(effort, report)?;
-    costs(effort, report)
+    costs::measure(effort, report)
 }
 
 /// Returns a pool whose outputs have this size.
@@ -141,50 +152,14 @@ fn copy<T: Clone>(values: &[T]) -> Vec<T> {
     std::hint::black_box(values).to_vec()
 }
 
-/// Measures what an output costs the leader, against the leader of the children on pipes.
-fn costs(effort: Effort, report: &mut Report) -> Result<(), Failure> {
-    report.heading("Cost of an output to the leader: processor time, page faults, sleeps");
-    for (bytes, name, ..) in SIZES {
-        let pool = outputs_pool(bytes)?;
-        let mut pipes = Streams::start(Transport::Pipes, "outputs", bytes)?;
-        let tasks = ((256 << 20) / bytes as u64).clamp(16, 8192);
-        let mut nanos = [Samples::new(), Samples::new()];
-        let mut described = [String::new(), String::new()];
-        let mut run = |side: usize| match side {
-            0 => sum(pool.map_unordered(0..tasks), bytes),
-            _ => pipes.outputs(tasks),
-        };
-        // The first round is not counted: buffers reach their size in it.
-        for round in 0..=effort.rounds {
-            for side in 0..2 {
-                let Some(before) = os::OwnUsage::now() else {
-                    report.skipped(name, "this system does not report it");
-                    return Ok(());
-                };
-                run(side)?;
-                let used = os::OwnUsage::now().unwrap_or(before).since(before);
-                if round > 0 {
-                    let each = |count: u64| count as f64 / tasks as f64;
-                    nanos[side].push(each(used.nanos));
-                    described[side] = format!(
-                        "{:.1} us, {:.1} faults, {:.2} sleeps",
-                        nanos[side].median() / 1e3,
-                        each(used.page_faults),
-                        each(used.sleeps)
-                    );
-                }
-            }
-        }
-        let [ours, pipes] = &described;
-        report.row(
-            name,
-            ours,
-            ("strong pipes", pipes),
-            &nanos[1].over(&nanos[0]),
-            Target::None,
-        );
-    }
-    Ok(())
+/// Returns inputs of echoes, each with the number of its task in its first bytes.
+fn echo_inputs(tasks: u64, bytes: usize) -> impl Iterator<Item = Vec<u8>> {
+    let template = vec![7; bytes];
+    (0..tasks).map(move |task: u64| {
+        let mut input = template.clone();
+        input[..8].copy_from_slice(&task.to_ne_bytes());
+        input
+    })
 }
 
 fn builder() -> Builder {
@@ -203,10 +178,15 @@ pub(crate) fn sum<E: Into<Failure>>(
     Ok(sum)
 }
 
-/// Keeps the last outputs, and returns the sum of all.
+fn sum_of_echoes(mut echoes: impl Iterator<Item = Result<Vec<u8>, TaskError>>) -> Result<u64, Failure> {
+    echoes.try_fold(0, |sum, echo| Ok(sum + number(&echo?)?))
+}
+
+/// Keeps the last outputs, of up to `most` bytes together, and returns the sum of all.
 fn keep<E: Into<Failure>>(
     outputs: impl Iterator<Item = Result<Vec<f32>, E>>,
     bytes: usize,
+    most: usize,
 ) -> Result<u64, Failure> {
     let mut kept = Vec::new();
     let mut sum = 0;
@@ -214,7 +194,7 @@ fn keep<E: Into<Failure>>(
         let output = output.map_err(Into::into)?;
         sum += first(&output, bytes)?;
         kept.push(output);
-        if kept.len() >= KEPT / bytes {
+        if kept.len() >= most / bytes {
             kept.clear();
         }
     }
@@ -228,7 +208,7 @@ fn first(output: &[f32], bytes: usize) -> Result<u64, Failure> {
     }
 }
 
-/// Measures a row: ours, which comes first, against pipes, which come second. The others are points of the plot.
+/// Measures ours, which comes first, against each of the others. The target is that against pipes, which come second.
 fn row(
     name: &str,
     bytes: usize,
@@ -245,18 +225,16 @@ fn row(
         .collect();
     let rates = contest(&mut contenders, effort)?;
     let speed = |rates: &Samples| format!("{:.0} MB/s", rates.median() * bytes as f64 / 1e6);
-    let others: Vec<String> = contenders[2..]
-        .iter()
-        .zip(&rates[2..])
-        .map(|(contender, rates)| format!(", {} {}", contender.name, speed(rates)))
-        .collect();
-    report.row(
-        name,
-        speed(&rates[0]),
-        (contenders[1].name, speed(&rates[1]) + &others.concat()),
-        &rates[0].over(&rates[1]),
-        target,
-    );
+    let targets = [target].into_iter().chain(iter::repeat(Target::None));
+    for ((other, theirs), target) in contenders.iter().zip(&rates).skip(1).zip(targets) {
+        report.row(
+            name,
+            speed(&rates[0]),
+            (other.name, speed(theirs)),
+            &rates[0].over(theirs),
+            target,
+        );
+    }
     for (contender, rates) in contenders.iter().zip(&rates) {
         report.point(contender.name, "MB/s", bytes, &rates.scaled(bytes as f64 / 1e6));
     }

@@ -5,8 +5,7 @@
 //! `perf`, which hardly slows them down; or, without `perf`, by `strace -f`, which stops a process twice at each call and
 //! changes how both sides meet.
 
-use std::path::Path;
-use std::process::{self, Command, Stdio};
+use std::process;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -15,7 +14,7 @@ use serde::de::DeserializeOwned;
 
 use crate::report::{Report, Target, rate};
 use crate::rounds::Samples;
-use crate::{Effort, Failure, WORKERS, child, null, os::Usage, work};
+use crate::{Effort, Failure, WORKERS, calls, null, os::Usage, work};
 
 /// The name of a case, its description, and roughly its tasks per second.
 const CASES: [(&str, &str, f64); 4] = [
@@ -31,7 +30,7 @@ pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<(), Failure
         let most = (rate_guess * effort.round.as_secs_f64()) as u64;
         let (mut leader, mut workers, mut speed) = (Samples::new(), Samples::new(), Samples::new());
         for _ in 0..effort.rounds {
-            let output = steady_command(None, case, most)?.output()?;
+            let output = calls::command(None, &part(case, most))?.output()?;
             let text = String::from_utf8(output.stdout)?;
             let numbers: Vec<f64> = text
                 .split_whitespace()
@@ -45,15 +44,8 @@ pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<(), Failure
             workers.push(worker_sleeps * 1000.0 / most as f64);
             speed.push(most as f64 / seconds);
         }
-        let calls = [Tracer::Perf, Tracer::Strace].into_iter().find_map(|tracer| {
-            let mut counts = Samples::new();
-            for _ in 0..effort.rounds {
-                let few = calls(tracer, case, most / 10)? as f64;
-                let many = calls(tracer, case, most)? as f64;
-                counts.push((many - few) * 1000.0 / (most - most / 10) as f64);
-            }
-            Some((counts, tracer))
-        });
+        let calls = calls::of_tasks(effort, most, |tasks| part(case, tasks))
+            .map(|(counts, tracer)| (counts.scaled(1000.0), tracer));
         if let ("null", Some((counts, tracer))) = (case, &calls) {
             report.row(
                 "system calls for 1,000 null ops",
@@ -76,69 +68,9 @@ pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<(), Failure
     Ok(())
 }
 
-#[derive(Debug, Clone, Copy)]
-enum Tracer {
-    Perf,
-    Strace,
-}
-
-/// Returns the command that runs a case, under a tracer or without one.
-fn steady_command(tracer: Option<(Tracer, &Path)>, case: &str, tasks: u64) -> Result<Command, Failure> {
-    let program = std::env::current_exe()?;
-    let mut command = match tracer {
-        None => Command::new(program),
-        Some((Tracer::Perf, output)) => {
-            let mut perf = Command::new("perf");
-            perf.args(["stat", "-x", ",", "-e", "raw_syscalls:sys_enter", "-o"])
-                .arg(output)
-                .arg(program);
-            perf
-        }
-        Some((Tracer::Strace, output)) => {
-            let mut strace = Command::new("strace");
-            strace.args(["-c", "-f", "-o"]).arg(output).arg(program);
-            strace
-        }
-    };
-    command
-        .args([child::PART, "steady", case, &tasks.to_string()])
-        .stdin(Stdio::null());
-    Ok(command)
-}
-
-/// Returns the number of system calls of a whole run; `None` if they cannot be counted.
-fn calls(tracer: Tracer, case: &str, tasks: u64) -> Option<u64> {
-    let directory = std::env::temp_dir().join(format!("proc-pool-bench-{}", process::id()));
-    std::fs::create_dir(&directory).ok()?;
-    let output = directory.join("calls");
-    let run = steady_command(Some((tracer, &output)), case, tasks)
-        .ok()
-        .and_then(|mut command| {
-            let ended = command
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .status()
-                .ok()?;
-            ended
-                .success()
-                .then(|| std::fs::read_to_string(&output).ok())
-                .flatten()
-        });
-    let _ = std::fs::remove_dir_all(&directory);
-    let text = run?;
-    match tracer {
-        Tracer::Perf => {
-            let line = text
-                .lines()
-                .find(|line| line.contains("raw_syscalls:sys_enter"))?;
-            line.split(',').next()?.parse().ok()
-        }
-        // "100.00 0.001 2 CALLS [ERRORS] total"
-        Tracer::Strace => {
-            let line = text.lines().find(|line| line.trim_end().ends_with("total"))?;
-            line.split_whitespace().nth(3)?.parse().ok()
-        }
-    }
+/// Returns the arguments of a process that runs a case.
+fn part(case: &str, tasks: u64) -> Vec<String> {
+    vec!["steady".to_owned(), case.to_owned(), tasks.to_string()]
 }
 
 /// The part of a leader: runs a case, and prints its sleeps, its workers' sleeps, and the seconds.

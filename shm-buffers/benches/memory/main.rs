@@ -6,6 +6,9 @@
 #[cfg(all(target_os = "linux", feature = "rkyv"))]
 mod archives;
 #[cfg(target_os = "linux")]
+#[path = "../../../benchmarks/arguments.rs"]
+mod arguments;
+#[cfg(target_os = "linux")]
 mod attaching;
 #[cfg(target_os = "linux")]
 mod child;
@@ -53,7 +56,7 @@ fn main() -> Result<(), Failure> {
     if child::serve()? {
         return Ok(());
     }
-    let size = size(std::env::args().skip(1))?;
+    let size = size(&arguments::Arguments::from_env(&[])?);
     let mut report = report::Report::new(size.bytes);
     sharing::measure(size, &mut report)?;
     python::measure(size, &mut report)?;
@@ -80,28 +83,21 @@ fn main() {
     println!("skipped: the measures read /proc of Linux");
 }
 
-/// Parses the arguments. Cargo adds `--bench` for a benchmark; without it, this is a smoke test.
+/// Returns the size for the arguments. `cargo test` runs a smoke test.
 #[cfg(target_os = "linux")]
-fn size(mut args: impl Iterator<Item = String>) -> Result<Size, Failure> {
-    const QUICK: Size = Size {
-        bytes: 32 << 20,
-        rounds: 2,
+fn size(args: &arguments::Arguments) -> Size {
+    let size = match args.is_bench && !args.is_quick {
+        true => Size {
+            bytes: 256 << 20,
+            rounds: 3,
+        },
+        false => Size {
+            bytes: 32 << 20,
+            rounds: 2,
+        },
     };
-    let (mut size, mut bytes) = (QUICK, None);
-    let mut quick = false;
-    while let Some(arg) = args.next() {
-        match arg.as_str() {
-            "--bench" if !quick => {
-                size = Size {
-                    bytes: 256 << 20,
-                    rounds: 3,
-                };
-            }
-            "--quick" => (size, quick) = (QUICK, true),
-            "--bytes" => bytes = Some(args.next().ok_or("--bytes N")?.parse()?),
-            _ => {}
-        }
+    Size {
+        bytes: args.bytes.unwrap_or(size.bytes).max(1 << 20),
+        ..size
     }
-    size.bytes = bytes.unwrap_or(size.bytes).max(1 << 20);
-    Ok(size)
 }

@@ -13,12 +13,25 @@ const TOP: f64 = 40.0;
 const BOTTOM: f64 = 50.0;
 /// The y coordinate of the labels of the horizontal axis.
 const LABELS: f64 = HEIGHT - BOTTOM + 18.0;
-const COLOURS: [&str; 6] = ["#0b6e99", "#c4532d", "#4c8b3f", "#8457a8", "#b0862b", "#666666"];
+/// The number of series that a line of the legend has room for, and the height of a line.
+const LEGENDS: usize = 3;
+const LEGEND: f64 = 18.0;
+const COLOURS: [&str; 8] = [
+    "#0b6e99", "#c4532d", "#4c8b3f", "#8457a8", "#b0862b", "#666666", "#c2478f", "#2a9d8f",
+];
 
 /// Draws one plot of points with the same unit.
 pub(super) fn svg(points: &[&Point]) -> String {
+    let series = series(points);
+    let is_bars = series.len() == points.len();
+    let legends = if is_bars {
+        1
+    } else {
+        series.len().div_ceil(LEGENDS)
+    };
+    let height = HEIGHT + LEGEND * (legends - 1) as f64;
     let mut svg = format!(
-        "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {WIDTH} {HEIGHT}' font-family='sans-serif' font-size='12'>\n\
+        "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {WIDTH} {height}' font-family='sans-serif' font-size='12'>\n\
          <rect width='100%' height='100%' fill='white'/>\n"
     );
     text(&mut svg, (LEFT, 18.0), "start", &points[0].plot);
@@ -33,17 +46,22 @@ pub(super) fn svg(points: &[&Point]) -> String {
         line(&mut svg, (LEFT, y(value)), WIDTH - RIGHT, "#dddddd");
         text(&mut svg, (LEFT - 6.0, y(value) + 4.0), "end", &short(value));
     }
+    match is_bars {
+        true => bars(&mut svg, points, y),
+        false => lines(&mut svg, &series, points, y),
+    }
+    svg + "</svg>\n"
+}
+
+/// Returns the names of the series, in the order of their first points.
+fn series<'a>(points: &[&'a Point]) -> Vec<&'a str> {
     let mut series: Vec<&str> = Vec::new();
     for point in points {
         if !series.contains(&point.series.as_str()) {
             series.push(&point.series);
         }
     }
-    match series.len() == points.len() {
-        true => bars(&mut svg, points, y),
-        false => lines(&mut svg, &series, points, y),
-    }
-    svg + "</svg>\n"
+    series
 }
 
 fn bars(svg: &mut String, points: &[&Point], y: impl Fn(f64) -> f64) {
@@ -79,9 +97,10 @@ fn lines(svg: &mut String, series: &[&str], points: &[&Point], y: impl Fn(f64) -
         }
         let (path, style) = (path.trim_end(), "fill='none' stroke-width='2'");
         let _ = writeln!(svg, "<polyline points='{path}' stroke='{colour}' {style}/>");
-        let at = LEFT + 190.0 * index as f64;
-        line(svg, (at, HEIGHT - 12.0), at + 20.0, colour);
-        text(svg, (at + 26.0, HEIGHT - 8.0), "start", name);
+        let (column, row) = (index % LEGENDS, index / LEGENDS);
+        let at = (LEFT + 190.0 * column as f64, HEIGHT - 12.0 + LEGEND * row as f64);
+        line(svg, at, at.0 + 20.0, colour);
+        text(svg, (at.0 + 26.0, at.1 + 4.0), "start", name);
     }
 }
 
@@ -146,9 +165,23 @@ mod tests {
         let svg = drawn(&[("a", 1.0, 10.0), ("a", 64.0, 1e6), ("b <", 1.0, 1e3)]);
         assert_eq!(svg.matches("<polyline").count(), 2);
         assert_eq!(svg.matches("<circle").count(), 3);
+        assert!(svg.contains("viewBox='0 0 640 360'"), "{svg}");
         // The least is in the lower left corner, the most in the upper right one.
         assert!(svg.contains("points='90.0,310.0 620.0,40.0'"), "{svg}");
         assert!(svg.contains("b &lt;</text>"), "{svg}");
+    }
+
+    #[test]
+    fn legend_of_many_series_has_several_lines() {
+        let names = ["a", "b", "c", "d"];
+        let points = names.map(|name| [(name, 1.0, 10.0), (name, 2.0, 20.0)]);
+        let svg = drawn(points.as_flattened());
+        assert!(svg.contains("viewBox='0 0 640 378'"), "{svg}");
+        // The fourth begins the second line.
+        assert!(
+            svg.contains("<text x='116.0' y='370.0' text-anchor='start'>d</text>"),
+            "{svg}"
+        );
     }
 
     #[test]

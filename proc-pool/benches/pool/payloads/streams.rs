@@ -79,6 +79,10 @@ impl Streams {
         }
     }
 
+    pub(super) fn pids(&self) -> Vec<u32> {
+        self.children.iter().map(|child| child.child.id()).collect()
+    }
+
     pub(super) fn outputs(&mut self, tasks: u64) -> Result<u64, Failure> {
         self.read(tasks, |output, _| first(&output, output.len() * size_of::<f32>()))
     }
@@ -113,7 +117,7 @@ impl Streams {
         thread::scope(|scope| {
             let mut readers = Vec::new();
             for (worker, child) in (0..).zip(&mut self.children) {
-                let share = share(tasks, worker);
+                let share = share(tasks, worker, WORKERS);
                 child.input.write_all(&share.start.to_ne_bytes())?;
                 child.input.write_all(&share.end.to_ne_bytes())?;
                 let output = &mut child.output;
@@ -136,13 +140,13 @@ impl Streams {
         thread::scope(|scope| {
             let mut readers = Vec::new();
             for (worker, output) in (0..).zip(outputs) {
-                let share = share(tasks, worker);
+                let share = share(tasks, worker, WORKERS);
                 readers.push(scope.spawn(move || share.map(|_| number(&read_bytes(output, bytes)?)).sum()));
             }
             let mut template = vec![7; bytes];
             // In the order of the tasks of a share, so that both children are busy.
             let mut shares: Vec<Range<u64>> =
-                (0..).take(WORKERS).map(|worker| share(tasks, worker)).collect();
+                (0..WORKERS).map(|worker| share(tasks, worker, WORKERS)).collect();
             for turn in 0..tasks {
                 let worker = turn as usize % WORKERS;
                 if let Some(task) = shares[worker].next() {
@@ -157,15 +161,15 @@ impl Streams {
 
 type Reader<'s> = thread::ScopedJoinHandle<'s, Result<u64, Failure>>;
 
-fn sum_of(readers: Vec<Reader<'_>>) -> Result<u64, Failure> {
+pub(super) fn sum_of(readers: Vec<Reader<'_>>) -> Result<u64, Failure> {
     readers.into_iter().try_fold(0, |sum, reader| {
         Ok(sum + reader.join().map_err(|_| "a reader panicked")??)
     })
 }
 
-/// Returns the tasks of a child.
-fn share(tasks: u64, worker: u64) -> Range<u64> {
-    let workers = WORKERS as u64;
+/// Returns the tasks of one of several children or threads.
+pub(super) fn share(tasks: u64, worker: usize, workers: usize) -> Range<u64> {
+    let (worker, workers) = (worker as u64, workers as u64);
     tasks * worker / workers..tasks * (worker + 1) / workers
 }
 
