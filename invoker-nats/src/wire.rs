@@ -96,8 +96,8 @@ pub(crate) struct Join {
     pub(crate) node: u64,
     pub(crate) name: String,
     pub(crate) workers: u32,
-    /// The fingerprint of the model, and its size in bytes.
-    pub(crate) fingerprint: u64,
+    /// The checksum of the model, and its size in bytes.
+    pub(crate) checksum: u64,
     pub(crate) model_bytes: u64,
 }
 

@@ -74,7 +74,7 @@ class Image:
 
     def _fingerprint(self) -> str:
         """A hash of the contents."""
-        found = f"{self._core.fingerprint():016x}"
+        found = f"{self._core.checksum():016x}"
         if self._beside:
             import hashlib
 
@@ -97,7 +97,7 @@ class Image:
         if self._beside:
             # One file has one segment.
             core = _core.write_image([(*part, False) for part in self._all(False)])
-            self._checksum = core.fingerprint()
+            self._checksum = core.checksum()
         core.save(os.fspath(path), compression, mode)
         self._path = os.path.abspath(path)
 
@@ -121,7 +121,7 @@ class Image:
                 "an image in memory cannot be pickled; save it with `image.save(path)` where all nodes see the file"
             )
         if self._checksum is None:
-            self._checksum = self._core.fingerprint()
+            self._checksum = self._core.checksum()
         return _load_same, (self._path, self._checksum)
 
     def __repr__(self) -> str:
@@ -249,7 +249,7 @@ def load(path: str | os.PathLike[str], *, max_bytes: int | None = None) -> Image
 def _load_same(path: str, fingerprint: int) -> Image:
     """Loads an image that was pickled in another process, and checks that the file has the same contents."""
     image = load(path)
-    image._checksum = found = image._core.fingerprint()
+    image._checksum = found = image._core.checksum()
     if found != fingerprint:
         raise ValueError(
             f"the image {path} has the checksum {found:016x} here, and {fingerprint:016x} where it was pickled; wait until the file is the"

@@ -80,8 +80,8 @@ impl CoreImage {
     }
 
     /// Returns a hash of the contents.
-    fn fingerprint(&self, py: Python<'_>) -> u64 {
-        py.detach(|| self.image.fingerprint())
+    fn checksum(&self, py: Python<'_>) -> u64 {
+        py.detach(|| self.image.checksum())
     }
 
     /// Writes the image to a file of safetensors' format, and replaces that.

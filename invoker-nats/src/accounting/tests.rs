@@ -8,13 +8,13 @@ const JOB: u32 = 3;
 
 fn joined(accounting: &mut Accounting, node: u64, now: Instant) {
     let name = format!("n{node}");
-    let (workers, fingerprint, model_bytes) = (2, 0, 0);
+    let (workers, checksum, model_bytes) = (2, 0, 0);
     accounting.join(
         Join {
             node,
             name,
             workers,
-            fingerprint,
+            checksum,
             model_bytes,
         },
         now,

@@ -190,13 +190,13 @@ fn reply(shared: &Shared, request: Request) -> Reply {
     let known = |core: &super::shared::Core, node| core.accounting.nodes.contains_key(&node);
     match request {
         Request::Manifest => Reply::Manifest(Box::new(shared.manifest.clone())),
-        Request::Join(join) => match core.fingerprint {
-            Some(expected) if expected != join.fingerprint => Reply::Refused(format!(
-                "its model has the fingerprint {:016x}, and {expected:016x} is that of the run",
-                join.fingerprint
+        Request::Join(join) => match core.checksum {
+            Some(expected) if expected != join.checksum => Reply::Refused(format!(
+                "its model has the checksum {:016x}, and {expected:016x} is that of the run",
+                join.checksum
             )),
             _ => {
-                core.fingerprint = Some(join.fingerprint);
+                core.checksum = Some(join.checksum);
                 core.accounting.join(join, now);
                 shared.changed(core);
                 Reply::Welcome

@@ -36,7 +36,7 @@ pub struct LeaderBuilder<T, R> {
     resumable: bool,
     ack_wait: Duration,
     storage: StorageType,
-    fingerprint: Option<u64>,
+    checksum: Option<u64>,
     types: PhantomData<fn(T) -> R>,
 }
 
@@ -77,7 +77,7 @@ impl Cluster {
             resumable: false,
             ack_wait: Duration::from_secs(5),
             storage: StorageType::File,
-            fingerprint: None,
+            checksum: None,
             types: PhantomData,
         }
     }
@@ -149,10 +149,10 @@ where
         self
     }
 
-    /// Sets the [fingerprint](invoker::Image::fingerprint) of the model that nodes must have. By default the first node's model is
+    /// Sets the [checksum](invoker::Image::checksum) of the model that nodes must have. By default the first node's model is
     /// that of the run.
-    pub fn fingerprint(mut self, fingerprint: u64) -> Self {
-        self.fingerprint = Some(fingerprint);
+    pub fn model_checksum(mut self, checksum: u64) -> Self {
+        self.checksum = Some(checksum);
         self
     }
 
@@ -233,7 +233,7 @@ where
         let shared = Shared::new(
             accounting,
             batcher,
-            self.fingerprint,
+            self.checksum,
             manifest,
             self.resumable,
             send,

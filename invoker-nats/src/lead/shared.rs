@@ -33,8 +33,8 @@ pub(super) struct Core {
     pub(super) found: HashMap<(u32, u64), Found>,
     /// The number of the last answer that was read.
     pub(super) read: u64,
-    /// The fingerprint of the first node's model, or the expected one.
-    pub(super) fingerprint: Option<u64>,
+    /// The checksum of the first node's model, or the expected one.
+    pub(super) checksum: Option<u64>,
     pub(super) ended: bool,
 }
 
@@ -68,7 +68,7 @@ impl Shared {
     pub(super) fn new(
         accounting: Accounting,
         batcher: Batcher,
-        fingerprint: Option<u64>,
+        checksum: Option<u64>,
         manifest: Manifest,
         resumable: bool,
         commands: UnboundedSender<Command>,
@@ -81,7 +81,7 @@ impl Shared {
             next_job: 0,
             found: HashMap::new(),
             read: 0,
-            fingerprint,
+            checksum,
             ended: false,
         };
         let (core, changed, open) = (Mutex::new(core), Condvar::new(), AtomicUsize::new(0));

@@ -83,7 +83,7 @@ impl Cluster {
             node: random()?,
             name: format!("{}:{}", host_name(), std::process::id()),
             workers: invoker.workers() as u32,
-            fingerprint: image.fingerprint(),
+            checksum: image.checksum(),
             model_bytes: image.byte_len(),
         };
         let shared = Arc::new(NodeShared::new(

@@ -26,7 +26,7 @@ fn a_model_is_fetched_once_by_all_processes_of_a_machine() {
         let model: Buffer<u64> = (0..(size() as u64) << 17).map(|n| n ^ value).collect();
         let image = invoker::share(&model, &Backing::Auto).expect("memory");
         image.save(&source).expect("a writable directory");
-        image.fingerprint()
+        image.checksum()
     };
     let cluster = server.cluster("stored").wait(Duration::from_secs(60));
     let early = server.cluster("stored").wait(Duration::from_millis(100));
@@ -48,9 +48,9 @@ fn a_model_is_fetched_once_by_all_processes_of_a_machine() {
     };
     let loaded = |path: &PathBuf| {
         let image = Image::load_shared(path, &Backing::Auto).expect("an image");
-        image.fingerprint()
+        image.checksum()
     };
-    let fingerprint = save(0);
+    let checksum = save(0);
     let started = Instant::now();
     cluster.publish_model(&source).expect("room");
     let published = started.elapsed();
@@ -61,7 +61,7 @@ fn a_model_is_fetched_once_by_all_processes_of_a_machine() {
         published.as_secs_f64(),
         (started.elapsed() - published).as_secs_f64()
     );
-    assert_eq!(loaded(&first), fingerprint);
+    assert_eq!(loaded(&first), checksum);
     let written = || {
         fs::metadata(&first)
             .and_then(|it| it.modified())
@@ -71,11 +71,11 @@ fn a_model_is_fetched_once_by_all_processes_of_a_machine() {
     assert_eq!((fetch(), written()), (first.clone(), before), "it is there");
 
     // Another model has another name: the first one may be in use.
-    let fingerprint = save(1);
+    let checksum = save(1);
     cluster.publish_model(&source).expect("room");
     let second = fetch();
     assert!(second != first && first.exists());
-    assert_eq!(loaded(&second), fingerprint);
+    assert_eq!(loaded(&second), checksum);
 
     let mut bytes = fs::read(&source).expect("it was saved");
     *bytes.last_mut().expect("it is not empty") ^= 1;

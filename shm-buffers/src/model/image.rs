@@ -216,9 +216,10 @@ impl Image {
         self.max_header
     }
 
-    /// Reads all of the image and returns a hash of its contents, which identifies the model on any machine: that of the image in
+    /// Reads all of the image and returns the checksum of its bytes, which identifies the image on any machine: that of the image in
     /// memory and that of the file which it was saved to are the same, also of a compressed one. Not of an image whose buffers
-    /// lie in other segments: it refers to them by names, which differ each time.
+    /// lie in other segments: it refers to them by names, which differ each time. [`fingerprint`](crate::fingerprint) hashes the
+    /// contents of a model instead, wherever its buffers are.
     ///
     /// ```
     /// use shm_buffers::{Backing, Buffer, Image, share};
@@ -227,10 +228,10 @@ impl Image {
     /// # let dir = tempfile::tempdir()?;
     /// # let path = dir.path().join("model.safetensors");
     /// image.save(&path)?;
-    /// assert_eq!(Image::load_shared(&path, &Backing::Auto)?.fingerprint(), image.fingerprint());
+    /// assert_eq!(Image::load_shared(&path, &Backing::Auto)?.checksum(), image.checksum());
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn fingerprint(&self) -> u64 {
+    pub fn checksum(&self) -> u64 {
         checksum::of(&self.segment)
     }
 
