@@ -195,6 +195,26 @@ fn outputs_that_are_read_as_bytes_contain_their_buffers() {
 }
 
 #[test]
+fn outputs_that_are_recorded_contain_their_buffers() {
+    let _watchdog = watchdog(60);
+    let pool: Pool<u64, Buffer<f32>> = pool(2, |task: u64| numbers(task, 20_000));
+    assert!(pool.map(0..10).all(|output| output.is_ok()));
+    let (sender, recorded) = std::sync::mpsc::channel();
+    let mut outputs = pool.map(0..20);
+    outputs.set_tap(Box::new(move |task, bytes| {
+        sender.send((task, bytes.to_vec())).expect("the test waits");
+    }));
+    assert!(outputs.by_ref().all(|output| output.is_ok()));
+    drop(outputs);
+    let recorded: BTreeMap<u64, Vec<u8>> = recorded.iter().collect();
+    assert_eq!(recorded.len(), 20);
+    for (task, bytes) in recorded {
+        let output = <proc_pool::Native as proc_pool::Codec<Buffer<f32>>>::decode(&bytes);
+        assert_eq!(output.expect("the encoding of a buffer"), numbers(task, 20_000));
+    }
+}
+
+#[test]
 fn an_output_that_is_too_large_with_its_buffers_is_an_error() {
     let _watchdog = watchdog(60);
     let pool = builder(1)
