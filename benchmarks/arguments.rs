@@ -51,7 +51,7 @@ impl Arguments {
         Ok(parsed)
     }
 
-    /// Whether a scenario is to be measured.
+    /// Returns whether to measure a scenario.
     #[allow(dead_code, reason = "not every benchmark has scenarios")]
     pub(crate) fn includes(&self, scenario: &str) -> bool {
         self.scenarios.is_empty() || self.scenarios.iter().any(|name| name == scenario)

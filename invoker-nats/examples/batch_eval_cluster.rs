@@ -70,7 +70,7 @@ struct Args {
     /// Train the model, save it to this file, and do nothing else
     #[arg(long, value_name = "FILE", conflicts_with_all = ["cluster", "shard", "model"])]
     save_model: Option<PathBuf>,
-    /// Use the model in this file, which no program changes meanwhile
+    /// Use the model in this file; no program may change it during the run
     #[arg(long, value_name = "FILE")]
     model: Option<PathBuf>,
     /// Length of each list of recommendations

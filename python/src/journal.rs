@@ -99,7 +99,7 @@ struct Counted {
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        // Its error was raised, unless nobody has asked for the end of the run.
+        // Its error was raised, if the end of the run was asked for.
         let _ = self.journal.close();
         self.totals.close(&self.journal);
     }
@@ -250,7 +250,7 @@ impl Totals {
         }
     }
 
-    /// Returns the sums over all journals; None if there was none.
+    /// Returns the sums over all journals; `None` without a journal.
     pub(crate) fn to_dict<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyDict>>> {
         let counts = self.counts();
         if counts.journals == 0 {

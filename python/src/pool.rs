@@ -313,7 +313,7 @@ impl CorePool {
         counts.to_dict(py)
     }
 
-    /// Returns the counts of the journals of all maps; None if there was none.
+    /// Returns the counts of the journals of all maps; `None` without a journal.
     fn journal_counts<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyDict>>> {
         self.journals.to_dict(py)
     }

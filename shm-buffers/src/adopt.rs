@@ -6,7 +6,7 @@ use std::ptr::NonNull;
 /// Memory that was allocated in this process, and that becomes a copy-on-write view of the image into which it is written:
 /// [`TensorWriter::add_adopted`](crate::TensorWriter::add_adopted).
 ///
-/// It keeps its address and its bytes, and stays writable; nobody else sees what is written there. Its whole pages are written to the image
+/// It keeps its address and its bytes, and stays writable; no other process sees what is written there. Its whole pages are written to the image
 /// in windows of 8 MiB, each of which is then mapped privately over the memory itself, so that the bytes are in memory once, and the peak is
 /// that and one window. For programs in which other code owns the memory, and goes on using it at this address: such as arrays of NumPy.
 ///

@@ -74,7 +74,7 @@ impl Deref for CopyOnWrite {
 
     fn deref(&self) -> &[u8] {
         // SAFETY: no process can write the segment any more (`attach` has checked that it is frozen: see `Segment`; `from_mapping` gets one
-        // that is, or that nobody else has), and writes
+        // that is, or that no other process has), and writes
         // to this mapping's private pages need `&mut self`, or code that keeps the promise of `as_mut_ptr`.
         unsafe { &self.mapping.bytes()[..self.len] }
     }

@@ -141,7 +141,7 @@ impl Reader {
     }
 }
 
-/// Answers each number of tasks with the sum of so many outputs, until there are no more.
+/// Reads numbers of tasks, and answers each with the sum of that number of outputs, until the input ends.
 fn receive(outputs: &Outputs, bytes: usize, tasks: &Receiver<u64>, sums: &Sender<Result<u64, Failure>>) {
     while let Ok(count) = tasks.recv() {
         let sum = sum(outputs, bytes, count);

@@ -165,7 +165,7 @@ fn buffers_are_dropped_and_looked_at_by_other_threads() {
     });
 }
 
-/// Whoever reads the outputs as bytes gets all of them, in one encoding.
+/// Outputs that are read as bytes are complete, in one encoding.
 #[test]
 fn outputs_that_are_read_as_bytes_contain_their_buffers() {
     let _watchdog = watchdog(60);

@@ -9,7 +9,7 @@ use crate::os::{self, Access, MoveSource};
 
 impl SegmentMut {
     /// Does the same as [`freeze`](Self::freeze), but the memory stays at its address in this process, where it may be written further:
-    /// as private copies of its pages, which nobody else sees. No byte is copied before that. On other systems than Linux it is an error.
+    /// as private copies of its pages, which no other process sees. No byte is copied before that. On other systems than Linux it is an error.
     ///
     /// It is for programs in which other code has the address, such as an array of NumPy that was built in shared memory.
     ///

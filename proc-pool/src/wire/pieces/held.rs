@@ -34,7 +34,7 @@ pub(super) struct Unreleased {
 /// One block that is held, or several that were copied.
 #[derive(Debug)]
 enum Entry {
-    /// So many blocks were copied.
+    /// This number of blocks was copied.
     Copied(u64),
     Held(HeldBlock),
 }
@@ -64,7 +64,7 @@ impl BuffersApart {
         self.left == 0
     }
 
-    /// Counts a buffer that has arrived. No correct worker sends one that is so small, or so many bytes.
+    /// Counts a buffer that has arrived. No correct worker sends a smaller one than [`MIN_APART`], or more than `max_bytes` in all.
     fn count(&mut self, bytes: u64, max_bytes: u64) -> Result<(), Broken> {
         self.bytes = self.bytes.saturating_add(bytes);
         if bytes < MIN_APART as u64 || self.bytes > max_bytes {
@@ -123,7 +123,7 @@ impl Unreleased {
     }
 }
 
-/// What is still held is copied, so that buffers do not keep the memory of a connection that has ended.
+/// Blocks that are still held are copied, so that buffers do not keep the memory of a connection that has ended.
 impl Drop for Unreleased {
     fn drop(&mut self) {
         self.release(u64::MAX, 0);
@@ -223,7 +223,7 @@ impl Inbound {
     }
 }
 
-/// Returns the frame that announces so many buffers.
+/// Returns the frame that announces this number of buffers.
 pub(crate) fn announcement(buffers: usize) -> [u8; 9] {
     let mut frame = [Tag::Buffers as u8; 9];
     frame[1..].copy_from_slice(&(buffers as u64).to_le_bytes());

@@ -126,7 +126,7 @@ impl Outcomes {
         self.push(&[&[1][..], &numbers.concat()].concat())
     }
 
-    /// Announces so many buffers of an output.
+    /// Announces this number of buffers of an output.
     fn push_announcement(&self, buffers: u64) -> bool {
         self.push(&[&[7][..], &buffers.to_le_bytes()].concat())
     }
