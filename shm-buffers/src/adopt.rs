@@ -74,6 +74,7 @@ mod linux {
         }
 
         /// Returns the address modulo the size of a page, which the position in the file must have, too.
+        #[cfg(feature = "models")]
         pub(crate) fn page_offset(&self) -> usize {
             self.start.as_ptr().addr() % rustix::param::page_size()
         }

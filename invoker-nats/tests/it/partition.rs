@@ -3,6 +3,7 @@
 //! Needs Linux, `ip` (iproute2) and the permission to make network namespaces; elsewhere the tests say so, and do nothing.
 
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use invoker_nats::NodeEnd;
@@ -35,15 +36,19 @@ fn ip(arguments: &str) -> Result<(), String> {
 
 impl Namespace {
     fn new() -> Result<Self, String> {
-        let number = std::process::id() % 10_000;
+        // Tests run at the same time, in this process and in others.
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = (4 * std::process::id() + COUNT.fetch_add(1, Ordering::Relaxed)) % 10_000;
+        let name = format!("it-nats-{number}");
+        ip(&format!("netns add {name}"))?;
+        // From here on it is this test's own, to be deleted.
         let it = Self {
-            name: format!("it-nats-{number}"),
+            name,
             cable: format!("itn{number}"),
             address: format!("10.213.{}.1", number % 250),
         };
         let Self { name, cable, address } = &it;
-        let inner = address.trim_end_matches('1').to_owned() + "2";
-        ip(&format!("netns add {name}"))?;
+        let inner = address.trim_end_matches(".1").to_owned() + ".2";
         ip(&format!("link add {cable}a type veth peer name {cable}b"))?;
         ip(&format!("link set {cable}b netns {name}"))?;
         ip(&format!("address add {address}/24 dev {cable}a"))?;

@@ -140,7 +140,7 @@ impl KeptMemory {
     }
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(all(test, feature = "models", target_os = "linux"))]
 mod tests {
     use std::ptr::NonNull;
 
