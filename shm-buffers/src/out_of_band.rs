@@ -4,8 +4,8 @@
 //! out and is returned instead. A receiver deserializes within [`restore`], with the same buffers in the same order. So
 //! the bytes of a buffer are copied once, to where the receiver reads them, and not through the encoding.
 //!
-//! serde has no channel from a `Serialize` implementation to the caller, so this one is thread-local. What is collected can only be
-//! restored: outside of [`restore`], the encoding is not that of the value.
+//! serde has no channel from a `Serialize` implementation to the caller, so this one is thread-local. An encoding that was made within
+//! [`collect`] is read within [`restore`] only.
 //!
 //! ```
 //! use shm_buffers::out_of_band::{Received, collect, restore};
@@ -136,7 +136,7 @@ impl Drop for Scope {
     }
 }
 
-/// The received buffers of an outer scope, which are put back when dropped.
+/// The received buffers of an outer scope. The drop puts them back.
 struct Outer(Vec<Received>);
 
 impl Drop for Outer {
@@ -185,6 +185,17 @@ pub(crate) fn take_received() -> Option<Received> {
     RECEIVED.with_borrow_mut(Vec::pop)
 }
 
+impl Received {
+    /// Returns the number of bytes.
+    #[expect(clippy::len_without_is_empty, reason = "no buffer that was left out is empty")]
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Block(block) => block.len(),
+            Self::Bytes(bytes) => (**bytes).as_ref().len(),
+        }
+    }
+}
+
 impl Deref for Sent {
     type Target = [u8];
 
@@ -203,7 +214,7 @@ impl fmt::Debug for Received {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Block(block) => f.debug_tuple("Block").field(block).finish(),
-            Self::Bytes(bytes) => write!(f, "Bytes({} bytes)", (**bytes).as_ref().len()),
+            Self::Bytes(_) => write!(f, "Bytes({} bytes)", self.len()),
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::error::{Fault, PoolError, TaskError};
 use crate::leader::event_loop::EventLoop;
 use crate::leader::scheduler::InProgress;
 use crate::leader::tasks::batch::{Batch, TaskWriter};
-use crate::leader::tasks::decode::{Buffers, Decode};
+use crate::leader::tasks::decode::Decode;
 use crate::leader::tasks::in_flight::RetainedPayload;
 use crate::leader::tasks::jobs::{Completions, JobKey, Noted};
 use crate::leader::withdrawal::CancelOutcome;
@@ -90,13 +90,7 @@ impl<R> Handle<R> {
         });
         // Checked after the encoder has run, because that may have forked. The handles of a copy return an error later.
         let (job, index) = match event_loop.is_here() {
-            true => {
-                let mut scheduler = event_loop.scheduler();
-                if decode.buffers == Buffers::InBand {
-                    scheduler.require_in_band();
-                }
-                scheduler.submit_one(payload, decode.alignment)
-            }
+            true => event_loop.scheduler().submit_one(payload, decode.form),
             false => (JobKey::NONE, 0),
         };
         let source = Source::Pool(PoolTask {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Fault, TaskError};
 use crate::leader::tasks::batch::{Batch, TaskWriter};
-use crate::leader::tasks::decode::{Buffers, Decode};
+use crate::leader::tasks::decode::Decode;
 use crate::leader::tasks::jobs::{Completion, Completions, JobKey, Outcome};
 use crate::pool::loop_ref::LoopRef;
 
@@ -130,13 +130,7 @@ impl<'p, I: Iterator, R> Map<'p, I, R> {
     ) -> Self {
         // A forked copy of a pool has no jobs. Its error is returned by `next`.
         let job = match event_loop.check() {
-            Ok(()) => {
-                let mut scheduler = event_loop.scheduler();
-                if decode.buffers == Buffers::InBand {
-                    scheduler.require_in_band();
-                }
-                scheduler.jobs.add(decode.alignment)
-            }
+            Ok(()) => event_loop.scheduler().add_job(decode.form),
             Err(_) => JobKey::NONE,
         };
         Self {

@@ -20,13 +20,13 @@ pub struct OutputBuf {
     pub(crate) buffers: BuffersIn,
 }
 
-/// Where the buffers of outputs go.
+/// Where the buffers of an output may be.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum BuffersIn {
-    /// Into the encoding.
+    /// In its encoding only.
     #[default]
     Output,
-    /// Large ones travel apart from it.
+    /// Large ones also in blocks of their own, apart from it.
     Blocks,
 }
 

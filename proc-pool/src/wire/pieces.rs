@@ -318,11 +318,6 @@ impl Outbound {
         }
     }
 
-    /// Returns whether a buffer of `len` bytes fits into one block.
-    pub(crate) fn is_one_block(&self, len: usize) -> bool {
-        len <= self.writer.max_block()
-    }
-
     /// Fills that block from `rest`. The caller must publish its frame only afterwards.
     pub(crate) fn fill(&mut self, block: Block, rest: &[u8]) -> Result<(), Broken> {
         self.bytes_sent += block.len;
@@ -363,8 +358,13 @@ mod tests {
     const ARENA: usize = 16 << 10;
 
     fn ends(max_bytes: u64) -> (Outbound, Inbound) {
+        ends_of(ARENA, max_bytes)
+    }
+
+    /// Returns both ends of an arena of `bytes` bytes, for payloads of up to `max_bytes`.
+    pub(super) fn ends_of(bytes: usize, max_bytes: u64) -> (Outbound, Inbound) {
         let mut layout = Layout::new();
-        let (arena, slots) = (layout.arena(ARENA), layout.slots(2));
+        let (arena, slots) = (layout.arena(bytes), layout.slots(2));
         let region = Region::on_heap(layout.byte_len());
         let slots = Slots::new(&region, slots);
         let parts = || (slots.part(0..1), slots.part(1..2));

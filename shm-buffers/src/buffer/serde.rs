@@ -78,37 +78,29 @@ impl<T: Pod + Send + Sync> Buffer<T> {
 
     /// Makes a buffer of bytes that were left out.
     fn from_received(received: Received) -> Result<Self, String> {
-        let whole = |bytes: usize| match bytes.is_multiple_of(size_of::<T>()) {
-            true => Ok(()),
-            false => {
-                let (size, name) = (size_of::<T>(), std::any::type_name::<T>());
-                Err(format!(
-                    "{bytes} bytes are no whole elements of {size} bytes ({name})"
-                ))
-            }
-        };
-        match received {
-            Received::Block(block) if align_of::<T>() <= HeldBlock::ALIGN => {
-                whole(block.len())?;
-                Ok(Self::lazy(block))
-            }
-            Received::Block(block) => {
-                whole(block.len())?;
-                Ok(elements_of(block.bytes()).unwrap_or_default().into())
-            }
+        let (bytes, size) = (received.len(), size_of::<T>());
+        if !bytes.is_multiple_of(size) {
+            let name = std::any::type_name::<T>();
+            return Err(format!(
+                "{bytes} bytes are no whole elements of {size} bytes ({name})"
+            ));
+        }
+        let copied = |bytes: &[u8]| elements_of(bytes).unwrap_or_default().into();
+        Ok(match received {
+            Received::Block(block) if align_of::<T>() <= HeldBlock::ALIGN => Self::lazy(block),
+            Received::Block(block) => copied(block.bytes()),
             Received::Bytes(bytes) => {
                 let owned = Foreign(bytes);
-                whole(owned.bytes().len())?;
                 match bytemuck::try_cast_slice::<u8, T>(owned.bytes()) {
-                    Ok(_) => Ok(Self::on_heap(Arc::new(owned))),
-                    Err(_) => Ok(elements_of(owned.bytes()).unwrap_or_default().into()),
+                    Ok(_) => Self::on_heap(Arc::new(owned)),
+                    Err(_) => copied(owned.bytes()),
                 }
             }
-        }
+        })
     }
 }
 
-/// The elements of a buffer that was marked as being here.
+/// The elements of a buffer that is marked as being here, to be serialized.
 struct Alone<'a, T>(&'a [T]);
 
 impl<T: Pod> Serialize for Alone<'_, T> {
@@ -117,7 +109,7 @@ impl<T: Pod> Serialize for Alone<'_, T> {
     }
 }
 
-/// The same.
+/// The elements of such a buffer, deserialized.
 struct OwnedAlone<T>(Vec<T>);
 
 impl<'de, T: Pod> Deserialize<'de> for OwnedAlone<T> {
@@ -249,7 +241,7 @@ fn rows<'de, T: Pod, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<T>, D:
 }
 
 /// Copies elements out of bytes of any alignment. Returns `None` if they are no whole elements.
-pub(super) fn elements_of<T: Pod>(bytes: &[u8]) -> Option<Vec<T>> {
+fn elements_of<T: Pod>(bytes: &[u8]) -> Option<Vec<T>> {
     let len = bytes.len().checked_div(size_of::<T>())?;
     let mut elements = vec![T::zeroed(); len];
     let target: &mut [u8] = bytemuck::cast_slice_mut(&mut elements);

@@ -60,8 +60,10 @@ impl WorkerConnection {
     pub(crate) fn drain(&mut self, jobs: &mut Jobs, limit: DrainLimit<'_>) -> usize {
         let before = self.in_flight.count_answered();
         let mut count = 0;
-        self.pieces_in.release_blocks();
-        self.wake_if_awaiting_pieces();
+        if self.pieces_in.has_unreleased() {
+            self.pieces_in.release_blocks();
+            self.wake_if_awaiting_pieces();
+        }
         let pieces = self.pieces_in.count();
         let mut own;
         let budget = match limit {
@@ -119,7 +121,7 @@ impl WorkerConnection {
         {
             self.wake_worker();
         }
-        if self.outcomes.is_empty() == Ok(true) {
+        if self.pieces_in.has_unreleased() && self.outcomes.is_empty() == Ok(true) {
             self.pieces_in.release_wanted_blocks();
             self.wake_if_awaiting_pieces();
         }

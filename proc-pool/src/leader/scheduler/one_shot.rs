@@ -2,18 +2,28 @@
 
 use super::Scheduler;
 use crate::error::{Fault, PoolError};
+use crate::leader::tasks::decode::OutputForm;
 use crate::leader::tasks::in_flight::{RetainedPayload, Task};
 use crate::leader::tasks::jobs::{Completions, JobKey};
+use crate::wire::bytes::BuffersIn;
 use crate::wire::payload::Large;
 
 impl Scheduler {
+    /// Adds a job.
+    pub(crate) fn add_job(&mut self, form: OutputForm) -> JobKey {
+        if form.buffers == BuffersIn::Output {
+            self.require_in_band();
+        }
+        self.jobs.add(form.alignment)
+    }
+
     /// Adds a task as a job of its own. Returns the job, and the task's number among all tasks submitted alone.
     pub(crate) fn submit_one(
         &mut self,
         payload: Result<RetainedPayload<Large>, String>,
-        alignment: usize,
+        form: OutputForm,
     ) -> (JobKey, u64) {
-        let job = self.jobs.add(alignment);
+        let job = self.add_job(form);
         let index = self.one_shots;
         self.one_shots += 1;
         self.stats.submitted += 1;

@@ -5,7 +5,7 @@ use shm_buffers::out_of_band::restore;
 use crate::error::Fault;
 use crate::leader::tasks::jobs::{Outcome, OutputApart};
 use crate::panics::guarded;
-use crate::wire::bytes::Bytes;
+use crate::wire::bytes::{BuffersIn, Bytes};
 use crate::wire::codec::Codec;
 use crate::wire::owned_bytes::OwnedBytes;
 
@@ -14,19 +14,16 @@ use crate::wire::owned_bytes::OwnedBytes;
 pub(crate) struct Decode<R> {
     slice: fn(&[u8]) -> Result<R, String>,
     large: fn(OwnedBytes) -> Result<R, String>,
-    /// The alignment of the memory into which large outputs are received.
-    pub(crate) alignment: usize,
-    /// Whether outputs may leave out their buffers.
-    pub(crate) buffers: Buffers,
+    /// What the outputs of a job with this decoder are like.
+    pub(crate) form: OutputForm,
 }
 
-/// Where the buffers of an output may be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Buffers {
-    /// In its encoding only.
-    InBand,
-    /// Also apart from it.
-    Apart,
+/// What a job needs of its outputs.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct OutputForm {
+    /// The alignment of the memory into which large outputs are received.
+    pub(crate) alignment: usize,
+    pub(crate) buffers: BuffersIn,
 }
 
 impl<R> Clone for Decode<R> {
@@ -42,8 +39,10 @@ impl Decode<Bytes> {
     pub(crate) const BYTES: Self = Self {
         slice: |bytes| Ok(Bytes::copied(bytes)),
         large: |bytes| Ok(Bytes::kept(bytes)),
-        alignment: 1,
-        buffers: Buffers::InBand,
+        form: OutputForm {
+            alignment: 1,
+            buffers: BuffersIn::Output,
+        },
     };
 }
 
@@ -53,8 +52,10 @@ impl<R> Decode<R> {
         Self {
             slice: |bytes| C::decode(bytes).map_err(|e| e.to_string()),
             large: |mut bytes| C::decode_owned(&mut bytes).map_err(|e| e.to_string()),
-            alignment: C::alignment(),
-            buffers: Buffers::Apart,
+            form: OutputForm {
+                alignment: C::alignment(),
+                buffers: BuffersIn::Blocks,
+            },
         }
     }
 
@@ -78,9 +79,9 @@ impl<R> Decode<R> {
     fn apart(self, output: OutputApart) -> (Result<R, Box<Fault>>, usize) {
         let len = output.len();
         let OutputApart { encoded, buffers } = output;
-        let decoded = match self.buffers {
-            Buffers::Apart => caught(|| restore(buffers, || (self.large)(encoded))),
-            Buffers::InBand => Err(Box::new(read_as_bytes())),
+        let decoded = match self.form.buffers {
+            BuffersIn::Blocks => caught(|| restore(buffers, || (self.large)(encoded))),
+            BuffersIn::Output => Err(Box::new(read_as_bytes())),
         };
         (decoded, len)
     }

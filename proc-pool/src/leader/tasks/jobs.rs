@@ -63,11 +63,7 @@ pub(crate) struct OutputApart {
 impl OutputApart {
     /// Returns the number of bytes of all of it.
     pub(crate) fn len(&self) -> usize {
-        let buffers = self.buffers.iter().map(|buffer| match buffer {
-            Received::Block(block) => block.len(),
-            Received::Bytes(bytes) => (**bytes).as_ref().len(),
-        });
-        self.encoded.len() + buffers.sum::<usize>()
+        self.encoded.len() + self.buffers.iter().map(Received::len).sum::<usize>()
     }
 }
 
@@ -102,19 +98,17 @@ enum Entry {
 pub(crate) struct Completions {
     list: Vec<Entry>,
     pub(crate) bytes: Vec<u8>,
-    /// Number of tasks in `list`.
-    count: usize,
+    /// Number of tasks that were not taken.
+    left: usize,
     /// Position in `list` of the next task to be taken, and its position in its run.
     next: (usize, usize),
-    /// Number of tasks that were taken.
-    taken: usize,
 }
 
 impl Completions {
     /// Returns the number of tasks that were not taken.
     #[inline]
     pub(crate) fn len(&self) -> usize {
-        self.count - self.taken
+        self.left
     }
 
     #[inline]
@@ -126,18 +120,18 @@ impl Completions {
         self.list.clear();
         self.bytes.clear();
         self.bytes.shrink_to(KEEP);
-        (self.count, self.next, self.taken) = Default::default();
+        (self.left, self.next) = Default::default();
     }
 
     pub(crate) fn push(&mut self, index: u64, outcome: Outcome) {
         self.list.push(Entry::One(Completion { index, outcome }));
-        self.count += 1;
+        self.left += 1;
     }
 
     /// Adds a small output: this range of the bytes. It joins the run before it, if it continues that.
     #[inline]
     pub(crate) fn push_small(&mut self, index: u64, start: usize, end: usize) {
-        self.count += 1;
+        self.left += 1;
         let bytes = end - start;
         match self.list.last_mut() {
             Some(Entry::Run {
@@ -169,7 +163,7 @@ impl Completions {
     pub(crate) fn take_next(&mut self) -> Option<Completion> {
         let (at, in_run) = self.next;
         let next = self.list.get_mut(at)?;
-        self.taken += 1;
+        self.left -= 1;
         self.next = (at + 1, 0);
         Some(match next {
             Entry::Run {

@@ -1,9 +1,9 @@
-//! Buffers of outputs that travel apart from the output: each is a block of its own, which the leader holds until the caller
-//! looks at the buffer or drops it.
+//! Buffers of outputs that travel apart from the output: each is a block of its own. The leader holds it until the caller looks at
+//! the buffer or drops it.
 //!
 //! Blocks are released in the order in which they were sent, so a block that is held keeps later ones from being used again.
-//! Whenever the sender waits for space, or much is held, the oldest blocks are copied into private memory and released. So the
-//! sender never waits for the caller.
+//! When the sender waits for space, the oldest blocks are copied into private memory and released, so that it never waits for the
+//! caller.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -17,7 +17,8 @@ use crate::wire::tags::Tag;
 
 /// The least number of bytes of a buffer that travels apart. For a smaller one, a copy costs less than a block.
 pub(crate) const MIN_APART: usize = 8 << 10;
-/// Maximum number of bytes of the blocks that are held.
+/// Maximum number of bytes of the blocks that are held. No correct worker has more [in flight](super::MAX_IN_FLIGHT); another one could
+/// name the same bytes again and again.
 const MAX_HELD: u64 = 2 << 20;
 /// The alignment of the memory into which a buffer is received that is too large for a block.
 const ALIGN: usize = HeldBlock::ALIGN;
@@ -204,22 +205,23 @@ impl Inbound {
         self.apart.take()
     }
 
-    /// Releases blocks whose buffers were dropped or looked at. Copies the oldest ones that are held if they are many.
+    /// Returns whether there are blocks that were not released.
+    pub(crate) fn has_unreleased(&self) -> bool {
+        !self.unreleased.blocks.is_empty()
+    }
+
+    /// Releases blocks whose buffers were dropped or looked at.
     pub(crate) fn release_blocks(&mut self) {
-        if !self.unreleased.blocks.is_empty() {
-            self.unreleased.release(0, MAX_HELD);
-            self.publish_freed();
-        }
+        self.unreleased.release(0, MAX_HELD);
+        self.publish_freed();
     }
 
     /// Does the same, and copies the oldest blocks that are held until the sender has those that it waits for. For when all blocks have
     /// arrived that were sent: before that, the caller may still drop the buffers of those that have.
     pub(crate) fn release_wanted_blocks(&mut self) {
-        if !self.unreleased.blocks.is_empty() {
-            let wanted = self.wanted.slot(0).get();
-            self.unreleased.release(wanted, MAX_HELD);
-            self.publish_freed();
-        }
+        let wanted = self.wanted.slot(0).get();
+        self.unreleased.release(wanted, MAX_HELD);
+        self.publish_freed();
     }
 }
 
@@ -240,27 +242,15 @@ impl Piece {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::pieces::tests::ends_of;
     use crate::wire::pieces::{Allocation, Outbound, WakeupRequest};
-    use shm_buffers::arena::{Block, BlockReader, BlockWriter};
-    use shm_buffers::slots::Slots;
-    use shm_buffers::{Layout, Region};
+    use shm_buffers::arena::Block;
 
     const ARENA: usize = 1 << 20;
     const LEN: usize = 100_000;
 
     fn ends(max_bytes: u64) -> (Outbound, Inbound) {
-        let mut layout = Layout::new();
-        let (arena, slots) = (layout.arena(ARENA), layout.slots(2));
-        let region = Region::on_heap(layout.byte_len());
-        let slots = Slots::new(&region, slots);
-        let parts = || (slots.part(0..1), slots.part(1..2));
-        let (freed, wanted) = parts();
-        let outbound = Outbound::new(BlockWriter::new(&region, arena), freed, wanted);
-        let (freed, wanted) = parts();
-        (
-            outbound,
-            Inbound::new(BlockReader::new(&region, arena), freed, wanted, max_bytes),
-        )
+        ends_of(ARENA, max_bytes)
     }
 
     fn bytes(number: u8) -> Vec<u8> {

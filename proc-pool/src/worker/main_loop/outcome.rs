@@ -19,13 +19,12 @@ enum Sent {
     NoMemory,
 }
 
-/// How bytes are sent in blocks of the arena.
+/// What is sent in blocks of the arena.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum PieceKind {
-    /// In one block that the leader need not copy, if there is such a block.
-    Whole,
-    /// As pieces of a payload.
-    Part,
+enum PieceOf {
+    /// A buffer, which the leader need not copy if it is one block.
+    Buffer,
+    Output,
 }
 
 impl TaskLoop {
@@ -49,7 +48,7 @@ impl TaskLoop {
         }
         let output = output.output();
         if tag == Tag::Inline && output.len() > MAX_INLINE {
-            return self.send_large(output).map(drop);
+            return self.send_pieces(output, PieceOf::Output).map(drop);
         }
         // The beginning of a long text is enough.
         let output = &output[..output.len().min(MAX_TEXT)];
@@ -62,25 +61,16 @@ impl TaskLoop {
         self.stage(&[&announcement(buffers.len())])?;
         self.publish()?;
         for buffer in buffers {
-            let kind = match self.pieces_out.is_one_block(buffer.len()) {
-                true => PieceKind::Whole,
-                false => PieceKind::Part,
-            };
-            if self.send_pieces(&buffer, kind)? == Sent::NoMemory {
+            if self.send_pieces(&buffer, PieceOf::Buffer)? == Sent::NoMemory {
                 return Ok(Sent::NoMemory);
             }
         }
         Ok(Sent::All)
     }
 
-    /// Sends an output in pieces.
-    fn send_large(&mut self, output: &[u8]) -> Result<Sent, DoorbellClosed> {
-        self.send_pieces(output, PieceKind::Part)
-    }
-
     /// Sends bytes in pieces. The leader has each piece as soon as its frame is published, whatever happens to this
     /// process afterwards.
-    fn send_pieces(&mut self, bytes: &[u8], kind: PieceKind) -> Result<Sent, DoorbellClosed> {
+    fn send_pieces(&mut self, bytes: &[u8], of: PieceOf) -> Result<Sent, DoorbellClosed> {
         self.keeps_memory = true;
         let mut rest = bytes;
         while !rest.is_empty() {
@@ -104,11 +94,10 @@ impl TaskLoop {
                 os::end_group(ORPHANED);
             }
             let piece = Piece::new(block, rest.len());
-            // An arena that has lost pages may have no block for all of it.
-            let is_whole = kind == PieceKind::Whole && block.len as usize == bytes.len();
-            self.stage(&[&match is_whole {
-                true => piece.block_frame(),
-                false => piece.frame(),
+            let is_whole = block.len as usize == bytes.len();
+            self.stage(&[&match (of, is_whole) {
+                (PieceOf::Buffer, true) => piece.block_frame(),
+                _ => piece.frame(),
             }])?;
             self.publish()?;
             rest = &rest[block.len as usize..];
