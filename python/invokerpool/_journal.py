@@ -130,6 +130,6 @@ def _feed(digest: Any, value: Any, seen: set[int]) -> None:
         digest.update(type(value).__qualname__.encode())
 
 
-def tell_failure(message: str) -> None:
+def log_failure(message: str) -> None:
     """Warns that a map has gone on without its journal. Called by the extension module."""
     logging.getLogger("invokerpool").warning("%s; the run has gone on without it", message)

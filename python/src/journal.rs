@@ -66,20 +66,14 @@ impl Options {
         if let Some(name) = self.model_name {
             journal = journal.model(name);
         }
-        let order = match cfg!(target_endian = "little") {
-            true => "little-endian",
-            false => "big-endian",
-        };
         let identity = Identity {
             op: journal.described_op().unwrap_or(self.op),
             task_type: "objects of Python".to_owned(),
             output_type: "objects of Python".to_owned(),
-            codec: format!("invokerpool 1, {order}"),
+            codec: Identity::describe_codec("invokerpool 1"),
             model_type: "an object of Python".to_owned(),
             model: journal.described_model().unwrap_or(self.model),
-            seed: self
-                .seed
-                .map_or_else(|| "none".to_owned(), |seed| seed.to_string()),
+            seed: Identity::describe_seed(self.seed),
             context: "none".to_owned(),
         };
         Ok(OpenJournal::open(journal, &identity, &REMEDIES).map(|journal| {
@@ -178,12 +172,12 @@ impl JournaledRun {
     }
 
     /// Logs a warning if the journal could not be written, and the run has gone on without it.
-    pub(crate) fn tell_failure(&self, py: Python<'_>) -> PyResult<()> {
+    pub(crate) fn log_failure(&self, py: Python<'_>) -> PyResult<()> {
         match self.counted.journal.error() {
             Some(error) if self.counted.journal.close().is_ok() => {
                 let message = format!("{:#}", shm_buffers::WithCauses(&error));
                 py.import("invokerpool._journal")?
-                    .call_method1("tell_failure", (message,))?;
+                    .call_method1("log_failure", (message,))?;
                 Ok(())
             }
             _ => Ok(()),

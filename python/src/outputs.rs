@@ -265,7 +265,7 @@ impl Outputs {
                     let closed = journaled.as_ref().map_or(Ok(()), |journaled| {
                         let closed = detached(py, || journaled.close());
                         closed.map_err(|error| journal_error(py, &error))?;
-                        journaled.tell_failure(py)
+                        journaled.log_failure(py)
                     });
                     self.end(py, run);
                     closed?;

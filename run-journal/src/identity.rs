@@ -37,6 +37,19 @@ pub(crate) fn named(name: &str) -> String {
 }
 
 impl Identity {
+    /// Describes a codec of this name, whose encodings are those of a machine with this byte order.
+    pub fn describe_codec(name: &str) -> String {
+        match cfg!(target_endian = "little") {
+            true => format!("{name}, little-endian"),
+            false => format!("{name}, big-endian"),
+        }
+    }
+
+    /// Describes a root seed.
+    pub fn describe_seed(seed: Option<u64>) -> String {
+        seed.map_or_else(|| "none".to_owned(), |seed| seed.to_string())
+    }
+
     pub(crate) fn to_json(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("strings can be written as JSON")
     }

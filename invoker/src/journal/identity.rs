@@ -45,10 +45,6 @@ where
     let mut context = Vec::new();
     op.encode_values(&mut context)
         .map_err(failed("encode the context for the journal"))?;
-    let order = match cfg!(target_endian = "little") {
-        true => "little-endian",
-        false => "big-endian",
-    };
     let identity = Identity {
         op: match journal.described_op() {
             Some(name) => name,
@@ -56,13 +52,13 @@ where
         },
         task_type: type_name::<T>().to_owned(),
         output_type: type_name::<R>().to_owned(),
-        codec: format!("{}, {order}", type_name::<Native>()),
+        codec: Identity::describe_codec(type_name::<Native>()),
         model_type: type_name::<M>().to_owned(),
         model: match journal.described_model() {
             Some(name) => name,
             None => format!("{:016x}", model.fingerprint()?),
         },
-        seed: seed.map_or_else(|| "none".to_owned(), |seed| seed.to_string()),
+        seed: Identity::describe_seed(seed),
         context: format!("{:016x}", task_hash(&context)),
     };
     Ok(Arc::new(OpenJournal::open(journal, &identity, &REMEDIES)?))
