@@ -1,4 +1,4 @@
-//! Nodes in network namespaces, which are cut off from the server: nothing that they send arrives, and no connection is closed.
+//! Nodes in network namespaces that are cut off from the server: nothing arrives that they send, and no connection is closed.
 //!
 //! Needs Linux, `ip` (iproute2) and the permission to make network namespaces; elsewhere the tests say so, and do nothing.
 
@@ -6,10 +6,10 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use invoker_nats::NodeEnd;
+use invoker_nats::{Leader, NodeEnd};
 
 use crate::faults::{TASKS, choose, print, run_with, seeds};
-use crate::ops::{self, Output, Work};
+use crate::ops::{self, Output, Task, Work};
 use crate::runs::{lead, local};
 use crate::support::{Process, Server, wait_until};
 use crate::watchdog::watchdog;
@@ -91,18 +91,27 @@ fn namespace() -> Option<Namespace> {
 /// The server listens on all addresses: a namespace has its own loopback interface.
 const ALL_ADDRESSES: [&str; 2] = ["--addr", "0.0.0.0"];
 
+/// Namespace, server, leader and nodes, in the reverse order of their ends.
+type Cluster = (Namespace, Server, Leader<Task, Output>, Vec<Process>);
+
+/// Starts a server, a leader, and three nodes, of which the first one is in the namespace. Returns once all have joined.
+fn cluster(run: &str) -> Option<Cluster> {
+    let namespace = namespace()?;
+    let server = Server::start_with(&ALL_ADDRESSES)?;
+    let leader = lead(&server, run);
+    let mut nodes = vec![namespace.node(&server, run)];
+    nodes.extend([(); 2].map(|()| Process::node(&server, run)));
+    wait_until("the nodes", || leader.nodes() == 3);
+    Some((namespace, server, leader, nodes))
+}
+
 #[test]
 fn node_that_is_cut_off_for_ten_seconds_doubles_no_output() {
     let _watchdog = watchdog(120 + 60 * seeds().end);
     for seed in seeds() {
-        let Some(namespace) = namespace() else { return };
-        let Some(server) = Server::start_with(&ALL_ADDRESSES) else {
+        let Some((namespace, _server, leader, _nodes)) = cluster("cut") else {
             return;
         };
-        let leader = lead(&server, "cut");
-        let _cut = namespace.node(&server, "cut");
-        let _others = [(); 2].map(|()| Process::node(&server, "cut"));
-        wait_until("the nodes", || leader.nodes() == 3);
         let mut since = None;
         let longest = run_with(&leader, 1 + choose(seed, 2, TASKS - 300), || {
             namespace.set_cable("down");
@@ -134,14 +143,9 @@ fn node_that_is_cut_off_for_ten_seconds_doubles_no_output() {
 fn node_that_is_cut_off_for_ever_costs_no_task() {
     let _watchdog = watchdog(120 + 60 * seeds().end);
     for seed in seeds() {
-        let Some(namespace) = namespace() else { return };
-        let Some(server) = Server::start_with(&ALL_ADDRESSES) else {
+        let Some((namespace, _server, leader, _nodes)) = cluster("severed") else {
             return;
         };
-        let leader = lead(&server, "severed");
-        let _cut = namespace.node(&server, "severed");
-        let _others = [(); 2].map(|()| Process::node(&server, "severed"));
-        wait_until("the nodes", || leader.nodes() == 3);
         let longest = run_with(&leader, 1 + choose(seed, 2, TASKS - 300), || {
             namespace.set_cable("down");
         });

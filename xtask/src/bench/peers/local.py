@@ -240,7 +240,7 @@ class Invokerpool(Pool):
         return self.workers.map(work, errors="return")
 
 
-class Torch(Pool):
+class Torch(Multiprocessing):
     """`torch.multiprocessing`: a pool whose queues share tensors."""
 
     sharing = "share_memory_()"
@@ -255,13 +255,6 @@ class Torch(Pool):
         self.model = None
         self.workers = context.Pool(tasks.WORKERS, prepare_tensor, (self.op, model, queue))
         return self
-
-    def close(self):
-        self.workers.close()
-        self.workers.join()
-
-    def run(self, work, batch):
-        return self.workers.imap(pool.call, work, chunksize=batch)
 
 
 def prepare_tensor(op, model, queue):
