@@ -43,7 +43,7 @@ pub(crate) struct Link {
     run: String,
     /// Counts connections: a new one means that requests to the server are lost.
     connections: watch::Receiver<u64>,
-    /// What the server has not permitted: requests are then not answered.
+    /// The error of a request that the server has not permitted. Such a request has no reply.
     denied: Arc<OnceLock<String>>,
 }
 

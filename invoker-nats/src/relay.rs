@@ -13,7 +13,7 @@ use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 
-/// The rate of a node's records in bytes per second, and the most that it sends at once.
+/// The rate of a node's records in bytes per second, and the size of its largest burst.
 const RATE: f64 = 64.0 * 1024.0;
 /// The part of it that only WARN and ERROR may use.
 const RESERVED: f64 = RATE / 4.0;
@@ -96,9 +96,9 @@ struct Outbox {
 /// [`Cluster::relay`](crate::Cluster::relay).
 ///
 /// The leader repeats each event in its own subscriber with the level, the target `invoker_nats::relay`, and the fields `node` and
-/// `source` (the event's own target). A node sends at most 64 KiB each second; a quarter of that is for WARN and ERROR. What it drops,
-/// and what is lost on the way, is counted in the [report](crate::NodeRow::logs_missing), and the last records of a node that is lost are in
-/// it.
+/// `source` (the event's own target). A node sends at most 64 KiB each second; a quarter of that is for WARN and ERROR. The
+/// [report](crate::NodeRow::logs_missing) counts the records that it drops and those that are lost on the way, and has the last records of
+/// a lost node.
 #[derive(Debug, Clone)]
 pub struct Relay {
     outbox: Arc<Mutex<Outbox>>,
@@ -228,7 +228,7 @@ impl fmt::Write for Bounded<'_> {
     }
 }
 
-/// What the leader knows of a node's records.
+/// Counts of a node's records at the leader, and the last ones.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Received {
     pub(crate) received: u64,

@@ -27,7 +27,7 @@ pub(crate) fn contiguous(buffer: &PyUntypedBuffer) -> PyResult<&[u8]> {
     Ok(unsafe { std::slice::from_raw_parts(buffer.buf_ptr().cast::<u8>(), buffer.len_bytes()) })
 }
 
-/// Returns the memory of a contiguous buffer for an image that adopts it. `None` if there is none.
+/// Returns the memory of a contiguous buffer for an image that adopts it, or `None` if the buffer is empty.
 ///
 /// The caller has checked that it is memory of glibc's `malloc`.
 pub(crate) fn adoptable(buffer: &PyUntypedBuffer) -> PyResult<Option<Adoptable>> {
@@ -35,8 +35,8 @@ pub(crate) fn adoptable(buffer: &PyUntypedBuffer) -> PyResult<Option<Adoptable>>
     let Some(start) = NonNull::new(buffer.buf_ptr().cast::<u8>()) else {
         return Ok(None);
     };
-    // SAFETY: the buffer has these contiguous bytes at this address until it is released, which the caller does after the image was
-    // written. Until then it stays attached to the interpreter, and users of `adopt=True` promise that no code writes the array which has
+    // SAFETY: the buffer has these contiguous bytes at this address until it is released. The caller releases it after the image
+    // was written. Until then it stays attached to the interpreter, and users of `adopt=True` promise that no code writes the array which has
     // released that. The memory is of glibc's `malloc`, which gets by with such pages.
     Ok(Some(unsafe { Adoptable::new(start, len) }))
 }
@@ -55,7 +55,7 @@ impl SharedMemory {
     /// Makes a segment of the memory. The array stays where it is, and what is written later stays in this process. None if that was done
     /// before, or the system refuses.
     fn freeze(&self) -> Option<CoreSegment> {
-        // Attached, so that threads that keep the interpreter's rules write nothing meanwhile.
+        // Attached to the interpreter, so that no other thread that keeps its rules writes at the same time.
         self.0.freeze().map(|segment| CoreSegment { segment })
     }
 

@@ -73,7 +73,7 @@ mod linux {
             (first < end && end - first >= MIN_ADOPTED).then_some(first..end)
         }
 
-        /// Returns the address modulo the size of a page, which the position in the file must have, too.
+        /// Returns the address modulo the size of a page. The position in the file must have the same remainder.
         #[cfg(feature = "models")]
         pub(crate) fn page_offset(&self) -> usize {
             self.start.as_ptr().addr() % rustix::param::page_size()

@@ -1,7 +1,7 @@
 //! Outputs of two processes through iceoryx2: a peer of `cargo bench -p proc-pool --bench pool -- payloads`.
 //!
 //! `iceoryx2-peer BYTES` starts two children. For each line on standard input, a number of tasks, it has them make that many outputs of
-//! `BYTES` bytes, and answers with a line: the sum of the outputs' first numbers, which are the tasks.
+//! `BYTES` bytes, and answers with a line: the sum of the outputs' first numbers: the tasks.
 //!
 //! This is iceoryx2 in its strong form. A child writes the numbers where its publisher will send them from, without a vector of its own. A
 //! thread for each child copies them into a new vector, as all peers do, and polls: it yields where it would otherwise sleep. The

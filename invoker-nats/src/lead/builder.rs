@@ -207,7 +207,7 @@ where
         let (run, on_thread) = (self.cluster.run.clone(), link.clone());
         let (manifest, last, requests) = thread.run(async move {
             let begun = begin(&on_thread, &run, manifest, keep).await;
-            // What is denied has no reply.
+            // The server does not reply to a request that it denies.
             let denied = |error| on_thread.check_permission().err().unwrap_or(error);
             let (manifest, last) = begun.map_err(denied)?;
             let requests = on_thread.subscribe("leader").await?;

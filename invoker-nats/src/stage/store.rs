@@ -107,7 +107,7 @@ impl Cluster {
     /// Removes the [published](Self::publish_model) model from the server.
     ///
     /// # Errors
-    /// [`Error::Connect`]; [`Error::Server`], also if there is none.
+    /// [`Error::Connect`]; [`Error::Server`], also if no model is published.
     pub fn remove_model(&self) -> Result<(), Error> {
         let (thread, link) = self.connect("model")?;
         thread.run(async move {
@@ -136,7 +136,7 @@ async fn copy(store: &ObjectStore, mut file: File) -> std::io::Result<()> {
     }
 }
 
-/// Reads a file on the hidden thread, which has nothing else to do.
+/// Reads a file on the hidden thread. That thread has nothing else to do.
 struct FileReader(File);
 
 impl AsyncRead for FileReader {

@@ -118,7 +118,7 @@ impl<'a> Tasks<'a> {
     }
 }
 
-/// What has become of tasks, in the order in which they were completed.
+/// The outcomes of tasks, in the order in which they were completed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Outcomes<'a> {
     indices: Runs,

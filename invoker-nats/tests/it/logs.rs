@@ -14,7 +14,7 @@ use crate::runs::lead;
 use crate::support::{Process, Server, wait_until};
 use crate::watchdog::watchdog;
 
-/// What was repeated in this process: level and fields.
+/// The events that were repeated in this process: level and fields.
 static REPEATED: Mutex<Vec<(Level, String)>> = Mutex::new(Vec::new());
 
 fn repeated() -> Vec<(Level, String)> {

@@ -1,8 +1,8 @@
-//! The memory of a leader and two workers that have moved gigabytes of payloads, two seconds after the last one. Baseline: the limit of
-//! what they may keep.
+//! The memory of a leader and two workers that have moved gigabytes of payloads, two seconds after the last one. Baseline: the limit
+//! of the memory that they may keep.
 //!
 //! Payloads are vectors of all sizes up to 32 MiB, as tasks and as outputs, in both kinds of map; the last outputs are kept for a while.
-//! Memory that processes share is counted once (PSS). This runs in a process of its own, which has measured nothing else before.
+//! Memory that processes share is counted once (PSS). This runs in a process of its own that has measured nothing else before.
 
 use std::collections::VecDeque;
 use std::io::Read;
@@ -16,7 +16,7 @@ use crate::report::{Report, Target};
 use crate::rounds::Samples;
 use crate::{Effort, Failure, WORKERS};
 
-/// What a pool may keep.
+/// Bytes that a pool may keep.
 const LIMIT: f64 = (16 << 20) as f64;
 /// The time after the last payload, and before the first one.
 const IDLE: Duration = Duration::from_secs(2);

@@ -53,7 +53,7 @@ impl Usage {
         if unsafe { libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr()) } != 0 {
             return None;
         }
-        // SAFETY: it was zeroed, which is a valid value of its integers, and filled by the call.
+        // SAFETY: it was zeroed, and zeros are valid integers, and filled by the call.
         let usage = unsafe { usage.assume_init() };
         let nanos = |time: libc::timeval| time.tv_sec as u64 * 1_000_000_000 + time.tv_usec as u64 * 1000;
         Some(Self {

@@ -74,7 +74,7 @@ def test_adopted_arrays_keep_contents_and_addresses_and_stay_writable():
     check_equal(image.unpickle(), expected)
     del image
     assert all((array == 77).all() for name, array in model.items() if name != "readonly")
-    # Once more: what was written since is what is shared.
+    # Once more: the image has the bytes that were written since.
     again = ip.share(model, adopt=True)
     assert again.adopted > 0
     check_equal(again.unpickle(), model)
@@ -358,7 +358,7 @@ def test_arrays_of_shared_memory_are_shared_once_and_in_place(tmp_path):
     image.save(path, compression="zstd")
     loaded = ip.load(path).unpickle()
     assert np.array_equal(loaded["items"], expected) and loaded["turned"].flags.f_contiguous
-    # The second time, what is in it now is copied.
+    # The second time, its present contents are copied.
     assert np.array_equal(ip.share(model).unpickle()["items"], expected + 1)
     with ip.Pool(image, op, executor="inline") as pool:
         assert list(pool.map([False])) == [totals]

@@ -271,7 +271,7 @@ def test_a_full_disk_ends_the_run_or_the_journal_and_keeps_what_was_written(tmp_
     else:
         assert out.startswith("20000 cannot write the journal"), out
         assert "the run has gone on without it" in err
-    # What was written stays readable.
+    # The records before it stay readable.
     with ip.Pool(op=lambda n: b"", workers=1) as pool:
         outputs = pool.map(range(20_000), journal=ip.Journal(path, op="bytes"))
         assert [next(outputs) for _ in range(100)] == [bytes([n]) * 1000 for n in range(100)]

@@ -1,4 +1,4 @@
-//! Outputs with a `Buffer<f32>`, which the leader copies when it looks at it, against the same baselines as outputs by value.
+//! Outputs with a `Buffer<f32>` that the leader copies when it looks at it, against the same baselines as outputs by value.
 
 use proc_pool::{BoxError, EntryPoint, Pool, WorkerContext};
 use shm_buffers::Buffer;
@@ -21,7 +21,7 @@ fn pool(bytes: usize) -> Result<Pool<u64, Output>, Failure> {
     Ok(builder().build(EntryPoint::op_with_state(start, make_buffer), &bytes)?)
 }
 
-/// What the caller does with an output.
+/// The way in which the caller uses an output.
 type Use = fn(Buffer<f32>, &mut Vec<Buffer<f32>>) -> u64;
 
 /// The target for outputs of a number of bytes.

@@ -1,4 +1,4 @@
-//! What a payload costs the leader and the workers: processor time, page faults, sleeps and system calls, of all their threads.
+//! The cost of a payload to the leader and the workers: processor time, page faults, sleeps and system calls, of all their threads.
 //!
 //! The kernel counts system calls in the same rounds, where it permits that ([`Counter`]). Elsewhere `strace` counts those of all
 //! processes together, in runs of their own.
@@ -50,7 +50,7 @@ impl Side {
     }
 }
 
-/// What a payload costs the leader, or its workers together.
+/// The cost of a payload to the leader, or to its workers together.
 #[derive(Default)]
 struct Cost {
     nanos: Samples,

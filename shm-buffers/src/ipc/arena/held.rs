@@ -79,7 +79,7 @@ impl HeldBlock {
     }
 }
 
-/// Appends the first `len` bytes of `words` to `copy`, which is empty and has room for them, and zeros up to a whole unit.
+/// Appends the first `len` bytes of `words` to the empty `copy`, and zeros up to a whole unit. The caller has reserved memory for them.
 fn copy_words(words: Words<'_>, len: usize, copy: &mut Vec<Unit>) {
     let units = len.div_ceil(size_of::<Unit>());
     let spare = &mut copy.spare_capacity_mut()[..units];

@@ -144,7 +144,7 @@ pub(super) fn store_repeated(words: &[AtomicU64], chunks: &[Chunk]) {
     unsafe { repeat(chunks.as_ptr().cast(), words.as_ptr().cast_mut().cast(), bytes) };
 }
 
-/// Copies bytes with one instruction, which the compiler cannot see through. It has the effect of a relaxed atomic access of each byte, in
+/// Copies bytes with one instruction that the compiler cannot see through. It has the effect of a relaxed atomic access of each byte, in
 /// any order, so others may access shared memory at the same time. The words that arrive then may be a mix of old and new bytes; no
 /// correct peer writes a block that is being copied.
 ///
