@@ -28,6 +28,9 @@ struct Args {
     /// Run short rounds, just to see that it works
     #[arg(long)]
     quick: bool,
+    /// Run only these
+    #[arg(value_name = "AREA", value_parser = ["small", "short", "lost"])]
+    areas: Vec<String>,
     /// Ignored: there is no model
     #[arg(long, hide = true)]
     bytes: Option<u64>,
@@ -96,9 +99,17 @@ fn main() -> Result<(), BoxError> {
         std::thread::sleep(Duration::from_millis(10));
     }
     let (rounds, scale) = if args.quick { (1, 10) } else { (3, 1) };
-    small_tasks(&url, rounds, 2_000_000 / scale)?;
-    short_tasks(&url, rounds, 400_000 / scale)?;
-    lost_node(&url)
+    let chosen = |area: &str| args.areas.is_empty() || args.areas.iter().any(|it| it == area);
+    if chosen("small") {
+        small_tasks(&url, rounds, 2_000_000 / scale)?;
+    }
+    if chosen("short") {
+        short_tasks(&url, rounds, 400_000 / scale)?;
+    }
+    if chosen("lost") {
+        lost_node(&url)?;
+    }
+    Ok(())
 }
 
 /// Starts a leader and its nodes, with tasks of `micros` microseconds.

@@ -2,19 +2,24 @@
 //! makes no calls.
 //!
 //! Tasks lie in *ranges*, as they were taken from the input of a job. A range is sent in *batches*: at first all of it in one; after
-//! the loss of a node, the tasks that it had started each alone, and the others in another one. The first valid answer to a task wins.
+//! the loss of a node, the tasks that it had started, one after the other and nothing beside them, and the others in another one. The first valid answer to a task wins.
 
 mod parts;
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops;
 use std::time::{Duration, Instant};
 
-pub(crate) use parts::{Action, Counts, Node, NodeState};
+pub(crate) use parts::{Action, Counts, Finished, Node};
 
 use crate::batcher::DraftTask;
 use crate::relay::Received;
+use crate::report::NodeEnd;
 use crate::wire::{Grant, Join, NodeCounts, Tasks};
-use parts::{Batch, Finished, Holder, Positions, Range, Slot};
+use parts::{Batch, Holder, Positions, Range, Slot};
+
+/// The most tasks of a batch that must run alone.
+const SUSPECTS: usize = 64;
 
 pub(crate) struct Accounting {
     node_losses: u32,
@@ -59,10 +64,7 @@ impl Accounting {
     }
 
     pub(crate) fn present_nodes(&self) -> usize {
-        let present = self
-            .nodes
-            .values()
-            .filter(|node| node.state == NodeState::Present);
+        let present = self.nodes.values().filter(|node| node.state == NodeEnd::Present);
         present.count()
     }
 
@@ -89,6 +91,11 @@ impl Accounting {
             },
         );
         self.add_batch(job, range, Positions::All, false)
+    }
+
+    /// The number of tasks of a job so far: the index of its next one.
+    pub(crate) fn taken(&self, job: u32) -> u64 {
+        self.taken.get(&job).copied().unwrap_or(0)
     }
 
     /// Counts a task of a job that needs no answer, because an earlier leader has one.
@@ -169,21 +176,28 @@ impl Accounting {
             join: join.clone(),
             counts: NodeCounts::default(),
             logs: Received::default(),
-            state: NodeState::Present,
+            state: NodeEnd::Present,
             delivered: 0,
             seen: now,
         });
-        (node.state, node.seen) = (NodeState::Present, now);
+        (node.state, node.seen) = (NodeEnd::Present, now);
     }
 
-    /// A node is about to run the tasks of a batch before position `upto`. If it may, returns which are open.
-    pub(crate) fn begin(&mut self, node: u64, batch: u64, upto: usize, now: Instant) -> (Grant, Vec<Action>) {
+    /// A node is about to run tasks of a batch, at these positions. If it may, returns which tasks of the batch are open.
+    pub(crate) fn begin(
+        &mut self,
+        node: u64,
+        batch: u64,
+        tasks: ops::Range<usize>,
+        now: Instant,
+    ) -> (Grant, Vec<Action>) {
         let Some(it) = self.batches.get_mut(&batch) else {
             return (Grant::Drop, Vec::new());
         };
         match &mut it.holder {
             Some(holder) if holder.node == node => {
-                holder.begun = holder.begun.max(upto);
+                let ops::Range { start, end } = &mut holder.begun;
+                (*start, *end) = (tasks.start.max(*start), tasks.end.max(*end));
                 holder.seen = now;
             }
             // The stream delivers a batch again when its node was silent for `ack_wait`.
@@ -194,7 +208,7 @@ impl Accounting {
             None => {
                 it.holder = Some(Holder {
                     node,
-                    begun: upto,
+                    begun: tasks,
                     seen: now,
                     finished: None,
                 });
@@ -225,7 +239,7 @@ impl Accounting {
         answers: impl Iterator<Item = (u64, u64)>,
         mut first: impl FnMut(usize),
     ) {
-        let taken = self.taken.get(&job).copied().unwrap_or(0);
+        let taken = self.taken(job);
         let delivered = self.delivered;
         let mut answers = (0..).zip(answers).peekable();
         while let Some(&(_, (index, _))) = answers.peek() {
@@ -314,14 +328,14 @@ impl Accounting {
     }
 
     /// A node has done what it will with a batch.
-    pub(crate) fn finished(&mut self, node: u64, batch: u64, sequence: u64, released: bool) {
+    pub(crate) fn finished(&mut self, node: u64, batch: u64, finished: Finished) {
         if let Some(holder) = self
             .batches
             .get_mut(&batch)
             .and_then(|batch| batch.holder.as_mut())
             && holder.node == node
         {
-            holder.finished = Some(Finished { sequence, released });
+            holder.finished = Some(finished);
         }
     }
 
@@ -330,8 +344,8 @@ impl Accounting {
             return false;
         };
         (it.counts, it.seen) = (counts, now);
-        if it.state == NodeState::Lost {
-            it.state = NodeState::Present;
+        if it.state == NodeEnd::Lost {
+            it.state = NodeEnd::Present;
         }
         for batch in held {
             if let Some(holder) = self
@@ -348,7 +362,7 @@ impl Accounting {
 
     pub(crate) fn leave(&mut self, node: u64, counts: NodeCounts) {
         if let Some(node) = self.nodes.get_mut(&node) {
-            (node.counts, node.state) = (counts, NodeState::Left);
+            (node.counts, node.state) = (counts, NodeEnd::Left);
         }
     }
 
@@ -373,8 +387,8 @@ impl Accounting {
         }
         for node in self.nodes.values_mut() {
             let silent = now.saturating_duration_since(node.seen) > self.ack_wait;
-            if silent && node.state == NodeState::Present {
-                node.state = NodeState::Lost;
+            if silent && node.state == NodeEnd::Present {
+                node.state = NodeEnd::Lost;
                 self.counts.nodes_lost += 1;
             }
         }
@@ -419,7 +433,7 @@ impl Accounting {
             let slot = &mut range.tasks[position];
             match slot.open {
                 false => {}
-                true if released || at >= holder.begun => rest.push(position as u32),
+                true if released || !holder.begun.contains(&at) => rest.push(position as u32),
                 true => {
                     slot.losses += 1;
                     match slot.losses >= self.node_losses.max(1) {
@@ -438,8 +452,10 @@ impl Accounting {
                 losses,
             });
         }
-        for position in suspects {
-            let positions = Positions::Some(vec![position]);
+        // Each node has several batches, so that none of them waits for the others.
+        let share = suspects.len() / (3 * self.present_nodes()).max(1);
+        for positions in suspects.chunks(share.clamp(1, SUSPECTS)) {
+            let positions = Positions::Some(positions.to_vec());
             actions.push(Action::Send(self.add_batch(it.job, it.range, positions, true)));
         }
         if !rest.is_empty() {

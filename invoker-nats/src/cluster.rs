@@ -3,7 +3,6 @@
 use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_nats::ConnectOptions;
@@ -296,8 +295,7 @@ impl Cluster {
             source,
         };
         let (connections, connected) = watch::channel(0_u64);
-        let denied = Arc::new(OnceLock::new());
-        let deny = denied.clone();
+        let (deny, denied) = watch::channel(None);
         let mut options = ConnectOptions::new()
             .event_callback(move |event| {
                 match event {
@@ -305,7 +303,7 @@ impl Cluster {
                     async_nats::Event::ServerError(async_nats::ServerError::Other(text))
                         if text.to_ascii_lowercase().contains("permissions violation") =>
                     {
-                        let _ = deny.set(text);
+                        deny.send_replace(Some(text));
                     }
                     _ => {}
                 }

@@ -3,7 +3,6 @@
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_nats::client::RequestErrorKind;
@@ -22,7 +21,7 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use crate::error::Error;
-use crate::wire::{self, Body, Broadcast, Reply, Request};
+use crate::wire::{self, Blob, Body, Broadcast, Reply, Request};
 
 /// How long an acknowledged publication may take before it is sent again.
 const PUBLISH: Duration = Duration::from_secs(3);
@@ -44,7 +43,7 @@ pub(crate) struct Link {
     /// Counts connections: a new one means that requests to the server are lost.
     connections: watch::Receiver<u64>,
     /// The error of a request that the server has not permitted. Such a request has no reply.
-    denied: Arc<OnceLock<String>>,
+    denied: watch::Receiver<Option<String>>,
 }
 
 /// How streams of a run are kept.
@@ -88,7 +87,7 @@ impl Link {
         client: Client,
         run: &str,
         connections: watch::Receiver<u64>,
-        denied: Arc<OnceLock<String>>,
+        denied: watch::Receiver<Option<String>>,
     ) -> Self {
         let context = ContextBuilder::new()
             .timeout(Duration::from_secs(3))
@@ -103,13 +102,17 @@ impl Link {
         }
     }
 
-    /// Returns an error if the server has denied something.
-    pub(crate) fn check_permission(&self) -> Result<(), Error> {
-        match self.denied.get() {
-            None => Ok(()),
-            Some(reason) => Err(Error::Denied {
+    /// Waits for the output of a future, unless the server denies a request: it does not reply to such a request.
+    pub(crate) async fn permitted<T>(
+        &self,
+        work: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        let mut denied = self.denied.clone();
+        match select(pin!(work), pin!(denied.wait_for(Option::is_some))).await {
+            Either::Left((result, _)) => result,
+            Either::Right((reason, _)) => Err(Error::Denied {
                 run: self.run.clone(),
-                reason: reason.clone(),
+                reason: reason.ok().and_then(|it| it.clone()).unwrap_or_default(),
             }),
         }
     }
@@ -258,19 +261,13 @@ impl Link {
         bytes: Bytes,
         give_up: impl Fn() -> bool,
     ) -> Option<u64> {
-        loop {
+        let publish = || async {
             let message = PublishMessage::build().payload(bytes.clone()).message_id(id);
             let sent = self.context.send_publish(self.subject(name), message).await;
-            if let Ok(confirmation) = sent
-                && let Some(Ok(confirmed)) = self.unless_reconnected(confirmation.into_future()).await
-            {
-                return Some(confirmed.sequence);
-            }
-            if give_up() {
-                return None;
-            }
-            sleep(PAUSE).await;
-        }
+            let confirmed = self.unless_reconnected(sent.ok()?.into_future()).await?;
+            Some(confirmed.ok()?.sequence)
+        };
+        retry(publish, give_up).await
     }
 
     /// Waits for a reply of the server. Returns `None` if the server restarts in the meantime.
@@ -358,26 +355,24 @@ impl Link {
         self.context.get_object_store(self.bucket()).await.ok()
     }
 
-    /// Puts contents that are too large for a message into the store. Returns the name, or `None` if `give_up` says so.
-    pub(crate) async fn put(
+    /// Returns contents as the body of a message: in the store, under this name, if they are too large for it. `None` if `give_up` says so
+    /// between attempts.
+    pub(crate) async fn body<'a>(
         &self,
         name: String,
-        contents: &[u8],
+        contents: &'a [u8],
         give_up: impl Fn() -> bool,
-    ) -> Option<String> {
-        loop {
-            if let Some(store) = self.store().await
-                && let Some(Ok(_)) = self
-                    .unless_reconnected(store.put(&*name, &mut &contents[..]))
-                    .await
-            {
-                return Some(name);
-            }
-            if give_up() {
-                return None;
-            }
-            sleep(PAUSE).await;
+    ) -> Option<Body<'a>> {
+        if contents.len() <= self.max_inline() {
+            return Some(Body::Inline(Blob(contents)));
         }
+        let put = || async {
+            let (store, mut unread) = (self.store().await?, contents);
+            let put = store.put(&*name, &mut unread);
+            self.unless_reconnected(put).await?.ok().map(drop)
+        };
+        retry(put, give_up).await?;
+        Some(Body::Stored(name))
     }
 
     /// Returns the contents of a body. `None` if an object does not exist (any more), or the server does not return it.
@@ -399,5 +394,21 @@ impl Link {
         if let Some(store) = self.store().await {
             let _ = store.delete(name).await;
         }
+    }
+}
+
+/// Repeats an attempt until it succeeds, or `give_up` says so.
+async fn retry<T, F>(attempt: impl Fn() -> F, give_up: impl Fn() -> bool) -> Option<T>
+where
+    F: Future<Output = Option<T>>,
+{
+    loop {
+        if let Some(done) = attempt().await {
+            return Some(done);
+        }
+        if give_up() {
+            return None;
+        }
+        sleep(PAUSE).await;
     }
 }

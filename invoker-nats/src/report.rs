@@ -6,7 +6,7 @@ use std::time::Duration;
 use invoker::Report;
 use invoker::shm_buffers::Printable;
 
-use crate::accounting::{Accounting, NodeState};
+use crate::accounting::Accounting;
 
 /// The counts of a run on several machines, with a row for each node. `Display` prints it.
 #[derive(Debug, Clone, PartialEq)]
@@ -96,11 +96,7 @@ impl ClusterReport {
             logs: node.logs.received,
             logs_missing: node.logs.dropped.saturating_add(node.logs.lost),
             last_records: node.logs.last.iter().cloned().collect(),
-            end: match node.state {
-                NodeState::Present => NodeEnd::Present,
-                NodeState::Lost => NodeEnd::Lost,
-                NodeState::Left => NodeEnd::Left,
-            },
+            end: node.state,
         });
         Self {
             elapsed,

@@ -13,7 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 pub(crate) use lists::{Outcome, Outcomes, OutcomesBuilder, Tasks};
 
 /// The version of these messages: the first byte of each.
-pub(crate) const VERSION: u8 = 2;
+pub(crate) const VERSION: u8 = 3;
 
 /// Returns the hash that identifies an encoded task, in answers and after a restart of the leader: XXH3 with 64 bits.
 pub(crate) fn task_hash(encoded: &[u8]) -> u64 {
@@ -117,10 +117,12 @@ pub(crate) enum Request {
     /// Asks for the [`Manifest`].
     Manifest,
     Join(Join),
-    /// The node is about to run the tasks of a batch up to this position, and asks which of them are open.
+    /// The node is about to run the tasks of a batch between these positions, and asks which tasks of the batch are open. Those before
+    /// `from` have cost no node.
     Begin {
         node: u64,
         batch: u64,
+        from: u32,
         upto: u32,
     },
     /// The node has published all answers of a batch, the last one at this sequence number of the stream.
@@ -128,12 +130,8 @@ pub(crate) enum Request {
         node: u64,
         batch: u64,
         sequence: u64,
-    },
-    /// The same for a batch that the node gives back: the other tasks have not started.
-    Release {
-        node: u64,
-        batch: u64,
-        sequence: u64,
+        /// The node gives back the other tasks, which have not started.
+        released: bool,
     },
     /// Still alive, and has these batches.
     Beat {
@@ -241,6 +239,7 @@ mod tests {
         let request = Request::Begin {
             node: u64::MAX,
             batch: 7,
+            from: 0,
             upto: 300,
         };
         let bytes = encode(&request);

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use crate::relay::Received;
+use crate::report::NodeEnd;
 use crate::wire::{Join, NodeCounts};
 
 /// What follows from a loss.
@@ -37,7 +38,7 @@ pub(crate) struct Counts {
 pub(crate) struct Node {
     pub(crate) join: Join,
     pub(crate) counts: NodeCounts,
-    pub(crate) state: NodeState,
+    pub(crate) state: NodeEnd,
     /// Its records.
     pub(crate) logs: Received,
     /// Outputs of it that were delivered.
@@ -46,14 +47,6 @@ pub(crate) struct Node {
     pub(crate) number: usize,
     /// When it was last heard.
     pub(super) seen: Instant,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum NodeState {
-    Present,
-    /// It was silent for longer than `ack_wait`.
-    Lost,
-    Left,
 }
 
 pub(super) struct Range {
@@ -90,18 +83,19 @@ pub(super) enum Positions {
 
 pub(super) struct Holder {
     pub(super) node: u64,
-    /// How many of the batch's tasks, from the first one, may have started.
-    pub(super) begun: usize,
+    /// Which of the batch's tasks may have started, and not ended.
+    pub(super) begun: std::ops::Range<usize>,
     /// When the node was last known to have it.
     pub(super) seen: Instant,
     /// The node has done what it will: all of its answers are in the stream up to this number.
     pub(super) finished: Option<Finished>,
 }
 
-pub(super) struct Finished {
-    pub(super) sequence: u64,
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Finished {
+    pub(crate) sequence: u64,
     /// The rest has not started.
-    pub(super) released: bool,
+    pub(crate) released: bool,
 }
 
 impl Range {

@@ -23,18 +23,26 @@ fn joined(accounting: &mut Accounting, node: u64, now: Instant) {
 
 /// An accounting with nodes 1 to 3, and ten tasks in one batch.
 fn ten_tasks(node_losses: u32) -> (Accounting, u64, Instant) {
+    with_tasks(10, node_losses)
+}
+
+fn done(sequence: u64, released: bool) -> Finished {
+    Finished { sequence, released }
+}
+
+fn with_tasks(count: u8, node_losses: u32) -> (Accounting, u64, Instant) {
     let now = Instant::now();
     let mut accounting = Accounting::new(node_losses, ACK_WAIT, 100);
     for node in 1..=3 {
         joined(&mut accounting, node, now);
     }
-    let tasks: Vec<DraftTask> = (0..10)
+    let tasks: Vec<DraftTask> = (0..u64::from(count))
         .map(|index| DraftTask {
             end: 2 * (index as usize + 1),
             hash: hash(index),
         })
         .collect();
-    let batch = accounting.open(JOB, (0..20).collect(), &tasks);
+    let batch = accounting.open(JOB, (0..2 * count).collect(), &tasks);
     accounting.sent(batch, now);
     assert_eq!(accounting.tick(now, 0), []);
     (accounting, batch, now)
@@ -134,7 +142,7 @@ fn indices(accounting: &Accounting, batch: u64) -> Vec<u64> {
 #[test]
 fn the_first_valid_answer_wins_and_others_are_counted() {
     let (mut accounting, batch, now) = ten_tasks(2);
-    assert_eq!(accounting.begin(1, batch, 10, now).0, Grant::All);
+    assert_eq!(accounting.begin(1, batch, 0..10, now).0, Grant::All);
     assert_eq!(answer(&mut accounting, 1, JOB, 4, hash(4)), Verdict::First);
     assert_eq!(answer(&mut accounting, 2, JOB, 4, hash(4)), Verdict::Duplicate);
     for (job, index, hash) in [
@@ -160,7 +168,7 @@ fn the_first_valid_answer_wins_and_others_are_counted() {
         Verdict::Duplicate,
         "the range is closed"
     );
-    assert_eq!(accounting.begin(2, batch, 10, now).0, Grant::Drop);
+    assert_eq!(accounting.begin(2, batch, 0..10, now).0, Grant::Drop);
     assert_eq!((accounting.open_ranges(), accounting.delivered), (0, 10));
     assert_eq!((accounting.counts.duplicates, accounting.counts.invalid), (2, 4));
     assert_eq!(accounting.nodes[&1].delivered, 1);
@@ -169,7 +177,7 @@ fn the_first_valid_answer_wins_and_others_are_counted() {
 #[test]
 fn a_lost_node_costs_only_what_it_had_started_and_suspects_run_alone() {
     let (mut accounting, batch, now) = ten_tasks(2);
-    accounting.begin(1, batch, 4, now);
+    accounting.begin(1, batch, 0..4, now);
     answer(&mut accounting, 1, JOB, 1, hash(1));
     let (actions, now) = pass(
         &mut accounting,
@@ -192,11 +200,11 @@ fn a_lost_node_costs_only_what_it_had_started_and_suspects_run_alone() {
     assert_eq!(tasks, [alone(0), alone(2), alone(3), ((4..10).collect(), false)]);
     assert_eq!(
         (accounting.nodes[&1].state, accounting.counts.nodes_lost),
-        (NodeState::Lost, 1)
+        (NodeEnd::Lost, 1)
     );
     // The culprit's second node: that task fails, and only that.
     for batch in &batches[..2] {
-        accounting.begin(2, *batch, 1, now);
+        accounting.begin(2, *batch, 0..1, now);
     }
     answer(&mut accounting, 2, JOB, 0, hash(0));
     let (actions, _) = pass(
@@ -230,10 +238,50 @@ fn a_lost_node_costs_only_what_it_had_started_and_suspects_run_alone() {
 }
 
 #[test]
+fn many_suspects_share_a_batch_and_only_the_one_in_progress_is_charged() {
+    let (mut accounting, batch, now) = with_tasks(120, 2);
+    accounting.begin(1, batch, 0..0, now);
+    accounting.begin(1, batch, 0..100, now);
+    let long = ACK_WAIT + Duration::from_millis(200);
+    let (actions, now) = pass(&mut accounting, now, long, &[(2, &[]), (3, &[])]);
+    let batches = sent(&actions);
+    // Three for each of two nodes.
+    let sizes: Vec<usize> = batches
+        .iter()
+        .map(|batch| indices(&accounting, *batch).len())
+        .collect();
+    assert_eq!(sizes, [16, 16, 16, 16, 16, 16, 4, 20]);
+    assert!(
+        batches[..7]
+            .iter()
+            .all(|batch| accounting.kind(*batch) == Some((JOB, true)))
+    );
+    // The node announces each of them, and dies with the third one. The outputs of the two before are lost with it.
+    let suspects = indices(&accounting, batches[0]);
+    for at in 0..3 {
+        assert_eq!(accounting.begin(2, batches[0], at..at + 1, now).0, Grant::All);
+    }
+    let (actions, _) = pass(&mut accounting, now, long, &[(3, &[])]);
+    let failed = |action: &Action| match action {
+        Action::Fail { index, losses: 2, .. } => Some(*index),
+        _ => None,
+    };
+    assert_eq!(
+        actions.iter().filter_map(failed).collect::<Vec<_>>(),
+        [suspects[2]]
+    );
+    let again = sent(&actions);
+    assert_eq!(again.len(), 1);
+    assert_eq!(accounting.kind(again[0]), Some((JOB, true)));
+    let rest: Vec<u64> = suspects.iter().copied().filter(|it| *it != suspects[2]).collect();
+    assert_eq!(indices(&accounting, again[0]), rest);
+}
+
+#[test]
 fn without_node_losses_begun_tasks_fail_and_others_run() {
     for node_losses in [0, 1] {
         let (mut accounting, batch, now) = ten_tasks(node_losses);
-        accounting.begin(1, batch, 2, now);
+        accounting.begin(1, batch, 0..2, now);
         let (actions, _) = pass(&mut accounting, now, 2 * ACK_WAIT, &[]);
         let failed = actions
             .iter()
@@ -249,17 +297,17 @@ fn without_node_losses_begun_tasks_fail_and_others_run() {
 #[test]
 fn a_node_that_reports_keeps_its_batch_whatever_the_stream_does() {
     let (mut accounting, batch, now) = ten_tasks(2);
-    accounting.begin(1, batch, 10, now);
+    accounting.begin(1, batch, 0..10, now);
     let (actions, now) = pass(&mut accounting, now, 4 * ACK_WAIT, &[(1, &[batch])]);
     assert_eq!(actions, []);
-    assert_eq!(accounting.begin(2, batch, 10, now), (Grant::Drop, Vec::new()));
-    assert_eq!(accounting.begin(1, batch, 10, now).0, Grant::All);
+    assert_eq!(accounting.begin(2, batch, 0..10, now), (Grant::Drop, Vec::new()));
+    assert_eq!(accounting.begin(1, batch, 0..10, now).0, Grant::All);
 }
 
 #[test]
 fn time_in_which_the_leader_was_stopped_does_not_count() {
     let (mut accounting, batch, now) = ten_tasks(2);
-    accounting.begin(1, batch, 10, now);
+    accounting.begin(1, batch, 0..10, now);
     let later = now + Duration::from_secs(3600);
     assert_eq!(accounting.tick(later, 0), []);
     let (actions, _) = pass(&mut accounting, later, ACK_WAIT / 2, &[]);
@@ -269,8 +317,8 @@ fn time_in_which_the_leader_was_stopped_does_not_count() {
 #[test]
 fn a_batch_that_is_done_waits_for_its_answers_to_be_read() {
     let (mut accounting, batch, now) = ten_tasks(2);
-    accounting.begin(1, batch, 10, now);
-    accounting.finished(1, batch, 70, false);
+    accounting.begin(1, batch, 0..10, now);
+    accounting.finished(1, batch, done(70, false));
     let (actions, now) = pass(&mut accounting, now, 3 * ACK_WAIT, &[]);
     assert_eq!(actions, [], "answers up to 70 were not read");
     for index in 0..9 {
@@ -284,20 +332,20 @@ fn a_batch_that_is_done_waits_for_its_answers_to_be_read() {
 #[test]
 fn a_node_that_leaves_gives_back_its_tasks_and_costs_nothing() {
     let (mut accounting, batch, now) = ten_tasks(1);
-    accounting.begin(1, batch, 10, now);
+    accounting.begin(1, batch, 0..10, now);
     answer(&mut accounting, 1, JOB, 0, hash(0));
-    accounting.finished(1, batch, 1, true);
+    accounting.finished(1, batch, done(1, true));
     let actions = accounting.tick(now, 1);
     assert_eq!(actions.len(), 1, "one batch, no failure: {actions:?}");
     let batch = sent(&actions)[0];
     assert_eq!(indices(&accounting, batch), (1..10).collect::<Vec<_>>());
-    assert_eq!(accounting.begin(2, batch, 9, now).0, Grant::All);
+    assert_eq!(accounting.begin(2, batch, 0..9, now).0, Grant::All);
 }
 
 #[test]
 fn a_second_undecodable_output_is_the_tasks_error() {
     let (mut accounting, batch, now) = ten_tasks(2);
-    accounting.begin(1, batch, 10, now);
+    accounting.begin(1, batch, 0..10, now);
     assert_eq!(
         accounting.undecodable(JOB, 2, 0),
         (false, Vec::new()),
@@ -316,7 +364,7 @@ fn a_redelivered_batch_runs_only_its_open_tasks() {
     let (mut accounting, batch, now) = ten_tasks(2);
     answer(&mut accounting, 1, JOB, 0, hash(0));
     answer(&mut accounting, 1, JOB, 7, hash(7));
-    let (grant, _) = accounting.begin(2, batch, 10, now);
+    let (grant, _) = accounting.begin(2, batch, 0..10, now);
     assert_eq!(grant, Grant::Only(vec![1, 2, 3, 4, 5, 6, 8, 9]));
 }
 
@@ -329,7 +377,7 @@ fn batches_without_a_node_are_found_and_an_abandoned_job_is_forgotten() {
     accounting.resend(&[batch]);
     assert!(accounting.unclaimed(later).is_empty(), "it is under way");
     accounting.sent(batch, now);
-    accounting.begin(1, batch, 1, now);
+    accounting.begin(1, batch, 0..1, now);
     assert!(accounting.unclaimed(later).is_empty());
     accounting.abandon(JOB);
     assert!(accounting.kind(batch).is_none() && !accounting.is_open(JOB));
@@ -355,10 +403,10 @@ fn every_task_is_answered_or_fails_exactly_once_whatever_happens() {
             let node = 1 + random(3);
             let at = random(queue.len().max(1) as u64) as usize;
             if let Some(&batch) = queue.get(at) {
-                let (grant, more) = accounting.begin(node, batch, 1 + random(10) as usize, now);
+                let (grant, more) = accounting.begin(node, batch, 0..1 + random(10) as usize, now);
                 actions.extend(more);
                 match random(3) {
-                    0 if grant != Grant::Drop => accounting.finished(node, batch, 0, random(2) == 0),
+                    0 if grant != Grant::Drop => accounting.finished(node, batch, done(0, random(2) == 0)),
                     _ => drop(queue.swap_remove(at)),
                 }
             }

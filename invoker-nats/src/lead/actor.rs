@@ -11,11 +11,11 @@ use tokio::sync::Semaphore;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use super::shared::{Command, Shared};
-use crate::accounting::NodeState;
+use super::shared::Shared;
+use crate::accounting::Finished;
 use crate::link::{Keep, Link, Pulled, Queue};
 use crate::relay::{self, Records};
-use crate::wire::{self, Answer, Batch, Blob, Body, Broadcast, Reply, Request};
+use crate::wire::{self, Answer, Batch, Body, Broadcast, Reply, Request};
 
 /// Batches that are on their way to the server at the same time.
 const SENDING: usize = 16;
@@ -32,7 +32,7 @@ pub(super) fn start(
     link: &Link,
     shared: &Arc<Shared>,
     keep: Keep,
-    commands: UnboundedReceiver<Command>,
+    commands: UnboundedReceiver<u64>,
     (requests, records): (Subscriber, Subscriber),
     leader: u64,
 ) {
@@ -43,9 +43,9 @@ pub(super) fn start(
     handle.spawn(look_after_nodes(link.clone(), shared.clone(), keep, leader));
 }
 
-async fn send_batches(link: Link, shared: Arc<Shared>, mut commands: UnboundedReceiver<Command>) {
+async fn send_batches(link: Link, shared: Arc<Shared>, mut commands: UnboundedReceiver<u64>) {
     let permits = Arc::new(Semaphore::new(SENDING));
-    while let Some(Command::Send(batch)) = commands.recv().await {
+    while let Some(batch) = commands.recv().await {
         let Ok(permit) = permits.clone().acquire_owned().await else {
             return;
         };
@@ -63,16 +63,8 @@ async fn send_batch(link: &Link, shared: &Shared, batch: u64) {
         return;
     };
     let over = || shared.core().ended || shared.core().accounting.kind(batch).is_none();
-    let mut stored = None;
-    if body.len() > link.max_inline() {
-        let Some(name) = link.put(format!("tasks-{batch}"), &body, over).await else {
-            return;
-        };
-        stored = Some(name);
-    }
-    let body = match stored {
-        Some(name) => Body::Stored(name),
-        None => Body::Inline(Blob(&body)),
+    let Some(body) = link.body(format!("tasks-{batch}"), &body, over).await else {
+        return;
     };
     let session = shared.manifest.session;
     let message = wire::encode(&Batch {
@@ -203,8 +195,14 @@ fn reply(shared: &Shared, request: Request) -> Reply {
             }
         },
         Request::Begin { node, .. } if !known(&core, node) => Reply::Unknown,
-        Request::Begin { node, batch, upto } => {
-            let (grant, actions) = core.accounting.begin(node, batch, upto as usize, now);
+        Request::Begin {
+            node,
+            batch,
+            from,
+            upto,
+        } => {
+            let tasks = from as usize..upto as usize;
+            let (grant, actions) = core.accounting.begin(node, batch, tasks, now);
             shared.perform(&core, actions);
             shared.changed(core);
             Reply::Grant(grant)
@@ -213,16 +211,10 @@ fn reply(shared: &Shared, request: Request) -> Reply {
             node,
             batch,
             sequence,
+            released,
         } => {
-            core.accounting.finished(node, batch, sequence, false);
-            Reply::Noted
-        }
-        Request::Release {
-            node,
-            batch,
-            sequence,
-        } => {
-            core.accounting.finished(node, batch, sequence, true);
+            let finished = Finished { sequence, released };
+            core.accounting.finished(node, batch, finished);
             Reply::Noted
         }
         Request::Beat { node, held, counts } => match core.accounting.beat(node, &held, counts, now) {
@@ -281,18 +273,11 @@ async fn find_lost_batches(link: &Link, shared: &Shared, keep: Keep) {
 
 /// Ends the run: nodes leave, and its streams are deleted.
 pub(super) async fn end(link: &Link, shared: &Shared) {
-    let nodes_are_present = || {
-        let core = shared.core();
-        core.accounting
-            .nodes
-            .values()
-            .any(|node| node.state == NodeState::Present)
-    };
     let farewell = async {
         loop {
             link.broadcast(Broadcast::End).await;
             tokio::time::sleep(TICK / 2).await;
-            if !nodes_are_present() {
+            if shared.core().accounting.present_nodes() == 0 {
                 return;
             }
         }

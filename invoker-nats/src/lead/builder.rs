@@ -206,10 +206,8 @@ where
         };
         let (run, on_thread) = (self.cluster.run.clone(), link.clone());
         let (manifest, last, requests) = thread.run(async move {
-            let begun = begin(&on_thread, &run, manifest, keep).await;
-            // The server does not reply to a request that it denies.
-            let denied = |error| on_thread.check_permission().err().unwrap_or(error);
-            let (manifest, last) = begun.map_err(denied)?;
+            let begun = begin(&on_thread, &run, manifest, keep);
+            let (manifest, last) = on_thread.permitted(begun).await?;
             let requests = on_thread.subscribe("leader").await?;
             let records = on_thread.subscribe("logs").await?;
             Ok::<_, Error>((manifest, last, (requests, records)))
@@ -262,7 +260,6 @@ where
 /// Creates the streams of the run, or finds those of a run to resume. Returns its manifest, and the number of its last answer.
 async fn begin(link: &Link, run: &str, manifest: Manifest, keep: Keep) -> Result<(Manifest, u64), Error> {
     if !matches!(link.ask(&Request::Manifest).await, Err(Silence::NoLeader)) {
-        link.check_permission()?;
         return Err(Error::HasLeader { run: run.to_owned() });
     }
     if keep.resumable

@@ -8,26 +8,26 @@ use proc_pool::Fault;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::shared::{Core, Found, Receiver, Shared};
+use super::shared::{Core, Receiver, Shared};
 use crate::wire::Outcome;
+
+/// The output of a task, or why there is none. The fault is boxed because it is large and most tasks have none.
+pub(super) type Output<R> = Result<R, Box<Fault>>;
 
 /// Where outputs go.
 pub(super) enum Outputs<R> {
     /// As they come.
-    AsCompleted(VecDeque<(u64, Result<R, Fault>)>),
+    AsCompleted(VecDeque<(u64, Output<R>)>),
     /// In the order of tasks: the first entry is the output of task `next`.
     Ordered {
         next: u64,
-        waiting: VecDeque<Option<Result<R, Fault>>>,
+        waiting: VecDeque<Option<Output<R>>>,
     },
     /// One by one, to those who wait for them.
     Single(HashMap<u64, Arc<OneShot<R>>>),
 }
 
-pub(super) struct Job<R> {
-    job: u32,
-    state: Mutex<State<R>>,
-}
+pub(super) struct Job<R>(Mutex<State<R>>);
 
 struct State<R> {
     outputs: Outputs<R>,
@@ -37,20 +37,16 @@ struct State<R> {
 }
 
 impl<R> Job<R> {
-    pub(super) fn new(job: u32, outputs: Outputs<R>) -> Self {
-        let state = State {
+    pub(super) fn new(outputs: Outputs<R>) -> Arc<Self> {
+        Arc::new(Self(Mutex::new(State {
             outputs,
             buffered: 0,
             bytes: 0,
-        };
-        Self {
-            job,
-            state: Mutex::new(state),
-        }
+        })))
     }
 
     fn state(&self) -> MutexGuard<'_, State<R>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The number of outputs that wait, and their bytes as they were encoded.
@@ -60,7 +56,7 @@ impl<R> Job<R> {
     }
 
     /// Moves all outputs that can be delivered.
-    pub(super) fn take(&self, into: &mut VecDeque<(u64, Result<R, Fault>)>) {
+    pub(super) fn take(&self, into: &mut VecDeque<(u64, Output<R>)>) {
         let mut state = self.state();
         let before = into.len();
         match &mut state.outputs {
@@ -78,12 +74,12 @@ impl<R> Job<R> {
         state.buffered -= taken;
     }
 
-    pub(super) fn put(&self, index: u64, output: Result<R, Fault>) {
+    pub(super) fn put(&self, index: u64, output: Output<R>) {
         self.put_all([(index, output, 0)]);
     }
 
     /// Puts outputs with their indices and sizes in bytes.
-    fn put_all(&self, outputs: impl IntoIterator<Item = (u64, Result<R, Fault>, usize)>) {
+    fn put_all(&self, outputs: impl IntoIterator<Item = (u64, Output<R>, usize)>) {
         let mut guard = self.state();
         let state = &mut *guard;
         let mut ended = Vec::new();
@@ -107,10 +103,7 @@ impl<R> Job<R> {
         }
         drop(guard);
         for (one_shot, output) in ended {
-            // It may have been cancelled.
-            if one_shot.begin() {
-                one_shot.finish(output);
-            }
+            finish(&one_shot, output);
         }
     }
 
@@ -127,35 +120,39 @@ impl<R> Job<R> {
             Outputs::Single(tasks) => std::mem::take(tasks),
             _ => return,
         };
-        for one_shot in tasks.into_values().filter(|one_shot| one_shot.begin()) {
-            one_shot.finish(Err(fault.clone()));
+        for one_shot in tasks.into_values() {
+            finish(&one_shot, Err(Box::new(fault.clone())));
         }
     }
 }
 
+/// Ends the wait for an output, unless it was cancelled.
+pub(super) fn finish<R>(one_shot: &OneShot<R>, output: Output<R>) {
+    if one_shot.begin() {
+        one_shot.finish(output.map_err(|fault| *fault));
+    }
+}
+
 /// Decodes the outcome of a task.
-fn decode<R: Serialize + DeserializeOwned>(result: Result<&[u8], &[u8]>) -> Result<Result<R, Fault>, String> {
+pub(super) fn decode<R: Serialize + DeserializeOwned>(
+    result: Result<&[u8], &[u8]>,
+) -> Result<Output<R>, String> {
     match result {
         Ok(output) => invoker::facade::decode_output(output)
             .map(Ok)
             .map_err(|e| e.to_string()),
         Err(fault) => match postcard::take_from_bytes(fault) {
-            Ok((fault, [])) => Ok(Err(fault)),
+            Ok((fault, [])) => Ok(Err(Box::new(fault))),
             _ => Err("its fault is malformed".to_owned()),
         },
     }
-}
-
-/// Decodes an answer that an earlier leader received.
-pub(super) fn decode_found<R: Serialize + DeserializeOwned>(found: &Found) -> Option<Result<R, Fault>> {
-    decode(found.1.as_ref().map(|it| &it[..]).map_err(|it| &it[..])).ok()
 }
 
 impl<R: Serialize + DeserializeOwned + Send + 'static> Receiver for Job<R> {
     fn receive<'a>(
         &self,
         shared: &'a Shared,
-        node: u64,
+        (node, job): (u64, u32),
         outcomes: &mut dyn Iterator<Item = Outcome<'_>>,
     ) -> MutexGuard<'a, Core> {
         let (mut decoded, mut malformed) = (Vec::with_capacity(outcomes.size_hint().0), Vec::new());
@@ -169,8 +166,7 @@ impl<R: Serialize + DeserializeOwned + Send + 'static> Receiver for Job<R> {
         let mut core = shared.core();
         let mut first = Vec::with_capacity(decoded.len());
         let answers = decoded.iter().map(|(index, hash, ..)| (*index, *hash));
-        core.accounting
-            .answer(node, self.job, answers, |at| first.push(at));
+        core.accounting.answer(node, job, answers, |at| first.push(at));
         let (mut done, mut failed) = (0, 0);
         self.put_all(first.into_iter().filter_map(|at| {
             let (index, _, output, bytes) = &mut decoded[at];
@@ -183,11 +179,11 @@ impl<R: Serialize + DeserializeOwned + Send + 'static> Receiver for Job<R> {
         }));
         // Whether a hostile node sent it, or the type's own code is wrong, is known after a second time.
         for (index, hash, reason) in malformed {
-            let (fails, actions) = core.accounting.undecodable(self.job, index, hash);
+            let (fails, actions) = core.accounting.undecodable(job, index, hash);
             shared.perform(&core, actions);
             if fails {
                 failed += 1;
-                self.put(index, Err(Fault::Output(reason)));
+                self.put(index, Err(Box::new(Fault::Output(reason))));
             }
         }
         shared.count(progress::Outcome::Done, done);
@@ -196,6 +192,6 @@ impl<R: Serialize + DeserializeOwned + Send + 'static> Receiver for Job<R> {
     }
 
     fn fail(&self, index: u64, fault: Fault) {
-        self.put(index, Err(fault));
+        self.put(index, Err(Box::new(fault)));
     }
 }

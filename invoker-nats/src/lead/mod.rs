@@ -11,14 +11,13 @@ pub(crate) use builder::random;
 pub use outputs::Outputs;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use invoker::facade::OneShot;
 use invoker::{Handle, Reporter, TaskError};
 use proc_pool::{Fault, PoolError};
-use progress::{Outcome, Total};
+use progress::Total;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -28,7 +27,7 @@ use crate::hidden_thread::HiddenThread;
 use crate::link::Link;
 use crate::report::ClusterReport;
 use job::Job;
-use shared::{Receiver, Shared};
+use shared::Shared;
 
 /// The leader of a run on several machines. Made by [`Cluster::lead`](crate::Cluster::lead).
 ///
@@ -42,7 +41,6 @@ pub struct Leader<T, R> {
     /// The job of all submitted tasks.
     single: Arc<Job<R>>,
     single_job: u32,
-    submitted: AtomicU64,
     /// The number of tasks of all runs.
     total: Mutex<Total>,
     window: Option<usize>,
@@ -71,8 +69,8 @@ where
         reporter: Option<Arc<Reporter>>,
         window: Option<usize>,
     ) -> Self {
-        let outputs = job::Outputs::Single(HashMap::new());
-        let (single_job, single) = add_job(&shared, outputs);
+        let single = Job::new(job::Outputs::Single(HashMap::new()));
+        let single_job = shared.core().add_job(single.clone());
         Self {
             shared,
             link,
@@ -80,7 +78,6 @@ where
             reporter,
             single,
             single_job,
-            submitted: AtomicU64::new(0),
             total: Mutex::new(Total::Known(0)),
             window,
             started: Instant::now(),
@@ -93,30 +90,23 @@ where
     ///
     /// Tasks are taken from `tasks` while few batches are [open](LeaderBuilder::window), so it may be infinite.
     pub fn map<I: IntoIterator<Item = T>>(&self, tasks: I) -> Outputs<'_, T, R, I::IntoIter> {
-        self.run(tasks.into_iter(), |next| job::Outputs::Ordered {
-            next,
-            waiting: Default::default(),
-        })
+        let (next, waiting) = (0, Default::default());
+        self.run(tasks.into_iter(), job::Outputs::Ordered { next, waiting })
     }
 
     /// Like [`map`](Self::map), with outputs in the order of their completion.
     pub fn map_unordered<I: IntoIterator<Item = T>>(&self, tasks: I) -> Outputs<'_, T, R, I::IntoIter> {
-        self.run(tasks.into_iter(), |_| {
-            job::Outputs::AsCompleted(Default::default())
-        })
+        self.run(tasks.into_iter(), job::Outputs::AsCompleted(Default::default()))
     }
 
-    fn run<I: Iterator<Item = T>>(
-        &self,
-        tasks: I,
-        outputs: impl FnOnce(u64) -> job::Outputs<R>,
-    ) -> Outputs<'_, T, R, I> {
+    fn run<I: Iterator<Item = T>>(&self, tasks: I, outputs: job::Outputs<R>) -> Outputs<'_, T, R, I> {
         let total = match tasks.size_hint() {
             (low, Some(high)) if low == high => Total::Known(high as u64),
             _ => Total::Unknown,
         };
         self.show(total);
-        let (number, job) = add_job(&self.shared, outputs(0));
+        let job = Job::new(outputs);
+        let number = self.shared.core().add_job(job.clone());
         Outputs::new(self, tasks, number, job)
     }
 
@@ -151,37 +141,21 @@ where
         self.show(Total::Known(1));
         let one_shot = Arc::new(OneShot::default());
         // One after the other: the accounting numbers tasks as they come.
-        let index = {
-            let mut core = self.shared.core();
-            let index = self.submitted.fetch_add(1, Ordering::Relaxed);
-            let mut draft = Draft::default();
-            let seed = self.shared.manifest.seed;
-            let found = core.found.remove(&(self.single_job, index));
-            match invoker::facade::encode_task(seed, index, task, &mut draft.encoded) {
-                Err(error) => {
-                    core.accounting.skip(self.single_job);
-                    finish(&one_shot, Err(Fault::Task(error.to_string())));
-                    self.shared.count(Outcome::Failed, 1);
-                }
-                Ok(()) => match found
-                    .filter(|found| found.0 == crate::wire::task_hash(&draft.encoded))
-                    .and_then(|found| job::decode_found(&found))
-                {
-                    Some(output) => {
-                        core.accounting.skip(self.single_job);
-                        finish(&one_shot, output);
-                    }
-                    None => {
-                        self.single.expect(index, one_shot.clone());
-                        draft.end_task();
-                        let Draft { encoded, tasks, .. } = draft;
-                        let batch = core.accounting.open(self.single_job, encoded, &tasks);
-                        let _ = self.shared.commands.send(shared::Command::Send(batch));
-                    }
-                },
+        let (mut core, job) = (self.shared.core(), self.single_job);
+        let index = core.accounting.taken(job);
+        let mut draft = Draft::default();
+        let found = |task: &[u8]| core.take_found(job, index, task);
+        match self.shared.add(&mut draft, index, task, found) {
+            Some(output) => {
+                core.accounting.skip(job);
+                drop(core);
+                job::finish(&one_shot, output);
             }
-            index
-        };
+            None => {
+                self.single.expect(index, one_shot.clone());
+                self.shared.open(core, job, draft);
+            }
+        }
         Handle::from_source(index, one_shot)
     }
 
@@ -233,24 +207,4 @@ impl<T, R> Drop for Leader<T, R> {
         self.shared.core().ended = true;
         self.single.end(&Fault::Pool(PoolError::ShutDown));
     }
-}
-
-fn finish<R>(one_shot: &OneShot<R>, output: Result<R, Fault>) {
-    if one_shot.begin() {
-        one_shot.finish(output);
-    }
-}
-
-fn add_job<R>(shared: &Arc<Shared>, outputs: job::Outputs<R>) -> (u32, Arc<Job<R>>)
-where
-    R: Serialize + DeserializeOwned + Send + 'static,
-{
-    let mut job = None;
-    let number = shared.core().add_job(|number| {
-        let new = Arc::new(Job::new(number, outputs));
-        job = Some(new.clone());
-        new as Arc<dyn Receiver>
-    });
-    let job = job.unwrap_or_else(|| unreachable!("`add_job` makes the job"));
-    (number, job)
 }

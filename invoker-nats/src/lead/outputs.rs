@@ -5,15 +5,13 @@ use std::iter::FusedIterator;
 use std::sync::Arc;
 use std::time::Instant;
 
-use proc_pool::{Fault, TaskError};
-use progress::Outcome;
+use proc_pool::TaskError;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::Leader;
-use super::job::{Job, decode_found};
+use super::job::{Job, Output};
 use crate::batcher::Draft;
-use crate::wire::task_hash;
 
 /// No tasks are taken from the input while more outputs than this, in number or bytes, wait to be taken by the caller.
 const MAX_BUFFERED: usize = 1 << 18;
@@ -33,7 +31,7 @@ pub struct Outputs<'a, T, R, I: Iterator<Item = T>> {
     /// Tasks taken from the input.
     taken: u64,
     returned: u64,
-    ready: VecDeque<(u64, Result<R, Fault>)>,
+    ready: VecDeque<(u64, Output<R>)>,
 }
 
 impl<'a, T, R, I: Iterator<Item = T>> Outputs<'a, T, R, I> {
@@ -89,27 +87,24 @@ where
             let nodes = core.accounting.present_nodes();
             core.batcher.limits(high.filter(|high| *high == low), nodes)
         };
-        let seed = shared.manifest.seed;
         let mut ended = false;
         loop {
             let Some(task) = input.next() else {
                 ended = true;
                 break;
             };
-            let start = self.draft.encoded.len();
             let index = self.taken;
             self.taken += 1;
-            if let Err(error) = invoker::facade::encode_task(seed, index, task, &mut self.draft.encoded) {
-                self.draft.encoded.truncate(start);
-                self.settle(Err(Fault::Task(error.to_string())), index);
+            let found = |task: &[u8]| match shared.resumable {
+                true => shared.core().take_found(self.number, index, task),
+                false => None,
+            };
+            if let Some(output) = shared.add(&mut self.draft, index, task, found) {
+                self.send();
+                self.job.put(index, output);
+                shared.core().accounting.skip(self.number);
                 continue;
             }
-            if let Some(output) = self.found(index, start) {
-                self.draft.encoded.truncate(start);
-                self.settle(output, index);
-                continue;
-            }
-            self.draft.end_task();
             if self.draft.overflows(limits) {
                 // The task belongs to the next batch.
                 let task = self.draft.remove_last();
@@ -128,39 +123,11 @@ where
         }
     }
 
-    /// Returns the output of a task that an earlier leader has received, if it is the same task.
-    fn found(&self, index: u64, start: usize) -> Option<Result<R, Fault>> {
-        if !self.leader.shared.resumable {
-            return None;
-        }
-        let found = self.leader.shared.core().found.remove(&(self.number, index))?;
-        let same = found.0 == task_hash(&self.draft.encoded[start..]);
-        if !same {
-            self.leader.shared.refuse(false);
-        }
-        same.then(|| decode_found(&found))?
-    }
-
-    /// Puts the output of a task that is not sent.
-    fn settle(&mut self, output: Result<R, Fault>, index: u64) {
-        self.send();
-        let shared = &self.leader.shared;
-        shared.count(
-            if output.is_ok() {
-                Outcome::Done
-            } else {
-                Outcome::Failed
-            },
-            1,
-        );
-        self.job.put(index, output);
-        shared.core().accounting.skip(self.number);
-    }
-
     fn send(&mut self) {
         let draft = std::mem::take(&mut self.draft);
         if !draft.tasks.is_empty() {
-            self.leader.shared.open(self.number, draft.encoded, &draft.tasks);
+            let shared = &self.leader.shared;
+            shared.open(shared.core(), self.number, draft);
         }
     }
 }
@@ -184,7 +151,7 @@ where
             }
             if let Some((task, output)) = self.ready.pop_front() {
                 self.returned += 1;
-                return Some(output.map_err(|fault| TaskError { task, fault }));
+                return Some(output.map_err(|fault| TaskError { task, fault: *fault }));
             }
             // Before a wait, whatever its size.
             self.send();

@@ -8,20 +8,17 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use proc_pool::Fault;
 use progress::{Bar, Outcome};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tokio::sync::mpsc::UnboundedSender;
 
+use super::job::{self, Output};
 use crate::accounting::{Accounting, Action};
-use crate::batcher::{Batcher, DraftTask};
+use crate::batcher::{Batcher, Draft};
 use crate::wire::{self, Manifest};
 
-/// A request of a caller to the hidden thread.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Command {
-    Send(u64),
-}
-
-/// An answer that an earlier leader of the run received: the hash of the task, and the encoded output or fault.
-pub(super) type Found = (u64, Result<Bytes, Bytes>);
+/// An answer that an earlier leader of the run received: the encoded output or fault.
+type Found = Result<Bytes, Bytes>;
 
 /// Everything behind one lock.
 pub(super) struct Core {
@@ -29,8 +26,8 @@ pub(super) struct Core {
     pub(super) batcher: Batcher,
     pub(super) jobs: HashMap<u32, Arc<dyn Receiver>>,
     next_job: u32,
-    /// Answers to tasks that no job has taken from its input yet.
-    pub(super) found: HashMap<(u32, u64), Found>,
+    /// Answers to tasks that no job has taken from its input yet, with the hashes of the tasks.
+    found: HashMap<(u32, u64), (u64, Found)>,
     /// The number of the last answer that was read.
     pub(super) read: u64,
     /// The checksum of the first node's model, or the expected one.
@@ -47,17 +44,18 @@ pub(super) struct Shared {
     nodes: AtomicUsize,
     pub(super) manifest: Manifest,
     pub(super) resumable: bool,
-    pub(super) commands: UnboundedSender<Command>,
+    /// Batches that the hidden thread is to send.
+    pub(super) to_send: UnboundedSender<u64>,
     pub(super) bar: Bar,
 }
 
 /// A job as the hidden thread sees it: it decodes outcomes and keeps those that are the first of their tasks.
 pub(super) trait Receiver: Send + Sync {
-    /// Takes in outcomes of a node. It locks `shared`, and returns the lock for what follows.
+    /// Takes in outcomes of a node, to tasks of this job. It locks `shared`, and returns the lock for what follows.
     fn receive<'a>(
         &self,
         shared: &'a Shared,
-        node: u64,
+        answer: (u64, u32),
         outcomes: &mut dyn Iterator<Item = wire::Outcome<'_>>,
     ) -> MutexGuard<'a, Core>;
 
@@ -71,7 +69,7 @@ impl Shared {
         checksum: Option<u64>,
         manifest: Manifest,
         resumable: bool,
-        commands: UnboundedSender<Command>,
+        to_send: UnboundedSender<u64>,
         bar: Bar,
     ) -> Self {
         let core = Core {
@@ -93,7 +91,7 @@ impl Shared {
             nodes,
             manifest,
             resumable,
-            commands,
+            to_send,
             bar,
         }
     }
@@ -126,12 +124,46 @@ impl Shared {
         self.nodes.load(Ordering::Relaxed)
     }
 
-    /// Opens tasks of a job and has them sent.
-    pub(super) fn open(&self, job: u32, encoded: Vec<u8>, tasks: &[DraftTask]) {
-        let mut core = self.core();
-        let batch = core.accounting.open(job, encoded, tasks);
+    /// Opens the tasks of a draft and has them sent.
+    pub(super) fn open(&self, mut core: MutexGuard<'_, Core>, job: u32, draft: Draft) {
+        let batch = core.accounting.open(job, draft.encoded, &draft.tasks);
         self.changed(core);
-        let _ = self.commands.send(Command::Send(batch));
+        let _ = self.to_send.send(batch);
+    }
+
+    /// Adds a task to a draft, unless its output is known: it cannot be encoded, or `found` returns what an earlier leader has received for
+    /// this encoding.
+    pub(super) fn add<T, R>(
+        &self,
+        draft: &mut Draft,
+        index: u64,
+        task: T,
+        found: impl FnOnce(&[u8]) -> Option<Found>,
+    ) -> Option<Output<R>>
+    where
+        T: Serialize + DeserializeOwned,
+        R: Serialize + DeserializeOwned,
+    {
+        let start = draft.encoded.len();
+        let encoded = invoker::facade::encode_task(self.manifest.seed, index, task, &mut draft.encoded);
+        let known = match encoded {
+            Err(error) => Some(Err(Box::new(Fault::Task(error.to_string())))),
+            Ok(()) => found(&draft.encoded[start..])
+                .and_then(|it| job::decode(it.as_ref().map(|it| &it[..]).map_err(|it| &it[..])).ok()),
+        };
+        match &known {
+            None => draft.end_task(),
+            Some(output) => {
+                draft.encoded.truncate(start);
+                let outcome = if output.is_ok() {
+                    Outcome::Done
+                } else {
+                    Outcome::Failed
+                };
+                self.count(outcome, 1);
+            }
+        }
+        known
     }
 
     /// Does what the accounting asks for.
@@ -139,7 +171,7 @@ impl Shared {
         for action in actions {
             match action {
                 Action::Send(batch) => {
-                    let _ = self.commands.send(Command::Send(batch));
+                    let _ = self.to_send.send(batch);
                 }
                 Action::Fail {
                     job,
@@ -166,7 +198,7 @@ impl Shared {
         core.batcher.observe(count, took);
         if let Some(receiver) = core.jobs.get(&job).cloned() {
             drop(core);
-            core = receiver.receive(self, node, &mut outcomes);
+            core = receiver.receive(self, (node, job), &mut outcomes);
         } else if self.resumable && job >= core.next_job {
             let slice = |bytes: &[u8]| contents.slice_ref(bytes);
             for outcome in outcomes {
@@ -203,7 +235,7 @@ impl Shared {
         let lost = core.accounting.unclaimed(before);
         core.accounting.resend(&lost);
         for batch in lost {
-            let _ = self.commands.send(Command::Send(batch));
+            let _ = self.to_send.send(batch);
         }
     }
 
@@ -222,11 +254,21 @@ impl Shared {
 }
 
 impl Core {
-    pub(super) fn add_job(&mut self, receiver: impl FnOnce(u32) -> Arc<dyn Receiver>) -> u32 {
+    pub(super) fn add_job(&mut self, receiver: Arc<dyn Receiver>) -> u32 {
         let job = self.next_job;
         self.next_job += 1;
-        self.jobs.insert(job, receiver(job));
+        self.jobs.insert(job, receiver);
         job
+    }
+
+    /// Returns what an earlier leader has received for a task, if it is the same task.
+    pub(super) fn take_found(&mut self, job: u32, index: u64, encoded: &[u8]) -> Option<Found> {
+        let (hash, found) = self.found.remove(&(job, index))?;
+        if hash != wire::task_hash(encoded) {
+            self.accounting.counts.invalid += 1;
+            return None;
+        }
+        Some(found)
     }
 
     /// Returns the job of a batch, whether it runs alone, and the body of its message.

@@ -1,4 +1,4 @@
-//! The hidden thread's tasks for a node: it fetches batches, renews them, and listens to the leader.
+//! What a node receives: batches, which it renews, and the messages of the leader.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -6,9 +6,8 @@ use std::time::{Duration, Instant};
 
 use async_nats::Subscriber;
 use async_nats::jetstream::{self, AckKind};
-use crossbeam_channel::Sender;
 use futures_util::StreamExt;
-use futures_util::future::select;
+use futures_util::future::{Either, select};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::state::{Held, NodeShared, Stop};
@@ -19,41 +18,44 @@ use crate::wire::{self, Batch, Body, Broadcast, Reply, Request};
 /// Time after which a missing consumer is looked for again.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Fetches batches as the node has room for them, until it stops.
-pub(super) async fn fetch(node: Arc<NodeShared>, batches: Sender<Held>) {
-    let stopped = pin!(node.wait_for_stop());
-    let fetching = pin!(fetch_batches(&node, &batches));
-    select(stopped, fetching).await;
+/// Fetches batches.
+#[derive(Default)]
+pub(super) struct Fetcher {
+    consumer: Option<Messages>,
 }
 
-async fn fetch_batches(node: &NodeShared, batches: &Sender<Held>) {
-    let mut consumer: Option<Messages> = None;
-    loop {
-        let Ok(room) = node.room.acquire().await else {
-            return;
-        };
-        let Some(known) = &consumer else {
-            consumer = node.link.consumer(Queue::Tasks).await;
-            if consumer.is_none() {
-                tokio::time::sleep(PAUSE).await;
-            }
-            continue;
-        };
-        let Some(mut messages) = node.link.pull(known, 1).await else {
-            // The server may have restarted, with other consumers.
-            consumer = None;
-            continue;
-        };
-        match node.link.next(&mut messages).await {
-            Pulled::Message(message) => {
-                if let Some(held) = hold(node, *message).await {
-                    // The runner returns the room.
-                    room.forget();
-                    let _ = batches.send(held);
+impl Fetcher {
+    /// Returns the next batch, or `None` when the node stops.
+    pub(super) async fn next(&mut self, node: &NodeShared) -> Option<Held> {
+        match select(pin!(node.wait_for_stop()), pin!(self.fetch(node))).await {
+            Either::Left(_) => None,
+            Either::Right((held, _)) => Some(held),
+        }
+    }
+
+    async fn fetch(&mut self, node: &NodeShared) -> Held {
+        loop {
+            let Some(consumer) = &self.consumer else {
+                self.consumer = node.link.consumer(Queue::Tasks).await;
+                if self.consumer.is_none() {
+                    tokio::time::sleep(PAUSE).await;
                 }
+                continue;
+            };
+            let pulled = match node.link.pull(consumer, 1).await {
+                Some(mut messages) => node.link.next(&mut messages).await,
+                None => Pulled::Broken,
+            };
+            match pulled {
+                Pulled::Message(message) => {
+                    if let Some(held) = hold(node, *message).await {
+                        return held;
+                    }
+                }
+                Pulled::End => {}
+                // The server may have restarted, with other consumers.
+                Pulled::Broken => self.consumer = None,
             }
-            Pulled::End => {}
-            Pulled::Broken => consumer = None,
         }
     }
 }
@@ -100,23 +102,16 @@ pub(super) async fn renew(node: Arc<NodeShared>) {
         if node.stopped().is_some() && node.held().is_empty() {
             return;
         }
-        let held: Vec<(u64, jetstream::Message)> = node
-            .held()
-            .iter()
-            .map(|(batch, message)| (*batch, message.clone()))
-            .collect();
-        for (_, message) in &held {
+        let messages = node.held().clone();
+        for message in messages.values() {
             let _ = message.ack_with(AckKind::Progress).await;
         }
-        let held = held.into_iter().map(|(batch, _)| batch).collect();
-        let (node_id, counts) = (node.join.node, node.counts());
-        node.link
-            .notify(&Request::Beat {
-                node: node_id,
-                held,
-                counts,
-            })
-            .await;
+        let beat = Request::Beat {
+            node: node.join.node,
+            held: messages.into_keys().collect(),
+            counts: node.counts(),
+        };
+        node.link.notify(&beat).await;
     }
 }
 

@@ -50,7 +50,7 @@ impl Cluster {
     {
         let (thread, link) = self.connect("node")?;
         let (asking, wait) = (link.clone(), self.wait);
-        let manifest = thread.run(async move { find_leader(&asking, wait).await });
+        let manifest = thread.run(async move { asking.permitted(find_leader(&asking, wait)).await });
         let manifest = manifest?.ok_or_else(|| Error::NoLeader {
             run: self.run.clone(),
             waited: self.wait,
@@ -149,12 +149,10 @@ where
     let (pool, _) = facade::pool(invoker)?;
     facade::start_run(invoker);
     let count = |done, failed| facade::count(invoker, done, failed);
-    let (send, receive) = crossbeam_channel::unbounded();
-    shared.handle.spawn(fetch::fetch(shared.clone(), send));
     shared.handle.spawn(fetch::renew(shared.clone()));
     let batches = thread::scope(|scope| {
         let runners: Vec<_> = (0..BATCHES)
-            .map(|_| scope.spawn(|| run::run_batches(shared, pool, &receive, &count)))
+            .map(|_| scope.spawn(|| run::run_batches(shared, pool, &count)))
             .collect();
         while shared.stopped().is_none() {
             if invoker.interrupted().is_some() {
@@ -177,7 +175,6 @@ async fn find_leader(link: &Link, wait: Duration) -> Result<Option<Manifest>, Er
         if let Ok(Reply::Manifest(manifest)) = link.ask(&Request::Manifest).await {
             return Ok(Some(*manifest));
         }
-        link.check_permission()?;
         if started.elapsed() >= wait {
             return Ok(None);
         }

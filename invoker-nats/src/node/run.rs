@@ -1,40 +1,33 @@
-//! [`run_batches`]: a thread that runs one batch after the other in the node's pool.
+//! [`run_batches`]: a thread that fetches batches and runs one after the other in the node's pool.
 
-use std::sync::Arc;
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_nats::jetstream::AckKind;
-use crossbeam_channel::Receiver;
 use proc_pool::{BytePool, Fault};
 use tokio::task::JoinHandle;
 
+use super::fetch::Fetcher;
 use super::state::{Held, NodeShared, Stop};
-use crate::hidden_thread::run_on;
-use crate::wire::{self, Answer, Blob, Body, Grant, Outcome, OutcomesBuilder, Request, Tasks, task_hash};
+use crate::wire::{self, Answer, Grant, Outcome, OutcomesBuilder, Request, Tasks, task_hash};
 
 /// Time between two answers to a batch.
-const ANSWER: Duration = Duration::from_millis(50);
+const ANSWER: Duration = Duration::from_millis(100);
 /// Bytes of outcomes after which an answer is sent.
 const ANSWER_BYTES: usize = 256 << 10;
 /// The work that a node announces to the leader before it starts it: the tasks that count as started if the node is lost.
-const ANNOUNCED: Duration = Duration::from_millis(20);
+const ANNOUNCED: Duration = Duration::from_millis(50);
 /// Answers on their way to the server.
 const SENDING: usize = 4;
 
-/// Runs batches until the channel is closed. Returns their number.
-pub(super) fn run_batches(
-    node: &Arc<NodeShared>,
-    pool: &BytePool,
-    batches: &Receiver<Held>,
-    count: &(dyn Fn(u64, u64) + Sync),
-) -> u64 {
+/// Runs batches until the node stops. Returns their number.
+pub(super) fn run_batches(node: &Arc<NodeShared>, pool: &BytePool, count: &(dyn Fn(u64, u64) + Sync)) -> u64 {
+    let mut fetcher = Fetcher::default();
     let mut number = 0;
-    for held in batches {
+    while let Some(held) = node.handle.block_on(fetcher.next(node)) {
         number += u64::from(run_batch(node, pool, &held, count));
         node.held().remove(&held.batch);
-        node.room.add_permits(1);
     }
     number
 }
@@ -60,18 +53,14 @@ fn run_batch(
             return false;
         }
     };
-    let step = announced(node, pool);
     let may_go_on = node.manifest.node_losses > 0 && !held.redelivered && !held.alone;
-    let begin = |upto: usize| {
-        let (node_here, batch) = (node.clone(), held.batch);
-        let upto = u32::try_from(upto).unwrap_or(u32::MAX);
-        run_on(&node.handle, async move {
-            node_here.begin(batch, upto, may_go_on).await
-        })
+    let begin = |from: usize, upto: usize| {
+        let asking = node.begin(held.batch, from as u32, upto as u32, may_go_on);
+        node.handle.block_on(asking)
     };
     let granted = match node.stopped() {
         Some(_) => None,
-        None => begin(step),
+        None => begin(0, 0),
     };
     let positions: Vec<usize> = match granted {
         None => {
@@ -90,22 +79,36 @@ fn run_batch(
             .filter(|at| *at < tasks.len())
             .collect(),
     };
-    let mut begun = step;
+    let mut turn = Some(node.turn.lock().unwrap_or_else(PoisonError::into_inner));
+    let mut begun = 0;
     let inputs = positions.iter().map_while(|&at| {
         if node.is_over() {
             return None;
         }
         if at >= begun {
-            begun = at + announced(node, pool);
-            if matches!(begin(begun), None | Some(Grant::Drop)) {
+            // Those that run alone are announced one by one: the node that dies names the culprit.
+            let (from, tasks) = match held.alone {
+                true => (at, 1),
+                false => (0, announced(node, pool)),
+            };
+            begun = at + tasks;
+            if matches!(begin(from, begun), None | Some(Grant::Drop)) {
                 return None;
             }
         }
         Some(tasks[at].1)
     });
+    // When all of its tasks are with the workers, those of the next batch follow.
+    let inputs = inputs.chain(std::iter::from_fn(|| {
+        turn = None;
+        None
+    }));
     let mut answers = Answers::new(node, held.job, count);
     let mut answered = 0;
     let mut outputs = pool.map_unordered(inputs);
+    if held.alone {
+        outputs.set_max_in_flight(1);
+    }
     loop {
         let taken = outputs.take_ready(|number, output| match output {
             Err(Fault::Pool(error)) if pool.interrupted().is_none() => node.stop(Stop::Failed(error)),
@@ -128,25 +131,17 @@ fn run_batch(
     let Some(sequence) = answers.finish() else {
         return true;
     };
-    let (node_id, batch) = (node.join.node, held.batch);
-    let request = match answered == positions.len() {
-        true => Request::Finish {
-            node: node_id,
-            batch,
-            sequence,
-        },
-        false => Request::Release {
-            node: node_id,
-            batch,
-            sequence,
-        },
+    let request = Request::Finish {
+        node: node.join.node,
+        batch: held.batch,
+        sequence,
+        released: answered < positions.len(),
     };
-    let (link, object) = (node.link.clone(), held.object.clone());
-    run_on(&node.handle, async move {
+    node.handle.block_on(async {
         // A leader that has died sends the batch again.
-        let _ = link.ask(&request).await;
-        if let Some(object) = object {
-            link.delete_object(&object).await;
+        let _ = node.link.ask(&request).await;
+        if let Some(object) = &held.object {
+            node.link.delete_object(object).await;
         }
     });
     acknowledge(node, held, AckKind::Ack);
@@ -156,20 +151,15 @@ fn run_batch(
 /// Returns how many tasks the node announces at a time.
 fn announced(node: &NodeShared, pool: &BytePool) -> usize {
     let task_ns = node.task_ns.load(Ordering::Relaxed);
-    let tasks = match task_ns {
-        0 => 0,
-        task_ns => (ANNOUNCED.as_nanos() as u64 / task_ns) as usize,
-    };
+    let tasks = (ANNOUNCED.as_nanos() as u64).checked_div(task_ns).unwrap_or(0);
     // A few for each worker, so that none waits for the leader's reply.
-    tasks.max(4 * pool.workers())
+    (tasks as usize).max(4 * pool.workers())
 }
 
-fn acknowledge(node: &Arc<NodeShared>, held: &Held, how: AckKind) {
+fn acknowledge(node: &NodeShared, held: &Held, how: AckKind) {
     let message = node.held().remove(&held.batch);
     if let Some(message) = message {
-        run_on(&node.handle, async move {
-            let _ = message.ack_with(how).await;
-        });
+        let _ = node.handle.block_on(message.ack_with(how));
     }
 }
 
@@ -258,7 +248,7 @@ impl<'a> Answers<'a> {
 
     fn wait_for_first(&mut self) {
         let first = self.sending.remove(0);
-        match run_on(&self.node.handle, first) {
+        match self.node.handle.block_on(first) {
             Ok(Some(sequence)) => self.last = self.last.max(sequence),
             _ => self.lost = true,
         }
@@ -277,18 +267,10 @@ impl<'a> Answers<'a> {
 async fn publish(node: &NodeShared, job: u32, took_ns: u64, body: &[u8]) -> Option<u64> {
     let over = || node.is_over();
     let id = node.answer_id();
-    let stored = match body.len() > node.link.max_inline() {
-        true => Some(node.link.put(format!("answer-{id}"), body, over).await?),
-        false => None,
-    };
-    let body = match stored {
-        Some(name) => Body::Stored(name),
-        None => Body::Inline(Blob(body)),
-    };
-    let (session, node_id) = (node.manifest.session, node.join.node);
+    let body = node.link.body(format!("answer-{id}"), body, over).await?;
     let answer = wire::encode(&Answer {
-        session,
-        node: node_id,
+        session: node.manifest.session,
+        node: node.join.node,
         job,
         took_ns,
         body,

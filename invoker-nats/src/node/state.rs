@@ -9,9 +9,8 @@ use async_nats::jetstream;
 use bytes::Bytes;
 use invoker::PoolError;
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
-use super::BATCHES;
 use crate::link::{Link, Silence};
 use crate::report::ServeEnd;
 use crate::wire::{Grant, Join, Manifest, NodeCounts, Reply, Request};
@@ -43,8 +42,6 @@ pub(super) struct NodeShared {
     pub(super) join: Join,
     /// The messages of the batches that the node has: renewed until they are acknowledged.
     held: Mutex<HashMap<u64, jetstream::Message>>,
-    /// Room for batches.
-    pub(super) room: Semaphore,
     stop: watch::Sender<Option<Stop>>,
     over: AtomicBool,
     done: AtomicU64,
@@ -53,6 +50,8 @@ pub(super) struct NodeShared {
     pub(super) task_ns: AtomicU64,
     /// Held for writing by a batch that must run alone.
     pub(super) gate: RwLock<()>,
+    /// Held by the batch whose tasks go to the workers: the next one follows when all of them have.
+    pub(super) turn: Mutex<()>,
     next_answer: AtomicU64,
 }
 
@@ -64,13 +63,13 @@ impl NodeShared {
             manifest,
             join,
             held: Mutex::default(),
-            room: Semaphore::new(BATCHES),
             stop: watch::Sender::new(None),
             over: AtomicBool::new(false),
             done: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             task_ns: AtomicU64::new(0),
             gate: RwLock::new(()),
+            turn: Mutex::new(()),
             next_answer: AtomicU64::new(0),
         }
     }
@@ -136,11 +135,16 @@ impl NodeShared {
         }
     }
 
-    /// Asks the leader for permission to run the tasks of a batch up to a position. `None` if the node stops before there is a reply.
-    pub(super) async fn begin(&self, batch: u64, upto: u32, may_go_on: bool) -> Option<Grant> {
-        let node = self.join.node;
+    /// Asks the leader for permission to run these tasks of a batch. `None` if the node stops before there is a reply.
+    pub(super) async fn begin(&self, batch: u64, from: u32, upto: u32, may_go_on: bool) -> Option<Grant> {
+        let request = Request::Begin {
+            node: self.join.node,
+            batch,
+            from,
+            upto,
+        };
         loop {
-            match self.link.ask(&Request::Begin { node, batch, upto }).await {
+            match self.link.ask(&request).await {
                 Ok(Reply::Grant(grant)) => return Some(grant),
                 Ok(Reply::Unknown) => {
                     self.join(super::ASK).await?;

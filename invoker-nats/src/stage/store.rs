@@ -64,16 +64,18 @@ impl Cluster {
         fs::create_dir_all(dir).map_err(failed("create", dir))?;
         let (thread, link) = self.connect("model")?;
         let (asking, wait) = (link.clone(), self.wait);
-        let found: Result<_, Error> = thread.run(async move {
-            let started = Instant::now();
-            while started.elapsed() < wait {
-                if let Some(digest) = digest(&asking).await {
-                    return Ok(Some(digest));
+        let found = thread.run(async move {
+            let finding = async {
+                let started = Instant::now();
+                while started.elapsed() < wait {
+                    if let Some(digest) = digest(&asking).await {
+                        return Ok(Some(digest));
+                    }
+                    tokio::time::sleep(ASK).await;
                 }
-                asking.check_permission()?;
-                tokio::time::sleep(ASK).await;
-            }
-            Ok(None)
+                Ok(None)
+            };
+            asking.permitted(finding).await
         });
         let missing = || Error::NoModel {
             run: self.run.clone(),
