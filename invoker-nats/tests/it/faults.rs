@@ -9,8 +9,7 @@ use rustix::process::Signal;
 
 use crate::ops::{self, Output, Task, Work};
 use crate::runs::{lead, local};
-use crate::support::{Process, Role, Server, wait_until};
-use crate::watchdog::watchdog;
+use crate::support::{Process, Role, Server, share, wait_until};
 
 const ACK_WAIT: Duration = Duration::from_secs(1);
 pub(crate) const TASKS: u64 = 1500;
@@ -68,7 +67,7 @@ pub(crate) fn print(what: &str, seed: u64, longest: Duration, report: &ClusterRe
 
 #[test]
 fn killed_node_costs_no_task() {
-    let _watchdog = watchdog(60 + 30 * seeds().end);
+    let _turn = share(60 + 30 * seeds().end);
     for seed in seeds() {
         let Some(server) = Server::start() else { return };
         let leader = lead(&server, "killed");
@@ -91,7 +90,7 @@ fn killed_node_costs_no_task() {
 
 #[test]
 fn server_that_is_killed_and_comes_back_costs_no_task() {
-    let _watchdog = watchdog(60 + 30 * seeds().end);
+    let _turn = share(60 + 30 * seeds().end);
     for seed in seeds() {
         let Some(mut server) = Server::start() else { return };
         let leader = lead(&server, "server");
@@ -108,7 +107,7 @@ fn server_that_is_killed_and_comes_back_costs_no_task() {
 
 #[test]
 fn leader_that_is_killed_and_resumed_takes_the_outputs_that_are_there() {
-    let _watchdog = watchdog(60 + 60 * seeds().end);
+    let _turn = share(60 + 60 * seeds().end);
     for seed in seeds() {
         let Some(server) = Server::start() else { return };
         let variables = [("IT_TASKS", "1500"), ("IT_SLEEP_MS", "5")];
@@ -153,11 +152,11 @@ fn leader_that_is_killed_and_resumed_takes_the_outputs_that_are_there() {
 
 #[test]
 fn node_that_was_stopped_and_continues_doubles_no_output() {
-    let _watchdog = watchdog(120 + 60 * seeds().end);
+    let _turn = share(120 + 60 * seeds().end);
     let stopped = std::env::var("IT_STOPPED")
         .ok()
         .and_then(|seconds| seconds.parse().ok())
-        .unwrap_or(3);
+        .unwrap_or(2);
     for seed in seeds() {
         let Some(server) = Server::start() else { return };
         let leader = lead(&server, "stopped");
@@ -183,7 +182,7 @@ fn node_that_was_stopped_and_continues_doubles_no_output() {
 
 #[test]
 fn node_that_joins_late_takes_part() {
-    let _watchdog = watchdog(60 + 30 * seeds().end);
+    let _turn = share(60 + 30 * seeds().end);
     for seed in seeds() {
         let Some(server) = Server::start() else { return };
         let leader = lead(&server, "late");
@@ -203,7 +202,7 @@ fn node_that_joins_late_takes_part() {
 
 #[test]
 fn node_that_is_asked_to_leave_gives_back_its_tasks() {
-    let _watchdog = watchdog(60 + 30 * seeds().end);
+    let _turn = share(60 + 30 * seeds().end);
     for seed in seeds() {
         let Some(server) = Server::start() else { return };
         let leader = lead(&server, "leave");
@@ -224,7 +223,7 @@ fn node_that_is_asked_to_leave_gives_back_its_tasks() {
 
 #[test]
 fn task_that_kills_its_nodes_fails_alone() {
-    let _watchdog = watchdog(60 + 60 * seeds().end);
+    let _turn = share(60 + 60 * seeds().end);
     for seed in seeds() {
         let Some(server) = Server::start() else { return };
         let leader = lead(&server, "poison");
@@ -253,7 +252,7 @@ fn task_that_kills_its_nodes_fails_alone() {
 
 #[test]
 fn errors_of_tasks_are_those_of_one_machine() {
-    let _watchdog = watchdog(120);
+    let _turn = share(120);
     let Some(server) = Server::start() else { return };
     let leader = lead(&server, "errors");
     let _nodes: [Process; 2] = nodes(&server, "errors", &leader);
@@ -296,7 +295,7 @@ fn errors_of_tasks_are_those_of_one_machine() {
 
 #[test]
 fn a_leader_without_a_run_to_end_is_replaced_by_the_next_one() {
-    let _watchdog = watchdog(120);
+    let _turn = share(120);
     let Some(server) = Server::start() else { return };
     let first = lead(&server, "again");
     let op = || Invoker::builder(ops::op).context(7_u64);

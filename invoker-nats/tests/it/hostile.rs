@@ -4,13 +4,12 @@ use std::time::Duration;
 
 use crate::ops::{self, Output, Work};
 use crate::runs::{lead, local};
-use crate::support::{Process, Server, wait_until};
-use crate::watchdog::watchdog;
+use crate::support::{Process, Server, alone, wait_until};
 
 /// Any program that reaches the server can publish anything: here random bytes, and genuine answers with each of their bytes changed.
 #[test]
 fn forged_answers_and_requests_are_ignored_and_counted() {
-    let _watchdog = watchdog(120);
+    let _turn = alone(120);
     let Some(server) = Server::start() else { return };
     let leader = lead(&server, "hostile");
     let _nodes = [(); 2].map(|()| Process::node(&server, "hostile"));

@@ -11,8 +11,7 @@ use tracing_subscriber::prelude::*;
 
 use crate::ops::{self, Work};
 use crate::runs::lead;
-use crate::support::{Process, Server, wait_until};
-use crate::watchdog::watchdog;
+use crate::support::{Process, Server, share, wait_until};
 
 /// The events that were repeated in this process: level and fields.
 static REPEATED: Mutex<Vec<(Level, String)>> = Mutex::new(Vec::new());
@@ -44,7 +43,7 @@ impl<S: Subscriber> tracing_subscriber::Layer<S> for Collect {
 
 #[test]
 fn events_of_workers_come_to_the_leader_and_a_dead_node_has_last_words() {
-    let _watchdog = watchdog(120);
+    let _turn = share(120);
     let Some(server) = Server::start() else { return };
     tracing_subscriber::registry().with(Collect).init();
     let leader = lead(&server, "logs");

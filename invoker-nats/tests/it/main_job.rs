@@ -7,16 +7,15 @@ use std::process::{Child, Command, Stdio};
 
 use futures_util::StreamExt;
 
-use crate::support::Server;
-use crate::watchdog::watchdog;
+use crate::support::{Server, alone};
 
-/// Builds the example, because `cargo test` may have built only these tests, and returns its path.
+/// Builds the example, because `cargo test` may have built only these tests, and returns its path. Built with the whole workspace, the
+/// dependencies have the features that they have in continuous integration, and are not built again.
 fn program() -> PathBuf {
     let mut build = Command::new(env!("CARGO"));
     build.args([
         "build",
-        "-p",
-        "invoker-nats",
+        "--workspace",
         "--example",
         "batch_eval_cluster",
         "--message-format=json",
@@ -75,7 +74,7 @@ fn wait_for_answers(url: &str, count: usize) {
 
 #[test]
 fn recommendations_of_a_cluster_and_of_shards_are_those_of_one_machine() {
-    let _watchdog = watchdog(400);
+    let _turn = alone(400);
     let Some(server) = Server::start() else { return };
     let (dir, program) = (tempfile::tempdir().expect("a directory"), program());
     let ratings = ratings(dir.path());

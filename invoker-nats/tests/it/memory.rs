@@ -7,8 +7,7 @@ use invoker::{Backing, Buffer};
 
 use crate::ops::{self, Work};
 use crate::runs::lead;
-use crate::support::{Process, Role, Server, wait_until};
-use crate::watchdog::watchdog;
+use crate::support::{Process, Role, Server, alone, wait_until};
 
 /// Returns a process and all that it has started.
 fn family(pid: u32) -> Vec<u32> {
@@ -50,7 +49,7 @@ fn mapped(pid: u32, file: &Path) -> (u64, u64) {
 
 #[test]
 fn two_nodes_of_a_machine_with_three_workers_each_have_one_copy_of_the_model() {
-    let _watchdog = watchdog(120);
+    let _turn = alone(120);
     let Some(server) = Server::start() else { return };
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("model.safetensors");

@@ -7,8 +7,7 @@ use std::time::{Duration, Instant};
 use invoker::{Backing, Buffer, Image};
 use invoker_nats::Error;
 
-use crate::support::Server;
-use crate::watchdog::watchdog;
+use crate::support::{Server, alone};
 
 /// The size of the model in MiB.
 fn size() -> usize {
@@ -18,7 +17,7 @@ fn size() -> usize {
 
 #[test]
 fn a_model_is_fetched_once_by_all_processes_of_a_machine() {
-    let _watchdog = watchdog(300);
+    let _turn = alone(300);
     let Some(server) = Server::start() else { return };
     let dir = tempfile::tempdir().expect("a directory");
     let (source, local) = (dir.path().join("model.safetensors"), dir.path().join("local"));

@@ -11,8 +11,7 @@ use invoker_nats::{Leader, NodeEnd};
 use crate::faults::{TASKS, choose, print, run_with, seeds};
 use crate::ops::{self, Output, Task, Work};
 use crate::runs::{lead, local};
-use crate::support::{Process, Server, wait_until};
-use crate::watchdog::watchdog;
+use crate::support::{Process, Server, share, wait_until};
 
 /// A network namespace with a virtual cable to this one. Deleted at the end.
 struct Namespace {
@@ -88,6 +87,14 @@ fn namespace() -> Option<Namespace> {
         .ok()
 }
 
+/// How long a node is cut off: ten seconds with `cargo xtask cluster test`.
+fn cut_off() -> Duration {
+    let seconds = std::env::var("IT_CUT")
+        .ok()
+        .and_then(|seconds| seconds.parse().ok());
+    Duration::from_secs(seconds.unwrap_or(3))
+}
+
 /// The server listens on all addresses: a namespace has its own loopback interface.
 const ALL_ADDRESSES: [&str; 2] = ["--addr", "0.0.0.0"];
 
@@ -106,8 +113,8 @@ fn cluster(run: &str) -> Option<Cluster> {
 }
 
 #[test]
-fn node_that_is_cut_off_for_ten_seconds_doubles_no_output() {
-    let _watchdog = watchdog(120 + 60 * seeds().end);
+fn node_that_is_cut_off_for_a_while_doubles_no_output() {
+    let _turn = share(120 + 60 * seeds().end);
     for seed in seeds() {
         let Some((namespace, _server, leader, _nodes)) = cluster("cut") else {
             return;
@@ -119,7 +126,7 @@ fn node_that_is_cut_off_for_ten_seconds_doubles_no_output() {
         });
         let cut = since.expect("it was cut off");
         wait_until("the loss of the node", || leader.nodes() == 2);
-        std::thread::sleep(Duration::from_secs(10).saturating_sub(cut.elapsed()));
+        std::thread::sleep(cut_off().saturating_sub(cut.elapsed()));
         namespace.set_cable("up");
         let back = Instant::now();
         // It is a node again.
@@ -129,7 +136,12 @@ fn node_that_is_cut_off_for_ten_seconds_doubles_no_output() {
         let outputs: Vec<Output> = more.map(|it| it.expect("no task fails")).collect();
         assert!(outputs == local(ops::numbers(300, Work::None)));
         let report = leader.finish().expect("a report");
-        print("node cut off for 10 s", seed, longest, &report);
+        print(
+            &format!("node cut off for {:?}", cut_off()),
+            seed,
+            longest,
+            &report,
+        );
         println!("it is a node again {:.2} s after", returned.as_secs_f64());
         assert_eq!(
             (report.delivered, report.nodes_lost),
@@ -141,7 +153,7 @@ fn node_that_is_cut_off_for_ten_seconds_doubles_no_output() {
 
 #[test]
 fn node_that_is_cut_off_for_ever_costs_no_task() {
-    let _watchdog = watchdog(120 + 60 * seeds().end);
+    let _turn = share(120 + 60 * seeds().end);
     for seed in seeds() {
         let Some((namespace, _server, leader, _nodes)) = cluster("severed") else {
             return;

@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use crate::ops::{Output, Task, Work};
 use crate::runs::{lead, local};
-use crate::support::{Process, Server};
-use crate::watchdog::watchdog;
+use crate::support::{Process, Server, alone};
 
 /// Sizes around the limits of the client and of this crate, and beyond: up to `IT_PAYLOAD` MiB.
 fn sizes() -> impl Iterator<Item = usize> + Clone {
@@ -19,7 +18,7 @@ fn sizes() -> impl Iterator<Item = usize> + Clone {
 
 #[test]
 fn payloads_of_all_sizes_come_and_go_unchanged() {
-    let _watchdog = watchdog(300);
+    let _turn = alone(300);
     let Some(server) = Server::start() else { return };
     let leader = lead(&server, "sizes");
     let _nodes = [(); 2].map(|()| Process::node(&server, "sizes"));
@@ -55,8 +54,8 @@ fn memory_is_bounded_while_the_caller_takes_no_outputs() {
     let stall = std::env::var("IT_STALL")
         .ok()
         .and_then(|seconds| seconds.parse().ok())
-        .unwrap_or(3);
-    let _watchdog = watchdog(120 + stall);
+        .unwrap_or(2);
+    let _turn = alone(120 + stall);
     let Some(server) = Server::start() else { return };
     let leader = lead(&server, "stalled");
     let nodes = [(); 2].map(|()| Process::node(&server, "stalled"));

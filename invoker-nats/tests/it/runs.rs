@@ -6,8 +6,7 @@ use invoker::{Executor, Invoker};
 use invoker_nats::Leader;
 
 use crate::ops::{self, Output, Task, Work};
-use crate::support::{Process, Server};
-use crate::watchdog::watchdog;
+use crate::support::{Process, Server, share};
 
 /// The outputs of one machine.
 pub(crate) fn local(tasks: impl IntoIterator<Item = Task>) -> Vec<Output> {
@@ -34,7 +33,7 @@ pub(crate) fn lead(server: &Server, run: &str) -> Leader<Task, Output> {
 
 #[test]
 fn outputs_equal_those_of_one_machine_in_order_and_as_they_complete() {
-    let _watchdog = watchdog(120);
+    let _turn = share(120);
     let Some(server) = Server::start() else { return };
     let nodes = [(); 2].map(|()| Process::node(&server, "equal"));
     let run = lead(&server, "equal");

@@ -15,7 +15,7 @@ use invoker_nats::{
 
 use crate::ops::{self, Output, Task, Work};
 use crate::runs::local;
-use crate::support::{Process, Role, Server};
+use crate::support::{Process, Role, Server, share};
 use crate::watchdog::watchdog;
 
 /// The configuration of the guide.
@@ -135,7 +135,7 @@ fn run_all(cluster: &Cluster, node: &[(&'static str, String)], server: &Server, 
 
 #[test]
 fn tls_certificates_and_permissions_for_one_run() {
-    let _watchdog = watchdog(180);
+    let _turn = share(180);
     let Some(dir) = certificates() else { return };
     let configuration = CONFIGURATION
         .replace("/etc/nats/", &format!("{}/", dir.path().display()))
@@ -181,7 +181,7 @@ fn tls_certificates_and_permissions_for_one_run() {
 /// A run with user and password, as `docs/clusters/slurm.sh` has it.
 #[test]
 fn user_and_password_are_those_of_the_url() {
-    let _watchdog = watchdog(180);
+    let _turn = share(180);
     let Some(server) = Server::start_with(&["--user", "me", "--pass", "20a34693c2"]) else {
         return;
     };
@@ -214,7 +214,7 @@ fn token(issuer: &nkeys::KeyPair, subject: &str, nats: &serde_json::Value) -> St
 
 #[test]
 fn credentials_of_an_operator_are_accepted_and_others_are_not() {
-    let _watchdog = watchdog(180);
+    let _turn = share(180);
     let dir = tempfile::tempdir().expect("a directory");
     let [operator, system, account, user, other] = [
         nkeys::KeyPair::new_operator(),

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
 
-/// Returns the executable of the example. Builds it, because `cargo test` may have built only these tests.
+/// Returns the executable of the example. Builds it, because `cargo test` may have built only these tests. Built with the whole workspace,
+/// the dependencies have the features that they have in continuous integration, and are not built again.
 pub(crate) fn program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| {
@@ -15,8 +16,7 @@ pub(crate) fn program() -> &'static Path {
         let mut build = Command::new(env!("CARGO"));
         build.args([
             "build",
-            "--package",
-            "invoker",
+            "--workspace",
             "--example",
             "batch_eval",
             "--message-format=json",

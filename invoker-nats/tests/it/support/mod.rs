@@ -2,11 +2,13 @@
 
 mod process;
 mod server;
+mod turn;
 
 pub(crate) use process::Process;
 #[cfg(unix)]
 pub(crate) use process::Role;
 pub(crate) use server::Server;
+pub(crate) use turn::{alone, share};
 
 use std::time::{Duration, Instant};
 

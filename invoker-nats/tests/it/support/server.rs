@@ -4,15 +4,12 @@ use std::fs;
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use invoker_nats::Cluster;
 
 use super::wait_until;
 
 pub(crate) struct Server {
-    /// One cluster at a time, so that nodes are not lost because of load.
-    _turn: MutexGuard<'static, ()>,
     program: PathBuf,
     dir: tempfile::TempDir,
     port: u16,
@@ -47,12 +44,9 @@ impl Server {
             eprintln!("skipped: {missing}");
             return None;
         };
-        static TURN: Mutex<()> = Mutex::new(());
-        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let dir = tempfile::tempdir().expect("a directory");
         let options = options.iter().map(|option| (*option).to_owned()).collect();
         let mut server = Self {
-            _turn: turn,
             program,
             dir,
             port: 0,
