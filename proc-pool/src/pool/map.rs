@@ -14,6 +14,7 @@ use crate::leader::tasks::decode::Decode;
 use crate::leader::tasks::jobs::{Completion, Completions, JobKey, Outcome};
 use crate::pool::loop_ref::LoopRef;
 
+pub use ready::Taken;
 pub use try_next::TryNext;
 
 /// The order in which outputs are returned.
@@ -245,6 +246,11 @@ impl<'p, I: Iterator, R> Map<'p, I, R> {
             self.buffered_bytes += bytes;
         }
         None
+    }
+
+    /// Returns whether the next output is one that was decoded before.
+    fn next_is_buffered(&self) -> bool {
+        matches!(self.buffered.front(), Some(Some(_)))
     }
 
     /// Takes the next finished task.

@@ -100,7 +100,9 @@ pub(crate) fn serve<R: Runner>(bootstrap: Bootstrap) -> ! {
         os::end_group(ORPHANED);
     }
     let mut tasks = TaskLoop::new(&region, layout, bootstrap, metrics);
-    tasks.run(runner);
+    let mut runner = runner;
+    R::run_tasks(|| tasks.run(&mut runner));
+    drop(runner);
     // A worker ends by an ordinary exit, so that `atexit` handlers, profilers and the like run.
     std::process::exit(0)
 }
@@ -175,7 +177,7 @@ impl TaskLoop {
     }
 
     /// Runs tasks until the leader asks this worker to end.
-    fn run<R: Runner>(&mut self, mut runner: R) {
+    fn run<R: Runner>(&mut self, runner: &mut R) {
         let alignment = R::alignment();
         let mut frame = Vec::new();
         let mut output = OutputBuf::default();
@@ -185,7 +187,7 @@ impl TaskLoop {
                 Ok(Some(_)) => {}
                 Ok(None) => {
                     self.clock.stop();
-                    match self.wait_for_task() {
+                    match R::wait(|| self.wait_for_task()) {
                         Ok(Waited::Woken) => continue,
                         Ok(Waited::Idle) => {
                             (frame, output) = Default::default();
@@ -215,7 +217,7 @@ impl TaskLoop {
             output.clear();
             // This claims the task before the op runs: if the op kills this process, the leader knows which task it was.
             if self.claims.claim() == Claim::Revoked {
-                if self.send(Tag::Recalled, &mut output).is_err() {
+                if self.send::<R>(Tag::Recalled, &mut output).is_err() {
                     return;
                 }
                 continue;
@@ -231,8 +233,8 @@ impl TaskLoop {
             };
             let mut phases = PhaseTimes::default();
             let sampling = self.clock.is_sampling();
-            let tag = call(&mut runner, task, &mut output, sampling.then_some(&mut phases));
-            if self.send(tag, &mut output).is_err() {
+            let tag = call(runner, task, &mut output, sampling.then_some(&mut phases));
+            if self.send::<R>(tag, &mut output).is_err() {
                 return;
             }
             match sampling {
@@ -268,11 +270,14 @@ impl TaskLoop {
 
     /// Writes a frame as soon as there is room for it.
     #[inline]
-    fn stage(&mut self, parts: &[&[u8]]) -> Result<(), DoorbellClosed> {
+    fn stage<R: Runner>(&mut self, parts: &[&[u8]]) -> Result<(), DoorbellClosed> {
         loop {
             match self.outcomes.stage_parts(parts) {
                 Ok(()) => return Ok(()),
-                Err(PushError::Full) => self.wait_for_room(parts.iter().map(|part| part.len()).sum())?,
+                Err(PushError::Full) => {
+                    let len = parts.iter().map(|part| part.len()).sum();
+                    self.wait_for_room::<R>(len)?;
+                }
                 Err(_) => os::end_group(ORPHANED),
             }
         }
@@ -348,14 +353,14 @@ impl TaskLoop {
     }
 
     /// Waits until the outcome ring may have room for a frame of `len` bytes.
-    fn wait_for_room(&mut self, len: usize) -> Result<(), DoorbellClosed> {
+    fn wait_for_room<R: Runner>(&mut self, len: usize) -> Result<(), DoorbellClosed> {
         let Ok(armed) = self.outcomes.arm(len) else {
             os::end_group(ORPHANED)
         };
         self.wake_if_needed(armed.peer)?;
         if armed.own != Arm::Ready {
             let start = os::now_ns();
-            self.park()?;
+            R::wait(|| self.park())?;
             self.clock.exclude_blocked(start);
         }
         Ok(())

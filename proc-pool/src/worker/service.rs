@@ -135,6 +135,17 @@ pub trait Service: Sized + 'static {
         let _ = phases;
         self.call(task, output)
     }
+
+    /// Calls `tasks`, which runs all tasks of this process. A service whose calls need a lock of the whole process, such as that of an
+    /// interpreter, takes it here once, and releases it in [`wait`](Self::wait).
+    fn run_tasks(tasks: impl FnOnce()) {
+        tasks();
+    }
+
+    /// Calls `wait`, which waits for the leader, and returns what that returns.
+    fn wait<T: Send>(wait: impl FnOnce() -> T + Send) -> T {
+        wait()
+    }
 }
 
 /// Code that turns values into values: started once in each worker process, then called for each task, one after another.
@@ -173,6 +184,16 @@ pub(crate) trait Runner: Sized {
         output: &mut OutputBuf,
         phases: Option<&mut PhaseTimes>,
     ) -> Result<(), CallError>;
+
+    /// See [`Service::run_tasks`].
+    fn run_tasks(tasks: impl FnOnce()) {
+        tasks();
+    }
+
+    /// See [`Service::wait`].
+    fn wait<T: Send>(wait: impl FnOnce() -> T + Send) -> T {
+        wait()
+    }
 }
 
 /// An encoded task.
@@ -208,6 +229,14 @@ impl<S: Service> Runner for ByteRunner<S> {
             None => self.0.call(task, output),
             Some(phases) => self.0.call_timed(task, output, phases),
         }
+    }
+
+    fn run_tasks(tasks: impl FnOnce()) {
+        S::run_tasks(tasks);
+    }
+
+    fn wait<T: Send>(wait: impl FnOnce() -> T + Send) -> T {
+        S::wait(wait)
     }
 }
 

@@ -59,11 +59,17 @@ impl<R> Decode<R> {
         }
     }
 
+    /// Returns a small output or its fault.
+    #[inline]
+    pub(crate) fn small(self, bytes: &[u8]) -> Result<R, Box<Fault>> {
+        caught(|| (self.slice)(bytes))
+    }
+
     /// Returns the output or the fault, and the encoded size in bytes. A small output is a range of `bytes`.
     #[inline]
     pub(crate) fn outcome(self, outcome: Outcome, bytes: &[u8]) -> (Result<R, Box<Fault>>, usize) {
         match outcome {
-            Outcome::Bytes { start, end } => (caught(|| (self.slice)(&bytes[start..end])), end - start),
+            Outcome::Bytes { start, end } => (self.small(&bytes[start..end]), end - start),
             Outcome::Large(bytes) => {
                 let len = bytes.len();
                 (caught(|| (self.large)(bytes)), len)

@@ -93,6 +93,15 @@ enum Entry {
     },
 }
 
+/// Small outputs of equal length, of tasks with consecutive indices, as in [`Entry::Run`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SmallRun {
+    pub(crate) index: u64,
+    pub(crate) start: usize,
+    pub(crate) len: usize,
+    pub(crate) count: usize,
+}
+
 /// Finished tasks in the order of their completion, with their small outputs in one buffer.
 #[derive(Debug, Default)]
 pub(crate) struct Completions {
@@ -156,6 +165,32 @@ impl Completions {
 
     pub(crate) fn fault(&mut self, index: u64, fault: Fault) {
         self.push(index, Outcome::Fault(Box::new(fault)));
+    }
+
+    /// Takes the next tasks, `most` at most, if they are a run of small outputs.
+    pub(crate) fn take_run(&mut self, most: usize) -> Option<SmallRun> {
+        let (at, in_run) = self.next;
+        let Entry::Run {
+            index,
+            start,
+            len,
+            count,
+        } = *self.list.get(at)?
+        else {
+            return None;
+        };
+        let taken = most.min(count - in_run);
+        self.left -= taken;
+        self.next = match in_run + taken < count {
+            true => (at, in_run + taken),
+            false => (at + 1, 0),
+        };
+        Some(SmallRun {
+            index: index + in_run as u64,
+            start: start + in_run * (len + 1),
+            len,
+            count: taken,
+        })
     }
 
     /// Takes the next task.
@@ -356,6 +391,31 @@ mod tests {
         let last = done.take_next().expect("one is left");
         assert!(last.index == 14 && matches!(last.outcome, Outcome::Fault(_)));
         assert!(done.take_next().is_none() && done.is_empty());
+    }
+
+    #[test]
+    fn runs_are_taken_whole_or_in_part() {
+        let mut done = Completions::default();
+        for index in 0..5 {
+            done.push_small(index, 4 * index as usize + 1, 4 * index as usize + 4);
+        }
+        done.fault(5, Fault::Cancelled);
+        done.push_small(6, 30, 30);
+        let run = |index, start, len, count| {
+            Some(SmallRun {
+                index,
+                start,
+                len,
+                count,
+            })
+        };
+        assert_eq!(done.take_run(2), run(0, 1, 3, 2));
+        assert_eq!(done.take_next().map(|it| it.index), Some(2));
+        assert_eq!(done.take_run(9), run(3, 13, 3, 2));
+        assert_eq!((done.take_run(9), done.len()), (None, 2));
+        assert_eq!(done.take_next().map(|it| it.index), Some(5));
+        assert_eq!(done.take_run(9), run(6, 30, 0, 1));
+        assert!(done.take_run(9).is_none() && done.is_empty());
     }
 
     #[test]

@@ -1,9 +1,21 @@
-//! Outputs as they lie in the buffers of a map, for a caller that sends them elsewhere: nothing is allocated for each of them.
+//! Many outputs at once, for callers whose own costs for one are high: as they lie in the buffers of a map, for a caller that sends them
+//! elsewhere, or decoded.
 
-use super::{Map, OutputOrder};
-use crate::error::Fault;
+use super::{Buffered, Map, OutputOrder};
+use crate::error::{Fault, TaskError};
 use crate::leader::tasks::decode::read_as_bytes;
-use crate::leader::tasks::jobs::{Completion, Outcome};
+use crate::leader::tasks::jobs::{Completion, Outcome, SmallRun};
+
+/// What [`Map::take_decoded`] has done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Taken {
+    /// This number of outputs; at least one.
+    Outputs(usize),
+    /// No output is available yet.
+    Pending,
+    /// There are no more outputs.
+    End,
+}
 
 impl<I: Iterator, R> Map<'_, I, R> {
     /// Calls `use_output` with the index of each task that has finished and its encoded output, in the order of completion, and submits
@@ -45,5 +57,91 @@ impl<I: Iterator, R> Map<'_, I, R> {
         }
         let ended = taken == 0 && self.input.is_none() && self.returned == self.next;
         (!ended).then_some(taken)
+    }
+    /// Calls `use_output` with each of the next outputs, or the error of its task, and submits tasks for which workers have room. It does the
+    /// same as repeated calls of [`try_next`](Self::try_next), as far as those find outputs without another exchange with the workers.
+    #[doc(hidden)]
+    pub fn take_decoded(&mut self, mut use_output: impl FnMut(Result<R, TaskError>)) -> Taken {
+        if self.event_loop.is_here() {
+            self.exchange();
+        }
+        if !self.event_loop.is_here() {
+            return match self.fail_forked() {
+                Some(result) => {
+                    use_output(result);
+                    Taken::Outputs(1)
+                }
+                None => Taken::End,
+            };
+        }
+        // As in `try_next`.
+        let most = self.available() / 2 + 1;
+        let mut taken = 0;
+        while taken < most {
+            let run = match (self.next_is_buffered(), &self.tap) {
+                (false, None) if self.encode_errors.is_empty() => self.done.take_run(most - taken),
+                _ => None,
+            };
+            if let Some(run) = run {
+                taken += self.decode_run(run, &mut use_output);
+            } else if let Some(result) = self.next_ready() {
+                use_output(result);
+                taken += 1;
+            } else {
+                break;
+            }
+        }
+        match taken {
+            0 if self.input.is_none() && self.returned == self.next => Taken::End,
+            0 => Taken::Pending,
+            taken => Taken::Outputs(taken),
+        }
+    }
+
+    /// Decodes small outputs, which either are next or are kept until they are. Returns how many were used.
+    fn decode_run(&mut self, run: SmallRun, use_output: &mut impl FnMut(Result<R, TaskError>)) -> usize {
+        let SmallRun {
+            index,
+            start,
+            len,
+            count,
+        } = run;
+        let (decode, bytes) = (self.decode, &self.done.bytes);
+        let results = (0..count).map(|position| {
+            let start = start + position * (len + 1);
+            let result = decode.small(&bytes[start..start + len]);
+            result.map_err(|fault| (index + position as u64, fault))
+        });
+        let error = |(task, fault): (u64, Box<Fault>)| TaskError { task, fault: *fault };
+        if self.order == OutputOrder::AsCompleted || index == self.returned {
+            results.for_each(|result| use_output(result.map_err(error)));
+            self.last = index + count as u64 - 1;
+            self.returned += count as u64;
+            if self.order == OutputOrder::Ordered {
+                // Their empty places.
+                self.buffered.drain(..count.min(self.buffered.len()));
+            }
+            return count;
+        }
+        let position = (index - self.returned) as usize;
+        let results = results.map(|result| {
+            let result = result.map_err(|it| Box::new(error(it)));
+            Some(Buffered { result, bytes: len })
+        });
+        if self.buffered.len() <= position {
+            self.buffered.resize_with(position, || None);
+            self.buffered.extend(results);
+        } else {
+            // All of these places exist, or some of the last are missing.
+            for (result, position) in results.zip(position..) {
+                match self.buffered.get_mut(position) {
+                    Some(place) => *place = result,
+                    None => self.buffered.push_back(result),
+                }
+            }
+        }
+        self.buffered_count += count;
+        self.buffered_bytes += count * len;
+        0
     }
 }

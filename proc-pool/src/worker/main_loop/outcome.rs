@@ -10,6 +10,7 @@ use crate::wire::bytes::OutputBuf;
 use crate::wire::payload::{MAX_INLINE, MAX_TEXT};
 use crate::wire::pieces::{Allocation, NO_MEMORY, Piece, WakeupRequest, announcement};
 use crate::wire::tags::Tag;
+use crate::worker::service::Runner;
 
 /// Whether bytes were sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,7 +31,11 @@ enum PieceOf {
 impl TaskLoop {
     /// Sends the outcome of a task.
     #[inline]
-    pub(super) fn send(&mut self, mut tag: Tag, output: &mut OutputBuf) -> Result<(), DoorbellClosed> {
+    pub(super) fn send<R: Runner>(
+        &mut self,
+        mut tag: Tag,
+        output: &mut OutputBuf,
+    ) -> Result<(), DoorbellClosed> {
         let len = output.total_len();
         if tag == Tag::Inline && len as u64 > self.max_output {
             tag = Tag::BadOutput;
@@ -42,26 +47,26 @@ impl TaskLoop {
         }
         if tag == Tag::Inline
             && let Some(buffers) = output.take_apart()
-            && self.send_apart(buffers)? == Sent::NoMemory
+            && self.send_apart::<R>(buffers)? == Sent::NoMemory
         {
             return Ok(());
         }
         let output = output.output();
         if tag == Tag::Inline && output.len() > MAX_INLINE {
-            return self.send_pieces(output, PieceOf::Output).map(drop);
+            return self.send_pieces::<R>(output, PieceOf::Output).map(drop);
         }
         // The beginning of a long text is enough.
         let output = &output[..output.len().min(MAX_TEXT)];
-        self.stage(&[&[tag as u8], output])?;
+        self.stage::<R>(&[&[tag as u8], output])?;
         self.publish()
     }
 
     /// Sends the buffers of an output that travel apart from it, before it.
-    fn send_apart(&mut self, buffers: Vec<out_of_band::Sent>) -> Result<Sent, DoorbellClosed> {
-        self.stage(&[&announcement(buffers.len())])?;
+    fn send_apart<R: Runner>(&mut self, buffers: Vec<out_of_band::Sent>) -> Result<Sent, DoorbellClosed> {
+        self.stage::<R>(&[&announcement(buffers.len())])?;
         self.publish()?;
         for buffer in buffers {
-            if self.send_pieces(&buffer, PieceOf::Buffer)? == Sent::NoMemory {
+            if self.send_pieces::<R>(&buffer, PieceOf::Buffer)? == Sent::NoMemory {
                 return Ok(Sent::NoMemory);
             }
         }
@@ -70,7 +75,7 @@ impl TaskLoop {
 
     /// Sends bytes in pieces. The leader has each piece as soon as its frame is published, whatever happens to this
     /// process afterwards.
-    fn send_pieces(&mut self, bytes: &[u8], of: PieceOf) -> Result<Sent, DoorbellClosed> {
+    fn send_pieces<R: Runner>(&mut self, bytes: &[u8], of: PieceOf) -> Result<Sent, DoorbellClosed> {
         self.keeps_memory = true;
         let mut rest = bytes;
         while !rest.is_empty() {
@@ -81,11 +86,11 @@ impl TaskLoop {
             let block = match self.pieces_out.find(rest.len()) {
                 Allocation::Block(block) => block,
                 Allocation::NoRoom => {
-                    self.wait_for_blocks()?;
+                    self.wait_for_blocks::<R>()?;
                     continue;
                 }
                 Allocation::NoMemory => {
-                    self.stage(&[&[Tag::BadOutput as u8], NO_MEMORY.as_bytes()])?;
+                    self.stage::<R>(&[&[Tag::BadOutput as u8], NO_MEMORY.as_bytes()])?;
                     self.publish()?;
                     return Ok(Sent::NoMemory);
                 }
@@ -95,7 +100,7 @@ impl TaskLoop {
             }
             let piece = Piece::new(block, rest.len());
             let is_whole = block.len as usize == bytes.len();
-            self.stage(&[&match (of, is_whole) {
+            self.stage::<R>(&[&match (of, is_whole) {
                 (PieceOf::Buffer, true) => piece.block_frame(),
                 _ => piece.frame(),
             }])?;
@@ -106,14 +111,14 @@ impl TaskLoop {
     }
 
     /// Waits until the leader has copied pieces.
-    fn wait_for_blocks(&mut self) -> Result<(), DoorbellClosed> {
+    fn wait_for_blocks<R: Runner>(&mut self) -> Result<(), DoorbellClosed> {
         if self.pieces_out.request_wakeup() == WakeupRequest::Granted {
             return Ok(());
         }
         // The leader may have asked to be woken only for more frames than the ring has room for.
         self.wake_leader()?;
         let start = os::now_ns();
-        self.park()?;
+        R::wait(|| self.park())?;
         self.clock.exclude_blocked(start);
         Ok(())
     }
