@@ -18,7 +18,7 @@ mod decode;
 mod encode;
 
 pub(crate) use decode::{Decoder, Source};
-pub(crate) use encode::encode;
+pub(crate) use encode::{encode, int as encode_int};
 
 /// The deepest nesting that is encoded.
 const MAX_DEPTH: usize = 32;

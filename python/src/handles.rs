@@ -39,7 +39,7 @@ impl Handle {
 
 fn value(py: Python<'_>, output: Result<Reply, TaskError>) -> PyResult<Py<PyAny>> {
     match output {
-        Ok(Reply(result)) => result,
+        Ok(reply) => reply.into_result(),
         Err(error) => Err(task_error(py, &error)),
     }
 }

@@ -128,9 +128,7 @@ impl Start {
         let rules = TaskRules {
             encode: |task: &Encoded, into| {
                 // A task that cannot be encoded fails again, and has no record.
-                if let Some(bytes) = task.bytes() {
-                    into.extend_from_slice(bytes);
-                }
+                let _ = task.append_to(into);
                 Ok(())
             },
             runs_again: (!keeps_faults).then_some(task::is_raised as fn(&[u8]) -> bool),

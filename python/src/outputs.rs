@@ -1,15 +1,16 @@
 //! [`Outputs`]: the iterator over the outputs of a pool.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use proc_pool::facade::Taken;
 use proc_pool::{Fault, Map, TaskError, TryNext};
 use pyo3::exceptions::{PyException, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::MutexExt;
-use pyo3::types::PyIterator;
+use pyo3::types::{PyInt, PyIterator};
 use run_journal::{JournalError, SharedInput};
 
 use crate::ending::detached;
@@ -45,6 +46,8 @@ pub(crate) struct Outputs {
 }
 
 struct Run {
+    /// Outputs that come next.
+    ready: VecDeque<Reply>,
     map: Map<'static, Source, Reply>,
     journaled: Option<Box<JournaledRun>>,
     progress: Option<Progress>,
@@ -144,6 +147,12 @@ impl Iterator for Tasks {
             };
             let index = self.next;
             self.next += 1;
+            if self.seed.is_none()
+                && let Ok(int) = task.cast_exact::<PyInt>()
+                && let Ok(value) = int.extract()
+            {
+                return Some(Encoded::Int(value));
+            }
             self.buffer.clear();
             if let Some(root) = self.seed {
                 task::put_seed(root, index, &mut self.buffer);
@@ -180,6 +189,7 @@ impl Outputs {
         });
         Self {
             run: Mutex::new(Some(Run {
+                ready: VecDeque::new(),
                 map,
                 journaled: journaled.map(Box::new),
                 progress,
@@ -198,12 +208,13 @@ impl Outputs {
     /// Ends the iteration. Tasks that no worker has started are withdrawn.
     fn end(&self, py: Python<'_>, run: &mut Option<Run>) {
         if let Some(Run {
+            ready,
             map,
             journaled,
             progress,
         }) = run.take()
         {
-            drop(map);
+            drop((ready, map));
             drop(journaled);
             if let Some(progress) = progress {
                 progress.report(py, &self.counts, true);
@@ -211,58 +222,64 @@ impl Outputs {
         }
     }
 
+    /// Returns the next output, if the run has one ready.
+    #[inline]
+    fn next_ready(&self, py: Python<'_>, run: &mut Run) -> PyResult<Option<Py<PyAny>>> {
+        let Some(Reply(result)) = run.ready.pop_front() else {
+            return Ok(None);
+        };
+        let counter = match result {
+            Ok(_) => &self.counts.done,
+            Err(_) => &self.counts.failed,
+        };
+        let count = counter.load(Ordering::Relaxed) + 1;
+        counter.store(count, Ordering::Relaxed);
+        if let Some(progress) = &mut run.progress
+            && count.is_multiple_of(OUTPUTS_PER_READING)
+        {
+            progress.report_if_due(py, &self.counts)?;
+        }
+        match (result, self.on_error) {
+            (Err(error), OnError::Return) => Ok(Some(error.into_value(py).into_any())),
+            (Err(error), OnError::Raise) => Err(*error),
+            (Ok(value), _) => Ok(Some(value)),
+        }
+    }
+
     fn next(&self, py: Python<'_>, run: &mut Option<Run>) -> PyResult<Option<Py<PyAny>>> {
         loop {
-            let Some(Run {
-                map,
-                journaled,
-                progress,
-            }) = run
-            else {
+            let Some(running) = run else {
                 return Ok(None);
             };
-            let found = match journaled {
-                None => map.try_next(),
-                Some(journaled) => journaled.try_next(|| {
-                    let found = map.try_next();
-                    (map.last_task(), found)
-                }),
-            };
+            if !running.ready.is_empty() {
+                return self.next_ready(py, running);
+            }
+            let taken = self.take(py, running);
             if self.input.urgent.load(Ordering::Relaxed) {
                 let error = locked(&self.input.error).take();
                 self.input.urgent.store(false, Ordering::Relaxed);
                 self.end(py, run);
                 return error.map_or(Ok(None), Err);
             }
-            let result = match found {
-                TryNext::Output(Ok(Reply(result))) => result,
-                TryNext::Output(Err(error))
-                    if journaled.as_ref().is_some_and(|it| it.replayed.has_failed()) =>
-                {
-                    // Not the error of a task: the run ends.
+            match taken {
+                Ok(Taken::Outputs(_)) => {}
+                Err(error) => {
                     self.end(py, run);
-                    return Err(match of_journal(&error) {
-                        Some(error) => journal_error(py, error),
-                        None => task_error(py, &error),
-                    });
+                    return Err(error);
                 }
-                TryNext::Output(Err(error)) => {
-                    let known = locked(&self.input.not_encoded).remove(&error.task);
-                    Err(known.unwrap_or_else(|| task_error(py, &error)))
-                }
-                TryNext::Pending => {
-                    if let Some(progress) = progress {
+                Ok(Taken::Pending) => {
+                    if let Some(progress) = &mut running.progress {
                         progress.report_if_due(py, &self.counts)?;
                     }
+                    let map = &mut running.map;
                     detached(py, || map.wait(SIGNAL_CHECK));
                     if let Err(interrupt) = py.check_signals() {
                         self.end(py, run);
                         return Err(interrupt);
                     }
-                    continue;
                 }
-                TryNext::End => {
-                    let closed = journaled.as_ref().map_or(Ok(()), |journaled| {
+                Ok(Taken::End) => {
+                    let closed = running.journaled.as_ref().map_or(Ok(()), |journaled| {
                         let closed = detached(py, || journaled.close());
                         closed.map_err(|error| journal_error(py, &error))?;
                         journaled.log_failure(py)
@@ -272,23 +289,45 @@ impl Outputs {
                     let error = locked(&self.input.error).take();
                     return error.map_or(Ok(None), Err);
                 }
-            };
-            let counter = match result {
-                Ok(_) => &self.counts.done,
-                Err(_) => &self.counts.failed,
-            };
-            let count = counter.load(Ordering::Relaxed) + 1;
-            counter.store(count, Ordering::Relaxed);
-            if let Some(progress) = progress
-                && count.is_multiple_of(OUTPUTS_PER_READING)
-            {
-                progress.report_if_due(py, &self.counts)?;
             }
-            return match (result, self.on_error) {
-                (Err(error), OnError::Return) => Ok(Some(error.into_value(py).into_any())),
-                (result, _) => result.map(Some),
-            };
         }
+    }
+
+    /// Moves outputs that are available to those that are ready.
+    ///
+    /// # Errors
+    /// If the run ends: its journal has failed.
+    fn take(&self, py: Python<'_>, run: &mut Run) -> PyResult<Taken> {
+        let Run {
+            ready,
+            map,
+            journaled,
+            ..
+        } = run;
+        let of_task = |error: TaskError| {
+            let known = locked(&self.input.not_encoded).remove(&error.task);
+            Reply(Err(Box::new(known.unwrap_or_else(|| task_error(py, &error)))))
+        };
+        let Some(journaled) = journaled else {
+            return Ok(map.take_decoded(|output| ready.push_back(output.unwrap_or_else(of_task))));
+        };
+        let found = journaled.try_next(|| {
+            let found = map.try_next();
+            (map.last_task(), found)
+        });
+        match found {
+            TryNext::Output(Err(error)) if journaled.replayed.has_failed() => {
+                // Not the error of a task.
+                return Err(match of_journal(&error) {
+                    Some(error) => journal_error(py, error),
+                    None => task_error(py, &error),
+                });
+            }
+            TryNext::Output(output) => ready.push_back(output.unwrap_or_else(of_task)),
+            TryNext::Pending => return Ok(Taken::Pending),
+            TryNext::End => return Ok(Taken::End),
+        }
+        Ok(Taken::Outputs(1))
     }
 }
 
@@ -338,6 +377,14 @@ impl Outputs {
     }
 
     fn __next__(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
+        // Locked by no other thread, nor by a call of this one that reads the input. Nothing here calls Python code.
+        if let Ok(mut run) = self.run.try_lock()
+            && let Some(run) = &mut *run
+            && run.progress.is_none()
+            && !run.ready.is_empty()
+        {
+            return self.next_ready(py, run);
+        }
         let here = this_thread();
         if self.inside.load(Ordering::Relaxed) == here {
             return Err(PyValueError::new_err(

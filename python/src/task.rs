@@ -136,6 +136,8 @@ pub(crate) fn decode_owned<'py>(py: Python<'py>, bytes: Vec<u8>) -> PyResult<Bou
 
 /// An encoded task. Small ones need no allocation.
 pub(crate) enum Encoded {
+    /// An int without a seed, the most frequent task.
+    Int(i64),
     Small {
         len: u8,
         bytes: [u8; Self::SMALL],
@@ -148,13 +150,19 @@ pub(crate) enum Encoded {
 impl Encoded {
     const SMALL: usize = 55;
 
-    /// Returns the encoding.
-    pub(crate) fn bytes(&self) -> Option<&[u8]> {
+    /// Appends the encoding, if there is one.
+    #[inline]
+    pub(crate) fn append_to(&self, into: &mut Vec<u8>) -> Option<()> {
         match self {
-            Self::Small { len, bytes } => Some(&bytes[..usize::from(*len)]),
-            Self::Large(bytes) => Some(bytes),
-            Self::Failed => None,
+            Self::Int(value) => {
+                into.push(VALUE);
+                codec::encode_int(*value, into);
+            }
+            Self::Small { len, bytes } => into.extend_from_slice(&bytes[..usize::from(*len)]),
+            Self::Large(bytes) => into.extend_from_slice(bytes),
+            Self::Failed => return None,
         }
+        Some(())
     }
 
     /// Takes the bytes out of `buffer`, whose memory is kept for the next task if that is small.
@@ -179,8 +187,7 @@ pub(crate) struct TaskCodec;
 impl Codec<Encoded> for TaskCodec {
     #[inline]
     fn encode(task: &Encoded, into: &mut Vec<u8>) -> Result<(), BoxError> {
-        into.extend_from_slice(task.bytes().ok_or(NOT_ENCODED)?);
-        Ok(())
+        Ok(task.append_to(into).ok_or(NOT_ENCODED)?)
     }
 
     #[inline]
@@ -196,8 +203,20 @@ impl Codec<Encoded> for TaskCodec {
     }
 }
 
-/// The value of an output, or the exception that the op has raised, or that decoding has.
-pub(crate) struct Reply(pub(crate) PyResult<Py<PyAny>>);
+/// The value of an output, or the exception that the op has raised, or that decoding has. The exception is boxed, because most outputs
+/// have none, and all are moved.
+pub(crate) struct Reply(pub(crate) Result<Py<PyAny>, Box<PyErr>>);
+
+impl Reply {
+    fn new(decoded: PyResult<Bound<'_, PyAny>>) -> Self {
+        Self(decoded.map(Bound::unbind).map_err(Box::new))
+    }
+
+    /// Returns the value, or raises the exception.
+    pub(crate) fn into_result(self) -> PyResult<Py<PyAny>> {
+        self.0.map_err(|error| *error)
+    }
+}
 
 /// The leader's codec of outputs.
 pub(crate) struct ReplyCodec;
@@ -210,15 +229,13 @@ impl Codec<Reply> for ReplyCodec {
     #[inline]
     fn decode(bytes: &[u8]) -> Result<Reply, BoxError> {
         Ok(Python::attach(|py| {
-            Reply(decode(py, Source::Borrowed(bytes)).map(Bound::unbind))
+            Reply::new(decode(py, Source::Borrowed(bytes)))
         }))
     }
 
     fn decode_owned(bytes: &mut OwnedBytes) -> Result<Reply, BoxError> {
         let bytes = std::mem::take(bytes).into_vec::<u8>();
         let bytes = bytes.unwrap_or_else(|other| other.to_vec());
-        Ok(Python::attach(|py| {
-            Reply(decode_owned(py, bytes).map(Bound::unbind))
-        }))
+        Ok(Python::attach(|py| Reply::new(decode_owned(py, bytes))))
     }
 }

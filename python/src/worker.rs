@@ -1,7 +1,8 @@
 //! The worker: a Python interpreter whose first statement is [`serve`].
 
 #[cfg(target_os = "linux")]
-use std::{fs::File, time::Duration};
+use std::fs::File;
+use std::time::{Duration, Instant};
 
 use proc_pool::{BoxError, CallError, EntryPoint, OutputBuf, Registry, Service, WorkerContext};
 use pyo3::exceptions::PyRuntimeError;
@@ -26,7 +27,6 @@ pub(crate) const SERVICE: &str = "python";
 /// It must be the first statement of the program: `python -c "from invokerpool._core import serve; serve()"`.
 #[pyfunction]
 pub(crate) fn serve(py: Python<'_>) {
-    // Attached again for each task, so that threads of the op run while this one waits.
     py.detach(|| {
         Registry::new()
             .add(SERVICE, EntryPoint::service::<PythonOp>())
@@ -44,6 +44,7 @@ struct PythonOp {
     /// Called with the seed of a task.
     set_seed: Py<PyAny>,
     slots: Slots,
+    turns: Turns,
     /// With a deadline.
     #[cfg(target_os = "linux")]
     watch: Option<Watch>,
@@ -70,10 +71,60 @@ impl Service for PythonOp {
         }
         self.call_unwatched(task, output)
     }
+
+    fn run_tasks(tasks: impl FnOnce()) {
+        // Attaching again for each task would take longer than a small task.
+        Python::attach(|_| tasks());
+    }
+
+    fn wait<T: Send>(wait: impl FnOnce() -> T + Send) -> T {
+        // Threads of the op run while this one waits.
+        Python::attach(|py| py.detach(wait))
+    }
+}
+
+/// Maximum number of calls after which other threads have their turn.
+const CALLS_PER_TURN: u32 = 16;
+/// How long the calls of a turn should take at most.
+const TURN: Duration = Duration::from_millis(1);
+
+/// When other threads of the op have their turn while there are tasks. An op in Python gives way by itself; one in C may not.
+struct Turns {
+    calls: u32,
+    calls_left: u32,
+    began: Instant,
+}
+
+impl Turns {
+    fn new() -> Self {
+        Self {
+            calls: CALLS_PER_TURN,
+            calls_left: CALLS_PER_TURN,
+            began: Instant::now(),
+        }
+    }
+
+    #[inline]
+    fn called(&mut self, py: Python<'_>) {
+        self.calls_left -= 1;
+        if self.calls_left == 0 {
+            self.end(py);
+        }
+    }
+
+    #[cold]
+    fn end(&mut self, py: Python<'_>) {
+        py.detach(|| ());
+        let now = Instant::now();
+        let took = now.duration_since(self.began).as_nanos().max(1);
+        let fitting = u128::from(self.calls) * TURN.as_nanos() / took;
+        self.calls = fitting.clamp(1, CALLS_PER_TURN.into()) as u32;
+        (self.began, self.calls_left) = (now, self.calls);
+    }
 }
 
 impl PythonOp {
-    fn call_unwatched(&self, task: &[u8], output: &mut OutputBuf) -> Result<(), CallError> {
+    fn call_unwatched(&mut self, task: &[u8], output: &mut OutputBuf) -> Result<(), CallError> {
         Python::attach(|py| {
             let (seed, start) = task::seed(task);
             let seeded = match seed {
@@ -99,6 +150,7 @@ impl PythonOp {
                 Err(error) => task::encode_raised(py, &error, output),
             }
             .map_err(|error| CallError::Output(describe(py, &error)))
+            .inspect(|()| self.turns.called(py))
         })
     }
 
@@ -159,6 +211,7 @@ fn start(py: Python<'_>, context: &mut WorkerContext, init: &[u8]) -> PyResult<P
         finish,
         set_seed,
         slots: own,
+        turns: Turns::new(),
         #[cfg(target_os = "linux")]
         watch,
     })

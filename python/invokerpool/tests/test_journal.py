@@ -313,12 +313,13 @@ def test_a_leader_that_is_killed_at_random_moments_leaves_equal_outputs(tmp_path
     while not target.exists():
         program = programs.start(KILLED, str(path), str(target))
         # Once during the start, and then while it runs: after a random number of bytes, and a random time.
-        more = moments.randrange(80_000) if kills else 0
+        # All five fit into the 400 kB of the run.
+        more = moments.randrange(40_000) if kills else 0
         size = path.stat().st_size + more if path.exists() else more
         while kills < 5 and program.poll() is None and (path.stat().st_size if path.exists() else 0) < size:
             time.sleep(0.001)
         try:
-            program.wait(moments.uniform(0, 0.2) if kills < 5 else 300)
+            program.wait(moments.uniform(0, 0.1) if kills < 5 else 300)
         except subprocess.TimeoutExpired:
             program.send_signal(signal.SIGKILL)
             kills += 1

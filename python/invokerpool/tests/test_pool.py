@@ -1,8 +1,10 @@
 """Pools with ordered maps: models, tasks, outputs, errors."""
 
+import operator
 import os
 import signal
 import sys
+import threading
 import time
 
 import numpy as np
@@ -28,6 +30,53 @@ class Model:
         self.values = np.arange(n, dtype="f8")
         self.table = self.values.reshape(100, -1).T
         self.name = "model"
+
+
+def marking():
+    marks = [0] * 100_000
+
+    def mark():
+        while True:
+            marks.append(-1)
+            time.sleep(0.001)
+
+    threading.Thread(target=mark, daemon=True).start()
+    return marks
+
+
+def test_threads_of_an_op_in_c_have_their_turns_while_there_are_tasks():
+    # Nothing of this op is bytecode, which would give way to other threads by itself.
+    with ip.Pool(op=operator.countOf, state=marking, workers=1) as pool:
+        assert len(set(pool.map([-1] * 400))) > 40
+
+
+def test_tasks_and_outputs_of_all_kinds_of_numbers_keep_their_types():
+    numbers = [0, -1, 127, 128, -128, -129, 2**63 - 1, -(2**63), 2**63, -(2**63) - 1, 10**40, True, False, 1.5, 2.0]
+    with ip.Pool(op=lambda n: n, workers=2) as pool:
+        outputs = list(pool.map(numbers * 100))
+    assert outputs == numbers * 100
+    assert [type(output) for output in outputs] == [type(n) for n in numbers * 100]
+
+
+def test_errors_among_many_outputs_come_in_their_places():
+    def op(n):
+        if n % 101 == 5:
+            raise KeyError(n)
+        return n if n % 7 else (n, "x" * (n % 50))
+
+    def expected(n):
+        return n if n % 7 else (n, "x" * (n % 50))
+
+    with ip.Pool(op=op, workers=2) as pool:
+        outputs = pool.map(range(20_000))
+        for n in range(20_000):
+            if n % 101 == 5:
+                with pytest.raises(KeyError) as error:
+                    next(outputs)
+                assert error.value.args == (n,)
+            else:
+                assert next(outputs) == expected(n)
+        assert next(outputs, None) is None
 
 
 def test_outputs_come_in_order():

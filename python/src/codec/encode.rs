@@ -83,7 +83,9 @@ fn one(value: &Bound<'_, PyAny>, out: &mut Vec<u8>, depth: usize) -> Option<()> 
     None
 }
 
-fn int(value: i64, out: &mut Vec<u8>) {
+/// Appends the encoding of an int.
+#[inline]
+pub(crate) fn int(value: i64, out: &mut Vec<u8>) {
     match i8::try_from(value) {
         Ok(small) => out.extend_from_slice(&[tag::SMALL_INT, small.cast_unsigned()]),
         Err(_) => {
