@@ -113,7 +113,7 @@ pub use model::{
 pub use os::descriptors;
 #[cfg(not(loom))]
 #[doc(hidden)]
-pub use os::return_freed_memory;
+pub use os::{expect_blocks, return_freed_memory};
 #[cfg(all(feature = "models", not(loom)))]
 pub use replace::{SaveError, check_replaceable, replace_file};
 #[cfg(not(loom))]

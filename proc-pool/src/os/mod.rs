@@ -12,6 +12,7 @@
 //! | `object` | the executable or library that contains a function |
 //! | `pinned_path` | a program or directory that stays the same if its path is replaced |
 //! | `memory`, `oom` | the memory of a process, and the kernel's kills for memory |
+//! | `new_pages` | huge pages for memory that the allocator takes from the system |
 //! | `fork`, `stack` | whether this process is a forked copy; the stack of a stuck worker |
 
 #[cfg(unix)]
@@ -55,6 +56,9 @@ pub(crate) use oom::OomKills;
 mod memory;
 pub use memory::ProcessMemory;
 pub(crate) use memory::{append, own_memory, prefer_huge_pages};
+
+mod new_pages;
+pub(crate) use new_pages::NewPages;
 
 /// A request from outside of the process, by whatever means the system has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -117,6 +117,7 @@ impl OwnedBytes {
     /// Reserves memory for `bytes` more bytes, and prefers large pages for it.
     pub(crate) fn try_reserve(&mut self, bytes: usize) -> Result<(), TryReserveError> {
         let size = self.align();
+        shm_buffers::expect_blocks(bytes);
         with_vec!(&mut self.0, vec => {
             vec.try_reserve_exact(bytes.div_ceil(size))?;
             prefer_huge_pages(vec);

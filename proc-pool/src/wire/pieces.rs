@@ -18,6 +18,7 @@ use shm_buffers::slots::Slots;
 pub(crate) use self::held::{BuffersApart, MIN_APART, announcement};
 
 use self::held::Unreleased;
+use crate::os::NewPages;
 use crate::wire::owned_bytes::OwnedBytes;
 use crate::wire::tags::Tag;
 
@@ -108,6 +109,7 @@ pub(crate) struct Inbound {
     /// Maximum size of a payload in bytes.
     max_bytes: u64,
     bytes: OwnedBytes,
+    new_pages: NewPages,
     /// Bytes still to arrive of the payload in progress, if there is one.
     left: Option<u64>,
     /// Why the payload in progress is discarded.
@@ -127,6 +129,7 @@ impl Inbound {
             woken_for: 0,
             max_bytes,
             bytes: OwnedBytes::default(),
+            new_pages: NewPages::default(),
             left: None,
             lost: None,
         }
@@ -169,7 +172,11 @@ impl Inbound {
             }
         }
         let read = match self.lost {
-            None => self.bytes.append(&mut self.reader, block),
+            None => {
+                let (bytes, reader) = (&mut self.bytes, &mut self.reader);
+                self.new_pages
+                    .observe(block.len as usize, || bytes.append(reader, block))
+            }
             Some(_) => Ok(()),
         };
         match read {

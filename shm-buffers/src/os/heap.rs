@@ -1,5 +1,7 @@
-//! Returns memory that this process has freed to the system.
+//! When memory that this process has freed goes back to the system.
 #![allow(unsafe_code, reason = "calls malloc_trim")]
+
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Returns the pages of freed allocations to the system, if the C library can do that and is this program's allocator. Returns
 /// whether any were returned.
@@ -13,4 +15,66 @@ pub fn return_freed_memory() -> bool {
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 pub fn return_freed_memory() -> bool {
     false
+}
+
+/// The smallest block that glibc gets from the system, and returns to it, one by one, before its thresholds grow.
+const FIRST_THRESHOLD: usize = 128 << 10;
+/// About the largest block whose freeing raises glibc's thresholds: 32 MiB with what the allocator adds.
+const LAST_THRESHOLD: usize = (32 << 20) - (128 << 10);
+/// The threshold for blocks of some size, in such blocks. glibc keeps twice as much free memory.
+const BLOCKS: usize = 2;
+
+/// Prepares the allocator for blocks of `bytes` bytes that are allocated and freed one after the other, so that the next one gets
+/// the pages of the last ones. The first touch of a new page takes longer than copying it several times. Does nothing for small
+/// blocks, and costs next to nothing when it is repeated.
+///
+/// glibc takes a large block from the system and returns it, until a program has freed such a block: then it keeps blocks of up to
+/// that size, in free memory of up to twice that size (`M_MMAP_THRESHOLD` in `mallopt(3)`). A program that holds two blocks or
+/// three, as one does that receives the next while it uses the last, is just above that, and gets new pages all the time. So this
+/// allocates a larger block once, and frees it; its pages are never touched. A program that has set the thresholds itself is not
+/// affected, and [`return_freed_memory`] returns what is kept. Other allocators keep freed pages for a while by themselves.
+pub fn expect_blocks(bytes: usize) {
+    static EXPECTED: AtomicUsize = AtomicUsize::new(0);
+
+    if !cfg!(all(target_os = "linux", target_env = "gnu")) || bytes < FIRST_THRESHOLD {
+        return;
+    }
+    let wanted = bytes.saturating_mul(BLOCKS).min(LAST_THRESHOLD);
+    if EXPECTED.load(Ordering::Relaxed) >= wanted || EXPECTED.fetch_max(wanted, Ordering::Relaxed) >= wanted {
+        return;
+    }
+    let mut block = Vec::<u8>::new();
+    // Without address space for it, the thresholds stay as they are.
+    let _ = block.try_reserve_exact(wanted);
+    drop(std::hint::black_box(block));
+}
+
+#[cfg(all(test, target_os = "linux", target_env = "gnu"))]
+mod tests {
+    use super::*;
+
+    /// Returns the number of pages that this thread has touched first.
+    fn faults() -> usize {
+        let stat = std::fs::read_to_string("/proc/thread-self/stat").expect("it is readable");
+        // The name of the thread may have spaces; the 10th field is the 8th after it.
+        let (_, fields) = stat.rsplit_once(')').expect("the name is in parentheses");
+        let field = fields.split_whitespace().nth(7).expect("there are 52");
+        field.parse().expect("it is a number")
+    }
+
+    #[test]
+    fn expected_blocks_get_pages_that_were_used_before() {
+        const BLOCK: usize = 4 << 20;
+        const PAGES: usize = BLOCK / 4096;
+
+        expect_blocks(BLOCK);
+        let use_three = || drop([1_u8, 2, 3].map(|byte| std::hint::black_box(vec![byte; BLOCK])));
+        use_three();
+        let before = faults();
+        for _ in 0..10 {
+            use_three();
+        }
+        let faults = faults() - before;
+        assert!(faults < 10 * PAGES, "{faults} of {} pages", 30 * PAGES);
+    }
 }

@@ -26,7 +26,7 @@ mod windows;
 use windows as imp;
 mod space;
 
-pub use heap::return_freed_memory;
+pub use heap::{expect_blocks, return_freed_memory};
 #[cfg(not(target_os = "linux"))]
 pub(crate) use imp::machine_memory;
 #[cfg(feature = "zstd")]

@@ -77,6 +77,8 @@ impl TaskLoop {
     /// process afterwards.
     fn send_pieces<R: Runner>(&mut self, bytes: &[u8], of: PieceOf) -> Result<Sent, DoorbellClosed> {
         self.keeps_memory = true;
+        // The op allocates and frees such outputs.
+        shm_buffers::expect_blocks(bytes.len());
         let mut rest = bytes;
         while !rest.is_empty() {
             // Before each piece, so that blocks are reused early: low in the arena, in memory that is in the cache.
