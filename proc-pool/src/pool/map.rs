@@ -1,6 +1,7 @@
 //! [`Map`]: the iterator over the outputs of a pool. A thread that asks for an output also submits tasks and runs the event
 //! loop.
 
+mod decoded;
 mod ready;
 mod try_next;
 
@@ -13,6 +14,8 @@ use crate::leader::tasks::batch::{Batch, TaskWriter};
 use crate::leader::tasks::decode::Decode;
 use crate::leader::tasks::jobs::{Completion, Completions, JobKey, Outcome};
 use crate::pool::loop_ref::LoopRef;
+
+use decoded::Decoded;
 
 pub use ready::Taken;
 pub use try_next::TryNext;
@@ -82,8 +85,9 @@ pub struct Map<'p, I: Iterator, R> {
     tap: Option<Tap>,
     /// Finished tasks in the order of completion.
     done: Completions,
-    /// The tasks that could not be encoded.
-    encode_errors: VecDeque<Completion>,
+    decoded: Decoded<R>,
+    /// The tasks that could not be encoded, and the output behind `decoded` if it could not be decoded.
+    errors: VecDeque<Completion>,
     /// Maximum number of tasks taken from the input whose outputs were not returned.
     max_in_flight: usize,
     /// Of an ordered map: outputs that are not next. The index is relative to `returned`.
@@ -92,7 +96,7 @@ pub struct Map<'p, I: Iterator, R> {
     buffered_count: usize,
     /// Size of their encodings in bytes.
     buffered_bytes: usize,
-    /// Number of outputs to return before the next exchange with the workers.
+    /// Number of outputs to return before the next exchange with the workers. Not less than are decoded.
     credit: usize,
 }
 
@@ -148,7 +152,8 @@ impl<'p, I: Iterator, R> Map<'p, I, R> {
             kept: None,
             tap: None,
             done: Completions::default(),
-            encode_errors: VecDeque::new(),
+            decoded: Decoded::default(),
+            errors: VecDeque::new(),
             max_in_flight: usize::MAX,
             buffered: VecDeque::new(),
             buffered_count: 0,
@@ -205,17 +210,24 @@ impl<'p, I: Iterator, R> Map<'p, I, R> {
 
     /// Returns the next output, if it is available.
     fn next_ready(&mut self) -> Option<Result<R, TaskError>> {
-        if self.order == OutputOrder::Ordered
-            && let Some(buffered) = self.buffered.front_mut().and_then(Option::take)
-        {
-            self.buffered.pop_front();
-            self.last = self.returned;
-            self.returned += 1;
-            self.buffered_count -= 1;
-            self.buffered_bytes -= buffered.bytes;
-            return Some(buffered.result.map_err(|error| *error));
-        }
-        while let Some(Completion { index, outcome }) = self.take() {
+        loop {
+            if let Some(output) = self.next_decoded() {
+                return Some(Ok(output));
+            }
+            if self.order == OutputOrder::Ordered
+                && let Some(buffered) = self.buffered.front_mut().and_then(Option::take)
+            {
+                self.buffered.pop_front();
+                self.last = self.returned;
+                self.returned += 1;
+                self.buffered_count -= 1;
+                self.buffered_bytes -= buffered.bytes;
+                return Some(buffered.result.map_err(|error| *error));
+            }
+            if self.decode_run() {
+                continue;
+            }
+            let Completion { index, outcome } = self.take()?;
             if let Some(tap) = &mut self.tap
                 && let Some(encoded) = outcome.encoded(&self.done.bytes)
             {
@@ -226,36 +238,38 @@ impl<'p, I: Iterator, R> Map<'p, I, R> {
                 let (task, fault) = (index, *fault);
                 TaskError { task, fault }
             });
-            self.last = index;
-            if self.order == OutputOrder::AsCompleted {
+            if self.is_next(index) {
+                self.last = index;
                 self.returned += 1;
+                if self.order == OutputOrder::Ordered {
+                    self.buffered.pop_front();
+                }
                 return Some(result);
             }
-            if index == self.returned {
-                self.buffered.pop_front();
-                self.returned += 1;
-                return Some(result);
-            }
-            let position = (index - self.returned) as usize;
-            if self.buffered.len() <= position {
-                self.buffered.resize_with(position + 1, || None);
-            }
-            let result = result.map_err(Box::new);
-            self.buffered[position] = Some(Buffered { result, bytes });
-            self.buffered_count += 1;
-            self.buffered_bytes += bytes;
+            self.buffer(index, result.map_err(Box::new), bytes);
         }
-        None
     }
 
-    /// Returns whether the next output is one that was decoded before.
-    fn next_is_buffered(&self) -> bool {
-        matches!(self.buffered.front(), Some(Some(_)))
+    /// Returns whether the output of task `index` may be returned now.
+    #[inline]
+    fn is_next(&self, index: u64) -> bool {
+        self.order == OutputOrder::AsCompleted || index == self.returned
+    }
+
+    /// Keeps an output of an ordered map that is not next.
+    fn buffer(&mut self, index: u64, result: Result<R, Box<TaskError>>, bytes: usize) {
+        let position = (index - self.returned) as usize;
+        if self.buffered.len() <= position {
+            self.buffered.resize_with(position + 1, || None);
+        }
+        self.buffered[position] = Some(Buffered { result, bytes });
+        self.buffered_count += 1;
+        self.buffered_bytes += bytes;
     }
 
     /// Takes the next finished task.
     fn take(&mut self) -> Option<Completion> {
-        if let Some(completion) = self.encode_errors.pop_front() {
+        if let Some(completion) = self.errors.pop_front() {
             return Some(completion);
         }
         self.done.take_next()
@@ -263,7 +277,7 @@ impl<'p, I: Iterator, R> Map<'p, I, R> {
 
     /// Returns the number of available outputs, including those that are not next.
     fn available(&self) -> usize {
-        self.buffered_count + self.encode_errors.len() + self.done.len()
+        self.decoded.len() + self.buffered_count + self.errors.len() + self.done.len()
     }
 
     /// Returns how many more tasks may be taken from the input.
@@ -352,6 +366,7 @@ impl<'p, I: Iterator, R> Map<'p, I, R> {
             self.last = task;
         }
         self.input = None;
+        self.decoded.clear();
         self.buffered.clear();
         self.returned = self.next;
         let fault = Fault::Pool(self.event_loop.forked());
@@ -384,7 +399,7 @@ impl<'p, I: Iterator, R> Map<'p, I, R> {
             pulled += 1;
             if let Err(reason) = pushed {
                 let outcome = Outcome::Fault(Box::new(Fault::Task(reason)));
-                self.encode_errors.push_back(Completion { index, outcome });
+                self.errors.push_back(Completion { index, outcome });
             }
             if pulled == next_reading {
                 let elapsed = started.elapsed();

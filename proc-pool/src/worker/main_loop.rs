@@ -186,6 +186,9 @@ impl TaskLoop {
             match self.tasks.pop(&mut frame) {
                 Ok(Some(_)) => {}
                 Ok(None) => {
+                    if self.wake_leader_if_awaiting().is_err() {
+                        return;
+                    }
                     self.clock.stop();
                     match R::wait(|| self.wait_for_task()) {
                         Ok(Waited::Woken) => continue,
@@ -199,6 +202,11 @@ impl TaskLoop {
                 }
                 // The memory of this process's own leader is corrupt: nothing sensible can follow.
                 Err(_) => os::end_group(ORPHANED),
+            }
+            if let Some(&(PIECE | WITHDRAWN)) = frame.first()
+                && self.wake_leader_if_awaiting().is_err()
+            {
+                return;
             }
             let mut large = match frame.first() {
                 Some(&PIECE) => match self.take_piece(&frame[1..], alignment) {
@@ -216,7 +224,13 @@ impl TaskLoop {
             self.clock.start();
             output.clear();
             // This claims the task before the op runs: if the op kills this process, the leader knows which task it was.
-            if self.claims.claim() == Claim::Revoked {
+            let claim = self.claims.claim();
+            // The outcome before was published without a look at whether the leader sleeps: one fence serves both.
+            let wakeup = self.outcomes.wakeup_after_fence();
+            if self.wake_if_needed(wakeup).is_err() {
+                return;
+            }
+            if claim == Claim::Revoked {
                 if self.send::<R>(Tag::Recalled, &mut output).is_err() {
                     return;
                 }
@@ -288,6 +302,11 @@ impl TaskLoop {
     fn publish(&mut self) -> Result<(), DoorbellClosed> {
         let wakeup = self.outcomes.publish();
         self.wake_if_needed(wakeup)
+    }
+
+    /// Wakes the leader if it sleeps until there are as many outcomes as were published by now.
+    fn wake_leader_if_awaiting(&mut self) -> Result<(), DoorbellClosed> {
+        self.publish()
     }
 
     #[inline]

@@ -313,6 +313,42 @@ fn output_that_cannot_be_encoded_or_decoded_fails_alone() {
     }
 }
 
+#[test]
+fn outputs_that_cannot_be_decoded_fail_alone_among_thousands() {
+    let _watchdog = watchdog(60);
+    let pool = pool(2, |n: u32| {
+        Picky(if n.is_multiple_of(97) {
+            200
+        } else {
+            (n % 50 * 2) as u8
+        })
+    });
+    for ordered in [true, false] {
+        let mut map = match ordered {
+            true => pool.map(0..5000),
+            false => pool.map_unordered(0..5000),
+        };
+        let mut outputs = vec![None; 5000];
+        for position in 0.. {
+            let Some(result) = map.next() else {
+                assert_eq!(position, 5000);
+                break;
+            };
+            let task = map.last_task();
+            assert!(!ordered || task == position);
+            match result {
+                Ok(Picky(output)) => assert_eq!(u64::from(output), task % 50 * 2),
+                Err(error) => {
+                    assert!(matches!(error.fault, Fault::Output(_)), "{error}");
+                    assert_eq!((error.task, task % 97), (task, 0));
+                }
+            }
+            assert!(outputs[task as usize].replace(()).is_none(), "task {task} twice");
+        }
+        assert!(outputs.iter().all(Option::is_some));
+    }
+}
+
 /// Returns a large output for each task, once it is released by the rendezvous that the task names.
 #[cfg(target_os = "linux")]
 struct Wide;

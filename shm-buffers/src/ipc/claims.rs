@@ -40,7 +40,8 @@ impl Claimant {
         Self { claimed, revoked }
     }
 
-    /// Claims the next task.
+    /// Claims the next task. This has a sequentially consistent fence: what this thread has stored before is visible before it loads
+    /// what follows.
     #[inline]
     pub fn claim(&mut self) -> Claim {
         let claimed = self.claimed.slot(0);

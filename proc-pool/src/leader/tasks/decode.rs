@@ -1,9 +1,11 @@
 //! [`Decode`]: turns what a worker answered into an output.
 
+use std::collections::VecDeque;
+
 use shm_buffers::out_of_band::restore;
 
 use crate::error::Fault;
-use crate::leader::tasks::jobs::{Outcome, OutputApart};
+use crate::leader::tasks::jobs::{Outcome, OutputApart, Run};
 use crate::panics::guarded;
 use crate::wire::bytes::{BuffersIn, Bytes};
 use crate::wire::codec::Codec;
@@ -14,9 +16,13 @@ use crate::wire::owned_bytes::OwnedBytes;
 pub(crate) struct Decode<R> {
     slice: fn(&[u8]) -> Result<R, String>,
     large: fn(OwnedBytes) -> Result<R, String>,
+    /// Decodes consecutive frames of the same length, up to the first that can't be decoded.
+    frames: Option<DecodeFrames<R>>,
     /// What the outputs of a job with this decoder are like.
     pub(crate) form: OutputForm,
 }
+
+type DecodeFrames<R> = fn(&[u8], usize, &mut VecDeque<R>) -> Result<(), String>;
 
 /// What a job needs of its outputs.
 #[derive(Debug, Clone, Copy)]
@@ -39,6 +45,8 @@ impl Decode<Bytes> {
     pub(crate) const BYTES: Self = Self {
         slice: |bytes| Ok(Bytes::copied(bytes)),
         large: |bytes| Ok(Bytes::kept(bytes)),
+        // Each is allocated, which takes longer than all that is saved.
+        frames: None,
         form: OutputForm {
             alignment: 1,
             buffers: BuffersIn::Output,
@@ -47,11 +55,32 @@ impl Decode<Bytes> {
 }
 
 impl<R> Decode<R> {
+    /// Returns whether [`run`](Self::run) may be called.
+    #[inline]
+    pub(crate) fn has_runs(self) -> bool {
+        self.frames.is_some()
+    }
+
+    /// Appends the outputs of a run to `outputs`. Some of what a single output costs is paid once for all of them. If one can't be decoded,
+    /// those before it are appended, and its fault is returned.
+    pub(crate) fn run(self, run: &Run, bytes: &[u8], outputs: &mut VecDeque<R>) -> Result<(), Box<Fault>> {
+        let Some(decode) = self.frames else {
+            return Ok(());
+        };
+        caught(|| decode(&bytes[run.frames()], run.frame_len(), outputs))
+    }
+
     /// Decodes with `C`.
     pub(crate) fn by<C: Codec<R>>() -> Self {
         Self {
             slice: |bytes| C::decode(bytes).map_err(|e| e.to_string()),
             large: |mut bytes| C::decode_owned(&mut bytes).map_err(|e| e.to_string()),
+            frames: Some(|frames, len, outputs| {
+                for frame in frames.chunks_exact(len) {
+                    outputs.push_back(C::decode(&frame[1..]).map_err(|e| e.to_string())?);
+                }
+                Ok(())
+            }),
             form: OutputForm {
                 alignment: C::alignment(),
                 buffers: BuffersIn::Blocks,
@@ -59,17 +88,11 @@ impl<R> Decode<R> {
         }
     }
 
-    /// Returns a small output or its fault.
-    #[inline]
-    pub(crate) fn small(self, bytes: &[u8]) -> Result<R, Box<Fault>> {
-        caught(|| (self.slice)(bytes))
-    }
-
     /// Returns the output or the fault, and the encoded size in bytes. A small output is a range of `bytes`.
     #[inline]
     pub(crate) fn outcome(self, outcome: Outcome, bytes: &[u8]) -> (Result<R, Box<Fault>>, usize) {
         match outcome {
-            Outcome::Bytes { start, end } => (self.small(&bytes[start..end]), end - start),
+            Outcome::Bytes { start, end } => (caught(|| (self.slice)(&bytes[start..end])), end - start),
             Outcome::Large(bytes) => {
                 let len = bytes.len();
                 (caught(|| (self.large)(bytes)), len)

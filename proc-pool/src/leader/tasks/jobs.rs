@@ -1,6 +1,7 @@
 //! [`Jobs`]: each map over a pool is a job, and so is each task that was submitted alone. The outcomes of its tasks wait in the job
 //! until its owner takes them.
 
+use std::ops::Range;
 use std::task::Waker;
 
 use shm_buffers::out_of_band::Received;
@@ -83,23 +84,43 @@ impl Outcome {
 #[derive(Debug)]
 enum Entry {
     One(Completion),
-    /// The outputs of `count` tasks with consecutive indices, each of `len` bytes. The first starts at `start` in
-    /// [`Completions::bytes`], and each other one byte behind the one before.
-    Run {
-        index: u64,
-        start: usize,
-        len: usize,
-        count: usize,
-    },
+    Run(Run),
 }
 
-/// Small outputs of equal length, of tasks with consecutive indices, as in [`Entry::Run`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct SmallRun {
+/// The outputs of `count` tasks with consecutive indices, each of `len` bytes. The first starts at `start` in [`Completions::bytes`],
+/// and each other one byte behind the one before: each is a frame with its tag.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Run {
     pub(crate) index: u64,
-    pub(crate) start: usize,
-    pub(crate) len: usize,
+    start: usize,
+    len: usize,
     pub(crate) count: usize,
+}
+
+impl Run {
+    /// Returns the length of each output.
+    pub(crate) fn output_len(&self) -> usize {
+        self.len
+    }
+
+    /// Returns the length of each frame.
+    #[inline]
+    pub(crate) fn frame_len(&self) -> usize {
+        self.len + 1
+    }
+
+    /// Returns where its frames lie.
+    #[inline]
+    pub(crate) fn frames(&self) -> Range<usize> {
+        let first = self.start - 1;
+        first..first + self.count * self.frame_len()
+    }
+
+    /// Returns where output `at` starts.
+    #[inline]
+    fn start_of(&self, at: usize) -> usize {
+        self.start + at * self.frame_len()
+    }
 }
 
 /// Finished tasks in the order of their completion, with their small outputs in one buffer.
@@ -143,23 +164,19 @@ impl Completions {
         self.left += 1;
         let bytes = end - start;
         match self.list.last_mut() {
-            Some(Entry::Run {
-                index: first,
-                start: first_start,
-                len,
-                count,
-            }) if *first + *count as u64 == index
-                && *first_start + *count * (*len + 1) == start
-                && *len == bytes =>
+            Some(Entry::Run(run))
+                if run.index + run.count as u64 == index
+                    && run.start_of(run.count) == start
+                    && run.len == bytes =>
             {
-                *count += 1;
+                run.count += 1;
             }
-            _ => self.list.push(Entry::Run {
+            _ => self.list.push(Entry::Run(Run {
                 index,
                 start,
                 len: bytes,
                 count: 1,
-            }),
+            })),
         }
     }
 
@@ -167,30 +184,34 @@ impl Completions {
         self.push(index, Outcome::Fault(Box::new(fault)));
     }
 
-    /// Takes the next tasks, `most` at most, if they are a run of small outputs.
-    pub(crate) fn take_run(&mut self, most: usize) -> Option<SmallRun> {
+    /// Returns the next tasks, up to `most`, if they are a run. They are taken by [`skip`](Self::skip).
+    #[inline]
+    pub(crate) fn next_run(&self, most: usize) -> Option<Run> {
         let (at, in_run) = self.next;
-        let Entry::Run {
-            index,
-            start,
-            len,
-            count,
-        } = *self.list.get(at)?
-        else {
+        let Some(Entry::Run(run)) = self.list.get(at) else {
             return None;
         };
-        let taken = most.min(count - in_run);
-        self.left -= taken;
-        self.next = match in_run + taken < count {
-            true => (at, in_run + taken),
+        Some(Run {
+            index: run.index + in_run as u64,
+            start: run.start_of(in_run),
+            len: run.len,
+            count: (run.count - in_run).min(most),
+        })
+    }
+
+    /// Takes the first `count` tasks of the next run, which has as many.
+    #[inline]
+    pub(crate) fn skip(&mut self, count: usize) {
+        let (at, in_run) = self.next;
+        let Some(Entry::Run(run)) = self.list.get(at) else {
+            return;
+        };
+        let end = in_run + count;
+        self.left -= count;
+        self.next = match end < run.count {
+            true => (at, end),
             false => (at + 1, 0),
         };
-        Some(SmallRun {
-            index: index + in_run as u64,
-            start: start + in_run * (len + 1),
-            len,
-            count: taken,
-        })
     }
 
     /// Takes the next task.
@@ -201,20 +222,17 @@ impl Completions {
         self.left -= 1;
         self.next = (at + 1, 0);
         Some(match next {
-            Entry::Run {
-                index,
-                start,
-                len,
-                count,
-            } => {
-                let start = *start + in_run * (*len + 1);
-                let end = start + *len;
-                if in_run + 1 < *count {
+            Entry::Run(run) => {
+                let start = run.start_of(in_run);
+                if in_run + 1 < run.count {
                     self.next = (at, in_run + 1);
                 }
                 Completion {
-                    index: *index + in_run as u64,
-                    outcome: Outcome::Bytes { start, end },
+                    index: run.index + in_run as u64,
+                    outcome: Outcome::Bytes {
+                        start,
+                        end: start + run.len,
+                    },
                 }
             }
             Entry::One(Completion { index, outcome }) => Completion {
@@ -378,6 +396,26 @@ mod tests {
         add(&mut done, 13, 8);
         done.fault(14, Fault::Cancelled);
         assert_eq!(done.len(), expected.len() + 1);
+        let run = |done: &Completions, most| {
+            let run = done.next_run(most).expect("it is a run");
+            let frames = done.bytes[run.frames()].chunks(run.frame_len());
+            let outputs: Vec<_> = frames.map(|frame| frame[1..].to_vec()).collect();
+            (run.index, outputs)
+        };
+        let outputs = |range: std::ops::Range<usize>| -> Vec<Vec<u8>> {
+            expected[range].iter().map(|(_, bytes)| bytes.clone()).collect()
+        };
+        assert_eq!(run(&done, 2), (5, outputs(0..2)));
+        assert_eq!(run(&done, 9), (5, outputs(0..3)));
+        done.skip(1);
+        assert_eq!(run(&done, 9), (6, outputs(1..3)));
+        done.skip(2);
+        assert_eq!(run(&done, 9), (9, outputs(3..4)));
+        assert_eq!(done.len(), expected.len() + 1 - 3);
+        done.skip(1);
+        assert_eq!(run(&done, 9), (8, outputs(4..5)));
+        // From the beginning again.
+        (done.left, done.next) = (expected.len() + 1, (0, 0));
         for (left, (index, bytes)) in expected
             .iter()
             .enumerate()
@@ -390,32 +428,8 @@ mod tests {
         }
         let last = done.take_next().expect("one is left");
         assert!(last.index == 14 && matches!(last.outcome, Outcome::Fault(_)));
+        assert!(done.next_run(9).is_none());
         assert!(done.take_next().is_none() && done.is_empty());
-    }
-
-    #[test]
-    fn runs_are_taken_whole_or_in_part() {
-        let mut done = Completions::default();
-        for index in 0..5 {
-            done.push_small(index, 4 * index as usize + 1, 4 * index as usize + 4);
-        }
-        done.fault(5, Fault::Cancelled);
-        done.push_small(6, 30, 30);
-        let run = |index, start, len, count| {
-            Some(SmallRun {
-                index,
-                start,
-                len,
-                count,
-            })
-        };
-        assert_eq!(done.take_run(2), run(0, 1, 3, 2));
-        assert_eq!(done.take_next().map(|it| it.index), Some(2));
-        assert_eq!(done.take_run(9), run(3, 13, 3, 2));
-        assert_eq!((done.take_run(9), done.len()), (None, 2));
-        assert_eq!(done.take_next().map(|it| it.index), Some(5));
-        assert_eq!(done.take_run(9), run(6, 30, 0, 1));
-        assert!(done.take_run(9).is_none() && done.is_empty());
     }
 
     #[test]

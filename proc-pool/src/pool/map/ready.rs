@@ -1,10 +1,10 @@
 //! Many outputs at once, for callers whose own costs for one are high: as they lie in the buffers of a map, for a caller that sends them
 //! elsewhere, or decoded.
 
-use super::{Buffered, Map, OutputOrder};
+use super::{Map, OutputOrder};
 use crate::error::{Fault, TaskError};
 use crate::leader::tasks::decode::read_as_bytes;
-use crate::leader::tasks::jobs::{Completion, Outcome, SmallRun};
+use crate::leader::tasks::jobs::{Completion, Outcome};
 
 /// What [`Map::take_decoded`] has done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +58,7 @@ impl<I: Iterator, R> Map<'_, I, R> {
         let ended = taken == 0 && self.input.is_none() && self.returned == self.next;
         (!ended).then_some(taken)
     }
+
     /// Calls `use_output` with each of the next outputs, or the error of its task, and submits tasks for which workers have room. It does the
     /// same as repeated calls of [`try_next`](Self::try_next), as far as those find outputs without another exchange with the workers.
     #[doc(hidden)]
@@ -75,73 +76,19 @@ impl<I: Iterator, R> Map<'_, I, R> {
             };
         }
         // As in `try_next`.
-        let most = self.available() / 2 + 1;
+        self.credit = self.available() / 2 + 1;
         let mut taken = 0;
-        while taken < most {
-            let run = match (self.next_is_buffered(), &self.tap) {
-                (false, None) if self.encode_errors.is_empty() => self.done.take_run(most - taken),
-                _ => None,
-            };
-            if let Some(run) = run {
-                taken += self.decode_run(run, &mut use_output);
-            } else if let Some(result) = self.next_ready() {
-                use_output(result);
-                taken += 1;
-            } else {
-                break;
-            }
+        while self.credit > 0
+            && let Some(result) = self.next_ready()
+        {
+            self.credit -= 1;
+            taken += 1;
+            use_output(result);
         }
         match taken {
             0 if self.input.is_none() && self.returned == self.next => Taken::End,
             0 => Taken::Pending,
             taken => Taken::Outputs(taken),
         }
-    }
-
-    /// Decodes small outputs, which either are next or are kept until they are. Returns how many were used.
-    fn decode_run(&mut self, run: SmallRun, use_output: &mut impl FnMut(Result<R, TaskError>)) -> usize {
-        let SmallRun {
-            index,
-            start,
-            len,
-            count,
-        } = run;
-        let (decode, bytes) = (self.decode, &self.done.bytes);
-        let results = (0..count).map(|position| {
-            let start = start + position * (len + 1);
-            let result = decode.small(&bytes[start..start + len]);
-            result.map_err(|fault| (index + position as u64, fault))
-        });
-        let error = |(task, fault): (u64, Box<Fault>)| TaskError { task, fault: *fault };
-        if self.order == OutputOrder::AsCompleted || index == self.returned {
-            results.for_each(|result| use_output(result.map_err(error)));
-            self.last = index + count as u64 - 1;
-            self.returned += count as u64;
-            if self.order == OutputOrder::Ordered {
-                // Their empty places.
-                self.buffered.drain(..count.min(self.buffered.len()));
-            }
-            return count;
-        }
-        let position = (index - self.returned) as usize;
-        let results = results.map(|result| {
-            let result = result.map_err(|it| Box::new(error(it)));
-            Some(Buffered { result, bytes: len })
-        });
-        if self.buffered.len() <= position {
-            self.buffered.resize_with(position, || None);
-            self.buffered.extend(results);
-        } else {
-            // All of these places exist, or some of the last are missing.
-            for (result, position) in results.zip(position..) {
-                match self.buffered.get_mut(position) {
-                    Some(place) => *place = result,
-                    None => self.buffered.push_back(result),
-                }
-            }
-        }
-        self.buffered_count += count;
-        self.buffered_bytes += count * len;
-        0
     }
 }

@@ -47,6 +47,15 @@ impl<I: Iterator, R> Map<'_, I, R> {
         if !self.event_loop.is_here() {
             return self.fail_forked().map_or(TryNext::End, TryNext::Output);
         }
+        if let Some(output) = self.next_decoded() {
+            self.credit -= 1;
+            return TryNext::Output(Ok(output));
+        }
+        self.try_next_undecoded()
+    }
+
+    /// Does the same, if no output is decoded.
+    fn try_next_undecoded(&mut self) -> TryNext<R> {
         if self.credit > 0
             && let Some(result) = self.next_ready()
         {

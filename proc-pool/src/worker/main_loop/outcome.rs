@@ -29,7 +29,8 @@ enum PieceOf {
 }
 
 impl TaskLoop {
-    /// Sends the outcome of a task.
+    /// Sends the outcome of a task. The caller looks soon whether the leader sleeps until there is one
+    /// ([`Producer::wakeup_after_fence`](shm_buffers::ring::Producer::wakeup_after_fence)).
     #[inline]
     pub(super) fn send<R: Runner>(
         &mut self,
@@ -58,7 +59,8 @@ impl TaskLoop {
         // The beginning of a long text is enough.
         let output = &output[..output.len().min(MAX_TEXT)];
         self.stage::<R>(&[&[tag as u8], output])?;
-        self.publish()
+        self.outcomes.publish_quietly();
+        Ok(())
     }
 
     /// Sends the buffers of an output that travel apart from it, before it.

@@ -46,6 +46,26 @@ fn loom_a_sleeping_consumer_is_woken() {
     });
 }
 
+/// The same if the producer looks for a sleeper after a fence that also serves another purpose.
+#[test]
+fn loom_a_sleeping_consumer_is_woken_after_a_shared_fence() {
+    loom::model(|| {
+        let (mut tx, mut rx) = in_process(16);
+        let producer = thread::spawn(move || {
+            tx.stage(b"x").unwrap();
+            tx.publish_quietly();
+            loom::sync::atomic::fence(crate::sync::Ordering::SeqCst);
+            tx.wakeup_after_fence()
+        });
+        let armed = rx.arm(1).own;
+        let wakeup = producer.join().unwrap();
+        match armed {
+            Arm::Sleep | Arm::WakeupPending => assert_eq!(wakeup, Wakeup::Needed),
+            Arm::Ready => assert_eq!(wakeup, Wakeup::NotNeeded),
+        }
+    });
+}
+
 /// The same for a producer that waits for space.
 #[test]
 fn loom_a_sleeping_producer_is_woken() {

@@ -177,6 +177,14 @@ impl Producer {
         }
     }
 
+    /// Returns whether the consumer has to be woken for frames that were published [quietly](Self::publish_quietly). The caller has
+    /// executed a sequentially consistent fence since: it pairs with the one in [`Consumer::arm`](super::Consumer::arm), as that of
+    /// [`publish`](Self::publish) does. So one fence may serve several purposes.
+    #[inline]
+    pub fn wakeup_after_fence(&mut self) -> Wakeup {
+        self.ring.clear_reached(DATA_MARK, self.frames)
+    }
+
     /// Stages and publishes one frame for a consumer that never sleeps on this ring.
     ///
     /// # Errors

@@ -1,0 +1,81 @@
+//! Small outputs that are decoded several at a time: some of what one costs is paid once for all of them.
+
+use std::collections::VecDeque;
+
+use super::{Map, OutputOrder};
+use crate::leader::tasks::jobs::{Completion, Outcome};
+
+/// Maximum number of outputs that are decoded at a time.
+const MAX_DECODED: usize = 64;
+
+/// The outputs that are returned next, of tasks with consecutive indices.
+pub(super) struct Decoded<R> {
+    outputs: VecDeque<R>,
+    /// The index of the first one's task.
+    index: u64,
+}
+
+impl<R> Default for Decoded<R> {
+    fn default() -> Self {
+        Self {
+            outputs: VecDeque::new(),
+            index: 0,
+        }
+    }
+}
+
+impl<R> Decoded<R> {
+    pub(super) fn len(&self) -> usize {
+        self.outputs.len()
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.outputs.clear();
+    }
+}
+
+impl<I: Iterator, R> Map<'_, I, R> {
+    /// Returns the next output, if it is decoded.
+    #[inline]
+    pub(super) fn next_decoded(&mut self) -> Option<R> {
+        let output = self.decoded.outputs.pop_front()?;
+        self.last = self.decoded.index;
+        self.decoded.index += 1;
+        self.returned += 1;
+        if self.order == OutputOrder::Ordered {
+            self.buffered.pop_front();
+        }
+        Some(output)
+    }
+
+    /// Decodes finished tasks if they are small ones of a run, no more than there is credit for. Returns whether they were.
+    pub(super) fn decode_run(&mut self) -> bool {
+        // A tap sees each output when it is returned.
+        if !self.errors.is_empty() || self.tap.is_some() || !self.decode.has_runs() {
+            return false;
+        }
+        let Some(run) = self.done.next_run(self.credit.clamp(1, MAX_DECODED)) else {
+            return false;
+        };
+        let result = self.decode.run(&run, &self.done.bytes, &mut self.decoded.outputs);
+        let decoded = self.decoded.len();
+        self.done.skip(decoded);
+        if let Err(fault) = result {
+            self.done.skip(1);
+            self.errors.push_back(Completion {
+                index: run.index + decoded as u64,
+                outcome: Outcome::Fault(fault),
+            });
+        }
+        if self.is_next(run.index) {
+            self.decoded.index = run.index;
+        } else {
+            let mut outputs = std::mem::take(&mut self.decoded.outputs);
+            for (index, output) in (run.index..).zip(outputs.drain(..)) {
+                self.buffer(index, Ok(output), run.output_len());
+            }
+            self.decoded.outputs = outputs;
+        }
+        true
+    }
+}
