@@ -204,6 +204,10 @@ impl<M, T: Send + 'static, R: Send + 'static> LocalRunner<M, T, R> {
 }
 
 /// The outputs of a run.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one for each run, and it is moved once"
+)]
 pub(crate) enum RunnerMap<'a, T, R, I: Iterator<Item = T>> {
     Processes(Map<'a, Seeds<I>, R>),
     Local(LocalMap<'a, Seeded<T>, R, Seeds<I>>),

@@ -9,7 +9,7 @@ use proc_pool::facade::Window;
 use proc_pool::{Fault, TaskError};
 use run_journal::Order;
 
-use super::chunk::{Chunk, Indexed, Outputs};
+use super::chunk::{Chunk, Exchange, Indexed};
 use super::threads::Job;
 use super::{Backend, LocalPool};
 
@@ -34,7 +34,7 @@ pub(crate) struct LocalMap<'p, T, R, I> {
     pool: &'p LocalPool<T, R>,
     tasks: Option<I>,
     order: Order,
-    outputs: Arc<Outputs<R>>,
+    exchange: Arc<Exchange<T, R>>,
     /// Outputs that were taken, in the order of completion.
     taken_outputs: std::vec::IntoIter<Indexed<R>>,
     /// Number of outputs to return before the next exchange with the threads.
@@ -73,7 +73,7 @@ impl<'p, T: Send + 'static, R: Send + 'static, I: Iterator<Item = T>> LocalMap<'
             pool,
             tasks: Some(tasks),
             order,
-            outputs: Arc::new(Outputs::new(pool.workers())),
+            exchange: Arc::new(Exchange::new(pool.workers())),
             taken_outputs: Vec::new().into_iter(),
             credit: 0,
             taken: 0,
@@ -146,8 +146,8 @@ impl<'p, T: Send + 'static, R: Send + 'static, I: Iterator<Item = T>> LocalMap<'
             }
             self.in_progress += tasks.len();
             self.pool
-                .send(Job::Chunk(Chunk::new(tasks, self.outputs.clone())));
-            if self.in_progress > most / 2 && self.outputs.len() > 0 {
+                .send(Job::Chunk(Chunk::new(tasks, self.exchange.clone())));
+            if self.in_progress > most / 2 && self.exchange.len() > 0 {
                 return;
             }
         }
@@ -204,7 +204,7 @@ impl<'p, T: Send + 'static, R: Send + 'static, I: Iterator<Item = T>> LocalMap<'
     fn exchange(&mut self) {
         if self.taken_outputs.len() == 0 {
             let mut outputs = Vec::new();
-            self.outputs.take(&mut outputs);
+            self.exchange.take(&mut outputs);
             self.in_progress -= outputs.len();
             self.taken_outputs = outputs.into_iter();
         }
@@ -232,7 +232,7 @@ impl<'p, T: Send + 'static, R: Send + 'static, I: Iterator<Item = T>> LocalMap<'
             }
             // First half of the outputs, so that this thread is woken rarely; then any.
             let several = *wanted.get_or_insert((self.in_progress / 2).max(1));
-            if !self.outputs.wait(several, PATIENCE) {
+            if !self.exchange.wait(several, PATIENCE) {
                 wanted = Some(1);
                 if self.pool.shared.waiting.is_empty() {
                     self.pool.send(Job::Look);
@@ -244,7 +244,7 @@ impl<'p, T: Send + 'static, R: Send + 'static, I: Iterator<Item = T>> LocalMap<'
 
 impl<T, R, I> Drop for LocalMap<'_, T, R, I> {
     fn drop(&mut self) {
-        self.outputs.withdraw();
+        self.exchange.withdraw();
     }
 }
 

@@ -7,7 +7,7 @@ use crossbeam_channel::{Receiver, TryRecvError};
 use proc_pool::facade::{Interruptible, guarded};
 use proc_pool::{Fault, Interrupt, PoolError, Stopwatch, WorkerId};
 
-use super::chunk::Chunk;
+use super::chunk::{Chunk, Exchange};
 use super::one_shot::OneShot;
 use super::{Shared, call};
 
@@ -61,17 +61,17 @@ impl Busy {
     }
 }
 
-/// The chunk that each thread runs, from which others may take tasks.
+/// Where each thread takes its tasks from, and others may take some of them.
 pub(super) struct Running<T, R>(Vec<Place<T, R>>);
 
-type Place<T, R> = Mutex<Option<Arc<Chunk<T, R>>>>;
+type Place<T, R> = Mutex<Option<Arc<Exchange<T, R>>>>;
 
 impl<T, R> Running<T, R> {
     pub(super) fn new(workers: usize) -> Self {
         Self((0..workers).map(|_| Mutex::new(None)).collect())
     }
 
-    fn of(&self, worker: usize) -> MutexGuard<'_, Option<Arc<Chunk<T, R>>>> {
+    fn of(&self, worker: usize) -> MutexGuard<'_, Option<Arc<Exchange<T, R>>>> {
         self.0[worker].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -79,8 +79,8 @@ impl<T, R> Running<T, R> {
     fn steal(&self, worker: usize) -> Option<Chunk<T, R>> {
         let others = (1..self.0.len()).map(|step| (worker + step) % self.0.len());
         others
-            .filter_map(|other| self.of(other).clone())
-            .find_map(|chunk| chunk.split())
+            .filter_map(|other| Some((other, self.of(other).clone()?)))
+            .find_map(|(other, exchange)| exchange.split(other))
     }
 }
 
@@ -135,21 +135,19 @@ impl<T: Send, R: Send, W: FnMut(T) -> R> Thread<T, R, W> {
     }
 
     fn run_chunk(&mut self, chunk: Chunk<T, R>) {
-        let chunk = Arc::new(chunk);
         let place = self.worker.0 as usize;
-        *self.running.of(place) = Some(chunk.clone());
-        while let Some((index, task)) = chunk.pop() {
-            let _ = guarded(|| match chunk.outputs.is_withdrawn() {
+        let exchange = chunk.give_to(place);
+        *self.running.of(place) = Some(exchange.clone());
+        let mut output = None;
+        while let Some((index, task)) = exchange.advance(place, output.take()) {
+            let _ = guarded(|| match exchange.is_withdrawn() {
                 true => drop(task),
-                false => {
-                    let output = self.call(task).map_err(Box::new);
-                    chunk.outputs.push(place, index, output);
-                }
+                false => output = Some((index, self.call(task).map_err(Box::new))),
             });
         }
         *self.running.of(place) = None;
         // If the map was dropped, this may drop outputs.
-        let _ = guarded(|| drop(chunk));
+        let _ = guarded(|| drop(exchange));
     }
 
     #[inline]
