@@ -52,6 +52,34 @@ fn the_time_of_a_bar_ends_with_its_last_run() {
 }
 
 #[test]
+fn outputs_of_all_runs_are_counted_at_any_time() {
+    let _watchdog = crate::watchdog::watchdog(120);
+    let odd_panics = |_: &(), n: u64| assert!(n.is_multiple_of(2), "odd");
+    for executor in [Executor::Processes, Executor::Threads, Executor::Inline] {
+        let builder = Invoker::builder(odd_panics).model(()).executor(executor);
+        let invoker = builder.build().expect("the invoker builds");
+        let counts = || {
+            let tasks = invoker.report().tasks;
+            (tasks.done, tasks.failed)
+        };
+        let mut first = invoker.map(0..100);
+        let mut second = invoker.map(0..100);
+        for taken in 1..=30 {
+            let _ = (first.next(), second.next());
+            assert_eq!(
+                counts(),
+                (2 * u64::div_ceil(taken, 2), 2 * (taken / 2)),
+                "{executor:?}"
+            );
+        }
+        drop(first);
+        assert_eq!(counts(), (30, 30), "{executor:?}");
+        assert_eq!(second.count(), 70);
+        assert_eq!(counts(), (30 + 35, 30 + 35), "{executor:?}");
+    }
+}
+
+#[test]
 fn times_agree_with_the_clock_with_every_executor() {
     let _watchdog = crate::watchdog::watchdog(120);
     for executor in [Executor::Processes, Executor::Threads, Executor::Inline] {
