@@ -13,6 +13,7 @@ use run_journal::{
     Remedies, Replayed, Salvage, SharedInput, TaskRules,
 };
 
+use crate::ending::detached;
 use crate::faults::{journal_error, value_error};
 use crate::outputs::Tasks;
 use crate::task::{self, Encoded, Reply};
@@ -29,6 +30,11 @@ const REMEDIES: Remedies = [
     "set it as before",
     "use the same version of invokerpool",
 ];
+
+/// Bytes that must have room in the journal before outputs are taken. The map takes fewer small ones at a time.
+const ROOM: usize = 4 << 20;
+/// How long a wait for the disk lasts at most before its end is looked for again.
+const DISK_CHECK: Duration = Duration::from_secs(1);
 
 /// The options of a journal, as the package's Python code has checked them, and the job that it is for.
 #[derive(FromPyObject)]
@@ -93,8 +99,12 @@ struct Counted {
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        // Its error was raised, if the end of the run was asked for.
-        let _ = self.journal.close();
+        // Its error was raised, if the end of the run was asked for. Other threads of Python run while it waits for the disk.
+        let mut close = Some(|| self.journal.close());
+        let closed = Python::try_attach(|py| close.take().map(|close| detached(py, close)));
+        if closed.is_none() {
+            let _ = self.journal.close();
+        }
         self.totals.close(&self.journal);
     }
 }
@@ -102,6 +112,7 @@ impl Drop for Counted {
 /// The outputs of a map with a journal.
 pub(crate) struct JournaledRun {
     pub(crate) replayed: Replayed<Reply, Tasks>,
+    recorder: Arc<Recorder>,
     counted: Counted,
 }
 
@@ -137,7 +148,11 @@ impl Start {
         let decode = <crate::task::ReplyCodec as proc_pool::Codec<Reply>>::decode;
         let replayed = Replayed::new(input.clone(), recorder.clone(), interrupter, decode, order);
         Ok(Self {
-            run: JournaledRun { replayed, counted },
+            run: JournaledRun {
+                replayed,
+                recorder: recorder.clone(),
+                counted,
+            },
             input,
             recorder,
             keeps_faults,
@@ -149,13 +164,27 @@ impl Start {
         let (recorder, keeps_faults) = (self.recorder.clone(), self.keeps_faults);
         Box::new(move |number, encoded| {
             if keeps_faults || !task::is_raised(encoded) {
+                if !recorder.wait_for_room(encoded.len(), Duration::ZERO) {
+                    wait_for_disk(&recorder, encoded.len());
+                }
                 recorder.record(number, encoded);
             }
         })
     }
 }
 
+/// Waits, while other threads of Python run, until an output has room.
+#[cold]
+fn wait_for_disk(recorder: &Recorder, len: usize) {
+    Python::attach(|py| detached(py, || while !recorder.wait_for_room(len, DISK_CHECK) {}));
+}
+
 impl JournaledRun {
+    /// Returns whether the disk has kept up with the outputs, after at most `timeout`. Detached, except without a timeout.
+    pub(crate) fn has_room(&self, timeout: Duration) -> bool {
+        self.recorder.wait_for_room(ROOM, timeout)
+    }
+
     /// Returns the next output. `from_workers` returns that of the workers.
     pub(crate) fn try_next(&mut self, from_workers: impl FnMut() -> (u64, TryNext<Reply>)) -> TryNext<Reply> {
         self.replayed.try_next(from_workers).0

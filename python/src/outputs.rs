@@ -254,6 +254,17 @@ impl Outputs {
             if !running.ready.is_empty() {
                 return self.next_ready(py, running);
             }
+            if let Some(journaled) = &running.journaled
+                && !journaled.has_room(Duration::ZERO)
+            {
+                // The disk is slow.
+                detached(py, || journaled.has_room(SIGNAL_CHECK));
+                if let Err(interrupt) = py.check_signals() {
+                    self.end(py, run);
+                    return Err(interrupt);
+                }
+                continue;
+            }
             let taken = self.take(py, running);
             if self.input.urgent.load(Ordering::Relaxed) {
                 let error = locked(&self.input.error).take();

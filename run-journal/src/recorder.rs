@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use proc_pool::Fault;
 
@@ -79,6 +80,12 @@ impl Recorder {
         if let Some(task) = found {
             self.append(task, task.kind, encoded);
         }
+    }
+
+    /// Waits, for at most `timeout`, until the disk has caught up, so that [`record`](Self::record) of an output of `len` bytes need not
+    /// wait. Returns whether that is so. For callers that hold a lock which they can release here.
+    pub fn wait_for_room(&self, len: usize, timeout: Duration) -> bool {
+        self.journal.writer.wait_for_room(len, timeout)
     }
 
     fn append(&self, task: SentTask, kind: Kind, bytes: &[u8]) {

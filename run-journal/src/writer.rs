@@ -67,6 +67,11 @@ impl Queue {
     fn bytes(&self) -> usize {
         self.outputs.len() + RECORD_BYTES * self.records.len()
     }
+
+    /// Returns whether an output of `len` bytes need not wait.
+    fn has_room(&self, len: usize) -> bool {
+        self.bytes() == 0 || self.bytes() + len <= MAX_QUEUED || self.error.is_some() || self.is_closed
+    }
 }
 
 impl Shared {
@@ -128,12 +133,7 @@ impl Writer {
     /// Appends a finished task. Waits if the disk is slower than the run. Does nothing after an error, and after the end.
     pub(crate) fn append(&self, finished: Finished<'_>) {
         let mut queue = self.shared.queue();
-        while queue.bytes() > 0
-            && queue.bytes() + finished.bytes.len() > MAX_QUEUED
-            && queue.error.is_none()
-            && !queue.is_closed
-            && !self.is_forked()
-        {
+        while !queue.has_room(finished.bytes.len()) && !self.is_forked() {
             let waited = self.shared.emptied.wait(queue);
             queue = waited.unwrap_or_else(PoisonError::into_inner);
         }
@@ -158,6 +158,17 @@ impl Writer {
         if wake {
             self.shared.filled.notify_one();
         }
+    }
+
+    /// Waits, for at most `timeout`, until [`append`](Self::append) of an output of `len` bytes would not wait. Returns whether that is so.
+    pub(crate) fn wait_for_room(&self, len: usize, timeout: Duration) -> bool {
+        let queue = self.shared.queue();
+        if queue.has_room(len) || self.is_forked() {
+            return true;
+        }
+        let no_room = |queue: &mut Queue| !queue.has_room(len);
+        let waited = self.shared.emptied.wait_timeout_while(queue, timeout, no_room);
+        waited.unwrap_or_else(PoisonError::into_inner).0.has_room(len)
     }
 
     /// Returns whether a run must end because the journal could not be written.

@@ -1,15 +1,16 @@
 """Runs Python programs of tests, and looks for what they leave behind."""
 
 import os
+import signal
 import subprocess
 import sys
 import textwrap
 import time
 
 
-def start(code, *args):
+def start(code, *args, env=None):
     code = textwrap.dedent(code)
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **(env or {})}
     return subprocess.Popen(
         [sys.executable, "-c", code, *args],
         stdin=subprocess.PIPE,
@@ -17,6 +18,8 @@ def start(code, *args):
         stderr=subprocess.PIPE,
         text=True,
         env=env,
+        # A job in the background of a shell ignores Ctrl-C, and so would this program.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 

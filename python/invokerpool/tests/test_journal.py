@@ -4,6 +4,7 @@ import functools
 import os
 import pickle
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -276,6 +277,83 @@ def test_a_full_disk_ends_the_run_or_the_journal_and_keeps_what_was_written(tmp_
         outputs = pool.map(range(20_000), journal=ip.Journal(path, op="bytes"))
         assert [next(outputs) for _ in range(100)] == [bytes([n]) * 1000 for n in range(100)]
     assert "damaged\t0 bytes" in ip.Journal(path).info()
+
+
+SLOW_DISK = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <string.h>
+#include <unistd.h>
+#include <stdio.h>
+
+// Writes to files named "journal" take a second.
+ssize_t write(int fd, const void *bytes, size_t size)
+{
+    static ssize_t (*real)(int, const void *, size_t);
+    char link[64], path[4096];
+    if (!real)
+        real = dlsym(RTLD_NEXT, "write");
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    ssize_t len = readlink(link, path, sizeof path);
+    if (size >= 4096 && len > 8 && memcmp(path + len - 8, "/journal", 8) == 0)
+        sleep(1);
+    return real(fd, bytes, size);
+}
+"""
+
+SLOW = """
+import os, signal, sys, threading, time
+import invokerpool as ip
+
+path, how = sys.argv[1:]
+gaps, stopped = [], threading.Event()
+
+def tick():
+    last = time.monotonic()
+    while not stopped.wait(0.005):
+        now = time.monotonic()
+        gaps.append(now - last)
+        last = now
+
+sizes = {"small": 10_000, "large": 12 << 20}
+count = {"small": 3_000, "large": 3}
+kind = "small" if how == "interrupt" else how
+ticker = threading.Thread(target=tick)
+ticker.start()
+with ip.Pool(op=lambda n: bytes(n), workers=2) as pool:
+    begin = time.monotonic()
+    outputs = pool.map([sizes[kind]] * count[kind], journal=ip.Journal(path, op="bytes"))
+    if how == "interrupt":
+        sent = []
+        timer = threading.Timer(1.5, lambda: (sent.append(time.monotonic()), os.kill(os.getpid(), signal.SIGINT)))
+        timer.start()
+        try:
+            for _ in outputs:
+                pass
+        except KeyboardInterrupt:
+            print("interrupted")
+    else:
+        assert sum(map(len, outputs)) == sizes[kind] * count[kind]
+    print("seconds", time.monotonic() - begin)
+stopped.set()
+ticker.join()
+print("longest gap", max(gaps))
+"""
+
+
+@linux
+@pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler, to slow writes down")
+@pytest.mark.parametrize("how", ["small", "large", "interrupt"])
+def test_other_threads_run_while_the_disk_is_slow(tmp_path, how):
+    (tmp_path / "slow.c").write_text(SLOW_DISK)
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", tmp_path / "slow.so", tmp_path / "slow.c", "-ldl"], check=True)
+    program = programs.start(SLOW, str(tmp_path / "journal"), how, env={"LD_PRELOAD": str(tmp_path / "slow.so")})
+    out, err = program.communicate(timeout=120)
+    assert program.returncode == 0, err
+    found = dict(line.rsplit(" ", 1) for line in out.splitlines() if " " in line)
+    assert float(found["seconds"]) > 1.4, out
+    assert float(found["longest gap"]) < 0.5, out
+    assert ("interrupted" in out) == (how == "interrupt"), out
 
 
 KILLED = """
