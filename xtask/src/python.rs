@@ -37,6 +37,8 @@ const LENSKIT: &[&str] = &[
 ];
 /// What builds and checks a wheel for old systems.
 const MANYLINUX: [&str; 3] = ["maturin[zig]>=1.9,<2", "auditwheel==6.8.2", "ziglang==0.15.2"];
+/// The interpreter that is used if no other is asked for.
+const DEFAULT_PYTHON: &str = "python3";
 /// The oldest glibc that such a wheel may need: that of manylinux2014.
 const OLDEST_GLIBC: (u32, u32) = (2, 17);
 
@@ -50,8 +52,8 @@ pub(crate) struct Args {
     /// Build the wheel with zig, for Linux of 2014 and later (manylinux2014)
     #[arg(long)]
     manylinux: bool,
-    /// The interpreter of the environments
-    #[arg(long, default_value = "python3")]
+    /// The interpreter of the environments, for which the wheel is built: also one without a global lock
+    #[arg(long, default_value = DEFAULT_PYTHON)]
     python: String,
     /// Arguments for pytest or the benchmark
     #[arg(last = true)]
@@ -72,12 +74,12 @@ pub(crate) fn main(args: &Args, workspace: &Workspace) -> Result<()> {
     match args.verb {
         Verb::Test if args.full => test_fully(workspace, args),
         Verb::Test => {
-            let package = Package::of(workspace)?;
-            let python = package.checked(&args.python, FOR_TESTS)?;
+            let package = Package::of(workspace, &args.python)?;
+            let python = package.checked(FOR_TESTS)?;
             package.pytest(&python, &args.rest)
         }
         Verb::Wheel => {
-            let package = Package::of(workspace)?;
+            let package = Package::of(workspace, &args.python)?;
             let wheel = match args.manylinux {
                 true => package.manylinux_wheel()?,
                 false => package.wheel(Profile::Release)?,
@@ -86,9 +88,9 @@ pub(crate) fn main(args: &Args, workspace: &Workspace) -> Result<()> {
             Ok(())
         }
         Verb::Bench => {
-            let package = Package::of(workspace)?;
+            let package = Package::of(workspace, &args.python)?;
             let wheel = package.wheel(Profile::Release)?;
-            let python = package.environment("bench", &args.python, &wheel, FOR_TESTS)?;
+            let python = package.environment("bench", &wheel, FOR_TESTS)?;
             let script = package.root.join("bench/compare.py");
             let bench = cmd!(workspace.sh, "{python} -B {script}");
             Ok(bench.args(&args.rest).run()?)
@@ -105,15 +107,15 @@ pub(crate) fn step(workspace: &Workspace, _: &mut Tally) -> Result<()> {
             "there is no python3 of version 3.11 or later with venv".to_owned()
         ));
     }
-    let package = Package::of(workspace)?;
-    let python = package.checked("python3", FOR_TESTS)?;
+    let package = Package::of(workspace, DEFAULT_PYTHON)?;
+    let python = package.checked(FOR_TESTS)?;
     package.pytest(&python, &[])
 }
 
 /// Runs everything, with all packages that tests use.
 fn test_fully(workspace: &Workspace, args: &Args) -> Result<()> {
-    let package = Package::of(workspace)?;
-    let python = package.checked(&args.python, &[FOR_TESTS, FOR_ALL_TESTS].concat())?;
+    let package = Package::of(workspace, &args.python)?;
+    let python = package.checked(&[FOR_TESTS, FOR_ALL_TESTS].concat())?;
     package.pytest(&python, &args.rest)?;
     let sh = &workspace.sh;
     let _dir = sh.push_dir(&package.dir);
@@ -121,7 +123,7 @@ fn test_fully(workspace: &Workspace, args: &Args) -> Result<()> {
                   joblib.test.test_memmapping";
     cmd!(sh, "{python} -B").args(joblib.split_whitespace()).run()?;
     let wheel = package.wheel(Profile::Dev)?;
-    let python = package.environment("lenskit", &args.python, &wheel, LENSKIT)?;
+    let python = package.environment("lenskit", &wheel, LENSKIT)?;
     let script = package.root.join("bench/lenskit_batch.py");
     let ratings = package
         .root
@@ -139,6 +141,8 @@ enum Profile {
 /// The package and where it is built.
 struct Package<'a> {
     workspace: &'a Workspace,
+    /// For which the wheel is built, and of which the environments are.
+    base: &'a str,
     root: PathBuf,
     /// For environments and wheels.
     dir: PathBuf,
@@ -146,10 +150,11 @@ struct Package<'a> {
 
 impl<'a> Package<'a> {
     /// Creates the environment of the tools if needed.
-    fn of(workspace: &'a Workspace) -> Result<Self> {
+    fn of(workspace: &'a Workspace, base: &'a str) -> Result<Self> {
         let sh = &workspace.sh;
         let package = Self {
             workspace,
+            base,
             root: workspace.root.join("python"),
             dir: sh.create_dir(workspace.target.join("python"))?,
         };
@@ -172,6 +177,10 @@ impl<'a> Package<'a> {
         let (verb, rest) = args.split_once(' ').unwrap_or((args, ""));
         let manifest = self.root.join("Cargo.toml");
         let cargo = self.workspace.cargo(verb).arg("--manifest-path").arg(manifest);
+        let cargo = match self.base {
+            DEFAULT_PYTHON => cargo,
+            other => cargo.env("PYO3_PYTHON", other),
+        };
         cargo.args(rest.split_whitespace())
     }
 
@@ -191,8 +200,9 @@ impl<'a> Package<'a> {
         let release = (profile == Profile::Release).then_some("--release");
         let build = cmd!(
             sh,
-            "{maturin} build --quiet --locked --manifest-path {manifest} --out {out}"
+            "{maturin} build --quiet --locked --manifest-path {manifest} --out {out} --interpreter"
         );
+        let build = build.arg(self.base);
         let build = build
             .args(release)
             .arg("--target-dir")
@@ -238,14 +248,14 @@ impl<'a> Package<'a> {
     }
 
     /// Checks the code, and creates an environment with a wheel of it and these packages. Returns its interpreter.
-    fn checked(&self, base: &str, packages: &[&str]) -> Result<PathBuf> {
+    fn checked(&self, packages: &[&str]) -> Result<PathBuf> {
         self.cargo("fmt --check").run()?;
         let clippy = self
             .cargo("clippy --locked --all-targets --target-dir")
             .arg(&self.workspace.target);
         clippy.args(["--", "-D", "warnings"]).run()?;
         let wheel = self.wheel(Profile::Dev)?;
-        let python = self.environment("test", base, &wheel, packages)?;
+        let python = self.environment("test", &wheel, packages)?;
         let (sh, mypy) = (&self.workspace.sh, self.tool("mypy"));
         let _dir = sh.push_dir(&self.root);
         cmd!(sh, "{mypy} --python-executable {python}").run()?;
@@ -264,9 +274,10 @@ impl<'a> Package<'a> {
     }
 
     /// Creates an environment with nothing but a wheel and these packages, and returns its interpreter.
-    fn environment(&self, name: &str, base: &str, wheel: &Path, packages: &[&str]) -> Result<PathBuf> {
+    fn environment(&self, name: &str, wheel: &Path, packages: &[&str]) -> Result<PathBuf> {
         let sh = &self.workspace.sh;
         let venv = self.dir.join(name);
+        let base = self.base;
         cmd!(sh, "{base} -m venv --clear {venv}").run()?;
         let python = interpreter(&venv);
         cmd!(
@@ -295,7 +306,7 @@ fn interpreter(venv: &Path) -> PathBuf {
 
 /// Builds an optimized wheel for the environments of `bench peers`.
 pub(crate) fn release_wheel(workspace: &Workspace) -> Result<PathBuf> {
-    Package::of(workspace)?.wheel(Profile::Release)
+    Package::of(workspace, DEFAULT_PYTHON)?.wheel(Profile::Release)
 }
 
 #[cfg(test)]
