@@ -41,7 +41,7 @@ mod worker;
 
 use pyo3::prelude::*;
 
-#[pymodule(gil_used = true)]
+#[pymodule(gil_used = false)]
 mod _core {
     #[pymodule_export]
     use crate::bar::Bar;

@@ -23,7 +23,8 @@ pub(crate) fn contiguous(buffer: &PyUntypedBuffer) -> PyResult<&[u8]> {
     }
     // SAFETY: the buffer has these contiguous bytes at this address until it is released, and it is borrowed. The callers are attached to
     // the interpreter while they read, so other threads that keep its rules write no array, except in a C function that has released
-    // it: that would be a data race of the program with any reader of the array.
+    // it, or in an interpreter without a global lock: that would be a data race of the program with any reader of the array, which
+    // NumPy forbids.
     Ok(unsafe { std::slice::from_raw_parts(buffer.buf_ptr().cast::<u8>(), buffer.len_bytes()) })
 }
 
@@ -37,7 +38,7 @@ pub(crate) fn adoptable(buffer: &PyUntypedBuffer) -> PyResult<Option<Adoptable>>
     };
     // SAFETY: the buffer has these contiguous bytes at this address until it is released. The caller releases it after the image
     // was written. Until then it stays attached to the interpreter, and users of `adopt=True` promise that no code writes the array which has
-    // released that. The memory is of glibc's `malloc`, which gets by with such pages.
+    // released that, or runs in an interpreter without a global lock. The memory is of glibc's `malloc`, which gets by with such pages.
     Ok(Some(unsafe { Adoptable::new(start, len) }))
 }
 
@@ -55,7 +56,8 @@ impl SharedMemory {
     /// Makes a segment of the memory. The array stays where it is, and what is written later stays in this process. None if that was done
     /// before, or the system refuses.
     fn freeze(&self) -> Option<CoreSegment> {
-        // Attached to the interpreter, so that no other thread that keeps its rules writes at the same time.
+        // Attached to the interpreter, so that no other thread that keeps its rules writes at the same time. Where there is no global lock,
+        // what another thread writes meanwhile may be lost.
         self.0.freeze().map(|segment| CoreSegment { segment })
     }
 

@@ -4,6 +4,7 @@ import io
 import os
 import random
 import sys
+import sysconfig
 import threading
 import time
 
@@ -178,16 +179,69 @@ def test_joblib_uses_the_pool():
         assert list(generator) == list(range(10))
 
 
-@pytest.mark.skipif(os.environ.get("PYTHON_GIL") != "0", reason="needs a free-threaded interpreter, started with PYTHON_GIL=0")
-def test_threads_leave_the_global_lock_off():
-    barrier = threading.Barrier(2)
+free_threaded = pytest.mark.skipif(not sysconfig.get_config_var("Py_GIL_DISABLED"), reason="needs a free-threaded interpreter")
 
-    def op(task):
-        barrier.wait(60)
-        return sys._is_gil_enabled()
+
+@free_threaded
+def test_threads_run_at_the_same_time_without_a_global_lock():
+    # The extension leaves the lock off.
+    assert not sys._is_gil_enabled()
+    turns = [0, 0]
+
+    def op(me):
+        # Each waits for the other one's steps. Threads with a global lock would need a switch for each.
+        for step in range(2000):
+            turns[me] = step
+            while turns[1 - me] < step:
+                pass
+        turns[me] = 1 << 30
+        return me
 
     with ip.Pool(op=op, executor="threads", workers=2) as pool:
-        assert list(pool.map(range(2))) == [False, False]
+        assert list(pool.map(range(2))) == [0, 1]
+
+
+@free_threaded
+def test_threads_share_a_pool_and_what_they_send():
+    shared = {"list": list(range(50)), "dict": {n: n for n in range(50)}}
+    ended, failures = threading.Event(), []
+
+    def change():
+        n = 50
+        while not ended.is_set():
+            shared["list"].append(n)
+            shared["dict"][n] = n
+            del shared["list"][0], shared["dict"][n - 50]
+            n += 1
+
+    def send(pool):
+        try:
+            for output in pool.map([shared] * 300):
+                # Values of any moment, whose parts are whole.
+                assert all(type(n) is int for n in output["list"])
+                assert all(key == value for key, value in output["dict"].items())
+            assert list(pool.map_unordered([1] * 1000)) == [1] * 1000
+        except BaseException as error:
+            failures.append(error)
+
+    with ip.Pool(op=lambda task: task, workers=2) as pool:
+        threads = [threading.Thread(target=send, args=[pool]) for _ in range(3)]
+        changing = threading.Thread(target=change)
+        for thread in [*threads, changing]:
+            thread.start()
+        outputs = pool.map(range(5_000))
+        # One iterator in several threads returns each output once.
+        found = [[], []]
+        takers = [threading.Thread(target=lambda into=into: into.extend(outputs)) for into in found]
+        for taker in takers:
+            taker.start()
+        for thread in [*takers, *threads]:
+            thread.join()
+        ended.set()
+        changing.join()
+    assert not failures, failures
+    assert sorted(found[0] + found[1]) == list(range(5_000))
+    assert all(part == sorted(part) for part in found)
 
 
 def test_steps_of_running_tasks_are_shown(tmp_path):

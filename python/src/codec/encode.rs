@@ -59,14 +59,19 @@ fn one(value: &Bound<'_, PyAny>, out: &mut Vec<u8>, depth: usize) -> Option<()> 
         return Some(());
     }
     if let Ok(list) = value.cast_exact::<PyList>() {
+        // Encoding runs no code of the user that could shrink the list, but another thread could.
+        #[cfg(Py_GIL_DISABLED)]
+        let list = &list.get_slice(0, list.len());
         sized(tag::LIST, list.len(), out);
         for index in 0..list.len() {
-            // Encoding runs no code of the user that could shrink the list; another thread could, in a free-threaded build.
             one(&list.get_item(index).ok()?, out, depth + 1)?;
         }
         return Some(());
     }
     if let Ok(dict) = value.cast_exact::<PyDict>() {
+        // As with lists.
+        #[cfg(Py_GIL_DISABLED)]
+        let dict = &dict.copy().ok()?;
         sized(tag::DICT, dict.len(), out);
         for (key, value) in dict {
             one(&key, out, depth + 1)?;
