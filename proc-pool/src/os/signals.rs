@@ -325,7 +325,7 @@ fn set(number: libc::c_int, handler: libc::sighandler_t) -> io::Result<()> {
     action.sa_sigaction = handler;
     // Restarts interrupted calls, where that is possible.
     action.sa_flags = libc::SA_RESTART;
-    // SAFETY: `action` is valid. Its handler is SIG_IGN or `do_nothing`.
+    // SAFETY: `action` is valid. Its handler is SIG_IGN or `leave_to_leader`.
     match unsafe { libc::sigaction(number, &raw const action, std::ptr::null_mut()) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
@@ -343,20 +343,29 @@ pub(crate) fn raise(signal: Signal) {
     unsafe { libc::kill(own, number(signal)) };
 }
 
-extern "C" fn do_nothing(_: libc::c_int) {}
+/// The process id of the worker that leaves signals to its leader.
+static WORKER: AtomicI32 = AtomicI32::new(0);
+
+/// Does nothing in a worker. In a fork of it, which has the same handlers, the signal has its default action.
+extern "C" fn leave_to_leader(signal: libc::c_int) {
+    if WORKER.load(Ordering::Relaxed) != own_pid() {
+        perform_default(signal);
+    }
+}
 
 /// Leaves Ctrl-C and SIGTERM, which may be sent to all processes of a job or a cgroup, to the leader: it decides what happens to
 /// tasks in progress. A worker has a handler that does nothing, instead of ignoring the signals: programs that it starts would
-/// inherit that they are ignored.
+/// inherit that they are ignored. Processes that an op forks without starting a program can be terminated, too.
 ///
 /// A worker is not in the foreground process group of its terminal. The system would stop a background process that uses the
 /// terminal, and no shell would continue it. So a worker, and the programs that it starts, ignore SIGTTIN and SIGTTOU: they can
 /// write even with `stty tostop`, and reading is an error.
 pub(crate) fn leave_signals_to_leader() {
+    WORKER.store(own_pid(), Ordering::Relaxed);
     for number in [libc::SIGINT, libc::SIGTERM] {
         if current(number).is_ok_and(|action| action.sa_sigaction == libc::SIG_DFL) {
             // It can't fail for these signals.
-            let _ = set(number, do_nothing as *const () as libc::sighandler_t);
+            let _ = set(number, leave_to_leader as *const () as libc::sighandler_t);
         }
     }
     for number in [libc::SIGTTIN, libc::SIGTTOU] {

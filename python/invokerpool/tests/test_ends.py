@@ -306,3 +306,19 @@ def test_workers_run_their_atexit_functions(tmp_path):
     with ip.Pool(op=op, workers=1) as pool:
         list(pool.map([1]))
     assert target.read_text() == "yes"
+
+
+def terminated():
+    import multiprocessing
+
+    process = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+    process.start()
+    process.terminate()
+    process.join(20)
+    return process.exitcode
+
+
+@linux
+def test_a_process_that_an_op_has_forked_can_be_terminated():
+    with ip.Pool(op=lambda function: function(), workers=1) as pool:
+        assert list(pool.map([terminated])) == [-signal.SIGTERM]
