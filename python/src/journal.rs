@@ -25,7 +25,7 @@ const REMEDIES: Remedies = [
     "use the same version of invokerpool on the same kind of machine",
     "if it computes the same as before, name it with `python -m invokerpool.journal salvage FROM TO --op NAME` and `Journal(TO, op=NAME)`",
     "use the same version of invokerpool",
-    "if it is the same (sets of strings, and classes of `__main__`, have other pickles in each process), name it with `python -m \
+    "if it is the same (sets of strings have other pickles in each process), name it with `python -m \
      invokerpool.journal salvage FROM TO --model NAME` and `Journal(TO, model=NAME)`",
     "set it as before",
     "use the same version of invokerpool",
@@ -139,8 +139,9 @@ impl Start {
         let rules = TaskRules {
             encode: |task: &Encoded, into| {
                 // A task that cannot be encoded fails again, and has no record.
+                let start = into.len();
                 let _ = task.append_to(into);
-                Ok(())
+                Ok(task::normalize(into, start)?)
             },
             runs_again: (!keeps_faults).then_some(task::is_raised as fn(&[u8]) -> bool),
         };

@@ -28,6 +28,7 @@ struct Pickle {
     loads: Py<PyAny>,
     dump_raised: Py<PyAny>,
     load_raised: Py<PyAny>,
+    same_in_each_process: Py<PyAny>,
 }
 
 impl Pickle {
@@ -41,6 +42,7 @@ impl Pickle {
                 loads: function("loads")?,
                 dump_raised: function("dump_raised")?,
                 load_raised: function("load_raised")?,
+                same_in_each_process: function("same_in_each_process")?,
             })
         })
     }
@@ -65,6 +67,27 @@ pub(crate) fn seed(task: &[u8]) -> (Option<u64>, usize) {
         Some((&SEEDED, seed)) => (Some(u64::from_le_bytes(*seed)), SEED_LEN),
         _ => (None, 0),
     }
+}
+
+/// Replaces what differs between processes in the payload of a task that starts at `start`: only pickles have such parts.
+///
+/// # Errors
+/// Those of Python.
+pub(crate) fn normalize(task: &mut Vec<u8>, start: usize) -> PyResult<()> {
+    let Some(bytes) = task.get(start..) else {
+        return Ok(());
+    };
+    let pickle = start + seed(bytes).1;
+    if task.get(pickle) != Some(&PICKLE) {
+        return Ok(());
+    }
+    Python::attach(|py| {
+        let bytes = PyBytes::new(py, &task[pickle + 1..]);
+        let known = Pickle::get(py)?.same_in_each_process.bind(py).call1((bytes,))?;
+        task.truncate(pickle + 1);
+        task.extend_from_slice(known.cast::<PyBytes>()?.as_bytes());
+        Ok(())
+    })
 }
 
 /// Returns whether a payload is an exception that the op has raised.

@@ -279,6 +279,56 @@ def test_a_full_disk_ends_the_run_or_the_journal_and_keeps_what_was_written(tmp_
     assert "damaged\t0 bytes" in ip.Journal(path).info()
 
 
+OF_MAIN = """
+import abc, dataclasses, enum, sys
+import numpy as np
+import invokerpool as ip
+
+class Kind(enum.Enum):
+    PLAIN, SCALED = 1, 2
+
+class Base(abc.ABC):
+    @abc.abstractmethod
+    def at(self, n): ...
+
+@dataclasses.dataclass
+class Model(Base):
+    values: np.ndarray
+    kind: Kind
+
+    def at(self, n):
+        return float(self.values[n] * FACTOR)
+
+@dataclasses.dataclass
+class Task:
+    n: int
+    kind: Kind = Kind.SCALED
+
+FACTOR = 3
+model = Model(np.arange(5000.0), Kind.SCALED)
+
+def op(model, task):
+    assert isinstance(model, Base) and model.kind is task.kind
+    return model.at(task.n)
+
+with ip.Pool(model, op, workers=2, seed=int(sys.argv[2]) or None) as pool:
+    print(sum(pool.map(map(Task, range(100)), journal=sys.argv[1])), pool.report().journal)
+"""
+
+
+@pytest.mark.parametrize("seed", ["0", "3"])
+def test_a_run_with_classes_of_main_goes_on_in_another_process(tmp_path, seed):
+    path = str(tmp_path / "journal")
+    for counts in ["read=0, written=100", "read=100, written=0"]:
+        status, out, err = programs.run(OF_MAIN, path, seed)
+        assert status == 0 and out.startswith("14850.0 ") and counts in out, (out, err)
+    # Another method is another model, and so is what it uses; another task is another task.
+    changes = {"self.values[n] *": "self.values[n] +", "FACTOR = 3": "FACTOR = 4", "range(100)": "range(1, 101)"}
+    for (old, new), error in zip(changes.items(), ["JournalDiffers", "JournalDiffers", "TasksDiffer"]):
+        status, _, err = programs.run(OF_MAIN.replace(old, new), path, seed)
+        assert status == 1 and f"{error}: " in err, err
+
+
 SLOW_DISK = r"""
 #define _GNU_SOURCE
 #include <dlfcn.h>
