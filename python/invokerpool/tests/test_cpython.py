@@ -16,6 +16,8 @@ Not run:
 - `test_future.py`, `test_thread_pool.py`: they test `Future` itself, and threads.
 """
 
+import multiprocessing
+
 import pytest
 
 pytest.importorskip("test.support", reason="this interpreter has no tests of its own")
@@ -37,6 +39,12 @@ support.use_resources = ["walltime", "cpu"]
 class Mixin(util.ExecutorMixin):
     executor_type = ip.Executor
     worker_count = 2
+
+    def create_event(self):
+        """Makes an event that other processes can set, for CPython 3.13 and later."""
+        manager = multiprocessing.get_context("spawn").Manager()
+        self.addCleanup(manager.shutdown)
+        return manager.Event()
 
 
 class TestExecutor(Mixin, executor.ExecutorTest, util.BaseTestCase):
