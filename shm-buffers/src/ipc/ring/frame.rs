@@ -31,17 +31,47 @@ pub(super) fn header(len: usize) -> u64 {
     len as u64 | u64::from(!(len as u32)) << 32
 }
 
-/// Encodes a frame of up to [`SHORT`] bytes as one word, if those from the eighth on are zero.
+/// Returns the bytes of a frame of up to [`SHORT`] bytes, the first one lowest.
 #[inline]
-pub(super) fn short_frame(parts: &[&[u8]], len: usize) -> Option<u64> {
+pub(super) fn join(parts: &[&[u8]]) -> u128 {
     let mut bytes = 0;
     let mut bits = 0;
     for part in parts {
         bytes |= low_bytes(part).unbounded_shl(bits);
         bits += part.len() as u32 * u8::BITS;
     }
+    bytes
+}
+
+/// Returns the words of these bytes.
+#[inline]
+pub(super) fn split(bytes: u128) -> [u64; SHORT / WORD] {
+    [(bytes as u64).to_le(), ((bytes >> u64::BITS) as u64).to_le()]
+}
+
+/// Encodes a frame of `len` bytes, up to [`SHORT`], as one word, if those from the eighth on are zero.
+#[inline]
+pub(super) fn short_frame(bytes: u128, len: usize) -> Option<u64> {
     let mark = u64::from(SMALL_MARK | len as u8) << LOW_BITS;
     (bytes >> LOW_BITS == 0).then_some(mark | bytes as u64)
+}
+
+/// Returns the bytes of a frame of more than [`SMALL`] and up to [`MEDIUM`] bytes as words, followed by zeros. Loads that may overlap cost
+/// less than copying into an array.
+#[inline]
+pub(super) fn medium_words(frame: &[u8]) -> Option<[u64; MEDIUM / WORD]> {
+    let chunks = frame.as_chunks::<WORD>().0;
+    let rest = frame.len() % WORD;
+    let last = u64::from_le_bytes(*frame.last_chunk()?);
+    // The last bytes, without those of the whole word before.
+    let last = last.unbounded_shr((WORD - rest) as u32 * u8::BITS).to_le();
+    let word = |chunk: &[u8; WORD]| u64::from_ne_bytes(*chunk);
+    match chunks {
+        [first] => Some([word(first), last, 0]),
+        [first, second] => Some([word(first), word(second), last]),
+        [first, second, third] if rest == 0 => Some([word(first), word(second), word(third)]),
+        _ => None,
+    }
 }
 
 /// Decodes the word of a frame: its length, and its bytes followed by zeros. `None` if it is the word of no such frame.
@@ -79,6 +109,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn words_of_medium_frames_have_their_bytes_in_order() {
+        for len in 0..=MEDIUM + 1 {
+            let bytes: Vec<u8> = (1..=len as u8).collect();
+            let words = medium_words(&bytes);
+            assert_eq!(words.is_some(), (WORD..=MEDIUM).contains(&len), "{len}");
+            if let Some(words) = words {
+                let mut padded = bytes.clone();
+                padded.resize(MEDIUM, 0);
+                assert_eq!(words.map(u64::to_ne_bytes).concat(), padded, "{len}");
+            }
+        }
+    }
+
+    #[test]
     fn short_frames_are_one_word_if_their_bytes_fit() {
         for len in 0..=SHORT {
             for used in 0..=len {
@@ -86,7 +130,10 @@ mod tests {
                 bytes.resize(len, 0);
                 for cut in 0..=len {
                     let (first, second) = bytes.split_at(cut);
-                    let word = short_frame(&[first, second], len);
+                    let joined = join(&[first, second]);
+                    let words = split(joined).map(u64::to_ne_bytes).concat();
+                    assert!(words.starts_with(&bytes) && words[len..].iter().all(|byte| *byte == 0));
+                    let word = short_frame(joined, len);
                     assert_eq!(word.is_some(), used <= SMALL, "{used} of {len}");
                     if let Some(word) = word {
                         assert_eq!(word >> 63, 0);

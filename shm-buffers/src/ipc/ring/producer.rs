@@ -1,6 +1,6 @@
 //! [`Producer`]: the writing end of a ring.
 
-use super::frame::{MAX_LEN, MEDIUM, SHORT, frame_words, header, short_frame};
+use super::frame::{MAX_LEN, MEDIUM, SHORT, frame_words, header, join, medium_words, short_frame, split};
 use super::memory::{DATA_MARK, FRAMES, HEAD, RingMemory, SPACE_MARK, TAIL};
 use super::{Arm, Armed, Corrupt, PushError, Wakeup};
 use crate::ipc::layout::Span;
@@ -81,10 +81,8 @@ impl Producer {
                 max: self.max_frame(),
             });
         }
-        let short = match len <= SHORT {
-            true => short_frame(parts, len),
-            false => None,
-        };
+        let joined = (len <= SHORT).then(|| join(parts));
+        let short = joined.and_then(|bytes| short_frame(bytes, len));
         let words = match short {
             Some(_) => 1,
             None => frame_words(len),
@@ -100,6 +98,13 @@ impl Producer {
             self.ring
                 .word(self.ring.index(self.tail))
                 .store(word, Ordering::Relaxed);
+        } else if let Some(bytes) = joined {
+            let all = std::iter::once(header(len)).chain(split(bytes));
+            for (position, word) in (self.tail..self.tail + words as u64).zip(all) {
+                self.ring
+                    .word(self.ring.index(position))
+                    .store(word, Ordering::Relaxed);
+            }
         } else if len <= MEDIUM {
             let mut bytes = [0; MEDIUM];
             let mut rest = &mut bytes[..];
@@ -137,14 +142,31 @@ impl Producer {
             let end = self.head + self.ring.capacity();
             let other = frames.by_ref().find(|frame| {
                 let len = frame.len();
-                if len > SHORT || self.tail == end {
-                    return true;
-                }
-                let Some(word) = short_frame(&[frame], len) else {
+                let short = match len <= SHORT {
+                    true => short_frame(join(&[frame]), len),
+                    false => None,
+                };
+                let store = |position, word| words[self.ring.index(position)].store(word, Ordering::Relaxed);
+                let count = if let Some(word) = short {
+                    if self.tail == end {
+                        return true;
+                    }
+                    store(self.tail, word);
+                    1
+                } else if let Some(data) = medium_words(frame) {
+                    let count = frame_words(len) as u64;
+                    if end - self.tail < count {
+                        return true;
+                    }
+                    store(self.tail, header(len));
+                    for (position, word) in (self.tail + 1..self.tail + count).zip(data) {
+                        store(position, word);
+                    }
+                    count
+                } else {
                     return true;
                 };
-                words[self.ring.index(self.tail)].store(word, Ordering::Relaxed);
-                self.tail += 1;
+                self.tail += count;
                 self.frames += 1;
                 staged += 1;
                 false
