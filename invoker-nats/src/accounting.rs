@@ -12,11 +12,11 @@ use std::time::{Duration, Instant};
 
 pub(crate) use parts::{Action, Counts, Finished, Node};
 
-use crate::batcher::DraftTask;
+use crate::batcher::{Draft, DraftTask};
 use crate::relay::Received;
 use crate::report::NodeEnd;
 use crate::wire::{Grant, Join, NodeCounts, Tasks};
-use parts::{Batch, Holder, Positions, Range, Slot};
+use parts::{Batch, Holder, Positions, Range};
 
 /// The most tasks of a batch that must run alone.
 const SUSPECTS: usize = 64;
@@ -69,27 +69,18 @@ impl Accounting {
     }
 
     /// Opens the next tasks of a job. Returns the batch to send.
-    pub(crate) fn open(&mut self, job: u32, encoded: Vec<u8>, tasks: &[DraftTask]) -> u64 {
+    pub(crate) fn open(&mut self, job: u32, draft: Draft) -> u64 {
         let first = self.taken.entry(job).or_default();
         let range = *first;
-        *first += tasks.len() as u64;
-        let slot = |&DraftTask { end, hash }: &DraftTask| Slot {
-            end,
-            hash,
-            losses: 0,
-            open: true,
+        let open = draft.tasks.len();
+        *first += open as u64;
+        let new = Range {
+            tasks: draft.tasks,
+            encoded: draft.encoded,
+            open,
+            batches: Vec::new(),
         };
-        let tasks: Vec<Slot> = tasks.iter().map(slot).collect();
-        let open = tasks.len();
-        self.ranges.insert(
-            (job, range),
-            Range {
-                tasks,
-                encoded,
-                open,
-                batches: Vec::new(),
-            },
-        );
+        self.ranges.insert((job, range), new);
         self.add_batch(job, range, Positions::All, false)
     }
 
@@ -109,18 +100,15 @@ impl Accounting {
         if let Some(range) = self.ranges.get_mut(&(job, range)) {
             range.batches.push(batch);
         }
-        let (holder, sent) = (None, None);
-        self.batches.insert(
-            batch,
-            Batch {
-                job,
-                range,
-                positions,
-                alone,
-                holder,
-                sent,
-            },
-        );
+        let new = Batch {
+            job,
+            range,
+            positions,
+            alone,
+            holder: None,
+            sent: None,
+        };
+        self.batches.insert(batch, new);
         batch
     }
 
@@ -300,7 +288,7 @@ impl Accounting {
     }
 
     /// Finds an open task: the key of its range, and the position in it.
-    fn find(&mut self, job: u32, index: u64) -> Option<((u32, u64), &mut Slot)> {
+    fn find(&mut self, job: u32, index: u64) -> Option<((u32, u64), &mut DraftTask)> {
         let (key, range) = self.ranges.range_mut((job, 0)..=(job, index)).next_back()?;
         let slot = range.tasks.get_mut((index - key.1) as usize)?;
         slot.open.then_some((*key, slot))

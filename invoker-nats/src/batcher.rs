@@ -42,6 +42,10 @@ pub(crate) struct DraftTask {
     /// The end of its encoding.
     pub(crate) end: usize,
     pub(crate) hash: u64,
+    /// How many nodes were lost with it.
+    pub(crate) losses: u32,
+    /// Whether it has no output yet.
+    pub(crate) open: bool,
 }
 
 /// How large a batch may be.
@@ -57,7 +61,13 @@ impl Draft {
         let start = self.tasks.last().map_or(0, |last| last.end);
         let hash = task_hash(&self.encoded[start..]);
         let end = self.encoded.len();
-        self.tasks.push(DraftTask { end, hash });
+        let (losses, open) = (0, true);
+        self.tasks.push(DraftTask {
+            end,
+            hash,
+            losses,
+            open,
+        });
     }
 
     /// Removes the last task, and returns its encoding.

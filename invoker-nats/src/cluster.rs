@@ -85,12 +85,9 @@ impl fmt::Display for Cluster {
         };
         path("credentials", self.credentials.as_ref(), CREDENTIALS_VARIABLE)?;
         path("ca", self.ca.as_ref(), CA_VARIABLE)?;
-        path(
-            "certificate",
-            self.identity.as_ref().map(|(it, _)| it),
-            CERTIFICATE_VARIABLE,
-        )?;
-        path("key", self.identity.as_ref().map(|(_, it)| it), KEY_VARIABLE)
+        let (certificate, key) = self.identity.as_ref().map(|(pem, key)| (pem, key)).unzip();
+        path("certificate", certificate, CERTIFICATE_VARIABLE)?;
+        path("key", key, KEY_VARIABLE)
     }
 }
 
@@ -150,11 +147,7 @@ impl Cluster {
             Some(Ok(value)) if !value.is_empty() => Ok(Some(value)),
             Some(value) => {
                 let value = value.unwrap_or_else(|value| value.display().to_string());
-                Err(Error::Environment {
-                    variable,
-                    value,
-                    wanted,
-                })
+                Err(invalid(variable, &value, wanted))
             }
         };
         let origin = |variable, value: &Option<String>| match value {
@@ -166,46 +159,26 @@ impl Cluster {
         let url_origin = origin(URL_VARIABLE, &url);
         let url = url.unwrap_or_else(|| DEFAULT_URL.to_owned());
         let urls: Result<Vec<async_nats::ServerAddr>, _> = url.split(',').map(str::parse).collect();
-        let urls = urls.map_err(|_| {
-            let value = "not a URL".to_owned(); // it may contain a password
-            Error::Environment {
-                variable: URL_VARIABLE,
-                value,
-                wanted,
-            }
-        })?;
+        // The value may contain a password.
+        let urls = urls.map_err(|_| invalid(URL_VARIABLE, "not a URL", wanted))?;
         let run = text(RUN_VARIABLE, NAME)?;
         let run_origin = origin(RUN_VARIABLE, &run);
         let run = run.unwrap_or_else(|| DEFAULT_RUN.to_owned());
         let is_name = |c: u8| c.is_ascii_alphanumeric() || c == b'-' || c == b'_';
         if run.is_empty() || run.len() > 64 || !run.bytes().all(is_name) {
-            return Err(Error::Environment {
-                variable: RUN_VARIABLE,
-                value: run,
-                wanted: NAME,
-            });
+            return Err(invalid(RUN_VARIABLE, &run, NAME));
         }
         let path = |variable| {
             environment(variable)
                 .filter(|path| !path.is_empty())
                 .map(PathBuf::from)
         };
+        let together = "a path: certificate and key belong together";
         let identity = match (path(CERTIFICATE_VARIABLE), path(KEY_VARIABLE)) {
             (None, None) => None,
             (Some(certificate), Some(key)) => Some((certificate, key)),
-            (certificate, _) => {
-                let variable = if certificate.is_none() {
-                    CERTIFICATE_VARIABLE
-                } else {
-                    KEY_VARIABLE
-                };
-                let (value, wanted) = (String::new(), "a path: certificate and key belong together");
-                return Err(Error::Environment {
-                    variable,
-                    value,
-                    wanted,
-                });
-            }
+            (None, _) => return Err(invalid(CERTIFICATE_VARIABLE, "", together)),
+            (_, None) => return Err(invalid(KEY_VARIABLE, "", together)),
         };
         Ok(Self {
             urls,
@@ -352,6 +325,15 @@ impl Cluster {
             });
         }
         Ok(Link::new(client, &self.run, connected, denied))
+    }
+}
+
+fn invalid(variable: &'static str, value: &str, wanted: &'static str) -> Error {
+    let value = value.to_owned();
+    Error::Environment {
+        variable,
+        value,
+        wanted,
     }
 }
 

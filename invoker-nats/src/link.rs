@@ -6,11 +6,11 @@ use std::pin::pin;
 use std::time::Duration;
 
 use async_nats::client::RequestErrorKind;
-use async_nats::jetstream::consumer::{AckPolicy, Consumer, DeliverPolicy, pull};
+use async_nats::jetstream::consumer::{Consumer, pull};
 use async_nats::jetstream::context::ContextBuilder;
 use async_nats::jetstream::message::PublishMessage;
-use async_nats::jetstream::object_store::ObjectStore;
-use async_nats::jetstream::stream::{self, DiscardPolicy, RetentionPolicy, StorageType};
+use async_nats::jetstream::object_store::{self, ObjectStore};
+use async_nats::jetstream::stream::{self, DiscardPolicy, RetentionPolicy};
 use async_nats::jetstream::{self, Context};
 use async_nats::{Client, Subscriber};
 use bytes::Bytes;
@@ -21,7 +21,7 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use crate::error::Error;
-use crate::wire::{self, Blob, Body, Broadcast, Reply, Request};
+use crate::wire::{self, Body, Broadcast, Reply, Request};
 
 /// How long an acknowledged publication may take before it is sent again.
 const PUBLISH: Duration = Duration::from_secs(3);
@@ -49,7 +49,6 @@ pub(crate) struct Link {
 /// How streams of a run are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Keep {
-    pub(crate) storage: StorageType,
     /// Answers are kept until the end of the run.
     pub(crate) resumable: bool,
     pub(crate) ack_wait: Duration,
@@ -64,12 +63,21 @@ pub(crate) enum Silence {
     Late,
 }
 
-/// The two streams of a run.
+/// A stream of a run, and its consumer.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Queue {
-    Tasks,
-    Answers,
+pub(crate) struct Queue {
+    stream: &'static str,
+    consumer: &'static str,
 }
+
+pub(crate) const TASKS: Queue = Queue {
+    stream: "TASKS",
+    consumer: "nodes",
+};
+pub(crate) const ANSWERS: Queue = Queue {
+    stream: "ANSWERS",
+    consumer: "leader",
+};
 
 /// The result of a request for messages.
 pub(crate) enum Pulled {
@@ -122,10 +130,7 @@ impl Link {
     }
 
     fn stream_name(&self, queue: Queue) -> String {
-        match queue {
-            Queue::Tasks => format!("INVOKER_{}_TASKS", self.run),
-            Queue::Answers => format!("INVOKER_{}_ANSWERS", self.run),
-        }
+        format!("INVOKER_{}_{}", self.run, queue.stream)
     }
 
     fn bucket(&self) -> String {
@@ -148,82 +153,76 @@ impl Link {
 
     /// Creates what does not exist: both streams, their consumers, and the store of large objects.
     pub(crate) async fn create(&self, keep: Keep) -> Result<(), Error> {
-        let base = stream::Config {
-            discard: DiscardPolicy::New,
-            storage: keep.storage,
-            ..stream::Config::default()
+        let (retention, max_bytes) = match keep.resumable {
+            true => (RetentionPolicy::Limits, -1),
+            false => (RetentionPolicy::WorkQueue, MAX_ANSWER_BYTES),
         };
         let tasks = stream::Config {
-            name: self.stream_name(Queue::Tasks),
             subjects: vec![self.subject("tasks")],
             retention: RetentionPolicy::WorkQueue,
             max_bytes: MAX_TASK_BYTES,
-            ..base.clone()
+            ..stream::Config::default()
         };
-        let answers = stream::Config {
-            name: self.stream_name(Queue::Answers),
-            subjects: vec![self.subject("answers"), self.subject("manifest")],
-            retention: if keep.resumable {
-                RetentionPolicy::Limits
-            } else {
-                RetentionPolicy::WorkQueue
-            },
-            max_bytes: if keep.resumable { -1 } else { MAX_ANSWER_BYTES },
-            ..base
-        };
-        let failed = Error::server("create the stream of tasks");
-        let tasks = self.context.get_or_create_stream(tasks).await.map_err(failed)?;
-        let failed = Error::server("create the stream of answers");
-        let answers = self.context.get_or_create_stream(answers).await.map_err(failed)?;
-        let consumer = pull::Config {
-            durable_name: Some("nodes".to_owned()),
-            ack_policy: AckPolicy::Explicit,
+        let nodes = pull::Config {
             ack_wait: keep.ack_wait,
             max_ack_pending: 1 << 14,
             ..pull::Config::default()
         };
-        let failed = Error::server("create the consumer of tasks");
-        tasks
-            .get_or_create_consumer("nodes", consumer)
-            .await
-            .map_err(failed)?;
-        let consumer = pull::Config {
-            durable_name: Some("leader".to_owned()),
-            deliver_policy: DeliverPolicy::All,
-            ack_policy: AckPolicy::Explicit,
+        let answers = stream::Config {
+            subjects: vec![self.subject("answers"), self.subject("manifest")],
+            retention,
+            max_bytes,
+            ..stream::Config::default()
+        };
+        let leader = pull::Config {
             ack_wait: Duration::from_secs(60),
             max_ack_pending: 1 << 16,
             filter_subject: self.subject("answers"),
             ..pull::Config::default()
         };
-        let failed = Error::server("create the consumer of answers");
-        answers
-            .get_or_create_consumer("leader", consumer)
-            .await
-            .map_err(failed)?;
-        if self.context.get_object_store(self.bucket()).await.is_err() {
-            let config = jetstream::object_store::Config {
-                bucket: self.bucket(),
-                storage: keep.storage,
-                ..jetstream::object_store::Config::default()
+        for (queue, stream, consumer) in [(TASKS, tasks, nodes), (ANSWERS, answers, leader)] {
+            let stream = stream::Config {
+                name: self.stream_name(queue),
+                discard: DiscardPolicy::New,
+                ..stream
             };
-            let failed = Error::server("create the store of large objects");
-            self.context.create_object_store(config).await.map_err(failed)?;
+            let failed = Error::server("create the streams of the run");
+            let stream = self.context.get_or_create_stream(stream).await.map_err(failed)?;
+            let consumer = pull::Config {
+                durable_name: Some(queue.consumer.to_owned()),
+                ..consumer
+            };
+            let created = stream.get_or_create_consumer(queue.consumer, consumer).await;
+            created.map_err(Error::server("create the consumers of the run"))?;
         }
+        self.create_store(self.bucket()).await?;
         Ok(())
+    }
+
+    /// Returns a store of objects, and creates it if it does not exist.
+    pub(crate) async fn create_store(&self, bucket: String) -> Result<ObjectStore, Error> {
+        if let Ok(store) = self.context.get_object_store(&bucket).await {
+            return Ok(store);
+        }
+        let config = object_store::Config {
+            bucket,
+            ..object_store::Config::default()
+        };
+        let failed = Error::server("create a store of objects");
+        self.context.create_object_store(config).await.map_err(failed)
     }
 
     /// Deletes everything of the run.
     pub(crate) async fn delete(&self) {
-        let _ = self.context.delete_stream(self.stream_name(Queue::Tasks)).await;
-        let _ = self.context.delete_stream(self.stream_name(Queue::Answers)).await;
+        let _ = self.context.delete_stream(self.stream_name(TASKS)).await;
+        let _ = self.context.delete_stream(self.stream_name(ANSWERS)).await;
         let _ = self.context.delete_object_store(self.bucket()).await;
     }
 
     /// Prepares the streams of an earlier leader of the run for another one: no task is queued, and all answers are read again. Returns
     /// the manifest of the run and the number of its last answer, if there is a run that can be resumed.
     pub(crate) async fn reopen(&self) -> Result<Option<(Vec<u8>, u64)>, Error> {
-        let Ok(answers) = self.context.get_stream(self.stream_name(Queue::Answers)).await else {
+        let Ok(answers) = self.context.get_stream(self.stream_name(ANSWERS)).await else {
             return Ok(None);
         };
         let Ok(manifest) = answers
@@ -232,11 +231,11 @@ impl Link {
         else {
             return Ok(None);
         };
-        if let Ok(tasks) = self.context.get_stream(self.stream_name(Queue::Tasks)).await {
+        if let Ok(tasks) = self.context.get_stream(self.stream_name(TASKS)).await {
             let failed = Error::server("purge the stream of tasks");
             tasks.purge().await.map_err(failed)?;
         }
-        let _ = answers.delete_consumer("leader").await;
+        let _ = answers.delete_consumer(ANSWERS.consumer).await;
         let last = answers
             .get_last_raw_message_by_subject(&self.subject("answers"))
             .await;
@@ -249,7 +248,7 @@ impl Link {
     /// Returns the number of messages in the stream of tasks.
     pub(crate) async fn queued_tasks(&self) -> Result<u64, Error> {
         let failed = Error::server("describe the stream of tasks");
-        let stream = self.context.get_stream(self.stream_name(Queue::Tasks)).await;
+        let stream = self.context.get_stream(self.stream_name(TASKS)).await;
         Ok(stream.map_err(failed)?.cached_info().state.messages)
     }
 
@@ -287,12 +286,7 @@ impl Link {
             .get_stream_no_info(self.stream_name(queue))
             .await
             .ok()?;
-        let name = if matches!(queue, Queue::Tasks) {
-            "nodes"
-        } else {
-            "leader"
-        };
-        stream.get_consumer(name).await.ok()
+        stream.get_consumer(queue.consumer).await.ok()
     }
 
     /// Requests up to `most` messages, for about two seconds. `None` if the server has no such consumer now.
@@ -364,7 +358,7 @@ impl Link {
         give_up: impl Fn() -> bool,
     ) -> Option<Body<'a>> {
         if contents.len() <= self.max_inline() {
-            return Some(Body::Inline(Blob(contents)));
+            return Some(Body::Inline(contents.into()));
         }
         let put = || async {
             let (store, mut unread) = (self.store().await?, contents);
@@ -378,7 +372,7 @@ impl Link {
     /// Returns the contents of a body. `None` if an object does not exist (any more), or the server does not return it.
     pub(crate) async fn contents(&self, payload: &Bytes, body: &Body<'_>) -> Option<Bytes> {
         match body {
-            Body::Inline(blob) => Some(payload.slice_ref(blob.0)),
+            Body::Inline(blob) => Some(payload.slice_ref(&blob.0)),
             Body::Stored(name) => {
                 let mut contents = Vec::new();
                 let mut object = self.store().await?.get(name).await.ok()?;

@@ -24,6 +24,9 @@ const OVERHEAD: usize = 16;
 /// The most bytes that wait while the server is away.
 const MAX_WAITING: usize = 256 << 10;
 
+/// The levels, by their numbers in records.
+const LEVELS: [Level; 5] = [Level::ERROR, Level::WARN, Level::INFO, Level::DEBUG, Level::TRACE];
+
 /// An event.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Record {
@@ -34,7 +37,7 @@ pub(crate) struct Record {
 
 impl Record {
     pub(crate) fn level(&self) -> Level {
-        [Level::ERROR, Level::WARN, Level::INFO, Level::DEBUG, Level::TRACE][usize::from(self.level.min(4))]
+        LEVELS[usize::from(self.level.min(4))]
     }
 
     fn bytes(&self) -> usize {
@@ -53,37 +56,11 @@ pub(crate) struct Records {
     pub(crate) records: Vec<Record>,
 }
 
-/// How many bytes may be sent: a token bucket.
-#[derive(Debug)]
-struct Bucket {
-    tokens: f64,
-    filled: Instant,
-}
-
-impl Bucket {
-    fn new(now: Instant) -> Self {
-        Self {
-            tokens: RATE,
-            filled: now,
-        }
-    }
-
-    /// Takes `bytes`, if they are there.
-    fn take(&mut self, bytes: usize, level: Level, now: Instant) -> bool {
-        let passed = now.saturating_duration_since(self.filled).as_secs_f64();
-        (self.tokens, self.filled) = ((self.tokens + passed * RATE).min(RATE), now);
-        let floor = if level <= Level::WARN { 0.0 } else { RESERVED };
-        let enough = self.tokens - bytes as f64 >= floor;
-        if enough {
-            self.tokens -= bytes as f64;
-        }
-        enough
-    }
-}
-
 #[derive(Debug)]
 struct Outbox {
-    bucket: Bucket,
+    /// How many bytes may be sent, at `filled`: a token bucket.
+    tokens: f64,
+    filled: Instant,
     waiting: VecDeque<Record>,
     waiting_bytes: usize,
     next: u64,
@@ -108,7 +85,8 @@ pub struct Relay {
 impl Relay {
     pub(crate) fn new() -> Self {
         let outbox = Outbox {
-            bucket: Bucket::new(Instant::now()),
+            tokens: RATE,
+            filled: Instant::now(),
             waiting: VecDeque::new(),
             waiting_bytes: 0,
             next: 0,
@@ -133,17 +111,19 @@ impl Relay {
     }
 
     fn push(&self, level: Level, target: &str, text: String, now: Instant) {
-        let number = [Level::ERROR, Level::WARN, Level::INFO, Level::DEBUG]
-            .iter()
-            .position(|it| *it == level);
         let record = Record {
-            level: number.unwrap_or(4) as u8,
+            level: LEVELS.iter().position(|it| *it == level).unwrap_or(4) as u8,
             target: target.to_owned(),
             text,
         };
         let bytes = record.bytes();
         let mut outbox = self.outbox();
-        if outbox.waiting_bytes + bytes <= MAX_WAITING && outbox.bucket.take(bytes, level, now) {
+        let passed = now.saturating_duration_since(outbox.filled).as_secs_f64();
+        (outbox.tokens, outbox.filled) = ((outbox.tokens + passed * RATE).min(RATE), now);
+        let left = outbox.tokens - bytes as f64;
+        let reserved = if level <= Level::WARN { 0.0 } else { RESERVED };
+        if outbox.waiting_bytes + bytes <= MAX_WAITING && left >= reserved {
+            outbox.tokens = left;
             outbox.waiting_bytes += bytes;
             outbox.waiting.push_back(record);
         } else {
@@ -186,45 +166,25 @@ impl<S: Subscriber> Layer<S> for Relay {
         }
         let mut text = Text(String::new());
         event.record(&mut text);
+        let mut end = text.0.len().min(MAX_TEXT);
+        while !text.0.is_char_boundary(end) {
+            end -= 1;
+        }
+        text.0.truncate(end);
         self.push(*metadata.level(), metadata.target(), text.0, Instant::now());
     }
 }
 
-/// An event's message and fields, up to [`MAX_TEXT`].
+/// An event's message and fields.
 struct Text(String);
 
 impl Visit for Text {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        let room = MAX_TEXT.saturating_sub(self.0.len());
-        let mut rest = Bounded {
-            text: &mut self.0,
-            room,
-        };
-        // Without room for more, the rest is left out.
+        // A string takes whatever is written.
         let _ = match field.name() {
-            "message" => write!(rest, "{value:?}"),
-            name => write!(rest, " {name}={value:?}"),
+            "message" => write!(self.0, "{value:?}"),
+            name => write!(self.0, " {name}={value:?}"),
         };
-    }
-}
-
-struct Bounded<'a> {
-    text: &'a mut String,
-    room: usize,
-}
-
-impl fmt::Write for Bounded<'_> {
-    fn write_str(&mut self, part: &str) -> fmt::Result {
-        let mut end = part.len().min(self.room);
-        while !part.is_char_boundary(end) {
-            end -= 1;
-        }
-        self.text.push_str(&part[..end]);
-        self.room -= end;
-        match end == part.len() {
-            true => Ok(()),
-            false => Err(fmt::Error),
-        }
     }
 }
 

@@ -5,12 +5,12 @@
 
 mod lists;
 
+use std::borrow::Cow;
 use std::fmt;
 
-use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-pub(crate) use lists::{Outcome, Outcomes, OutcomesBuilder, Tasks};
+pub(crate) use lists::{Outcome, Outcomes, Tasks};
 
 /// The version of these messages: the first byte of each.
 pub(crate) const VERSION: u8 = 3;
@@ -21,8 +21,14 @@ pub(crate) fn task_hash(encoded: &[u8]) -> u64 {
 }
 
 /// Bytes that are encoded as they are, and decoded without a copy.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Blob<'a>(pub(crate) &'a [u8]);
+#[derive(Clone, Default, PartialEq, Eq)]
+pub(crate) struct Blob<'a>(pub(crate) Cow<'a, [u8]>);
+
+impl<'a> From<&'a [u8]> for Blob<'a> {
+    fn from(bytes: &'a [u8]) -> Self {
+        Self(bytes.into())
+    }
+}
 
 impl fmt::Debug for Blob<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -32,25 +38,13 @@ impl fmt::Debug for Blob<'_> {
 
 impl Serialize for Blob<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_bytes(self.0)
+        serializer.serialize_bytes(&self.0)
     }
 }
 
 impl<'de: 'a, 'a> Deserialize<'de> for Blob<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Borrowed;
-        impl<'de> Visitor<'de> for Borrowed {
-            type Value = Blob<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("bytes")
-            }
-
-            fn visit_borrowed_bytes<E>(self, bytes: &'de [u8]) -> Result<Blob<'de>, E> {
-                Ok(Blob(bytes))
-            }
-        }
-        deserializer.deserialize_bytes(Borrowed)
+        <&[u8]>::deserialize(deserializer).map(Self::from)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use crate::batcher::DraftTask;
 use crate::relay::Received;
 use crate::report::NodeEnd;
 use crate::wire::{Join, NodeCounts};
@@ -50,18 +51,10 @@ pub(crate) struct Node {
 }
 
 pub(super) struct Range {
-    pub(super) tasks: Vec<Slot>,
+    pub(super) tasks: Vec<DraftTask>,
     pub(super) encoded: Vec<u8>,
     pub(super) open: usize,
     pub(super) batches: Vec<u64>,
-}
-
-#[derive(Clone, Copy)]
-pub(super) struct Slot {
-    pub(super) end: usize,
-    pub(super) hash: u64,
-    pub(super) losses: u32,
-    pub(super) open: bool,
 }
 
 pub(super) struct Batch {

@@ -30,19 +30,23 @@ fn done(sequence: u64, released: bool) -> Finished {
     Finished { sequence, released }
 }
 
+/// Tasks of two bytes each.
+fn draft(first: u64, count: u64) -> Draft {
+    let mut draft = Draft::default();
+    for index in first..first + count {
+        draft.encoded.extend([2 * index as u8, 2 * index as u8 + 1]);
+        draft.end_task();
+    }
+    draft
+}
+
 fn with_tasks(count: u8, node_losses: u32) -> (Accounting, u64, Instant) {
     let now = Instant::now();
     let mut accounting = Accounting::new(node_losses, ACK_WAIT, 100);
     for node in 1..=3 {
         joined(&mut accounting, node, now);
     }
-    let tasks: Vec<DraftTask> = (0..u64::from(count))
-        .map(|index| DraftTask {
-            end: 2 * (index as usize + 1),
-            hash: hash(index),
-        })
-        .collect();
-    let batch = accounting.open(JOB, (0..2 * count).collect(), &tasks);
+    let batch = accounting.open(JOB, draft(0, count.into()));
     accounting.sent(batch, now);
     assert_eq!(accounting.tick(now, 0), []);
     (accounting, batch, now)
@@ -99,20 +103,14 @@ fn answer(accounting: &mut Accounting, node: u64, job: u32, index: u64, hash: u6
 #[test]
 fn answers_of_one_message_are_counted_one_by_one() {
     let (mut accounting, _, _) = ten_tasks(2);
-    let more: Vec<DraftTask> = (0..3)
-        .map(|at| DraftTask {
-            end: at,
-            hash: at as u64,
-        })
-        .collect();
-    accounting.open(JOB, vec![0; 2], &more);
+    accounting.open(JOB, draft(10, 3));
     let answers = [
         (8, hash(8)),
         (9, hash(9)),
-        (10, 0),
+        (10, hash(10)),
         (11, 7),
         (9, hash(9)),
-        (12, 2),
+        (12, hash(12)),
         (13, 0),
     ];
     let mut first = Vec::new();

@@ -13,7 +13,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::shared::Shared;
 use crate::accounting::Finished;
-use crate::link::{Keep, Link, Pulled, Queue};
+use crate::link::{ANSWERS, Keep, Link, Pulled};
 use crate::relay::{self, Records};
 use crate::wire::{self, Answer, Batch, Body, Broadcast, Reply, Request};
 
@@ -83,7 +83,7 @@ async fn send_batch(link: &Link, shared: &Shared, batch: u64) {
 
 async fn read_answers(link: Link, shared: Arc<Shared>, keep: Keep) {
     while !shared.core().ended {
-        let Some(consumer) = link.consumer(Queue::Answers).await else {
+        let Some(consumer) = link.consumer(ANSWERS).await else {
             // The server is away, or has lost the streams.
             tokio::time::sleep(TICK).await;
             if !shared.core().ended {

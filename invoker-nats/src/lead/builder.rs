@@ -5,7 +5,6 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use async_nats::jetstream::stream::StorageType;
 use invoker::{Op, OpBuilder, PlainOp, Render, Reporter};
 use progress::{Bar, Total};
 use serde::Serialize;
@@ -30,13 +29,9 @@ pub struct LeaderBuilder<T, R> {
     data: Result<Vec<u8>, String>,
     seed: Option<u64>,
     label: Option<String>,
-    reporter: Option<Arc<Reporter>>,
     window: Option<usize>,
     node_losses: u32,
-    resumable: bool,
-    ack_wait: Duration,
-    storage: StorageType,
-    checksum: Option<u64>,
+    keep: Keep,
     types: PhantomData<fn(T) -> R>,
 }
 
@@ -71,13 +66,12 @@ impl Cluster {
             data: postcard::to_allocvec(&invoker::facade::op_data(op)).map_err(|e| e.to_string()),
             seed: None,
             label: None,
-            reporter: None,
             window: None,
             node_losses: 2,
-            resumable: false,
-            ack_wait: Duration::from_secs(5),
-            storage: StorageType::File,
-            checksum: None,
+            keep: Keep {
+                resumable: false,
+                ack_wait: Duration::from_secs(5),
+            },
             types: PhantomData,
         }
     }
@@ -99,12 +93,6 @@ where
     pub fn progress(mut self, label: impl Into<String>) -> Self {
         self.label = Some(label.into());
         self
-    }
-
-    /// Shows progress under this label with the given reporter.
-    pub fn progress_by(mut self, reporter: Arc<Reporter>, label: impl Into<String>) -> Self {
-        self.reporter = Some(reporter);
-        self.progress(label)
     }
 
     /// Sets how many batches may be open (default: three for each node, and two). More hide a longer way to the server, and cost memory
@@ -131,28 +119,14 @@ where
     /// Meanwhile nodes work as far as the window reaches, and then wait, for up to an hour. The leader keeps in memory the answers that
     /// it found and has not delivered.
     pub fn resumable(mut self) -> Self {
-        self.resumable = true;
+        self.keep.resumable = true;
         self
     }
 
     /// Sets after which silence a node counts as lost (default: 5 s). Nodes report three times in that time. Shorter means that less
     /// time is lost with a node, and that a node that was only stopped or cut off for that time counts as lost.
     pub fn ack_wait(mut self, silence: Duration) -> Self {
-        self.ack_wait = silence.max(Duration::from_millis(300));
-        self
-    }
-
-    /// Keeps tasks and answers in the memory of the server, not in files: faster with slow disks. After a restart of the server, open
-    /// tasks are sent again.
-    pub fn in_memory(mut self) -> Self {
-        self.storage = StorageType::Memory;
-        self
-    }
-
-    /// Sets the [checksum](invoker::Image::checksum) of the model that nodes must have. By default the first node's model is
-    /// that of the run.
-    pub fn model_checksum(mut self, checksum: u64) -> Self {
-        self.checksum = Some(checksum);
+        self.keep.ack_wait = silence.max(Duration::from_millis(300));
         self
     }
 
@@ -162,17 +136,10 @@ where
     /// [`Error::Connect`] and [`Error::Server`]; [`Error::HasLeader`] if the run has a leader that is alive; [`Error::Resume`] if it was
     /// started by another program; [`Error::Context`]; [`Error::Unsupported`] for a resumable run without `node_losses`.
     pub fn build(self) -> Result<Leader<T, R>, Error> {
-        if self.resumable && self.node_losses == 0 {
+        if self.keep.resumable && self.node_losses == 0 {
             return Err(Error::Unsupported {
                 what: "`node_losses(0)`",
                 problem: "forbids that a task runs twice, which a resumed run may do",
-                remedy: "leave out one of them",
-            });
-        }
-        if self.resumable && self.storage == StorageType::Memory {
-            return Err(Error::Unsupported {
-                what: "`in_memory`",
-                problem: "keeps nothing that a run can be resumed from after the server was restarted",
                 remedy: "leave out one of them",
             });
         }
@@ -185,10 +152,10 @@ where
             seed: self.seed,
             data,
             session: random()?,
-            ack_wait_ms: self.ack_wait.as_millis() as u64,
-            lease_ms: match self.resumable {
+            ack_wait_ms: self.keep.ack_wait.as_millis() as u64,
+            lease_ms: match self.keep.resumable {
                 true => 3_600_000,
-                false => (6 * self.ack_wait.as_millis() as u64).max(30_000),
+                false => (6 * self.keep.ack_wait.as_millis() as u64).max(30_000),
             },
             node_losses: self.node_losses,
         };
@@ -199,11 +166,7 @@ where
                 "it has {is} bytes, and the server takes {most}"
             )));
         }
-        let keep = Keep {
-            storage: self.storage,
-            resumable: self.resumable,
-            ack_wait: self.ack_wait,
-        };
+        let keep = self.keep;
         let (run, on_thread) = (self.cluster.run.clone(), link.clone());
         let (manifest, last, requests) = thread.run(async move {
             let begun = begin(&on_thread, &run, manifest, keep);
@@ -212,31 +175,23 @@ where
             let records = on_thread.subscribe("logs").await?;
             Ok::<_, Error>((manifest, last, (requests, records)))
         })?;
-        let reporter = match (self.reporter, &self.label) {
-            (None, Some(_)) => {
+        let reporter = match &self.label {
+            None => None,
+            Some(_) => {
                 let reporter = Reporter::builder().render(Render::default()).start()?;
                 reporter.install_panic_hook();
-                Some(Arc::new(reporter))
+                Some(reporter)
             }
-            (reporter, _) => reporter,
         };
         let bar = Bar::new(self.label.unwrap_or_default(), Total::Known(0));
         // Higher than those of an earlier leader, whose batches nodes may have.
         let first_batch = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(1, |it| it.as_nanos() as u64);
-        let accounting = Accounting::new(self.node_losses, self.ack_wait, first_batch);
+        let accounting = Accounting::new(self.node_losses, keep.ack_wait, first_batch);
         let batcher = Batcher::new(link.max_inline());
         let (send, commands) = mpsc::unbounded_channel();
-        let shared = Shared::new(
-            accounting,
-            batcher,
-            self.checksum,
-            manifest,
-            self.resumable,
-            send,
-            bar,
-        );
+        let shared = Shared::new(accounting, batcher, manifest, keep.resumable, send, bar);
         let shared = Arc::new(shared);
         actor::start(
             thread.handle(),
@@ -265,14 +220,12 @@ async fn begin(link: &Link, run: &str, manifest: Manifest, keep: Keep) -> Result
     if keep.resumable
         && let Some((bytes, last)) = link.reopen().await?
     {
-        let earlier = match wire::decode::<Reply>(&bytes) {
-            Ok(Reply::Manifest(earlier)) => *earlier,
-            _ => {
-                return Err(Error::Resume {
-                    run: run.to_owned(),
-                    reason: "its manifest is malformed".to_owned(),
-                });
-            }
+        let refused = |reason: &str| Error::Resume {
+            run: run.to_owned(),
+            reason: reason.to_owned(),
+        };
+        let Ok(Reply::Manifest(earlier)) = wire::decode::<Reply>(&bytes) else {
+            return Err(refused("its manifest is malformed"));
         };
         let mut reason = manifest.differences(&earlier);
         if manifest.seed != earlier.seed {
@@ -281,19 +234,11 @@ async fn begin(link: &Link, run: &str, manifest: Manifest, keep: Keep) -> Result
             "the context is another one".clone_into(&mut reason);
         }
         if !reason.is_empty() {
-            return Err(Error::Resume {
-                run: run.to_owned(),
-                reason,
-            });
+            return Err(refused(&reason));
         }
         link.create(keep).await?;
-        return Ok((
-            Manifest {
-                session: earlier.session,
-                ..manifest
-            },
-            last,
-        ));
+        let session = earlier.session;
+        return Ok((Manifest { session, ..manifest }, last));
     }
     // Of a leader that has died, and was not resumable.
     link.delete().await;

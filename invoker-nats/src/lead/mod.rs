@@ -37,7 +37,7 @@ pub struct Leader<T, R> {
     shared: Arc<Shared>,
     link: Link,
     thread: HiddenThread,
-    reporter: Option<Arc<Reporter>>,
+    reporter: Option<Reporter>,
     /// The job of all submitted tasks.
     single: Arc<Job<R>>,
     single_job: u32,
@@ -66,7 +66,7 @@ where
         shared: Arc<Shared>,
         link: Link,
         thread: HiddenThread,
-        reporter: Option<Arc<Reporter>>,
+        reporter: Option<Reporter>,
         window: Option<usize>,
     ) -> Self {
         let single = Job::new(job::Outputs::Single(HashMap::new()));

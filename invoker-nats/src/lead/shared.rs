@@ -30,7 +30,7 @@ pub(super) struct Core {
     found: HashMap<(u32, u64), (u64, Found)>,
     /// The number of the last answer that was read.
     pub(super) read: u64,
-    /// The checksum of the first node's model, or the expected one.
+    /// The checksum of the first node's model.
     pub(super) checksum: Option<u64>,
     pub(super) ended: bool,
 }
@@ -66,7 +66,6 @@ impl Shared {
     pub(super) fn new(
         accounting: Accounting,
         batcher: Batcher,
-        checksum: Option<u64>,
         manifest: Manifest,
         resumable: bool,
         to_send: UnboundedSender<u64>,
@@ -79,16 +78,14 @@ impl Shared {
             next_job: 0,
             found: HashMap::new(),
             read: 0,
-            checksum,
+            checksum: None,
             ended: false,
         };
-        let (core, changed, open) = (Mutex::new(core), Condvar::new(), AtomicUsize::new(0));
-        let nodes = AtomicUsize::new(0);
         Self {
-            core,
-            changed,
-            open,
-            nodes,
+            core: Mutex::new(core),
+            changed: Condvar::new(),
+            open: AtomicUsize::new(0),
+            nodes: AtomicUsize::new(0),
             manifest,
             resumable,
             to_send,
@@ -126,7 +123,7 @@ impl Shared {
 
     /// Opens the tasks of a draft and has them sent.
     pub(super) fn open(&self, mut core: MutexGuard<'_, Core>, job: u32, draft: Draft) {
-        let batch = core.accounting.open(job, draft.encoded, &draft.tasks);
+        let batch = core.accounting.open(job, draft);
         self.changed(core);
         let _ = self.to_send.send(batch);
     }

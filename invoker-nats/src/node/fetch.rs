@@ -11,7 +11,7 @@ use futures_util::future::{Either, select};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::state::{Held, NodeShared, Stop};
-use crate::link::{Messages, Pulled, Queue};
+use crate::link::{Messages, Pulled, TASKS};
 use crate::report::ServeEnd;
 use crate::wire::{self, Batch, Body, Broadcast, Reply, Request};
 
@@ -36,7 +36,7 @@ impl Fetcher {
     async fn fetch(&mut self, node: &NodeShared) -> Held {
         loop {
             let Some(consumer) = &self.consumer else {
-                self.consumer = node.link.consumer(Queue::Tasks).await;
+                self.consumer = node.link.consumer(TASKS).await;
                 if self.consumer.is_none() {
                     tokio::time::sleep(PAUSE).await;
                 }
@@ -115,17 +115,42 @@ pub(super) async fn renew(node: Arc<NodeShared>) {
     }
 }
 
+/// How long the leader may be silent. Time in which the node itself was stopped does not count: messages may wait to be read.
+struct Lease {
+    time: Duration,
+    heard: Instant,
+}
+
+impl Lease {
+    /// Returns how long to wait for the next message, at most.
+    fn wait(&self, now: Instant) -> Duration {
+        let silent = now.saturating_duration_since(self.heard);
+        self.time.saturating_sub(silent).min(Duration::from_secs(1))
+    }
+
+    /// The node has waited since `from`, and wanted to wait for `wait`. Returns whether the lease is over.
+    fn has_waited(&mut self, from: Instant, wait: Duration, now: Instant) -> bool {
+        self.heard += now.saturating_duration_since(from).saturating_sub(wait);
+        now.saturating_duration_since(self.heard) >= self.time
+    }
+}
+
 /// Listens to the leader: it may end the run, be replaced, or be silent for too long.
 pub(super) async fn listen(node: Arc<NodeShared>, mut messages: Subscriber) {
-    let lease = Duration::from_millis(node.manifest.lease_ms);
-    let mut heard = Instant::now();
+    let mut lease = Lease {
+        time: Duration::from_millis(node.manifest.lease_ms),
+        heard: Instant::now(),
+    };
     let mut known = None;
     while node.stopped().is_none() {
-        let left = lease.saturating_sub(heard.elapsed()).min(Duration::from_secs(1));
-        match timeout(left, messages.next()).await {
+        let from = Instant::now();
+        let wait = lease.wait(from);
+        let message = timeout(wait, messages.next()).await;
+        let is_over = lease.has_waited(from, wait, Instant::now());
+        match message {
             Ok(Some(message)) => match wire::decode::<Broadcast>(&message.payload) {
                 Ok(Broadcast::Beat { session, leader }) if session == node.manifest.session => {
-                    heard = Instant::now();
+                    lease.heard = Instant::now();
                     if known.replace(leader).is_some_and(|before| before != leader)
                         && let Some(Reply::Refused(_)) = node.join(super::ASK).await
                     {
@@ -136,8 +161,34 @@ pub(super) async fn listen(node: Arc<NodeShared>, mut messages: Subscriber) {
                 Err(wire::Malformed) => {}
             },
             Ok(None) => return,
-            Err(_) if heard.elapsed() >= lease => node.stop(Stop::Ended(ServeEnd::LeaderLost)),
+            Err(_) if is_over => node.stop(Stop::Ended(ServeEnd::LeaderLost)),
             Err(_) => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_ends_with_silence_but_not_while_the_node_is_stopped() {
+        let (start, second) = (Instant::now(), Duration::from_secs(1));
+        let (mut lease, mut now) = (
+            Lease {
+                time: 30 * second,
+                heard: start,
+            },
+            start,
+        );
+        let mut wait = |time| {
+            let (from, wait) = (now, lease.wait(now));
+            assert!(wait <= second);
+            now += time;
+            lease.has_waited(from, wait, now)
+        };
+        assert!(!wait(3600 * second), "it was stopped for an hour");
+        let waits = (1..).find(|_| wait(second));
+        assert_eq!(waits, Some(29), "the first wait counts as a second");
     }
 }

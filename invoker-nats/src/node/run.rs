@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 
 use super::fetch::Fetcher;
 use super::state::{Held, NodeShared, Stop};
-use crate::wire::{self, Answer, Grant, Outcome, OutcomesBuilder, Request, Tasks, task_hash};
+use crate::wire::{self, Answer, Grant, Outcome, Outcomes, Request, Tasks, task_hash};
 
 /// Time between two answers to a batch.
 const ANSWER: Duration = Duration::from_millis(100);
@@ -167,7 +167,7 @@ fn acknowledge(node: &NodeShared, held: &Held, how: AckKind) {
 struct Answers<'a> {
     node: &'a Arc<NodeShared>,
     job: u32,
-    outcomes: OutcomesBuilder,
+    outcomes: Outcomes<'static>,
     failed: u64,
     count: &'a (dyn Fn(u64, u64) + Sync),
     since: Instant,
@@ -182,7 +182,7 @@ impl<'a> Answers<'a> {
         Self {
             node,
             job,
-            outcomes: OutcomesBuilder::new(),
+            outcomes: Outcomes::default(),
             failed: 0,
             count,
             since: Instant::now(),
@@ -228,7 +228,7 @@ impl<'a> Answers<'a> {
         if tasks == 0 {
             return;
         }
-        let body = self.outcomes.take();
+        let body = wire::encode(&std::mem::take(&mut self.outcomes));
         let took_ns = took.as_nanos() as u64;
         self.node.task_ns.store(took_ns / tasks, Ordering::Relaxed);
         let failed = std::mem::take(&mut self.failed);

@@ -1,16 +1,14 @@
 //! The file of a model in the server's object store, for nodes without a file system in common.
 
-use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::fs;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::time::Instant;
 
-use async_nats::jetstream::object_store::{self, ObjectStore};
+use async_nats::jetstream::object_store::ObjectStore;
 use futures_util::FutureExt;
-use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
+use tokio::fs::File;
+use tokio::io::{BufReader, copy_buf};
 
 use crate::cluster::Cluster;
 use crate::error::Error;
@@ -34,18 +32,11 @@ impl Cluster {
     pub fn publish_model(&self, path: impl AsRef<Path>) -> Result<(), Error> {
         let path = path.as_ref();
         verify(path, path)?;
-        let mut file = FileReader(File::open(path).map_err(failed("read", path))?);
         let (thread, link) = self.connect("model")?;
+        let path = path.to_owned();
         thread.run(async move {
-            let failed = Error::server("create the store of the model");
-            let config = object_store::Config {
-                bucket: link.model_bucket(),
-                ..object_store::Config::default()
-            };
-            let store = match link.model_store().await {
-                Some(store) => store,
-                None => link.context.create_object_store(config).await.map_err(failed)?,
-            };
+            let mut file = File::open(&path).await.map_err(failed("read", &path))?;
+            let store = link.create_store(link.model_bucket()).await?;
             let failed = Error::server("store the model");
             store.put(MODEL, &mut file).await.map_err(failed)?;
             Ok(())
@@ -89,12 +80,12 @@ impl Cluster {
             return Ok(path);
         }
         let new = beside(&path, "new");
-        let file = File::create(&new).map_err(failed("create", &new))?;
+        let into = new.clone();
         let copied = thread.run(async move {
             let gone = || std::io::Error::other("the model was removed meanwhile");
             let store = link.model_store().await.ok_or_else(gone)?;
             // The client panics if the server does not reply in time.
-            let copied = AssertUnwindSafe(copy(&store, file)).catch_unwind().await;
+            let copied = AssertUnwindSafe(copy(&store, &into)).catch_unwind().await;
             copied.unwrap_or_else(|_| Err(std::io::Error::other("the server does not reply")))
         });
         copied.map_err(failed("fetch", &new))?;
@@ -127,28 +118,9 @@ async fn digest(link: &Link) -> Option<String> {
     Some(info.digest?.chars().take(64).map(name).collect())
 }
 
-async fn copy(store: &ObjectStore, mut file: File) -> std::io::Result<()> {
-    let mut object = store.get(MODEL).await.map_err(std::io::Error::other)?;
-    let mut part = vec![0; PART];
-    loop {
-        match object.read(&mut part).await? {
-            0 => return file.sync_all(),
-            read => file.write_all(&part[..read])?,
-        }
-    }
-}
-
-/// Reads a file on the hidden thread. That thread has nothing else to do.
-struct FileReader(File);
-
-impl AsyncRead for FileReader {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-        into: &mut ReadBuf<'_>,
-    ) -> Poll<std::io::Result<()>> {
-        let read = self.0.read(into.initialize_unfilled())?;
-        into.advance(read);
-        Poll::Ready(Ok(()))
-    }
+async fn copy(store: &ObjectStore, path: &Path) -> std::io::Result<()> {
+    let object = store.get(MODEL).await.map_err(std::io::Error::other)?;
+    let mut file = File::create(path).await?;
+    copy_buf(&mut BufReader::with_capacity(PART, object), &mut file).await?;
+    file.sync_all().await
 }

@@ -41,6 +41,12 @@ enum Lengths {
     Each(Vec<u64>),
 }
 
+impl Default for Lengths {
+    fn default() -> Self {
+        Self::Equal(0)
+    }
+}
+
 impl Lengths {
     /// Adds the length of item number `at`.
     fn push(&mut self, at: usize, len: usize) {
@@ -87,7 +93,7 @@ impl Lengths {
 }
 
 /// Encoded tasks with their indices.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Tasks<'a> {
     indices: Runs,
     lengths: Lengths,
@@ -98,28 +104,24 @@ pub(crate) struct Tasks<'a> {
 impl<'a> Tasks<'a> {
     /// `encoded` are the encodings of tasks with these indices and lengths, one after the other.
     pub(crate) fn new(tasks: impl Iterator<Item = (u64, usize)>, encoded: &'a [u8]) -> Self {
-        let (mut indices, mut lengths) = (Runs::default(), Lengths::Equal(0));
+        let mut all = Self::default();
         for (at, (index, len)) in tasks.enumerate() {
-            indices.push(index);
-            lengths.push(at, len);
+            all.indices.push(index);
+            all.lengths.push(at, len);
         }
-        let encoded = Blob(encoded);
-        Self {
-            indices,
-            lengths,
-            encoded,
-        }
+        all.encoded = encoded.into();
+        all
     }
 
     /// Returns the tasks with their indices.
-    pub(crate) fn items(&self) -> Result<impl Iterator<Item = (u64, &'a [u8])>, Malformed> {
+    pub(crate) fn items(&self) -> Result<impl Iterator<Item = (u64, &[u8])>, Malformed> {
         self.lengths.check(self.indices.len()?, self.encoded.0.len())?;
-        Ok(self.indices.iter().zip(self.lengths.split(self.encoded.0)))
+        Ok(self.indices.iter().zip(self.lengths.split(&self.encoded.0)))
     }
 }
 
 /// The outcomes of tasks, in the order in which they were completed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Outcomes<'a> {
     indices: Runs,
     /// The [`task_hash`](super::task_hash) of each task that was run, in little-endian order.
@@ -141,9 +143,32 @@ pub(crate) struct Outcome<'a> {
     pub(crate) result: Result<&'a [u8], &'a [u8]>,
 }
 
-impl<'a> Outcomes<'a> {
+impl Outcomes<'_> {
+    /// The number of outcomes.
+    pub(crate) fn len(&self) -> usize {
+        self.hashes.0.len() / 8
+    }
+
+    /// About the number of bytes of the message.
+    pub(crate) fn bytes(&self) -> usize {
+        self.hashes.0.len() + self.encoded.0.len()
+    }
+
+    pub(crate) fn push(&mut self, outcome: Outcome<'_>) {
+        let at = self.len();
+        let Outcome { index, hash, result } = outcome;
+        self.indices.push(index);
+        self.hashes.0.to_mut().extend_from_slice(&hash.to_le_bytes());
+        let bytes = result.unwrap_or_else(|fault| {
+            self.faults.push(at as u32);
+            fault
+        });
+        self.lengths.push(at, bytes.len());
+        self.encoded.0.to_mut().extend_from_slice(bytes);
+    }
+
     /// Returns their number, and each of them.
-    pub(crate) fn items(&self) -> Result<(usize, impl Iterator<Item = Outcome<'a>>), Malformed> {
+    pub(crate) fn items(&self) -> Result<(usize, impl Iterator<Item = Outcome<'_>>), Malformed> {
         let (hashes, rest) = self.hashes.0.as_chunks::<8>();
         let count = self.indices.len()?;
         let faults_ascend = self.faults.is_sorted_by(|a, b| a < b);
@@ -151,7 +176,7 @@ impl<'a> Outcomes<'a> {
             return Err(Malformed);
         }
         self.lengths.check(count, self.encoded.0.len())?;
-        let results = self.lengths.split(self.encoded.0);
+        let results = self.lengths.split(&self.encoded.0);
         let mut faults = self.faults.iter().peekable();
         let all = self.indices.iter().zip(hashes).zip(results).zip(0_u32..);
         let items = all.map(move |(((index, hash), bytes), at)| Outcome {
@@ -166,76 +191,13 @@ impl<'a> Outcomes<'a> {
     }
 }
 
-/// Collects [`Outcomes`].
-#[derive(Debug)]
-pub(crate) struct OutcomesBuilder {
-    indices: Runs,
-    hashes: Vec<u8>,
-    lengths: Lengths,
-    faults: Vec<u32>,
-    encoded: Vec<u8>,
-}
-
-impl OutcomesBuilder {
-    pub(crate) fn new() -> Self {
-        Self {
-            indices: Runs::default(),
-            hashes: Vec::new(),
-            lengths: Lengths::Equal(0),
-            faults: Vec::new(),
-            encoded: Vec::new(),
-        }
-    }
-
-    /// The number of outcomes.
-    pub(crate) fn len(&self) -> usize {
-        self.hashes.len() / 8
-    }
-
-    /// About the number of bytes of the message.
-    pub(crate) fn bytes(&self) -> usize {
-        self.hashes.len() + self.encoded.len()
-    }
-
-    pub(crate) fn push(&mut self, outcome: Outcome<'_>) {
-        let at = self.len();
-        let Outcome { index, hash, result } = outcome;
-        self.indices.push(index);
-        self.hashes.extend_from_slice(&hash.to_le_bytes());
-        let bytes = result.unwrap_or_else(|fault| {
-            self.faults.push(at as u32);
-            fault
-        });
-        self.lengths.push(at, bytes.len());
-        self.encoded.extend_from_slice(bytes);
-    }
-
-    /// Encodes them, and begins again.
-    pub(crate) fn take(&mut self) -> Vec<u8> {
-        let Self {
-            indices,
-            hashes,
-            lengths,
-            faults,
-            encoded,
-        } = std::mem::replace(self, Self::new());
-        super::encode(&Outcomes {
-            indices,
-            hashes: Blob(&hashes),
-            lengths,
-            faults,
-            encoded: Blob(&encoded),
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::{Batch, Body, decode, encode};
     use super::*;
 
     fn outcomes(lengths: &[usize]) -> Vec<u8> {
-        let mut builder = OutcomesBuilder::new();
+        let mut builder = Outcomes::default();
         for (at, len) in lengths.iter().enumerate() {
             let (index, bytes) = (at as u64 + at as u64 / 3, vec![at as u8; *len]);
             let result = if at == 1 { Err(&bytes[..]) } else { Ok(&bytes[..]) };
@@ -246,7 +208,7 @@ mod tests {
             });
         }
         assert_eq!(builder.len(), lengths.len());
-        builder.take()
+        encode(&builder)
     }
 
     #[test]
@@ -293,7 +255,7 @@ mod tests {
             let tasks = Tasks {
                 indices: Runs(runs),
                 lengths: Lengths::Equal(0),
-                encoded: Blob(&[]),
+                encoded: Blob::default(),
             };
             assert_eq!(tasks.items().err(), Some(Malformed));
         }
@@ -309,7 +271,7 @@ mod tests {
             job: 2,
             batch: 3,
             alone: false,
-            body: Body::Inline(Blob(&body)),
+            body: Body::Inline(body[..].into()),
         });
         let answer = outcomes(&[2, 3, 4]);
         let changed = |bytes: &[u8]| {
@@ -327,7 +289,7 @@ mod tests {
                 body: Body::Inline(Blob(body)),
                 ..
             }) = decode::<Batch<'_>>(&hostile)
-                && let Ok(tasks) = decode::<Tasks<'_>>(body)
+                && let Ok(tasks) = decode::<Tasks<'_>>(&body)
                 && let Ok(items) = tasks.items()
             {
                 let read: usize = items.map(|(_, task)| task.len()).sum();
