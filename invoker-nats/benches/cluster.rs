@@ -107,7 +107,8 @@ fn main() -> Result<(), BoxError> {
         short_tasks(&url, rounds, 400_000 / scale)?;
     }
     if chosen("lost") {
-        lost_node(&url)?;
+        lost_node(&url, 1000, 3000)?;
+        lost_node(&url, 8, 600_000)?;
     }
     Ok(())
 }
@@ -231,20 +232,20 @@ fn short_tasks(url: &str, rounds: usize, tasks: u64) -> Result<(), BoxError> {
     Ok(())
 }
 
-/// The longest pause of a run in which a node is killed.
-fn lost_node(url: &str) -> Result<(), BoxError> {
-    let (leader, mut nodes) = start(url, "lost", 1000)?;
+/// The longest pause of a run in which a node is killed. What the node had started is run again task by task.
+fn lost_node(url: &str, micros: u64, tasks: u64) -> Result<(), BoxError> {
+    let (leader, mut nodes) = start(url, "lost", micros)?;
     let (mut longest, mut last) = (Duration::ZERO, Instant::now());
-    for (index, output) in leader.map(0..3000).enumerate() {
+    for (index, output) in (0..).zip(leader.map(0..tasks)) {
         output?;
         longest = longest.max(last.elapsed());
         last = Instant::now();
-        if index == 1000 {
+        if index == tasks / 3 {
             nodes.0[0].kill()?;
         }
     }
     println!(
-        "a node is killed: longest pause {:.2} s with an ack_wait of 1 s",
+        "a node is killed among tasks of {micros} µs: longest pause {:.2} s with an ack_wait of 1 s",
         longest.as_secs_f64()
     );
     leader.finish()?;

@@ -104,8 +104,9 @@ fn install(workspace: &Workspace) -> Result<PathBuf> {
 fn test(quick: bool, workspace: &Workspace) -> Result<()> {
     let server = install(workspace)?;
     let mut tally = Tally::default();
+    // They wait for turns: more threads than clusters at a time.
     let mut cargo =
-        workspace.cargo("test -p invoker-nats --all-features --test it -- --nocapture --test-threads=4");
+        workspace.cargo("test -p invoker-nats --all-features --test it -- --nocapture --test-threads=16");
     cargo = cargo.env("NATS_SERVER", server).env("NATS_REQUIRED", "1");
     if !quick {
         cargo = cargo.envs(FULL);

@@ -93,15 +93,8 @@ impl Cluster {
             join,
         ));
         let joining = shared.clone();
-        match thread.run(async move { joining.join(ASK).await }) {
-            Some(Reply::Refused(reason)) => return Err(refused(reason)),
-            Some(_) => {}
-            None => {
-                return Err(Error::NoLeader {
-                    run: self.run.clone(),
-                    waited: self.wait,
-                });
-            }
+        if let Some(Reply::Refused(reason)) = thread.run(async move { joining.join(ASK).await }) {
+            return Err(refused(reason));
         }
         let (listening, subscribing) = (shared.clone(), link.clone());
         let messages = thread.run(async move { subscribing.subscribe("nodes").await })?;
