@@ -2,7 +2,8 @@
 //! makes no calls.
 //!
 //! Tasks lie in *ranges*, as they were taken from the input of a job. A range is sent in *batches*: at first all of it in one; after
-//! the loss of a node, the tasks that it had started, one after the other and nothing beside them, and the others in another one. The first valid answer to a task wins.
+//! the loss of a node, the tasks that it had started in some that must run alone, one task after the other, and the others in another
+//! one. The first valid answer to a task wins.
 
 mod parts;
 

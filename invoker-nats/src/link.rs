@@ -79,16 +79,56 @@ pub(crate) const ANSWERS: Queue = Queue {
     consumer: "leader",
 };
 
-/// The result of a request for messages.
-pub(crate) enum Pulled {
-    Message(Box<jetstream::Message>),
-    /// All messages that there were in its time.
-    End,
-    /// The consumer must be looked for again.
-    Broken,
+/// Requests messages of a queue, as they are needed.
+pub(crate) struct Puller {
+    queue: Queue,
+    /// How many are requested at a time.
+    most: usize,
+    consumer: Option<Consumer<pull::Config>>,
+    requested: Option<pull::Batch>,
 }
 
-pub(crate) type Messages = Consumer<pull::Config>;
+impl Puller {
+    pub(crate) fn new(queue: Queue, most: usize) -> Self {
+        Self {
+            queue,
+            most,
+            consumer: None,
+            requested: None,
+        }
+    }
+
+    /// Waits for the next message. Returns `None`, after a pause, if the server is away or has no such queue now.
+    pub(crate) async fn next(&mut self, link: &Link) -> Option<jetstream::Message> {
+        loop {
+            if let Some(requested) = &mut self.requested {
+                let next = timeout(PULL + Duration::from_secs(1), requested.next());
+                match link.unless_reconnected(next).await {
+                    Some(Ok(Some(Ok(message)))) => return Some(message),
+                    // All messages that there were in its time.
+                    Some(Ok(None)) => {}
+                    // A status that is no message: the request was too large, or the consumer is gone. Or the server restarts.
+                    _ => self.consumer = None,
+                }
+                self.requested = None;
+            }
+            if self.consumer.is_none() {
+                self.consumer = link.consumer(self.queue).await;
+            }
+            let Some(consumer) = &self.consumer else {
+                sleep(2 * PAUSE).await;
+                return None;
+            };
+            // Enough for any single message.
+            let bytes = (8 << 20).max(2 * link.client.max_payload());
+            let request = consumer.batch().max_messages(self.most).max_bytes(bytes);
+            match request.expires(PULL).messages().await {
+                Ok(requested) => self.requested = Some(requested),
+                Err(_) => self.consumer = None,
+            }
+        }
+    }
+}
 
 impl Link {
     pub(crate) fn new(
@@ -280,38 +320,13 @@ impl Link {
         }
     }
 
-    pub(crate) async fn consumer(&self, queue: Queue) -> Option<Messages> {
+    async fn consumer(&self, queue: Queue) -> Option<Consumer<pull::Config>> {
         let stream = self
             .context
             .get_stream_no_info(self.stream_name(queue))
             .await
             .ok()?;
         stream.get_consumer(queue.consumer).await.ok()
-    }
-
-    /// Requests up to `most` messages, for about two seconds. `None` if the server has no such consumer now.
-    pub(crate) async fn pull(&self, consumer: &Messages, most: usize) -> Option<pull::Batch> {
-        // Enough for any single message.
-        let bytes = (8 << 20).max(2 * self.client.max_payload());
-        consumer
-            .batch()
-            .max_messages(most)
-            .max_bytes(bytes)
-            .expires(PULL)
-            .messages()
-            .await
-            .ok()
-    }
-
-    /// Returns the next requested message.
-    pub(crate) async fn next(&self, messages: &mut pull::Batch) -> Pulled {
-        let next = timeout(PULL + Duration::from_secs(1), messages.next());
-        match self.unless_reconnected(next).await {
-            Some(Ok(Some(Ok(message)))) => Pulled::Message(Box::new(message)),
-            Some(Ok(None)) => Pulled::End,
-            // A status that is no message: the request was too large, or the consumer is gone.
-            Some(Ok(Some(Err(_)))) | Some(Err(_)) | None => Pulled::Broken,
-        }
     }
 
     /// Sends a request to the leader.

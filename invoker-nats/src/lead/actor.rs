@@ -13,7 +13,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::shared::Shared;
 use crate::accounting::Finished;
-use crate::link::{ANSWERS, Keep, Link, Pulled};
+use crate::link::{ANSWERS, Keep, Link, Puller};
 use crate::relay::{self, Records};
 use crate::wire::{self, Answer, Batch, Body, Broadcast, Reply, Request};
 
@@ -82,29 +82,13 @@ async fn send_batch(link: &Link, shared: &Shared, batch: u64) {
 }
 
 async fn read_answers(link: Link, shared: Arc<Shared>, keep: Keep) {
+    let mut answers = Puller::new(ANSWERS, 256);
     while !shared.core().ended {
-        let Some(consumer) = link.consumer(ANSWERS).await else {
+        match answers.next(&link).await {
+            Some(message) => read_message(&link, &shared, &message).await,
             // The server is away, or has lost the streams.
-            tokio::time::sleep(TICK).await;
-            if !shared.core().ended {
-                let _ = link.create(keep).await;
-            }
-            continue;
-        };
-        while let Some(mut messages) = link.pull(&consumer, 256).await {
-            let broken = loop {
-                match link.next(&mut messages).await {
-                    Pulled::Message(message) => read_message(&link, &shared, &message).await,
-                    Pulled::End => break false,
-                    Pulled::Broken => break true,
-                }
-                if shared.core().ended {
-                    return;
-                }
-            };
-            if broken || shared.core().ended {
-                break;
-            }
+            None if !shared.core().ended => drop(link.create(keep).await),
+            None => {}
         }
     }
 }

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use super::shared::{Core, Receiver, Shared};
 use crate::wire::Outcome;
 
-/// The output of a task, or why there is none. The fault is boxed because it is large and most tasks have none.
+/// The output of a task, or its fault: boxed, because it is large, and most tasks have an output.
 pub(super) type Output<R> = Result<R, Box<Fault>>;
 
 /// Where outputs go.

@@ -1,4 +1,4 @@
-//! What a node receives: batches, which it renews, and the messages of the leader.
+//! Receives batches, renews them, and listens to the leader.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -11,52 +11,27 @@ use futures_util::future::{Either, select};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::state::{Held, NodeShared, Stop};
-use crate::link::{Messages, Pulled, TASKS};
+use crate::link::Puller;
 use crate::report::ServeEnd;
 use crate::wire::{self, Batch, Body, Broadcast, Reply, Request};
 
-/// Time after which a missing consumer is looked for again.
+/// Time after which a batch is delivered again whose contents are not there.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Fetches batches.
-#[derive(Default)]
-pub(super) struct Fetcher {
-    consumer: Option<Messages>,
-}
-
-impl Fetcher {
-    /// Returns the next batch, or `None` when the node stops.
-    pub(super) async fn next(&mut self, node: &NodeShared) -> Option<Held> {
-        match select(pin!(node.wait_for_stop()), pin!(self.fetch(node))).await {
-            Either::Left(_) => None,
-            Either::Right((held, _)) => Some(held),
-        }
-    }
-
-    async fn fetch(&mut self, node: &NodeShared) -> Held {
+/// Returns the next batch, or `None` when the node stops.
+pub(super) async fn next(node: &NodeShared, tasks: &mut Puller) -> Option<Held> {
+    let fetching = async {
         loop {
-            let Some(consumer) = &self.consumer else {
-                self.consumer = node.link.consumer(TASKS).await;
-                if self.consumer.is_none() {
-                    tokio::time::sleep(PAUSE).await;
-                }
-                continue;
-            };
-            let pulled = match node.link.pull(consumer, 1).await {
-                Some(mut messages) => node.link.next(&mut messages).await,
-                None => Pulled::Broken,
-            };
-            match pulled {
-                Pulled::Message(message) => {
-                    if let Some(held) = hold(node, *message).await {
-                        return held;
-                    }
-                }
-                Pulled::End => {}
-                // The server may have restarted, with other consumers.
-                Pulled::Broken => self.consumer = None,
+            if let Some(message) = tasks.next(&node.link).await
+                && let Some(held) = hold(node, message).await
+            {
+                return held;
             }
         }
+    };
+    match select(pin!(node.wait_for_stop()), pin!(fetching)).await {
+        Either::Left(_) => None,
+        Either::Right((held, _)) => Some(held),
     }
 }
 

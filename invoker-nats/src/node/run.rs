@@ -8,8 +8,9 @@ use async_nats::jetstream::AckKind;
 use proc_pool::{BytePool, Fault};
 use tokio::task::JoinHandle;
 
-use super::fetch::Fetcher;
+use super::fetch;
 use super::state::{Held, NodeShared, Stop};
+use crate::link::{Puller, TASKS};
 use crate::wire::{self, Answer, Grant, Outcome, Outcomes, Request, Tasks, task_hash};
 
 /// Time between two answers to a batch.
@@ -23,9 +24,9 @@ const SENDING: usize = 4;
 
 /// Runs batches until the node stops. Returns their number.
 pub(super) fn run_batches(node: &Arc<NodeShared>, pool: &BytePool, count: &(dyn Fn(u64, u64) + Sync)) -> u64 {
-    let mut fetcher = Fetcher::default();
+    let mut tasks = Puller::new(TASKS, 1);
     let mut number = 0;
-    while let Some(held) = node.handle.block_on(fetcher.next(node)) {
+    while let Some(held) = node.handle.block_on(fetch::next(node, &mut tasks)) {
         number += u64::from(run_batch(node, pool, &held, count));
         node.held().remove(&held.batch);
     }
