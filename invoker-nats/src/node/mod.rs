@@ -5,6 +5,7 @@ mod run;
 mod state;
 
 use std::any::type_name;
+use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -157,7 +158,10 @@ where
             // The running tasks are of no use, and may take long.
             pool.interrupt(Interrupt::Kill);
         }
-        runners.into_iter().map(|runner| runner.join().unwrap_or(0)).sum()
+        let joined = runners.into_iter().map(|runner| runner.join());
+        joined
+            .map(|number| number.unwrap_or_else(|panic| resume_unwind(panic)))
+            .sum()
     });
     Ok(batches)
 }

@@ -24,6 +24,8 @@ const SENDING: usize = 4;
 
 /// Runs batches until the node stops. Returns their number.
 pub(super) fn run_batches(node: &Arc<NodeShared>, pool: &BytePool, count: &(dyn Fn(u64, u64) + Sync)) -> u64 {
+    // The client's subscriptions end in its runtime, also those that are dropped here.
+    let _entered = node.handle.enter();
     let mut tasks = Puller::new(TASKS, 1);
     let mut number = 0;
     while let Some(held) = node.handle.block_on(fetch::next(node, &mut tasks)) {
