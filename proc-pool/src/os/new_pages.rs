@@ -6,9 +6,9 @@ use super::prefer_huge_pages;
 
 /// One copy in this many bytes is timed: a reading of the clock takes as long as copying some hundred bytes.
 const TIMED_BYTES: usize = 64 << 10;
-/// A copy of a KiB that takes longer than this went to new pages: the system zeroes each at its first touch. One to pages in use takes a
-/// third of it, also on slow machines.
-const SLOW_KIB: Duration = Duration::from_nanos(330);
+/// A copy of a KiB that takes longer than this probably went to new pages: the system zeroes each at its first touch. One to pages in
+/// use takes half of it; where it takes longer, huge pages are requested in vain once for many copies.
+const SLOW_KIB: Duration = Duration::from_nanos(150);
 /// Bytes of memory that huge pages are requested for at a time, ahead of their use.
 const AHEAD: usize = 8 << 20;
 
@@ -46,7 +46,8 @@ impl NewPages {
 
     /// Returns whether to request huge pages after a copy that took this time.
     fn is_due(&self, bytes: usize, time: Duration) -> bool {
-        // One slow copy may have been an interrupted one. Then the request costs a little, but not for each copy.
+        // One slow copy may have been an interrupted one. Then the request costs a little, but not for each copy. And the system uses few huge
+        // pages in small parts.
         let used = self.since_request.is_none_or(|since| since >= AHEAD / 2);
         used && time.as_nanos() * 1024 > SLOW_KIB.as_nanos() * bytes as u128
     }
@@ -100,12 +101,17 @@ mod tests {
         let kept: Vec<Vec<u8>> = (0..512)
             .map(|_| {
                 let mut vec = Vec::with_capacity(VECTOR);
-                pages.observe(VECTOR, || vec.extend_from_slice(&source));
+                pages.observe(VECTOR, || {
+                    vec.extend_from_slice(&source);
+                    // Slow also where the first touch of a page is fast.
+                    std::thread::sleep(SLOW_KIB * (VECTOR / 1024) as u32);
+                });
                 vec
             })
             .collect();
         let faults = faults() - before;
         let ordinary = kept.len() * VECTOR / 4096;
-        assert!(faults < ordinary / 2, "{faults} faults, {ordinary} pages");
+        // The parts for which they are requested one after the other are mapped apart, and at the ends of each some pages are ordinary.
+        assert!(faults < ordinary * 3 / 4, "{faults} faults, {ordinary} pages");
     }
 }
