@@ -231,7 +231,8 @@ fn a_service_holds_its_lock_except_in_waits() {
         let output = output.expect("the lock is held");
         let (releases, _) = output.split_first_chunk().expect("a number");
         let releases = u64::from_le_bytes(*releases);
-        assert!(releases >= last.max(1), "{releases} after {last}");
+        // The first task may be there before the worker looks.
+        assert!(releases >= last, "{releases} after {last}");
         last = releases;
     }
     // Each output is larger than what is on its way at a time.
