@@ -47,7 +47,8 @@ def marking():
 def test_threads_of_an_op_in_c_have_their_turns_while_there_are_tasks():
     # Nothing of this op is bytecode, which would give way to other threads by itself.
     with ip.Pool(op=operator.countOf, state=marking, workers=1) as pool:
-        assert len(set(pool.map([-1] * 400))) > 40
+        # One turn after 16 calls is more than this; without turns, the thread has one or two.
+        assert len(set(pool.map([-1] * 400))) > 10
 
 
 def test_tasks_and_outputs_of_all_kinds_of_numbers_keep_their_types():
