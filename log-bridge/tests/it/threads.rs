@@ -55,7 +55,12 @@ fn the_spans_of_threads_stay_open_while_their_events_take_turns() {
     });
     collector.drain();
     let seen = capture.take();
-    assert_eq!(seen.len(), THREADS * TURNS);
+    // An event that finds the ring busy for too long is dropped, and reported.
+    let (dropped, seen): (Vec<_>, Vec<_>) = seen
+        .into_iter()
+        .partition(|seen| seen.fields.contains("log events dropped"));
+    assert!(seen.len() == THREADS * TURNS || (seen.len() < THREADS * TURNS && !dropped.is_empty()));
+    assert!(seen.len() > THREADS * TURNS / 2, "{}", seen.len());
     for seen in &seen {
         let number = |name: &str, text: &str| {
             let (_, rest) = text.split_once(&format!("[{name} u64 ")).unwrap();
