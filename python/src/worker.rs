@@ -83,24 +83,32 @@ impl Service for PythonOp {
     }
 }
 
-/// Maximum number of calls after which other threads have their turn.
-const CALLS_PER_TURN: u32 = 16;
-/// How long the calls of a turn should take at most.
-const TURN: Duration = Duration::from_millis(1);
+/// Maximum number of calls between two readings of the clock.
+const CALLS_PER_READING: u32 = 16;
+/// How long these calls should take at most.
+const READING: Duration = Duration::from_millis(1);
+/// After this time, other threads have their turn. It is longer than Python's switch interval of 5 ms: only a thread that has waited for so
+/// long without an offer is certain to get the lock. One that is offered the lock more often wakes each time after it was taken back.
+const TURN: Duration = Duration::from_millis(8);
 
 /// When other threads of the op have their turn while there are tasks. An op in Python gives way by itself; one in C may not.
 struct Turns {
     calls: u32,
     calls_left: u32,
+    /// The last reading of the clock.
+    read: Instant,
+    /// When the last turn of other threads was over.
     began: Instant,
 }
 
 impl Turns {
     fn new() -> Self {
+        let now = Instant::now();
         Self {
-            calls: CALLS_PER_TURN,
-            calls_left: CALLS_PER_TURN,
-            began: Instant::now(),
+            calls: CALLS_PER_READING,
+            calls_left: CALLS_PER_READING,
+            read: now,
+            began: now,
         }
     }
 
@@ -108,18 +116,22 @@ impl Turns {
     fn called(&mut self, py: Python<'_>) {
         self.calls_left -= 1;
         if self.calls_left == 0 {
-            self.end(py);
+            self.read_clock(py);
         }
     }
 
     #[cold]
-    fn end(&mut self, py: Python<'_>) {
-        py.detach(|| ());
-        let now = Instant::now();
-        let took = now.duration_since(self.began).as_nanos().max(1);
-        let fitting = u128::from(self.calls) * TURN.as_nanos() / took;
-        self.calls = fitting.clamp(1, CALLS_PER_TURN.into()) as u32;
-        (self.began, self.calls_left) = (now, self.calls);
+    fn read_clock(&mut self, py: Python<'_>) {
+        let mut now = Instant::now();
+        let took = now.duration_since(self.read).as_nanos().max(1);
+        let fitting = u128::from(self.calls) * READING.as_nanos() / took;
+        self.calls = fitting.clamp(1, CALLS_PER_READING.into()) as u32;
+        if now.duration_since(self.began) >= TURN {
+            py.detach(|| ());
+            now = Instant::now();
+            self.began = now;
+        }
+        (self.read, self.calls_left) = (now, self.calls);
     }
 }
 
