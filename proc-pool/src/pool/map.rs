@@ -292,6 +292,13 @@ impl<'p, I: Iterator, R> Map<'p, I, R> {
         budget.min(self.max_in_flight.saturating_sub(in_flight))
     }
 
+    /// Exchanges with the workers, and renews the credit: it is half of the available outputs, so that workers get new tasks before the other
+    /// half is used. No more were decoded than there was credit for, so it is not less than are decoded.
+    fn renew_credit(&mut self) {
+        self.exchange();
+        self.credit = self.available() / 2 + 1;
+    }
+
     /// Takes finished tasks from the scheduler, and submits new ones. It waits for nothing but the input.
     fn exchange(&mut self) {
         self.event_loop.record_use();

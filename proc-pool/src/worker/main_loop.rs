@@ -78,7 +78,7 @@ pub(crate) fn serve<R: Runner>(bootstrap: Bootstrap) -> ! {
         context.values = values.map_err(|e| UnfitWorker(format!("cannot decode its values: {e}")))?;
         welcome.init.with_bytes(|init| R::start(&mut context, init))?
     });
-    let runner = match started {
+    let mut runner = match started {
         Ok(Ok(runner)) => runner,
         Ok(Err(e)) => {
             let reason = format!("failed to start: {}", chain(&*e));
@@ -100,7 +100,6 @@ pub(crate) fn serve<R: Runner>(bootstrap: Bootstrap) -> ! {
         os::end_group(ORPHANED);
     }
     let mut tasks = TaskLoop::new(&region, layout, bootstrap, metrics);
-    let mut runner = runner;
     R::run_tasks(|| tasks.run(&mut runner));
     drop(runner);
     // A worker ends by an ordinary exit, so that `atexit` handlers, profilers and the like run.
@@ -186,7 +185,8 @@ impl TaskLoop {
             match self.tasks.pop(&mut frame) {
                 Ok(Some(_)) => {}
                 Ok(None) => {
-                    if self.wake_leader_if_awaiting().is_err() {
+                    // No claim follows that serves as the look for a sleeping leader.
+                    if self.publish().is_err() {
                         return;
                     }
                     self.clock.stop();
@@ -202,11 +202,6 @@ impl TaskLoop {
                 }
                 // The memory of this process's own leader is corrupt: nothing sensible can follow.
                 Err(_) => os::end_group(ORPHANED),
-            }
-            if let Some(&(PIECE | WITHDRAWN)) = frame.first()
-                && self.wake_leader_if_awaiting().is_err()
-            {
-                return;
             }
             let mut large = match frame.first() {
                 Some(&PIECE) => match self.take_piece(&frame[1..], alignment) {
@@ -273,6 +268,8 @@ impl TaskLoop {
     /// Takes a piece of a task, and wakes the leader if it waits for that.
     fn take_piece(&mut self, payload: &[u8], alignment: usize) -> Result<Arrived, DoorbellClosed> {
         self.keeps_memory = true;
+        // The claim that serves as the look for a sleeping leader comes only after the last piece.
+        self.publish()?;
         let Ok(arrived) = self.pieces_in.take(payload, alignment) else {
             os::end_group(ORPHANED)
         };
@@ -297,16 +294,11 @@ impl TaskLoop {
         }
     }
 
-    /// Publishes the staged frame to the leader.
+    /// Publishes the staged frames to the leader, and wakes it if it sleeps until there are as many outcomes.
     #[inline]
     fn publish(&mut self) -> Result<(), DoorbellClosed> {
         let wakeup = self.outcomes.publish();
         self.wake_if_needed(wakeup)
-    }
-
-    /// Wakes the leader if it sleeps until there are as many outcomes as were published by now.
-    fn wake_leader_if_awaiting(&mut self) -> Result<(), DoorbellClosed> {
-        self.publish()
     }
 
     #[inline]

@@ -16,7 +16,7 @@ use crate::wire::owned_bytes::OwnedBytes;
 pub(crate) struct Decode<R> {
     slice: fn(&[u8]) -> Result<R, String>,
     large: fn(OwnedBytes) -> Result<R, String>,
-    /// Decodes consecutive frames of the same length, up to the first that can't be decoded.
+    /// Decodes consecutive frames of the same length, up to the first that can't be decoded. `None` if that saves nothing.
     frames: Option<DecodeFrames<R>>,
     /// What the outputs of a job with this decoder are like.
     pub(crate) form: OutputForm,
@@ -55,19 +55,16 @@ impl Decode<Bytes> {
 }
 
 impl<R> Decode<R> {
-    /// Returns whether [`run`](Self::run) may be called.
-    #[inline]
-    pub(crate) fn has_runs(self) -> bool {
-        self.frames.is_some()
-    }
-
     /// Appends the outputs of a run to `outputs`. Some of what a single output costs is paid once for all of them. If one can't be decoded,
-    /// those before it are appended, and its fault is returned.
-    pub(crate) fn run(self, run: &Run, bytes: &[u8], outputs: &mut VecDeque<R>) -> Result<(), Box<Fault>> {
-        let Some(decode) = self.frames else {
-            return Ok(());
-        };
-        caught(|| decode(&bytes[run.frames()], run.frame_len(), outputs))
+    /// those before it are appended, and its fault is returned. `None` if outputs of this type are decoded one by one.
+    pub(crate) fn run(
+        self,
+        run: &Run,
+        bytes: &[u8],
+        outputs: &mut VecDeque<R>,
+    ) -> Option<Result<(), Box<Fault>>> {
+        let decode = self.frames?;
+        Some(caught(|| decode(&bytes[run.frames()], run.frame_len(), outputs)))
     }
 
     /// Decodes with `C`.

@@ -51,13 +51,15 @@ impl<I: Iterator, R> Map<'_, I, R> {
     /// Decodes finished tasks if they are small ones of a run, no more than there is credit for. Returns whether they were.
     pub(super) fn decode_run(&mut self) -> bool {
         // A tap sees each output when it is returned.
-        if !self.errors.is_empty() || self.tap.is_some() || !self.decode.has_runs() {
+        if !self.errors.is_empty() || self.tap.is_some() {
             return false;
         }
         let Some(run) = self.done.next_run(self.credit.clamp(1, MAX_DECODED)) else {
             return false;
         };
-        let result = self.decode.run(&run, &self.done.bytes, &mut self.decoded.outputs);
+        let Some(result) = self.decode.run(&run, &self.done.bytes, &mut self.decoded.outputs) else {
+            return false;
+        };
         let decoded = self.decoded.len();
         self.done.skip(decoded);
         if let Err(fault) = result {

@@ -1,5 +1,5 @@
-//! Many outputs at once, for callers whose own costs for one are high: as they lie in the buffers of a map, for a caller that sends them
-//! elsewhere, or decoded.
+//! All available outputs in one call, for callers whose own costs for one are high: as they lie in the buffers of a map, for a caller that
+//! sends them elsewhere, or decoded.
 
 use super::{Map, OutputOrder};
 use crate::error::{Fault, TaskError};
@@ -64,7 +64,7 @@ impl<I: Iterator, R> Map<'_, I, R> {
     #[doc(hidden)]
     pub fn take_decoded(&mut self, mut use_output: impl FnMut(Result<R, TaskError>)) -> Taken {
         if self.event_loop.is_here() {
-            self.exchange();
+            self.renew_credit();
         }
         if !self.event_loop.is_here() {
             return match self.fail_forked() {
@@ -75,8 +75,6 @@ impl<I: Iterator, R> Map<'_, I, R> {
                 None => Taken::End,
             };
         }
-        // As in `try_next`.
-        self.credit = self.available() / 2 + 1;
         let mut taken = 0;
         while self.credit > 0
             && let Some(result) = self.next_ready()

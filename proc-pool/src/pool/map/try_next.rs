@@ -62,12 +62,10 @@ impl<I: Iterator, R> Map<'_, I, R> {
             self.credit -= 1;
             return TryNext::Output(result);
         }
-        self.exchange();
+        self.renew_credit();
         if !self.event_loop.is_here() {
             return self.fail_forked().map_or(TryNext::End, TryNext::Output);
         }
-        // Half of the available outputs, so that workers get new tasks before the other half is used.
-        self.credit = self.available() / 2 + 1;
         match self.next_ready() {
             Some(result) => {
                 self.credit -= 1;

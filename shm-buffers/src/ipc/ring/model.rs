@@ -25,14 +25,13 @@ fn loom_frames_arrive_in_order_and_whole() {
     });
 }
 
-/// No wakeup is lost: if the consumer sleeps, the producer is asked to wake it.
-#[test]
-fn loom_a_sleeping_consumer_is_woken() {
-    loom::model(|| {
+/// No wakeup is lost: if the consumer sleeps, the producer that `publish`es a frame is asked to wake it.
+fn check_that_a_sleeping_consumer_is_woken(publish: fn(&mut Producer) -> Wakeup) {
+    loom::model(move || {
         let (mut tx, mut rx) = in_process(16);
         let producer = thread::spawn(move || {
             tx.stage(b"x").unwrap();
-            tx.publish()
+            publish(&mut tx)
         });
         let armed = rx.arm(1).own;
         let wakeup = producer.join().unwrap();
@@ -46,23 +45,18 @@ fn loom_a_sleeping_consumer_is_woken() {
     });
 }
 
+#[test]
+fn loom_a_sleeping_consumer_is_woken() {
+    check_that_a_sleeping_consumer_is_woken(Producer::publish);
+}
+
 /// The same if the producer looks for a sleeper after a fence that also serves another purpose.
 #[test]
 fn loom_a_sleeping_consumer_is_woken_after_a_shared_fence() {
-    loom::model(|| {
-        let (mut tx, mut rx) = in_process(16);
-        let producer = thread::spawn(move || {
-            tx.stage(b"x").unwrap();
-            tx.publish_quietly();
-            loom::sync::atomic::fence(crate::sync::Ordering::SeqCst);
-            tx.wakeup_after_fence()
-        });
-        let armed = rx.arm(1).own;
-        let wakeup = producer.join().unwrap();
-        match armed {
-            Arm::Sleep | Arm::WakeupPending => assert_eq!(wakeup, Wakeup::Needed),
-            Arm::Ready => assert_eq!(wakeup, Wakeup::NotNeeded),
-        }
+    check_that_a_sleeping_consumer_is_woken(|tx| {
+        tx.publish_quietly();
+        loom::sync::atomic::fence(crate::sync::Ordering::SeqCst);
+        tx.wakeup_after_fence()
     });
 }
 
