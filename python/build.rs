@@ -1,4 +1,4 @@
-//! Tells the code whether the interpreter has a global lock: `cfg(Py_GIL_DISABLED)`.
+//! Sets `cfg(Py_GIL_DISABLED)` if the interpreter has no global lock.
 
 fn main() {
     pyo3_build_config::use_pyo3_cfgs();

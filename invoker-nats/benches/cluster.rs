@@ -232,7 +232,7 @@ fn short_tasks(url: &str, rounds: usize, tasks: u64) -> Result<(), BoxError> {
     Ok(())
 }
 
-/// The longest pause of a run in which a node is killed. What the node had started is run again task by task.
+/// The longest pause of a run in which a node is killed. The tasks that the node had started run again, one by one.
 fn lost_node(url: &str, micros: u64, tasks: u64) -> Result<(), BoxError> {
     let (leader, mut nodes) = start(url, "lost", micros)?;
     let (mut longest, mut last) = (Duration::ZERO, Instant::now());

@@ -57,7 +57,7 @@ impl SharedMemory {
     /// before, or the system refuses.
     fn freeze(&self) -> Option<CoreSegment> {
         // Attached to the interpreter, so that no other thread that keeps its rules writes at the same time. Where there is no global lock,
-        // what another thread writes meanwhile may be lost.
+        // what another thread writes during the move may be lost.
         self.0.freeze().map(|segment| CoreSegment { segment })
     }
 

@@ -174,8 +174,8 @@ fn small_shm(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
     for flags in ["-m", "-rm"] {
         let launched = |program: &str| cmd!(sh, "unshare {flags} sh -c {mount} sh {program}");
         if run::succeeds(launched("true")) {
-            // Documentation tests show usage; a small tmpfs changes nothing for them. Nor does it for the tests of clusters, which have
-            // shared memory from an invoker only, and for those of this program, which has none.
+            // A small tmpfs changes nothing for documentation tests, because they show usage; for the tests of clusters, because their shared
+            // memory is that of an invoker; and for those of this program, because it has none.
             let tests =
                 "test --workspace --exclude invoker-nats --exclude xtask --lib --bins --tests --examples";
             return run::tests(launched("cargo").args(tests.split(' ')), tally);

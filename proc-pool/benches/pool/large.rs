@@ -1,8 +1,8 @@
 //! Large payloads. A task of 100 MB whose op returns it; floor: two memcpys into memory that is in use. And 400 MB of outputs in
 //! several sizes; floor: a copy of the same bytes within the leader.
 //!
-//! The pool copies bytes twice in each direction: into memory that both processes have, and into memory of the receiver, which is new, because
-//! the op and the caller each own a value. A vector inside of another type is copied once more on each side, because serde writes to a
+//! The pool copies bytes twice in each direction: into memory that both processes have, and into new memory of the receiver. It is new
+//! because the op and the caller each own a value. A vector inside of another type is copied once more on each side, because serde writes to a
 //! buffer and reads from one. All copies count, because the caller waits for them.
 
 use std::time::Instant;

@@ -346,7 +346,7 @@ pub(crate) fn raise(signal: Signal) {
 /// The process id of the worker that leaves signals to its leader.
 static WORKER: AtomicI32 = AtomicI32::new(0);
 
-/// Does nothing in a worker. In a fork of it, which has the same handlers, the signal has its default action.
+/// Does nothing in a worker. A fork of it has the same handlers; there, the signal has its default action.
 extern "C" fn leave_to_leader(signal: libc::c_int) {
     if WORKER.load(Ordering::Relaxed) != own_pid() {
         perform_default(signal);

@@ -25,7 +25,7 @@ impl<T, R> Chunk<T, R> {
         Self { tasks, exchange }
     }
 
-    /// Gives the tasks to a thread that has none, which takes them from the exchange one by one.
+    /// Moves the tasks to the list of a thread that has none; the thread takes them from there one by one.
     pub(super) fn give_to(self, thread: usize) -> Arc<Exchange<T, R>> {
         let mut list = self.exchange.lists[thread].lock();
         debug_assert!(list.tasks.is_empty(), "the thread has finished its tasks");

@@ -199,7 +199,7 @@ impl Completions {
         })
     }
 
-    /// Takes the first `count` tasks of the next run, which has as many.
+    /// Takes the first `count` tasks of the next run. The run has at least this number.
     #[inline]
     pub(crate) fn skip(&mut self, count: usize) {
         let (at, in_run) = self.next;
