@@ -35,6 +35,7 @@ enum Verb {
     Ci(ci::Args),
     /// Check the house rules
     Tidy,
+    Lines(tidy::LinesArgs),
     Bench(bench::Args),
     Faults(endurance::FaultArgs),
     Hostile(endurance::HostileArgs),
@@ -73,6 +74,7 @@ fn run(verb: Verb) -> anyhow::Result<()> {
     match verb {
         Verb::Ci(args) => ci::main(&args, &workspace),
         Verb::Tidy => tidy::run(&workspace),
+        Verb::Lines(args) => tidy::count_lines(&args, &workspace),
         Verb::Bench(args) => bench::main(&args, &workspace),
         Verb::Faults(args) => endurance::faults(&args, &workspace),
         Verb::Hostile(args) => endurance::hostile(&args, &workspace),
@@ -101,7 +103,14 @@ mod tests {
     #[test]
     fn wrong_usage_has_its_own_exit_status() {
         Verb::command().debug_assert();
-        for line in ["", "frobnicate", "tidy extra", "ci no-such-step", "bench x"] {
+        for line in [
+            "",
+            "frobnicate",
+            "tidy extra",
+            "lines --all",
+            "ci no-such-step",
+            "bench x",
+        ] {
             let error = parsed(line).expect_err("accepted wrong usage");
             assert_eq!(error.exit_code(), 2, "{line}: {error}");
         }

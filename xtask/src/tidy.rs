@@ -3,6 +3,7 @@
 //! Each rule is a pure function over paths and texts, tested on strings. The rules read every file that git tracks or would
 //! track, so that a new file is checked before it is committed.
 
+mod code_lines;
 mod crates;
 mod cycles;
 mod errors;
@@ -22,6 +23,7 @@ use xshell::cmd;
 
 use crate::workspace::{self, Workspace};
 
+pub(crate) use code_lines::{Args as LinesArgs, run as count_lines};
 use imports::Imports;
 use rust::Source;
 
