@@ -11,10 +11,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops;
 use std::time::{Duration, Instant};
 
+use log_bridge::relay::Received;
+
 pub(crate) use parts::{Action, Counts, Finished, Node};
 
 use crate::batcher::{Draft, DraftTask};
-use crate::relay::Received;
 use crate::report::NodeEnd;
 use crate::wire::{Grant, Join, NodeCounts, Tasks};
 use parts::{Batch, Holder, Positions, Range};

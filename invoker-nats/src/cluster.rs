@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use async_nats::ConnectOptions;
 use invoker::Origin;
+use log_bridge::relay::Relay;
 use tokio::sync::watch;
 
 use crate::error::Error;
 use crate::hidden_thread::HiddenThread;
 use crate::link::Link;
-use crate::relay::Relay;
 
 /// The environment variable with the server's URL, as `nats://127.0.0.1:4222` or `tls://nats.example.org`; several are separated by
 /// commas.
@@ -189,7 +189,8 @@ impl Cluster {
             ca: path(CA_VARIABLE),
             identity,
             wait: Duration::from_secs(300),
-            relay: Relay::new(),
+            // To send a record makes events of the client.
+            relay: Relay::new().except("async_nats"),
         })
     }
 
@@ -225,8 +226,9 @@ impl Cluster {
         self
     }
 
-    /// Returns a layer for the subscriber of a node, which sends the events of the node and its workers to the leader. Its own
-    /// subscriber prints them there.
+    /// Returns a layer for the subscriber of a node, which sends the events of the node and its workers to the leader. There, its own
+    /// subscriber gets them with the target `log_bridge::relay`. The [report](crate::NodeRow::logs_missing) counts what was dropped or
+    /// lost, and has the last records of a lost node.
     ///
     /// ```no_run
     /// use tracing_subscriber::prelude::*;

@@ -1,9 +1,9 @@
 //! [`Error`]: why a cluster could not be joined, led or finished.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use async_nats::ConnectErrorKind;
+use invoker::StageError;
 
 /// The error of a leader or of a node. (The error of a single task is a [`TaskError`](invoker::TaskError).)
 #[derive(thiserror::Error)]
@@ -142,24 +142,9 @@ pub enum Error {
         /// How long the node has waited.
         waited: Duration,
     },
-    /// A file of the model cannot be staged.
-    #[error("cannot {step} {}", path.display())]
-    Stage {
-        /// The step.
-        step: &'static str,
-        /// The path.
-        path: PathBuf,
-        /// The system's error.
-        source: std::io::Error,
-    },
-    /// The file of a model is not what was saved.
-    #[error("the model {} is damaged; save it again", path.display())]
-    Damaged {
-        /// The path.
-        path: PathBuf,
-        /// The error of the check.
-        source: Box<invoker::shm_buffers::LoadSharedError>,
-    },
+    /// The file of the model cannot be staged, or is damaged.
+    #[error(transparent)]
+    Stage(#[from] StageError),
     /// An operating system call failed.
     #[error("cannot {step}")]
     Os {

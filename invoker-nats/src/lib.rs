@@ -32,7 +32,7 @@
 //! - [`Cluster`] is the server, the name of the run, and how both are reached.
 //! - [`Cluster::lead`] starts the leader: [`Leader::map`] and the other methods of an invoker. [`LeaderBuilder`] has the options: what a
 //!   task may cost, and whether the run can be resumed.
-//! - [`stage`] copies a model's file to a disk of a node; [`Cluster::publish_model`] and [`Cluster::fetch_model`] bring it there by the
+//! - [`stage`] copies the file of a model to a disk of a node; [`Cluster::publish_model`] and [`Cluster::fetch_model`] bring it there by the
 //!   server.
 //! - [`Cluster::relay`] sends the events of nodes and their workers to the leader.
 //! - [`Cluster::serve`] is a node: the builder of an invoker, with the model and the options of its worker processes.
@@ -50,10 +50,9 @@ mod error;
 mod hidden_thread;
 mod lead;
 mod link;
+mod model_store;
 mod node;
-mod relay;
 mod report;
-mod stage;
 mod wire;
 
 pub use cluster::{
@@ -61,10 +60,10 @@ pub use cluster::{
     URL_VARIABLE,
 };
 pub use error::Error;
+pub use invoker::{StageError, stage};
 pub use lead::{Leader, LeaderBuilder, Outputs};
-pub use relay::Relay;
+pub use log_bridge::relay::Relay;
 pub use report::{ClusterReport, NodeEnd, NodeReport, NodeRow, ServeEnd};
-pub use stage::stage;
 
 /// The example of the README is a test.
 #[cfg(doctest)]

@@ -93,9 +93,9 @@ impl ClusterReport {
             worker_deaths: node.counts.worker_deaths,
             model_bytes: node.join.model_bytes,
             pss: node.counts.pss,
-            logs: node.logs.received,
-            logs_missing: node.logs.dropped.saturating_add(node.logs.lost),
-            last_records: node.logs.last.iter().cloned().collect(),
+            logs: node.logs.received(),
+            logs_missing: node.logs.missing(),
+            last_records: node.logs.last_records().map(str::to_owned).collect(),
             end: node.state,
         });
         Self {

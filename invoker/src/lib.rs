@@ -94,7 +94,8 @@ pub use shm_buffers::SharedArray;
 pub use shm_buffers::SharedCsMat;
 pub use shm_buffers::{
     self, AlignedBytes, Backing, BackingKind, Buffer, BufferMut, FieldMemory, Image, IntMap, IntSet, Lists,
-    LoadOptions, ModelMemory, SaveOptions, StringMap, StringSet, Strings, share, share_move,
+    LoadOptions, ModelMemory, SaveOptions, StageError, StringMap, StringSet, Strings, share, share_move,
+    stage,
 };
 #[cfg(feature = "rkyv")]
 pub use shm_buffers::{ArchiveError, SharedArchive};

@@ -29,6 +29,8 @@
 //! With the feature `log` (on by default), records of the `log` crate travel, too. [`log_panics`] turns panics into events, and
 //! [`LineLogger`] the lines that a worker prints.
 //!
+//! Between machines there is no ring: a [`relay`] keeps events until a program sends them over a network, bounded and counted, too.
+//!
 //! The crate does not start processes. The leader [opens](Collector::open) a source and passes its [`SourceHandle`] to the
 //! worker in any way: an environment variable, an argument, a pipe, the initial value of a pool. The worker
 //! [connects](SourceHandle::connect). The two ends may be threads, and a [`ring`] and [`Slots`] from elsewhere
@@ -71,12 +73,15 @@
 //             |
 //           wire       the record format, its bounds, and the counters that both sides see
 //
+// `relay` stands beside them: it has no ring.
+//
 // Within a folder, the module file says which way imports run.
 
 mod filter;
 mod leader;
 #[cfg(test)]
 mod malformed_records;
+pub mod relay;
 pub mod replay;
 mod source_handle;
 #[cfg(test)]

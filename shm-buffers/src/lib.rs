@@ -107,7 +107,7 @@ pub use model::Compression;
 #[cfg(all(feature = "models", not(loom)))]
 pub use model::{
     FieldMemory, Image, LoadError, LoadOptions, LoadSharedError, ModelMemory, OpenError, SaveOptions,
-    ShareError, TensorWriter, VerifyError, fingerprint, share, share_move,
+    ShareError, StageError, TensorWriter, VerifyError, fingerprint, share, share_move, stage, stage_with,
 };
 #[cfg(not(loom))]
 pub use os::descriptors;

@@ -2,8 +2,9 @@
 
 use std::time::Instant;
 
+use log_bridge::relay::Received;
+
 use crate::batcher::DraftTask;
-use crate::relay::Received;
 use crate::report::NodeEnd;
 use crate::wire::{Join, NodeCounts};
 

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use async_nats::Subscriber;
 use bytes::Bytes;
 use futures_util::StreamExt;
+use log_bridge::relay::Records;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -14,7 +15,6 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use super::shared::Shared;
 use crate::accounting::Finished;
 use crate::link::{ANSWERS, Keep, Link, Puller};
-use crate::relay::{self, Records};
 use crate::wire::{self, Answer, Batch, Body, Broadcast, Reply, Request};
 
 /// Batches that are on their way to the server at the same time.
@@ -135,7 +135,7 @@ async fn reply_to_nodes(link: Link, shared: Arc<Shared>, mut requests: Subscribe
 /// Repeats what nodes log.
 async fn repeat_records(shared: Arc<Shared>, mut messages: Subscriber) {
     while let Some(message) = messages.next().await {
-        let Ok(records) = wire::decode::<Records>(&message.payload) else {
+        let Ok((node, records)) = wire::decode::<(u64, Records)>(&message.payload) else {
             shared.refuse(false);
             continue;
         };
@@ -143,20 +143,14 @@ async fn repeat_records(shared: Arc<Shared>, mut messages: Subscriber) {
             let mut core = shared.core();
             core.accounting
                 .nodes
-                .get_mut(&records.node)
-                .map(|node| (node.join.name.clone(), node.logs.take(&records)))
+                .get_mut(&node)
+                .map(|node| (node.join.name.clone(), node.logs.count(&records)))
         };
         let Some((name, missing)) = known else {
             shared.refuse(true);
             continue;
         };
-        if missing > 0 {
-            relay::repeat_missing(&name, missing);
-        }
-        records
-            .records
-            .iter()
-            .for_each(|record| relay::repeat(&name, record));
+        records.replay(&name, missing);
     }
 }
 

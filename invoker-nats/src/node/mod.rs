@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use invoker::facade;
 use invoker::{Builder, Interrupt, Invoker, OnInterrupt, Op};
+use log_bridge::relay::Relay;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -19,7 +20,6 @@ use crate::cluster::Cluster;
 use crate::error::Error;
 use crate::lead::random;
 use crate::link::Link;
-use crate::relay::{self, Relay};
 use crate::report::{NodeReport, ServeEnd};
 use crate::wire::{self, Join, Manifest, NodeCounts, Reply, Request};
 use state::{NodeShared, Stop};
@@ -28,6 +28,8 @@ use state::{NodeShared, Stop};
 const BATCHES: usize = 2;
 /// Time between two questions for the leader.
 pub(crate) const ASK: Duration = Duration::from_millis(200);
+/// Time between two messages with records.
+const RECORDS: Duration = Duration::from_millis(200);
 /// Time between two looks at signals.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -104,7 +106,7 @@ impl Cluster {
         thread.handle().spawn(async move {
             while relaying.stopped().is_none() {
                 relay_records(&relaying, &relay).await;
-                tokio::time::sleep(relay::PAUSE).await;
+                tokio::time::sleep(RECORDS).await;
             }
         });
         let batches = serve_until_stopped(&invoker, &shared)?;
@@ -181,8 +183,11 @@ async fn find_leader(link: &Link, wait: Duration) -> Result<Option<Manifest>, Er
 
 /// Sends the records that wait.
 async fn relay_records(shared: &NodeShared, relay: &Relay) {
-    while let Some(records) = relay.take(shared.join.node, shared.link.max_inline()) {
-        shared.link.send("logs", wire::encode(&records)).await;
+    while let Some(records) = relay.take(shared.link.max_inline()) {
+        shared
+            .link
+            .send("logs", wire::encode(&(shared.join.node, records)))
+            .await;
     }
 }
 

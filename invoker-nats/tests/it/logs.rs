@@ -32,7 +32,7 @@ impl Visit for Fields {
 
 impl<S: Subscriber> tracing_subscriber::Layer<S> for Collect {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        if event.metadata().target() == "invoker_nats::relay" {
+        if event.metadata().target() == "log_bridge::relay" {
             let mut fields = Fields(String::new());
             event.record(&mut fields);
             let mut all = REPEATED.lock().unwrap_or_else(PoisonError::into_inner);

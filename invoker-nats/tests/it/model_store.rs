@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use invoker::{Backing, Buffer, Image};
-use invoker_nats::Error;
+use invoker_nats::{Error, StageError};
 
 use crate::support::{Server, alone};
 
@@ -80,7 +80,10 @@ fn a_model_is_fetched_once_by_all_processes_of_a_machine() {
     *bytes.last_mut().expect("it is not empty") ^= 1;
     fs::write(&source, bytes).expect("a writable directory");
     let error = cluster.publish_model(&source).expect_err("it is damaged");
-    assert!(matches!(error, Error::Damaged { .. }), "{error}");
+    assert!(
+        matches!(error, Error::Stage(StageError::Damaged { .. })),
+        "{error}"
+    );
     cluster.remove_model().expect("it is there");
     assert!(matches!(early.fetch_model(&local), Err(Error::NoModel { .. })));
 }

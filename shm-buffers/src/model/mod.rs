@@ -20,6 +20,7 @@ mod save;
 mod seekable;
 mod share;
 pub(crate) mod source;
+mod stage;
 mod table;
 mod tensor_writer;
 mod trusted;
@@ -34,4 +35,5 @@ pub use options::{LoadOptions, SaveOptions};
 #[cfg(feature = "zstd")]
 pub use seekable::Compression;
 pub use share::{share, share_move};
+pub use stage::{StageError, stage, stage_with};
 pub use tensor_writer::TensorWriter;

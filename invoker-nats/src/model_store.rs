@@ -1,12 +1,12 @@
 //! The file of a model in the server's object store, for nodes without a file system in common.
 
-use std::fs;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use async_nats::jetstream::object_store::ObjectStore;
 use futures_util::FutureExt;
+use invoker::{Image, LoadOptions, StageError};
+use shm_buffers::stage_with;
 use tokio::fs::File;
 use tokio::io::{BufReader, copy_buf};
 
@@ -14,7 +14,6 @@ use crate::cluster::Cluster;
 use crate::error::Error;
 use crate::link::Link;
 use crate::node::ASK;
-use crate::stage::{beside, failed, lock, verify};
 
 /// The name of the object.
 const MODEL: &str = "model";
@@ -22,24 +21,30 @@ const MODEL: &str = "model";
 const PART: usize = 1 << 20;
 
 impl Cluster {
-    /// Puts the file of a [saved](invoker::Image::save) model into the server's object store, where nodes [fetch](Self::fetch_model) it.
+    /// Puts the file of a [saved](Image::save) model into the server's object store, where nodes [fetch](Self::fetch_model) it.
     /// For a few gigabytes; a shared file system is faster. It replaces the model of an earlier run of the same name, and stays there
     /// until [`remove_model`](Self::remove_model).
     ///
     /// # Errors
-    /// [`Error::Damaged`] if the file is not an image that was saved, [`Error::Stage`] if it cannot be read; [`Error::Connect`],
-    /// [`Error::Server`].
+    /// [`Error::Stage`] if the file cannot be read, or is not an image that was saved; [`Error::Connect`], [`Error::Server`].
     pub fn publish_model(&self, path: impl AsRef<Path>) -> Result<(), Error> {
-        let path = path.as_ref();
-        verify(path, path)?;
+        let path = path.as_ref().to_owned();
+        if let Err(error) = Image::verify_file(&path, &LoadOptions::new()) {
+            let source = Box::new(error);
+            return Err(StageError::Damaged { path, source }.into());
+        }
         let (thread, link) = self.connect("model")?;
-        let path = path.to_owned();
         thread.run(async move {
-            let mut file = File::open(&path).await.map_err(failed("read", &path))?;
+            let step = "read";
+            let read = |source| StageError::File {
+                step,
+                path: path.clone(),
+                source,
+            };
+            let mut file = File::open(&path).await.map_err(read)?;
             let store = link.create_store(link.model_bucket()).await?;
             let failed = Error::server("store the model");
-            store.put(MODEL, &mut file).await.map_err(failed)?;
-            Ok(())
+            store.put(MODEL, &mut file).await.map(drop).map_err(failed)
         })
     }
 
@@ -49,10 +54,8 @@ impl Cluster {
     /// The file has another name until it is complete, and its checksum is that of the image that was saved.
     ///
     /// # Errors
-    /// [`Error::NoModel`] if none is published in [time](Self::wait); [`Error::Damaged`], [`Error::Stage`], [`Error::Connect`].
+    /// [`Error::NoModel`] if none is published in [time](Self::wait); [`Error::Stage`], [`Error::Connect`].
     pub fn fetch_model(&self, dir: impl AsRef<Path>) -> Result<PathBuf, Error> {
-        let dir = dir.as_ref();
-        fs::create_dir_all(dir).map_err(failed("create", dir))?;
         let (thread, link) = self.connect("model")?;
         let (asking, wait) = (link.clone(), self.wait);
         let found = thread.run(async move {
@@ -74,26 +77,16 @@ impl Cluster {
         };
         let digest = found?.ok_or_else(missing)?;
         // Another model has another name: the file of an earlier run may still be mapped.
-        let path = dir.join(format!("{}-{digest}.safetensors", self.run));
-        let _lock = lock(&path)?;
-        if path.exists() {
-            return Ok(path);
-        }
-        let new = beside(&path, "new");
-        let into = new.clone();
-        let copied = thread.run(async move {
-            let gone = || std::io::Error::other("the model was removed meanwhile");
-            let store = link.model_store().await.ok_or_else(gone)?;
-            // The client panics if the server does not reply in time.
-            let copied = AssertUnwindSafe(copy(&store, &into)).catch_unwind().await;
-            copied.unwrap_or_else(|_| Err(std::io::Error::other("the server does not reply")))
-        });
-        copied.map_err(failed("fetch", &new))?;
-        if let Err(error) = verify(&new, &path) {
-            let _ = fs::remove_file(&new);
-            return Err(error);
-        }
-        fs::rename(&new, &path).map_err(failed("rename to", &path))?;
+        let path = dir.as_ref().join(format!("{}-{digest}.safetensors", self.run));
+        let fetch = |new: &Path| {
+            let new = new.to_owned();
+            thread.run(async move {
+                // The client panics if the server does not reply in time.
+                let copied = AssertUnwindSafe(copy(&link, &new)).catch_unwind().await;
+                copied.unwrap_or_else(|_| Err(std::io::Error::other("the server does not reply")))
+            })
+        };
+        stage_with(&path, Path::exists, fetch)?;
         Ok(path)
     }
 
@@ -104,9 +97,8 @@ impl Cluster {
     pub fn remove_model(&self) -> Result<(), Error> {
         let (thread, link) = self.connect("model")?;
         thread.run(async move {
-            let failed = Error::server("remove the model");
             let removed = link.context.delete_object_store(link.model_bucket()).await;
-            removed.map_err(failed)
+            removed.map_err(Error::server("remove the model"))
         })
     }
 }
@@ -118,7 +110,9 @@ async fn digest(link: &Link) -> Option<String> {
     Some(info.digest?.chars().take(64).map(name).collect())
 }
 
-async fn copy(store: &ObjectStore, path: &Path) -> std::io::Result<()> {
+async fn copy(link: &Link, path: &Path) -> std::io::Result<()> {
+    let gone = || std::io::Error::other("the model was removed meanwhile");
+    let store = link.model_store().await.ok_or_else(gone)?;
     let object = store.get(MODEL).await.map_err(std::io::Error::other)?;
     let mut file = File::create(path).await?;
     copy_buf(&mut BufReader::with_capacity(PART, object), &mut file).await?;
