@@ -48,8 +48,8 @@ pub const MAX_ALIGN: usize = 64;
 ///
 /// A buffer takes four words, and one in a segment allocates nothing.
 ///
-/// A buffer of another process's output may be a view of a block that the process shares: see [`crate::out_of_band`]. Its elements
-/// are copied into private memory when they are looked at for the first time, and never if they are not.
+/// A buffer that another process has sent, in a task or an output, may be a view of a block that both processes share: see
+/// [`crate::out_of_band`]. Its elements are copied into private memory when they are looked at for the first time, and never if they are not.
 ///
 /// ```
 /// let buffer = shm_buffers::Buffer::from(vec![1.0f64, 2.0]);

@@ -30,6 +30,7 @@ mod states;
 mod stdio;
 #[cfg(feature = "stream")]
 mod streams;
+mod task_buffers;
 mod verify;
 mod views;
 #[path = "../../../proc-pool/tests/it/support/watchdog.rs"]

@@ -96,6 +96,7 @@ const SCENARIOS: &[(&str, Measure)] = &[
     ("latency", latency::measure),
     ("start", start::measure),
     ("payloads", payloads::measure),
+    ("buffers", payloads::measure_tasks),
     ("large", large::measure),
     ("idle", idle::measure),
     ("waking", waking::measure),

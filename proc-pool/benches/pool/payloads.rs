@@ -12,6 +12,7 @@ mod costs;
 mod iceoryx2;
 mod new_pages;
 mod streams;
+mod tasks;
 
 use std::iter;
 
@@ -19,6 +20,7 @@ use proc_pool::{BoxError, Builder, EntryPoint, Pool, TaskError, WorkerContext, W
 
 pub(crate) use self::costs::run as run_payloads;
 pub(crate) use self::streams::{make_outputs, return_echoes};
+pub(crate) use self::tasks::measure as measure_tasks;
 
 use self::iceoryx2::Iceoryx2;
 use self::streams::Streams;

@@ -52,6 +52,8 @@ pub(crate) struct WorkerConnection {
     pieces_in: Inbound,
     /// The large task that is being sent.
     outgoing: Option<OutgoingTask>,
+    /// Blocks may be under way that the worker holds, because they are buffers.
+    buffers_under_way: bool,
     control: Slots,
     /// The slot by which the leader requires that outputs contain their buffers.
     in_band: Slots,
@@ -157,6 +159,7 @@ impl WorkerConnection {
                 sizes.output,
             ),
             outgoing: None,
+            buffers_under_way: false,
             claims: Revoker::new(
                 control.part(slot::STARTED..slot::STARTED + 1),
                 leader.part(leader::RECALLED..leader::RECALLED + 1),

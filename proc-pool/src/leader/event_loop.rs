@@ -184,9 +184,7 @@ impl EventLoop {
     /// Locks the scheduler. Keep the lock only for a moment.
     pub(crate) fn scheduler(&self) -> SchedulerGuard<'_> {
         // Only a bug of this crate can poison the lock; the state is consistent between statements.
-        SchedulerGuard(Some(
-            self.scheduler.lock().unwrap_or_else(PoisonError::into_inner),
-        ))
+        SchedulerGuard::new(self.scheduler.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Records that the pool is being used by a thread that does not wait now, so the standby thread need not run the loop.

@@ -14,6 +14,7 @@ use crate::leader::tasks::batch::{Batch, TaskWriter};
 use crate::leader::tasks::decode::Decode;
 use crate::leader::tasks::jobs::{Completion, Completions, JobKey, Outcome};
 use crate::pool::loop_ref::LoopRef;
+use crate::wire::codec::Codec;
 
 use decoded::Decoded;
 
@@ -53,6 +54,48 @@ impl<T> Clone for Encode<T> {
 }
 
 impl<T> Copy for Encode<T> {}
+
+impl<T> Encode<T> {
+    /// Encodes with `C`. Large buffers of a task travel apart from it.
+    pub(crate) fn by<C: Codec<T>>() -> Self {
+        Self {
+            borrowed: |task, writer| match C::as_bytes(task) {
+                Some(bytes) => {
+                    writer.put(bytes);
+                    Ok(())
+                }
+                None => writer.encode_apart::<T, C>(task),
+            },
+            owned: |task, writer| match C::into_owned(task) {
+                Ok(bytes) => {
+                    writer.give(bytes);
+                    Ok(())
+                }
+                Err(task) => writer.encode_apart::<T, C>(&task),
+            },
+        }
+    }
+
+    /// Encodes with `C`, for workers that read tasks as bytes: the encoding contains all of the task.
+    pub(crate) fn whole_by<C: Codec<T>>() -> Self {
+        Self {
+            borrowed: |task, writer| match C::as_bytes(task) {
+                Some(bytes) => {
+                    writer.put(bytes);
+                    Ok(())
+                }
+                None => C::encode(task, writer.bytes).map_err(|e| e.to_string()),
+            },
+            owned: |task, writer| match C::into_owned(task) {
+                Ok(bytes) => {
+                    writer.give(bytes);
+                    Ok(())
+                }
+                Err(task) => C::encode(&task, writer.bytes).map_err(|e| e.to_string()),
+            },
+        }
+    }
+}
 
 /// What sees the outputs of a map as they arrive, in the order of their completion: the index of the task, and the encoded output. It
 /// is called by the thread that asks for outputs, without a lock.

@@ -243,7 +243,11 @@ impl BytePool {
     /// ```
     pub fn with_codecs<T, R, CT: Codec<T>, CR: Codec<R>>(self, tasks: CT, outputs: CR) -> Pool<T, R> {
         let _ = (tasks, outputs);
-        Pool::new::<CT, CR>(self)
+        Pool {
+            bytes: self,
+            encode: Encode::whole_by::<CT>(),
+            decode: Decode::by::<CR>(),
+        }
     }
 
     /// Waits for the tasks that were submitted, and lets the workers end. Workers that have not ended when the time `timeout` has
@@ -316,22 +320,7 @@ impl<T, R> Pool<T, R> {
     pub(crate) fn new<CT: Codec<T>, CR: Codec<R>>(bytes: BytePool) -> Self {
         Self {
             bytes,
-            encode: Encode {
-                borrowed: |task, writer| match CT::as_bytes(task) {
-                    Some(bytes) => {
-                        writer.put(bytes);
-                        Ok(())
-                    }
-                    None => CT::encode(task, writer.bytes).map_err(|e| e.to_string()),
-                },
-                owned: |task, writer| match CT::into_owned(task) {
-                    Ok(bytes) => {
-                        writer.give(bytes);
-                        Ok(())
-                    }
-                    Err(task) => CT::encode(&task, writer.bytes).map_err(|e| e.to_string()),
-                },
-            },
+            encode: Encode::by::<CT>(),
             decode: Decode::by::<CR>(),
         }
     }

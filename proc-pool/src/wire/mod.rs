@@ -11,9 +11,11 @@
 //! | `tags` | the first byte of a frame |
 //! | `payload`, `pieces` | small payloads in a frame, large ones in pieces through an arena |
 //! | `codec`, `native`, `encoding` | values to bytes and back: by choice, by default, in the handshake |
+//! | `apart` | buffers that travel apart from the encoding of their value |
 //! | `owned_bytes` | memory that is a vector and its encoding |
 //! | `bytes` | the buffers that users of bytes see |
 
+pub(crate) mod apart;
 pub(crate) mod bytes;
 pub(crate) mod codec;
 pub(crate) mod encoding;

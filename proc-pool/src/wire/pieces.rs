@@ -6,7 +6,7 @@
 //! bytes the payload has, and each further piece must agree with that. The receiver allocates memory as pieces arrive, so a
 //! wrong number costs nothing.
 //!
-//! [`held`](self::held) has the blocks that the receiver does not copy, or not yet: buffers of outputs.
+//! [`held`](self::held) has the blocks that the receiver does not copy, or not yet: buffers of tasks and outputs.
 
 mod held;
 
@@ -15,7 +15,7 @@ use std::sync::atomic::{Ordering, fence};
 use shm_buffers::arena::{Block, BlockError, BlockReader, BlockWriter};
 use shm_buffers::slots::Slots;
 
-pub(crate) use self::held::{BuffersApart, MIN_APART, announcement};
+pub(crate) use self::held::{BuffersApart, MIN_APART, PieceOf, announcement};
 
 use self::held::Unreleased;
 use crate::os::NewPages;
@@ -100,7 +100,7 @@ pub(crate) struct Inbound {
     count: u64,
     bytes_taken: u64,
     unreleased: Unreleased,
-    /// The buffers that have arrived of an output whose other parts follow.
+    /// The buffers that have arrived of a task or an output whose other parts follow.
     apart: Option<BuffersApart>,
     /// The shared slot with the number of freed blocks that the sender waits for.
     wanted: Slots,
@@ -211,6 +211,7 @@ impl Inbound {
     pub(crate) fn forget(&mut self) {
         self.left = None;
         self.lost = None;
+        self.apart = None;
         self.bytes = OwnedBytes::default();
     }
 

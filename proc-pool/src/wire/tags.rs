@@ -19,9 +19,9 @@ pub(crate) enum Tag {
     /// Text: the leader sends no more pieces of a large task, of which it may have sent none. The task was recalled, or the
     /// text is the reason.
     Withdrawn = 6,
-    /// A number: that many buffers of an output come before the output itself, which leaves them out.
+    /// A number: that many buffers of a task or an output come before it. It leaves them out.
     Buffers = 7,
-    /// A buffer, or the leader's view of it: the position of its block in the arena, as in a [piece](crate::wire::pieces).
+    /// A buffer, which its receiver may hold: the position of its block in the arena, as in a [piece](crate::wire::pieces).
     Block = 8,
 }
 

@@ -1,6 +1,7 @@
 //! The worker's main loop: receives tasks from the leader, runs them, sends their outcomes. The leader's side of the same
 //! rings is `leader::connection`.
 
+mod incoming;
 mod outcome;
 
 use std::ops::ControlFlow;
@@ -13,6 +14,7 @@ use shm_buffers::claims::{Claim, Claimant};
 use shm_buffers::ring::{Arm, Consumer, Producer, PushError, Wakeup};
 use shm_buffers::slots::Slots;
 
+use self::incoming::inline;
 use crate::error::chain;
 use crate::last_panics;
 use crate::message::ORPHANED;
@@ -48,6 +50,8 @@ const IDLE: Duration = Duration::from_secs(1);
 const INLINE: u8 = Tag::Inline as u8;
 const PIECE: u8 = Tag::Piece as u8;
 const WITHDRAWN: u8 = Tag::Withdrawn as u8;
+const BUFFERS: u8 = Tag::Buffers as u8;
+const BLOCK: u8 = Tag::Block as u8;
 
 /// The main function of a worker process that runs `R`.
 pub(crate) fn serve<R: Runner>(bootstrap: Bootstrap) -> ! {
@@ -186,7 +190,7 @@ impl TaskLoop {
                 Ok(Some(_)) => {}
                 Ok(None) => {
                     // No claim follows that serves as the look for a sleeping leader.
-                    if self.publish().is_err() {
+                    if self.publish().is_err() || self.release_blocks().is_err() {
                         return;
                     }
                     self.clock.stop();
@@ -194,7 +198,9 @@ impl TaskLoop {
                         Ok(Waited::Woken) => continue,
                         Ok(Waited::Idle) => {
                             (frame, output) = Default::default();
-                            self.release_memory();
+                            if self.release_memory().is_err() {
+                                return;
+                            }
                             continue;
                         }
                         Err(DoorbellClosed) => return,
@@ -208,6 +214,10 @@ impl TaskLoop {
                     Ok(Arrived::Part) => continue,
                     Ok(Arrived::Whole(bytes)) => Some(Ok(bytes)),
                     Ok(Arrived::Lost(reason)) => Some(Err(reason)),
+                    Err(DoorbellClosed) => return,
+                },
+                Some(&(BUFFERS | BLOCK)) => match self.take_buffer(&frame) {
+                    Ok(()) => continue,
                     Err(DoorbellClosed) => return,
                 },
                 Some(&WITHDRAWN) => {
@@ -226,12 +236,14 @@ impl TaskLoop {
                 return;
             }
             if claim == Claim::Revoked {
+                drop(self.pieces_in.take_apart());
                 if self.send::<R>(Tag::Recalled, &mut output).is_err() {
                     return;
                 }
                 continue;
             }
             let task = match &mut large {
+                _ if self.pieces_in.awaits_payload() => self.task_apart(&frame, large.as_mut()),
                 None => inline(&frame).map(TaskBytes::Small),
                 Some(Ok(large)) => Ok(TaskBytes::Large(large)),
                 Some(Err(reason)) => Err(std::mem::take(reason)),
@@ -243,7 +255,8 @@ impl TaskLoop {
             let mut phases = PhaseTimes::default();
             let sampling = self.clock.is_sampling();
             let tag = call(runner, task, &mut output, sampling.then_some(&mut phases));
-            if self.send::<R>(tag, &mut output).is_err() {
+            // The task has dropped its buffers, and the op may have kept some.
+            if self.release_blocks().is_err() || self.send::<R>(tag, &mut output).is_err() {
                 return;
             }
             match sampling {
@@ -263,20 +276,6 @@ impl TaskLoop {
                 _ => self.pieces_in.free(KEEP_SMALL),
             }
         }
-    }
-
-    /// Takes a piece of a task, and wakes the leader if it waits for that.
-    fn take_piece(&mut self, payload: &[u8], alignment: usize) -> Result<Arrived, DoorbellClosed> {
-        self.keeps_memory = true;
-        // The claim that serves as the look for a sleeping leader comes only after the last piece.
-        self.publish()?;
-        let Ok(arrived) = self.pieces_in.take(payload, alignment) else {
-            os::end_group(ORPHANED)
-        };
-        if self.pieces_in.must_wake_sender() {
-            self.wake_leader()?;
-        }
-        Ok(arrived)
     }
 
     /// Writes a frame as soon as there is room for it.
@@ -313,16 +312,6 @@ impl TaskLoop {
         self.to_leader
             .send(&WorkerMessage::Wakeup)
             .map_err(|_| DoorbellClosed)
-    }
-
-    /// Returns the memory of large payloads to the system.
-    fn release_memory(&mut self) {
-        self.keeps_memory = false;
-        self.pieces_in.release_memory();
-        if self.pieces_out.release_memory().is_err() {
-            os::end_group(ORPHANED);
-        }
-        shm_buffers::return_freed_memory();
     }
 
     /// Waits until there may be a task: spins if allowed, then parks. Returns earlier if memory should be released.
@@ -399,16 +388,6 @@ impl TaskLoop {
 #[inline]
 fn kept(used: usize) -> usize {
     used.saturating_mul(2).clamp(KEEP_SMALL, KEEP_LARGE)
-}
-
-/// Returns the payload of a task's frame.
-#[inline]
-fn inline(frame: &[u8]) -> Result<&[u8], String> {
-    match frame.split_first() {
-        Some((&INLINE, bytes)) => Ok(bytes),
-        Some((tag, _)) => Err(format!("unknown tag {tag}")),
-        None => Err("empty frame".to_owned()),
-    }
 }
 
 /// Runs a task, and leaves its output or the text of its error in `output`.

@@ -2,22 +2,20 @@
 //! main loop runs services; adapters turn workers and functions into services.
 
 use std::marker::PhantomData;
-use std::mem::needs_drop;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use shm_buffers::out_of_band::collect;
+use shm_buffers::out_of_band::{Received, restore};
 use shm_buffers::ring;
 use shm_buffers::slots::Slots;
 
 use crate::error::{BoxError, WorkerId};
 use crate::metrics::PhaseTimes;
+use crate::wire::apart::encode_apart;
 use crate::wire::bytes::{BuffersIn, OutputBuf};
 use crate::wire::codec::Codec;
 use crate::wire::encoding::decode;
 use crate::wire::owned_bytes::OwnedBytes;
-use crate::wire::payload::MAX_INLINE;
-use crate::wire::pieces::MIN_APART;
 use crate::wire::worker_values::{WorkerValue, WorkerValueError};
 use crate::worker::op::{ErasedOp, Op};
 
@@ -201,6 +199,8 @@ pub(crate) enum TaskBytes<'a> {
     Small(&'a [u8]),
     /// Its memory may be taken.
     Large(&'a mut OwnedBytes),
+    /// The encoding leaves out these buffers.
+    Apart(&'a [u8], Vec<Received>),
 }
 
 /// The adapter from a [`Service`].
@@ -224,6 +224,10 @@ impl<S: Service> Runner for ByteRunner<S> {
         let task: &[u8] = match task {
             TaskBytes::Small(task) => task,
             TaskBytes::Large(task) => task,
+            TaskBytes::Apart(..) => {
+                let reason = "the leader has left out buffers of a task that is read as bytes";
+                return Err(CallError::Task(reason.to_owned()));
+            }
         };
         match phases {
             None => self.0.call(task, output),
@@ -271,6 +275,7 @@ where
         let task = match task {
             TaskBytes::Small(task) => CT::decode(task),
             TaskBytes::Large(task) => CT::decode_owned(task),
+            TaskBytes::Apart(encoding, buffers) => restore(buffers, || CT::decode(encoding)),
         };
         let task = task.map_err(|e| CallError::Task(e.to_string()))?;
         let value = match phases {
@@ -294,19 +299,11 @@ where
 /// Encodes an output. Its large buffers may be left out, to travel apart.
 #[inline]
 fn encode_output<R, C: Codec<R>>(value: &R, output: &mut OutputBuf) -> Result<(), BoxError> {
-    // A buffer has an owner of its memory to drop.
-    if !needs_drop::<R>() || output.buffers == BuffersIn::Output {
+    if output.buffers == BuffersIn::Output {
         return C::encode(value, output);
     }
-    let collected = collect(MIN_APART, || C::encode(value, output));
-    collected.result?;
-    if !collected.is_plain {
-        if collected.buffers.is_empty() && output.len() <= MAX_INLINE {
-            // Encoding such a small output again costs less than a second frame.
-            output.clear();
-            return C::encode(value, output);
-        }
-        output.leave_out(collected.buffers);
+    if let Some(buffers) = encode_apart::<R, C>(value, output)? {
+        output.leave_out(buffers);
     }
     Ok(())
 }

@@ -60,6 +60,7 @@ mod stacks;
 mod support;
 #[cfg(target_os = "linux")]
 mod suspension;
+mod task_buffers;
 #[cfg(target_os = "linux")]
 mod temporary_files;
 mod timing;

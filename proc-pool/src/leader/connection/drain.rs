@@ -116,7 +116,7 @@ impl WorkerConnection {
                 busy.0.saturating_sub(self.last_busy.0),
             );
             self.last_busy = busy;
-        } else if (self.pieces_in.count() > pieces || self.pieces_in.awaits_output())
+        } else if (self.pieces_in.count() > pieces || self.pieces_in.awaits_payload())
             && self.outcomes.finish_read() == Wakeup::Needed
         {
             self.wake_worker();
@@ -131,7 +131,7 @@ impl WorkerConnection {
 
     /// Returns whether only a part of an output was taken.
     pub(crate) fn is_receiving(&self) -> bool {
-        self.pieces_in.is_under_way() || self.pieces_in.awaits_output()
+        self.pieces_in.is_under_way() || self.pieces_in.awaits_payload()
     }
 
     /// Takes outcomes of the job `key` until one of another job comes. Returns how many tasks were finished, and why it ended.
@@ -145,7 +145,7 @@ impl WorkerConnection {
         let mut count = 0;
         loop {
             let in_pieces = self.pieces_in.is_under_way();
-            let (small, end) = match self.pieces_in.awaits_output() {
+            let (small, end) = match self.pieces_in.awaits_payload() {
                 false => self.drain_small(key, done, budget),
                 true => (0, self.pop_frame(done)),
             };
@@ -175,7 +175,7 @@ impl WorkerConnection {
             *budget = budget.saturating_sub(usize::try_from(bytes).unwrap_or(usize::MAX));
             let read = match read {
                 Read::Done(outcome) => self.with_buffers(outcome, &mut done.bytes),
-                Read::Recalled if self.pieces_in.awaits_output() => Read::Corrupt,
+                Read::Recalled if self.pieces_in.awaits_payload() => Read::Corrupt,
                 read => read,
             };
             let outcome = match read {

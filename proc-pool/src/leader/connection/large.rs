@@ -1,12 +1,13 @@
-//! Sending a large task in pieces: those that find room now, and the others when there is room again.
+//! Sending a large task: its buffers that travel apart, then its encoding. Those pieces that find room now, and the others when there
+//! is room again.
 
 use shm_buffers::ring::PushError;
 
 use super::{SendError, WorkerConnection};
 use crate::error::KillReason;
 use crate::leader::tasks::jobs::JobKey;
-use crate::wire::payload::Large;
-use crate::wire::pieces::{Allocation, NO_MEMORY, Piece, WakeupRequest};
+use crate::wire::payload::{Large, MAX_INLINE};
+use crate::wire::pieces::{Allocation, NO_MEMORY, Piece, PieceOf, WakeupRequest, announcement};
 use crate::wire::tags::Tag;
 
 /// A task of which pieces are still to be sent. It is the last one in `in_flight`, and no other task is sent before its end.
@@ -14,7 +15,18 @@ use crate::wire::tags::Tag;
 pub(super) struct OutgoingTask {
     /// The payload, or why the worker gets a notice instead of the rest.
     payload: Result<Large, Unsent>,
-    sent: usize,
+    position: Position,
+}
+
+/// How much of a task was sent.
+#[derive(Debug, Default)]
+struct Position {
+    /// The number of buffers was.
+    announced: bool,
+    /// Number of buffers.
+    buffers: usize,
+    /// Bytes of the next buffer, or of the encoding if all buffers were sent.
+    bytes: usize,
 }
 
 /// Why a task is not sent to its end.
@@ -53,7 +65,7 @@ impl WorkerConnection {
         self.task_budget = self.task_budget.saturating_sub(1);
         self.outgoing = Some(OutgoingTask {
             payload: Ok(large.clone()),
-            sent: 0,
+            position: Position::default(),
         });
         self.send_pieces();
         Ok(())
@@ -82,6 +94,7 @@ impl WorkerConnection {
                 self.broken = Some(KillReason::Corrupt);
                 break;
             }
+            self.buffers_under_way &= self.pieces_out.under_way() > 0;
             match self.stage_pieces(&mut outgoing) {
                 Ok(None) => {
                     self.publish();
@@ -91,6 +104,10 @@ impl WorkerConnection {
                     self.publish();
                     if self.pieces_out.request_wakeup() == WakeupRequest::Granted {
                         continue;
+                    }
+                    if self.buffers_under_way {
+                        // The worker may sleep and hold their blocks: it releases them when it sees that they are wanted.
+                        self.wake_worker();
                     }
                 }
                 Ok(Some(Blocked::Memory)) => {
@@ -108,25 +125,51 @@ impl WorkerConnection {
 
     /// Stages pieces until all are staged (`None`), or something is missing. Fails if the worker has broken its memory.
     fn stage_pieces(&mut self, outgoing: &mut OutgoingTask) -> Result<Option<Blocked>, ()> {
-        let large = match &outgoing.payload {
+        let OutgoingTask { payload, position } = outgoing;
+        let large = match payload {
             Ok(large) => large,
             Err(why) => {
                 let reason = match why {
                     Unsent::Withdrawn => "",
                     Unsent::NoMemory => NO_MEMORY,
                 };
-                return match self
-                    .tasks
-                    .stage_parts(&[&[Tag::Withdrawn as u8], reason.as_bytes()])
-                {
-                    Ok(()) => Ok(None),
-                    Err(PushError::Full) => Ok(Some(Blocked::Ring)),
-                    Err(_) => Err(()),
-                };
+                return self.stage_frame(&[&[Tag::Withdrawn as u8], reason.as_bytes()]);
             }
         };
+        if let Some(buffers) = large.buffers() {
+            if !position.announced {
+                if let Some(blocked) = self.stage_frame(&[&announcement(buffers.len())])? {
+                    return Ok(Some(blocked));
+                }
+                position.announced = true;
+            }
+            while let Some(buffer) = buffers.get(position.buffers) {
+                if let Some(blocked) = self.stage_rest(buffer, &mut position.bytes, PieceOf::Buffer)? {
+                    return Ok(Some(blocked));
+                }
+                position.buffers += 1;
+                position.bytes = 0;
+            }
+            if large.encoding().len() <= MAX_INLINE {
+                return self.stage_frame(&[&[Tag::Inline as u8], large.encoding()]);
+            }
+        }
+        self.stage_rest(large.encoding(), &mut position.bytes, PieceOf::Payload)
+    }
+
+    /// Stages a frame, if there is room for it.
+    fn stage_frame(&mut self, parts: &[&[u8]]) -> Result<Option<Blocked>, ()> {
+        match self.tasks.stage_parts(parts) {
+            Ok(()) => Ok(None),
+            Err(PushError::Full) => Ok(Some(Blocked::Ring)),
+            Err(_) => Err(()),
+        }
+    }
+
+    /// Stages what follows the first `sent` bytes, and increases `sent`.
+    fn stage_rest(&mut self, bytes: &[u8], sent: &mut usize, of: PieceOf) -> Result<Option<Blocked>, ()> {
         loop {
-            let rest = &large.bytes()[outgoing.sent..];
+            let rest = &bytes[*sent..];
             if rest.is_empty() {
                 return Ok(None);
             }
@@ -135,14 +178,15 @@ impl WorkerConnection {
                 Allocation::NoRoom => return Ok(Some(Blocked::Blocks)),
                 Allocation::NoMemory => return Ok(Some(Blocked::Memory)),
             };
-            match self.tasks.stage(&Piece::new(block, rest.len()).frame()) {
-                Ok(()) => {}
-                Err(PushError::Full) => return Ok(Some(Blocked::Ring)),
-                Err(_) => return Err(()),
+            let is_whole = block.len as usize == bytes.len();
+            let frame = Piece::new(block, rest.len()).frame_in(of, is_whole);
+            if let Some(blocked) = self.stage_frame(&[&frame])? {
+                return Ok(Some(blocked));
             }
             // The worker sees the frame only after `publish`.
             self.pieces_out.fill(block, rest).map_err(|_| ())?;
-            outgoing.sent += block.len as usize;
+            self.buffers_under_way |= of == PieceOf::Buffer && is_whole;
+            *sent += block.len as usize;
         }
     }
 }

@@ -7,15 +7,27 @@ use std::time::Duration;
 
 use crate::leader::scheduler::Scheduler;
 use crate::panics::guarded;
+use crate::wire::apart::Locked;
 
-/// The locked scheduler. After it is unlocked, the wakers of tasks with new outcomes are called.
-pub(crate) struct SchedulerGuard<'a>(pub(super) Option<MutexGuard<'a, Scheduler>>);
+/// The locked scheduler. After it is unlocked, the wakers of tasks with new outcomes are called, and buffers of tasks are dropped.
+pub(crate) struct SchedulerGuard<'a> {
+    scheduler: Option<MutexGuard<'a, Scheduler>>,
+    _locked: Locked,
+}
 
-impl SchedulerGuard<'_> {
+impl<'a> SchedulerGuard<'a> {
+    #[inline]
+    pub(super) fn new(scheduler: MutexGuard<'a, Scheduler>) -> Self {
+        Self {
+            scheduler: Some(scheduler),
+            _locked: Locked::new(),
+        }
+    }
+
     /// Unlocks the scheduler and sleeps until `changed` is notified, or for `timeout`.
     pub(super) fn sleep(mut self, changed: &Condvar, timeout: Duration) {
         let woken = self.jobs.take_woken();
-        if let Some(scheduler) = self.0.take() {
+        if let Some(scheduler) = self.scheduler.take() {
             drop(changed.wait_timeout(scheduler, timeout));
         }
         wake_all(woken);
@@ -34,13 +46,13 @@ impl Deref for SchedulerGuard<'_> {
     type Target = Scheduler;
 
     fn deref(&self) -> &Scheduler {
-        self.0.as_deref().expect(LOCKED)
+        self.scheduler.as_deref().expect(LOCKED)
     }
 }
 
 impl DerefMut for SchedulerGuard<'_> {
     fn deref_mut(&mut self) -> &mut Scheduler {
-        self.0.as_deref_mut().expect(LOCKED)
+        self.scheduler.as_deref_mut().expect(LOCKED)
     }
 }
 
@@ -48,7 +60,7 @@ const LOCKED: &str = "locked until it is dropped";
 
 impl Drop for SchedulerGuard<'_> {
     fn drop(&mut self) {
-        if let Some(mut scheduler) = self.0.take() {
+        if let Some(mut scheduler) = self.scheduler.take() {
             let woken = scheduler.jobs.take_woken();
             drop(scheduler);
             wake_all(woken);

@@ -1,5 +1,9 @@
 //! [`Batch`]: encoded tasks on their way to the workers.
 
+use shm_buffers::out_of_band::Sent;
+
+use crate::wire::apart::encode_apart;
+use crate::wire::codec::Codec;
 use crate::wire::owned_bytes::OwnedBytes;
 use crate::wire::payload::{Large, MAX_INLINE, Payload};
 use crate::wire::tags::Tag;
@@ -33,6 +37,8 @@ pub(crate) struct TaskWriter<'a> {
     /// The buffer to which the encoded task is appended.
     pub(crate) bytes: &'a mut Vec<u8>,
     large: Option<Result<Box<Large>, String>>,
+    /// The buffers that `bytes` leaves out, if it may.
+    buffers: Option<Vec<Sent>>,
 }
 
 impl TaskWriter<'_> {
@@ -52,6 +58,13 @@ impl TaskWriter<'_> {
             ..=MAX_INLINE => self.bytes.extend_from_slice(&bytes),
             _ => self.large = Some(Ok(Box::new(Large::new(bytes, 0)))),
         }
+    }
+
+    /// Encodes a task. Its large buffers are left out, to travel apart.
+    #[inline]
+    pub(crate) fn encode_apart<T, C: Codec<T>>(&mut self, task: &T) -> Result<(), String> {
+        self.buffers = encode_apart::<T, C>(task, self.bytes).map_err(|e| e.to_string())?;
+        Ok(())
     }
 }
 
@@ -91,15 +104,23 @@ impl Batch {
         let mut writer = TaskWriter {
             bytes: &mut self.bytes,
             large: None,
+            buffers: None,
         };
         let written = encode(&mut writer);
-        let mut large = writer.large;
-        if written.is_ok() && large.is_none() && self.bytes.len() - start > MAX_INLINE + 1 {
+        let TaskWriter {
+            mut large, buffers, ..
+        } = writer;
+        let is_long = self.bytes.len() - start > MAX_INLINE + 1;
+        if written.is_ok() && large.is_none() && (is_long || buffers.is_some()) {
             // If it is the only task in the buffer, it takes the buffer without a copy.
             let made = match start {
-                0 => Ok(Large::new(std::mem::take(&mut self.bytes), 1)),
+                0 if is_long => Ok(Large::new(std::mem::take(&mut self.bytes), 1)),
                 _ => Large::copied(&self.bytes[start + 1..]),
             };
+            let made = made.map(|large| match buffers {
+                Some(buffers) => large.with_buffers(buffers),
+                None => large,
+            });
             large = Some(made.map(Box::new));
         }
         let large = written.and_then(|()| large.transpose());

@@ -1,14 +1,14 @@
-//! Buffers of outputs that travel apart from the output: each is a block of its own. The leader holds it until the caller looks at
-//! the buffer or drops it.
+//! Buffers of tasks and outputs that travel apart from them: each is a block of its own. The receiver holds it until the op, or the
+//! caller, looks at the buffer or drops it.
 //!
 //! Blocks are released in the order in which they were sent, so a block that is held keeps later ones from being used again.
 //! When the sender waits for space, the oldest blocks are copied into private memory and released, so that it never waits for the
-//! caller.
+//! caller, nor for an op that keeps buffers.
 
 use std::collections::VecDeque;
 use std::fmt;
 
-use shm_buffers::arena::HeldBlock;
+use shm_buffers::arena::{BlockError, HeldBlock};
 use shm_buffers::out_of_band::Received;
 
 use super::{Broken, Inbound, Piece};
@@ -40,7 +40,7 @@ enum Entry {
     Held(HeldBlock),
 }
 
-/// The buffers of an output that travel apart from it.
+/// The buffers of a task or an output that travel apart from it.
 #[derive(Default)]
 pub(crate) struct BuffersApart {
     /// Number of buffers that have not arrived.
@@ -48,7 +48,7 @@ pub(crate) struct BuffersApart {
     /// Bytes of those that have.
     bytes: u64,
     pub(crate) received: Vec<Received>,
-    /// Why the output is lost.
+    /// Why the task or output is lost.
     pub(crate) lost: Option<String>,
 }
 
@@ -132,12 +132,13 @@ impl Drop for Unreleased {
 }
 
 impl Inbound {
-    /// Returns whether buffers of an output have come, or are announced, and the output itself has not.
-    pub(crate) fn awaits_output(&self) -> bool {
+    /// Returns whether buffers have come, or are announced, and the task or output itself has not.
+    #[inline]
+    pub(crate) fn awaits_payload(&self) -> bool {
         self.apart.is_some()
     }
 
-    /// Takes the announcement of an output's buffers. `payload` is its frame without the tag.
+    /// Takes the announcement of the buffers of a task or an output. `payload` is its frame without the tag.
     pub(crate) fn announce(&mut self, payload: &[u8]) -> Result<(), Broken> {
         let left = payload.try_into().map(u64::from_le_bytes).map_err(|_| Broken)?;
         if self.apart.is_some() || self.left.is_some() {
@@ -159,10 +160,18 @@ impl Inbound {
         if self.left.is_some() {
             return Err(Broken);
         }
-        let held = self.reader.hold(block).map_err(|_| Broken)?;
         apart.count(block.len, self.max_bytes)?;
-        apart.received.push(Received::Block(held.clone()));
-        self.unreleased.push_held(held);
+        match self.reader.hold(block) {
+            Ok(held) => {
+                apart.received.push(Received::Block(held.clone()));
+                self.unreleased.push_held(held);
+            }
+            Err(e @ BlockError::Memory { .. }) => {
+                apart.lost = Some(e.to_string());
+                self.unreleased.push_copied();
+            }
+            Err(_) => return Err(Broken),
+        }
         self.count += 1;
         self.bytes_taken += block.len;
         Ok(())
@@ -200,12 +209,13 @@ impl Inbound {
         }
     }
 
-    /// Takes the buffers of the output that has arrived.
+    /// Takes the buffers of the task or output that has arrived.
     pub(crate) fn take_apart(&mut self) -> Option<BuffersApart> {
         self.apart.take()
     }
 
     /// Returns whether there are blocks that were not released.
+    #[inline]
     pub(crate) fn has_unreleased(&self) -> bool {
         !self.unreleased.blocks.is_empty()
     }
@@ -223,6 +233,12 @@ impl Inbound {
         self.unreleased.release(wanted, MAX_HELD);
         self.publish_freed();
     }
+
+    /// Copies all blocks that are held, and releases them.
+    pub(crate) fn release_all_blocks(&mut self) {
+        self.unreleased.release(u64::MAX, 0);
+        self.publish_freed();
+    }
 }
 
 /// Returns the frame that announces this number of buffers.
@@ -232,9 +248,26 @@ pub(crate) fn announcement(buffers: usize) -> [u8; 9] {
     frame
 }
 
+/// The kind of bytes that are sent in blocks of the arena.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PieceOf {
+    /// A buffer. The receiver need not copy it if it is one block.
+    Buffer,
+    /// A task or an output.
+    Payload,
+}
+
 impl Piece {
+    /// Returns the frame of a piece that is the whole of what is sent, or a part of it.
+    pub(crate) fn frame_in(self, of: PieceOf, is_whole: bool) -> [u8; super::FRAME] {
+        match (of, is_whole) {
+            (PieceOf::Buffer, true) => self.block_frame(),
+            _ => self.frame(),
+        }
+    }
+
     /// Returns the frame of a buffer that is this whole block.
-    pub(crate) fn block_frame(self) -> [u8; super::FRAME] {
+    fn block_frame(self) -> [u8; super::FRAME] {
         self.frame_of(Tag::Block)
     }
 }

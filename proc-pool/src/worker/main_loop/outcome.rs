@@ -8,7 +8,7 @@ use crate::os;
 use crate::os::doorbell::DoorbellClosed;
 use crate::wire::bytes::OutputBuf;
 use crate::wire::payload::{MAX_INLINE, MAX_TEXT};
-use crate::wire::pieces::{Allocation, NO_MEMORY, Piece, WakeupRequest, announcement};
+use crate::wire::pieces::{Allocation, NO_MEMORY, Piece, PieceOf, WakeupRequest, announcement};
 use crate::wire::tags::Tag;
 use crate::worker::service::Runner;
 
@@ -18,14 +18,6 @@ enum Sent {
     All,
     /// There is no memory to share. The task's error was sent instead.
     NoMemory,
-}
-
-/// What is sent in blocks of the arena.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum PieceOf {
-    /// A buffer, which the leader need not copy if it is one block.
-    Buffer,
-    Output,
 }
 
 impl TaskLoop {
@@ -54,7 +46,7 @@ impl TaskLoop {
         }
         let output = output.output();
         if tag == Tag::Inline && output.len() > MAX_INLINE {
-            return self.send_pieces::<R>(output, PieceOf::Output).map(drop);
+            return self.send_pieces::<R>(output, PieceOf::Payload).map(drop);
         }
         // The beginning of a long text is enough.
         let output = &output[..output.len().min(MAX_TEXT)];
@@ -104,10 +96,7 @@ impl TaskLoop {
             }
             let piece = Piece::new(block, rest.len());
             let is_whole = block.len as usize == bytes.len();
-            self.stage::<R>(&[&match (of, is_whole) {
-                (PieceOf::Buffer, true) => piece.block_frame(),
-                _ => piece.frame(),
-            }])?;
+            self.stage::<R>(&[&piece.frame_in(of, is_whole)])?;
             self.publish()?;
             rest = &rest[block.len as usize..];
         }
