@@ -1,89 +1,104 @@
 //! [`Accounting`]: which tasks are open, which node has them, and what a lost node costs. A pure state machine: it has no clock, and
 //! makes no calls.
 //!
-//! Tasks lie in *ranges*, as they were taken from the input of a job. A range is sent in *batches*: at first all of it in one; after
-//! the loss of a node, the tasks that it had started in some that must run alone, one task after the other, and the others in another
-//! one. The first valid answer to a task wins.
-
-mod parts;
+//! Each open task is in one *batch*: successive tasks of a job, as they were taken from its input, or, after a loss, those of them that
+//! are sent again. Tasks that a lost node had started run alone then, one after the other. The first valid answer to a task wins.
 
 use std::collections::{BTreeMap, HashMap};
-use std::ops;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use log_bridge::relay::Received;
+use log_bridge::relay::{Received, Records};
+use proc_pool::Fault;
 
-pub(crate) use parts::{Action, Counts, Finished, Node};
-
-use crate::batcher::{Draft, DraftTask};
-use crate::report::NodeEnd;
-use crate::wire::{Grant, Join, NodeCounts, Tasks};
-use parts::{Batch, Holder, Positions, Range};
+use crate::batcher::Draft;
+use crate::report::{ClusterReport, NodeEnd, NodeRow};
+use crate::wire::{Answer, BatchId, End, Join, NodeCounts, Reply};
 
 /// The most tasks of a batch that must run alone.
 const SUSPECTS: usize = 64;
 
+/// What follows from a call.
+#[derive(Debug)]
+pub(crate) enum Action {
+    /// Send a batch.
+    Send(BatchId),
+    /// The task has no output.
+    Fail { job: u32, index: u64, fault: Fault },
+}
+
+/// A node that has joined.
+struct Node {
+    id: u64,
+    /// When it was last heard.
+    seen: Instant,
+    logs: Received,
+}
+
+pub(crate) struct Batch {
+    number: u64,
+    pub(crate) tasks: Draft,
+    open: usize,
+    pub(crate) alone: bool,
+    /// The node that has it, and which of its tasks may have started there, and not ended.
+    holder: Option<(u64, Range<usize>)>,
+    /// When it was sent; `None` while that is under way.
+    sent: Option<Instant>,
+    /// Why an answer to it could not be decoded.
+    malformed: Option<String>,
+}
+
 pub(crate) struct Accounting {
     node_losses: u32,
     ack_wait: Duration,
-    ranges: BTreeMap<(u32, u64), Range>,
-    batches: BTreeMap<u64, Batch>,
-    next_batch: u64,
+    /// By job, and the index of their first task.
+    batches: BTreeMap<(u32, u64), Batch>,
+    next_number: u64,
     /// The number of tasks of each job so far.
     taken: HashMap<u32, u64>,
-    pub(crate) nodes: BTreeMap<u64, Node>,
-    pub(crate) counts: Counts,
-    /// The number of outputs that were delivered.
-    pub(crate) delivered: u64,
+    /// Those of the report's rows.
+    nodes: Vec<Node>,
+    pub(crate) report: ClusterReport,
+    pub(crate) actions: Vec<Action>,
     last_tick: Option<Instant>,
 }
 
 impl Accounting {
-    /// `first_batch` must be higher than the number of any batch of an earlier leader of the run.
-    pub(crate) fn new(node_losses: u32, ack_wait: Duration, first_batch: u64) -> Self {
+    /// `first_number` must be higher than the number of any batch of an earlier leader of the run.
+    pub(crate) fn new(node_losses: u32, ack_wait: Duration, first_number: u64) -> Self {
         Self {
             node_losses,
             ack_wait,
-            ranges: BTreeMap::new(),
             batches: BTreeMap::new(),
-            next_batch: first_batch,
+            next_number: first_number,
             taken: HashMap::new(),
-            nodes: BTreeMap::new(),
-            counts: Counts::default(),
-            delivered: 0,
+            nodes: Vec::new(),
+            report: ClusterReport::default(),
+            actions: Vec::new(),
             last_tick: None,
         }
     }
 
-    /// The number of ranges with open tasks.
-    pub(crate) fn open_ranges(&self) -> usize {
-        self.ranges.len()
+    /// The number of batches with open tasks.
+    pub(crate) fn open_batches(&self) -> usize {
+        self.batches.len()
     }
 
     /// Returns whether a job has open tasks.
     pub(crate) fn is_open(&self, job: u32) -> bool {
-        self.ranges.range((job, 0)..=(job, u64::MAX)).next().is_some()
+        self.batches.range((job, 0)..=(job, u64::MAX)).next().is_some()
     }
 
     pub(crate) fn present_nodes(&self) -> usize {
-        let present = self.nodes.values().filter(|node| node.state == NodeEnd::Present);
-        present.count()
+        let rows = self.report.nodes.iter();
+        rows.filter(|row| row.end == NodeEnd::Present).count()
     }
 
-    /// Opens the next tasks of a job. Returns the batch to send.
-    pub(crate) fn open(&mut self, job: u32, draft: Draft) -> u64 {
-        let first = self.taken.entry(job).or_default();
-        let range = *first;
-        let open = draft.tasks.len();
-        *first += open as u64;
-        let new = Range {
-            tasks: draft.tasks,
-            encoded: draft.encoded,
-            open,
-            batches: Vec::new(),
-        };
-        self.ranges.insert((job, range), new);
-        self.add_batch(job, range, Positions::All, false)
+    /// Opens the next tasks of a job.
+    pub(crate) fn open(&mut self, job: u32, tasks: Draft) {
+        let first = self.taken(job);
+        self.taken.insert(job, first + tasks.len() as u64);
+        self.add(job, first, tasks, false);
     }
 
     /// The number of tasks of a job so far: the index of its next one.
@@ -91,378 +106,269 @@ impl Accounting {
         self.taken.get(&job).copied().unwrap_or(0)
     }
 
-    /// Counts a task of a job that needs no answer, because an earlier leader has one.
+    /// Counts a task of a job that needs no answer, because its output is known.
     pub(crate) fn skip(&mut self, job: u32) {
         *self.taken.entry(job).or_default() += 1;
     }
 
-    fn add_batch(&mut self, job: u32, range: u64, positions: Positions, alone: bool) -> u64 {
-        let batch = self.next_batch;
-        self.next_batch += 1;
-        if let Some(range) = self.ranges.get_mut(&(job, range)) {
-            range.batches.push(batch);
-        }
-        let new = Batch {
-            job,
-            range,
-            positions,
+    fn add(&mut self, job: u32, first: u64, tasks: Draft, alone: bool) {
+        let number = self.next_number;
+        self.next_number += 1;
+        let batch = Batch {
+            number,
+            open: tasks.len(),
+            tasks,
             alone,
             holder: None,
             sent: None,
+            malformed: None,
         };
-        self.batches.insert(batch, new);
-        batch
+        self.batches.insert((job, first), batch);
+        self.actions.push(Action::Send(BatchId { job, first, number }));
     }
 
-    /// Returns the job of a batch, and whether it runs alone; `None` if no task of it is open.
-    pub(crate) fn kind(&self, batch: u64) -> Option<(u32, bool)> {
-        let it = self.batches.get(&batch)?;
-        Some((it.job, it.alone))
+    /// Returns a batch with open tasks.
+    pub(crate) fn batch(&mut self, id: &BatchId) -> Option<&mut Batch> {
+        let batch = self.batches.get_mut(&(id.job, id.first));
+        batch.filter(|batch| batch.number == id.number)
     }
 
-    /// Calls `encode` with the tasks of a batch.
-    pub(crate) fn contents<B>(&self, batch: u64, encode: impl FnOnce(&Tasks<'_>) -> B) -> Option<B> {
-        let it = self.batches.get(&batch)?;
-        let range = self.ranges.get(&(it.job, it.range))?;
-        let tasks = it
-            .all_positions(range)
-            .map(|at| (it.range + at as u64, range.bytes_of(at).len()));
-        Some(match &it.positions {
-            Positions::All => encode(&Tasks::new(tasks, &range.encoded)),
-            Positions::Some(positions) => {
-                let encoded: Vec<&[u8]> = positions.iter().map(|at| range.task(*at as usize)).collect();
-                encode(&Tasks::new(tasks, &encoded.concat()))
-            }
-        })
-    }
-
-    pub(crate) fn sent(&mut self, batch: u64, now: Instant) {
-        if let Some(batch) = self.batches.get_mut(&batch) {
+    pub(crate) fn sent(&mut self, id: &BatchId, now: Instant) {
+        if let Some(batch) = self.batch(id) {
             batch.sent = Some(now);
         }
     }
 
-    /// Batches that lie in the stream of tasks since before `since`, as far as this knows.
-    pub(crate) fn unclaimed(&self, since: Instant) -> Vec<u64> {
-        let old = |batch: &Batch| batch.holder.is_none() && batch.sent.is_some_and(|sent| sent < since);
-        let unclaimed = self.batches.iter().filter(|(_, batch)| old(batch));
-        unclaimed.map(|(id, _)| *id).collect()
+    /// Returns whether a batch lies in the stream of tasks since before `since`, as far as this knows.
+    pub(crate) fn has_unclaimed(&self, since: Instant) -> bool {
+        let mut batches = self.batches.values();
+        batches.any(|batch| batch.is_unclaimed(since))
     }
 
-    /// Marks batches as not sent, because the stream has lost them.
-    pub(crate) fn resend(&mut self, batches: &[u64]) {
-        for batch in batches {
-            if let Some(batch) = self.batches.get_mut(batch) {
-                batch.sent = None;
-                self.counts.resent += 1;
-            }
+    /// Sends these batches again: the stream has lost them.
+    pub(crate) fn resend_unclaimed(&mut self, since: Instant) {
+        let batches = self.batches.iter_mut();
+        for (&(job, first), batch) in batches.filter(|(_, batch)| batch.is_unclaimed(since)) {
+            let number = batch.number;
+            batch.sent = None;
+            self.report.resent += 1;
+            self.actions.push(Action::Send(BatchId { job, first, number }));
         }
+    }
+
+    /// Returns the position of a node that has joined.
+    fn node(&self, id: u64) -> Option<usize> {
+        self.nodes.iter().position(|node| node.id == id)
     }
 
     pub(crate) fn join(&mut self, join: Join, now: Instant) {
-        let number = self.nodes.len();
-        let node = self.nodes.entry(join.node).or_insert_with(|| Node {
-            number,
-            join: join.clone(),
-            counts: NodeCounts::default(),
-            logs: Received::default(),
-            state: NodeEnd::Present,
-            delivered: 0,
-            seen: now,
-        });
-        (node.state, node.seen) = (NodeEnd::Present, now);
-    }
-
-    /// A node is about to run tasks of a batch, at these positions. If it may, returns which tasks of the batch are open.
-    pub(crate) fn begin(
-        &mut self,
-        node: u64,
-        batch: u64,
-        tasks: ops::Range<usize>,
-        now: Instant,
-    ) -> (Grant, Vec<Action>) {
-        let Some(it) = self.batches.get_mut(&batch) else {
-            return (Grant::Drop, Vec::new());
-        };
-        match &mut it.holder {
-            Some(holder) if holder.node == node => {
-                let ops::Range { start, end } = &mut holder.begun;
-                (*start, *end) = (tasks.start.max(*start), tasks.end.max(*end));
-                holder.seen = now;
-            }
-            // The stream delivers a batch again when its node was silent for `ack_wait`.
-            Some(holder) if now.saturating_duration_since(holder.seen) >= self.ack_wait => {
-                return (Grant::Drop, self.lose(batch));
-            }
-            Some(_) => return (Grant::Drop, Vec::new()),
-            None => {
-                it.holder = Some(Holder {
-                    node,
-                    begun: tasks,
-                    seen: now,
-                    finished: None,
-                });
-            }
-        }
-        let it = &self.batches[&batch];
-        let Some(range) = self.ranges.get(&(it.job, it.range)) else {
-            return (Grant::Drop, Vec::new());
-        };
-        let tasks = it.all_positions(range).zip(0..);
-        let open: Vec<u32> = tasks
-            .filter(|(task, _)| range.tasks[*task].open)
-            .map(|(_, at)| at)
-            .collect();
-        let grant = match open.len() == it.len(range) {
-            true => Grant::All,
-            false => Grant::Only(open),
-        };
-        (grant, Vec::new())
-    }
-
-    /// Counts the answers of a node, with the indices and hashes of their tasks. Closes the tasks of those that are the first, and calls
-    /// `first` with the position of each of these answers.
-    pub(crate) fn answer(
-        &mut self,
-        node: u64,
-        job: u32,
-        answers: impl Iterator<Item = (u64, u64)>,
-        mut first: impl FnMut(usize),
-    ) {
-        let taken = self.taken(job);
-        let delivered = self.delivered;
-        let mut answers = (0..).zip(answers).peekable();
-        while let Some(&(_, (index, _))) = answers.peek() {
-            let mut before = self.ranges.range_mut((job, 0)..=(job, index));
-            let found = before.next_back();
-            let Some((&key, range)) = found.filter(|(key, range)| range.has(key.1, index)) else {
-                match index < taken {
-                    true => self.counts.duplicates += 1,
-                    false => self.counts.invalid += 1,
-                }
-                answers.next();
-                continue;
-            };
-            // As a rule, all of them are in one range.
-            while let Some((at, (index, hash))) = answers.next_if(|(_, (index, _))| range.has(key.1, *index))
-            {
-                let slot = &mut range.tasks[(index - key.1) as usize];
-                match slot.hash == hash {
-                    true if slot.open => {
-                        slot.open = false;
-                        range.open -= 1;
-                        self.delivered += 1;
-                        first(at);
-                    }
-                    true => self.counts.duplicates += 1,
-                    false => self.counts.invalid += 1,
-                }
-            }
-            self.drop_if_closed(key);
-        }
-        if let Some(node) = self.nodes.get_mut(&node) {
-            node.delivered += self.delivered - delivered;
+        if !self.beat(join.node, None, now) {
+            let (id, seen, logs) = (join.node, now, Received::default());
+            self.nodes.push(Node { id, seen, logs });
+            self.report.nodes.push(NodeRow::new(join));
         }
     }
 
-    /// Counts an answer to an open task whose output could not be decoded. The task runs once more, and then returns `true`: it has
-    /// no output.
-    pub(crate) fn undecodable(&mut self, job: u32, index: u64, hash: u64) -> (bool, Vec<Action>) {
-        self.counts.invalid += 1;
-        let found = self.find(job, index).filter(|(_, slot)| slot.hash == hash);
-        let Some(((_, range), slot)) = found else {
-            return (false, Vec::new());
-        };
-        // A loss, so that the two together are bounded.
-        slot.losses += 1;
-        match slot.losses > 1 {
-            true => {
-                self.close(job, index);
-                (true, Vec::new())
-            }
-            false => {
-                let positions = Positions::Some(vec![(index - range) as u32]);
-                let batch = self.add_batch(job, range, positions, false);
-                self.counts.resent += 1;
-                (false, vec![Action::Send(batch)])
-            }
-        }
-    }
-
-    /// Finds an open task: the key of its range, and the position in it.
-    fn find(&mut self, job: u32, index: u64) -> Option<((u32, u64), &mut DraftTask)> {
-        let (key, range) = self.ranges.range_mut((job, 0)..=(job, index)).next_back()?;
-        let slot = range.tasks.get_mut((index - key.1) as usize)?;
-        slot.open.then_some((*key, slot))
-    }
-
-    fn close(&mut self, job: u32, index: u64) {
-        if let Some((key, slot)) = self.find(job, index) {
-            slot.open = false;
-            if let Some(range) = self.ranges.get_mut(&key) {
-                range.open -= 1;
-            }
-            self.drop_if_closed(key);
-        }
-    }
-
-    /// Forgets a range if no task of it is open.
-    fn drop_if_closed(&mut self, key: (u32, u64)) {
-        if self.ranges.get(&key).is_some_and(|range| range.open == 0)
-            && let Some(range) = self.ranges.remove(&key)
-        {
-            for batch in range.batches {
-                self.batches.remove(&batch);
-            }
-        }
-    }
-
-    /// A node has done what it will with a batch.
-    pub(crate) fn finished(&mut self, node: u64, batch: u64, finished: Finished) {
-        if let Some(holder) = self
-            .batches
-            .get_mut(&batch)
-            .and_then(|batch| batch.holder.as_mut())
-            && holder.node == node
-        {
-            holder.finished = Some(finished);
-        }
-    }
-
-    pub(crate) fn beat(&mut self, node: u64, held: &[u64], counts: NodeCounts, now: Instant) -> bool {
-        let Some(it) = self.nodes.get_mut(&node) else {
+    /// A node is alive. Returns whether it has joined.
+    pub(crate) fn beat(&mut self, node: u64, counts: Option<NodeCounts>, now: Instant) -> bool {
+        let Some(at) = self.node(node) else {
             return false;
         };
-        (it.counts, it.seen) = (counts, now);
-        if it.state == NodeEnd::Lost {
-            it.state = NodeEnd::Present;
-        }
-        for batch in held {
-            if let Some(holder) = self
-                .batches
-                .get_mut(batch)
-                .and_then(|batch| batch.holder.as_mut())
-                && holder.node == node
-            {
-                holder.seen = now;
-            }
+        let row = &mut self.report.nodes[at];
+        (row.end, self.nodes[at].seen) = (NodeEnd::Present, now);
+        if let Some(counts) = counts {
+            (row.failed, row.worker_deaths, row.pss) = (counts.failed, counts.worker_deaths, counts.pss);
         }
         true
     }
 
-    pub(crate) fn leave(&mut self, node: u64, counts: NodeCounts) {
-        if let Some(node) = self.nodes.get_mut(&node) {
-            (node.counts, node.state) = (counts, NodeEnd::Left);
+    pub(crate) fn leave(&mut self, node: u64) {
+        if let Some(at) = self.node(node) {
+            self.report.nodes[at].end = NodeEnd::Left;
         }
     }
 
-    /// Looks for lost batches. The stream of answers was read up to `read`. Time in which this was not called does not count: the leader
-    /// was stopped, or had no connection, and has not heard its nodes.
-    pub(crate) fn tick(&mut self, now: Instant, read: u64) -> Vec<Action> {
-        let gap = self
-            .last_tick
-            .map_or(Duration::ZERO, |last| now.saturating_duration_since(last));
-        self.last_tick = Some(now);
-        if gap > self.ack_wait / 4 {
-            for holder in self
-                .batches
-                .values_mut()
-                .filter_map(|batch| batch.holder.as_mut())
+    /// Counts what a node has logged. Returns its name, and how many more records were dropped or lost than before.
+    pub(crate) fn count_records(&mut self, node: u64, records: &Records) -> Option<(String, u64)> {
+        let at = self.node(node)?;
+        let (logs, row) = (&mut self.nodes[at].logs, &mut self.report.nodes[at]);
+        let missing = logs.count(records);
+        (row.logs, row.logs_missing) = (logs.received(), logs.missing());
+        row.last_records = logs.last_records().map(str::to_owned).collect();
+        Some((row.name.clone(), missing))
+    }
+
+    /// A node is about to run tasks of a batch, at these positions. Returns whether it may.
+    pub(crate) fn begin(&mut self, node: u64, id: BatchId, tasks: Range<usize>) -> Reply {
+        if self.node(node).is_none() {
+            return Reply::Unknown;
+        }
+        let Some(batch) = self.batch(&id) else {
+            return Reply::No;
+        };
+        match &mut batch.holder {
+            Some((holder, begun)) if *holder == node => {
+                *begun = tasks.start.max(begun.start)..tasks.end.max(begun.end);
+            }
+            Some(_) => return Reply::No,
+            // A node has answered some, and was lost before the leader knew that it had them. Only the others run again.
+            None if batch.open < batch.tasks.len() => {
+                self.end((id.job, id.first), End::Released);
+                return Reply::No;
+            }
+            None => batch.holder = Some((node, tasks)),
+        }
+        Reply::Yes
+    }
+
+    /// Takes in an answer. Closes the tasks whose outcomes are the first ones, and calls `deliver` with the position of each of these in
+    /// the answer; its error is that of an output which cannot be decoded.
+    pub(crate) fn answer(&mut self, answer: &Answer, mut deliver: impl FnMut(usize) -> Result<(), String>) {
+        let job = answer.batch.job;
+        let (taken, delivered) = (self.taken(job), self.report.delivered);
+        // As a rule, all of them are in one batch.
+        let mut found: Option<(u64, &mut Batch)> = None;
+        for (at, outcome) in answer.outcomes.iter().enumerate() {
+            let index = answer.batch.first.saturating_add(outcome.at.into());
+            if found
+                .as_ref()
+                .is_none_or(|(first, batch)| !batch.has(*first, index))
             {
-                holder.seen += gap;
+                let mut before = self.batches.range_mut((job, 0)..=(job, index));
+                found = before.next_back().map(|(key, batch)| (key.1, batch));
             }
-            for node in self.nodes.values_mut() {
-                node.seen += gap;
-            }
-        }
-        for node in self.nodes.values_mut() {
-            let silent = now.saturating_duration_since(node.seen) > self.ack_wait;
-            if silent && node.state == NodeEnd::Present {
-                node.state = NodeEnd::Lost;
-                self.counts.nodes_lost += 1;
-            }
-        }
-        let ended: Vec<u64> = self
-            .batches
-            .iter()
-            .filter_map(|(id, batch)| {
-                let holder = batch.holder.as_ref()?;
-                let is_over = match &holder.finished {
-                    Some(finished) => finished.sequence <= read,
-                    None => now.saturating_duration_since(holder.seen) > self.ack_wait,
-                };
-                is_over.then_some(*id)
-            })
-            .collect();
-        ended.into_iter().flat_map(|batch| self.lose(batch)).collect()
-    }
-
-    /// Ends a batch whose node is lost, or has done what it will. Its open tasks are sent again, or fail.
-    fn lose(&mut self, batch: u64) -> Vec<Action> {
-        let mut actions = Vec::new();
-        let Some(it) = self.batches.remove(&batch) else {
-            return actions;
-        };
-        let (Some(holder), Some(range)) = (it.holder.as_ref(), self.ranges.get_mut(&(it.job, it.range)))
-        else {
-            return actions;
-        };
-        range.batches.retain(|other| *other != batch);
-        let released = holder.finished.as_ref().is_some_and(|finished| finished.released);
-        let name = self
-            .nodes
-            .get(&holder.node)
-            .map_or_else(String::new, |node| node.join.name.clone());
-        let (mut suspects, mut failed, mut rest) = (Vec::new(), Vec::new(), Vec::new());
-        for (at, position) in it
-            .all_positions(range)
-            .collect::<Vec<_>>()
-            .into_iter()
-            .enumerate()
-        {
-            let slot = &mut range.tasks[position];
-            match slot.open {
-                false => {}
-                true if released || !holder.begun.contains(&at) => rest.push(position as u32),
-                true => {
-                    slot.losses += 1;
-                    match slot.losses >= self.node_losses.max(1) {
-                        true => failed.push((it.range + position as u64, slot.losses)),
-                        false => suspects.push(position as u32),
+            let batch = found.as_mut().filter(|(first, batch)| batch.has(*first, index));
+            let count = match batch {
+                None if index < taken => &mut self.report.duplicates,
+                None => &mut self.report.invalid,
+                Some((first, batch)) => {
+                    let task = &mut batch.tasks.tasks[(index - *first) as usize];
+                    if task.hash != outcome.hash {
+                        &mut self.report.invalid
+                    } else if !task.open {
+                        &mut self.report.duplicates
+                    } else if let Err(reason) = deliver(at) {
+                        batch.malformed = Some(reason);
+                        &mut self.report.invalid
+                    } else {
+                        (task.open, batch.open) = (false, batch.open - 1);
+                        &mut self.report.delivered
                     }
                 }
+            };
+            *count += 1;
+        }
+        self.batches.retain(|_, batch| batch.open > 0);
+        if let Some(at) = self.node(answer.node) {
+            self.report.nodes[at].delivered += self.report.delivered - delivered;
+        }
+        if let (Some(end), Some(batch)) = (answer.end, self.batch(&answer.batch))
+            && batch
+                .holder
+                .as_ref()
+                .is_some_and(|(node, _)| *node == answer.node)
+        {
+            self.end((job, answer.batch.first), end);
+        }
+    }
+
+    /// Looks for lost nodes. Time in which this was not called does not count: the leader was stopped, or had no connection, and has not
+    /// heard its nodes.
+    pub(crate) fn tick(&mut self, now: Instant) {
+        let last = self.last_tick.replace(now).unwrap_or(now);
+        let gap = now.saturating_duration_since(last);
+        let is_silent = |node: &Node| now.saturating_duration_since(node.seen) > self.ack_wait;
+        for (node, row) in self.nodes.iter_mut().zip(&mut self.report.nodes) {
+            if gap > self.ack_wait / 4 {
+                node.seen += gap;
+            }
+            if is_silent(node) && row.end == NodeEnd::Present {
+                row.end = NodeEnd::Lost;
+                self.report.nodes_lost += 1;
             }
         }
-        for (index, losses) in failed {
-            self.close(it.job, index);
-            actions.push(Action::Fail {
-                job: it.job,
-                index,
-                node: name.clone(),
+        let silent: Vec<u64> = self
+            .nodes
+            .iter()
+            .filter(|node| is_silent(node))
+            .map(|node| node.id)
+            .collect();
+        let is_lost = |batch: &Batch| {
+            batch
+                .holder
+                .as_ref()
+                .is_some_and(|(node, _)| silent.contains(node))
+        };
+        let lost = self.batches.iter().filter(|(_, batch)| is_lost(batch));
+        let lost: Vec<(u32, u64)> = lost.map(|(key, _)| *key).collect();
+        lost.into_iter().for_each(|key| self.end(key, End::Lost));
+    }
+
+    /// Ends a batch. Its open tasks are sent again, or fail.
+    fn end(&mut self, key: (u32, u64), end: End) {
+        let Some(mut batch) = self.batches.remove(&key) else {
+            return;
+        };
+        let (node, begun) = batch.holder.unwrap_or_default();
+        let is_charged = |at: usize| match end {
+            End::Done => true,
+            End::Released => false,
+            End::Lost => begun.contains(&at),
+        };
+        let name = self.node(node).map(|at| self.report.nodes[at].name.clone());
+        let fault = |losses| match (end, &batch.malformed) {
+            (End::Done, malformed) => {
+                Fault::Output(malformed.clone().unwrap_or("it was not sent".to_owned()))
+            }
+            _ => Fault::NodeLost {
+                node: name.clone().unwrap_or_default(),
                 losses,
-            });
+            },
+        };
+        let tasks = batch.tasks.tasks.iter_mut().enumerate();
+        let mut open: Vec<_> = tasks.filter(|(_, task)| task.open).collect();
+        // Each node has several batches of suspects, so that none of them waits for the others.
+        let suspects = open.iter().filter(|(at, _)| is_charged(*at)).count();
+        let most = (suspects / (3 * self.present_nodes()).max(1)).clamp(1, SUSPECTS);
+        let mut parts: Vec<(bool, Range<usize>)> = Vec::new();
+        for (at, task) in &mut open {
+            let (at, is_suspect) = (*at, is_charged(*at));
+            task.losses += u32::from(is_suspect);
+            if is_suspect && task.losses >= self.node_losses.max(1) {
+                let (job, index, fault) = (key.0, key.1 + at as u64, fault(task.losses));
+                self.actions.push(Action::Fail { job, index, fault });
+                continue;
+            }
+            match parts.last_mut() {
+                Some((alone, part))
+                    if part.end == at && *alone == is_suspect && !(is_suspect && part.len() >= most) =>
+                {
+                    part.end += 1;
+                }
+                _ => parts.push((is_suspect, at..at + 1)),
+            }
         }
-        // Each node has several batches, so that none of them waits for the others.
-        let share = suspects.len() / (3 * self.present_nodes()).max(1);
-        for positions in suspects.chunks(share.clamp(1, SUSPECTS)) {
-            let positions = Positions::Some(positions.to_vec());
-            actions.push(Action::Send(self.add_batch(it.job, it.range, positions, true)));
+        self.report.resent += parts.len() as u64;
+        for (is_suspect, part) in parts {
+            let first = key.1 + part.start as u64;
+            self.add(key.0, first, batch.tasks.part(part), is_suspect || batch.alone);
         }
-        if !rest.is_empty() {
-            let positions = Positions::Some(rest);
-            actions.push(Action::Send(
-                self.add_batch(it.job, it.range, positions, it.alone),
-            ));
-        }
-        let resent = actions.iter().filter(|action| matches!(action, Action::Send(_)));
-        self.counts.resent += resent.count() as u64;
-        actions
     }
 
     /// Forgets the open tasks of a job whose outputs are not wanted any more.
     pub(crate) fn abandon(&mut self, job: u32) {
-        self.ranges.retain(|(of, _), _| *of != job);
-        self.batches.retain(|_, batch| batch.job != job);
+        self.batches.retain(|(of, _), _| *of != job);
+    }
+}
+
+impl Batch {
+    /// Returns whether a task belongs to this batch, which begins at `first`.
+    fn has(&self, first: u64, index: u64) -> bool {
+        index >= first && index - first < self.tasks.len() as u64
+    }
+
+    fn is_unclaimed(&self, since: Instant) -> bool {
+        self.holder.is_none() && self.sent.is_some_and(|sent| sent < since)
     }
 }
 

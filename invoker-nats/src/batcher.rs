@@ -1,5 +1,6 @@
 //! [`Batcher`]: how many tasks a batch has. Pure: the time of every call is an argument.
 
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use crate::wire::task_hash;
@@ -7,40 +8,36 @@ use crate::wire::task_hash;
 /// The work of a node that a batch aims at.
 const WORK: Duration = Duration::from_millis(200);
 /// The most tasks of a batch.
-pub(crate) const MAX_TASKS: usize = 1 << 16;
+const MAX_TASKS: usize = 1 << 16;
 /// Which part of the usual number of tasks a batch near the end has at least.
 const SMALLEST: usize = 16;
 /// How long a task waits for the next ones of its batch.
 const MAX_WAIT: Duration = Duration::from_millis(10);
+/// The most tasks between two looks at the clock.
+const TASKS_PER_READING: usize = 64;
 /// By how much the next batch may be larger than what was learned from.
 const GROWTH: usize = 4;
+/// The most bytes that the length of a task takes in a message.
+const LENGTH: usize = 5;
 
 /// Chooses the size of batches from how long nodes took for earlier ones.
 #[derive(Debug)]
 pub(crate) struct Batcher {
     /// The number of tasks of the next batch.
     target: usize,
-    max_bytes: usize,
 }
-
-/// The most tasks between two looks at the clock.
-const TASKS_PER_READING: usize = 64;
 
 /// Tasks that become a batch.
 #[derive(Debug, Default)]
 pub(crate) struct Draft {
     pub(crate) encoded: Vec<u8>,
-    pub(crate) tasks: Vec<DraftTask>,
+    pub(crate) tasks: Vec<Task>,
     started: Option<Instant>,
-    /// The number of tasks at which the clock is read next.
-    next_reading: usize,
 }
 
-/// A task of a draft.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct DraftTask {
-    /// The end of its encoding.
-    pub(crate) end: usize,
+pub(crate) struct Task {
+    pub(crate) len: u32,
     pub(crate) hash: u64,
     /// How many nodes were lost with it.
     pub(crate) losses: u32,
@@ -48,61 +45,65 @@ pub(crate) struct DraftTask {
     pub(crate) open: bool,
 }
 
-/// How large a batch may be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Limits {
-    pub(crate) tasks: usize,
-    pub(crate) bytes: usize,
-}
-
 impl Draft {
-    /// Ends a task whose encoding was appended.
-    pub(crate) fn end_task(&mut self) {
-        let start = self.tasks.last().map_or(0, |last| last.end);
-        let hash = task_hash(&self.encoded[start..]);
-        let end = self.encoded.len();
-        let (losses, open) = (0, true);
-        self.tasks.push(DraftTask {
-            end,
-            hash,
-            losses,
-            open,
-        });
+    pub(crate) fn len(&self) -> usize {
+        self.tasks.len()
     }
 
-    /// Removes the last task, and returns its encoding.
-    pub(crate) fn remove_last(&mut self) -> Vec<u8> {
-        self.tasks.pop();
-        let start = self.tasks.last().map_or(0, |last| last.end);
-        self.encoded.split_off(start)
+    /// About the number of bytes of its message.
+    fn bytes(&self) -> usize {
+        self.encoded.len() + LENGTH * self.len()
+    }
+
+    /// Adds a task. Takes the bytes if they are the first ones.
+    pub(crate) fn push(&mut self, encoded: &mut Vec<u8>) {
+        self.tasks.push(Task {
+            len: encoded.len() as u32,
+            hash: task_hash(encoded),
+            losses: 0,
+            open: true,
+        });
+        match self.encoded.is_empty() {
+            true => std::mem::swap(&mut self.encoded, encoded),
+            false => self.encoded.extend_from_slice(encoded),
+        }
+    }
+
+    /// Returns whether a task of `len` bytes belongs to the next batch, because a message has at most `most` bytes.
+    pub(crate) fn has_no_room(&self, len: usize, most: usize) -> bool {
+        self.len() > 0 && self.bytes() + LENGTH + len > most
     }
 
     /// Returns whether to send it before another task is taken from the input. The time is read for the first tasks, and then not for
     /// each of them.
-    pub(crate) fn is_full(&mut self, limits: Limits, now: impl FnOnce() -> Instant) -> bool {
-        let tasks = self.tasks.len();
-        if tasks >= limits.tasks || self.encoded.len() >= limits.bytes {
-            return tasks > 0;
+    pub(crate) fn is_full(&mut self, tasks: usize, now: impl FnOnce() -> Instant) -> bool {
+        let len = self.len();
+        if len == 0 || len >= tasks {
+            return len > 0;
         }
-        if tasks < self.next_reading {
+        if !len.is_power_of_two() && !len.is_multiple_of(TASKS_PER_READING) {
             return false;
         }
-        self.next_reading = tasks + tasks.clamp(1, TASKS_PER_READING);
         let now = now();
-        let started = *self.started.get_or_insert(now);
-        tasks > 0 && now.saturating_duration_since(started) >= MAX_WAIT
+        now.saturating_duration_since(*self.started.get_or_insert(now)) >= MAX_WAIT
     }
 
-    /// Returns whether the last task made it larger than a batch may be: it then belongs to the next one.
-    pub(crate) fn overflows(&self, limits: Limits) -> bool {
-        self.tasks.len() > 1 && self.encoded.len() > limits.bytes
+    /// Returns the tasks at these positions.
+    pub(crate) fn part(&self, part: Range<usize>) -> Self {
+        let bytes = |tasks: &[Task]| tasks.iter().map(|task| task.len as usize).sum::<usize>();
+        let start = bytes(&self.tasks[..part.start]);
+        let tasks = self.tasks[part].to_vec();
+        Self {
+            encoded: self.encoded[start..start + bytes(&tasks)].to_vec(),
+            tasks,
+            started: None,
+        }
     }
 }
 
 impl Batcher {
-    /// A batch has at most `max_bytes` bytes, unless it has one task.
-    pub(crate) fn new(max_bytes: usize) -> Self {
-        Self { target: 1, max_bytes }
+    pub(crate) fn new() -> Self {
+        Self { target: 1 }
     }
 
     /// Learns from a node that needed `took` for `tasks` tasks.
@@ -110,30 +111,23 @@ impl Batcher {
         if tasks == 0 {
             return;
         }
-        let per_task = took.as_secs_f64() / tasks as f64;
-        let wanted = match per_task > 0.0 {
-            true => WORK.as_secs_f64() / per_task,
-            false => MAX_TASKS as f64,
-        };
+        let per_task = (took.as_secs_f64() / tasks as f64).max(1e-9);
         // Grows as far as tasks were observed, shrinks halfway: one slow task among many is no trend.
-        let wanted = (wanted as usize).clamp(1, MAX_TASKS);
+        let wanted = ((WORK.as_secs_f64() / per_task) as usize).clamp(1, MAX_TASKS);
         self.target = match wanted > self.target {
-            true => wanted.min(self.target.max(tasks * GROWTH)),
+            true => wanted.min(self.target.max(tasks.saturating_mul(GROWTH))),
             false => wanted.max(self.target / 2),
-        }
-        .clamp(1, MAX_TASKS);
+        };
     }
 
-    /// Returns the limits of the next batch, with `remaining` tasks in the input, if that is known, for this many nodes. Near the end,
-    /// batches are smaller, so that all nodes end at about the same time.
-    pub(crate) fn limits(&self, remaining: Option<usize>, nodes: usize) -> Limits {
+    /// Returns the most tasks of the next batch, with `remaining` tasks in the input, if that is known, for this many nodes. Near the
+    /// end, batches are smaller, so that all nodes end at about the same time.
+    pub(crate) fn tasks(&self, remaining: Option<usize>, nodes: usize) -> usize {
         let share = remaining.map(|remaining| remaining.div_ceil(2 * nodes.max(1)));
         let least = self.target / SMALLEST;
-        let tasks = share.map_or(self.target, |share| self.target.min(share.max(least)));
-        Limits {
-            tasks: tasks.max(1),
-            bytes: self.max_bytes,
-        }
+        share
+            .map_or(self.target, |share| self.target.min(share.max(least)))
+            .max(1)
     }
 }
 
@@ -143,17 +137,14 @@ mod tests {
 
     fn draft(tasks: usize, bytes: usize) -> Draft {
         let mut draft = Draft::default();
-        for _ in 0..tasks {
-            draft.encoded.resize(draft.encoded.len() + bytes, 0);
-            draft.end_task();
-        }
+        (0..tasks).for_each(|_| draft.push(&mut vec![0; bytes]));
         draft
     }
 
     #[test]
     fn batches_grow_to_the_work_of_200_ms_and_shrink_for_slow_tasks() {
-        let mut batcher = Batcher::new(1 << 20);
-        let tasks = |batcher: &Batcher| batcher.limits(None, 3).tasks;
+        let mut batcher = Batcher::new();
+        let tasks = |batcher: &Batcher| batcher.tasks(None, 3);
         assert_eq!(tasks(&batcher), 1);
         for _ in 0..20 {
             let tasks = tasks(&batcher);
@@ -171,37 +162,48 @@ mod tests {
 
     #[test]
     fn the_last_batches_are_shared_by_the_nodes() {
-        let mut batcher = Batcher::new(1 << 20);
+        let mut batcher = Batcher::new();
         batcher.observe(1000, Duration::from_micros(1));
-        let tasks = |remaining, nodes| batcher.limits(Some(remaining), nodes).tasks;
+        let tasks = |remaining, nodes| batcher.tasks(Some(remaining), nodes);
         assert_eq!(tasks(100_000, 3), 4000);
         assert_eq!(tasks(6000, 3), 1000);
         assert_eq!(tasks(6000, 0), 3000);
         assert_eq!(tasks(1, 3), 250, "not smaller and smaller");
-        assert_eq!(Batcher::new(1).limits(Some(0), 3).tasks, 1);
+        assert_eq!(Batcher::new().tasks(Some(0), 3), 1);
     }
 
     #[test]
     fn a_draft_is_full_by_tasks_bytes_or_time() {
         let now = Instant::now();
-        let limits = |tasks| Limits { tasks, bytes: 1000 };
-        let is_full = |mut draft: Draft, tasks| draft.is_full(limits(tasks), || now);
+        let is_full = |mut draft: Draft, tasks| draft.is_full(tasks, || now);
         assert!(!is_full(Draft::default(), 1));
         assert!(!is_full(draft(3, 10), 4));
         assert!(is_full(draft(4, 10), 4));
-        assert!(is_full(draft(1, 1000), 4));
-        assert!(draft(2, 600).overflows(limits(4)) && !draft(1, 2000).overflows(limits(4)));
+        assert!(draft(2, 600).has_no_room(0, 1000) && draft(1, 900).has_no_room(100, 1000));
+        assert!(!draft(1, 900).has_no_room(10, 1000) && !Draft::default().has_no_room(2000, 1000));
         // Tasks that take 4 ms each: the third reading is the first one that is too late.
         let (mut slow, mut time, mut sizes) = (Draft::default(), now, Vec::new());
         for _ in 0..20 {
-            slow.encoded.push(1);
-            slow.end_task();
+            slow.push(&mut vec![1]);
             time += Duration::from_millis(4);
-            if slow.is_full(limits(1000), || time) {
-                sizes.push(slow.tasks.len());
+            if slow.is_full(1000, || time) {
+                sizes.push(slow.len());
                 slow = Draft::default();
             }
         }
         assert_eq!(sizes, [4, 4, 4, 4, 4]);
+    }
+
+    #[test]
+    fn a_part_has_its_own_bytes() {
+        let mut draft = Draft::default();
+        for len in [2, 0, 3] {
+            draft.push(&mut vec![len; len.into()]);
+        }
+        for (part, bytes) in [(0..1, &[2, 2][..]), (1..2, &[]), (1..3, &[3, 3, 3])] {
+            let tasks = draft.tasks[part.clone()].to_vec();
+            let part = draft.part(part);
+            assert_eq!((&part.encoded[..], part.tasks), (bytes, tasks));
+        }
     }
 }

@@ -9,6 +9,7 @@ use async_nats::ConnectOptions;
 use invoker::Origin;
 use log_bridge::relay::Relay;
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 use crate::error::Error;
 use crate::hidden_thread::HiddenThread;
@@ -32,6 +33,7 @@ pub const KEY_VARIABLE: &str = "INVOKER_NATS_KEY";
 const OLDEST_SERVER: (i64, i64) = (2, 10);
 const DEFAULT_URL: &str = "nats://127.0.0.1:4222";
 const DEFAULT_RUN: &str = "default";
+const URLS: &str = "URLs of NATS servers, separated by commas, as in nats://127.0.0.1:4222";
 const NAME: &str = "letters, digits, `-` and `_`, at most 64";
 
 /// A run on several machines, and how to reach the NATS server that connects them: the start of a [leader](Self::lead) and of a
@@ -50,44 +52,28 @@ const NAME: &str = "letters, digits, `-` and `_`, at most 64";
 /// ```
 #[derive(Clone)]
 pub struct Cluster {
-    pub(crate) urls: Vec<async_nats::ServerAddr>,
-    url_origin: Origin,
+    urls: Vec<async_nats::ServerAddr>,
     pub(crate) run: String,
-    run_origin: Origin,
     credentials: Option<PathBuf>,
     ca: Option<PathBuf>,
     identity: Option<(PathBuf, PathBuf)>,
+    /// The names of all settings, their values, and where these come from.
+    settings: Vec<(&'static str, String, Origin)>,
     pub(crate) wait: Duration,
     pub(crate) relay: Relay,
 }
 
 impl fmt::Debug for Cluster {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let url = self.url();
-        f.debug_struct("Cluster")
-            .field("url", &url)
-            .field("run", &self.run)
-            .finish_non_exhaustive()
+        write!(f, "Cluster({}, run {})", self.url(), self.run)
     }
 }
 
 impl fmt::Display for Cluster {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut row = |name: &str, value: &dyn fmt::Display, origin: &dyn fmt::Display| {
-            writeln!(f, "{name:<19} {value:<33} {origin}", value = value.to_string())
-        };
-        row("setting", &"value", &"origin")?;
-        row("url", &self.url(), &self.url_origin)?;
-        row("run", &self.run, &self.run_origin)?;
-        let mut path = |name, path: Option<&PathBuf>, variable| match path {
-            Some(path) => row(name, &path.display(), &variable),
-            None => row(name, &"none", &Origin::Default),
-        };
-        path("credentials", self.credentials.as_ref(), CREDENTIALS_VARIABLE)?;
-        path("ca", self.ca.as_ref(), CA_VARIABLE)?;
-        let (certificate, key) = self.identity.as_ref().map(|(pem, key)| (pem, key)).unzip();
-        path("certificate", certificate, CERTIFICATE_VARIABLE)?;
-        path("key", key, KEY_VARIABLE)
+        writeln!(f, "{:<19} {:<33} origin", "setting", "value")?;
+        let mut rows = self.settings.iter();
+        rows.try_for_each(|(name, value, origin)| writeln!(f, "{name:<19} {value:<33} {origin}"))
     }
 }
 
@@ -100,7 +86,7 @@ impl Cluster {
     /// [certificates](CA_VARIABLE). It does not connect yet.
     ///
     /// # Errors
-    /// [`Error::Environment`] if a variable is invalid, [`Error::Insecure`] if the server is on another machine, and the connection is
+    /// [`Environment`](invoker::Error::Environment) if a variable is invalid, [`Error::Insecure`] if the server is on another machine, and the connection is
     /// not encrypted or not authenticated.
     pub fn from_env() -> Result<Self, Error> {
         Self::from_variables(std::env::var_os)
@@ -111,18 +97,16 @@ impl Cluster {
     /// # Errors
     /// Those of [`from_env`](Self::from_env).
     pub fn from_variables(variable: impl Fn(&'static str) -> Option<OsString>) -> Result<Self, Error> {
-        let cluster = Self::read(&variable)?;
-        cluster.check()?;
-        Ok(cluster)
+        Self::read(&variable, None)?.checked()
     }
 
     /// Like [`from_env`](Self::from_env), for any network and server: everything that can reach the server can read tasks and outputs
     /// and forge them. For networks that are trusted as a whole, such as those inside of many HPC clusters.
     ///
     /// # Errors
-    /// [`Error::Environment`].
+    /// [`Environment`](invoker::Error::Environment).
     pub fn from_env_insecure() -> Result<Self, Error> {
-        Self::read(&|name| std::env::var_os(name))
+        Self::read(&|name| std::env::var_os(name), None)
     }
 
     /// Uses this server and this name of a run; [credentials](CREDENTIALS_VARIABLE) and [certificates](CA_VARIABLE) come from the
@@ -131,50 +115,45 @@ impl Cluster {
     /// # Errors
     /// Those of [`from_env`](Self::from_env).
     pub fn new(url: &str, run: &str) -> Result<Self, Error> {
-        let mut cluster = Self::read(&|name| match name {
-            URL_VARIABLE => Some(url.into()),
-            RUN_VARIABLE => Some(run.into()),
-            name => std::env::var_os(name),
-        })?;
-        (cluster.url_origin, cluster.run_origin) = (Origin::Code, Origin::Code);
-        cluster.check()?;
-        Ok(cluster)
+        Self::read(&|name| std::env::var_os(name), Some((url, run)))?.checked()
     }
 
-    fn read(environment: Environment<'_>) -> Result<Self, Error> {
-        let text = |variable, wanted| match environment(variable).map(OsString::into_string) {
-            None => Ok(None),
-            Some(Ok(value)) if !value.is_empty() => Ok(Some(value)),
-            Some(value) => {
-                let value = value.unwrap_or_else(|value| value.display().to_string());
-                Err(invalid(variable, &value, wanted))
-            }
+    fn read(environment: Environment<'_>, code: Option<(&str, &str)>) -> Result<Self, Error> {
+        let mut settings = Vec::new();
+        let mut setting = |name, value: String, origin| settings.push((name, value, origin));
+        let text = |variable, code: Option<&str>, default: &str| match (code, environment(variable)) {
+            (Some(code), _) => (code.to_owned(), Origin::Code),
+            (None, None) => (default.to_owned(), Origin::Default),
+            (None, Some(value)) => (value.display().to_string(), Origin::Environment(variable)),
         };
-        let origin = |variable, value: &Option<String>| match value {
-            Some(_) => Origin::Environment(variable),
-            None => Origin::Default,
-        };
-        let wanted = "URLs of NATS servers, separated by commas, as in nats://127.0.0.1:4222";
-        let url = text(URL_VARIABLE, wanted)?;
-        let url_origin = origin(URL_VARIABLE, &url);
-        let url = url.unwrap_or_else(|| DEFAULT_URL.to_owned());
-        let urls: Result<Vec<async_nats::ServerAddr>, _> = url.split(',').map(str::parse).collect();
+        let (text_of_urls, origin) = text(URL_VARIABLE, code.map(|it| it.0), DEFAULT_URL);
+        let urls: Result<Vec<async_nats::ServerAddr>, _> = text_of_urls.split(',').map(str::parse).collect();
         // The value may contain a password.
-        let urls = urls.map_err(|_| invalid(URL_VARIABLE, "not a URL", wanted))?;
-        let run = text(RUN_VARIABLE, NAME)?;
-        let run_origin = origin(RUN_VARIABLE, &run);
-        let run = run.unwrap_or_else(|| DEFAULT_RUN.to_owned());
+        let urls = urls.map_err(|_| invalid(URL_VARIABLE, "not a URL", URLS))?;
+        setting("url", without_passwords(&urls), origin);
+        let (run, origin) = text(RUN_VARIABLE, code.map(|it| it.1), DEFAULT_RUN);
         let is_name = |c: u8| c.is_ascii_alphanumeric() || c == b'-' || c == b'_';
         if run.is_empty() || run.len() > 64 || !run.bytes().all(is_name) {
             return Err(invalid(RUN_VARIABLE, &run, NAME));
         }
-        let path = |variable| {
-            environment(variable)
+        setting("run", run.clone(), origin);
+        let mut path = |name, variable| {
+            let path = environment(variable)
                 .filter(|path| !path.is_empty())
-                .map(PathBuf::from)
+                .map(PathBuf::from);
+            match &path {
+                Some(path) => setting(name, path.display().to_string(), Origin::Environment(variable)),
+                None => setting(name, "none".to_owned(), Origin::Default),
+            }
+            path
         };
+        let (credentials, ca) = (path("credentials", CREDENTIALS_VARIABLE), path("ca", CA_VARIABLE));
+        let identity = (
+            path("certificate", CERTIFICATE_VARIABLE),
+            path("key", KEY_VARIABLE),
+        );
         let together = "a path: certificate and key belong together";
-        let identity = match (path(CERTIFICATE_VARIABLE), path(KEY_VARIABLE)) {
+        let identity = match identity {
             (None, None) => None,
             (Some(certificate), Some(key)) => Some((certificate, key)),
             (None, _) => return Err(invalid(CERTIFICATE_VARIABLE, "", together)),
@@ -182,12 +161,11 @@ impl Cluster {
         };
         Ok(Self {
             urls,
-            url_origin,
             run,
-            run_origin,
-            credentials: path(CREDENTIALS_VARIABLE),
-            ca: path(CA_VARIABLE),
+            credentials,
+            ca,
             identity,
+            settings,
             wait: Duration::from_secs(300),
             // To send a record makes events of the client.
             relay: Relay::new().except("async_nats"),
@@ -195,7 +173,7 @@ impl Cluster {
     }
 
     /// Checks that tasks and outputs are safe on their way.
-    fn check(&self) -> Result<(), Error> {
+    fn checked(self) -> Result<Self, Error> {
         for url in &self.urls {
             let host = url.host().trim_matches(['[', ']']);
             let is_local = host == "localhost"
@@ -211,12 +189,10 @@ impl Cluster {
                 (_, false, _) => "the connection to another machine would not be encrypted",
                 (_, true, false) => "there are no credentials for a server on another machine",
             };
-            return Err(Error::Insecure {
-                url: self.url(),
-                reason,
-            });
+            let url = self.url();
+            return Err(Error::Insecure { url, reason });
         }
-        Ok(())
+        Ok(self)
     }
 
     /// Sets how long a node waits for the leader before its run (default: five minutes).
@@ -248,28 +224,19 @@ impl Cluster {
     }
 
     /// Returns the servers without passwords, for messages.
-    pub(crate) fn url(&self) -> String {
-        let urls = self
-            .urls
-            .iter()
-            .map(|url| format!("{}:{}", url.host(), url.port()));
-        urls.collect::<Vec<_>>().join(",")
+    fn url(&self) -> String {
+        without_passwords(&self.urls)
     }
 
     /// Starts the hidden thread and connects.
     pub(crate) fn connect(&self, name: &str) -> Result<(HiddenThread, Link), Error> {
         let thread = HiddenThread::start()?;
-        let (cluster, name) = (self.clone(), name.to_owned());
-        let link = thread.run(async move { cluster.connect_here(&name).await })?;
+        let link = thread.wait(self.connect_here(name))?;
         Ok((thread, link))
     }
 
     async fn connect_here(&self, name: &str) -> Result<Link, Error> {
-        let failed = |source: async_nats::Error| Error::Connect {
-            url: self.url(),
-            source,
-        };
-        let (connections, connected) = watch::channel(0_u64);
+        let (connections, mut connected) = watch::channel(0_u64);
         let (deny, denied) = watch::channel(None);
         let mut options = ConnectOptions::new()
             .event_callback(move |event| {
@@ -294,49 +261,50 @@ impl Cluster {
             .client_capacity(256)
             .subscription_capacity(1 << 16);
         // The client does not look for them in the URL.
-        let with_user = self
+        let mut users = self
             .urls
             .iter()
-            .find_map(|url| Some((url.username()?, url.password()?)));
-        if let Some((user, password)) = with_user {
+            .filter_map(|url| url.username().zip(url.password()));
+        if let Some((user, password)) = users.next() {
             options = options.user_and_password(user.to_owned(), password.to_owned());
         }
         if let Some(path) = &self.credentials {
-            options = options
-                .credentials_file(path)
-                .await
-                .map_err(|e| failed(e.into()))?;
+            let loaded = options.credentials_file(path).await;
+            options = loaded.map_err(|error| Error::Connect {
+                url: self.url(),
+                source: error.into(),
+            })?;
         }
         if let Some(path) = &self.ca {
             options = options.add_root_certificates(path.clone()).require_tls(true);
         }
-        if let Some((certificate, key)) = &self.identity {
-            options = options
-                .add_client_certificate(certificate.clone(), key.clone())
-                .require_tls(true);
+        if let Some((certificate, key)) = self.identity.clone() {
+            options = options.add_client_certificate(certificate, key).require_tls(true);
         }
-        let client = options
-            .connect(&self.urls[..])
-            .await
-            .map_err(|e| Error::connect(self.url(), e))?;
+        let client = options.connect(&self.urls[..]).await;
+        let client = client.map_err(|error| Error::connect(self.url(), error))?;
         if !client.is_server_compatible(OLDEST_SERVER.0, OLDEST_SERVER.1, 0) {
-            let version = client.server_info().version;
-            return Err(Error::OldServer {
-                url: self.url(),
-                version,
-            });
+            let (url, version) = (self.url(), client.server_info().version);
+            return Err(Error::OldServer { url, version });
         }
+        // A later event means that the client has connected again.
+        let _ = timeout(Duration::from_secs(1), connected.wait_for(|count| *count > 0)).await;
         Ok(Link::new(client, &self.run, connected, denied))
     }
 }
 
+fn without_passwords(urls: &[async_nats::ServerAddr]) -> String {
+    let urls = urls.iter().map(|url| format!("{}:{}", url.host(), url.port()));
+    urls.collect::<Vec<_>>().join(",")
+}
+
 fn invalid(variable: &'static str, value: &str, wanted: &'static str) -> Error {
     let value = value.to_owned();
-    Error::Environment {
+    Error::Invoker(invoker::Error::Environment {
         variable,
         value,
         wanted,
-    }
+    })
 }
 
 #[cfg(test)]
@@ -350,9 +318,7 @@ mod tests {
                 .find(|(known, _)| *known == name)
                 .map(|(_, value)| (*value).into())
         };
-        let cluster = Cluster::read(&find)?;
-        cluster.check()?;
-        Ok(cluster)
+        Cluster::read(&find, None)?.checked()
     }
 
     #[test]

@@ -9,16 +9,6 @@ use invoker::StageError;
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The value of an environment variable is invalid.
-    #[error("{variable} is `{value}`; it must be {wanted}")]
-    Environment {
-        /// The name of the variable.
-        variable: &'static str,
-        /// Its value; empty if it is not set.
-        value: String,
-        /// The valid values.
-        wanted: &'static str,
-    },
     /// Tasks and outputs would cross a network unprotected, or a server that anyone may use.
     #[error(
         "refusing `{url}`: {reason}; use a `tls://` URL and credentials, or `.insecure()` in a network that you trust"
@@ -119,16 +109,6 @@ pub enum Error {
         /// The difference, with both values.
         reason: String,
     },
-    /// A choice that excludes another one, or needs something else.
-    #[error("{what} {problem}: {remedy}")]
-    Unsupported {
-        /// The choice.
-        what: &'static str,
-        /// Why it is not possible.
-        problem: &'static str,
-        /// The remedy.
-        remedy: &'static str,
-    },
     /// The values of the op cannot be encoded, or are too large to be sent to each node.
     #[error("cannot send the op's context to nodes: {0}; put large values into the model")]
     Context(String),
@@ -145,20 +125,9 @@ pub enum Error {
     /// The file of the model cannot be staged, or is damaged.
     #[error(transparent)]
     Stage(#[from] StageError),
-    /// An operating system call failed.
-    #[error("cannot {step}")]
-    Os {
-        /// The purpose of the call.
-        step: &'static str,
-        /// The system's error.
-        source: std::io::Error,
-    },
-    /// The node's own invoker failed.
+    /// A setting is invalid, the node's own invoker failed, or what this crate has in common with it.
     #[error(transparent)]
     Invoker(#[from] invoker::Error),
-    /// Progress cannot be shown.
-    #[error("cannot show progress")]
-    Progress(#[from] invoker::ProgressError),
 }
 
 impl Error {
@@ -173,6 +142,11 @@ impl Error {
             _ if is_about_trust(&*source) => Self::Untrusted { url, source },
             _ => Self::Connect { url, source },
         }
+    }
+
+    /// The error of an operating system call.
+    pub(crate) fn os(step: &'static str, source: std::io::Error) -> Self {
+        Self::Invoker(invoker::Error::Os { step, source })
     }
 
     pub(crate) fn server<E: Into<async_nats::Error>>(step: &'static str) -> impl FnOnce(E) -> Self {

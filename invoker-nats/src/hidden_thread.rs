@@ -1,7 +1,9 @@
 //! [`HiddenThread`]: the one thread that runs the async client. The public interface is synchronous.
 
-use std::sync::mpsc;
-use std::thread::{self, JoinHandle};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
 
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
@@ -12,64 +14,49 @@ use crate::error::Error;
 #[derive(Debug)]
 pub(crate) struct HiddenThread {
     handle: Handle,
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+    _stop: oneshot::Sender<()>,
 }
 
 impl HiddenThread {
     pub(crate) fn start() -> Result<Self, Error> {
-        let failed = |source| Error::Os {
-            step: "start the thread of the NATS client",
-            source,
-        };
+        let failed = |source| Error::os("start the thread of the NATS client", source);
         let runtime = Builder::new_current_thread()
-            .enable_io()
-            .enable_time()
+            .enable_all()
             .build()
             .map_err(failed)?;
         let handle = runtime.handle().clone();
-        let (stop, stopped) = oneshot::channel::<()>();
-        let thread = thread::Builder::new().name("invoker-nats".into()).spawn(move || {
-            // It also ends if the sender is dropped.
-            let _ = runtime.block_on(stopped);
-        });
-        Ok(Self {
-            handle,
-            stop: Some(stop),
-            thread: Some(thread.map_err(failed)?),
-        })
+        let (_stop, stopped) = oneshot::channel();
+        let thread = thread::Builder::new().name("invoker-nats".into());
+        // It ends when the sender is dropped.
+        let started = thread.spawn(move || drop(runtime.block_on(stopped)));
+        started.map_err(failed)?;
+        Ok(Self { handle, _stop })
     }
 
     pub(crate) fn handle(&self) -> &Handle {
         &self.handle
     }
 
-    /// Runs a future on the thread, and waits for its output. Unlike `Handle::block_on`, callers may be inside of a runtime of theirs.
-    pub(crate) fn run<T: Send + 'static>(&self, future: impl Future<Output = T> + Send + 'static) -> T {
-        run_on(&self.handle, future)
+    /// Waits for the output of a future, which the calling thread polls. Unlike in `Handle::block_on`, the caller may be inside of a
+    /// runtime of its own.
+    pub(crate) fn wait<T>(&self, future: impl Future<Output = T>) -> T {
+        let _entered = self.handle().enter();
+        let waker = Waker::from(Arc::new(Unpark(thread::current())));
+        let mut future = pin!(future);
+        loop {
+            match future.as_mut().poll(&mut Context::from_waker(&waker)) {
+                Poll::Ready(output) => return output,
+                Poll::Pending => thread::park(),
+            }
+        }
     }
 }
 
-/// See [`HiddenThread::run`].
-pub(crate) fn run_on<T: Send + 'static>(
-    handle: &Handle,
-    future: impl Future<Output = T> + Send + 'static,
-) -> T {
-    let (send, receive) = mpsc::sync_channel(1);
-    handle.spawn(async move {
-        let _ = send.send(future.await);
-    });
-    // The thread outlives all callers, which have a reference to it.
-    receive
-        .recv()
-        .unwrap_or_else(|_| panic!("the thread of the NATS client panicked"))
-}
+/// Wakes the thread that waits.
+struct Unpark(Thread);
 
-impl Drop for HiddenThread {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
     }
 }

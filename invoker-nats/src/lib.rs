@@ -53,6 +53,7 @@ mod link;
 mod model_store;
 mod node;
 mod report;
+mod value;
 mod wire;
 
 pub use cluster::{
@@ -64,6 +65,7 @@ pub use invoker::{StageError, stage};
 pub use lead::{Leader, LeaderBuilder, Outputs};
 pub use log_bridge::relay::Relay;
 pub use report::{ClusterReport, NodeEnd, NodeReport, NodeRow, ServeEnd};
+pub use value::Value;
 
 /// The example of the README is a test.
 #[cfg(doctest)]

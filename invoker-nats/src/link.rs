@@ -1,6 +1,5 @@
 //! [`Link`]: the connection to the server, and what leader and nodes do with it: streams, requests, objects.
 
-use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::time::Duration;
@@ -11,7 +10,7 @@ use async_nats::jetstream::context::ContextBuilder;
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::object_store::{self, ObjectStore};
 use async_nats::jetstream::stream::{self, DiscardPolicy, RetentionPolicy};
-use async_nats::jetstream::{self, Context};
+use async_nats::jetstream::{Context, Message};
 use async_nats::{Client, Subscriber};
 use bytes::Bytes;
 use futures_util::future::{Either, select};
@@ -21,10 +20,10 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use crate::error::Error;
-use crate::wire::{self, Body, Broadcast, Reply, Request};
+use crate::wire::{self, Reply, Request};
 
-/// How long an acknowledged publication may take before it is sent again.
-const PUBLISH: Duration = Duration::from_secs(3);
+/// How long an acknowledged publication, or a request to the server, may take before it is sent again.
+const REPLY: Duration = Duration::from_secs(3);
 /// Time between attempts.
 const PAUSE: Duration = Duration::from_millis(50);
 /// How long the server keeps a request for messages open.
@@ -33,6 +32,8 @@ const PULL: Duration = Duration::from_secs(2);
 const MAX_TASK_BYTES: i64 = 512 << 20;
 /// The most bytes of answers that lie in the server, unless the run can be resumed: then nodes wait.
 const MAX_ANSWER_BYTES: i64 = 1 << 30;
+/// The header of a message whose contents are an object in the store: its name.
+const OBJECT: &str = "Invoker-Object";
 
 /// A connection, and the names of a run.
 #[derive(Clone)]
@@ -52,15 +53,6 @@ pub(crate) struct Keep {
     /// Answers are kept until the end of the run.
     pub(crate) resumable: bool,
     pub(crate) ack_wait: Duration,
-}
-
-/// Why a request has no reply.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Silence {
-    /// There is no leader.
-    NoLeader,
-    /// It does not reply in time.
-    Late,
 }
 
 /// A stream of a run, and its consumer.
@@ -99,7 +91,7 @@ impl Puller {
     }
 
     /// Waits for the next message. Returns `None`, after a pause, if the server is away or has no such queue now.
-    pub(crate) async fn next(&mut self, link: &Link) -> Option<jetstream::Message> {
+    pub(crate) async fn next(&mut self, link: &Link) -> Option<Message> {
         loop {
             if let Some(requested) = &mut self.requested {
                 let next = timeout(PULL + Duration::from_secs(1), requested.next());
@@ -110,21 +102,23 @@ impl Puller {
                     // A status that is no message: the request was too large, or the consumer is gone. Or the server restarts.
                     _ => self.consumer = None,
                 }
-                self.requested = None;
             }
             if self.consumer.is_none() {
                 self.consumer = link.consumer(self.queue).await;
             }
-            let Some(consumer) = &self.consumer else {
+            self.requested = match &self.consumer {
+                Some(consumer) => {
+                    // Enough for any single message.
+                    let bytes = (8 << 20).max(2 * link.client.max_payload());
+                    let request = consumer.batch().max_messages(self.most).max_bytes(bytes);
+                    request.expires(PULL).messages().await.ok()
+                }
+                None => None,
+            };
+            if self.requested.is_none() {
+                self.consumer = None;
                 sleep(2 * PAUSE).await;
                 return None;
-            };
-            // Enough for any single message.
-            let bytes = (8 << 20).max(2 * link.client.max_payload());
-            let request = consumer.batch().max_messages(self.most).max_bytes(bytes);
-            match request.expires(PULL).messages().await {
-                Ok(requested) => self.requested = Some(requested),
-                Err(_) => self.consumer = None,
             }
         }
     }
@@ -137,13 +131,10 @@ impl Link {
         connections: watch::Receiver<u64>,
         denied: watch::Receiver<Option<String>>,
     ) -> Self {
-        let context = ContextBuilder::new()
-            .timeout(Duration::from_secs(3))
-            .ack_timeout(PUBLISH)
-            .build(client.clone());
+        let context = ContextBuilder::new().timeout(REPLY).ack_timeout(REPLY);
         Self {
+            context: context.build(client.clone()),
             client,
-            context,
             run: run.to_owned(),
             connections,
             denied,
@@ -182,11 +173,7 @@ impl Link {
         format!("INVOKER_{}_MODEL", self.run)
     }
 
-    pub(crate) async fn model_store(&self) -> Option<ObjectStore> {
-        self.context.get_object_store(self.model_bucket()).await.ok()
-    }
-
-    /// The most bytes of tasks or outcomes in a message; more go through the object store.
+    /// The most bytes of a message; larger ones go through the object store.
     pub(crate) fn max_inline(&self) -> usize {
         self.client.max_payload() / 2
     }
@@ -197,46 +184,32 @@ impl Link {
             true => (RetentionPolicy::Limits, -1),
             false => (RetentionPolicy::WorkQueue, MAX_ANSWER_BYTES),
         };
-        let tasks = stream::Config {
-            subjects: vec![self.subject("tasks")],
-            retention: RetentionPolicy::WorkQueue,
-            max_bytes: MAX_TASK_BYTES,
-            ..stream::Config::default()
-        };
-        let nodes = pull::Config {
-            ack_wait: keep.ack_wait,
-            max_ack_pending: 1 << 14,
-            ..pull::Config::default()
-        };
-        let answers = stream::Config {
-            subjects: vec![self.subject("answers"), self.subject("manifest")],
-            retention,
-            max_bytes,
-            ..stream::Config::default()
-        };
-        let leader = pull::Config {
-            ack_wait: Duration::from_secs(60),
-            max_ack_pending: 1 << 16,
-            filter_subject: self.subject("answers"),
-            ..pull::Config::default()
-        };
-        for (queue, stream, consumer) in [(TASKS, tasks, nodes), (ANSWERS, answers, leader)] {
+        let tasks = (vec!["tasks"], RetentionPolicy::WorkQueue, MAX_TASK_BYTES);
+        let answers = (vec!["answers", "manifest"], retention, max_bytes);
+        let leader = Duration::from_secs(60);
+        let queues = [(TASKS, tasks, keep.ack_wait), (ANSWERS, answers, leader)];
+        for (queue, (subjects, retention, max_bytes), ack_wait) in queues {
+            let consumer = pull::Config {
+                durable_name: Some(queue.consumer.to_owned()),
+                ack_wait,
+                max_ack_pending: 1 << 16,
+                filter_subject: self.subject(subjects[0]),
+                ..pull::Config::default()
+            };
             let stream = stream::Config {
                 name: self.stream_name(queue),
+                subjects: subjects.into_iter().map(|name| self.subject(name)).collect(),
+                retention,
+                max_bytes,
                 discard: DiscardPolicy::New,
-                ..stream
+                ..stream::Config::default()
             };
             let failed = Error::server("create the streams of the run");
             let stream = self.context.get_or_create_stream(stream).await.map_err(failed)?;
-            let consumer = pull::Config {
-                durable_name: Some(queue.consumer.to_owned()),
-                ..consumer
-            };
             let created = stream.get_or_create_consumer(queue.consumer, consumer).await;
             created.map_err(Error::server("create the consumers of the run"))?;
         }
-        self.create_store(self.bucket()).await?;
-        Ok(())
+        self.create_store(self.bucket()).await.map(drop)
     }
 
     /// Returns a store of objects, and creates it if it does not exist.
@@ -261,14 +234,12 @@ impl Link {
 
     /// Prepares the streams of an earlier leader of the run for another one: no task is queued, and all answers are read again. Returns
     /// the manifest of the run and the number of its last answer, if there is a run that can be resumed.
-    pub(crate) async fn reopen(&self) -> Result<Option<(Vec<u8>, u64)>, Error> {
+    pub(crate) async fn reopen(&self) -> Result<Option<(Bytes, u64)>, Error> {
         let Ok(answers) = self.context.get_stream(self.stream_name(ANSWERS)).await else {
             return Ok(None);
         };
-        let Ok(manifest) = answers
-            .get_last_raw_message_by_subject(&self.subject("manifest"))
-            .await
-        else {
+        let last = async |name| answers.get_last_raw_message_by_subject(&self.subject(name)).await;
+        let Ok(manifest) = last("manifest").await else {
             return Ok(None);
         };
         if let Ok(tasks) = self.context.get_stream(self.stream_name(TASKS)).await {
@@ -276,45 +247,57 @@ impl Link {
             tasks.purge().await.map_err(failed)?;
         }
         let _ = answers.delete_consumer(ANSWERS.consumer).await;
-        let last = answers
-            .get_last_raw_message_by_subject(&self.subject("answers"))
-            .await;
-        Ok(Some((
-            manifest.payload.to_vec(),
-            last.map_or(0, |last| last.sequence),
-        )))
+        let last = last("answers").await.map_or(0, |last| last.sequence);
+        Ok(Some((manifest.payload, last)))
     }
 
     /// Returns the number of messages in the stream of tasks.
     pub(crate) async fn queued_tasks(&self) -> Result<u64, Error> {
-        let failed = Error::server("describe the stream of tasks");
         let stream = self.context.get_stream(self.stream_name(TASKS)).await;
+        let failed = Error::server("describe the stream of tasks");
         Ok(stream.map_err(failed)?.cached_info().state.messages)
     }
 
-    /// Publishes until the server has confirmed it. Returns the sequence number, or `None` if `give_up` says so between attempts.
+    /// Publishes until the server has confirmed it. `id` identifies the message, and its object if it is large. Returns `false` if
+    /// `is_over` says so between attempts.
     pub(crate) async fn publish(
         &self,
         name: &str,
         id: &str,
-        bytes: Bytes,
-        give_up: impl Fn() -> bool,
-    ) -> Option<u64> {
-        let publish = || async {
-            let message = PublishMessage::build().payload(bytes.clone()).message_id(id);
-            let sent = self.context.send_publish(self.subject(name), message).await;
-            let confirmed = self.unless_reconnected(sent.ok()?.into_future()).await?;
-            Some(confirmed.ok()?.sequence)
-        };
-        retry(publish, give_up).await
+        message: Bytes,
+        is_over: impl Fn() -> bool,
+    ) -> bool {
+        while self.try_publish(name, id, &message).await.is_none() {
+            if is_over() {
+                return false;
+            }
+            sleep(PAUSE).await;
+        }
+        true
+    }
+
+    async fn try_publish(&self, name: &str, id: &str, message: &Bytes) -> Option<()> {
+        let mut publish = PublishMessage::build().message_id(id);
+        if message.len() <= self.max_inline() {
+            publish = publish.payload(message.clone());
+        } else {
+            let (store, mut unread) = (self.store().await?, &message[..]);
+            self.unless_reconnected(store.put(id, &mut unread)).await?.ok()?;
+            publish = publish.header(OBJECT, id);
+        }
+        let sent = self
+            .context
+            .send_publish(self.subject(name), publish)
+            .await
+            .ok()?;
+        self.unless_reconnected(sent.into_future()).await?.ok().map(drop)
     }
 
     /// Waits for a reply of the server. Returns `None` if the server restarts in the meantime.
     async fn unless_reconnected<T>(&self, reply: impl Future<Output = T>) -> Option<T> {
         let mut connections = self.connections.clone();
         connections.mark_unchanged();
-        let reconnected = pin!(connections.changed());
-        match select(pin!(reply), reconnected).await {
+        match select(pin!(reply), pin!(connections.changed())).await {
             Either::Left((reply, _)) => Some(reply),
             Either::Right(_) => None,
         }
@@ -329,29 +312,21 @@ impl Link {
         stream.get_consumer(queue.consumer).await.ok()
     }
 
-    /// Sends a request to the leader.
-    pub(crate) async fn ask(&self, request: &Request) -> Result<Reply, Silence> {
-        let payload = wire::encode(request).into();
-        let reply = self.client.request(self.subject("leader"), payload);
-        match timeout(Duration::from_secs(2), self.unless_reconnected(reply)).await {
-            Ok(Some(Ok(reply))) => wire::decode(&reply.payload).map_err(|_| Silence::Late),
-            Ok(Some(Err(error))) if error.kind() == RequestErrorKind::NoResponders => Err(Silence::NoLeader),
-            _ => Err(Silence::Late),
+    /// Sends a request to the leader. Without a leader, the error is [`RequestErrorKind::NoResponders`].
+    pub(crate) async fn ask(&self, request: &Request) -> Result<Reply, RequestErrorKind> {
+        let asking = self
+            .client
+            .request(self.subject("leader"), wire::encode(request, &[]));
+        match timeout(Duration::from_secs(2), self.unless_reconnected(asking)).await {
+            Ok(Some(Ok(reply))) => wire::decode_all(&reply.payload).ok_or(RequestErrorKind::Other),
+            Ok(Some(Err(error))) => Err(error.kind()),
+            _ => Err(RequestErrorKind::TimedOut),
         }
     }
 
-    /// Sends a request whose reply is not needed.
-    pub(crate) async fn notify(&self, request: &Request) {
-        self.send("leader", wire::encode(request)).await;
-    }
-
-    pub(crate) async fn broadcast(&self, message: Broadcast) {
-        self.send("nodes", wire::encode(&message)).await;
-    }
-
     /// Sends a message that may be lost. Without a connection, the client's queue may be full.
-    pub(crate) async fn send(&self, name: &str, message: Vec<u8>) {
-        let sending = self.client.publish(self.subject(name), message.into());
+    pub(crate) async fn send(&self, name: &str, message: Bytes) {
+        let sending = self.client.publish(self.subject(name), message);
         let _ = timeout(Duration::from_secs(1), sending).await;
     }
 
@@ -364,60 +339,28 @@ impl Link {
         self.context.get_object_store(self.bucket()).await.ok()
     }
 
-    /// Returns contents as the body of a message: in the store, under this name, if they are too large for it. `None` if `give_up` says so
-    /// between attempts.
-    pub(crate) async fn body<'a>(
-        &self,
-        name: String,
-        contents: &'a [u8],
-        give_up: impl Fn() -> bool,
-    ) -> Option<Body<'a>> {
-        if contents.len() <= self.max_inline() {
-            return Some(Body::Inline(contents.into()));
-        }
-        let put = || async {
-            let (store, mut unread) = (self.store().await?, contents);
-            let put = store.put(&*name, &mut unread);
-            self.unless_reconnected(put).await?.ok().map(drop)
+    /// Returns the contents of a message. `None` if they are an object that does not exist (any more), or the server does not return it.
+    pub(crate) async fn contents(&self, message: &Message) -> Option<Bytes> {
+        let Some(name) = object_of(message) else {
+            return Some(message.payload.clone());
         };
-        retry(put, give_up).await?;
-        Some(Body::Stored(name))
+        let mut contents = Vec::new();
+        let mut object = self.store().await?.get(name).await.ok()?;
+        // The client panics if the server does not reply in time.
+        let read = AssertUnwindSafe(object.read_to_end(&mut contents)).catch_unwind();
+        self.unless_reconnected(read).await?.ok()?.ok()?;
+        Some(contents.into())
     }
 
-    /// Returns the contents of a body. `None` if an object does not exist (any more), or the server does not return it.
-    pub(crate) async fn contents(&self, payload: &Bytes, body: &Body<'_>) -> Option<Bytes> {
-        match body {
-            Body::Inline(blob) => Some(payload.slice_ref(&blob.0)),
-            Body::Stored(name) => {
-                let mut contents = Vec::new();
-                let mut object = self.store().await?.get(name).await.ok()?;
-                // The client panics if the server does not reply in time.
-                let read = AssertUnwindSafe(object.read_to_end(&mut contents)).catch_unwind();
-                self.unless_reconnected(read).await?.ok()?.ok()?;
-                Some(contents.into())
-            }
-        }
-    }
-
-    pub(crate) async fn delete_object(&self, name: &str) {
-        if let Some(store) = self.store().await {
+    /// Deletes the object with the contents of a message, if there is one.
+    pub(crate) async fn delete_object(&self, message: &Message) {
+        if let (Some(name), Some(store)) = (object_of(message), self.store().await) {
             let _ = store.delete(name).await;
         }
     }
 }
 
-/// Repeats an attempt until it succeeds, or `give_up` says so.
-async fn retry<T, F>(attempt: impl Fn() -> F, give_up: impl Fn() -> bool) -> Option<T>
-where
-    F: Future<Output = Option<T>>,
-{
-    loop {
-        if let Some(done) = attempt().await {
-            return Some(done);
-        }
-        if give_up() {
-            return None;
-        }
-        sleep(PAUSE).await;
-    }
+/// Returns the name of the object with the contents of a message.
+fn object_of(message: &Message) -> Option<&str> {
+    Some(message.headers.as_ref()?.get(OBJECT)?.as_str())
 }

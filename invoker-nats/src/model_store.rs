@@ -2,13 +2,13 @@
 
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 use futures_util::FutureExt;
 use invoker::{Image, LoadOptions, StageError};
 use shm_buffers::stage_with;
 use tokio::fs::File;
 use tokio::io::{BufReader, copy_buf};
+use tokio::time::{sleep, timeout};
 
 use crate::cluster::Cluster;
 use crate::error::Error;
@@ -34,14 +34,10 @@ impl Cluster {
             return Err(StageError::Damaged { path, source }.into());
         }
         let (thread, link) = self.connect("model")?;
-        thread.run(async move {
+        thread.wait(async {
             let step = "read";
-            let read = |source| StageError::File {
-                step,
-                path: path.clone(),
-                source,
-            };
-            let mut file = File::open(&path).await.map_err(read)?;
+            let opened = File::open(&path).await;
+            let mut file = opened.map_err(|source| StageError::File { step, path, source })?;
             let store = link.create_store(link.model_bucket()).await?;
             let failed = Error::server("store the model");
             store.put(MODEL, &mut file).await.map(drop).map_err(failed)
@@ -57,20 +53,8 @@ impl Cluster {
     /// [`Error::NoModel`] if none is published in [time](Self::wait); [`Error::Stage`], [`Error::Connect`].
     pub fn fetch_model(&self, dir: impl AsRef<Path>) -> Result<PathBuf, Error> {
         let (thread, link) = self.connect("model")?;
-        let (asking, wait) = (link.clone(), self.wait);
-        let found = thread.run(async move {
-            let finding = async {
-                let started = Instant::now();
-                while started.elapsed() < wait {
-                    if let Some(digest) = digest(&asking).await {
-                        return Ok(Some(digest));
-                    }
-                    tokio::time::sleep(ASK).await;
-                }
-                Ok(None)
-            };
-            asking.permitted(finding).await
-        });
+        let finding = async { Ok(timeout(self.wait, find_digest(&link)).await.ok()) };
+        let found = thread.wait(link.permitted(finding));
         let missing = || Error::NoModel {
             run: self.run.clone(),
             waited: self.wait,
@@ -79,12 +63,9 @@ impl Cluster {
         // Another model has another name: the file of an earlier run may still be mapped.
         let path = dir.as_ref().join(format!("{}-{digest}.safetensors", self.run));
         let fetch = |new: &Path| {
-            let new = new.to_owned();
-            thread.run(async move {
-                // The client panics if the server does not reply in time.
-                let copied = AssertUnwindSafe(copy(&link, &new)).catch_unwind().await;
-                copied.unwrap_or_else(|_| Err(std::io::Error::other("the server does not reply")))
-            })
+            // The client panics if the server does not reply in time.
+            let copied = thread.wait(AssertUnwindSafe(copy(&link, new)).catch_unwind());
+            copied.unwrap_or_else(|_| Err(std::io::Error::other("the server does not reply")))
         };
         stage_with(&path, Path::exists, fetch)?;
         Ok(path)
@@ -96,24 +77,41 @@ impl Cluster {
     /// [`Error::Connect`]; [`Error::Server`], also if no model is published.
     pub fn remove_model(&self) -> Result<(), Error> {
         let (thread, link) = self.connect("model")?;
-        thread.run(async move {
-            let removed = link.context.delete_object_store(link.model_bucket()).await;
-            removed.map_err(Error::server("remove the model"))
-        })
+        let removed = thread.wait(link.context.delete_object_store(link.model_bucket()));
+        removed.map_err(Error::server("remove the model"))
     }
 }
 
-/// Returns what identifies the published model, as a part of a file's name.
+/// Waits until there is a model, and returns what identifies it, as a part of a file's name.
+async fn find_digest(link: &Link) -> String {
+    loop {
+        if let Some(digest) = digest(link).await {
+            return digest;
+        }
+        sleep(ASK).await;
+    }
+}
+
 async fn digest(link: &Link) -> Option<String> {
-    let info = link.model_store().await?.info(MODEL).await.ok()?;
+    let info = link
+        .context
+        .get_object_store(link.model_bucket())
+        .await
+        .ok()?
+        .info(MODEL)
+        .await
+        .ok()?;
     let name = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
     Some(info.digest?.chars().take(64).map(name).collect())
 }
 
 async fn copy(link: &Link, path: &Path) -> std::io::Result<()> {
-    let gone = || std::io::Error::other("the model was removed meanwhile");
-    let store = link.model_store().await.ok_or_else(gone)?;
-    let object = store.get(MODEL).await.map_err(std::io::Error::other)?;
+    let store = link.context.get_object_store(link.model_bucket()).await;
+    let object = store
+        .map_err(std::io::Error::other)?
+        .get(MODEL)
+        .await
+        .map_err(std::io::Error::other)?;
     let mut file = File::create(path).await?;
     copy_buf(&mut BufReader::with_capacity(PART, object), &mut file).await?;
     file.sync_all().await

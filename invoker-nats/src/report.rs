@@ -6,10 +6,10 @@ use std::time::Duration;
 use invoker::Report;
 use invoker::shm_buffers::Printable;
 
-use crate::accounting::Accounting;
+use crate::wire::Join;
 
 /// The counts of a run on several machines, with a row for each node. `Display` prints it.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 #[non_exhaustive]
 pub struct ClusterReport {
     /// From the start of the leader to the report.
@@ -58,6 +58,24 @@ pub struct NodeRow {
     pub end: NodeEnd,
 }
 
+impl NodeRow {
+    pub(crate) fn new(join: Join) -> Self {
+        Self {
+            name: join.name,
+            workers: join.workers,
+            delivered: 0,
+            failed: 0,
+            worker_deaths: 0,
+            model_bytes: join.model_bytes,
+            pss: None,
+            logs: 0,
+            logs_missing: 0,
+            last_records: Vec::new(),
+            end: NodeEnd::Present,
+        }
+    }
+}
+
 /// How a node ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -72,7 +90,7 @@ pub enum NodeEnd {
 
 impl fmt::Display for NodeEnd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
+        f.write_str(match self {
             Self::Present => "present",
             Self::Lost => "lost",
             Self::Left => "left",
@@ -80,46 +98,14 @@ impl fmt::Display for NodeEnd {
     }
 }
 
-impl ClusterReport {
-    pub(crate) fn new(accounting: &Accounting, elapsed: Duration) -> Self {
-        let counts = accounting.counts;
-        let mut nodes: Vec<_> = accounting.nodes.values().collect();
-        nodes.sort_by_key(|node| node.number);
-        let nodes = nodes.into_iter().map(|node| NodeRow {
-            name: node.join.name.clone(),
-            workers: node.join.workers,
-            delivered: node.delivered,
-            failed: node.counts.failed,
-            worker_deaths: node.counts.worker_deaths,
-            model_bytes: node.join.model_bytes,
-            pss: node.counts.pss,
-            logs: node.logs.received(),
-            logs_missing: node.logs.missing(),
-            last_records: node.logs.last_records().map(str::to_owned).collect(),
-            end: node.state,
-        });
-        Self {
-            elapsed,
-            nodes: nodes.collect(),
-            delivered: accounting.delivered,
-            duplicates: counts.duplicates,
-            invalid: counts.invalid,
-            foreign: counts.foreign,
-            resent: counts.resent,
-            nodes_lost: counts.nodes_lost,
-        }
-    }
-}
-
 impl fmt::Display for ClusterReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seconds = self.elapsed.as_secs_f64();
         let rate = self.delivered as f64 / seconds.max(1e-9);
+        let (outputs, nodes) = (self.delivered, self.nodes.len());
         writeln!(
             f,
-            "cluster   {} outputs of {} nodes in {seconds:.1} s ({rate:.0}/s)",
-            self.delivered,
-            self.nodes.len()
+            "cluster   {outputs} outputs of {nodes} nodes in {seconds:.1} s ({rate:.0}/s)"
         )?;
         writeln!(
             f,
@@ -131,34 +117,33 @@ impl fmt::Display for ClusterReport {
             "{:<28} {:>7} {:>10} {:>7} {:>7} {:>9} {:>9}  end",
             "node", "workers", "outputs", "failed", "deaths", "model", "memory"
         )?;
-        for row in &self.nodes {
-            let NodeRow {
-                workers,
-                delivered,
-                failed,
-                worker_deaths,
-                end,
-                ..
-            } = row;
-            let mib = |bytes: u64| format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20));
-            let (name, model) = (Printable(&row.name).to_string(), mib(row.model_bytes));
-            let memory = row.pss.map_or_else(|| "unknown".to_owned(), mib);
-            write!(
-                f,
-                "\n{name:<28} {workers:>7} {delivered:>10} {failed:>7} {worker_deaths:>7} {model:>9} {memory:>9}  {end}"
-            )?;
-            if row.logs_missing > 0 {
-                write!(
-                    f,
-                    "\n  {} records of it arrived, {} did not",
-                    row.logs, row.logs_missing
-                )?;
-            }
-            for record in row.last_records.iter().filter(|_| *end == NodeEnd::Lost) {
-                write!(f, "\n  its last records: {}", Printable(record))?;
-            }
+        self.nodes.iter().try_for_each(|row| write!(f, "\n{row}"))
+    }
+}
+
+impl fmt::Display for NodeRow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mib = |bytes: u64| format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20));
+        write!(
+            f,
+            "{:<28} {:>7} {:>10} {:>7} {:>7} {:>9} {:>9}  {}",
+            Printable(&self.name).to_string(),
+            self.workers,
+            self.delivered,
+            self.failed,
+            self.worker_deaths,
+            mib(self.model_bytes),
+            self.pss.map_or_else(|| "unknown".to_owned(), mib),
+            self.end
+        )?;
+        if self.logs_missing > 0 {
+            let (arrived, missing) = (self.logs, self.logs_missing);
+            write!(f, "\n  {arrived} records of it arrived, {missing} did not")?;
         }
-        Ok(())
+        let last_words = self.last_records.iter().filter(|_| self.end == NodeEnd::Lost);
+        last_words
+            .into_iter()
+            .try_for_each(|record| write!(f, "\n  its last records: {}", Printable(record)))
     }
 }
 

@@ -1,61 +1,28 @@
-//! The messages between leader and nodes. Each starts with the version of this format; then follows a value in postcard's encoding.
+//! The messages between leader and nodes: the version of this format, a value in postcard's encoding, and then the bytes of tasks or
+//! outputs, as they are.
 //!
 //! Nothing that is received is trusted: a message of another version, with missing bytes or with bytes left over is refused, and
 //! lengths are checked against the bytes that were received.
 
-mod lists;
+use std::any::type_name;
 
-use std::borrow::Cow;
-use std::fmt;
-
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-pub(crate) use lists::{Outcome, Outcomes, Tasks};
+use bytes::Bytes;
+use proc_pool::Fault;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 /// The version of these messages: the first byte of each.
-pub(crate) const VERSION: u8 = 3;
+pub(crate) const VERSION: u8 = 4;
 
 /// Returns the hash that identifies an encoded task, in answers and after a restart of the leader: XXH3 with 64 bits.
 pub(crate) fn task_hash(encoded: &[u8]) -> u64 {
     twox_hash::XxHash3_64::oneshot(encoded)
 }
 
-/// Bytes that are encoded as they are, and decoded without a copy.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub(crate) struct Blob<'a>(pub(crate) Cow<'a, [u8]>);
-
-impl<'a> From<&'a [u8]> for Blob<'a> {
-    fn from(bytes: &'a [u8]) -> Self {
-        Self(bytes.into())
-    }
-}
-
-impl fmt::Debug for Blob<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} bytes", self.0.len())
-    }
-}
-
-impl Serialize for Blob<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_bytes(&self.0)
-    }
-}
-
-impl<'de: 'a, 'a> Deserialize<'de> for Blob<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        <&[u8]>::deserialize(deserializer).map(Self::from)
-    }
-}
-
 /// The description of a run: a node must agree with it before it gets a task.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Manifest {
-    /// The version of this crate.
-    pub(crate) version: String,
-    pub(crate) op: String,
-    pub(crate) task: String,
-    pub(crate) output: String,
+    pub(crate) program: Program,
     pub(crate) seed: Option<u64>,
     /// The encoded values of the op, such as its context.
     pub(crate) data: Vec<u8>,
@@ -67,8 +34,27 @@ pub(crate) struct Manifest {
     pub(crate) node_losses: u32,
 }
 
-impl Manifest {
-    /// Describes each difference of op and types between a node, `self`, and the leader.
+/// What leader and nodes must have in common.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Program {
+    /// The version of this crate.
+    version: String,
+    op: String,
+    task: String,
+    output: String,
+}
+
+impl Program {
+    pub(crate) fn of<F, T, R>() -> Self {
+        Self {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            op: type_name::<F>().to_owned(),
+            task: type_name::<T>().to_owned(),
+            output: type_name::<R>().to_owned(),
+        }
+    }
+
+    /// Describes each difference between a node's program, `self`, and the leader's.
     pub(crate) fn differences(&self, leader: &Self) -> String {
         let pairs = [
             ("version of invoker-nats", &self.version, &leader.version),
@@ -87,6 +73,7 @@ impl Manifest {
 /// A node, as it introduces itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Join {
+    pub(crate) session: u64,
     pub(crate) node: u64,
     pub(crate) name: String,
     pub(crate) workers: u32,
@@ -98,44 +85,37 @@ pub(crate) struct Join {
 /// The counts of a node since its start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct NodeCounts {
-    pub(crate) done: u64,
     pub(crate) failed: u64,
     pub(crate) worker_deaths: u64,
     /// The memory of the node's processes, each shared page counted once: only of a node that leaves.
     pub(crate) pss: Option<u64>,
 }
 
+/// Identifies a batch: successive tasks of a job, from `first` on. Each time that a task is sent again, its batch has another number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(crate) struct BatchId {
+    pub(crate) job: u32,
+    pub(crate) first: u64,
+    pub(crate) number: u64,
+}
+
 /// What nodes send to the leader.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Request {
-    /// Asks for the [`Manifest`].
     Manifest,
     Join(Join),
-    /// The node is about to run the tasks of a batch between these positions, and asks which tasks of the batch are open. Those before
-    /// `from` have cost no node.
+    /// May the node run the tasks of a batch at these positions? They count as started from now on.
     Begin {
         node: u64,
-        batch: u64,
+        batch: BatchId,
         from: u32,
         upto: u32,
     },
-    /// The node has published all answers of a batch, the last one at this sequence number of the stream.
-    Finish {
-        node: u64,
-        batch: u64,
-        sequence: u64,
-        /// The node gives back the other tasks, which have not started.
-        released: bool,
-    },
-    /// Still alive, and has these batches.
+    /// Still alive, or about to leave.
     Beat {
         node: u64,
-        held: Vec<u64>,
         counts: NodeCounts,
-    },
-    Leave {
-        node: u64,
-        counts: NodeCounts,
+        leaves: bool,
     },
 }
 
@@ -143,108 +123,210 @@ pub(crate) enum Request {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Reply {
     Manifest(Box<Manifest>),
-    Welcome,
-    Refused(String),
+    Yes,
+    /// Another node has the batch, or it was answered.
+    No,
     /// The leader does not know the node: it must join again.
     Unknown,
-    Grant(Grant),
-    Noted,
-}
-
-/// The tasks of a batch that a node may run.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Grant {
-    All,
-    /// The tasks at these positions of the batch.
-    Only(Vec<u32>),
-    /// None: another node has the batch, or it was answered.
-    Drop,
-}
-
-/// A message of the leader to all nodes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Broadcast {
-    /// The leader is alive. A leader that resumes a run has another number.
-    Beat { session: u64, leader: u64 },
+    Refused(String),
     /// The run has ended.
     End,
 }
 
-/// The contents of a message: in it, or an object of the store, if they are large.
+/// Tasks, as they lie in the stream of tasks. Their bytes follow.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Body<'a> {
-    #[serde(borrow)]
-    Inline(Blob<'a>),
-    Stored(String),
-}
-
-/// Tasks, as they lie in the stream of tasks. The body is a [`Tasks`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Batch<'a> {
+pub(crate) struct Batch {
     pub(crate) session: u64,
-    pub(crate) job: u32,
-    pub(crate) batch: u64,
+    pub(crate) id: BatchId,
     /// The node must run nothing else at the same time: the tasks have cost a node before.
     pub(crate) alone: bool,
-    #[serde(borrow)]
-    pub(crate) body: Body<'a>,
+    pub(crate) lengths: Vec<u32>,
 }
 
-/// Outputs of some of a batch's tasks. The body is an [`Outcomes`].
+/// What became of a batch that its node has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum End {
+    /// All of its tasks were run.
+    Done,
+    /// The node gives back the tasks that are not answered, because it stops. They have not started.
+    Released,
+    /// The node is lost.
+    Lost,
+}
+
+/// Outcomes of some of a batch's tasks. Their bytes follow.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Answer<'a> {
+pub(crate) struct Answer {
     pub(crate) session: u64,
     pub(crate) node: u64,
-    pub(crate) job: u32,
+    pub(crate) batch: BatchId,
     /// The node's time for these tasks, in nanoseconds.
     pub(crate) took_ns: u64,
-    #[serde(borrow)]
-    pub(crate) body: Body<'a>,
+    /// It is the last one: all others are in the stream before it.
+    pub(crate) end: Option<End>,
+    pub(crate) outcomes: Vec<Outcome>,
 }
 
-/// The error of a message that is not valid.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Malformed;
-
-/// Encodes a message.
-pub(crate) fn encode<T: Serialize>(message: &T) -> Vec<u8> {
-    let bytes = postcard::to_extend(message, vec![VERSION]);
-    // Only a value that has no length known in advance, or a writer without room, can fail.
-    bytes.unwrap_or_else(|e| unreachable!("a message encodes: {e}"))
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Outcome {
+    /// The position in the batch.
+    pub(crate) at: u32,
+    /// The [`task_hash`] of the task that was run.
+    #[serde(with = "postcard::fixint::le")]
+    pub(crate) hash: u64,
+    pub(crate) is_fault: bool,
+    /// Bytes of the encoded output or fault.
+    pub(crate) len: u32,
 }
 
-/// Decodes a message that is exactly these bytes.
-pub(crate) fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Malformed> {
-    match bytes.split_first() {
-        Some((&VERSION, value)) => match postcard::take_from_bytes(value) {
-            Ok((value, [])) => Ok(value),
-            _ => Err(Malformed),
-        },
-        _ => Err(Malformed),
+impl Outcome {
+    /// Returns the encoded output, or the fault.
+    pub(crate) fn result<'a>(&self, bytes: &'a [u8]) -> Result<Result<&'a [u8], Fault>, String> {
+        match (self.is_fault, postcard::take_from_bytes) {
+            (false, _) => Ok(Ok(bytes)),
+            (true, decode) => match decode(bytes) {
+                Ok((fault, [])) => Ok(Err(fault)),
+                _ => Err("its fault is malformed".to_owned()),
+            },
+        }
     }
+}
+
+/// Encodes a message, with the bytes that follow it.
+pub(crate) fn encode<T: Serialize>(message: &T, payload: &[u8]) -> Bytes {
+    let mut start = Vec::with_capacity(payload.len() + 256);
+    start.push(VERSION);
+    // Only a value that has no length known in advance, or a writer without room, can fail.
+    let encoded = postcard::to_extend(message, start);
+    let mut bytes = encoded.unwrap_or_else(|e| unreachable!("a message encodes: {e}"));
+    bytes.extend_from_slice(payload);
+    bytes.into()
+}
+
+/// Decodes a message. Returns it, and the bytes that follow.
+pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Option<(T, &[u8])> {
+    match bytes.split_first() {
+        Some((&VERSION, value)) => postcard::take_from_bytes(value).ok(),
+        _ => None,
+    }
+}
+
+/// Decodes a message that no bytes follow.
+pub(crate) fn decode_all<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
+    let (message, rest) = decode(bytes)?;
+    rest.is_empty().then_some(message)
+}
+
+/// Splits bytes into items of these lengths, if that is all of them.
+pub(crate) fn split(mut bytes: &[u8], lengths: impl Iterator<Item = u32>) -> Option<Vec<&[u8]>> {
+    let items = lengths.map(|len| {
+        let (item, rest) = bytes.split_at_checked(len as usize)?;
+        bytes = rest;
+        Some(item)
+    });
+    let items = items.collect::<Option<Vec<_>>>()?;
+    bytes.is_empty().then_some(items)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const BATCH: BatchId = BatchId {
+        job: 2,
+        first: 5,
+        number: 3,
+    };
+
     #[test]
     fn messages_of_other_lengths_and_versions_are_refused() {
         let request = Request::Begin {
             node: u64::MAX,
-            batch: 7,
+            batch: BATCH,
             from: 0,
             upto: 300,
         };
-        let bytes = encode(&request);
-        assert_eq!(decode::<Request>(&bytes), Ok(request));
+        let bytes = encode(&request, &[]);
+        assert_eq!(decode_all(&bytes), Some(request));
         for len in 0..bytes.len() {
-            assert_eq!(decode::<Request>(&bytes[..len]), Err(Malformed), "{len}");
+            assert_eq!(decode_all::<Request>(&bytes[..len]), None, "{len}");
         }
         let longer = [&bytes[..], &[0]].concat();
-        assert_eq!(decode::<Request>(&longer), Err(Malformed));
-        let mut other = bytes;
+        assert_eq!(decode_all::<Request>(&longer), None);
+        let mut other = bytes.to_vec();
         other[0] = VERSION + 1;
-        assert_eq!(decode::<Request>(&other), Err(Malformed));
+        assert_eq!(decode_all::<Request>(&other), None);
+    }
+
+    #[test]
+    fn items_are_split_if_their_lengths_are_those_of_all_bytes() {
+        let bytes = [1, 2, 3];
+        let split = |lengths: &[u32]| split(&bytes, lengths.iter().copied());
+        assert_eq!(split(&[2, 0, 1]), Some(vec![&bytes[..2], &[], &bytes[2..]]));
+        for lengths in [&[][..], &[2], &[4], &[3, 1], &[u32::MAX, u32::MAX]] {
+            assert_eq!(split(lengths), None, "{lengths:?}");
+        }
+    }
+
+    fn answer() -> Vec<u8> {
+        let outcomes = [(4, 2), (5, 3), (7, 4)].map(|(at, len)| Outcome {
+            at,
+            hash: u64::MAX - 1,
+            is_fault: at == 5,
+            len,
+        });
+        let answer = Answer {
+            session: 1,
+            node: 2,
+            batch: BATCH,
+            took_ns: 9,
+            end: Some(End::Done),
+            outcomes: outcomes.to_vec(),
+        };
+        encode(&answer, b"123456789").to_vec()
+    }
+
+    /// Every byte of a message replaced by every value: the decoder returns, and never reads beyond.
+    #[test]
+    fn hostile_bytes_are_refused_or_decoded_but_never_more() {
+        let batch = Batch {
+            session: 1,
+            id: BATCH,
+            alone: false,
+            lengths: vec![4, 5],
+        };
+        let read = |bytes: &[u8]| match decode::<Batch>(bytes) {
+            Some((batch, rest)) => split(rest, batch.lengths.iter().copied()).map(|it| it.concat().len()),
+            None => None,
+        };
+        let read_answer = |bytes: &[u8]| {
+            let (answer, rest) = decode::<Answer>(bytes)?;
+            let items = split(rest, answer.outcomes.iter().map(|it| it.len))?;
+            let results = answer
+                .outcomes
+                .iter()
+                .zip(&items)
+                .map(|(it, bytes)| it.result(bytes));
+            assert_eq!(results.count(), items.len());
+            Some(items.concat().len())
+        };
+        type Read<'a> = &'a dyn Fn(&[u8]) -> Option<usize>;
+        let cases: [(Vec<u8>, Read<'_>); 2] = [
+            (encode(&batch, b"tasktasks").to_vec(), &read),
+            (answer(), &read_answer),
+        ];
+        for (bytes, read) in cases {
+            assert_eq!(read(&bytes), Some(9));
+            let mut refused = 0;
+            for (at, value) in (0..bytes.len()).flat_map(|at| (0..=u8::MAX).map(move |value| (at, value))) {
+                let mut hostile = bytes.clone();
+                hostile[at] = value;
+                match read(&hostile) {
+                    Some(len) => assert!(len <= bytes.len()),
+                    None => refused += 1,
+                }
+            }
+            assert!(refused > 500, "{refused}");
+        }
     }
 }

@@ -4,260 +4,183 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_nats::Subscriber;
-use bytes::Bytes;
-use futures_util::StreamExt;
+use futures_util::{StreamExt, stream};
 use log_bridge::relay::Records;
-use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
 use tokio::sync::mpsc::UnboundedReceiver;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use super::shared::Shared;
-use crate::accounting::Finished;
-use crate::link::{ANSWERS, Keep, Link, Puller};
-use crate::wire::{self, Answer, Batch, Body, Broadcast, Reply, Request};
+use crate::link::{Keep, Link, Puller};
+use crate::wire::{self, Batch, BatchId, Reply, Request};
 
 /// Batches that are on their way to the server at the same time.
 const SENDING: usize = 16;
 /// Time between two looks at nodes.
 const TICK: Duration = Duration::from_millis(100);
-/// Ticks between two signs of life to nodes.
-const TICKS_PER_BEAT: u32 = 5;
 /// How long the end of a run waits for nodes to leave.
 const FAREWELL: Duration = Duration::from_secs(3);
 
-/// Starts the tasks of a leader.
-pub(super) fn start(
-    handle: &Handle,
-    link: &Link,
-    shared: &Arc<Shared>,
-    keep: Keep,
-    commands: UnboundedReceiver<u64>,
-    (requests, records): (Subscriber, Subscriber),
-    leader: u64,
-) {
-    handle.spawn(send_batches(link.clone(), shared.clone(), commands));
-    handle.spawn(read_answers(link.clone(), shared.clone(), keep));
-    handle.spawn(reply_to_nodes(link.clone(), shared.clone(), requests));
-    handle.spawn(repeat_records(shared.clone(), records));
-    handle.spawn(look_after_nodes(link.clone(), shared.clone(), keep, leader));
+pub(super) async fn send_batches(link: Link, shared: Arc<Shared>, commands: UnboundedReceiver<BatchId>) {
+    let batches = stream::unfold(commands, async |mut commands| {
+        commands.recv().await.map(|batch| (batch, commands))
+    });
+    batches
+        .for_each_concurrent(SENDING, |batch| send_batch(&link, &shared, batch))
+        .await;
 }
 
-async fn send_batches(link: Link, shared: Arc<Shared>, mut commands: UnboundedReceiver<u64>) {
-    let permits = Arc::new(Semaphore::new(SENDING));
-    while let Some(batch) = commands.recv().await {
-        let Ok(permit) = permits.clone().acquire_owned().await else {
+async fn send_batch(link: &Link, shared: &Shared, id: BatchId) {
+    let (message, name) = {
+        let mut core = shared.core();
+        // A number of its own for each time that the stream has lost it.
+        let name = format!("{}-{}", id.number, core.accounting.report.resent);
+        // It may have been answered, or abandoned.
+        let Some(batch) = core.accounting.batch(&id) else {
             return;
         };
-        let (link, shared) = (link.clone(), shared.clone());
-        tokio::spawn(async move {
-            send_batch(&link, &shared, batch).await;
-            drop(permit);
-        });
+        let message = Batch {
+            session: shared.manifest.session,
+            id,
+            alone: batch.alone,
+            lengths: batch.tasks.tasks.iter().map(|task| task.len).collect(),
+        };
+        (wire::encode(&message, &batch.tasks.encoded), name)
+    };
+    let is_over = || {
+        let mut core = shared.core();
+        core.ended || core.accounting.batch(&id).is_none()
+    };
+    if link.publish("tasks", &name, message, is_over).await {
+        shared.core().accounting.sent(&id, Instant::now());
     }
 }
 
-async fn send_batch(link: &Link, shared: &Shared, batch: u64) {
-    // It may have been answered, or abandoned.
-    let Some((job, alone, body)) = shared.core().message(batch) else {
-        return;
-    };
-    let over = || shared.core().ended || shared.core().accounting.kind(batch).is_none();
-    let Some(body) = link.body(format!("tasks-{batch}"), &body, over).await else {
-        return;
-    };
-    let session = shared.manifest.session;
-    let message = wire::encode(&Batch {
-        session,
-        job,
-        batch,
-        alone,
-        body,
-    });
-    // A number of its own for each time that the stream has lost it.
-    let id = format!("{batch}-{}", shared.core().accounting.counts.resent);
-    if link.publish("tasks", &id, message.into(), over).await.is_some() {
-        shared.core().sent(batch);
-    }
-}
-
-async fn read_answers(link: Link, shared: Arc<Shared>, keep: Keep) {
-    let mut answers = Puller::new(ANSWERS, 256);
-    while !shared.core().ended {
-        match answers.next(&link).await {
-            Some(message) => read_message(&link, &shared, &message).await,
+/// Reads answers up to this number of the stream.
+pub(super) async fn read_answers(link: &Link, shared: &Shared, keep: Keep, answers: &mut Puller, upto: u64) {
+    let mut read = 0;
+    while read < upto && !shared.core().ended {
+        let Some(message) = answers.next(link).await else {
             // The server is away, or has lost the streams.
-            None if !shared.core().ended => drop(link.create(keep).await),
-            None => {}
+            if !shared.core().ended {
+                let _ = link.create(keep).await;
+            }
+            continue;
+        };
+        read = message.info().map_or(read, |info| info.stream_sequence);
+        match link.contents(&message).await {
+            Some(contents) => shared.receive(&contents),
+            None => shared.refuse(false),
         }
+        if !keep.resumable {
+            link.delete_object(&message).await;
+        }
+        let _ = message.ack().await;
     }
 }
 
-async fn read_message(link: &Link, shared: &Shared, message: &async_nats::jetstream::Message) {
-    let sequence = message.info().map_or(0, |info| info.stream_sequence);
-    read_answer(link, shared, &message.payload).await;
-    shared.read_up_to(sequence);
-    let _ = message.ack().await;
-}
-
-async fn read_answer(link: &Link, shared: &Shared, payload: &Bytes) {
-    let answer = match wire::decode::<Answer<'_>>(payload) {
-        Ok(answer) if answer.session == shared.manifest.session => answer,
-        other => return shared.refuse(other.is_ok()),
-    };
-    let Some(contents) = link.contents(payload, &answer.body).await else {
-        return shared.refuse(false);
-    };
-    shared.receive(
-        answer.node,
-        answer.job,
-        Duration::from_nanos(answer.took_ns),
-        &contents,
-    );
-    if let (Body::Stored(name), false) = (&answer.body, shared.resumable) {
-        link.delete_object(name).await;
-    }
-}
-
-async fn reply_to_nodes(link: Link, shared: Arc<Shared>, mut requests: Subscriber) {
+pub(super) async fn reply_to_nodes(link: Link, shared: Arc<Shared>, mut requests: Subscriber) {
     while let Some(message) = requests.next().await {
-        let Ok(request) = wire::decode::<Request>(&message.payload) else {
+        let Some(request) = wire::decode_all::<Request>(&message.payload) else {
             shared.refuse(false);
             continue;
         };
         let reply = reply(&shared, request);
         if let Some(inbox) = message.reply {
-            let _ = link.client.publish(inbox, wire::encode(&reply).into()).await;
+            let _ = link.client.publish(inbox, wire::encode(&reply, &[])).await;
         }
-    }
-}
-
-/// Repeats what nodes log.
-async fn repeat_records(shared: Arc<Shared>, mut messages: Subscriber) {
-    while let Some(message) = messages.next().await {
-        let Ok((node, records)) = wire::decode::<(u64, Records)>(&message.payload) else {
-            shared.refuse(false);
-            continue;
-        };
-        let known = {
-            let mut core = shared.core();
-            core.accounting
-                .nodes
-                .get_mut(&node)
-                .map(|node| (node.join.name.clone(), node.logs.count(&records)))
-        };
-        let Some((name, missing)) = known else {
-            shared.refuse(true);
-            continue;
-        };
-        records.replay(&name, missing);
     }
 }
 
 fn reply(shared: &Shared, request: Request) -> Reply {
     let now = Instant::now();
     let mut core = shared.core();
-    let known = |core: &super::shared::Core, node| core.accounting.nodes.contains_key(&node);
-    match request {
+    let accounting = &mut core.accounting;
+    let reply = match request {
         Request::Manifest => Reply::Manifest(Box::new(shared.manifest.clone())),
-        Request::Join(join) => match core.checksum {
-            Some(expected) if expected != join.checksum => Reply::Refused(format!(
-                "its model has the checksum {:016x}, and {expected:016x} is that of the run",
-                join.checksum
-            )),
-            _ => {
-                core.checksum = Some(join.checksum);
-                core.accounting.join(join, now);
-                shared.changed(core);
-                Reply::Welcome
+        Request::Join(join) if join.session != shared.manifest.session => {
+            Reply::Refused("it belongs to an earlier run".to_owned())
+        }
+        Request::Join(join) => {
+            let (is, expected) = (join.checksum, core.checksum.unwrap_or(join.checksum));
+            if is != expected {
+                return Reply::Refused(format!(
+                    "its model has the checksum {is:016x}, and {expected:016x} is that of the run"
+                ));
             }
-        },
-        Request::Begin { node, .. } if !known(&core, node) => Reply::Unknown,
+            core.checksum = Some(is);
+            core.accounting.join(join, now);
+            Reply::Yes
+        }
         Request::Begin {
             node,
             batch,
             from,
             upto,
-        } => {
-            let tasks = from as usize..upto as usize;
-            let (grant, actions) = core.accounting.begin(node, batch, tasks, now);
-            shared.perform(&core, actions);
-            shared.changed(core);
-            Reply::Grant(grant)
+        } => accounting.begin(node, batch, from as usize..upto as usize),
+        Request::Beat { node, counts, leaves } => {
+            let is_known = accounting.beat(node, Some(counts), now);
+            if leaves {
+                accounting.leave(node);
+            }
+            match (is_known, core.ending) {
+                (false, _) => Reply::Unknown,
+                (true, false) => Reply::Yes,
+                (true, true) => Reply::End,
+            }
         }
-        Request::Finish {
-            node,
-            batch,
-            sequence,
-            released,
-        } => {
-            let finished = Finished { sequence, released };
-            core.accounting.finished(node, batch, finished);
-            Reply::Noted
-        }
-        Request::Beat { node, held, counts } => match core.accounting.beat(node, &held, counts, now) {
-            true => Reply::Noted,
-            false => Reply::Unknown,
-        },
-        Request::Leave { node, counts } => {
-            core.accounting.leave(node, counts);
-            shared.changed(core);
-            Reply::Noted
+    };
+    shared.changed(core);
+    reply
+}
+
+/// Repeats what nodes log.
+pub(super) async fn repeat_records(shared: Arc<Shared>, mut messages: Subscriber) {
+    while let Some(message) = messages.next().await {
+        let Some((node, records)) = wire::decode_all::<(u64, Records)>(&message.payload) else {
+            shared.refuse(false);
+            continue;
+        };
+        let counted = shared.core().accounting.count_records(node, &records);
+        match counted {
+            Some((name, missing)) => records.replay(&name, missing),
+            None => shared.refuse(true),
         }
     }
 }
 
-async fn look_after_nodes(link: Link, shared: Arc<Shared>, keep: Keep, leader: u64) {
+pub(super) async fn look_after_nodes(link: Link, shared: Arc<Shared>, keep: Keep) {
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let session = shared.manifest.session;
     let mut looked = Instant::now();
-    let mut count = 0_u32;
-    loop {
+    while !shared.core().ended {
         ticks.tick().await;
-        if shared.core().ended {
-            return;
-        }
-        if count.is_multiple_of(TICKS_PER_BEAT) {
-            link.broadcast(Broadcast::Beat { session, leader }).await;
-        }
-        count = count.wrapping_add(1);
         // Without a connection, nodes cannot be heard.
         if link.client.connection_state() != async_nats::connection::State::Connected {
             continue;
         }
-        shared.tick();
-        if looked.elapsed() >= keep.ack_wait {
-            looked = Instant::now();
-            find_lost_batches(&link, &shared, keep).await;
+        shared.update(|core| core.accounting.tick(Instant::now()));
+        if looked.elapsed() < keep.ack_wait {
+            continue;
         }
-    }
-}
-
-/// Sends batches again that were sent, are with no node, and do not lie in the stream: the server has lost them.
-async fn find_lost_batches(link: &Link, shared: &Shared, keep: Keep) {
-    let Some(before) = Instant::now().checked_sub(keep.ack_wait) else {
-        return;
-    };
-    if shared.core().accounting.unclaimed(before).is_empty() {
-        return;
-    }
-    match link.queued_tasks().await {
-        Ok(0) => shared.resend_unclaimed(before),
-        Ok(_) => {}
-        Err(_) => drop(link.create(keep).await),
+        // Batches that were sent, are with no node, and do not lie in the stream: the server has lost them.
+        let before = std::mem::replace(&mut looked, Instant::now());
+        if !shared.core().accounting.has_unclaimed(before) {
+            continue;
+        }
+        match link.queued_tasks().await {
+            Ok(0) => shared.update(|core| core.accounting.resend_unclaimed(before)),
+            Ok(_) => {}
+            Err(_) => drop(link.create(keep).await),
+        }
     }
 }
 
 /// Ends the run: nodes leave, and its streams are deleted.
 pub(super) async fn end(link: &Link, shared: &Shared) {
+    shared.core().ending = true;
     let farewell = async {
-        loop {
-            link.broadcast(Broadcast::End).await;
-            tokio::time::sleep(TICK / 2).await;
-            if shared.core().accounting.present_nodes() == 0 {
-                return;
-            }
+        while shared.core().accounting.present_nodes() > 0 {
+            sleep(TICK / 4).await;
         }
     };
     let _ = timeout(FAREWELL, farewell).await;

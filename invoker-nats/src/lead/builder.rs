@@ -1,35 +1,32 @@
 //! [`LeaderBuilder`]: configures and starts the leader of a run.
 
-use std::any::type_name;
 use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use async_nats::client::RequestErrorKind;
 use invoker::{Op, OpBuilder, PlainOp, Render, Reporter};
 use progress::{Bar, Total};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
 use super::shared::Shared;
 use super::{Leader, actor};
 use crate::accounting::Accounting;
-use crate::batcher::Batcher;
 use crate::cluster::Cluster;
 use crate::error::Error;
-use crate::link::{Keep, Link, Silence};
-use crate::wire::{self, Manifest, Reply, Request};
+use crate::link::{ANSWERS, Keep, Link, Puller};
+use crate::value::Value;
+use crate::wire::{self, Manifest, Program, Request};
 
 /// Configures a [`Leader`]: made by [`Cluster::lead`].
 #[must_use = "call `build`"]
 pub struct LeaderBuilder<T, R> {
     cluster: Cluster,
-    op: &'static str,
+    program: Program,
     /// The encoded values of the op, or why they can't be encoded.
     data: Result<Vec<u8>, String>,
     seed: Option<u64>,
     label: Option<String>,
-    window: Option<usize>,
     node_losses: u32,
     keep: Keep,
     types: PhantomData<fn(T) -> R>,
@@ -37,36 +34,25 @@ pub struct LeaderBuilder<T, R> {
 
 impl<T, R> std::fmt::Debug for LeaderBuilder<T, R> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("LeaderBuilder")
-            .field("cluster", &self.cluster)
-            .finish_non_exhaustive()
+        write!(f, "LeaderBuilder({:?})", self.cluster)
     }
 }
 
 impl Cluster {
     /// Starts building the leader of the run, from the op. It needs no model: nodes have it.
-    pub fn lead<M, T, R>(&self, op: fn(&M, T) -> R) -> LeaderBuilder<T, R>
-    where
-        M: Serialize + DeserializeOwned + Send + Sync + 'static,
-        T: Serialize + DeserializeOwned + Send + 'static,
-        R: Serialize + DeserializeOwned + Send + 'static,
-    {
+    pub fn lead<M: Value + Sync, T: Value, R: Value>(&self, op: fn(&M, T) -> R) -> LeaderBuilder<T, R> {
         self.lead_op::<PlainOp<M, T, R>, M, T, R>(invoker::Invoker::builder(op))
     }
 
     /// Like [`lead`](Self::lead), for ops with a state or a view, a [context](OpBuilder::context), retries, or a
     /// [fold](OpBuilder::fold). Nodes take all of these values from the leader; those of their own builder are replaced.
-    pub fn lead_op<F, M, T, R>(&self, op: OpBuilder<F, M, T, R>) -> LeaderBuilder<T, R>
-    where
-        F: Op<M, T, R>,
-    {
+    pub fn lead_op<F: Op<M, T, R>, M, T, R>(&self, op: OpBuilder<F, M, T, R>) -> LeaderBuilder<T, R> {
         LeaderBuilder {
             cluster: self.clone(),
-            op: type_name::<F>(),
+            program: Program::of::<F, T, R>(),
             data: postcard::to_allocvec(&invoker::facade::op_data(op)).map_err(|e| e.to_string()),
             seed: None,
             label: None,
-            window: None,
             node_losses: 2,
             keep: Keep {
                 resumable: false,
@@ -77,11 +63,7 @@ impl Cluster {
     }
 }
 
-impl<T, R> LeaderBuilder<T, R>
-where
-    T: Serialize + DeserializeOwned + Send + 'static,
-    R: Serialize + DeserializeOwned + Send + 'static,
-{
+impl<T: Value, R: Value> LeaderBuilder<T, R> {
     /// Derives a seed for each task from `root`, as [`Builder::seed`](invoker::Builder::seed) does: outputs are those of a single
     /// machine.
     pub fn seed(mut self, root: u64) -> Self {
@@ -92,13 +74,6 @@ where
     /// Shows progress under this label, with the number of nodes.
     pub fn progress(mut self, label: impl Into<String>) -> Self {
         self.label = Some(label.into());
-        self
-    }
-
-    /// Sets how many batches may be open (default: three for each node, and two). More hide a longer way to the server, and cost memory
-    /// of the leader and the server.
-    pub fn window(mut self, batches: usize) -> Self {
-        self.window = Some(batches.max(1));
         self
     }
 
@@ -134,21 +109,19 @@ where
     ///
     /// # Errors
     /// [`Error::Connect`] and [`Error::Server`]; [`Error::HasLeader`] if the run has a leader that is alive; [`Error::Resume`] if it was
-    /// started by another program; [`Error::Context`]; [`Error::Unsupported`] for a resumable run without `node_losses`.
+    /// started by another program; [`Error::Context`]; [`Unsupported`](invoker::Error::Unsupported) for a resumable run without
+    /// `node_losses`.
     pub fn build(self) -> Result<Leader<T, R>, Error> {
         if self.keep.resumable && self.node_losses == 0 {
-            return Err(Error::Unsupported {
-                what: "`node_losses(0)`",
-                problem: "forbids that a task runs twice, which a resumed run may do",
+            return Err(Error::Invoker(invoker::Error::Unsupported {
+                what: "a resumable run, which may run a task twice,",
+                needs: "`node_losses` of 1 or more",
                 remedy: "leave out one of them",
-            });
+            }));
         }
         let data = self.data.map_err(Error::Context)?;
         let manifest = Manifest {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            op: self.op.to_owned(),
-            task: type_name::<T>().to_owned(),
-            output: type_name::<R>().to_owned(),
+            program: self.program,
             seed: self.seed,
             data,
             session: random()?,
@@ -160,61 +133,52 @@ where
             node_losses: self.node_losses,
         };
         let (thread, link) = self.cluster.connect("leader")?;
-        if manifest.data.len() > link.max_inline() {
-            let (is, most) = (manifest.data.len(), link.max_inline());
+        let (is, most) = (wire::encode(&manifest, &[]).len(), link.max_inline());
+        if is > most {
             return Err(Error::Context(format!(
-                "it has {is} bytes, and the server takes {most}"
+                "with it, the description of the run has {is} bytes, and the server takes {most}"
             )));
         }
         let keep = self.keep;
-        let (run, on_thread) = (self.cluster.run.clone(), link.clone());
-        let (manifest, last, requests) = thread.run(async move {
-            let begun = begin(&on_thread, &run, manifest, keep);
-            let (manifest, last) = on_thread.permitted(begun).await?;
-            let requests = on_thread.subscribe("leader").await?;
-            let records = on_thread.subscribe("logs").await?;
-            Ok::<_, Error>((manifest, last, (requests, records)))
+        let (manifest, last, requests, records) = thread.wait(async {
+            let begun = begin(&link, &self.cluster.run, manifest, keep);
+            let (manifest, last) = link.permitted(begun).await?;
+            let requests = link.subscribe("leader").await?;
+            let records = link.subscribe("logs").await?;
+            Ok::<_, Error>((manifest, last, requests, records))
         })?;
-        let reporter = match &self.label {
-            None => None,
-            Some(_) => {
-                let reporter = Reporter::builder().render(Render::default()).start()?;
-                reporter.install_panic_hook();
-                Some(reporter)
-            }
-        };
+        let mut reporter = None;
+        if self.label.is_some() {
+            let started = Reporter::builder().render(Render::default()).start();
+            let started = started.map_err(invoker::Error::from)?;
+            started.install_panic_hook();
+            reporter = Some(started);
+        }
         let bar = Bar::new(self.label.unwrap_or_default(), Total::Known(0));
         // Higher than those of an earlier leader, whose batches nodes may have.
-        let first_batch = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(1, |it| it.as_nanos() as u64);
-        let accounting = Accounting::new(self.node_losses, keep.ack_wait, first_batch);
-        let batcher = Batcher::new(link.max_inline());
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let first_number = now.map_or(1, |it| it.as_nanos() as u64);
+        let accounting = Accounting::new(self.node_losses, keep.ack_wait, first_number);
         let (send, commands) = mpsc::unbounded_channel();
-        let shared = Shared::new(accounting, batcher, manifest, keep.resumable, send, bar);
-        let shared = Arc::new(shared);
-        actor::start(
-            thread.handle(),
-            &link,
-            &shared,
-            keep,
-            commands,
-            requests,
-            random()?,
-        );
+        let shared = Arc::new(Shared::new(accounting, manifest, keep.resumable, send, bar));
         // All answers to an earlier leader are known before the first task is taken.
-        let mut core = shared.core();
-        while core.read < last {
-            core = shared.wait(core);
-        }
-        drop(core);
-        Ok(Leader::new(shared, link, thread, reporter, self.window))
+        let mut answers = Puller::new(ANSWERS, 256);
+        thread.wait(actor::read_answers(&link, &shared, keep, &mut answers, last));
+        let (handle, on_thread, to_read) = (thread.handle(), link.clone(), shared.clone());
+        handle.spawn(async move {
+            actor::read_answers(&on_thread, &to_read, keep, &mut answers, u64::MAX).await;
+        });
+        handle.spawn(actor::send_batches(link.clone(), shared.clone(), commands));
+        handle.spawn(actor::repeat_records(shared.clone(), records));
+        handle.spawn(actor::look_after_nodes(link.clone(), shared.clone(), keep));
+        handle.spawn(actor::reply_to_nodes(link.clone(), shared.clone(), requests));
+        Ok(Leader::new(shared, link, thread, reporter))
     }
 }
 
 /// Creates the streams of the run, or finds those of a run to resume. Returns its manifest, and the number of its last answer.
 async fn begin(link: &Link, run: &str, manifest: Manifest, keep: Keep) -> Result<(Manifest, u64), Error> {
-    if !matches!(link.ask(&Request::Manifest).await, Err(Silence::NoLeader)) {
+    if link.ask(&Request::Manifest).await != Err(RequestErrorKind::NoResponders) {
         return Err(Error::HasLeader { run: run.to_owned() });
     }
     if keep.resumable
@@ -224,10 +188,10 @@ async fn begin(link: &Link, run: &str, manifest: Manifest, keep: Keep) -> Result
             run: run.to_owned(),
             reason: reason.to_owned(),
         };
-        let Ok(Reply::Manifest(earlier)) = wire::decode::<Reply>(&bytes) else {
+        let Some(earlier) = wire::decode_all::<Manifest>(&bytes) else {
             return Err(refused("its manifest is malformed"));
         };
-        let mut reason = manifest.differences(&earlier);
+        let mut reason = manifest.program.differences(&earlier.program);
         if manifest.seed != earlier.seed {
             reason = format!("the seed is {:?}, and was {:?}", manifest.seed, earlier.seed);
         } else if manifest.data != earlier.data {
@@ -244,21 +208,13 @@ async fn begin(link: &Link, run: &str, manifest: Manifest, keep: Keep) -> Result
     link.delete().await;
     link.create(keep).await?;
     if keep.resumable {
-        let bytes = wire::encode(&Reply::Manifest(Box::new(manifest.clone())));
-        link.publish(
-            "manifest",
-            &format!("manifest-{}", manifest.session),
-            bytes.into(),
-            || false,
-        )
-        .await;
+        let id = format!("manifest-{}", manifest.session);
+        let bytes = wire::encode(&manifest, &[]);
+        link.publish("manifest", &id, bytes, || false).await;
     }
     Ok((manifest, 0))
 }
 
 pub(crate) fn random() -> Result<u64, Error> {
-    getrandom::u64().map_err(|error| Error::Os {
-        step: "get a random number",
-        source: error.into(),
-    })
+    getrandom::u64().map_err(|error| Error::os("get a random number", error.into()))
 }

@@ -2,7 +2,6 @@
 
 mod actor;
 mod builder;
-mod job;
 mod outputs;
 mod shared;
 
@@ -11,23 +10,27 @@ pub(crate) use builder::random;
 pub use outputs::Outputs;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use invoker::facade::OneShot;
 use invoker::{Handle, Reporter, TaskError};
 use proc_pool::{Fault, PoolError};
 use progress::Total;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use run_journal::Order;
 
 use crate::batcher::Draft;
 use crate::error::Error;
 use crate::hidden_thread::HiddenThread;
 use crate::link::Link;
 use crate::report::ClusterReport;
-use job::Job;
-use shared::Shared;
+use crate::value::Value;
+use shared::{Output, Shared};
+
+/// The job of all submitted tasks.
+const SUBMITTED: u32 = 0;
+/// The most bytes of a message with tasks besides these.
+const HEADER: usize = 64;
 
 /// The leader of a run on several machines. Made by [`Cluster::lead`](crate::Cluster::lead).
 ///
@@ -38,12 +41,10 @@ pub struct Leader<T, R> {
     link: Link,
     thread: HiddenThread,
     reporter: Option<Reporter>,
-    /// The job of all submitted tasks.
-    single: Arc<Job<R>>,
-    single_job: u32,
+    /// Submitted tasks without an output.
+    submitted: Arc<Mutex<HashMap<u64, Arc<OneShot<R>>>>>,
     /// The number of tasks of all runs.
     total: Mutex<Total>,
-    window: Option<usize>,
     started: Instant,
     finished: bool,
     types: std::marker::PhantomData<fn(T) -> R>,
@@ -51,35 +52,27 @@ pub struct Leader<T, R> {
 
 impl<T, R> std::fmt::Debug for Leader<T, R> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Leader")
-            .field("manifest", &self.shared.manifest)
-            .finish_non_exhaustive()
+        write!(f, "Leader({:?})", self.shared.manifest)
     }
 }
 
-impl<T, R> Leader<T, R>
-where
-    T: Serialize + DeserializeOwned + Send + 'static,
-    R: Serialize + DeserializeOwned + Send + 'static,
-{
-    fn new(
-        shared: Arc<Shared>,
-        link: Link,
-        thread: HiddenThread,
-        reporter: Option<Reporter>,
-        window: Option<usize>,
-    ) -> Self {
-        let single = Job::new(job::Outputs::Single(HashMap::new()));
-        let single_job = shared.core().add_job(single.clone());
+impl<T: Value, R: Value> Leader<T, R> {
+    fn new(shared: Arc<Shared>, link: Link, thread: HiddenThread, reporter: Option<Reporter>) -> Self {
+        let submitted = Arc::<Mutex<HashMap<u64, Arc<OneShot<R>>>>>::default();
+        let tasks = submitted.clone();
+        shared.core().add_job(shared::deliver(move |index, output, _| {
+            let task = lock(&tasks).remove(&index);
+            if let Some(task) = task {
+                finish(&task, output);
+            }
+        }));
         Self {
             shared,
             link,
             thread,
             reporter,
-            single,
-            single_job,
+            submitted,
             total: Mutex::new(Total::Known(0)),
-            window,
             started: Instant::now(),
             finished: false,
             types: std::marker::PhantomData,
@@ -88,31 +81,27 @@ where
 
     /// Runs the op for every task and returns an iterator over the outputs, in the order of the tasks.
     ///
-    /// Tasks are taken from `tasks` while few batches are [open](LeaderBuilder::window), so it may be infinite.
+    /// Tasks are taken from `tasks` while few batches are open, three for each node and two, so it may be infinite.
     pub fn map<I: IntoIterator<Item = T>>(&self, tasks: I) -> Outputs<'_, T, R, I::IntoIter> {
-        let (next, waiting) = (0, Default::default());
-        self.run(tasks.into_iter(), job::Outputs::Ordered { next, waiting })
+        self.run(tasks.into_iter(), Order::Ordered)
     }
 
     /// Like [`map`](Self::map), with outputs in the order of their completion.
     pub fn map_unordered<I: IntoIterator<Item = T>>(&self, tasks: I) -> Outputs<'_, T, R, I::IntoIter> {
-        self.run(tasks.into_iter(), job::Outputs::AsCompleted(Default::default()))
+        self.run(tasks.into_iter(), Order::AsCompleted)
     }
 
-    fn run<I: Iterator<Item = T>>(&self, tasks: I, outputs: job::Outputs<R>) -> Outputs<'_, T, R, I> {
-        let total = match tasks.size_hint() {
+    fn run<I: Iterator<Item = T>>(&self, tasks: I, order: Order) -> Outputs<'_, T, R, I> {
+        self.show(match tasks.size_hint() {
             (low, Some(high)) if low == high => Total::Known(high as u64),
             _ => Total::Unknown,
-        };
-        self.show(total);
-        let job = Job::new(outputs);
-        let number = self.shared.core().add_job(job.clone());
-        Outputs::new(self, tasks, number, job)
+        });
+        Outputs::new(self, tasks, order)
     }
 
     /// Adds tasks to the bar; their number is unknown as soon as one run's is.
     fn show(&self, tasks: Total) {
-        let mut total = self.total.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut total = lock(&self.total);
         *total = match (*total, tasks) {
             (Total::Known(before), Total::Known(tasks)) => Total::Known(before.saturating_add(tasks)),
             _ => Total::Unknown,
@@ -141,19 +130,21 @@ where
         self.show(Total::Known(1));
         let one_shot = Arc::new(OneShot::default());
         // One after the other: the accounting numbers tasks as they come.
-        let (mut core, job) = (self.shared.core(), self.single_job);
-        let index = core.accounting.taken(job);
-        let mut draft = Draft::default();
-        let found = |task: &[u8]| core.take_found(job, index, task);
-        match self.shared.add(&mut draft, index, task, found) {
+        let mut core = self.shared.core();
+        let index = core.accounting.taken(SUBMITTED);
+        let (mut encoded, mut draft) = (Vec::new(), Draft::default());
+        let found = |task: &[u8]| core.take_found(SUBMITTED, index, task);
+        match self.shared.encode(index, task, &mut encoded, found) {
             Some(output) => {
-                core.accounting.skip(job);
+                core.accounting.skip(SUBMITTED);
                 drop(core);
-                job::finish(&one_shot, output);
+                finish(&one_shot, output);
             }
             None => {
-                self.single.expect(index, one_shot.clone());
-                self.shared.open(core, job, draft);
+                lock(&self.submitted).insert(index, one_shot.clone());
+                draft.push(&mut encoded);
+                core.accounting.open(SUBMITTED, draft);
+                self.shared.changed(core);
             }
         }
         Handle::from_source(index, one_shot)
@@ -165,17 +156,16 @@ where
     /// None yet: a server that is away now keeps the streams of the run, which its next leader deletes.
     pub fn finish(mut self) -> Result<ClusterReport, Error> {
         let mut core = self.shared.core();
-        while core.accounting.is_open(self.single_job) {
+        while core.accounting.is_open(SUBMITTED) {
             core = self.shared.wait(core);
         }
         drop(core);
         self.end();
         self.shared.bar.finish();
         drop(self.reporter.take());
-        Ok(ClusterReport::new(
-            &self.shared.core().accounting,
-            self.started.elapsed(),
-        ))
+        let mut report = self.shared.core().accounting.report.clone();
+        report.elapsed = self.started.elapsed();
+        Ok(report)
     }
 }
 
@@ -185,16 +175,9 @@ impl<T, R> Leader<T, R> {
         self.shared.core().accounting.present_nodes()
     }
 
-    /// The number of ranges of tasks that may be open.
-    fn window(&self) -> usize {
-        let per_node = || 3 * self.shared.nodes() + 2;
-        self.window.unwrap_or_else(per_node)
-    }
-
     fn end(&mut self) {
         self.finished = true;
-        let (link, shared) = (self.link.clone(), self.shared.clone());
-        self.thread.run(async move { actor::end(&link, &shared).await });
+        self.thread.wait(actor::end(&self.link, &self.shared));
     }
 }
 
@@ -205,6 +188,19 @@ impl<T, R> Drop for Leader<T, R> {
             self.end();
         }
         self.shared.core().ended = true;
-        self.single.end(&Fault::Pool(PoolError::ShutDown));
+        for (_, task) in lock(&self.submitted).drain() {
+            finish(&task, Err(Box::new(Fault::Pool(PoolError::ShutDown))));
+        }
+    }
+}
+
+fn lock<V>(mutex: &Mutex<V>) -> MutexGuard<'_, V> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Ends the wait for an output, unless it was cancelled.
+fn finish<R>(task: &OneShot<R>, output: Output<R>) {
+    if task.begin() {
+        task.finish(output.map_err(|fault| *fault));
     }
 }

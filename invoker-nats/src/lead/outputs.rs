@@ -2,20 +2,23 @@
 
 use std::collections::VecDeque;
 use std::iter::FusedIterator;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use proc_pool::TaskError;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use run_journal::Order;
 
-use super::Leader;
-use super::job::{Job, Output};
+use super::shared::{Output, deliver};
+use super::{HEADER, Leader, lock};
 use crate::batcher::Draft;
+use crate::value::Value;
 
 /// No tasks are taken from the input while more outputs than this, in number or bytes, wait to be taken by the caller.
 const MAX_BUFFERED: usize = 1 << 18;
 const MAX_BUFFERED_BYTES: usize = 64 << 20;
+
+/// An output, with the index of its task and the bytes that it had.
+type Received<R> = (u64, Output<R>, usize);
 
 /// An iterator over the outputs of a run, as they become available: `Ok`, or the error of that task.
 ///
@@ -25,54 +28,49 @@ const MAX_BUFFERED_BYTES: usize = 64 << 20;
 pub struct Outputs<'a, T, R, I: Iterator<Item = T>> {
     leader: &'a Leader<T, R>,
     input: Option<I>,
+    order: Order,
     number: u32,
-    job: Arc<Job<R>>,
     draft: Draft,
+    /// The encoding of the last task.
+    encoded: Vec<u8>,
     /// Tasks taken from the input.
     taken: u64,
     returned: u64,
-    ready: VecDeque<(u64, Output<R>)>,
+    /// What the hidden thread has received.
+    received: Arc<Mutex<Vec<Received<R>>>>,
+    /// What can be returned, or, in the order of the input, the outputs from task `returned` on.
+    ready: VecDeque<Option<Received<R>>>,
+    /// The number of outputs in it, and their bytes.
+    buffered: (usize, usize),
 }
 
-impl<'a, T, R, I: Iterator<Item = T>> Outputs<'a, T, R, I> {
-    pub(super) fn new(leader: &'a Leader<T, R>, input: I, number: u32, job: Arc<Job<R>>) -> Self {
+impl<'a, T: Value, R: Value, I: Iterator<Item = T>> Outputs<'a, T, R, I> {
+    pub(super) fn new(leader: &'a Leader<T, R>, input: I, order: Order) -> Self {
+        let received = Arc::new(Mutex::new(Vec::new()));
+        let into = received.clone();
+        let deliver = deliver(move |index, output, bytes| {
+            lock(&into).push((index, output, bytes));
+        });
         Self {
             leader,
             input: Some(input),
-            number,
-            job,
+            order,
+            number: leader.shared.core().add_job(deliver),
             draft: Draft::default(),
+            encoded: Vec::new(),
             taken: 0,
             returned: 0,
+            received,
             ready: VecDeque::new(),
+            buffered: (0, 0),
         }
     }
-}
 
-impl<T, R, I: Iterator<Item = T>> std::fmt::Debug for Outputs<'_, T, R, I> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Outputs")
-            .field("taken", &self.taken)
-            .field("returned", &self.returned)
-            .finish()
-    }
-}
-
-impl<T, R, I> Outputs<'_, T, R, I>
-where
-    T: Serialize + DeserializeOwned + Send + 'static,
-    R: Serialize + DeserializeOwned + Send + 'static,
-    I: Iterator<Item = T>,
-{
     /// Returns whether a batch may be taken from the input.
     fn has_room(&self) -> bool {
-        let leader = self.leader;
-        // Both numbers change under the lock, before those who wait are woken.
-        if self.input.is_none() || leader.shared.open_ranges() >= leader.window() {
-            return false;
-        }
-        let (outputs, bytes) = self.job.buffered();
-        outputs < MAX_BUFFERED && bytes < MAX_BUFFERED_BYTES
+        let (outputs, bytes) = self.buffered;
+        let is_full = outputs >= MAX_BUFFERED || bytes >= MAX_BUFFERED_BYTES;
+        self.input.is_some() && !is_full && self.leader.shared.has_room()
     }
 
     /// Takes tasks for one batch from the input, and sends it.
@@ -82,75 +80,91 @@ where
         };
         let shared = &self.leader.shared;
         let (low, high) = input.size_hint();
-        let limits = {
+        let tasks = {
             let core = shared.core();
             let nodes = core.accounting.present_nodes();
-            core.batcher.limits(high.filter(|high| *high == low), nodes)
+            core.batcher.tasks(high.filter(|high| *high == low), nodes)
         };
-        let mut ended = false;
-        loop {
-            let Some(task) = input.next() else {
-                ended = true;
-                break;
-            };
+        let most = self.leader.link.max_inline() - HEADER;
+        while let Some(task) = input.next() {
             let index = self.taken;
             self.taken += 1;
-            let found = |task: &[u8]| match shared.resumable {
-                true => shared.core().take_found(self.number, index, task),
+            let found = |encoded: &[u8]| match shared.resumable {
+                true => shared.core().take_found(self.number, index, encoded),
                 false => None,
             };
-            if let Some(output) = shared.add(&mut self.draft, index, task, found) {
+            if let Some(output) = shared.encode(index, task, &mut self.encoded, found) {
                 self.send();
-                self.job.put(index, output);
                 shared.core().accounting.skip(self.number);
+                self.keep((index, output, 0));
                 continue;
             }
-            if self.draft.overflows(limits) {
-                // The task belongs to the next batch.
-                let task = self.draft.remove_last();
+            let starts_next = self.draft.has_no_room(self.encoded.len(), most);
+            if starts_next {
                 self.send();
-                self.draft.encoded = task;
-                self.draft.end_task();
-                break;
             }
-            if self.draft.is_full(limits, Instant::now) {
-                self.send();
-                break;
+            self.draft.push(&mut self.encoded);
+            if starts_next || self.draft.is_full(tasks, Instant::now) {
+                if !starts_next {
+                    self.send();
+                }
+                self.input = Some(input);
+                return;
             }
-        }
-        if !ended {
-            self.input = Some(input);
         }
     }
 
     fn send(&mut self) {
         let draft = std::mem::take(&mut self.draft);
-        if !draft.tasks.is_empty() {
+        if draft.len() > 0 {
             let shared = &self.leader.shared;
-            shared.open(shared.core(), self.number, draft);
+            shared.update(|core| core.accounting.open(self.number, draft));
         }
+    }
+
+    fn keep(&mut self, (index, output, bytes): Received<R>) {
+        let at = match self.order {
+            Order::AsCompleted => self.ready.len(),
+            Order::Ordered => (index - self.returned) as usize,
+        };
+        if self.ready.len() <= at {
+            self.ready.resize_with(at + 1, || None);
+        }
+        self.ready[at] = Some((index, output, bytes));
+        self.buffered = (self.buffered.0 + 1, self.buffered.1 + bytes);
+    }
+
+    /// Takes what was received.
+    fn collect_received(&mut self) {
+        let received = std::mem::take(&mut *lock(&self.received));
+        received.into_iter().for_each(|output| self.keep(output));
+    }
+
+    fn is_ready(&self) -> bool {
+        matches!(self.ready.front(), Some(Some(_)))
     }
 }
 
-impl<T, R, I> Iterator for Outputs<'_, T, R, I>
-where
-    T: Serialize + DeserializeOwned + Send + 'static,
-    R: Serialize + DeserializeOwned + Send + 'static,
-    I: Iterator<Item = T>,
-{
+impl<T: Value, R: Value, I: Iterator<Item = T>> Iterator for Outputs<'_, T, R, I> {
     type Item = Result<R, TaskError>;
 
     fn next(&mut self) -> Option<Result<R, TaskError>> {
         loop {
             // Also while outputs are there, so that no node waits.
             if self.has_room() {
-                self.take_batch();
+                self.collect_received();
+                if self.has_room() {
+                    self.take_batch();
+                }
             }
-            if self.ready.is_empty() {
-                self.job.take(&mut self.ready);
+            if !self.is_ready() {
+                self.collect_received();
             }
-            if let Some((task, output)) = self.ready.pop_front() {
+            if self.is_ready()
+                && let Some((task, output, bytes)) = self.ready.pop_front().flatten()
+            {
                 self.returned += 1;
+                self.buffered = (self.buffered.0 - 1, self.buffered.1 - bytes);
                 return Some(output.map_err(|fault| TaskError { task, fault: *fault }));
             }
             // Before a wait, whatever its size.
@@ -158,42 +172,39 @@ where
             if self.input.is_none() && self.returned == self.taken {
                 return None;
             }
-            let core = self.leader.shared.core();
-            self.job.take(&mut self.ready);
-            if self.ready.is_empty() && !self.has_room() {
-                drop(self.leader.shared.wait(core));
+            let shared = &self.leader.shared;
+            let core = shared.core();
+            self.collect_received();
+            if !self.is_ready() && !self.has_room() {
+                drop(shared.wait(core));
             }
         }
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
         let open = (self.taken - self.returned) as usize;
-        match &self.input {
-            None => (open, Some(open)),
-            Some(input) => {
-                let (low, high) = input.size_hint();
-                (
-                    low.saturating_add(open),
-                    high.and_then(|high| high.checked_add(open)),
-                )
-            }
-        }
+        let (low, high) = self.input.as_ref().map_or((0, Some(0)), I::size_hint);
+        (
+            low.saturating_add(open),
+            high.and_then(|high| high.checked_add(open)),
+        )
     }
 }
 
-impl<T, R, I> FusedIterator for Outputs<'_, T, R, I>
-where
-    T: Serialize + DeserializeOwned + Send + 'static,
-    R: Serialize + DeserializeOwned + Send + 'static,
-    I: Iterator<Item = T>,
-{
-}
+impl<T: Value, R: Value, I: Iterator<Item = T>> FusedIterator for Outputs<'_, T, R, I> {}
 
 impl<T, R, I: Iterator<Item = T>> Drop for Outputs<'_, T, R, I> {
     fn drop(&mut self) {
-        let mut core = self.leader.shared.core();
-        core.accounting.abandon(self.number);
-        core.jobs.remove(&self.number);
-        self.leader.shared.changed(core);
+        self.leader.shared.update(|core| {
+            core.accounting.abandon(self.number);
+            core.jobs.remove(&self.number);
+        });
+    }
+}
+
+impl<T, R, I: Iterator<Item = T>> std::fmt::Debug for Outputs<'_, T, R, I> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { taken, returned, .. } = self;
+        write!(f, "Outputs {{ taken: {taken}, returned: {returned} }}")
     }
 }

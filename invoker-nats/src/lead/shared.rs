@@ -3,89 +3,96 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
+use invoker::facade;
 use proc_pool::Fault;
 use progress::{Bar, Outcome};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::job::{self, Output};
 use crate::accounting::{Accounting, Action};
-use crate::batcher::{Batcher, Draft};
-use crate::wire::{self, Manifest};
+use crate::batcher::Batcher;
+use crate::value::Value;
+use crate::wire::{self, Answer, BatchId, Manifest};
 
-/// An answer that an earlier leader of the run received: the encoded output or fault.
-type Found = Result<Bytes, Bytes>;
+/// The output of a task, or its fault: boxed, because it is large, and most tasks have an output.
+pub(super) type Output<R> = Result<R, Box<Fault>>;
+
+/// Takes the encoded output of a task, or its fault, to the caller of its job. Fails if the output cannot be decoded.
+pub(super) type Deliver = Arc<dyn Fn(u64, Result<&[u8], Fault>) -> Result<(), String> + Send + Sync>;
+
+/// Returns what decodes outputs, and calls `put` with the index of the task, its output, and the bytes that this had.
+pub(super) fn deliver<R: Value>(put: impl Fn(u64, Output<R>, usize) + Send + Sync + 'static) -> Deliver {
+    Arc::new(move |index, result| {
+        let len = result.as_ref().map_or(0, |bytes| bytes.len());
+        put(index, decode(result)?, len);
+        Ok(())
+    })
+}
+
+fn decode<R: Value>(result: Result<&[u8], Fault>) -> Result<Output<R>, String> {
+    match result.map(facade::decode_output) {
+        Ok(output) => output.map(Ok).map_err(|error| error.to_string()),
+        Err(fault) => Ok(Err(Box::new(fault))),
+    }
+}
+
+/// An outcome that an earlier leader of the run received, and its bytes.
+type Found = (wire::Outcome, Bytes);
 
 /// Everything behind one lock.
 pub(super) struct Core {
     pub(super) accounting: Accounting,
     pub(super) batcher: Batcher,
-    pub(super) jobs: HashMap<u32, Arc<dyn Receiver>>,
+    pub(super) jobs: HashMap<u32, Deliver>,
     next_job: u32,
-    /// Answers to tasks that no job has taken from its input yet, with the hashes of the tasks.
-    found: HashMap<(u32, u64), (u64, Found)>,
-    /// The number of the last answer that was read.
-    pub(super) read: u64,
+    /// Answers to tasks that no job has taken from its input yet.
+    found: HashMap<(u32, u64), Found>,
     /// The checksum of the first node's model.
     pub(super) checksum: Option<u64>,
+    /// The number of nodes that the bar shows.
+    shown_nodes: usize,
+    /// Nodes are to leave.
+    pub(super) ending: bool,
     pub(super) ended: bool,
 }
 
 pub(super) struct Shared {
     core: Mutex<Core>,
     changed: Condvar,
-    /// The number of ranges with open tasks, to look at without the lock.
-    open: AtomicUsize,
-    /// The number of nodes that are present.
-    nodes: AtomicUsize,
+    /// How many more batches may be open, to look at without the lock.
+    room: AtomicUsize,
     pub(super) manifest: Manifest,
     pub(super) resumable: bool,
     /// Batches that the hidden thread is to send.
-    pub(super) to_send: UnboundedSender<u64>,
+    to_send: UnboundedSender<BatchId>,
     pub(super) bar: Bar,
-}
-
-/// A job as the hidden thread sees it: it decodes outcomes and keeps those that are the first of their tasks.
-pub(super) trait Receiver: Send + Sync {
-    /// Takes in outcomes of a node, to tasks of this job. It locks `shared`, and returns the lock for what follows.
-    fn receive<'a>(
-        &self,
-        shared: &'a Shared,
-        answer: (u64, u32),
-        outcomes: &mut dyn Iterator<Item = wire::Outcome<'_>>,
-    ) -> MutexGuard<'a, Core>;
-
-    fn fail(&self, index: u64, fault: Fault);
 }
 
 impl Shared {
     pub(super) fn new(
         accounting: Accounting,
-        batcher: Batcher,
         manifest: Manifest,
         resumable: bool,
-        to_send: UnboundedSender<u64>,
+        to_send: UnboundedSender<BatchId>,
         bar: Bar,
     ) -> Self {
         let core = Core {
             accounting,
-            batcher,
+            batcher: Batcher::new(),
             jobs: HashMap::new(),
             next_job: 0,
             found: HashMap::new(),
-            read: 0,
             checksum: None,
+            shown_nodes: 0,
+            ending: false,
             ended: false,
         };
         Self {
             core: Mutex::new(core),
             changed: Condvar::new(),
-            open: AtomicUsize::new(0),
-            nodes: AtomicUsize::new(0),
+            room: AtomicUsize::new(2),
             manifest,
             resumable,
             to_send,
@@ -102,180 +109,130 @@ impl Shared {
         self.changed.wait(core).unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Ends a change: wakes those who wait.
-    pub(super) fn changed(&self, core: MutexGuard<'_, Core>) {
-        self.open.store(core.accounting.open_ranges(), Ordering::Relaxed);
-        let nodes = core.accounting.present_nodes();
-        if self.nodes.swap(nodes, Ordering::Relaxed) != nodes {
+    /// Ends a change: does what the accounting asks for, and wakes those who wait.
+    pub(super) fn changed(&self, mut core: MutexGuard<'_, Core>) {
+        for action in std::mem::take(&mut core.accounting.actions) {
+            match action {
+                Action::Send(batch) => drop(self.to_send.send(batch)),
+                Action::Fail { job, index, fault } => {
+                    if let Some(deliver) = core.jobs.get(&job) {
+                        // Only an output can be malformed.
+                        let _ = deliver(index, Err(fault));
+                        self.bar.add(Outcome::Failed, 1);
+                    }
+                }
+            }
+        }
+        let (nodes, open) = (core.accounting.present_nodes(), core.accounting.open_batches());
+        // Three batches for each node, and two.
+        let room = (3 * nodes + 2).saturating_sub(open);
+        self.room.store(room, Ordering::Relaxed);
+        if std::mem::replace(&mut core.shown_nodes, nodes) != nodes {
             self.bar.set_message(format!("{nodes} nodes"));
         }
         drop(core);
         self.changed.notify_all();
     }
 
-    pub(super) fn open_ranges(&self) -> usize {
-        self.open.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn nodes(&self) -> usize {
-        self.nodes.load(Ordering::Relaxed)
-    }
-
-    /// Opens the tasks of a draft and has them sent.
-    pub(super) fn open(&self, mut core: MutexGuard<'_, Core>, job: u32, draft: Draft) {
-        let batch = core.accounting.open(job, draft);
+    pub(super) fn update(&self, update: impl FnOnce(&mut Core)) {
+        let mut core = self.core();
+        update(&mut core);
         self.changed(core);
-        let _ = self.to_send.send(batch);
     }
 
-    /// Adds a task to a draft, unless its output is known: it cannot be encoded, or `found` returns what an earlier leader has received for
-    /// this encoding.
-    pub(super) fn add<T, R>(
+    /// Returns whether another batch may be opened.
+    pub(super) fn has_room(&self) -> bool {
+        self.room.load(Ordering::Relaxed) > 0
+    }
+
+    /// Encodes a task. Returns its output if that is known: it cannot be encoded, or `found` returns what an earlier leader has received
+    /// for this encoding.
+    pub(super) fn encode<T: Value, R: Value>(
         &self,
-        draft: &mut Draft,
         index: u64,
         task: T,
+        into: &mut Vec<u8>,
         found: impl FnOnce(&[u8]) -> Option<Found>,
-    ) -> Option<Output<R>>
-    where
-        T: Serialize + DeserializeOwned,
-        R: Serialize + DeserializeOwned,
-    {
-        let start = draft.encoded.len();
-        let encoded = invoker::facade::encode_task(self.manifest.seed, index, task, &mut draft.encoded);
-        let known = match encoded {
-            Err(error) => Some(Err(Box::new(Fault::Task(error.to_string())))),
-            Ok(()) => found(&draft.encoded[start..])
-                .and_then(|it| job::decode(it.as_ref().map(|it| &it[..]).map_err(|it| &it[..])).ok()),
+    ) -> Option<Output<R>> {
+        into.clear();
+        let output = match facade::encode_task(self.manifest.seed, index, task, into) {
+            Err(error) => Err(Box::new(Fault::Task(error.to_string()))),
+            Ok(()) => {
+                let (outcome, bytes) = found(into)?;
+                outcome.result(&bytes).and_then(decode).ok()?
+            }
         };
-        match &known {
-            None => draft.end_task(),
-            Some(output) => {
-                draft.encoded.truncate(start);
-                let outcome = if output.is_ok() {
-                    Outcome::Done
-                } else {
-                    Outcome::Failed
-                };
-                self.count(outcome, 1);
-            }
-        }
-        known
+        self.bar
+            .add(output.as_ref().map_or(Outcome::Failed, |_| Outcome::Done), 1);
+        Some(output)
     }
 
-    /// Does what the accounting asks for.
-    pub(super) fn perform(&self, core: &Core, actions: Vec<Action>) {
-        for action in actions {
-            match action {
-                Action::Send(batch) => {
-                    let _ = self.to_send.send(batch);
-                }
-                Action::Fail {
-                    job,
-                    index,
-                    node,
-                    losses,
-                } => {
-                    if let Some(job) = core.jobs.get(&job) {
-                        job.fail(index, Fault::NodeLost { node, losses });
-                        self.count(Outcome::Failed, 1);
-                    }
-                }
-            }
-        }
-    }
-
-    /// Takes in an answer's outcomes, an encoded [`Outcomes`](wire::Outcomes).
-    pub(super) fn receive(&self, node: u64, job: u32, took: Duration, contents: &Bytes) {
-        let decoded = wire::decode::<wire::Outcomes<'_>>(contents);
-        let Ok(Ok((count, mut outcomes))) = decoded.as_ref().map(wire::Outcomes::items) else {
+    /// Takes in an answer.
+    pub(super) fn receive(&self, message: &Bytes) {
+        let Some((answer, payload)) = wire::decode::<Answer>(message) else {
             return self.refuse(false);
         };
-        let mut core = self.core();
-        core.batcher.observe(count, took);
-        if let Some(receiver) = core.jobs.get(&job).cloned() {
-            drop(core);
-            core = receiver.receive(self, (node, job), &mut outcomes);
-        } else if self.resumable && job >= core.next_job {
-            let slice = |bytes: &[u8]| contents.slice_ref(bytes);
-            for outcome in outcomes {
-                let result = outcome.result.map(slice).map_err(slice);
-                core.found.insert((job, outcome.index), (outcome.hash, result));
+        if answer.session != self.manifest.session {
+            return self.refuse(true);
+        }
+        let Some(items) = wire::split(payload, answer.outcomes.iter().map(|it| it.len)) else {
+            return self.refuse(false);
+        };
+        let mut guard = self.core();
+        let core = &mut *guard;
+        core.batcher
+            .observe(items.len(), Duration::from_nanos(answer.took_ns));
+        let job = answer.batch.job;
+        if self.resumable && job >= core.next_job {
+            for (outcome, bytes) in answer.outcomes.iter().zip(items) {
+                let index = answer.batch.first.saturating_add(outcome.at.into());
+                core.found
+                    .insert((job, index), (*outcome, message.slice_ref(bytes)));
             }
-        } else {
-            // The job has ended, or never was: counted as duplicate or wrong.
-            let answers = outcomes.map(|outcome| (outcome.index, outcome.hash));
-            core.accounting.answer(node, job, answers, |_| {});
+            return;
         }
-        self.changed(core);
-    }
-
-    /// All answers up to this number were read.
-    pub(super) fn read_up_to(&self, sequence: u64) {
-        let mut core = self.core();
-        core.read = core.read.max(sequence);
-        self.changed(core);
-    }
-
-    /// Looks for lost batches.
-    pub(super) fn tick(&self) {
-        let mut core = self.core();
-        let read = core.read;
-        let actions = core.accounting.tick(Instant::now(), read);
-        self.perform(&core, actions);
-        self.changed(core);
-    }
-
-    /// Sends batches again that were sent before, and that no node has: the server has lost them.
-    pub(super) fn resend_unclaimed(&self, before: Instant) {
-        let mut core = self.core();
-        let lost = core.accounting.unclaimed(before);
-        core.accounting.resend(&lost);
-        for batch in lost {
-            let _ = self.to_send.send(batch);
-        }
-    }
-
-    pub(super) fn count(&self, outcome: Outcome, tasks: u64) {
-        self.bar.add(outcome, tasks);
+        let (deliver, mut failed) = (core.jobs.get(&job), 0);
+        let before = core.accounting.report.delivered;
+        core.accounting.answer(&answer, |at| {
+            let outcome = &answer.outcomes[at];
+            let index = answer.batch.first + u64::from(outcome.at);
+            // The tasks of a job that has ended are not open.
+            let deliver = deliver.ok_or("its job has ended")?;
+            deliver(index, outcome.result(items[at])?)?;
+            failed += u64::from(outcome.is_fault);
+            Ok(())
+        });
+        let delivered = core.accounting.report.delivered - before;
+        self.bar.add(Outcome::Done, delivered - failed);
+        self.bar.add(Outcome::Failed, failed);
+        self.changed(guard);
     }
 
     /// Counts bytes that are no answer, or the answer of another run.
     pub(super) fn refuse(&self, foreign: bool) {
-        let counts = &mut self.core().accounting.counts;
+        let report = &mut self.core().accounting.report;
         match foreign {
-            true => counts.foreign += 1,
-            false => counts.invalid += 1,
+            true => report.foreign += 1,
+            false => report.invalid += 1,
         }
     }
 }
 
 impl Core {
-    pub(super) fn add_job(&mut self, receiver: Arc<dyn Receiver>) -> u32 {
+    pub(super) fn add_job(&mut self, deliver: Deliver) -> u32 {
         let job = self.next_job;
         self.next_job += 1;
-        self.jobs.insert(job, receiver);
+        self.jobs.insert(job, deliver);
         job
     }
 
     /// Returns what an earlier leader has received for a task, if it is the same task.
     pub(super) fn take_found(&mut self, job: u32, index: u64, encoded: &[u8]) -> Option<Found> {
-        let (hash, found) = self.found.remove(&(job, index))?;
-        if hash != wire::task_hash(encoded) {
-            self.accounting.counts.invalid += 1;
+        let found = self.found.remove(&(job, index))?;
+        if found.0.hash != wire::task_hash(encoded) {
+            self.accounting.report.invalid += 1;
             return None;
         }
         Some(found)
-    }
-
-    /// Returns the job of a batch, whether it runs alone, and the body of its message.
-    pub(super) fn message(&self, batch: u64) -> Option<(u32, bool, Vec<u8>)> {
-        let (job, alone) = self.accounting.kind(batch)?;
-        let body = self.accounting.contents(batch, |tasks| wire::encode(tasks))?;
-        Some((job, alone, body))
-    }
-
-    pub(super) fn sent(&mut self, batch: u64) {
-        self.accounting.sent(batch, Instant::now());
     }
 }

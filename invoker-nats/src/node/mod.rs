@@ -1,37 +1,65 @@
 //! A node of a run: pulls batches, runs their tasks in its pool, and publishes the answers.
 
-mod fetch;
-mod run;
-mod state;
+mod batch;
 
-use std::any::type_name;
+use std::collections::HashMap;
 use std::panic::resume_unwind;
-use std::sync::Arc;
+use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use invoker::facade;
-use invoker::{Builder, Interrupt, Invoker, OnInterrupt, Op};
+use async_nats::jetstream::{AckKind, Message};
+use futures_util::future::{Either, select};
+use invoker::{Builder, Interrupt, Invoker, OnInterrupt, Op, PoolError, facade};
 use log_bridge::relay::Relay;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
 
 use crate::cluster::Cluster;
 use crate::error::Error;
 use crate::lead::random;
-use crate::link::Link;
+use crate::link::{Link, Puller, TASKS};
 use crate::report::{NodeReport, ServeEnd};
-use crate::wire::{self, Join, Manifest, NodeCounts, Reply, Request};
-use state::{NodeShared, Stop};
+use crate::value::Value;
+use crate::wire::{self, BatchId, Join, Manifest, NodeCounts, Program, Reply, Request};
 
 /// Batches that a node has at the same time: one can be fetched while the other runs.
 const BATCHES: usize = 2;
 /// Time between two questions for the leader.
 pub(crate) const ASK: Duration = Duration::from_millis(200);
+/// The most time between two reports to the leader, which also tells the node of the end.
+const BEAT: Duration = Duration::from_millis(250);
 /// Time between two messages with records.
 const RECORDS: Duration = Duration::from_millis(200);
 /// Time between two looks at signals.
 const LOOK: Duration = Duration::from_millis(20);
+/// Time after which a batch is delivered again whose contents are not there.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Why a node stops.
+type Stop = Result<ServeEnd, PoolError>;
+
+/// The state of a node, which its threads and the hidden thread have in common.
+struct Node {
+    link: Link,
+    handle: Handle,
+    manifest: Manifest,
+    join: Join,
+    /// The messages of the batches that the node has: renewed until they are acknowledged.
+    held: Mutex<HashMap<BatchId, Message>>,
+    stop: watch::Sender<Option<Stop>>,
+    failed: AtomicU64,
+    /// Nanoseconds per task, as measured last.
+    task_ns: AtomicU64,
+    next_answer: AtomicU64,
+    /// Held for writing by a batch that must run alone.
+    gate: RwLock<()>,
+    /// Held by the batch whose tasks go to the workers: the next one follows when all of them have.
+    turn: Mutex<()>,
+}
 
 impl Cluster {
     /// Serves as a node of the run: waits for its leader, starts the workers of the builder, and runs tasks until the run ends. One
@@ -44,32 +72,22 @@ impl Cluster {
     /// # Errors
     /// [`Error::Connect`]; [`Error::NoLeader`] if none comes in [time](Self::wait); [`Error::Refused`] if op, types or the model differ
     /// from the leader's; [`Error::Invoker`] if the workers cannot start or fail.
-    pub fn serve<F, M, T, R>(&self, builder: Builder<'_, F, M, T, R>) -> Result<NodeReport, Error>
-    where
-        F: Op<M, T, R>,
-        M: Serialize + DeserializeOwned + Send + Sync + 'static,
-        T: Serialize + DeserializeOwned + Send + 'static,
-        R: Serialize + DeserializeOwned + Send + 'static,
-    {
+    pub fn serve<F: Op<M, T, R>, M: Value + Sync, T: Value, R: Value>(
+        &self,
+        builder: Builder<'_, F, M, T, R>,
+    ) -> Result<NodeReport, Error> {
         let (thread, link) = self.connect("node")?;
-        let (asking, wait) = (link.clone(), self.wait);
-        let manifest = thread.run(async move { asking.permitted(find_leader(&asking, wait)).await });
+        let finding = async { Ok(timeout(self.wait, find_leader(&link)).await.ok()) };
+        let manifest = thread.wait(link.permitted(finding));
         let manifest = manifest?.ok_or_else(|| Error::NoLeader {
             run: self.run.clone(),
             waited: self.wait,
         })?;
-        let own = Manifest {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            op: type_name::<F>().to_owned(),
-            task: type_name::<T>().to_owned(),
-            output: type_name::<R>().to_owned(),
-            ..manifest.clone()
-        };
         let refused = |reason| Error::Refused {
             run: self.run.clone(),
             reason,
         };
-        let differences = own.differences(&manifest);
+        let differences = Program::of::<F, T, R>().differences(&manifest.program);
         if !differences.is_empty() {
             return Err(refused(differences));
         }
@@ -83,52 +101,54 @@ impl Cluster {
         let invoker = builder.build()?;
         let (_, image) = facade::pool(&invoker)?;
         let join = Join {
+            session: manifest.session,
             node: random()?,
             name: format!("{}:{}", host_name(), std::process::id()),
             workers: invoker.workers() as u32,
             checksum: image.checksum(),
             model_bytes: image.byte_len(),
         };
-        let shared = Arc::new(NodeShared::new(
-            link.clone(),
-            thread.handle().clone(),
+        let node = Arc::new(Node {
+            link,
+            handle: thread.handle().clone(),
             manifest,
             join,
-        ));
-        let joining = shared.clone();
-        if let Some(Reply::Refused(reason)) = thread.run(async move { joining.join(ASK).await }) {
+            held: Mutex::default(),
+            stop: watch::Sender::new(None),
+            failed: AtomicU64::new(0),
+            task_ns: AtomicU64::new(0),
+            next_answer: AtomicU64::new(0),
+            gate: RwLock::new(()),
+            turn: Mutex::new(()),
+        });
+        if let Reply::Refused(reason) = thread.wait(node.join()) {
             return Err(refused(reason));
         }
-        let (listening, subscribing) = (shared.clone(), link.clone());
-        let messages = thread.run(async move { subscribing.subscribe("nodes").await })?;
-        thread.handle().spawn(fetch::listen(listening, messages));
-        let (relaying, relay) = (shared.clone(), self.relay());
+        let (relaying, relay) = (node.clone(), self.relay());
         thread.handle().spawn(async move {
             while relaying.stopped().is_none() {
-                relay_records(&relaying, &relay).await;
-                tokio::time::sleep(RECORDS).await;
+                relaying.send_records(&relay).await;
+                sleep(RECORDS).await;
             }
         });
-        let batches = serve_until_stopped(&invoker, &shared)?;
-        let stop = shared.stopped();
+        let batches = serve_until_stopped(&invoker, &node)?;
         let report = invoker.finish();
-        let mut counts = shared.counts();
+        let mut counts = node.counts();
         if let Ok(report) = &report {
             counts.worker_deaths = report.processes.as_ref().map_or(0, |processes| processes.died);
             counts.pss = report.memory.as_ref().map(|memory| memory.total_pss);
         }
-        let (leaving, relay) = (shared.clone(), self.relay());
-        thread.run(async move {
-            relay_records(&leaving, &relay).await;
-            leave(&leaving, counts).await;
+        thread.wait(async {
+            node.send_records(&self.relay).await;
+            let farewell = wire::encode(&node.beat(counts, true), &[]);
+            node.link.send("leader", farewell).await;
+            let _ = timeout(Duration::from_secs(1), node.link.client.flush()).await;
         });
-        let end = match stop {
-            Some(Stop::Failed(error)) => return Err(invoker::Error::Pool(error).into()),
-            Some(Stop::Ended(end)) => end,
-            None => ServeEnd::Interrupted,
-        };
         Ok(NodeReport {
-            end,
+            end: node
+                .stopped()
+                .unwrap_or(Ok(ServeEnd::Interrupted))
+                .map_err(invoker::Error::Pool)?,
             batches,
             report: report?,
         })
@@ -136,27 +156,25 @@ impl Cluster {
 }
 
 /// Runs batches. Returns their number.
-fn serve_until_stopped<M, T, R>(invoker: &Invoker<M, T, R>, shared: &Arc<NodeShared>) -> Result<u64, Error>
-where
-    M: Send + Sync + 'static,
-    T: Serialize + DeserializeOwned + Send + 'static,
-    R: Serialize + DeserializeOwned + Send + 'static,
-{
+fn serve_until_stopped<M: Send + Sync + 'static, T: Value, R: Value>(
+    invoker: &Invoker<M, T, R>,
+    node: &Arc<Node>,
+) -> Result<u64, Error> {
     let (pool, _) = facade::pool(invoker)?;
     facade::start_run(invoker);
     let count = |done, failed| facade::count(invoker, done, failed);
-    shared.handle.spawn(fetch::renew(shared.clone()));
+    node.handle.spawn(report_to_leader(node.clone()));
     let batches = thread::scope(|scope| {
         let runners: Vec<_> = (0..BATCHES)
-            .map(|_| scope.spawn(|| run::run_batches(shared, pool, &count)))
+            .map(|_| scope.spawn(|| run_batches(node, |held| batch::run(node, pool, held, &count))))
             .collect();
-        while shared.stopped().is_none() {
+        while node.stopped().is_none() {
             if invoker.interrupted().is_some() {
-                shared.stop(Stop::Ended(ServeEnd::Interrupted));
+                node.stop(Ok(ServeEnd::Interrupted));
             }
             thread::sleep(LOOK);
         }
-        if shared.is_over() {
+        if node.is_over() {
             // The running tasks are of no use, and may take long.
             pool.interrupt(Interrupt::Kill);
         }
@@ -168,33 +186,154 @@ where
     Ok(batches)
 }
 
-async fn find_leader(link: &Link, wait: Duration) -> Result<Option<Manifest>, Error> {
-    let started = Instant::now();
+/// Fetches batches and runs one after the other until the node stops. Returns the number of those that were run.
+fn run_batches(node: &Node, run: impl Fn(&batch::Held) -> (bool, AckKind)) -> u64 {
+    // The client's subscriptions end in its runtime, also those that are dropped here.
+    let _entered = node.handle.enter();
+    let (mut tasks, mut number) = (Puller::new(TASKS, 1), 0);
+    while let Some(held) = node.handle.block_on(node.next_batch(&mut tasks)) {
+        let (was_run, how) = run(&held);
+        number += u64::from(was_run);
+        let message = node.held().remove(&held.batch.id);
+        node.handle.block_on(async {
+            if let Some(message) = message {
+                let _ = message.ack_with(how).await;
+                if was_run {
+                    node.link.delete_object(&message).await;
+                }
+            }
+        });
+    }
+    number
+}
+
+async fn find_leader(link: &Link) -> Manifest {
     loop {
         if let Ok(Reply::Manifest(manifest)) = link.ask(&Request::Manifest).await {
-            return Ok(Some(*manifest));
+            return *manifest;
         }
-        if started.elapsed() >= wait {
-            return Ok(None);
-        }
-        tokio::time::sleep(ASK).await;
+        sleep(ASK).await;
     }
 }
 
-/// Sends the records that wait.
-async fn relay_records(shared: &NodeShared, relay: &Relay) {
-    while let Some(records) = relay.take(shared.link.max_inline()) {
-        shared
-            .link
-            .send("logs", wire::encode(&(shared.join.node, records)))
-            .await;
+/// Renews everything that the node has, and reports to the leader, which may have ended the run, be replaced, or be silent for too long.
+async fn report_to_leader(node: Arc<Node>) {
+    let period = Duration::from_millis(node.manifest.ack_wait_ms) / 6;
+    let mut silent = Duration::ZERO;
+    while node.stopped().is_none() || !node.held().is_empty() {
+        let started = Instant::now();
+        let messages: Vec<Message> = node.held().values().cloned().collect();
+        for message in messages {
+            let _ = message.ack_with(AckKind::Progress).await;
+        }
+        let beat = node.beat(node.counts(), false);
+        let reply = timeout(period, node.link.ask(&beat)).await;
+        sleep(period.min(BEAT)).await;
+        match reply {
+            Ok(Ok(Reply::End)) => node.stop(Ok(ServeEnd::RunEnded)),
+            Ok(Ok(Reply::Unknown)) => {
+                let joined = node.link.ask(&Request::Join(node.join.clone())).await;
+                if let Ok(Reply::Refused(_)) = joined {
+                    node.stop(Ok(ServeEnd::RunEnded));
+                }
+            }
+            Ok(Ok(_)) => silent = Duration::ZERO,
+            // Time in which the node itself was stopped does not count.
+            _ => silent += started.elapsed().min(2 * period),
+        }
+        if silent >= Duration::from_millis(node.manifest.lease_ms) {
+            node.stop(Ok(ServeEnd::LeaderLost));
+        }
     }
 }
 
-async fn leave(shared: &NodeShared, counts: NodeCounts) {
-    let node = shared.join.node;
-    shared.link.notify(&Request::Leave { node, counts }).await;
-    let _ = tokio::time::timeout(Duration::from_secs(1), shared.link.client.flush()).await;
+impl Node {
+    fn held(&self) -> MutexGuard<'_, HashMap<BatchId, Message>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn stopped(&self) -> Option<Stop> {
+        self.stop.borrow().clone()
+    }
+
+    /// Stops the node. The first reason counts.
+    fn stop(&self, reason: Stop) {
+        self.stop.send_if_modified(|stop| {
+            let is_first = stop.is_none();
+            stop.get_or_insert(reason);
+            is_first
+        });
+    }
+
+    /// Returns whether the run has ended, or the leader is lost: running tasks are then of no use.
+    fn is_over(&self) -> bool {
+        !matches!(*self.stop.borrow(), None | Some(Ok(ServeEnd::Interrupted)))
+    }
+
+    fn counts(&self) -> NodeCounts {
+        NodeCounts {
+            failed: self.failed.load(Ordering::Relaxed),
+            ..NodeCounts::default()
+        }
+    }
+
+    fn beat(&self, counts: NodeCounts, leaves: bool) -> Request {
+        let node = self.join.node;
+        Request::Beat { node, counts, leaves }
+    }
+
+    /// Joins the run.
+    async fn join(&self) -> Reply {
+        loop {
+            match self.link.ask(&Request::Join(self.join.clone())).await {
+                Ok(reply) => return reply,
+                Err(_) => sleep(ASK).await,
+            }
+        }
+    }
+
+    /// Sends the records that wait.
+    async fn send_records(&self, relay: &Relay) {
+        while let Some(records) = relay.take(self.link.max_inline()) {
+            let message = wire::encode(&(self.join.node, records), &[]);
+            self.link.send("logs", message).await;
+        }
+    }
+
+    /// Returns the next batch, or `None` when the node stops.
+    async fn next_batch(&self, tasks: &mut Puller) -> Option<batch::Held> {
+        let fetching = async {
+            loop {
+                if let Some(message) = tasks.next(&self.link).await
+                    && let Some(held) = self.hold(message).await
+                {
+                    return held;
+                }
+            }
+        };
+        let mut stop = self.stop.subscribe();
+        match select(pin!(stop.wait_for(Option::is_some)), pin!(fetching)).await {
+            Either::Left(_) => None,
+            Either::Right((held, _)) => Some(held),
+        }
+    }
+
+    /// Takes in a message of the stream of tasks.
+    async fn hold(&self, message: Message) -> Option<batch::Held> {
+        let Some(contents) = self.link.contents(&message).await else {
+            let _ = message.ack_with(AckKind::Nak(Some(PAUSE))).await;
+            return None;
+        };
+        let is_again = message.info().is_ok_and(|info| info.delivered > 1);
+        let Some(held) = batch::Held::new(contents, self.manifest.session, is_again) else {
+            // No node can run it.
+            let _ = message.ack_with(AckKind::Term).await;
+            return None;
+        };
+        // A batch that the node has already was delivered again, because the node was silent: this message is to be acknowledged.
+        let is_new = self.held().insert(held.batch.id, message).is_none();
+        is_new.then_some(held)
+    }
 }
 
 #[cfg(unix)]

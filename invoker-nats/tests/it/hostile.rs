@@ -71,7 +71,7 @@ fn forge(url: &str, stopped: &std::sync::atomic::AtomicBool) -> u64 {
             // Bytes that are no message, to the leader and to its nodes.
             for subject in [
                 "invoker.hostile.leader",
-                "invoker.hostile.nodes",
+                "invoker.hostile.logs",
                 "invoker.hostile.tasks",
             ] {
                 let garbage = forged.to_le_bytes().repeat(1 + forged as usize % 9).into();
