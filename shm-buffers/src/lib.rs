@@ -113,7 +113,7 @@ pub use model::{
 pub use os::descriptors;
 #[cfg(not(loom))]
 #[doc(hidden)]
-pub use os::{expect_blocks, return_freed_memory};
+pub use os::{copy_into_new, expect_blocks, prefer_huge_pages, return_freed_memory};
 #[cfg(all(feature = "models", not(loom)))]
 pub use replace::{SaveError, check_replaceable, replace_file};
 #[cfg(not(loom))]

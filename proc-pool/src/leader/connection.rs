@@ -27,7 +27,7 @@ use crate::os::doorbell::{Doorbell, ToWorker};
 use crate::os::introduction::Liveness;
 use crate::wire::layout::{RegionSizes, leader, slot};
 use crate::wire::payload::{Large, Payload};
-use crate::wire::pieces::{Inbound, Outbound};
+use crate::wire::pieces::{Inbound, Outbound, Trust};
 
 #[cfg(test)]
 pub(crate) use drain::BOUNDED_BYTES;
@@ -136,6 +136,7 @@ impl WorkerConnection {
         worker: WorkerId,
         region: &Region,
         sizes: RegionSizes,
+        trust: Trust,
         to_worker: ToWorker,
         liveness: Liveness,
     ) -> Self {
@@ -149,14 +150,13 @@ impl WorkerConnection {
             outcomes: Consumer::new(region, map.outcomes),
             pieces_out: Outbound::new(
                 BlockWriter::new(region, map.large_tasks),
-                control.part(slot::TAKEN..slot::TAKEN + 1),
-                leader.part(leader::WANTED..leader::WANTED + 1),
+                leader.part(leader::TASKS_OUT),
             ),
             pieces_in: Inbound::new(
                 BlockReader::new(region, map.large_outputs),
-                leader.part(leader::TAKEN..leader::TAKEN + 1),
-                control.part(slot::WANTED..slot::WANTED + 1),
+                control.part(slot::OUTPUTS_OUT),
                 sizes.output,
+                trust,
             ),
             outgoing: None,
             buffers_under_way: false,

@@ -29,40 +29,15 @@ pub(crate) fn own_memory(pid: u32) -> Option<u64> {
     Some(kib(&status, "RssAnon:")? + kib(&status, "VmSwap:").unwrap_or(0))
 }
 
-/// Least number of bytes for which huge pages are requested.
-const HUGE: usize = 4 << 20;
-
 /// Appends `bytes`. If they are many and need new memory, requests huge pages for it.
 #[inline]
 pub(crate) fn append(into: &mut Vec<u8>, bytes: &[u8]) {
-    if bytes.len() >= HUGE && into.capacity() - into.len() < bytes.len() {
+    if into.capacity() - into.len() < bytes.len() {
         into.reserve(bytes.len());
-        prefer_huge_pages(into);
+        shm_buffers::prefer_huge_pages(into);
     }
     into.extend_from_slice(bytes);
 }
-
-/// Requests huge pages for the unused capacity of `bytes`, if that is large. With ordinary pages, the page faults of the first
-/// touch take longer than copying.
-#[cfg(target_os = "linux")]
-#[allow(unsafe_code, reason = "advises the system on the pages of an allocation")]
-pub(crate) fn prefer_huge_pages<T>(vec: &mut Vec<T>) {
-    // At least the page size: `madvise` requires an aligned start.
-    const ALIGN: usize = 64 << 10;
-    let spare = vec.spare_capacity_mut();
-    let Some(len) = size_of_val(spare).checked_sub(ALIGN).filter(|len| *len >= HUGE) else {
-        return;
-    };
-    let spare = spare.as_mut_ptr().cast::<u8>();
-    let start = spare.wrapping_add(spare.align_offset(ALIGN).min(ALIGN));
-    // SAFETY: `start` and the `len` bytes behind it lie in the spare capacity, which is borrowed exclusively, since `start` is at
-    // most `ALIGN` bytes after its beginning. The advice changes the size of the pages that the system uses there, not their contents.
-    let _ = unsafe { libc::madvise(start.cast(), len, libc::MADV_HUGEPAGE) };
-}
-
-/// Does nothing: the system chooses the page size.
-#[cfg(not(target_os = "linux"))]
-pub(crate) fn prefer_huge_pages<T>(_: &mut Vec<T>) {}
 
 impl ProcessMemory {
     /// Returns the resident bytes of process `pid`. Without the proportional part, that is far cheaper for a large process.

@@ -12,7 +12,6 @@
 //! | `object` | the executable or library that contains a function |
 //! | `pinned_path` | a program or directory that stays the same if its path is replaced |
 //! | `memory`, `oom` | the memory of a process, and the kernel's kills for memory |
-//! | `new_pages` | huge pages for memory that the allocator takes from the system |
 //! | `fork`, `stack` | whether this process is a forked copy; the stack of a stuck worker |
 
 #[cfg(unix)]
@@ -55,10 +54,8 @@ pub(crate) use oom::OomKills;
 
 mod memory;
 pub use memory::ProcessMemory;
-pub(crate) use memory::{append, own_memory, prefer_huge_pages};
-
-mod new_pages;
-pub(crate) use new_pages::NewPages;
+pub(crate) use memory::{append, own_memory};
+pub(crate) use shm_buffers::prefer_huge_pages;
 
 /// A request from outside of the process, by whatever means the system has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

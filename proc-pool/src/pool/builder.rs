@@ -27,9 +27,11 @@ use crate::process::threads::NativeThreads;
 use crate::process::worker_hooks::WorkerHooks;
 use crate::wire::handshake::Inherited;
 use crate::wire::layout::RegionSizes;
+use crate::wire::pieces::Trust;
 
-/// Size, in bytes, of the shared memory for large tasks of one worker, and of that for its large outputs: four of the largest pieces.
-const ARENA: usize = 4 << 20;
+/// Maximum size, in bytes, of the shared memory for large tasks of one worker, and of that for its large outputs. Only what is in use at a
+/// time takes memory: half of it at most by buffers that are held, and little more than a megabyte by other payloads.
+const ARENA: usize = 64 << 20;
 /// Default of the maximum size of an output, in bytes.
 const MAX_OUTPUT: u64 = 4 << 30;
 
@@ -58,6 +60,7 @@ pub struct Builder {
     /// The descriptors that handles in the initial value refer to.
     descriptors: Vec<Arc<Descriptors>>,
     inherited: Inherited,
+    trust: Trust,
     observer: Arc<dyn Observer>,
     on_worker_end: Vec<Arc<OnWorkerEnd>>,
     hooks: WorkerHooks,
@@ -99,6 +102,7 @@ impl Default for Builder {
             backing: Backing::Auto,
             descriptors: Vec::new(),
             inherited: Inherited::default(),
+            trust: Trust::default(),
             observer: Arc::new(NoopObserver),
             on_worker_end: Vec::new(),
             hooks: WorkerHooks::default(),
@@ -206,6 +210,22 @@ impl Builder {
     /// for up to a fifth of a second.
     pub fn memory_limit(mut self, bytes: u64) -> Self {
         self.limits.memory = Some(bytes);
+        self
+    }
+
+    /// Lets buffers of outputs be read where the worker has written them (default: they are copied when their elements are looked at).
+    ///
+    /// That concerns each [`Buffer`](shm_buffers::Buffer) of an output that has at least 8 KiB, and at most a quarter of the memory that
+    /// the worker shares for outputs (16 MiB of 64 MiB on Linux). A buffer that is kept keeps its bytes of that memory, also beyond
+    /// the end of the worker and the pool. When half of it is kept, the buffers of further outputs are copied.
+    ///
+    /// # Safety
+    /// No worker writes the memory of an output that it has sent: neither an op, nor a library that it calls, nor a program that is
+    /// the worker. This crate does not. Memory that is written nevertheless, by a stray pointer for example, is undefined behaviour
+    /// in this process, from which a copy protects.
+    #[allow(unsafe_code, reason = "its caller makes a promise")]
+    pub unsafe fn trust_workers(mut self) -> Self {
+        self.trust = Trust::Sender;
         self
     }
 
@@ -389,8 +409,9 @@ mod tests {
         assert_eq!((limits.deadline, limits.retries), (None, 0));
         assert!(max_tasks.is_none() && !limits.watches_memory());
         assert_eq!((sizes.user_ring, sizes.slots), (256 << 10, 0));
-        assert_eq!((sizes.arena, sizes.output), (4 << 20, 4 << 30));
-        assert!(crate::leader::connection::BOUNDED_BYTES >= 2 * (sizes.ring + sizes.arena));
+        assert_eq!((sizes.arena, sizes.output), (64 << 20, 4 << 30));
+        // The worker waits when two blocks, the largest of which are a quarter of the arena, are not taken.
+        assert!(crate::leader::connection::BOUNDED_BYTES >= 2 * (sizes.ring + sizes.arena / 4));
         assert_eq!(backing, Backing::Auto);
         assert!(launch.environment.inherits() && launch.directory.is_none());
         assert_eq!(

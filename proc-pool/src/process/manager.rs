@@ -42,6 +42,7 @@ use crate::process::worker_hooks::WorkerHooks;
 use crate::wire::entry::Entry;
 use crate::wire::handshake::Inherited;
 use crate::wire::layout::RegionSizes;
+use crate::wire::pieces::Trust;
 use crate::wire::value::PreparedValue;
 
 /// How long the manager may work between two waits. If it takes longer, its process was probably stopped during the work (see
@@ -61,6 +62,7 @@ pub(crate) struct SpawnConfig {
     pub(crate) backing: Backing,
     pub(crate) launch: Launch,
     pub(crate) inherited: Inherited,
+    pub(crate) trust: Trust,
     pub(crate) hooks: WorkerHooks,
 }
 

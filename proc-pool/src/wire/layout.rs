@@ -1,6 +1,7 @@
 //! The layout of the region: the memory that one worker shares with its leader.
 
 use serde::{Deserialize, Serialize};
+use shm_buffers::arena::ArenaSpan;
 use shm_buffers::{Layout, Span};
 
 use crate::last_panics;
@@ -48,14 +49,18 @@ pub(crate) struct RegionLayout {
     /// Written by the worker: see [`last_panics`].
     pub(crate) last_panics: Span,
     /// Pieces of tasks, written by the leader.
-    pub(crate) large_tasks: Span,
+    pub(crate) large_tasks: ArenaSpan,
     /// Pieces of outputs, written by the worker.
-    pub(crate) large_outputs: Span,
+    pub(crate) large_outputs: ArenaSpan,
     pub(crate) bytes: usize,
 }
 
 /// Indices of the control slots that the worker writes.
 pub(crate) mod slot {
+    use std::ops::Range;
+
+    use crate::wire::pieces::sender;
+
     /// Number of tasks that this process has started. The task in progress is the last of them.
     pub(crate) const STARTED: usize = 0;
     /// Nanoseconds spent on the first `BUSY_TASKS` tasks.
@@ -65,26 +70,26 @@ pub(crate) mod slot {
     pub(crate) const RINGS_SEEN: usize = 3;
     /// When the task in progress started, or a little earlier: [`now_ns`](crate::os::now_ns) as last read before the task.
     pub(crate) const SINCE_NS: usize = 4;
-    /// Number of pieces of tasks that the worker has copied.
-    pub(crate) const TAKEN: usize = 5;
-    /// The worker waits until the leader has copied this number of pieces of outputs.
-    pub(crate) const WANTED: usize = 6;
-    pub(crate) const COUNT: usize = 7;
+    /// What the worker waits for as the sender of large outputs.
+    pub(crate) const OUTPUTS_OUT: Range<usize> = 5..5 + sender::COUNT;
+    pub(crate) const COUNT: usize = OUTPUTS_OUT.end;
 }
 
 /// Indices of the control slots that the leader writes.
 pub(crate) mod leader {
-    /// Number of pieces of outputs that the leader has copied.
-    pub(crate) const TAKEN: usize = 0;
+    use std::ops::Range;
+
+    use crate::wire::pieces::sender;
+
     /// Which tasks the leader recalls: the leader's slot of `shm_buffers::claims`.
-    pub(crate) const RECALLED: usize = 1;
+    pub(crate) const RECALLED: usize = 0;
     /// The two slots of the [doorbell](crate::os::doorbell).
-    pub(crate) const DOORBELL: std::ops::Range<usize> = 2..4;
-    /// The leader waits until the worker has copied this number of pieces of tasks.
-    pub(crate) const WANTED: usize = 4;
+    pub(crate) const DOORBELL: Range<usize> = 1..3;
     /// Not 0: outputs must contain their buffers.
-    pub(crate) const IN_BAND: usize = 5;
-    pub(crate) const COUNT: usize = 6;
+    pub(crate) const IN_BAND: usize = 3;
+    /// What the leader waits for as the sender of large tasks.
+    pub(crate) const TASKS_OUT: Range<usize> = 4..4 + sender::COUNT;
+    pub(crate) const COUNT: usize = TASKS_OUT.end;
 }
 
 impl RegionSizes {

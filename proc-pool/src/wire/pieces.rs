@@ -2,9 +2,8 @@
 //! sender's end and [`Inbound`] the receiver's; each direction has one of both.
 //!
 //! A piece is a [block](shm_buffers::arena) in the arena, and a frame of fixed size in the ring that says where the block is.
-//! The receiver copies the block into private memory and frees it by incrementing a count. The first piece says how many
-//! bytes the payload has, and each further piece must agree with that. The receiver allocates memory as pieces arrive, so a
-//! wrong number costs nothing.
+//! The receiver copies the block into private memory and releases it. The first piece says how many bytes the payload has, and each
+//! further piece must agree with that. The receiver allocates memory as pieces arrive, so a wrong number costs nothing.
 //!
 //! [`held`](self::held) has the blocks that the receiver does not copy, or not yet: buffers of tasks and outputs.
 
@@ -17,16 +16,26 @@ use shm_buffers::slots::Slots;
 
 pub(crate) use self::held::{BuffersApart, MIN_APART, PieceOf, announcement};
 
-use self::held::Unreleased;
-use crate::os::NewPages;
 use crate::wire::owned_bytes::OwnedBytes;
 use crate::wire::tags::Tag;
 
 /// Length of a piece's frame in bytes: the tag, then offset, length and remaining bytes.
 pub(crate) const FRAME: usize = 1 + 3 * size_of::<u64>();
-/// Maximum number of bytes in flight, or else two blocks. A processor's own cache holds this much beside the payloads: blocks that are
-/// used again soon are still in it. With more, each block comes from memory.
-const MAX_IN_FLIGHT: u64 = 1 << 20;
+/// Maximum number of bytes that the receiver has not taken, or else two blocks. A processor's own cache holds this much beside the
+/// payloads: blocks that are used again soon are still in it. With more, each block comes from memory.
+const MAX_UNTAKEN: u64 = 1 << 20;
+
+/// Maximum number of times that the sender looks again for the same block instead of waiting. A correct receiver needs fewer.
+const MAX_GRANTED: u32 = 100;
+
+/// Slots that the sender writes.
+pub(crate) mod sender {
+    /// It waits until this number of blocks was taken.
+    pub(crate) const WANTED_TAKEN: usize = 0;
+    /// It waits until this number of blocks was released.
+    pub(crate) const WANTED_RELEASED: usize = 1;
+    pub(crate) const COUNT: usize = 2;
+}
 /// Maximum number of bytes that are allocated for a payload before they arrive.
 const AHEAD: u64 = 128 << 20;
 
@@ -94,42 +103,55 @@ pub(crate) struct Broken;
 #[derive(Debug)]
 pub(crate) struct Inbound {
     reader: BlockReader,
-    /// The shared slot with the number of blocks that this end has freed.
-    freed: Slots,
+    /// Whether blocks are read in place.
+    trust: Trust,
+    /// The [`sender`]'s slots.
+    wanted: Slots,
+    /// The last number of taken blocks for which the sender was woken.
+    woken_for_taken: u64,
+    /// The last number of released blocks for which it was woken.
+    woken_for: u64,
+    /// The number that it waited for, and those of released and taken blocks, when it was last woken because all blocks stay until they
+    /// are dropped. It may wait for the same number again.
+    woken_in_vain: (u64, u64, u64),
     /// The number of blocks that have arrived.
     count: u64,
     bytes_taken: u64,
-    unreleased: Unreleased,
     /// The buffers that have arrived of a task or an output whose other parts follow.
     apart: Option<BuffersApart>,
-    /// The shared slot with the number of freed blocks that the sender waits for.
-    wanted: Slots,
-    /// The last value of `wanted` for which the sender was woken.
-    woken_for: u64,
     /// Maximum size of a payload in bytes.
     max_bytes: u64,
     bytes: OwnedBytes,
-    new_pages: NewPages,
     /// Bytes still to arrive of the payload in progress, if there is one.
     left: Option<u64>,
     /// Why the payload in progress is discarded.
     lost: Option<String>,
 }
 
+/// Whether the sender writes no block that the receiver has not released.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Trust {
+    /// It may, so each block is copied before its bytes are looked at.
+    #[default]
+    Nothing,
+    /// It does not, so the bytes of buffers can be read where they are.
+    Sender,
+}
+
 impl Inbound {
-    pub(crate) fn new(reader: BlockReader, freed: Slots, wanted: Slots, max_bytes: u64) -> Self {
+    pub(crate) fn new(reader: BlockReader, wanted: Slots, max_bytes: u64, trust: Trust) -> Self {
         Self {
             reader,
-            freed,
+            trust,
+            wanted,
+            woken_for_taken: 0,
+            woken_for: 0,
+            woken_in_vain: (0, 0, 0),
             count: 0,
             bytes_taken: 0,
-            unreleased: Unreleased::default(),
             apart: None,
-            wanted,
-            woken_for: 0,
             max_bytes,
             bytes: OwnedBytes::default(),
-            new_pages: NewPages::default(),
             left: None,
             lost: None,
         }
@@ -174,8 +196,7 @@ impl Inbound {
         let read = match self.lost {
             None => {
                 let (bytes, reader) = (&mut self.bytes, &mut self.reader);
-                self.new_pages
-                    .observe(block.len as usize, || bytes.append(reader, block))
+                shm_buffers::copy_into_new(block.len as usize, || bytes.append(reader, block))
             }
             Some(_) => Ok(()),
         };
@@ -188,10 +209,8 @@ impl Inbound {
             Err(_) => return Err(Broken),
         }
         self.left = Some(left);
-        self.count += 1;
-        self.bytes_taken += block.len;
-        self.unreleased.push_copied();
-        self.publish_freed();
+        self.reader.release(block);
+        self.count_taken(block);
         if left > 0 {
             return Ok(Arrived::Part);
         }
@@ -202,9 +221,9 @@ impl Inbound {
         })
     }
 
-    /// Lets the sender use the blocks again that are not needed any more.
-    fn publish_freed(&mut self) {
-        self.freed.slot(0).store_release(self.unreleased.count_released());
+    fn count_taken(&mut self, block: Block) {
+        self.count += 1;
+        self.bytes_taken += block.len;
     }
 
     /// Discards the payload in progress, of which no more pieces follow.
@@ -223,16 +242,27 @@ impl Inbound {
         }
     }
 
-    /// Returns whether the caller must wake the sender now: it waits for blocks that have been freed. Returns `true` once for
-    /// each request.
+    /// Returns whether the caller must wake the sender now: it waits for blocks that have been taken or released, or would wait in
+    /// vain. Returns `true` once for each request.
     pub(crate) fn must_wake_sender(&mut self) -> bool {
-        // Pairs with the fence in `Outbound::request_wakeup`: either this side sees the request, or the sender sees the freed
-        // blocks.
+        // Pairs with the fence in `Outbound::request_wakeup`: either this side sees the request, or the sender sees the blocks.
         fence(Ordering::SeqCst);
-        let wanted = self.wanted.slot(0).get();
-        let must_wake = wanted > self.woken_for && self.unreleased.count_released() >= wanted;
-        if must_wake {
+        let released = self.reader.count_released();
+        let [wanted_taken, wanted] =
+            [sender::WANTED_TAKEN, sender::WANTED_RELEASED].map(|slot| self.wanted.slot(slot).get());
+        let mut must_wake = false;
+        if wanted_taken > self.woken_for_taken && self.count >= wanted_taken {
+            self.woken_for_taken = wanted_taken;
+            must_wake = true;
+        }
+        let in_place = self.reader.count_in_place() as u64;
+        let waits_in_vain = in_place > 0 && released + in_place == self.count;
+        if wanted > self.woken_for && released >= wanted {
             self.woken_for = wanted;
+            must_wake = true;
+        } else if wanted > self.woken_for && waits_in_vain {
+            let state = (wanted, released, self.count);
+            must_wake |= std::mem::replace(&mut self.woken_in_vain, state) != state;
         }
         must_wake
     }
@@ -257,9 +287,9 @@ impl Inbound {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Allocation {
     Block(Block),
-    /// The arena is full until the receiver frees blocks.
+    /// There is none until the receiver takes or releases blocks.
     NoRoom,
-    /// The arena has no memory at all, although no block is in use. Then no piece was ever sent.
+    /// The arena has no memory, although no block is in use but those that stay until the receiver's user drops them.
     NoMemory,
 }
 
@@ -279,55 +309,98 @@ pub(crate) enum WakeupRequest {
 #[derive(Debug)]
 pub(crate) struct Outbound {
     writer: BlockWriter,
-    /// The shared slot with the number of blocks that the receiver has freed.
-    freed: Slots,
-    /// The shared slot with the number of freed blocks that this end waits for.
+    /// The [`sender`]'s slots.
     wanted: Slots,
+    /// The receiver has released what it cannot release.
+    is_broken: bool,
+    waits_for: WaitsFor,
+    /// How often a request for a wakeup was granted at once since the last block.
+    granted_in_a_row: u32,
     bytes_sent: u64,
 }
 
+/// What [`Outbound::find`] has found missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum WaitsFor {
+    /// The receiver takes blocks.
+    Taken,
+    /// It releases them.
+    Released,
+}
+
 impl Outbound {
-    pub(crate) fn new(writer: BlockWriter, freed: Slots, wanted: Slots) -> Self {
+    pub(crate) fn new(writer: BlockWriter, wanted: Slots) -> Self {
         Self {
             writer,
-            freed,
             wanted,
+            is_broken: false,
+            waits_for: WaitsFor::Taken,
+            granted_in_a_row: 0,
             bytes_sent: 0,
         }
     }
 
-    /// Reclaims the blocks that the receiver has freed.
+    /// Reclaims the blocks that the receiver has released.
     pub(crate) fn collect(&mut self) -> Result<(), Broken> {
-        let count = self.freed.slot(0).load_acquire();
-        self.writer.mark_released(count).map_err(|_| Broken)
+        self.is_broken |= self.writer.collect().is_err();
+        match self.is_broken {
+            true => Err(Broken),
+            false => Ok(()),
+        }
     }
 
-    /// Returns the number of blocks that the receiver has not freed.
+    /// Returns the number of blocks that the receiver has not released.
     pub(crate) fn under_way(&self) -> usize {
         self.writer.in_flight()
     }
 
-    /// Returns the number of blocks that the receiver has freed.
-    pub(crate) fn count_given_back(&self) -> u64 {
-        self.writer.released()
+    /// As if the system had no memory for more blocks than were sent.
+    #[cfg(test)]
+    fn shrink_to_sent(&mut self) {
+        self.writer.shrink_to_touched();
     }
 
-    /// Looks for a block for the next piece of a payload of which `rest` bytes are left.
-    pub(crate) fn find(&mut self, rest: usize) -> Allocation {
-        let next = rest.min(self.writer.max_block()) as u64;
-        let in_flight = self.writer.in_flight_bytes();
-        if self.writer.in_flight() > 1 && in_flight + next > MAX_IN_FLIGHT {
+    /// Returns a number that increases when the receiver takes or releases blocks.
+    pub(crate) fn progress(&self) -> u64 {
+        self.writer.taken() + self.writer.released()
+    }
+
+    /// Looks for a block for the next piece of `len` bytes of which `rest` are left. That is one block for all of a buffer, if there ever
+    /// can be one.
+    pub(crate) fn find(&mut self, of: PieceOf, rest: usize, len: usize) -> Allocation {
+        if of == PieceOf::Buffer && rest == len && len <= self.writer.max_whole_block() {
+            match self.find_with(len, |writer| writer.whole_block(len)) {
+                Allocation::NoMemory => {}
+                found => return found,
+            }
+        }
+        let next = rest.min(self.writer.max_block());
+        self.find_with(next, |writer| writer.next_block(rest))
+    }
+
+    fn find_with(&mut self, next: usize, find: impl FnOnce(&mut BlockWriter) -> Option<Block>) -> Allocation {
+        if self.writer.untaken() > 1 && self.writer.untaken_bytes() + next as u64 > MAX_UNTAKEN {
+            self.waits_for = WaitsFor::Taken;
             return Allocation::NoRoom;
         }
-        match self.writer.next_block(rest) {
+        match find(&mut self.writer) {
             Some(block) => Allocation::Block(block),
-            None if self.writer.in_flight() == 0 => Allocation::NoMemory,
-            None => Allocation::NoRoom,
+            None if self.all_in_place() => Allocation::NoMemory,
+            None => {
+                self.waits_for = WaitsFor::Released;
+                Allocation::NoRoom
+            }
         }
+    }
+
+    /// Returns whether all blocks in flight, if any, stay until the receiver's user drops them.
+    fn all_in_place(&self) -> bool {
+        self.writer.in_flight() as u64 == self.writer.count_in_place()
     }
 
     /// Fills that block from `rest`. The caller must publish its frame only afterwards.
     pub(crate) fn fill(&mut self, block: Block, rest: &[u8]) -> Result<(), Broken> {
+        self.granted_in_a_row = 0;
         self.bytes_sent += block.len;
         self.writer.write(block, rest).map_err(|_| Broken)
     }
@@ -337,21 +410,38 @@ impl Outbound {
         self.bytes_sent
     }
 
-    /// Returns the arena's pages to the system, unless blocks are in use.
+    /// Returns the arena's pages to the system, except for those of blocks in use.
     pub(crate) fn release_memory(&mut self) -> Result<(), Broken> {
         self.collect()?;
         self.writer.release_pages();
         Ok(())
     }
 
-    /// Requests a wakeup for when the receiver has freed half of the blocks in use.
+    /// Requests a wakeup for when the receiver has taken half of the blocks that it has not, or released half of those in use: what
+    /// was found missing.
     pub(crate) fn request_wakeup(&mut self) -> WakeupRequest {
-        let before = self.writer.released();
-        let wanted = before + self.writer.in_flight().div_ceil(2) as u64;
-        self.wanted.slot(0).set(wanted);
+        let (slot, before, wait) = match self.waits_for {
+            WaitsFor::Taken => (sender::WANTED_TAKEN, self.writer.taken(), self.writer.untaken()),
+            WaitsFor::Released => (
+                sender::WANTED_RELEASED,
+                self.writer.released(),
+                self.writer.in_flight(),
+            ),
+        };
+        let wanted = before + wait.div_ceil(2) as u64;
+        self.wanted.slot(slot).set(wanted);
         // Pairs with the fence in `Inbound::must_wake_sender`.
         fence(Ordering::SeqCst);
-        match self.freed.slot(0).load_acquire() >= wanted {
+        // The caller's next call of `collect` reports an error.
+        let is_met = self.collect().is_err()
+            || match self.waits_for {
+                WaitsFor::Taken => self.writer.taken() >= wanted,
+                WaitsFor::Released => self.writer.released() >= wanted || self.all_in_place(),
+            };
+        // A receiver that changes its numbers all the time must not keep this end busy.
+        self.granted_in_a_row += 1;
+        let is_met = is_met && self.granted_in_a_row <= MAX_GRANTED;
+        match is_met {
             true => WakeupRequest::Granted,
             false => WakeupRequest::Open,
         }
@@ -366,20 +456,17 @@ mod tests {
     const ARENA: usize = 16 << 10;
 
     fn ends(max_bytes: u64) -> (Outbound, Inbound) {
-        ends_of(ARENA, max_bytes)
+        ends_of(ARENA, max_bytes, Trust::Nothing)
     }
 
     /// Returns both ends of an arena of `bytes` bytes, for payloads of up to `max_bytes`.
-    pub(super) fn ends_of(bytes: usize, max_bytes: u64) -> (Outbound, Inbound) {
+    pub(super) fn ends_of(bytes: usize, max_bytes: u64, trust: Trust) -> (Outbound, Inbound) {
         let mut layout = Layout::new();
-        let (arena, slots) = (layout.arena(bytes), layout.slots(2));
+        let (arena, wanted) = (layout.arena(bytes), layout.slots(sender::COUNT));
         let region = Region::on_heap(layout.byte_len());
-        let slots = Slots::new(&region, slots);
-        let parts = || (slots.part(0..1), slots.part(1..2));
-        let (freed, wanted) = parts();
-        let outbound = Outbound::new(BlockWriter::new(&region, arena), freed, wanted);
-        let (freed, wanted) = parts();
-        let inbound = Inbound::new(BlockReader::new(&region, arena), freed, wanted, max_bytes);
+        let wanted = Slots::new(&region, wanted);
+        let outbound = Outbound::new(BlockWriter::new(&region, arena), wanted.clone());
+        let inbound = Inbound::new(BlockReader::new(&region, arena), wanted, max_bytes, trust);
         (outbound, inbound)
     }
 
@@ -398,7 +485,7 @@ mod tests {
             let received = loop {
                 outbound.collect().expect("an honest count");
                 while at < len
-                    && let Allocation::Block(block) = outbound.find(len - at)
+                    && let Allocation::Block(block) = outbound.find(PieceOf::Payload, len - at, len)
                 {
                     outbound.fill(block, &sent[at..]).expect("the block was found");
                     frames.push_back(Piece::new(block, len - at).frame());
@@ -423,7 +510,7 @@ mod tests {
     fn each_wakeup_request_wakes_once() {
         let (mut outbound, mut inbound) = ends(u64::MAX);
         for _ in 0..4 {
-            let Allocation::Block(block) = outbound.find(100) else {
+            let Allocation::Block(block) = outbound.find(PieceOf::Payload, 100, 100) else {
                 panic!("there is room")
             };
             outbound.fill(block, &[0; 100]).expect("the block was found");

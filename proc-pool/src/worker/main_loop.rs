@@ -31,7 +31,7 @@ use crate::wire::bytes::{BuffersIn, OutputBuf};
 use crate::wire::encoding::{decode, encode};
 use crate::wire::handshake::Spin;
 use crate::wire::layout::{RegionLayout, leader, slot};
-use crate::wire::pieces::{Arrived, Inbound, Outbound};
+use crate::wire::pieces::{Arrived, Inbound, Outbound, Trust};
 use crate::wire::tags::Tag;
 use crate::wire::worker_values::{WorkerValue, WorkerValueError};
 use crate::worker::bootstrap::{Bootstrap, fail_start, refuse_start};
@@ -161,14 +161,13 @@ impl TaskLoop {
             doorbell: WakeListener::new(leader.part(leader::DOORBELL), bootstrap.from_leader),
             pieces_in: Inbound::new(
                 BlockReader::new(region, layout.large_tasks),
-                control.part(slot::TAKEN..slot::TAKEN + 1),
-                leader.part(leader::WANTED..leader::WANTED + 1),
+                leader.part(leader::TASKS_OUT),
                 u64::MAX,
+                Trust::Sender,
             ),
             pieces_out: Outbound::new(
                 BlockWriter::new(region, layout.large_outputs),
-                leader.part(leader::TAKEN..leader::TAKEN + 1),
-                control.part(slot::WANTED..slot::WANTED + 1),
+                control.part(slot::OUTPUTS_OUT),
             ),
             keeps_memory: false,
             max_output: bootstrap.welcome.sizes.output,

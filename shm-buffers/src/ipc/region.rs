@@ -88,31 +88,41 @@ impl Region {
         &self.words()[span.start..span.start + span.words]
     }
 
-    /// Allocates the pages of some words of a span.
-    pub(super) fn populate(&self, span: Span, words: std::ops::Range<usize>) -> std::io::Result<()> {
+    /// Allocates the pages of some words of a span. With `is_checked`, it first asks the system whether it has the memory: a cgroup
+    /// at its limit does not refuse pages but loses a process.
+    pub(super) fn populate(
+        &self,
+        span: Span,
+        words: std::ops::Range<usize>,
+        is_checked: bool,
+    ) -> std::io::Result<()> {
         match &*self.0 {
             Memory::Heap(_) => {
-                let _ = (span, words);
+                let _ = (span, words, is_checked);
                 Ok(())
             }
             #[cfg(not(loom))]
             Memory::Mapped { mapping, .. } => {
+                if is_checked {
+                    os::admit_pages(words.len() * WORD)?;
+                }
                 mapping.populate((span.start + words.start) * WORD, words.len() * WORD)
             }
         }
     }
 
-    /// Returns the pages of a span to the system. The words are 0 afterwards, in every process. Returns whether that is supported.
-    pub(super) fn release(&self, span: Span) -> bool {
+    /// Returns the pages of a span from the word `first` on to the system. The words are 0 afterwards, in every process. Returns
+    /// whether that is supported.
+    pub(super) fn release(&self, span: Span, first: usize) -> bool {
         match &*self.0 {
             Memory::Heap(_) => {
-                let _ = span;
+                let _ = (span, first);
                 false
             }
             #[cfg(not(loom))]
             Memory::Mapped { mapping, .. } => {
                 // SAFETY: the constructors map for reading and writing, and `words` is the only other access to the mapping.
-                unsafe { mapping.release(span.start * WORD, span.words * WORD) }.is_ok()
+                unsafe { mapping.release((span.start + first) * WORD, (span.words - first) * WORD) }.is_ok()
             }
         }
     }

@@ -1,5 +1,8 @@
-//! When memory that this process has freed goes back to the system.
-#![allow(unsafe_code, reason = "calls malloc_trim")]
+//! The pages of this process's own memory: when freed ones go back to the system, and how large new ones are.
+#![allow(
+    unsafe_code,
+    reason = "calls malloc_trim, and advises the system on the pages of an allocation"
+)]
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -48,6 +51,31 @@ pub fn expect_blocks(bytes: usize) {
     let _ = block.try_reserve_exact(wanted);
     drop(std::hint::black_box(block));
 }
+
+/// Least number of bytes for which huge pages are requested.
+#[cfg(target_os = "linux")]
+const HUGE: usize = 4 << 20;
+
+/// Requests huge pages for the unused capacity of `bytes`, if that is large. With ordinary pages, the page faults of the first
+/// touch take longer than copying.
+#[cfg(target_os = "linux")]
+pub fn prefer_huge_pages<T>(vec: &mut Vec<T>) {
+    // At least the page size: `madvise` requires an aligned start.
+    const ALIGN: usize = 64 << 10;
+    let spare = vec.spare_capacity_mut();
+    let Some(len) = size_of_val(spare).checked_sub(ALIGN).filter(|len| *len >= HUGE) else {
+        return;
+    };
+    let spare = spare.as_mut_ptr().cast::<u8>();
+    let start = spare.wrapping_add(spare.align_offset(ALIGN).min(ALIGN));
+    // SAFETY: `start` and the `len` bytes behind it lie in the spare capacity, which is borrowed exclusively, since `start` is at
+    // most `ALIGN` bytes after its beginning. The advice changes the size of the pages that the system uses there, not their contents.
+    let _ = unsafe { libc::madvise(start.cast(), len, libc::MADV_HUGEPAGE) };
+}
+
+/// Does nothing: the system chooses the page size.
+#[cfg(not(target_os = "linux"))]
+pub fn prefer_huge_pages<T>(_: &mut Vec<T>) {}
 
 #[cfg(all(test, target_os = "linux", target_env = "gnu"))]
 mod tests {

@@ -24,9 +24,10 @@ use unix as imp;
 mod windows;
 #[cfg(windows)]
 use windows as imp;
+mod new_pages;
 mod space;
 
-pub use heap::{expect_blocks, return_freed_memory};
+pub use heap::{expect_blocks, prefer_huge_pages, return_freed_memory};
 #[cfg(not(target_os = "linux"))]
 pub(crate) use imp::machine_memory;
 #[cfg(feature = "zstd")]
@@ -34,11 +35,12 @@ pub(crate) use imp::populate;
 pub(crate) use imp::{Store, release_pages, resize};
 pub(crate) use locator::{Locator, Text, number};
 pub(crate) use mapping::Mapping;
+pub use new_pages::copy_into_new;
 pub(crate) use regular_file::{OpenFile, open_regular, read_exact_at};
 pub(crate) use resident::releasable;
 #[cfg(target_os = "linux")]
 pub(crate) use space::file_system_space;
-pub(crate) use space::{MoveSource, admit_write};
+pub(crate) use space::{MoveSource, admit_pages, admit_write};
 
 use crate::backing::{Backing, BackingKind};
 use crate::error::{AttachError, CreateError};

@@ -97,6 +97,21 @@ pub(crate) fn admit_write(file: &std::fs::File, len: usize) -> std::io::Result<(
     Ok(())
 }
 
+/// Refuses `len` more bytes of anonymous memory, whose address space is reserved already.
+pub(crate) fn admit_pages(len: usize) -> std::io::Result<()> {
+    #[cfg(target_os = "linux")]
+    {
+        let (needed, available, hint) = memory(len, None);
+        check(BackingKind::Anonymous, needed, available, hint)
+            .map_err(|e| std::io::Error::new(std::io::ErrorKind::OutOfMemory, e))
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = len;
+        Ok(())
+    }
+}
+
 /// Refuses growth of memory from `old` to `new` bytes if that exceeds a limit of this process.
 fn admit_size(kind: BackingKind, old: usize, new: usize) -> Result<(), CreateError> {
     const FILE: &str = match cfg!(target_os = "linux") {

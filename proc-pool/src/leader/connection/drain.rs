@@ -41,8 +41,8 @@ const INLINE: u8 = Tag::Inline as u8;
 /// large one before it asks for the next, which then gets the same memory, not returned to the system in between.
 pub(crate) const COLLECT_BYTES: usize = 64 << 10;
 /// Bytes of outputs that are taken where the outputs themselves are not of interest, but what the worker has finished: more than its ring
-/// and its arena hold.
-pub(crate) const BOUNDED_BYTES: usize = 16 << 20;
+/// and its arena hold of what was not taken.
+pub(crate) const BOUNDED_BYTES: usize = 64 << 20;
 
 /// How much of a worker's outcomes is taken.
 #[derive(Debug)]

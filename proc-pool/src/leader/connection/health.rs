@@ -97,7 +97,7 @@ impl WorkerConnection {
             self.not_starting = None;
             return None;
         }
-        let progress = answered + self.pieces_out.count_given_back();
+        let progress = answered + self.pieces_out.progress();
         let (since, before, retries) = *self.not_starting.get_or_insert((now, progress, 0));
         if before != progress {
             self.not_starting = Some((now, progress, 0));

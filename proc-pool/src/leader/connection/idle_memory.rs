@@ -50,6 +50,7 @@ impl WorkerConnection {
         }
         self.memory.counted = None;
         self.scratch = Vec::new();
+        self.pieces_in.copy_held();
         self.pieces_in.release_memory();
         if self.pieces_out.release_memory().is_err() {
             self.broken = Some(KillReason::Corrupt);

@@ -173,7 +173,7 @@ impl WorkerConnection {
             if rest.is_empty() {
                 return Ok(None);
             }
-            let block = match self.pieces_out.find(rest.len()) {
+            let block = match self.pieces_out.find(of, rest.len(), bytes.len()) {
                 Allocation::Block(block) => block,
                 Allocation::NoRoom => return Ok(Some(Blocked::Blocks)),
                 Allocation::NoMemory => return Ok(Some(Blocked::Memory)),

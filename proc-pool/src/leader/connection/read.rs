@@ -101,6 +101,7 @@ fn read_other(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::pieces::Trust;
     use shm_buffers::arena::BlockReader;
     use shm_buffers::slots::Slots;
     use shm_buffers::{Layout, Region};
@@ -109,8 +110,12 @@ mod tests {
         let mut layout = Layout::new();
         let arena = layout.arena(1 << 10);
         let region = Region::on_heap(layout.byte_len());
-        let slots = || Slots::in_process(1);
-        let mut pieces = Inbound::new(BlockReader::new(&region, arena), slots(), slots(), 1 << 20);
+        let mut pieces = Inbound::new(
+            BlockReader::new(&region, arena),
+            Slots::in_process(2),
+            1 << 20,
+            Trust::Nothing,
+        );
         let mut bytes = b"before".to_vec();
         bytes.extend_from_slice(frame);
         let read = read(WorkerId(3), &mut bytes, 6, &mut pieces, 1);

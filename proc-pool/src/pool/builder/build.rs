@@ -160,6 +160,7 @@ impl Builder {
             backing: self.backing,
             launch,
             inherited: self.inherited,
+            trust: self.trust,
             hooks: self.hooks,
         };
         let process_manager = ProcessManager::new(

@@ -59,6 +59,7 @@ impl ProcessManager {
                     process_id.worker,
                     &process.region,
                     process.sizes,
+                    self.config.trust,
                     to_worker,
                     liveness,
                 );

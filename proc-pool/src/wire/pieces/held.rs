@@ -1,44 +1,23 @@
 //! Buffers of tasks and outputs that travel apart from them: each is a block of its own. The receiver holds it until the op, or the
 //! caller, looks at the buffer or drops it.
 //!
-//! Blocks are released in the order in which they were sent, so a block that is held keeps later ones from being used again.
-//! When the sender waits for space, the oldest blocks are copied into private memory and released, so that it never waits for the
-//! caller, nor for an op that keeps buffers.
+//! At most half of the arena is held, then new blocks are copied into private memory and released. So are the oldest ones, if the sender
+//! waits for them: it never waits for the caller, nor for an op that keeps buffers. The exception are blocks of a sender that is trusted,
+//! which are read in place. Then the half that is not held remains.
 
-use std::collections::VecDeque;
 use std::fmt;
 
 use shm_buffers::arena::{BlockError, HeldBlock};
 use shm_buffers::out_of_band::Received;
 
-use super::{Broken, Inbound, Piece};
+use super::{Broken, Inbound, Piece, Trust, sender};
 use crate::wire::owned_bytes::OwnedBytes;
 use crate::wire::tags::Tag;
 
 /// The least number of bytes of a buffer that travels apart. For a smaller one, a copy costs less than a block.
 pub(crate) const MIN_APART: usize = 8 << 10;
-/// Maximum number of bytes of the blocks that are held. No correct worker has more [in flight](super::MAX_IN_FLIGHT); another one could
-/// name the same bytes again and again.
-const MAX_HELD: u64 = 2 << 20;
 /// The alignment of the memory into which a buffer is received that is too large for a block.
 const ALIGN: usize = HeldBlock::ALIGN;
-
-/// The blocks that have arrived and were not released, oldest first.
-#[derive(Debug, Default)]
-pub(super) struct Unreleased {
-    blocks: VecDeque<Entry>,
-    /// Bytes of those that are held.
-    held_bytes: u64,
-    released: u64,
-}
-
-/// One block that is held, or several that were copied.
-#[derive(Debug)]
-enum Entry {
-    /// This number of blocks was copied.
-    Copied(u64),
-    Held(HeldBlock),
-}
 
 /// The buffers of a task or an output that travel apart from it.
 #[derive(Default)]
@@ -76,58 +55,11 @@ impl BuffersApart {
     }
 }
 
-impl Unreleased {
-    pub(super) fn count_released(&self) -> u64 {
-        self.released
-    }
-
-    /// Adds a block that was copied.
-    pub(super) fn push_copied(&mut self) {
-        match self.blocks.back_mut() {
-            None => self.released += 1,
-            Some(Entry::Copied(count)) => *count += 1,
-            Some(Entry::Held(_)) => self.blocks.push_back(Entry::Copied(1)),
-        }
-    }
-
-    fn push_held(&mut self, block: HeldBlock) {
-        self.held_bytes += block.len() as u64;
-        self.blocks.push_back(Entry::Held(block));
-    }
-
-    /// Releases the blocks at the front that are not needed any more.
-    fn release_front(&mut self) {
-        while let Some(front) = self.blocks.front_mut() {
-            match front {
-                Entry::Copied(count) => self.released += *count,
-                Entry::Held(block) => {
-                    if !block.is_released() {
-                        return;
-                    }
-                    self.held_bytes -= block.len() as u64;
-                    self.released += 1;
-                }
-            }
-            self.blocks.pop_front();
-        }
-    }
-
-    /// Releases blocks, and copies the oldest ones until `wanted` blocks are released and no more than `max` bytes are held.
-    fn release(&mut self, wanted: u64, max: u64) {
-        self.release_front();
-        while (self.released < wanted || self.held_bytes > max)
-            && let Some(Entry::Held(block)) = self.blocks.front()
-        {
-            let _ = block.bytes();
-            self.release_front();
-        }
-    }
-}
-
-/// Blocks that are still held are copied, so that buffers do not keep the memory of a connection that has ended.
-impl Drop for Unreleased {
+/// Blocks that are still held are copied, so that buffers do not keep the memory of a connection that has ended. Those that are read in
+/// place keep it.
+impl Drop for Inbound {
     fn drop(&mut self) {
-        self.release(u64::MAX, 0);
+        self.copy_held();
     }
 }
 
@@ -161,19 +93,25 @@ impl Inbound {
             return Err(Broken);
         }
         apart.count(block.len, self.max_bytes)?;
-        match self.reader.hold(block) {
-            Ok(held) => {
-                apart.received.push(Received::Block(held.clone()));
-                self.unreleased.push_held(held);
+        let held = match self.trust {
+            Trust::Sender if !self.reader.holds_half_with(block.len) => {
+                #[expect(unsafe_code, reason = "the sender is trusted")]
+                // SAFETY: the creator of this end has promised that the sender writes no block that was not released.
+                unsafe {
+                    self.reader.hold_in_place(block)
+                }
             }
+            _ => self.reader.hold(block),
+        };
+        match held {
+            Ok(held) => apart.received.push(Received::Block(held)),
             Err(e @ BlockError::Memory { .. }) => {
                 apart.lost = Some(e.to_string());
-                self.unreleased.push_copied();
+                self.reader.release(block);
             }
             Err(_) => return Err(Broken),
         }
-        self.count += 1;
-        self.bytes_taken += block.len;
+        self.count_taken(block);
         Ok(())
     }
 
@@ -217,27 +155,33 @@ impl Inbound {
     /// Returns whether there are blocks that were not released.
     #[inline]
     pub(crate) fn has_unreleased(&self) -> bool {
-        !self.unreleased.blocks.is_empty()
+        self.reader.count_held() > 0
     }
 
-    /// Releases blocks whose buffers were dropped or looked at.
+    /// Releases blocks whose buffers were dropped or looked at, and copies the newest ones if more than half of the arena is held: those
+    /// are still in a cache, and so is their memory when it is used again.
     pub(crate) fn release_blocks(&mut self) {
-        self.unreleased.release(0, MAX_HELD);
-        self.publish_freed();
+        self.reader.release_held();
+        while self.reader.holds_half_with(0) && self.reader.copy_newest_held() {
+            self.reader.release_held();
+        }
     }
 
     /// Does the same, and copies the oldest blocks that are held until the sender has those that it waits for. For when all blocks have
     /// arrived that were sent: before that, the caller may still drop the buffers of those that have.
     pub(crate) fn release_wanted_blocks(&mut self) {
-        let wanted = self.wanted.slot(0).get();
-        self.unreleased.release(wanted, MAX_HELD);
-        self.publish_freed();
+        let wanted = self.wanted.slot(sender::WANTED_RELEASED).get();
+        self.reader.release_held();
+        while self.reader.count_released() < wanted && self.reader.copy_oldest_held() {
+            self.reader.release_held();
+        }
+        self.release_blocks();
     }
 
     /// Copies all blocks that are held, and releases them.
-    pub(crate) fn release_all_blocks(&mut self) {
-        self.unreleased.release(u64::MAX, 0);
-        self.publish_freed();
+    pub(crate) fn copy_held(&mut self) {
+        while self.reader.copy_oldest_held() {}
+        self.release_blocks();
     }
 }
 
@@ -283,7 +227,7 @@ mod tests {
     const LEN: usize = 100_000;
 
     fn ends(max_bytes: u64) -> (Outbound, Inbound) {
-        ends_of(ARENA, max_bytes)
+        ends_of(ARENA, max_bytes, Trust::Nothing)
     }
 
     fn bytes(number: u8) -> Vec<u8> {
@@ -293,7 +237,7 @@ mod tests {
     /// Sends an output that is one buffer. Returns the buffer that arrives, or `None` if there is no room for it.
     fn send(outbound: &mut Outbound, inbound: &mut Inbound, number: u8) -> Option<HeldBlock> {
         outbound.collect().expect("an honest count");
-        let Allocation::Block(block) = outbound.find(LEN) else {
+        let Allocation::Block(block) = outbound.find(PieceOf::Buffer, LEN, LEN) else {
             return None;
         };
         outbound.fill(block, &bytes(number)).expect("the block was found");
@@ -311,13 +255,35 @@ mod tests {
     }
 
     #[test]
+    fn a_buffer_is_one_block_up_to_a_quarter_of_the_arena() {
+        let (mut outbound, _) = ends_of(8 << 20, u64::MAX, Trust::Nothing);
+        for (of, len, expected) in [
+            (PieceOf::Buffer, 2 << 20, 2 << 20),
+            (PieceOf::Buffer, (2 << 20) + 1, 1 << 20),
+            (PieceOf::Payload, 2 << 20, 1 << 20),
+        ] {
+            let found = outbound.find(of, len, len);
+            assert!(
+                matches!(found, Allocation::Block(block) if block.len == expected),
+                "{found:?}"
+            );
+        }
+        // The rest of a buffer of which a part was sent.
+        let found = outbound.find(PieceOf::Buffer, 1 << 20, 2 << 20);
+        assert!(
+            matches!(found, Allocation::Block(block) if block.len == 1 << 20),
+            "{found:?}"
+        );
+    }
+
+    #[test]
     fn blocks_whose_buffers_are_dropped_are_used_again_without_a_copy() {
         let (mut outbound, mut inbound) = ends(u64::MAX);
         for round in 0..100 {
             let held = send(&mut outbound, &mut inbound, round).expect("there is room");
             drop(held);
             inbound.release_blocks();
-            assert_eq!(inbound.unreleased.count_released(), u64::from(round) + 1);
+            assert_eq!(inbound.reader.count_released(), u64::from(round) + 1);
         }
         assert_eq!(inbound.count(), 100);
     }
@@ -330,7 +296,6 @@ mod tests {
             match send(&mut outbound, &mut inbound, kept.len() as u8) {
                 Some(held) => kept.push(held),
                 None => {
-                    inbound.release_blocks();
                     assert_eq!(outbound.request_wakeup(), WakeupRequest::Open, "none was dropped");
                     inbound.release_wanted_blocks();
                     assert!(inbound.must_wake_sender());
@@ -343,12 +308,84 @@ mod tests {
         }
     }
 
+    /// Half of the memory is kept for ever. The other half carries further buffers, and a payload that is larger than all of it.
     #[test]
-    fn payloads_behind_a_held_block_are_released_with_it() {
+    fn blocks_in_place_do_not_stop_the_sender() {
+        let (mut outbound, mut inbound) = ends_of(ARENA, u64::MAX, Trust::Sender);
+        let mut kept = Vec::new();
+        for number in 0..50 {
+            let held = match send(&mut outbound, &mut inbound, number) {
+                Some(held) => held,
+                None => {
+                    assert_eq!(outbound.request_wakeup(), WakeupRequest::Open);
+                    inbound.release_wanted_blocks();
+                    assert!(inbound.must_wake_sender());
+                    send(&mut outbound, &mut inbound, number).expect("blocks were released")
+                }
+            };
+            inbound.release_blocks();
+            kept.push(held);
+        }
+        let in_place = inbound.reader.count_in_place();
+        assert_eq!(in_place, ARENA / 2 / LEN);
+        let mut rest = 3 * ARENA;
+        while rest > 0 {
+            outbound.collect().expect("an honest count");
+            let Allocation::Block(block) = outbound.find(PieceOf::Payload, rest, 3 * ARENA) else {
+                panic!("half of the arena is free")
+            };
+            outbound.fill(block, &vec![7; rest]).expect("the block was found");
+            let frame = Piece::new(block, rest).frame();
+            inbound.take(&frame[1..], 1).expect("an honest piece");
+            rest -= block.len as usize;
+        }
+        for (number, held) in (0..).zip(&kept) {
+            assert!(held.bytes() == bytes(number), "{number}");
+        }
+        drop(kept);
+        inbound.release_blocks();
+        outbound.collect().expect("an honest count");
+        assert_eq!((outbound.under_way(), inbound.reader.held_bytes()), (0, 0));
+    }
+
+    /// Where all blocks in flight stay, there is no memory for more, and the sender that waits is woken to see that.
+    #[test]
+    fn a_sender_does_not_wait_for_blocks_in_place() {
+        let (mut outbound, mut inbound) = ends_of(8 * LEN, u64::MAX, Trust::Sender);
+        let held = send(&mut outbound, &mut inbound, 1).expect("there is room");
+        let Allocation::Block(block) = outbound.find(PieceOf::Buffer, LEN, LEN) else {
+            panic!("there is room")
+        };
+        outbound.fill(block, &bytes(2)).expect("the block was found");
+        outbound.shrink_to_sent();
+        assert_eq!(
+            outbound.find(PieceOf::Payload, LEN, LEN),
+            Allocation::NoRoom,
+            "the second block is not taken"
+        );
+        assert_eq!(outbound.request_wakeup(), WakeupRequest::Open);
+        assert!(inbound.must_wake_sender(), "all that it has stays");
+        assert_eq!(outbound.request_wakeup(), WakeupRequest::Open);
+        assert!(!inbound.must_wake_sender(), "once");
+        inbound
+            .announce(&announcement(1)[1..])
+            .expect("no output is under way");
+        inbound
+            .hold(&Piece::new(block, LEN).block_frame()[1..])
+            .expect("an honest block");
+        assert!(inbound.must_wake_sender());
+        outbound.collect().expect("an honest count");
+        assert_eq!(outbound.find(PieceOf::Payload, LEN, LEN), Allocation::NoMemory);
+        assert_eq!(outbound.request_wakeup(), WakeupRequest::Granted);
+        assert!(held.bytes() == bytes(1));
+    }
+
+    #[test]
+    fn payloads_behind_a_held_block_are_released_before_it() {
         let (mut outbound, mut inbound) = ends(u64::MAX);
         let held = send(&mut outbound, &mut inbound, 1).expect("there is room");
         for _ in 0..3 {
-            let Allocation::Block(block) = outbound.find(100) else {
+            let Allocation::Block(block) = outbound.find(PieceOf::Payload, 100, 100) else {
                 panic!("there is room")
             };
             outbound.fill(block, &[0; 100]).expect("the block was found");
@@ -356,19 +393,20 @@ mod tests {
             inbound.take(&frame[1..], 1).expect("an honest piece");
         }
         inbound.release_blocks();
-        assert_eq!((inbound.unreleased.count_released(), inbound.count()), (0, 4));
+        assert_eq!((inbound.reader.count_released(), inbound.count()), (3, 4));
         let _ = held.bytes();
         inbound.release_blocks();
-        assert_eq!(inbound.unreleased.count_released(), 4);
+        assert_eq!(inbound.reader.count_released(), 4);
     }
 
     #[test]
     fn what_is_held_is_copied_at_the_end_of_the_connection() {
         let (mut outbound, mut inbound) = ends(u64::MAX);
         let held = send(&mut outbound, &mut inbound, 7).expect("there is room");
-        assert!(!held.clone().is_released());
+        let before = inbound.reader.count_released();
         drop(inbound);
-        assert!(held.clone().is_released());
+        outbound.collect().expect("an honest count");
+        assert_eq!((before, outbound.under_way()), (0, 0));
         assert!(held.bytes() == bytes(7));
     }
 

@@ -93,14 +93,15 @@ impl TaskLoop {
 
     /// Returns the memory of large payloads to the system.
     pub(super) fn release_memory(&mut self) -> Result<(), DoorbellClosed> {
-        self.keeps_memory = false;
         // An op may keep buffers for as long as this process lives.
-        self.pieces_in.release_all_blocks();
+        self.pieces_in.copy_held();
         self.wake_if_awaiting_blocks()?;
         self.pieces_in.release_memory();
         if self.pieces_out.release_memory().is_err() {
             os::end_group(ORPHANED);
         }
+        // The leader holds buffers that its user keeps, but not for long.
+        self.keeps_memory = self.pieces_out.under_way() > 0;
         shm_buffers::return_freed_memory();
         Ok(())
     }

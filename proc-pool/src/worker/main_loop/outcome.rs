@@ -79,7 +79,7 @@ impl TaskLoop {
             if self.pieces_out.collect().is_err() {
                 os::end_group(ORPHANED);
             }
-            let block = match self.pieces_out.find(rest.len()) {
+            let block = match self.pieces_out.find(of, rest.len(), bytes.len()) {
                 Allocation::Block(block) => block,
                 Allocation::NoRoom => {
                     self.wait_for_blocks::<R>()?;
@@ -103,7 +103,7 @@ impl TaskLoop {
         Ok(Sent::All)
     }
 
-    /// Waits until the leader has copied pieces.
+    /// Waits until the leader has taken or released pieces.
     fn wait_for_blocks<R: Runner>(&mut self) -> Result<(), DoorbellClosed> {
         if self.pieces_out.request_wakeup() == WakeupRequest::Granted {
             return Ok(());

@@ -10,7 +10,7 @@ use shm_buffers::Layout;
 use shm_buffers::ring::Producer;
 
 use super::{Fault, Phase};
-use crate::support::{Crash, fault_injection, shared_words};
+use crate::support::{Crash, arena, fault_injection};
 
 /// The phase and fault of workers that fail before their first task, for example `spawn/KILL`.
 pub(super) const INJECT: &str = "IT_INJECT";
@@ -185,13 +185,6 @@ pub(super) fn rings() -> [std::ops::Range<usize>; 3] {
         let _ = layout.ring(256 << 10);
         start..layout.byte_len()
     })
-}
-
-/// Returns where the arena of tasks (0) or outputs (1) is, at the end of the shared memory. The first blocks lie at its beginning.
-pub(super) fn arena(which: usize) -> std::ops::Range<usize> {
-    const ARENA: usize = 4 << 20;
-    let end = size_of_val(shared_words()) - (1 - which) * ARENA;
-    end - ARENA..end
 }
 
 impl Worker for FaultyWorker {

@@ -6,15 +6,17 @@ use std::time::{Duration, Instant};
 use proc_pool::{BoxError, CallError, OutputBuf, Service, WorkerContext};
 use rustix::process::Signal;
 
-use super::faulty_worker::{arena, rings};
+use super::faulty_worker::rings;
 use super::{ALL_FAULTS, Fault, PHASES, Phase};
 use crate::support::fault_injection::{self, Trap};
-use crate::support::{shared_words, signal};
+use crate::support::{arena, shared_words, signal};
 
-/// The length of a payload of which an arena holds only the first four pieces.
+/// The length of a payload of six pieces.
 pub(super) const LARGE: usize = 6 << 20;
-/// The number of pieces that an arena holds.
-const PIECES: u64 = 4;
+/// The number of pieces that are sent before the first of them is taken.
+const PIECES: u64 = 2;
+/// A position in the middle of the second piece.
+const SECOND_PIECE: usize = (1 << 20) + (512 << 10);
 /// A position in the middle of the third piece.
 const THIRD_PIECE: usize = (2 << 20) + (512 << 10);
 const PAGE: usize = 4096;
@@ -107,12 +109,12 @@ fn inject(phase: Phase, fault: Fault, output: &OutputBuf) {
         return fault.exhaust();
     };
     match phase {
-        // All its tasks are sent, and the third piece of the next one has not been read.
+        // All its tasks are sent, and the second piece of the next one has not been read.
         Phase::ReadPiece => {
             wait_for_pieces();
-            let third = arena(0).start + THIRD_PIECE;
-            let third = fault_injection::in_region(third..third + 2 * PAGE);
-            fault_injection::trap(third, Trap::Crash(crash));
+            let second = arena(0).start + SECOND_PIECE;
+            let second = fault_injection::in_region(second..second + 2 * PAGE);
+            fault_injection::trap(second, Trap::Crash(crash));
         }
         // The third piece of the output is being filled.
         Phase::WritePiece => fault_injection::trap(page_at(THIRD_PIECE), Trap::Crash(crash)),
@@ -131,7 +133,7 @@ fn inject(phase: Phase, fault: Fault, output: &OutputBuf) {
     }
 }
 
-/// Waits until the arena is full of pieces of the next task, or until no such task seems to come.
+/// Waits until all pieces of the next task are sent that can be, or until no such task seems to come.
 fn wait_for_pieces() {
     let published = || shared_words()[1].load(Ordering::Acquire);
     let (before, give_up) = (published(), Instant::now() + Duration::from_millis(300));

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{repeat_attacks, seconds};
 use crate::support::{
-    IsolatedTest, add_write_seal, builder, connection, hang, is_isolated, open_files, punch_holes, random,
-    shared_file, shared_words, test_name, watchdog,
+    ARENA, EVENTS, IsolatedTest, add_write_seal, builder, connection, hang, is_isolated, open_files,
+    punch_holes, random, shared_file, shared_words, test_name, watchdog,
 };
 
 /// The data that a worker forges instead of sending its output.
@@ -29,16 +29,18 @@ enum Forgery {
     OutputBetweenPieces,
     /// Whole outputs that are overwritten while the leader reads them.
     OverwrittenPieces,
-    /// A wrong count of the pieces of tasks that the worker has taken.
-    TakenCount,
-    /// A wrong count of the pieces of outputs that the leader must take before it wakes the worker.
+    /// A wrong count of the pieces of outputs that the leader must take, or release, before it wakes the worker.
     WantedCount,
+    /// A wrong count of the pieces of tasks that the worker holds for ever.
+    InPlaceCount,
+    /// Pieces of tasks are taken and released that were not sent, or twice, or the words say nothing.
+    RandomEvents,
     /// Outputs of which all pieces lie in the same bytes, or overlap.
     OverlappingPieces,
     /// The pieces of outputs in another order.
     ShuffledPieces,
-    /// Pieces of tasks are counted as taken twice.
-    TakenTwice,
+    /// Pieces of tasks are released twice.
+    ReleasedTwice,
     /// Other sizes and seals of the shared memory, all of which the system must refuse.
     ResizedMemory,
     /// Blocks that are buffers of an output: announced or not, at any offset, of any length.
@@ -53,7 +55,7 @@ enum Forgery {
     PunchedHoles,
 }
 
-const FORGERIES: [Forgery; 18] = [
+const FORGERIES: [Forgery; 19] = [
     Forgery::RandomPieces,
     Forgery::EndlessPieces,
     Forgery::EndlessBytes,
@@ -61,11 +63,12 @@ const FORGERIES: [Forgery; 18] = [
     Forgery::InconsistentPiece,
     Forgery::OutputBetweenPieces,
     Forgery::OverwrittenPieces,
-    Forgery::TakenCount,
     Forgery::WantedCount,
+    Forgery::InPlaceCount,
+    Forgery::RandomEvents,
     Forgery::OverlappingPieces,
     Forgery::ShuffledPieces,
-    Forgery::TakenTwice,
+    Forgery::ReleasedTwice,
     Forgery::ResizedMemory,
     Forgery::RandomBlocks,
     Forgery::EndlessBlocks,
@@ -76,15 +79,16 @@ const FORGERIES: [Forgery; 18] = [
 
 /// The limit on an output in these tests.
 const MAX_OUTPUT: u64 = 64 << 20;
-const ARENA: usize = 4 << 20;
+/// The part of an arena, in words, that a worker overwrites.
+const OVERWRITTEN: usize = (2 << 20) / 8;
 const RING: usize = 256 << 10;
 /// The number of words at the beginning of a ring: positions and marks, each in a pair of cache lines.
 const HEADS: usize = 64;
 /// The number of words of a ring.
 const WORDS: usize = HEADS + RING / 8;
-/// The worker's slots for the number of task pieces that it has taken, and of output pieces that it wants to be taken.
-const TAKEN: usize = 3 * WORDS + 5;
-const WANTED: usize = 3 * WORDS + 6;
+/// The worker's slots for the number of output pieces that it wants to be taken, and to be released.
+const WANTED_TAKEN: usize = 3 * WORDS + 5;
+const WANTED_RELEASED: usize = WANTED_TAKEN + 1;
 
 /// The worker's ring of outcomes, written without the ring's own code.
 struct Outcomes(&'static [AtomicU64]);
@@ -138,6 +142,12 @@ impl Outcomes {
     }
 }
 
+/// The queue of events of the worker as the reader of large tasks.
+fn task_events() -> &'static [AtomicU64] {
+    let words = shared_words();
+    &words[words.len() - 2 * (EVENTS + ARENA / 8)..][16..EVENTS]
+}
+
 fn wake_leader() {
     connection::send(connection::to_leader(), b"!");
 }
@@ -185,10 +195,10 @@ fn forge(forgery: Forgery, seed: u64) {
             outcomes.push(&[0; 20]);
         }
         Forgery::OverwrittenPieces => {
-            let arena = &words[words.len() - ARENA / 8..];
+            let arena = &words[words.len() - ARENA / 8..][..OVERWRITTEN];
             std::thread::spawn(move || {
                 loop {
-                    for word in &arena[..arena.len() / 2] {
+                    for word in arena {
                         word.store(random(), Ordering::Relaxed);
                     }
                 }
@@ -242,7 +252,7 @@ fn forge(forgery: Forgery, seed: u64) {
             }
         }
         Forgery::OverwrittenBlocks => {
-            let arena = &words[words.len() - ARENA / 8..];
+            let arena = &words[words.len() - ARENA / 8..][..OVERWRITTEN];
             std::thread::spawn(move || {
                 loop {
                     for word in arena {
@@ -262,10 +272,17 @@ fn forge(forgery: Forgery, seed: u64) {
             outcomes.push_announcement(1 + random() % 2);
             outcomes.push(&[[0, 5][random() as usize % 2]; 20]);
         }
-        Forgery::TakenTwice => {
+        Forgery::ReleasedTwice => {
+            let events = task_events();
             std::thread::spawn(move || {
                 loop {
-                    words[TAKEN].fetch_add(1, Ordering::Relaxed);
+                    for at in 1..events.len() {
+                        // The lap is that of the place, in the upper bits.
+                        let (before, event) = (&events[at - 1], &events[at]);
+                        let lap = event.load(Ordering::Relaxed) >> 48;
+                        let copy = before.load(Ordering::Relaxed) & ((1 << 48) - 1);
+                        event.store((lap + random() % 2) << 48 | copy, Ordering::Relaxed);
+                    }
                     std::thread::sleep(Duration::from_millis(1));
                 }
             });
@@ -283,16 +300,36 @@ fn forge(forgery: Forgery, seed: u64) {
             std::thread::spawn(move || {
                 let end = Instant::now() + Duration::from_millis(300);
                 while Instant::now() < end {
-                    punch_holes(&words[words.len() - 2 * ARENA / 8..]);
+                    punch_holes(&words[words.len() - 2 * (EVENTS + ARENA / 8)..]);
                 }
             });
             return;
         }
-        Forgery::TakenCount | Forgery::WantedCount => {
-            let slot = if forgery == Forgery::TakenCount {
-                TAKEN
-            } else {
-                WANTED
+        Forgery::RandomEvents => {
+            let events = task_events();
+            std::thread::spawn(move || {
+                loop {
+                    for event in events {
+                        let offset = match random() % 3 {
+                            0 => 0,
+                            1 => (random() % ARENA as u64) / 128,
+                            _ => random() >> (random() % 64),
+                        };
+                        event.store(
+                            ((random() % 4) << 48) | ((random() % 2) << 47) | offset,
+                            Ordering::Relaxed,
+                        );
+                    }
+                    std::thread::yield_now();
+                }
+            });
+            return;
+        }
+        Forgery::WantedCount | Forgery::InPlaceCount => {
+            let slot = match forgery {
+                Forgery::InPlaceCount => words.len() - 2 * (EVENTS + ARENA / 8),
+                _ if seed.is_multiple_of(2) => WANTED_TAKEN,
+                _ => WANTED_RELEASED,
             };
             std::thread::spawn(move || {
                 loop {

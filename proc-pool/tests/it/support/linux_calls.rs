@@ -7,6 +7,18 @@ use std::panic::AssertUnwindSafe;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
+/// The number of bytes for blocks in each of the two arenas at the end of the shared memory.
+pub(crate) const ARENA: usize = 64 << 20;
+/// The number of words before them, which the reader writes: a number in a pair of cache lines, and a queue of events.
+pub(crate) const EVENTS: usize = 16 + 2 * 1024;
+
+/// Returns where, in bytes, the blocks of the arena of tasks (0) or outputs (1) are in the shared memory. The first of them lie at the
+/// beginning.
+pub(crate) fn arena(which: usize) -> std::ops::Range<usize> {
+    let end = size_of_val(shared_words()) - (1 - which) * (EVENTS * size_of::<u64>() + ARENA);
+    end - ARENA..end
+}
+
 /// Returns the memory that this worker shares with its leader, as words.
 pub(crate) fn shared_words() -> &'static [AtomicU64] {
     let maps = std::fs::read_to_string("/proc/self/maps").expect("/proc is readable");

@@ -1,8 +1,9 @@
-//! [`NewPages`]: huge pages for vectors that are too small for huge pages of their own.
+//! [`copy_into_new`]: huge pages for vectors that are too small for huge pages of their own.
 
+use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
-use super::prefer_huge_pages;
+use super::heap::{expect_blocks, prefer_huge_pages};
 
 /// One copy in this many bytes is timed: a reading of the clock takes as long as copying some hundred bytes.
 const TIMED_BYTES: usize = 64 << 10;
@@ -12,11 +13,27 @@ const SLOW_KIB: Duration = Duration::from_nanos(150);
 /// Bytes of memory that huge pages are requested for at a time, ahead of their use.
 const AHEAD: usize = 8 << 20;
 
-/// Observes copies into new vectors. While these go to new pages, because the caller keeps the vectors, it requests huge pages for the
-/// memory that the allocator uses next. The first touch of ordinary pages takes several times longer than the copy; that of huge
-/// pages takes less.
-#[derive(Debug, Default)]
-pub(crate) struct NewPages {
+/// Runs `copy`, which copies `bytes` bytes into a vector that was allocated for them by this thread.
+///
+/// While such copies go to new pages, because the vectors are kept, this requests huge pages for the memory that the allocator uses next.
+/// The first touch of ordinary pages takes several times longer than the copy; that of huge pages takes less.
+#[inline]
+pub fn copy_into_new<R>(bytes: usize, copy: impl FnOnce() -> R) -> R {
+    thread_local! {
+        /// Allocators such as glibc's have memory of their own for each thread.
+        static PAGES: RefCell<NewPages> = const { RefCell::new(NewPages::NEW) };
+    }
+
+    PAGES.with(|pages| match pages.try_borrow_mut() {
+        Ok(mut pages) => pages.observe(bytes, copy),
+        // A copy within another one.
+        Err(_) => copy(),
+    })
+}
+
+/// The copies of a thread.
+#[derive(Debug)]
+struct NewPages {
     /// Bytes that were copied since one copy was timed.
     untimed: usize,
     /// Bytes that were copied since huge pages were requested.
@@ -24,9 +41,13 @@ pub(crate) struct NewPages {
 }
 
 impl NewPages {
-    /// Runs `copy`, which copies `bytes` bytes into a vector that was allocated for them.
+    const NEW: Self = Self {
+        untimed: 0,
+        since_request: None,
+    };
+
     #[inline]
-    pub(crate) fn observe<R>(&mut self, bytes: usize, copy: impl FnOnce() -> R) -> R {
+    fn observe<R>(&mut self, bytes: usize, copy: impl FnOnce() -> R) -> R {
         self.untimed = self.untimed.saturating_add(bytes);
         if let Some(since) = &mut self.since_request {
             *since = since.saturating_add(bytes);
@@ -56,7 +77,7 @@ impl NewPages {
 /// Requests huge pages for the memory that the allocator uses next.
 fn request_huge_pages() {
     // The allocator must take the block from the memory that it grows, and keep it.
-    shm_buffers::expect_blocks(AHEAD);
+    expect_blocks(AHEAD);
     let mut block = Vec::<u8>::new();
     if block.try_reserve_exact(AHEAD).is_ok() {
         prefer_huge_pages(&mut block);
@@ -70,7 +91,7 @@ mod tests {
     #[test]
     fn huge_pages_are_requested_after_slow_copies_only_and_not_for_each() {
         let slow = |bytes: usize| SLOW_KIB * (bytes as u32 / 1024) + Duration::from_nanos(1);
-        let mut pages = NewPages::default();
+        let mut pages = NewPages::NEW;
         assert!(!pages.is_due(1 << 20, slow(1 << 20) - Duration::from_nanos(1)));
         assert!(pages.is_due(1 << 20, slow(1 << 20)));
         assert!(pages.is_due(64 << 10, slow(64 << 10)));
@@ -96,7 +117,7 @@ mod tests {
             return;
         }
         let source = vec![7; VECTOR];
-        let mut pages = NewPages::default();
+        let mut pages = NewPages::NEW;
         let before = faults();
         let kept: Vec<Vec<u8>> = (0..512)
             .map(|_| {
