@@ -48,6 +48,7 @@ pub(crate) struct Batch {
     malformed: Option<String>,
 }
 
+#[derive(Default)]
 pub(crate) struct Accounting {
     node_losses: u32,
     ack_wait: Duration,
@@ -69,13 +70,8 @@ impl Accounting {
         Self {
             node_losses,
             ack_wait,
-            batches: BTreeMap::new(),
             next_number: first_number,
-            taken: HashMap::new(),
-            nodes: Vec::new(),
-            report: ClusterReport::default(),
-            actions: Vec::new(),
-            last_tick: None,
+            ..Self::default()
         }
     }
 
@@ -139,13 +135,7 @@ impl Accounting {
         }
     }
 
-    /// Returns whether a batch lies in the stream of tasks since before `since`, as far as this knows.
-    pub(crate) fn has_unclaimed(&self, since: Instant) -> bool {
-        let mut batches = self.batches.values();
-        batches.any(|batch| batch.is_unclaimed(since))
-    }
-
-    /// Sends these batches again: the stream has lost them.
+    /// Sends the batches again that were sent before `since`, and that no node has: the stream has lost them.
     pub(crate) fn resend_unclaimed(&mut self, since: Instant) {
         let batches = self.batches.iter_mut();
         for (&(job, first), batch) in batches.filter(|(_, batch)| batch.is_unclaimed(since)) {

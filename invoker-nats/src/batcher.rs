@@ -21,9 +21,9 @@ const GROWTH: usize = 4;
 const LENGTH: usize = 5;
 
 /// Chooses the size of batches from how long nodes took for earlier ones.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Batcher {
-    /// The number of tasks of the next batch.
+    /// The number of tasks of the next batch; 0 before the first answer.
     target: usize,
 }
 
@@ -102,10 +102,6 @@ impl Draft {
 }
 
 impl Batcher {
-    pub(crate) fn new() -> Self {
-        Self { target: 1 }
-    }
-
     /// Learns from a node that needed `took` for `tasks` tasks.
     pub(crate) fn observe(&mut self, tasks: usize, took: Duration) {
         if tasks == 0 {
@@ -143,7 +139,7 @@ mod tests {
 
     #[test]
     fn batches_grow_to_the_work_of_200_ms_and_shrink_for_slow_tasks() {
-        let mut batcher = Batcher::new();
+        let mut batcher = Batcher::default();
         let tasks = |batcher: &Batcher| batcher.tasks(None, 3);
         assert_eq!(tasks(&batcher), 1);
         for _ in 0..20 {
@@ -162,14 +158,14 @@ mod tests {
 
     #[test]
     fn the_last_batches_are_shared_by_the_nodes() {
-        let mut batcher = Batcher::new();
+        let mut batcher = Batcher::default();
         batcher.observe(1000, Duration::from_micros(1));
         let tasks = |remaining, nodes| batcher.tasks(Some(remaining), nodes);
         assert_eq!(tasks(100_000, 3), 4000);
         assert_eq!(tasks(6000, 3), 1000);
         assert_eq!(tasks(6000, 0), 3000);
         assert_eq!(tasks(1, 3), 250, "not smaller and smaller");
-        assert_eq!(Batcher::new().tasks(Some(0), 3), 1);
+        assert_eq!(Batcher::default().tasks(Some(0), 3), 1);
     }
 
     #[test]

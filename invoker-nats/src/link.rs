@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use crate::error::Error;
-use crate::wire::{self, Reply, Request};
+use crate::wire::{self, Manifest, Reply, Request};
 
 /// How long an acknowledged publication, or a request to the server, may take before it is sent again.
 const REPLY: Duration = Duration::from_secs(3);
@@ -45,14 +45,6 @@ pub(crate) struct Link {
     connections: watch::Receiver<u64>,
     /// The error of a request that the server has not permitted. Such a request has no reply.
     denied: watch::Receiver<Option<String>>,
-}
-
-/// How streams of a run are kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Keep {
-    /// Answers are kept until the end of the run.
-    pub(crate) resumable: bool,
-    pub(crate) ack_wait: Duration,
 }
 
 /// A stream of a run, and its consumer.
@@ -179,15 +171,15 @@ impl Link {
     }
 
     /// Creates what does not exist: both streams, their consumers, and the store of large objects.
-    pub(crate) async fn create(&self, keep: Keep) -> Result<(), Error> {
-        let (retention, max_bytes) = match keep.resumable {
+    pub(crate) async fn create(&self, manifest: &Manifest) -> Result<(), Error> {
+        let (retention, max_bytes) = match manifest.resumable {
             true => (RetentionPolicy::Limits, -1),
             false => (RetentionPolicy::WorkQueue, MAX_ANSWER_BYTES),
         };
         let tasks = (vec!["tasks"], RetentionPolicy::WorkQueue, MAX_TASK_BYTES);
         let answers = (vec!["answers", "manifest"], retention, max_bytes);
         let leader = Duration::from_secs(60);
-        let queues = [(TASKS, tasks, keep.ack_wait), (ANSWERS, answers, leader)];
+        let queues = [(TASKS, tasks, manifest.ack_wait), (ANSWERS, answers, leader)];
         for (queue, (subjects, retention, max_bytes), ack_wait) in queues {
             let consumer = pull::Config {
                 durable_name: Some(queue.consumer.to_owned()),

@@ -5,6 +5,7 @@
 //! lengths are checked against the bytes that were received.
 
 use std::any::type_name;
+use std::time::Duration;
 
 use bytes::Bytes;
 use proc_pool::Fault;
@@ -28,10 +29,21 @@ pub(crate) struct Manifest {
     pub(crate) data: Vec<u8>,
     /// Chosen at random for each run: batches and answers of other runs do not have it.
     pub(crate) session: u64,
-    pub(crate) ack_wait_ms: u64,
-    /// How long nodes wait for a silent leader.
-    pub(crate) lease_ms: u64,
+    /// After this silence, a node is lost.
+    pub(crate) ack_wait: Duration,
     pub(crate) node_losses: u32,
+    /// Answers are kept until the end of the run.
+    pub(crate) resumable: bool,
+}
+
+impl Manifest {
+    /// How long nodes wait for a silent leader.
+    pub(crate) fn lease(&self) -> Duration {
+        match self.resumable {
+            true => Duration::from_secs(3600),
+            false => (6 * self.ack_wait).max(Duration::from_secs(30)),
+        }
+    }
 }
 
 /// What leader and nodes must have in common.

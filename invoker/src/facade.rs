@@ -14,6 +14,7 @@ use crate::error::Error;
 use crate::invoker::Invoker;
 use crate::op::Op;
 use crate::op_builder::OpBuilder;
+pub use crate::run_progress::RunProgress;
 pub use crate::runner::OneShot;
 use crate::seed::{Bare, SeedFirst, Seeded};
 

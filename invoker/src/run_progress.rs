@@ -8,7 +8,7 @@ use proc_pool::{Interrupt, TaskError};
 use progress::{Bar, Counters, Outcome, Reporter, Total};
 
 /// Counts runs and outputs, and shows the bar from the first run on.
-pub(crate) struct RunProgress {
+pub struct RunProgress {
     bar: Bar,
     done: AtomicU64,
     failed: AtomicU64,
@@ -27,7 +27,8 @@ struct State {
 }
 
 impl RunProgress {
-    pub(crate) fn new(bar: Bar, reporter: Option<Arc<Reporter>>) -> Self {
+    /// Returns counts of zero. The bar is shown from the first run on, if there is a reporter.
+    pub fn new(bar: Bar, reporter: Option<Arc<Reporter>>) -> Self {
         let failures = bar.counters();
         let state = State {
             reporter,
@@ -50,7 +51,7 @@ impl RunProgress {
     }
 
     /// Counts a new run of `tasks` tasks, if their number is known.
-    pub(crate) fn start_run(&self, tasks: Option<usize>) {
+    pub fn start_run(&self, tasks: Option<usize>) {
         let mut state = self.state();
         state.total = match (state.total, tasks) {
             (Total::Known(before), Some(tasks)) => Total::Known(before.saturating_add(tasks as u64)),
@@ -108,7 +109,7 @@ impl RunProgress {
     }
 
     /// Finishes the bar; that of an interrupted run is cleared.
-    pub(crate) fn close(&self, interrupted: Option<Interrupt>) {
+    pub fn close(&self, interrupted: Option<Interrupt>) {
         let (reporter, ended) = {
             let mut state = self.state();
             // Handles may keep `self` alive for longer than the reporter should live.

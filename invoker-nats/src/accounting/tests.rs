@@ -390,13 +390,16 @@ fn a_redelivered_batch_runs_only_its_open_tasks() {
 fn batches_without_a_node_are_found_and_an_abandoned_job_is_forgotten() {
     let (mut accounting, batch, now) = ten_tasks(2);
     let later = now + Duration::from_secs(1);
-    assert!(!accounting.has_unclaimed(now) && accounting.has_unclaimed(later));
-    accounting.resend_unclaimed(later);
-    assert_eq!(sent(&mut accounting), [batch]);
-    assert!(!accounting.has_unclaimed(later), "it is under way");
+    let resent = |accounting: &mut Accounting, since| {
+        accounting.resend_unclaimed(since);
+        sent(accounting)
+    };
+    assert_eq!(resent(&mut accounting, now), [], "it may be on its way to a node");
+    assert_eq!(resent(&mut accounting, later), [batch]);
+    assert_eq!(resent(&mut accounting, later), [], "it is under way");
     accounting.sent(&batch, now);
     accounting.begin(1, batch, 0..1);
-    assert!(!accounting.has_unclaimed(later));
+    assert_eq!(resent(&mut accounting, later), [], "a node has it");
     accounting.abandon(JOB);
     assert!(accounting.batch(&batch).is_none() && !accounting.is_open(JOB));
     assert_eq!(answer(&mut accounting, 1, JOB, 1, hash(1)), Verdict::Duplicate);

@@ -10,7 +10,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use super::shared::Shared;
-use crate::link::{Keep, Link, Puller};
+use crate::link::{Link, Puller};
 use crate::wire::{self, Batch, BatchId, Reply, Request};
 
 /// Batches that are on their way to the server at the same time.
@@ -56,13 +56,13 @@ async fn send_batch(link: &Link, shared: &Shared, id: BatchId) {
 }
 
 /// Reads answers up to this number of the stream.
-pub(super) async fn read_answers(link: &Link, shared: &Shared, keep: Keep, answers: &mut Puller, upto: u64) {
+pub(super) async fn read_answers(link: &Link, shared: &Shared, answers: &mut Puller, upto: u64) {
     let mut read = 0;
     while read < upto && !shared.core().ended {
         let Some(message) = answers.next(link).await else {
             // The server is away, or has lost the streams.
             if !shared.core().ended {
-                let _ = link.create(keep).await;
+                let _ = link.create(&shared.manifest).await;
             }
             continue;
         };
@@ -71,7 +71,7 @@ pub(super) async fn read_answers(link: &Link, shared: &Shared, keep: Keep, answe
             Some(contents) => shared.receive(&contents),
             None => shared.refuse(false),
         }
-        if !keep.resumable {
+        if !shared.manifest.resumable {
             link.delete_object(&message).await;
         }
         let _ = message.ack().await;
@@ -148,7 +148,7 @@ pub(super) async fn repeat_records(shared: Arc<Shared>, mut messages: Subscriber
     }
 }
 
-pub(super) async fn look_after_nodes(link: Link, shared: Arc<Shared>, keep: Keep) {
+pub(super) async fn look_after_nodes(link: Link, shared: Arc<Shared>) {
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut looked = Instant::now();
@@ -159,18 +159,15 @@ pub(super) async fn look_after_nodes(link: Link, shared: Arc<Shared>, keep: Keep
             continue;
         }
         shared.update(|core| core.accounting.tick(Instant::now()));
-        if looked.elapsed() < keep.ack_wait {
+        if looked.elapsed() < shared.manifest.ack_wait {
             continue;
         }
         // Batches that were sent, are with no node, and do not lie in the stream: the server has lost them.
         let before = std::mem::replace(&mut looked, Instant::now());
-        if !shared.core().accounting.has_unclaimed(before) {
-            continue;
-        }
         match link.queued_tasks().await {
             Ok(0) => shared.update(|core| core.accounting.resend_unclaimed(before)),
             Ok(_) => {}
-            Err(_) => drop(link.create(keep).await),
+            Err(_) => drop(link.create(&shared.manifest).await),
         }
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_nats::client::RequestErrorKind;
+use invoker::facade::{self, RunProgress};
 use invoker::{Op, OpBuilder, PlainOp, Render, Reporter};
 use progress::{Bar, Total};
 use tokio::sync::mpsc;
@@ -14,7 +15,7 @@ use super::{Leader, actor};
 use crate::accounting::Accounting;
 use crate::cluster::Cluster;
 use crate::error::Error;
-use crate::link::{ANSWERS, Keep, Link, Puller};
+use crate::link::{ANSWERS, Link, Puller};
 use crate::value::Value;
 use crate::wire::{self, Manifest, Program, Request};
 
@@ -22,13 +23,10 @@ use crate::wire::{self, Manifest, Program, Request};
 #[must_use = "call `build`"]
 pub struct LeaderBuilder<T, R> {
     cluster: Cluster,
-    program: Program,
-    /// The encoded values of the op, or why they can't be encoded.
-    data: Result<Vec<u8>, String>,
-    seed: Option<u64>,
+    manifest: Manifest,
+    /// Why the values of the op cannot be encoded.
+    unencodable: Option<String>,
     label: Option<String>,
-    node_losses: u32,
-    keep: Keep,
     types: PhantomData<fn(T) -> R>,
 }
 
@@ -47,17 +45,20 @@ impl Cluster {
     /// Like [`lead`](Self::lead), for ops with a state or a view, a [context](OpBuilder::context), retries, or a
     /// [fold](OpBuilder::fold). Nodes take all of these values from the leader; those of their own builder are replaced.
     pub fn lead_op<F: Op<M, T, R>, M, T, R>(&self, op: OpBuilder<F, M, T, R>) -> LeaderBuilder<T, R> {
+        let data = postcard::to_allocvec(&facade::op_data(op));
         LeaderBuilder {
             cluster: self.clone(),
-            program: Program::of::<F, T, R>(),
-            data: postcard::to_allocvec(&invoker::facade::op_data(op)).map_err(|e| e.to_string()),
-            seed: None,
-            label: None,
-            node_losses: 2,
-            keep: Keep {
-                resumable: false,
+            unencodable: data.as_ref().err().map(postcard::Error::to_string),
+            manifest: Manifest {
+                program: Program::of::<F, T, R>(),
+                seed: None,
+                data: data.unwrap_or_default(),
+                session: 0,
                 ack_wait: Duration::from_secs(5),
+                node_losses: 2,
+                resumable: false,
             },
+            label: None,
             types: PhantomData,
         }
     }
@@ -67,7 +68,7 @@ impl<T: Value, R: Value> LeaderBuilder<T, R> {
     /// Derives a seed for each task from `root`, as [`Builder::seed`](invoker::Builder::seed) does: outputs are those of a single
     /// machine.
     pub fn seed(mut self, root: u64) -> Self {
-        self.seed = Some(root);
+        self.manifest.seed = Some(root);
         self
     }
 
@@ -83,7 +84,7 @@ impl<T: Value, R: Value> LeaderBuilder<T, R> {
     /// With 1, all tasks fail that a lost node had started. With 0, too, and no task runs twice whatever happens: nodes wait for the
     /// leader before they begin tasks.
     pub fn node_losses(mut self, nodes: u32) -> Self {
-        self.node_losses = nodes;
+        self.manifest.node_losses = nodes;
         self
     }
 
@@ -94,14 +95,14 @@ impl<T: Value, R: Value> LeaderBuilder<T, R> {
     /// Meanwhile nodes work as far as the window reaches, and then wait, for up to an hour. The leader keeps in memory the answers that
     /// it found and has not delivered.
     pub fn resumable(mut self) -> Self {
-        self.keep.resumable = true;
+        self.manifest.resumable = true;
         self
     }
 
     /// Sets after which silence a node counts as lost (default: 5 s). Nodes report three times in that time. Shorter means that less
     /// time is lost with a node, and that a node that was only stopped or cut off for that time counts as lost.
     pub fn ack_wait(mut self, silence: Duration) -> Self {
-        self.keep.ack_wait = silence.max(Duration::from_millis(300));
+        self.manifest.ack_wait = silence.max(Duration::from_millis(300));
         self
     }
 
@@ -112,26 +113,18 @@ impl<T: Value, R: Value> LeaderBuilder<T, R> {
     /// started by another program; [`Error::Context`]; [`Unsupported`](invoker::Error::Unsupported) for a resumable run without
     /// `node_losses`.
     pub fn build(self) -> Result<Leader<T, R>, Error> {
-        if self.keep.resumable && self.node_losses == 0 {
+        let mut manifest = self.manifest;
+        if manifest.resumable && manifest.node_losses == 0 {
             return Err(Error::Invoker(invoker::Error::Unsupported {
                 what: "a resumable run, which may run a task twice,",
                 needs: "`node_losses` of 1 or more",
                 remedy: "leave out one of them",
             }));
         }
-        let data = self.data.map_err(Error::Context)?;
-        let manifest = Manifest {
-            program: self.program,
-            seed: self.seed,
-            data,
-            session: random()?,
-            ack_wait_ms: self.keep.ack_wait.as_millis() as u64,
-            lease_ms: match self.keep.resumable {
-                true => 3_600_000,
-                false => (6 * self.keep.ack_wait.as_millis() as u64).max(30_000),
-            },
-            node_losses: self.node_losses,
-        };
+        if let Some(reason) = self.unencodable {
+            return Err(Error::Context(reason));
+        }
+        manifest.session = random()?;
         let (thread, link) = self.cluster.connect("leader")?;
         let (is, most) = (wire::encode(&manifest, &[]).len(), link.max_inline());
         if is > most {
@@ -139,49 +132,49 @@ impl<T: Value, R: Value> LeaderBuilder<T, R> {
                 "with it, the description of the run has {is} bytes, and the server takes {most}"
             )));
         }
-        let keep = self.keep;
         let (manifest, last, requests, records) = thread.wait(async {
-            let begun = begin(&link, &self.cluster.run, manifest, keep);
+            let begun = begin(&link, &self.cluster.run, manifest);
             let (manifest, last) = link.permitted(begun).await?;
             let requests = link.subscribe("leader").await?;
             let records = link.subscribe("logs").await?;
             Ok::<_, Error>((manifest, last, requests, records))
         })?;
-        let mut reporter = None;
-        if self.label.is_some() {
-            let started = Reporter::builder().render(Render::default()).start();
-            let started = started.map_err(invoker::Error::from)?;
-            started.install_panic_hook();
-            reporter = Some(started);
+        let bar = Bar::new(self.label.clone().unwrap_or_default(), Total::Known(0));
+        let reporter = self
+            .label
+            .map(|_| Reporter::builder().render(Render::default()).start());
+        let reporter = reporter.transpose().map_err(invoker::Error::from)?.map(Arc::new);
+        if let Some(reporter) = &reporter {
+            reporter.install_panic_hook();
         }
-        let bar = Bar::new(self.label.unwrap_or_default(), Total::Known(0));
+        let progress = RunProgress::new(bar.clone(), reporter);
         // Higher than those of an earlier leader, whose batches nodes may have.
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         let first_number = now.map_or(1, |it| it.as_nanos() as u64);
-        let accounting = Accounting::new(self.node_losses, keep.ack_wait, first_number);
+        let accounting = Accounting::new(manifest.node_losses, manifest.ack_wait, first_number);
         let (send, commands) = mpsc::unbounded_channel();
-        let shared = Arc::new(Shared::new(accounting, manifest, keep.resumable, send, bar));
+        let shared = Arc::new(Shared::new(accounting, manifest, send, bar));
         // All answers to an earlier leader are known before the first task is taken.
         let mut answers = Puller::new(ANSWERS, 256);
-        thread.wait(actor::read_answers(&link, &shared, keep, &mut answers, last));
+        thread.wait(actor::read_answers(&link, &shared, &mut answers, last));
         let (handle, on_thread, to_read) = (thread.handle(), link.clone(), shared.clone());
         handle.spawn(async move {
-            actor::read_answers(&on_thread, &to_read, keep, &mut answers, u64::MAX).await;
+            actor::read_answers(&on_thread, &to_read, &mut answers, u64::MAX).await;
         });
         handle.spawn(actor::send_batches(link.clone(), shared.clone(), commands));
         handle.spawn(actor::repeat_records(shared.clone(), records));
-        handle.spawn(actor::look_after_nodes(link.clone(), shared.clone(), keep));
+        handle.spawn(actor::look_after_nodes(link.clone(), shared.clone()));
         handle.spawn(actor::reply_to_nodes(link.clone(), shared.clone(), requests));
-        Ok(Leader::new(shared, link, thread, reporter))
+        Ok(Leader::new(shared, link, thread, progress))
     }
 }
 
 /// Creates the streams of the run, or finds those of a run to resume. Returns its manifest, and the number of its last answer.
-async fn begin(link: &Link, run: &str, manifest: Manifest, keep: Keep) -> Result<(Manifest, u64), Error> {
+async fn begin(link: &Link, run: &str, manifest: Manifest) -> Result<(Manifest, u64), Error> {
     if link.ask(&Request::Manifest).await != Err(RequestErrorKind::NoResponders) {
         return Err(Error::HasLeader { run: run.to_owned() });
     }
-    if keep.resumable
+    if manifest.resumable
         && let Some((bytes, last)) = link.reopen().await?
     {
         let refused = |reason: &str| Error::Resume {
@@ -200,14 +193,14 @@ async fn begin(link: &Link, run: &str, manifest: Manifest, keep: Keep) -> Result
         if !reason.is_empty() {
             return Err(refused(&reason));
         }
-        link.create(keep).await?;
+        link.create(&manifest).await?;
         let session = earlier.session;
         return Ok((Manifest { session, ..manifest }, last));
     }
     // Of a leader that has died, and was not resumable.
     link.delete().await;
-    link.create(keep).await?;
-    if keep.resumable {
+    link.create(&manifest).await?;
+    if manifest.resumable {
         let id = format!("manifest-{}", manifest.session);
         let bytes = wire::encode(&manifest, &[]);
         link.publish("manifest", &id, bytes, || false).await;

@@ -13,10 +13,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use invoker::facade::OneShot;
-use invoker::{Handle, Reporter, TaskError};
+use invoker::facade::{OneShot, RunProgress};
+use invoker::{Handle, TaskError};
 use proc_pool::{Fault, PoolError};
-use progress::Total;
 use run_journal::Order;
 
 use crate::batcher::Draft;
@@ -40,11 +39,9 @@ pub struct Leader<T, R> {
     shared: Arc<Shared>,
     link: Link,
     thread: HiddenThread,
-    reporter: Option<Reporter>,
+    progress: RunProgress,
     /// Submitted tasks without an output.
     submitted: Arc<Mutex<HashMap<u64, Arc<OneShot<R>>>>>,
-    /// The number of tasks of all runs.
-    total: Mutex<Total>,
     started: Instant,
     finished: bool,
     types: std::marker::PhantomData<fn(T) -> R>,
@@ -57,7 +54,7 @@ impl<T, R> std::fmt::Debug for Leader<T, R> {
 }
 
 impl<T: Value, R: Value> Leader<T, R> {
-    fn new(shared: Arc<Shared>, link: Link, thread: HiddenThread, reporter: Option<Reporter>) -> Self {
+    fn new(shared: Arc<Shared>, link: Link, thread: HiddenThread, progress: RunProgress) -> Self {
         let submitted = Arc::<Mutex<HashMap<u64, Arc<OneShot<R>>>>>::default();
         let tasks = submitted.clone();
         shared.core().add_job(shared::deliver(move |index, output, _| {
@@ -70,9 +67,8 @@ impl<T: Value, R: Value> Leader<T, R> {
             shared,
             link,
             thread,
-            reporter,
+            progress,
             submitted,
-            total: Mutex::new(Total::Known(0)),
             started: Instant::now(),
             finished: false,
             types: std::marker::PhantomData,
@@ -92,25 +88,9 @@ impl<T: Value, R: Value> Leader<T, R> {
     }
 
     fn run<I: Iterator<Item = T>>(&self, tasks: I, order: Order) -> Outputs<'_, T, R, I> {
-        self.show(match tasks.size_hint() {
-            (low, Some(high)) if low == high => Total::Known(high as u64),
-            _ => Total::Unknown,
-        });
+        let (low, high) = tasks.size_hint();
+        self.progress.start_run(high.filter(|high| *high == low));
         Outputs::new(self, tasks, order)
-    }
-
-    /// Adds tasks to the bar; their number is unknown as soon as one run's is.
-    fn show(&self, tasks: Total) {
-        let mut total = lock(&self.total);
-        *total = match (*total, tasks) {
-            (Total::Known(before), Total::Known(tasks)) => Total::Known(before.saturating_add(tasks)),
-            _ => Total::Unknown,
-        };
-        self.shared.bar.set_total(*total);
-        drop(total);
-        if let Some(reporter) = &self.reporter {
-            reporter.add(&self.shared.bar);
-        }
     }
 
     /// Runs the op for every task, and calls `use_output` on this thread with every output, in the order of completion.
@@ -127,7 +107,7 @@ impl<T: Value, R: Value> Leader<T, R> {
     ///
     /// Each task is a batch of its own: for many tasks use [`map`](Self::map).
     pub fn submit(&self, task: T) -> Handle<R> {
-        self.show(Total::Known(1));
+        self.progress.start_run(Some(1));
         let one_shot = Arc::new(OneShot::default());
         // One after the other: the accounting numbers tasks as they come.
         let mut core = self.shared.core();
@@ -161,8 +141,7 @@ impl<T: Value, R: Value> Leader<T, R> {
         }
         drop(core);
         self.end();
-        self.shared.bar.finish();
-        drop(self.reporter.take());
+        self.progress.close(None);
         let mut report = self.shared.core().accounting.report.clone();
         report.elapsed = self.started.elapsed();
         Ok(report)
@@ -184,7 +163,7 @@ impl<T, R> Leader<T, R> {
 impl<T, R> Drop for Leader<T, R> {
     /// Ends the run, unless it can be resumed. Submitted tasks without an output have the error that the pool was shut down.
     fn drop(&mut self) {
-        if !self.finished && !self.shared.resumable {
+        if !self.finished && !self.shared.manifest.resumable {
             self.end();
         }
         self.shared.core().ended = true;

@@ -89,7 +89,7 @@ impl<'a, T: Value, R: Value, I: Iterator<Item = T>> Outputs<'a, T, R, I> {
         while let Some(task) = input.next() {
             let index = self.taken;
             self.taken += 1;
-            let found = |encoded: &[u8]| match shared.resumable {
+            let found = |encoded: &[u8]| match shared.manifest.resumable {
                 true => shared.core().take_found(self.number, index, encoded),
                 false => None,
             };

@@ -42,6 +42,7 @@ fn decode<R: Value>(result: Result<&[u8], Fault>) -> Result<Output<R>, String> {
 type Found = (wire::Outcome, Bytes);
 
 /// Everything behind one lock.
+#[derive(Default)]
 pub(super) struct Core {
     pub(super) accounting: Accounting,
     pub(super) batcher: Batcher,
@@ -64,7 +65,6 @@ pub(super) struct Shared {
     /// How many more batches may be open, to look at without the lock.
     room: AtomicUsize,
     pub(super) manifest: Manifest,
-    pub(super) resumable: bool,
     /// Batches that the hidden thread is to send.
     to_send: UnboundedSender<BatchId>,
     pub(super) bar: Bar,
@@ -74,27 +74,18 @@ impl Shared {
     pub(super) fn new(
         accounting: Accounting,
         manifest: Manifest,
-        resumable: bool,
         to_send: UnboundedSender<BatchId>,
         bar: Bar,
     ) -> Self {
         let core = Core {
             accounting,
-            batcher: Batcher::new(),
-            jobs: HashMap::new(),
-            next_job: 0,
-            found: HashMap::new(),
-            checksum: None,
-            shown_nodes: 0,
-            ending: false,
-            ended: false,
+            ..Core::default()
         };
         Self {
             core: Mutex::new(core),
             changed: Condvar::new(),
             room: AtomicUsize::new(2),
             manifest,
-            resumable,
             to_send,
             bar,
         }
@@ -183,7 +174,7 @@ impl Shared {
         core.batcher
             .observe(items.len(), Duration::from_nanos(answer.took_ns));
         let job = answer.batch.job;
-        if self.resumable && job >= core.next_job {
+        if self.manifest.resumable && job >= core.next_job {
             for (outcome, bytes) in answer.outcomes.iter().zip(items) {
                 let index = answer.batch.first.saturating_add(outcome.at.into());
                 core.found

@@ -218,16 +218,20 @@ async fn find_leader(link: &Link) -> Manifest {
 
 /// Renews everything that the node has, and reports to the leader, which may have ended the run, be replaced, or be silent for too long.
 async fn report_to_leader(node: Arc<Node>) {
-    let period = Duration::from_millis(node.manifest.ack_wait_ms) / 6;
+    let period = node.manifest.ack_wait / 6;
     let mut silent = Duration::ZERO;
     while node.stopped().is_none() || !node.held().is_empty() {
         let started = Instant::now();
         let messages: Vec<Message> = node.held().values().cloned().collect();
-        for message in messages {
-            let _ = message.ack_with(AckKind::Progress).await;
-        }
         let beat = node.beat(node.counts(), false);
-        let reply = timeout(period, node.link.ask(&beat)).await;
+        let exchange = async {
+            for message in messages {
+                let _ = message.ack_with(AckKind::Progress).await;
+            }
+            node.link.ask(&beat).await
+        };
+        // Without a connection, the client's queue may be full.
+        let reply = timeout(period, exchange).await;
         sleep(period.min(BEAT)).await;
         match reply {
             Ok(Ok(Reply::End)) => node.stop(Ok(ServeEnd::RunEnded)),
@@ -238,13 +242,18 @@ async fn report_to_leader(node: Arc<Node>) {
                 }
             }
             Ok(Ok(_)) => silent = Duration::ZERO,
-            // Time in which the node itself was stopped does not count.
-            _ => silent += started.elapsed().min(2 * period),
+            _ => silent = longer(silent, started.elapsed(), period),
         }
-        if silent >= Duration::from_millis(node.manifest.lease_ms) {
+        if silent >= node.manifest.lease() {
             node.stop(Ok(ServeEnd::LeaderLost));
         }
     }
+}
+
+/// Returns how long the leader is silent, after another attempt that took `waited`. Time in which the node itself was stopped does not
+/// count: messages may wait to be read.
+fn longer(silent: Duration, waited: Duration, period: Duration) -> Duration {
+    silent + waited.min(2 * period)
 }
 
 impl Node {
@@ -344,4 +353,20 @@ fn host_name() -> String {
 #[cfg(not(unix))]
 fn host_name() -> String {
     std::env::var("COMPUTERNAME").unwrap_or_else(|_| "node".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn silence_adds_up_but_not_while_the_node_is_stopped() {
+        let second = Duration::from_secs(1);
+        assert!(
+            longer(Duration::ZERO, 3600 * second, second) <= 2 * second,
+            "it was stopped for an hour"
+        );
+        let silent = (0..29).fold(second, |silent, _| longer(silent, second, second));
+        assert_eq!(silent, 30 * second);
+    }
 }
