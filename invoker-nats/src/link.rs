@@ -181,11 +181,16 @@ impl Link {
         let leader = Duration::from_secs(60);
         let queues = [(TASKS, tasks, manifest.ack_wait), (ANSWERS, answers, leader)];
         for (queue, (subjects, retention, max_bytes), ack_wait) in queues {
+            // A consumer without a filter is faster.
+            let filter_subject = match subjects[..] {
+                [_] => String::new(),
+                _ => self.subject(subjects[0]),
+            };
             let consumer = pull::Config {
                 durable_name: Some(queue.consumer.to_owned()),
                 ack_wait,
                 max_ack_pending: 1 << 16,
-                filter_subject: self.subject(subjects[0]),
+                filter_subject,
                 ..pull::Config::default()
             };
             let stream = stream::Config {

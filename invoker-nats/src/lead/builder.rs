@@ -99,7 +99,7 @@ impl<T: Value, R: Value> LeaderBuilder<T, R> {
         self
     }
 
-    /// Sets after which silence a node counts as lost (default: 5 s). Nodes report three times in that time. Shorter means that less
+    /// Sets after which silence a node counts as lost (default: 5 s). Nodes report at least three times in that time. Shorter means that less
     /// time is lost with a node, and that a node that was only stopped or cut off for that time counts as lost.
     pub fn ack_wait(mut self, silence: Duration) -> Self {
         self.manifest.ack_wait = silence.max(Duration::from_millis(300));

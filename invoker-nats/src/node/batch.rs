@@ -99,7 +99,7 @@ pub(super) fn run(
                 return None;
             }
         }
-        (!node.is_over()).then_some(*task)
+        Some(*task)
     });
     // When all of its tasks are with the workers, those of the next batch follow.
     let inputs = inputs.chain(std::iter::from_fn(|| {
