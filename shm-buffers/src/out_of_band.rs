@@ -2,7 +2,8 @@
 //!
 //! A sender serializes a value within [`collect`]: each large [`Buffer`](crate::Buffer) in it, at any depth, then leaves its bytes
 //! out and is returned instead. A receiver deserializes within [`restore`], with the same buffers in the same order. So
-//! the bytes of a buffer are copied once, to where the receiver reads them, and not through the encoding.
+//! the bytes of a buffer are copied once, to where the receiver reads them, and not through the encoding. The encoding has the position of
+//! each buffer that it leaves out, so the format may read fields in another order, or twice.
 //!
 //! serde has no channel from a `Serialize` implementation to the caller, so this one is thread-local. An encoding that was made within
 //! [`collect`] is read within [`restore`] only.
@@ -26,6 +27,7 @@
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::ops::Deref;
+use std::sync::Arc;
 
 use crate::arena::HeldBlock;
 
@@ -46,98 +48,121 @@ pub enum Received {
 pub struct Collected<R> {
     /// The result of the serialization.
     pub result: R,
-    /// The buffers that were left out.
+    /// The buffers that were left out. Without any, the encoding is the same as outside of [`collect`].
     pub buffers: Vec<Sent>,
-    /// The value has no buffer at all, not even a small one, so its encoding is the same as outside of [`collect`].
-    pub is_plain: bool,
 }
 
+/// How this thread serializes and deserializes buffers at the moment.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Mode {
+    /// As always.
     Off,
-    /// Buffers of at least this number of bytes are collected.
-    Collecting(usize),
+    /// As always, unless there is a large buffer: that fails, because the encoding must have marks from its beginning.
+    Looking,
+    /// There was a large buffer.
+    Found,
+    /// Buffers are marked, and large ones are collected.
+    Collecting,
     Restoring,
 }
 
 thread_local! {
-    static MODE: Cell<Mode> = const { Cell::new(Mode::Off) };
-    /// The number of buffers that were serialized in the mode `Collecting`. Most values have none, and then nothing else is touched.
-    static SEEN: Cell<usize> = const { Cell::new(0) };
+    /// The mode, and the number of bytes from which on a buffer is large.
+    static STATE: Cell<(Mode, usize)> = const { Cell::new((Mode::Off, 0)) };
+    /// The last value had large buffers, so the next one probably has some, too.
+    static EXPECTED: Cell<bool> = const { Cell::new(false) };
     static COLLECTED: RefCell<Vec<Sent>> = const { RefCell::new(Vec::new()) };
-    /// The buffers that are not restored yet, the last one first.
-    static RECEIVED: RefCell<Vec<Received>> = const { RefCell::new(Vec::new()) };
+    /// The buffers that were left out. `None` for one that must not be restored again.
+    static RECEIVED: RefCell<Vec<Option<Shared>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A buffer that has arrived. Cheap to clone: all clones share its memory.
+#[derive(Clone)]
+pub(crate) enum Shared {
+    Block(HeldBlock),
+    Bytes(Arc<dyn AsRef<[u8]> + Send + Sync>),
 }
 
 /// Runs `serialize`, during which buffers of at least `min_bytes` bytes are left out.
-pub fn collect<R>(min_bytes: usize, serialize: impl FnOnce() -> R) -> Collected<R> {
-    let mut scope = Scope::enter(Mode::Collecting(min_bytes));
-    let result = serialize();
-    let (buffers, seen) = scope.leave();
-    Collected {
-        result,
-        buffers,
-        is_plain: seen == 0,
+///
+/// It may run twice, of which the second result counts: the encoding of a value without large buffers has no marks.
+#[inline]
+pub fn collect<R>(min_bytes: usize, mut serialize: impl FnMut() -> R) -> Collected<R> {
+    let min_bytes = min_bytes.max(1);
+    if EXPECTED.get()
+        && let Some(collected) = collect_large(min_bytes, &mut serialize)
+    {
+        return collected;
     }
+    let scope = Scope::enter(Mode::Looking, min_bytes);
+    let result = serialize();
+    let found = STATE.get().0 == Mode::Found;
+    drop(scope);
+    if found && let Some(collected) = collect_large(min_bytes, &mut serialize) {
+        return collected;
+    }
+    let buffers = Vec::new();
+    Collected { result, buffers }
+}
+
+/// Runs `serialize`. Returns `None` if no buffer was left out.
+#[cold]
+fn collect_large<R>(min_bytes: usize, serialize: &mut impl FnMut() -> R) -> Option<Collected<R>> {
+    let scope = Scope::enter(Mode::Collecting, min_bytes);
+    let result = serialize();
+    let buffers = COLLECTED.take();
+    drop(scope);
+    EXPECTED.set(!buffers.is_empty());
+    (!buffers.is_empty()).then_some(Collected { result, buffers })
 }
 
 /// Runs `deserialize`, during which the buffers that were left out are those of `received`.
 ///
 /// The encoding is not trusted: a buffer that was not received, or does not have whole elements, is an error of the format.
-pub fn restore<R>(mut received: Vec<Received>, deserialize: impl FnOnce() -> R) -> R {
-    received.reverse();
-    let outer = RECEIVED.replace(received);
+pub fn restore<R>(received: Vec<Received>, deserialize: impl FnOnce() -> R) -> R {
+    let shared = |received| match received {
+        Received::Block(block) => Some(Shared::Block(block)),
+        Received::Bytes(bytes) => Some(Shared::Bytes(Arc::from(bytes))),
+    };
+    let outer = RECEIVED.replace(received.into_iter().map(shared).collect());
     let _received = Outer(outer);
-    let _scope = Scope::enter(Mode::Restoring);
+    let _scope = Scope::enter(Mode::Restoring, 0);
     deserialize()
 }
 
-/// A mode of this thread. The previous one is restored when the scope is left, also by a panic.
+/// A mode of this thread. The drop restores the previous one, also after a panic.
 struct Scope {
-    before: Mode,
-    seen_before: usize,
+    before: (Mode, usize),
+    /// The buffers that an outer scope has collected.
     collected_before: Vec<Sent>,
-    left: bool,
 }
 
 impl Scope {
-    fn enter(mode: Mode) -> Self {
-        let before = MODE.replace(mode);
+    #[inline]
+    fn enter(mode: Mode, min_bytes: usize) -> Self {
+        let before = STATE.replace((mode, min_bytes));
         Self {
             before,
-            seen_before: SEEN.replace(0),
-            collected_before: match before {
-                Mode::Collecting(_) => COLLECTED.take(),
-                _ => Vec::new(),
+            collected_before: match before.0 {
+                Mode::Off => Vec::new(),
+                _ => COLLECTED.take(),
             },
-            left: false,
         }
-    }
-
-    /// Returns what was collected, and how many buffers were serialized.
-    fn leave(&mut self) -> (Vec<Sent>, usize) {
-        self.left = true;
-        MODE.set(self.before);
-        let seen = SEEN.replace(self.seen_before);
-        let before = std::mem::take(&mut self.collected_before);
-        let collected = match (seen, before.len()) {
-            (0, 0) => Vec::new(),
-            _ => COLLECTED.replace(before),
-        };
-        (collected, seen)
     }
 }
 
 impl Drop for Scope {
+    #[inline]
     fn drop(&mut self) {
-        if !self.left {
-            self.leave();
+        let (mode, _) = STATE.replace(self.before);
+        if mode == Mode::Collecting || self.before.0 != Mode::Off {
+            drop(COLLECTED.replace(std::mem::take(&mut self.collected_before)));
         }
     }
 }
 
 /// The received buffers of an outer scope. The drop puts them back.
-struct Outer(Vec<Received>);
+struct Outer(Vec<Option<Shared>>);
 
 impl Drop for Outer {
     fn drop(&mut self) {
@@ -150,10 +175,12 @@ impl Drop for Outer {
 pub(crate) enum Serialized {
     /// As it always is.
     Alone,
+    /// Not at all: the value is serialized again.
+    Again,
     /// Marked as being here.
     Marked,
-    /// Marked as being left out.
-    LeftOut,
+    /// Marked as being left out, as the buffer at this position.
+    LeftOut(u32),
 }
 
 /// Decides how a buffer of `bytes` bytes and this alignment is serialized, and takes it if it is left out.
@@ -162,27 +189,57 @@ pub(crate) fn serialized<B>(bytes: usize, align: usize, buffer: impl FnOnce() ->
 where
     B: AsRef<[u8]> + Send + Sync + 'static,
 {
-    let Mode::Collecting(min_bytes) = MODE.get() else {
-        return Serialized::Alone;
-    };
-    SEEN.set(SEEN.get() + 1);
-    if bytes < min_bytes.max(1) || align > HeldBlock::ALIGN {
-        return Serialized::Marked;
+    let (mode, min_bytes) = STATE.get();
+    let is_large = bytes >= min_bytes && align <= HeldBlock::ALIGN;
+    match mode {
+        Mode::Off | Mode::Restoring => return Serialized::Alone,
+        Mode::Looking if !is_large => return Serialized::Alone,
+        Mode::Looking | Mode::Found => {
+            STATE.set((Mode::Found, min_bytes));
+            return Serialized::Again;
+        }
+        Mode::Collecting if !is_large => return Serialized::Marked,
+        Mode::Collecting => {}
     }
-    COLLECTED.with_borrow_mut(|collected| collected.push(Sent(Box::new(buffer()))));
-    Serialized::LeftOut
+    let buffer = Sent(Box::new(buffer()));
+    COLLECTED.with_borrow_mut(|collected| match u32::try_from(collected.len()) {
+        Ok(position) => {
+            collected.push(buffer);
+            Serialized::LeftOut(position)
+        }
+        Err(_) => Serialized::Marked,
+    })
 }
 
 /// Returns whether buffers are marked as being here or left out.
 #[cfg(feature = "models")]
 pub(crate) fn is_restoring() -> bool {
-    MODE.get() == Mode::Restoring
+    STATE.get().0 == Mode::Restoring
 }
 
-/// Takes the next buffer that was left out, if there is one.
+/// Returns the buffer at this position of those that were left out, if there is one.
 #[cfg(feature = "models")]
-pub(crate) fn take_received() -> Option<Received> {
-    RECEIVED.with_borrow_mut(Vec::pop)
+pub(crate) fn received(position: u32) -> Option<Shared> {
+    RECEIVED.with_borrow(|received| received.get(position as usize).cloned().flatten())
+}
+
+/// Lets no other buffer have the bytes at this position: they were copied, and a forged encoding could have them copied without end.
+#[cfg(feature = "models")]
+pub(crate) fn forget_received(position: u32) {
+    let forgotten =
+        RECEIVED.with_borrow_mut(|received| received.get_mut(position as usize).and_then(Option::take));
+    drop(forgotten);
+}
+
+#[cfg(feature = "models")]
+impl Shared {
+    /// Returns the number of bytes.
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::Block(block) => block.len(),
+            Self::Bytes(bytes) => (**bytes).as_ref().len(),
+        }
+    }
 }
 
 impl Received {

@@ -8,32 +8,23 @@ use shm_buffers::out_of_band::{Sent, collect};
 use crate::error::BoxError;
 use crate::panics::guarded;
 use crate::wire::codec::Codec;
-use crate::wire::payload::MAX_INLINE;
 use crate::wire::pieces::MIN_APART;
 
-/// Appends the encoding of `value`. Returns the buffers that it leaves out: large ones, or none of several small ones. `None` if it
-/// leaves out nothing and is the same as that of [`Codec::encode`].
+/// Appends the encoding of `value`, and returns the large buffers that it leaves out. Without large buffers, the encoding is that of
+/// [`Codec::encode`].
 #[inline]
-pub(crate) fn encode_apart<T, C: Codec<T>>(
-    value: &T,
-    into: &mut Vec<u8>,
-) -> Result<Option<Vec<Sent>>, BoxError> {
+pub(crate) fn encode_apart<T, C: Codec<T>>(value: &T, into: &mut Vec<u8>) -> Result<Vec<Sent>, BoxError> {
     // A buffer has an owner of its memory to drop.
     if !needs_drop::<T>() {
-        return C::encode(value, into).map(|()| None);
+        return C::encode(value, into).map(|()| Vec::new());
     }
     let start = into.len();
-    let collected = collect(MIN_APART, || C::encode(value, into));
-    collected.result?;
-    if collected.is_plain {
-        return Ok(None);
-    }
-    if collected.buffers.is_empty() && into.len() - start <= MAX_INLINE {
-        // Encoding such a small value again costs less than a second frame.
+    let collected = collect(MIN_APART, || {
         into.truncate(start);
-        return C::encode(value, into).map(|()| None);
-    }
-    Ok(Some(collected.buffers))
+        C::encode(value, into)
+    });
+    collected.result?;
+    Ok(collected.buffers)
 }
 
 thread_local! {

@@ -35,7 +35,8 @@ use crate::wire::owned_bytes::OwnedBytes;
 /// }
 /// ```
 pub trait Codec<T>: 'static {
-    /// Appends the encoding of `value` to `into`.
+    /// Appends the encoding of `value` to `into`. A value with large [`Buffer`](shm_buffers::Buffer)s may be encoded twice, of which the
+    /// second time counts.
     ///
     /// # Errors
     /// Any error becomes the error of the task: [`Fault::Task`](crate::Fault::Task) or

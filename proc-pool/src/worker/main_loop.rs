@@ -183,6 +183,7 @@ impl TaskLoop {
         let alignment = R::alignment();
         let mut frame = Vec::new();
         let mut output = OutputBuf::default();
+        let mut received = Vec::new();
         loop {
             frame.clear();
             match self.tasks.pop(&mut frame) {
@@ -242,7 +243,9 @@ impl TaskLoop {
                 continue;
             }
             let task = match &mut large {
-                _ if self.pieces_in.awaits_payload() => self.task_apart(&frame, large.as_mut()),
+                _ if self.pieces_in.awaits_payload() => {
+                    self.task_apart(&frame, large.as_mut(), &mut received)
+                }
                 None => inline(&frame).map(TaskBytes::Small),
                 Some(Ok(large)) => Ok(TaskBytes::Large(large)),
                 Some(Err(reason)) => Err(std::mem::take(reason)),

@@ -200,7 +200,7 @@ pub(crate) enum TaskBytes<'a> {
     /// Its memory may be taken.
     Large(&'a mut OwnedBytes),
     /// The encoding leaves out these buffers.
-    Apart(&'a [u8], Vec<Received>),
+    Apart(&'a [u8], &'a mut Vec<Received>),
 }
 
 /// The adapter from a [`Service`].
@@ -275,7 +275,7 @@ where
         let task = match task {
             TaskBytes::Small(task) => CT::decode(task),
             TaskBytes::Large(task) => CT::decode_owned(task),
-            TaskBytes::Apart(encoding, buffers) => restore(buffers, || CT::decode(encoding)),
+            TaskBytes::Apart(encoding, buffers) => restore(std::mem::take(buffers), || CT::decode(encoding)),
         };
         let task = task.map_err(|e| CallError::Task(e.to_string()))?;
         let value = match phases {
@@ -302,7 +302,8 @@ fn encode_output<R, C: Codec<R>>(value: &R, output: &mut OutputBuf) -> Result<()
     if output.buffers == BuffersIn::Output {
         return C::encode(value, output);
     }
-    if let Some(buffers) = encode_apart::<R, C>(value, output)? {
+    let buffers = encode_apart::<R, C>(value, output)?;
+    if !buffers.is_empty() {
         output.leave_out(buffers);
     }
     Ok(())

@@ -6,11 +6,13 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use proc_pool::{CancelOutcome, ExitCause, Fault, Pool, TaskError, Workers};
 use serde::{Deserialize, Serialize};
+use shm_buffers::Buffer;
 
 use crate::support::{
     Crash, IsolatedTest, builder, hang, has_children, is_isolated, open_files, random, test_name, threads,
@@ -37,6 +39,8 @@ struct Task {
     number: u64,
     action: Action,
     padding: String,
+    /// Each has the number of the task as its elements.
+    buffers: Vec<Buffer<u64>>,
 }
 
 impl std::fmt::Debug for Task {
@@ -45,8 +49,14 @@ impl std::fmt::Debug for Task {
             number,
             action,
             padding,
+            buffers,
         } = self;
-        write!(f, "task {number} ({action:?}, padded with {})", padding.len())
+        let lens: Vec<usize> = buffers.iter().map(Buffer::len).collect();
+        write!(
+            f,
+            "task {number} ({action:?}, padded with {}, buffers of {lens:?})",
+            padding.len()
+        )
     }
 }
 
@@ -56,6 +66,7 @@ struct Output {
     /// Bytes of the task's padding.
     padded: usize,
     padding: String,
+    buffers: Vec<Buffer<u64>>,
 }
 
 impl std::fmt::Debug for Output {
@@ -80,11 +91,31 @@ fn expected_output(task: &Task) -> Output {
         answer: task.number.wrapping_mul(3),
         padded: task.padding.len(),
         padding: "y".repeat(padding),
+        // Those of the task, in another order.
+        buffers: task.buffers.iter().rev().cloned().collect(),
+    }
+}
+
+/// The last buffers of a worker, which has not looked at them.
+static KEPT: Mutex<VecDeque<(u64, Buffer<u64>)>> = Mutex::new(VecDeque::new());
+
+/// Keeps one of the task's buffers, and checks the one that was kept for longest.
+fn keep(task: &Task) {
+    let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+    kept.extend(task.buffers.first().map(|buffer| (task.number, buffer.clone())));
+    if kept.len() > 10
+        && let Some((number, buffer)) = kept.pop_front()
+    {
+        assert!(
+            buffer.iter().all(|&element| element == number),
+            "{number} has changed"
+        );
     }
 }
 
 /// The op.
 fn op(task: Task) -> Output {
+    keep(&task);
     match task.action {
         Action::Return | Action::LargeOutput => {}
         Action::Sleep { us } => thread::sleep(Duration::from_micros(us.into())),
@@ -228,6 +259,16 @@ impl<R: FnMut() -> u64> State<R> {
             },
             _ => Action::Return,
         };
+        let buffers = match self.below(20) {
+            0 => vec![300_000],
+            1 => vec![5, 2000, 0, 1024],
+            2..5 => vec![1024],
+            _ => vec![],
+        };
+        let buffers = buffers
+            .into_iter()
+            .map(|len| Buffer::from(vec![self.last_number; len]))
+            .collect();
         let padding = match self.below(100) {
             0 => LARGE,
             1..10 => 500,
@@ -237,6 +278,7 @@ impl<R: FnMut() -> u64> State<R> {
             number: self.last_number,
             action,
             padding: "x".repeat(padding),
+            buffers,
         }
     }
 
@@ -332,6 +374,7 @@ impl<R: FnMut() -> u64> State<R> {
             number,
             action: Action::Return,
             padding: String::new(),
+            buffers: Vec::new(),
         };
         let expected: Vec<Task> = tasks
             .iter()

@@ -517,7 +517,10 @@ fn owners_of_buffers_may_use_the_pool_when_they_are_dropped() {
         };
         let mut encoded = Vec::new();
         let stand_in = Buffer::from(vec![0_u8; 10_000]);
-        let collected = collect(1, || Native::encode(&stand_in, &mut encoded));
+        let collected = collect(1, || {
+            encoded.clear();
+            Native::encode(&stand_in, &mut encoded)
+        });
         collected.result.expect("it can be encoded");
         restore(vec![Received::Bytes(Box::new(owner))], || {
             Native::decode(&encoded)
@@ -543,5 +546,68 @@ fn owners_of_buffers_may_use_the_pool_when_they_are_dropped() {
     while dropped.load(Ordering::SeqCst) < 51 || Arc::strong_count(&pool) > 1 {
         assert!(Instant::now() < deadline, "some are not dropped");
         let _ = run_one(&pool, Buffer::from(vec![2; 10]));
+    }
+}
+
+/// A format that reads fields in another order than it writes them: those of `inner` come last.
+#[test]
+fn buffers_find_their_fields_in_any_order() {
+    struct Json;
+
+    impl<T: Serialize + serde::de::DeserializeOwned> Codec<T> for Json {
+        fn encode(value: &T, into: &mut Vec<u8>) -> Result<(), BoxError> {
+            Ok(serde_json::to_writer(into, value)?)
+        }
+
+        fn decode(bytes: &[u8]) -> Result<T, BoxError> {
+            Ok(serde_json::from_slice(bytes)?)
+        }
+    }
+
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+    struct Outer {
+        #[serde(flatten)]
+        inner: Inner,
+        last: Buffer<u8>,
+        either: Vec<Either>,
+    }
+
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+    struct Inner {
+        first: Buffer<u8>,
+        second: Buffer<u16>,
+    }
+
+    /// To read the second kind, the first one is tried before.
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+    #[serde(untagged)]
+    enum Either {
+        Pair { one: Buffer<u8>, two: Buffer<u8> },
+        Single { one: Buffer<u8> },
+    }
+
+    let _watchdog = watchdog(60);
+    let op = EntryPoint::op(|task: Outer| task);
+    let pool = builder(1)
+        .build(op.codecs(Json, Json), &())
+        .expect("the pool starts");
+    let bytes = |byte: u8, len| Buffer::from(vec![byte; len]);
+    for len in [100, 9000, 2_000_000] {
+        let either = |n: u8| match n % 2 {
+            0 => Either::Single { one: bytes(n, len) },
+            _ => Either::Pair {
+                one: bytes(n, len),
+                two: bytes(n + 100, 20),
+            },
+        };
+        let task = Outer {
+            inner: Inner {
+                first: bytes(1, len),
+                second: Buffer::from(vec![2; len]),
+            },
+            last: bytes(3, len),
+            either: (0..6).map(either).collect(),
+        };
+        assert_eq!(run_one(&pool, task.clone()), task);
     }
 }

@@ -15,7 +15,7 @@ use super::element::Element;
 use super::memory::HeapMemory;
 use super::out_of_band::{self, Part};
 use crate::arena::HeldBlock;
-use crate::out_of_band::{Received, Serialized, is_restoring, serialized, take_received};
+use crate::out_of_band::{Serialized, Shared, forget_received, is_restoring, received, serialized};
 
 /// Calls `$run` with the type of number that `$T` is, or returns `None` if it is another type.
 macro_rules! with_number {
@@ -62,22 +62,28 @@ impl<'de, T: Pod + Send + Sync> Deserialize<'de> for Buffer<T> {
 impl<T: Pod + Send + Sync> Buffer<T> {
     /// Serializes this buffer where no model is being shared.
     fn serialize_alone<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let marked = match serialized(size_of_val(&**self), align_of::<T>(), || self.to_bytes()) {
+        let left_out = match serialized(size_of_val(&**self), align_of::<T>(), || self.to_bytes()) {
             Serialized::Alone => return alone(self, serializer),
-            Serialized::Marked => true,
-            Serialized::LeftOut => false,
+            Serialized::Again => {
+                return Err(S::Error::custom(
+                    "a large buffer, which is left out the next time",
+                ));
+            }
+            Serialized::Marked => None,
+            Serialized::LeftOut(position) => Some(position),
         };
         let mut tuple = serializer.serialize_tuple(2)?;
-        tuple.serialize_element(&marked)?;
-        match marked {
-            true => tuple.serialize_element(&Alone(self))?,
-            false => tuple.serialize_element(&())?,
+        tuple.serialize_element(&left_out.is_none())?;
+        match left_out {
+            None => tuple.serialize_element(&Alone(self))?,
+            Some(position) => tuple.serialize_element(&position)?,
         }
         tuple.end()
     }
 
-    /// Makes a buffer of bytes that were left out.
-    fn from_received(received: Received) -> Result<Self, String> {
+    /// Makes a buffer of the bytes that were left out at this position.
+    fn from_received(position: u32) -> Result<Self, String> {
+        let received = received(position).ok_or("a buffer that was left out did not arrive")?;
         let (bytes, size) = (received.len(), size_of::<T>());
         if !bytes.is_multiple_of(size) {
             let name = std::any::type_name::<T>();
@@ -85,11 +91,14 @@ impl<T: Pod + Send + Sync> Buffer<T> {
                 "{bytes} bytes are no whole elements of {size} bytes ({name})"
             ));
         }
-        let copied = |bytes: &[u8]| elements_of(bytes).unwrap_or_default().into();
+        let copied = |bytes: &[u8]| {
+            forget_received(position);
+            elements_of(bytes).unwrap_or_default().into()
+        };
         Ok(match received {
-            Received::Block(block) if align_of::<T>() <= HeldBlock::ALIGN => Self::lazy(block),
-            Received::Block(block) => copied(block.bytes()),
-            Received::Bytes(bytes) => {
+            Shared::Block(block) if align_of::<T>() <= HeldBlock::ALIGN => Self::lazy(block),
+            Shared::Block(block) => copied(block.bytes()),
+            Shared::Bytes(bytes) => {
                 let owned = Foreign(bytes);
                 match bytemuck::try_cast_slice::<u8, T>(owned.bytes()) {
                     Ok(_) => Self::on_heap(Arc::new(owned)),
@@ -135,15 +144,13 @@ impl<'de, T: Pod + Send + Sync> Visitor<'de> for MarkVisitor<T> {
             let OwnedAlone(here) = elements.next_element()?.ok_or_else(|| missing(1))?;
             return Ok(here.into());
         }
-        let () = elements.next_element()?.ok_or_else(|| missing(1))?;
-        let received =
-            take_received().ok_or_else(|| A::Error::custom("a buffer that was left out did not arrive"))?;
-        Buffer::from_received(received).map_err(A::Error::custom)
+        let position = elements.next_element()?.ok_or_else(|| missing(1))?;
+        Buffer::from_received(position).map_err(A::Error::custom)
     }
 }
 
 /// Memory that another type owns.
-struct Foreign(Box<dyn AsRef<[u8]> + Send + Sync>);
+struct Foreign(Arc<dyn AsRef<[u8]> + Send + Sync>);
 
 impl HeapMemory for Foreign {
     fn bytes(&self) -> &[u8] {

@@ -44,6 +44,8 @@ mod mapped;
 #[cfg(feature = "models")]
 mod models;
 #[cfg(feature = "models")]
+mod out_of_band;
+#[cfg(feature = "models")]
 mod rebuilt;
 #[cfg(feature = "models")]
 mod saving;

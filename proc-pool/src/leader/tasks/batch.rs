@@ -37,8 +37,6 @@ pub(crate) struct TaskWriter<'a> {
     /// The buffer to which the encoded task is appended.
     pub(crate) bytes: &'a mut Vec<u8>,
     large: Option<Result<Box<Large>, String>>,
-    /// The buffers that `bytes` leaves out, if it may.
-    buffers: Option<Vec<Sent>>,
 }
 
 impl TaskWriter<'_> {
@@ -63,8 +61,26 @@ impl TaskWriter<'_> {
     /// Encodes a task. Its large buffers are left out, to travel apart.
     #[inline]
     pub(crate) fn encode_apart<T, C: Codec<T>>(&mut self, task: &T) -> Result<(), String> {
-        self.buffers = encode_apart::<T, C>(task, self.bytes).map_err(|e| e.to_string())?;
-        Ok(())
+        let start = self.bytes.len();
+        match encode_apart::<T, C>(task, self.bytes) {
+            Ok(buffers) if buffers.is_empty() => Ok(()),
+            Ok(buffers) => {
+                self.add_buffers(start, buffers);
+                Ok(())
+            }
+            Err(e) => Err(e.to_string()),
+        }
+    }
+
+    /// Adds the buffers that the encoding leaves out, which starts at `start`, behind its tag.
+    #[cold]
+    fn add_buffers(&mut self, start: usize, buffers: Vec<Sent>) {
+        // If it is the only task in the buffer, it takes the buffer without a copy.
+        let made = match start {
+            1 if self.bytes.len() > MAX_INLINE => Ok(Large::new(std::mem::take(self.bytes), 1)),
+            _ => Large::copied(&self.bytes[start..]),
+        };
+        self.large = Some(made.map(|large| Box::new(large.with_buffers(buffers))));
     }
 }
 
@@ -104,23 +120,15 @@ impl Batch {
         let mut writer = TaskWriter {
             bytes: &mut self.bytes,
             large: None,
-            buffers: None,
         };
         let written = encode(&mut writer);
-        let TaskWriter {
-            mut large, buffers, ..
-        } = writer;
-        let is_long = self.bytes.len() - start > MAX_INLINE + 1;
-        if written.is_ok() && large.is_none() && (is_long || buffers.is_some()) {
+        let mut large = writer.large;
+        if written.is_ok() && large.is_none() && self.bytes.len() - start > MAX_INLINE + 1 {
             // If it is the only task in the buffer, it takes the buffer without a copy.
             let made = match start {
-                0 if is_long => Ok(Large::new(std::mem::take(&mut self.bytes), 1)),
+                0 => Ok(Large::new(std::mem::take(&mut self.bytes), 1)),
                 _ => Large::copied(&self.bytes[start + 1..]),
             };
-            let made = made.map(|large| match buffers {
-                Some(buffers) => large.with_buffers(buffers),
-                None => large,
-            });
             large = Some(made.map(Box::new));
         }
         let large = written.and_then(|()| large.transpose());

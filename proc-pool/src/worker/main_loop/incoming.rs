@@ -1,5 +1,7 @@
 //! Receiving tasks that are not one frame: pieces, and buffers that come before their task.
 
+use shm_buffers::out_of_band::Received;
+
 use super::{BLOCK, INLINE, TaskLoop};
 use crate::message::ORPHANED;
 use crate::os;
@@ -27,12 +29,13 @@ impl TaskLoop {
         Ok(())
     }
 
-    /// Returns the task whose buffers came before it. Its encoding is `large`, or in `frame` if it is small.
+    /// Returns the task whose buffers came before it, and are moved to `received`. Its encoding is `large`, or in `frame` if it is small.
     #[cold]
     pub(super) fn task_apart<'a>(
         &mut self,
         frame: &'a [u8],
         large: Option<&'a mut Result<OwnedBytes, String>>,
+        received: &'a mut Vec<Received>,
     ) -> Result<TaskBytes<'a>, String> {
         let apart = self.pieces_in.take_apart().unwrap_or_default();
         let encoding = match large {
@@ -44,7 +47,10 @@ impl TaskLoop {
             os::end_group(ORPHANED);
         }
         match apart.lost {
-            None => Ok(TaskBytes::Apart(encoding, apart.received)),
+            None => {
+                *received = apart.received;
+                Ok(TaskBytes::Apart(encoding, received))
+            }
             Some(reason) => Err(reason),
         }
     }

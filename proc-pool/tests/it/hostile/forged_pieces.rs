@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use proc_pool::Fault;
 use serde::{Deserialize, Serialize};
+use shm_buffers::Buffer;
 
 use super::{repeat_attacks, seconds};
 use crate::support::{
@@ -351,22 +352,23 @@ fn forged_pieces_do_not_harm_the_leader() {
         return IsolatedTest::new(&test_name!()).run();
     }
     let _watchdog = watchdog(200 + seconds(0));
-    let op = |(seed, forgery, filler): (u64, Option<Forgery>, Vec<u8>)| {
+    let op = |(seed, forgery, filler, buffer): (u64, Option<Forgery>, Vec<u8>, Buffer<u8>)| {
         if let Some(forgery) = forgery {
             forge(forgery, seed);
         }
-        (seed, filler)
+        (seed, filler, buffer)
     };
     let builder = builder(2)
         .max_output(MAX_OUTPUT)
         .deadline(Duration::from_millis(700));
     let pool = builder.build_op(op).expect("the pool starts");
-    // Some tasks are large, and are sent through the same arenas.
+    // Some tasks are large or have large buffers, and are sent through the same arenas.
     let len = |n: u64| if n.is_multiple_of(7) { 100_000 } else { 10 };
     let tasks = |round: u64, forgery: Option<Forgery>| {
         let task = move |n| {
             let forgery = forgery.filter(|_| n == 20);
-            (n ^ round << 32, forgery, vec![n as u8; len(n)])
+            let buffer = Buffer::from(vec![n as u8; len(n + 3)]);
+            (n ^ round << 32, forgery, vec![n as u8; len(n)], buffer)
         };
         (0..60).map(task)
     };
