@@ -242,7 +242,7 @@ impl TaskLoop {
                 }
                 continue;
             }
-            let task = match &mut large {
+            let mut task = match &mut large {
                 _ if self.pieces_in.awaits_payload() => {
                     self.task_apart(&frame, large.as_mut(), &mut received)
                 }
@@ -254,16 +254,15 @@ impl TaskLoop {
                 0 => BuffersIn::Blocks,
                 _ => BuffersIn::Output,
             };
-            let mut phases = PhaseTimes::default();
-            let sampling = self.clock.is_sampling();
-            let tag = call(runner, task, &mut output, sampling.then_some(&mut phases));
+            let mut phases = self.clock.is_sampling().then(PhaseTimes::default);
+            let tag = call(runner, &mut task, &mut output, phases.as_mut());
             // The task has dropped its buffers, and the op may have kept some.
             if self.release_blocks().is_err() || self.send::<R>(tag, &mut output).is_err() {
                 return;
             }
-            match sampling {
-                false => self.clock.task_done(),
-                true => self.clock.sample_done(phases),
+            match phases {
+                None => self.clock.task_done(),
+                Some(phases) => self.clock.sample_done(phases),
             }
             let used = output.len();
             output.clear();
@@ -395,11 +394,14 @@ fn kept(used: usize) -> usize {
 /// Runs a task, and leaves its output or the text of its error in `output`.
 fn call(
     runner: &mut impl Runner,
-    task: Result<TaskBytes<'_>, String>,
+    task: &mut Result<TaskBytes<'_>, String>,
     output: &mut OutputBuf,
     phases: Option<&mut PhaseTimes>,
 ) -> Tag {
-    let called = catch_panic(|| runner.call(task.map_err(CallError::Task)?, output, phases));
+    let called = catch_panic(|| match task {
+        Ok(task) => runner.call(task, output, phases),
+        Err(reason) => Err(CallError::Task(std::mem::take(reason))),
+    });
     let (tag, text) = match called {
         Ok(Ok(())) => return Tag::Inline,
         Ok(Err(CallError::Task(text))) => (Tag::BadTask, text),

@@ -178,7 +178,7 @@ pub(crate) trait Runner: Sized {
     /// Runs one task, and reports to `phases` if it is sampled.
     fn call(
         &mut self,
-        task: TaskBytes<'_>,
+        task: &mut TaskBytes<'_>,
         output: &mut OutputBuf,
         phases: Option<&mut PhaseTimes>,
     ) -> Result<(), CallError>;
@@ -217,7 +217,7 @@ impl<S: Service> Runner for ByteRunner<S> {
 
     fn call(
         &mut self,
-        task: TaskBytes<'_>,
+        task: &mut TaskBytes<'_>,
         output: &mut OutputBuf,
         phases: Option<&mut PhaseTimes>,
     ) -> Result<(), CallError> {
@@ -268,7 +268,7 @@ where
     #[inline]
     fn call(
         &mut self,
-        task: TaskBytes<'_>,
+        task: &mut TaskBytes<'_>,
         output: &mut OutputBuf,
         phases: Option<&mut PhaseTimes>,
     ) -> Result<(), CallError> {

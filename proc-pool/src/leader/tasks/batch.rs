@@ -122,8 +122,30 @@ impl Batch {
             large: None,
         };
         let written = encode(&mut writer);
-        let mut large = writer.large;
-        if written.is_ok() && large.is_none() && self.bytes.len() - start > MAX_INLINE + 1 {
+        // The usual case. Nothing is moved that was just written: a processor waits if it loads more at a time than was stored.
+        let end = writer.bytes.len();
+        if written.is_ok() && writer.large.is_none() && end - start <= MAX_INLINE + 1 {
+            self.tasks.push(BatchTask {
+                index,
+                end,
+                large: None,
+            });
+            return Ok(());
+        }
+        let large = writer.large;
+        self.push_other(index, start, written.map(|()| large))
+    }
+
+    /// Adds a task that is long, or failed. What was written of it lies behind `start`.
+    #[cold]
+    fn push_other(
+        &mut self,
+        index: u64,
+        start: usize,
+        written: Result<Option<Result<Box<Large>, String>>, String>,
+    ) -> Result<(), String> {
+        let mut large = written.inspect_err(|_| self.bytes.truncate(start))?;
+        if large.is_none() && self.bytes.len() - start > MAX_INLINE + 1 {
             // If it is the only task in the buffer, it takes the buffer without a copy.
             let made = match start {
                 0 => Ok(Large::new(std::mem::take(&mut self.bytes), 1)),
@@ -131,8 +153,7 @@ impl Batch {
             };
             large = Some(made.map(Box::new));
         }
-        let large = written.and_then(|()| large.transpose());
-        let large = large.inspect_err(|_| self.bytes.truncate(start))?;
+        let large = large.transpose().inspect_err(|_| self.bytes.truncate(start))?;
         if let Some(large) = &large {
             self.bytes.truncate(start);
             self.bytes.shrink_to(KEEP);
