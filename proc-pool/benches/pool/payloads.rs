@@ -2,7 +2,8 @@
 //!
 //! The baseline is the program that a user would write without a pool, in its strong form: [`streams`] with pipes. Beside it stand the
 //! same program with Unix sockets, one with iceoryx2 if it was built ([`iceoryx2`]), and floors without processes: one thread that makes
-//! and copies the same vectors (an echo is copied twice), and the cost of new pages ([`new_pages`]). All sides make and drop the same
+//! and copies the same vectors (an echo is copied twice), threads that hand blocks over ([`shared_blocks`]), and the cost of new pages
+//! ([`new_pages`]). All sides make and drop the same
 //! vectors. The first element of each is its task, and the sum is checked.
 //!
 //! The last tables have what a payload costs ([`costs`]).
@@ -11,6 +12,7 @@ mod buffers;
 mod costs;
 mod iceoryx2;
 mod new_pages;
+mod shared_blocks;
 mod streams;
 mod tasks;
 
@@ -75,6 +77,9 @@ pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<(), Failure
         if let Some(iceoryx2) = &mut iceoryx2 {
             contenders.push(Contender::new("iceoryx2", |tasks| iceoryx2.outputs(tasks)));
         }
+        contenders.push(Contender::new("shared blocks of threads", |tasks| {
+            shared_blocks::hand_over(tasks, bytes)
+        }));
         contenders.push(Contender::new("memcpy", |tasks| {
             sum(
                 (0..tasks).map(|task| Ok::<_, Failure>(copied(task, bytes))),

@@ -287,7 +287,7 @@ impl Inbound {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Allocation {
     Block(Block),
-    /// There is none until the receiver takes or releases blocks.
+    /// The sender must wait until the receiver takes or releases blocks.
     NoRoom,
     /// The arena has no memory, although no block is in use but those that stay until the receiver's user drops them.
     NoMemory,
@@ -314,7 +314,7 @@ pub(crate) struct Outbound {
     /// The receiver has released what it cannot release.
     is_broken: bool,
     waits_for: WaitsFor,
-    /// How often a request for a wakeup was granted at once since the last block.
+    /// How often a request for a wakeup was granted immediately since the last block.
     granted_in_a_row: u32,
     bytes_sent: u64,
 }

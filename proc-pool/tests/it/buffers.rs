@@ -136,7 +136,7 @@ fn buffers_outlive_worker_and_pool() {
     });
 }
 
-/// Some outputs are kept for ever, and others are larger than what is left in one part.
+/// Some outputs are kept until the end, and others are larger than the parts of the memory between them.
 #[test]
 fn outputs_go_on_while_half_of_the_memory_is_kept() {
     let _watchdog = watchdog(100);

@@ -67,7 +67,7 @@ pub struct Block {
 /// Where an arena is in a region: the result of [`Layout::arena`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ArenaSpan {
-    /// What the reader writes.
+    /// The queue of events, and a number, both written by the reader.
     events: Span,
     blocks: Span,
 }

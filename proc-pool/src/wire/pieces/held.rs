@@ -3,7 +3,7 @@
 //!
 //! At most half of the arena is held, then new blocks are copied into private memory and released. So are the oldest ones, if the sender
 //! waits for them: it never waits for the caller, nor for an op that keeps buffers. The exception are blocks of a sender that is trusted,
-//! which are read in place. Then the half that is not held remains.
+//! which are read in place. The other half of the arena is enough to go on.
 
 use std::fmt;
 
@@ -308,7 +308,7 @@ mod tests {
         }
     }
 
-    /// Half of the memory is kept for ever. The other half carries further buffers, and a payload that is larger than all of it.
+    /// Half of the memory is never released. The other half carries further buffers, and a payload that is larger than all of it.
     #[test]
     fn blocks_in_place_do_not_stop_the_sender() {
         let (mut outbound, mut inbound) = ends_of(ARENA, u64::MAX, Trust::Sender);

@@ -32,7 +32,7 @@ enum Forgery {
     OverwrittenPieces,
     /// A wrong count of the pieces of outputs that the leader must take, or release, before it wakes the worker.
     WantedCount,
-    /// A wrong count of the pieces of tasks that the worker holds for ever.
+    /// A wrong count of the pieces of tasks that the worker reads in place.
     InPlaceCount,
     /// Pieces of tasks are taken and released that were not sent, or twice, or the words say nothing.
     RandomEvents,

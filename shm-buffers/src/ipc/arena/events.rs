@@ -1,7 +1,7 @@
-//! What the reader of an arena reports to its writer: the number of blocks that stay in place, and a queue of events.
+//! The reports of an arena's reader to its writer: the number of blocks that are read in place, and a queue of events.
 //!
-//! Each event is one word, and says itself that it is new: it has the number of the lap around the queue. So the writer looks at one
-//! cache line, which it shares with the reader for several events, and at no count beside it.
+//! Each event is one word, and says itself that it is new: it has the number of the lap around the queue. So the writer reads no count
+//! beside it, and one transfer of a cache line brings several events.
 
 use super::ALIGN;
 use crate::ipc::layout::{LINE_WORDS, Span};
@@ -28,7 +28,7 @@ pub(super) fn words(max_blocks: usize) -> usize {
     LINE_WORDS + EVENTS_PER_BLOCK * max_blocks
 }
 
-/// What the reader has done with a block. The number is the block's offset.
+/// A change of a block by the reader. The number is the block's offset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Event {
     /// It has taken the block, and has not released it.

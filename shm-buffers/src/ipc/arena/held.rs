@@ -33,13 +33,13 @@ struct Held {
 }
 
 enum Access {
-    /// By a copy that is made once.
+    /// In a copy that is made once.
     Copy {
         /// Where the bytes are, until they are copied.
         source: Mutex<Option<(Region, ArenaSpan)>>,
         copy: OnceLock<Vec<Unit>>,
     },
-    /// Where they are: nobody writes them.
+    /// In the arena, where no process writes them.
     InPlace(Region, ArenaSpan),
 }
 
