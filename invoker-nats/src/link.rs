@@ -351,7 +351,9 @@ impl Link {
 
     /// Deletes the object with the contents of a message, if there is one.
     pub(crate) async fn delete_object(&self, message: &Message) {
-        if let (Some(name), Some(store)) = (object_of(message), self.store().await) {
+        if let Some(name) = object_of(message)
+            && let Some(store) = self.store().await
+        {
             let _ = store.delete(name).await;
         }
     }
