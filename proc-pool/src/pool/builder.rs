@@ -31,7 +31,10 @@ use crate::wire::pieces::Trust;
 
 /// Maximum size, in bytes, of the shared memory for large tasks of one worker, and of that for its large outputs. Only what is in use at a
 /// time takes memory: half of it at most by buffers that are held, and little more than a megabyte by other payloads.
-const ARENA: usize = 64 << 20;
+const ARENA: usize = match usize::BITS {
+    64 => 64 << 20,
+    _ => 4 << 20,
+};
 /// Default of the maximum size of an output, in bytes.
 const MAX_OUTPUT: u64 = 4 << 30;
 

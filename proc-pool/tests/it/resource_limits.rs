@@ -72,6 +72,30 @@ fn large_payloads_need_no_new_file() {
 }
 
 /// Limits this process to `count` open files.
+/// The memory that a pool maps is a small part of the address space that a limit leaves, and large payloads cross nevertheless.
+#[test]
+fn most_of_a_limited_address_space_is_left() {
+    if !is_isolated() {
+        return IsolatedTest::new(&test_name!()).run();
+    }
+    let _watchdog = watchdog(60);
+    let remaining = || shm_buffers::limits::address_space().map(|space| space.remaining);
+    let unlimited = getrlimit(Resource::As);
+    let limited = |current| Rlimit {
+        current: Some(current),
+        ..unlimited
+    };
+    setrlimit(Resource::As, limited(1 << 40)).expect("a limit can be lowered");
+    let used = (1 << 40) - remaining().expect("there is a limit");
+    setrlimit(Resource::As, limited(used + (2 << 30))).expect("a limit can be lowered");
+    let pool = pool(8, |numbers: Vec<f32>| shm_buffers::Buffer::from(numbers));
+    let left = remaining().expect("there is a limit");
+    assert!(left > (2 << 30) - (512 << 20), "{left} bytes are left");
+    for output in pool.map((0..16).map(|_| vec![0.5; 3 << 20])) {
+        assert!(*output.expect("the task succeeds") == *vec![0.5; 3 << 20]);
+    }
+}
+
 fn limit_open_files(count: u64) {
     let few = Rlimit {
         current: Some(count),

@@ -2,6 +2,7 @@
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use shm_buffers::Buffer;
 
 use crate::support::random;
 
@@ -119,7 +120,7 @@ impl Payload for Vec<f32> {
     }
 }
 
-/// A struct of structs, strings and numbers.
+/// A struct of structs, strings, numbers and a buffer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Mixed {
     number: u64,
@@ -127,7 +128,8 @@ pub(super) struct Mixed {
     title: Option<String>,
     records: Vec<Record>,
     texts: Vec<String>,
-    weights: Vec<f32>,
+    /// It travels apart from the rest.
+    weights: Buffer<f32>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -156,7 +158,7 @@ impl Payload for Mixed {
             title: number.is_multiple_of(2).then(|| format!("task {number}")),
             records: (0..part / 40).map(record).collect(),
             texts: (0..part / 100).map(text).collect(),
-            weights: vec![number as f32; (bytes - 2 * part) as usize / 4],
+            weights: vec![number as f32; (bytes - 2 * part) as usize / 4].into(),
         }
     }
 
