@@ -44,6 +44,10 @@ pub(crate) const COLLECT_BYTES: usize = 64 << 10;
 /// and its arena hold of what was not taken.
 pub(crate) const BOUNDED_BYTES: usize = 64 << 20;
 
+/// The least number of bytes that such a frame counts as: a worker could send millions of pieces of one byte. All that a ring holds are
+/// less than [`BOUNDED_BYTES`] nevertheless.
+const LEAST_BYTES: usize = 4 << 10;
+
 /// How much of a worker's outcomes is taken.
 #[derive(Debug)]
 pub(crate) enum DrainLimit<'a> {
@@ -172,7 +176,8 @@ impl WorkerConnection {
                 read = Read::Corrupt;
             }
             let bytes = self.pieces_in.bytes_taken() - bytes;
-            *budget = budget.saturating_sub(usize::try_from(bytes).unwrap_or(usize::MAX));
+            let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+            *budget = budget.saturating_sub(bytes.max(LEAST_BYTES));
             let read = match read {
                 Read::Done(outcome) => self.with_buffers(outcome, &mut done.bytes),
                 Read::Recalled if self.pieces_in.awaits_payload() => Read::Corrupt,
