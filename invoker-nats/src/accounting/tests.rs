@@ -54,7 +54,7 @@ fn hash(index: u64) -> u64 {
     task_hash(&[2 * index as u8, 2 * index as u8 + 1])
 }
 
-/// What the accounting asked for since it was asked last: batches to send, and failed tasks.
+/// The requests of the accounting since the last look: batches to send, and failed tasks.
 fn actions(accounting: &mut Accounting) -> (Vec<BatchId>, Vec<(u64, Fault)>) {
     let (mut batches, mut failed) = (Vec::new(), Vec::new());
     for action in std::mem::take(&mut accounting.actions) {

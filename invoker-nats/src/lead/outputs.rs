@@ -36,7 +36,7 @@ pub struct Outputs<'a, T, R, I: Iterator<Item = T>> {
     /// Tasks taken from the input.
     taken: u64,
     returned: u64,
-    /// What the hidden thread has received.
+    /// The outcomes that the hidden thread has received.
     received: Arc<Mutex<Vec<Received<R>>>>,
     /// What can be returned, or, in the order of the input, the outputs from task `returned` on.
     ready: VecDeque<Option<Received<R>>>,

@@ -30,7 +30,7 @@ use crate::wire::{self, BatchId, Join, Manifest, NodeCounts, Program, Reply, Req
 const BATCHES: usize = 2;
 /// Time between two questions for the leader.
 pub(crate) const ASK: Duration = Duration::from_millis(200);
-/// The most time between two reports to the leader, which also tells the node of the end.
+/// The most time between two reports to the leader. Its answers also report the end of the run to the node.
 const BEAT: Duration = Duration::from_millis(250);
 /// Time between two messages with records.
 const RECORDS: Duration = Duration::from_millis(200);
@@ -339,7 +339,7 @@ impl Node {
             let _ = message.ack_with(AckKind::Term).await;
             return None;
         };
-        // A batch that the node has already was delivered again, because the node was silent: this message is to be acknowledged.
+        // A batch that the node has already was delivered again, because the node was silent: this message must be acknowledged.
         let is_new = self.held().insert(held.batch.id, message).is_none();
         is_new.then_some(held)
     }

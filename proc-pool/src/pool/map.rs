@@ -58,40 +58,29 @@ impl<T> Copy for Encode<T> {}
 impl<T> Encode<T> {
     /// Encodes with `C`. Large buffers of a task travel apart from it.
     pub(crate) fn by<C: Codec<T>>() -> Self {
-        Self {
-            borrowed: |task, writer| match C::as_bytes(task) {
-                Some(bytes) => {
-                    writer.put(bytes);
-                    Ok(())
-                }
-                None => writer.encode_apart::<T, C>(task),
-            },
-            owned: |task, writer| match C::into_owned(task) {
-                Ok(bytes) => {
-                    writer.give(bytes);
-                    Ok(())
-                }
-                Err(task) => writer.encode_apart::<T, C>(&task),
-            },
-        }
+        Self::new::<C, true>()
     }
 
     /// Encodes with `C`, for workers that read tasks as bytes: the encoding contains all of the task.
     pub(crate) fn whole_by<C: Codec<T>>() -> Self {
+        Self::new::<C, false>()
+    }
+
+    fn new<C: Codec<T>, const APART: bool>() -> Self {
         Self {
             borrowed: |task, writer| match C::as_bytes(task) {
                 Some(bytes) => {
                     writer.put(bytes);
                     Ok(())
                 }
-                None => C::encode(task, writer.bytes).map_err(|e| e.to_string()),
+                None => writer.encode::<T, C, APART>(task),
             },
             owned: |task, writer| match C::into_owned(task) {
                 Ok(bytes) => {
                     writer.give(bytes);
                     Ok(())
                 }
-                Err(task) => C::encode(&task, writer.bytes).map_err(|e| e.to_string()),
+                Err(task) => writer.encode::<T, C, APART>(&task),
             },
         }
     }

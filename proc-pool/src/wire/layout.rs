@@ -70,7 +70,7 @@ pub(crate) mod slot {
     pub(crate) const RINGS_SEEN: usize = 3;
     /// When the task in progress started, or a little earlier: [`now_ns`](crate::os::now_ns) as last read before the task.
     pub(crate) const SINCE_NS: usize = 4;
-    /// What the worker waits for as the sender of large outputs.
+    /// The numbers that the worker waits for as the sender of large outputs.
     pub(crate) const OUTPUTS_OUT: Range<usize> = 5..5 + sender::COUNT;
     pub(crate) const COUNT: usize = OUTPUTS_OUT.end;
 }
@@ -87,7 +87,7 @@ pub(crate) mod leader {
     pub(crate) const DOORBELL: Range<usize> = 1..3;
     /// Not 0: outputs must contain their buffers.
     pub(crate) const IN_BAND: usize = 3;
-    /// What the leader waits for as the sender of large tasks.
+    /// The numbers that the leader waits for as the sender of large tasks.
     pub(crate) const TASKS_OUT: Range<usize> = 4..4 + sender::COUNT;
     pub(crate) const COUNT: usize = TASKS_OUT.end;
 }

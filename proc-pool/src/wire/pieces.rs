@@ -24,7 +24,8 @@ pub(crate) const FRAME: usize = 1 + 3 * size_of::<u64>();
 /// Maximum number of bytes that the receiver has not taken, or else two blocks. A processor's own cache holds this much beside the
 /// payloads: blocks that are used again soon are still in it. With more, each block comes from memory.
 const MAX_UNTAKEN: u64 = 1 << 20;
-
+/// Maximum number of bytes that are allocated for a payload before they arrive.
+const AHEAD: u64 = 128 << 20;
 /// Maximum number of times that the sender looks again for the same block instead of waiting. A correct receiver needs fewer.
 const MAX_GRANTED: u32 = 100;
 
@@ -36,8 +37,6 @@ pub(crate) mod sender {
     pub(crate) const WANTED_RELEASED: usize = 1;
     pub(crate) const COUNT: usize = 2;
 }
-/// Maximum number of bytes that are allocated for a payload before they arrive.
-const AHEAD: u64 = 128 << 20;
 
 /// The description of a piece, which its frame carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,8 +113,6 @@ pub(crate) struct Inbound {
     /// The number that it waited for, and those of released and taken blocks, when it was last woken because all blocks stay until they
     /// are dropped. It may wait for the same number again.
     woken_in_vain: (u64, u64, u64),
-    /// The number of blocks that have arrived.
-    count: u64,
     bytes_taken: u64,
     /// The buffers that have arrived of a task or an output whose other parts follow.
     apart: Option<BuffersApart>,
@@ -147,7 +144,6 @@ impl Inbound {
             woken_for_taken: 0,
             woken_for: 0,
             woken_in_vain: (0, 0, 0),
-            count: 0,
             bytes_taken: 0,
             apart: None,
             max_bytes,
@@ -164,7 +160,7 @@ impl Inbound {
 
     /// Returns the number of blocks that have arrived.
     pub(crate) fn count(&self) -> u64 {
-        self.count
+        self.reader.count_released() + self.reader.count_held() as u64
     }
 
     /// Returns the number of bytes in these blocks.
@@ -172,9 +168,19 @@ impl Inbound {
         self.bytes_taken
     }
 
-    /// Copies the piece that a frame describes, and frees its block. `payload` is the frame without its tag. The bytes of a new
-    /// payload get memory of the given alignment, if the payload consists of whole elements.
+    /// Copies the piece that a frame describes, and releases its block. `payload` is the frame without its tag. The bytes of a new
+    /// payload get memory of the given alignment, if the payload consists of whole elements. A buffer of a payload that follows is
+    /// [`Arrived::Part`].
     pub(crate) fn take(&mut self, payload: &[u8], alignment: usize) -> Result<Arrived, Broken> {
+        let alignment = self.alignment_or(alignment);
+        Ok(match self.take_piece(payload, alignment)? {
+            Arrived::Part => Arrived::Part,
+            Arrived::Whole(bytes) => self.take_buffer(bytes)?.map_or(Arrived::Part, Arrived::Whole),
+            Arrived::Lost(reason) => self.lose_buffer(reason).map_or(Arrived::Part, Arrived::Lost),
+        })
+    }
+
+    fn take_piece(&mut self, payload: &[u8], alignment: usize) -> Result<Arrived, Broken> {
         let piece = Piece::of(payload).ok_or(Broken)?;
         let Piece { block, left } = piece;
         let all = left.checked_add(block.len).ok_or(Broken)?;
@@ -210,7 +216,7 @@ impl Inbound {
         }
         self.left = Some(left);
         self.reader.release(block);
-        self.count_taken(block);
+        self.bytes_taken += block.len;
         if left > 0 {
             return Ok(Arrived::Part);
         }
@@ -219,11 +225,6 @@ impl Inbound {
             None => Arrived::Whole(std::mem::take(&mut self.bytes)),
             Some(reason) => Arrived::Lost(reason),
         })
-    }
-
-    fn count_taken(&mut self, block: Block) {
-        self.count += 1;
-        self.bytes_taken += block.len;
     }
 
     /// Discards the payload in progress, of which no more pieces follow.
@@ -251,17 +252,17 @@ impl Inbound {
         let [wanted_taken, wanted] =
             [sender::WANTED_TAKEN, sender::WANTED_RELEASED].map(|slot| self.wanted.slot(slot).get());
         let mut must_wake = false;
-        if wanted_taken > self.woken_for_taken && self.count >= wanted_taken {
+        if wanted_taken > self.woken_for_taken && self.count() >= wanted_taken {
             self.woken_for_taken = wanted_taken;
             must_wake = true;
         }
-        let in_place = self.reader.count_in_place() as u64;
-        let waits_in_vain = in_place > 0 && released + in_place == self.count;
+        let in_place = self.reader.count_in_place();
+        let waits_in_vain = in_place > 0 && in_place == self.reader.count_held();
         if wanted > self.woken_for && released >= wanted {
             self.woken_for = wanted;
             must_wake = true;
         } else if wanted > self.woken_for && waits_in_vain {
-            let state = (wanted, released, self.count);
+            let state = (wanted, released, self.count());
             must_wake |= std::mem::replace(&mut self.woken_in_vain, state) != state;
         }
         must_wake

@@ -8,7 +8,7 @@ use proc_pool::{Builder, EntryPoint, Fault, Pool};
 use serde::{Deserialize, Serialize};
 use shm_buffers::Buffer;
 
-use crate::support::{builder, pids, pool, try_kill, watchdog};
+use crate::support::{builder, numbers, pids, pool, try_kill, watchdog};
 
 /// An output with buffers at several depths.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -44,10 +44,6 @@ fn for_each_trust(test: impl Fn(Builder)) {
     // SAFETY: no op has a pointer to the memory that its worker shares.
     let trusting = unsafe { builder(2).trust_workers() };
     test(trusting);
-}
-
-fn numbers(task: u64, bytes: usize) -> Buffer<f32> {
-    (0..bytes / 4).map(|at| (at as f32) + task as f32).collect()
 }
 
 fn scores(task: u64) -> Scores {

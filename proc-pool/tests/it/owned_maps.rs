@@ -227,7 +227,7 @@ fn a_service_holds_its_lock_except_in_waits() {
         .build(EntryPoint::service::<Locking>(), &[])
         .expect("the pool starts");
     let (mut last, mut waits_for_room) = (0, 0);
-    // All tasks of a map are there at once, so nearly all waits between its outputs are for room: each output is larger than what
+    // All tasks of a map have arrived before the first output is sent, so nearly all waits between its outputs are for room: each output is larger than what
     // is on its way at a time. How many there are depends on how fast the leader copies.
     while waits_for_room < 10 {
         let mut first = None;

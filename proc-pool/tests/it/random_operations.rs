@@ -96,7 +96,7 @@ fn expected_output(task: &Task) -> Output {
     }
 }
 
-/// The last buffers of a worker, which has not looked at them.
+/// The last buffers of a worker. It has not looked at them.
 static KEPT: Mutex<VecDeque<(u64, Buffer<u64>)>> = Mutex::new(VecDeque::new());
 
 /// Keeps one of the task's buffers, and checks the one that was kept for longest.

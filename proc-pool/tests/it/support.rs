@@ -54,6 +54,11 @@ where
     builder(workers).build_op(op).expect("the pool starts")
 }
 
+/// Makes a buffer of `bytes` bytes whose elements depend on the number of its task.
+pub(crate) fn numbers(task: u64, bytes: usize) -> shm_buffers::Buffer<f32> {
+    (0..bytes / 4).map(|at| (at as f32) + task as f32).collect()
+}
+
 /// Returns the pids of a pool's workers.
 pub(crate) fn pids<T, R>(pool: &Pool<T, R>) -> Vec<u32>
 where

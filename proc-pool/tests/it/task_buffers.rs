@@ -14,7 +14,7 @@ use shm_buffers::Buffer;
 use shm_buffers::out_of_band::{Received, collect, restore};
 
 use crate::support::{
-    Rendezvous, builder, pids, pool, random, release, run_one, try_kill, wait_for_release, watchdog,
+    Rendezvous, builder, numbers, pids, pool, random, release, run_one, try_kill, wait_for_release, watchdog,
 };
 
 /// A task with buffers at several depths.
@@ -53,10 +53,6 @@ const LENGTHS: [usize; 9] = [
     (1 << 20) + 4,
     5_000_000,
 ];
-
-fn numbers(number: u64, bytes: usize) -> Buffer<f32> {
-    (0..bytes / 4).map(|at| (at as f32) + number as f32).collect()
-}
 
 /// Makes a task of random shape.
 fn job(seed: u64) -> Job {

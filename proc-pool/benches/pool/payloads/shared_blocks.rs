@@ -1,6 +1,6 @@
 //! A floor of outputs by value: what two cores can hand over through memory that they share. Two threads make the outputs and copy them
-//! into blocks, and the caller's thread copies each into a new vector. There are no processes, frames, checks or codecs, and as many bytes
-//! are under way as in a pool.
+//! into blocks, and the caller's thread copies each into a new vector. There are no processes, frames, checks or codecs. The
+//! number of bytes under way is that of a pool.
 
 use std::thread;
 

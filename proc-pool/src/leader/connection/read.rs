@@ -52,17 +52,10 @@ fn read_other(
     let payload = bytes.get(start + 1..).unwrap_or_default();
     let text = || String::from_utf8_lossy(payload).into_owned();
     let read = match tag {
-        Some(Tag::Piece) => match pieces.take(payload, pieces.alignment_or(alignment)) {
+        Some(Tag::Piece) => match pieces.take(payload, alignment) {
             Ok(Arrived::Part) => Read::Part,
-            Ok(Arrived::Whole(bytes)) => match pieces.take_buffer(bytes) {
-                Ok(Some(bytes)) => Read::Done(Outcome::Large(bytes)),
-                Ok(None) => Read::Part,
-                Err(_) => Read::Corrupt,
-            },
-            Ok(Arrived::Lost(reason)) => match pieces.lose_buffer(reason) {
-                Some(reason) => Read::Done(fault(Fault::Output(reason))),
-                None => Read::Part,
-            },
+            Ok(Arrived::Whole(bytes)) => Read::Done(Outcome::Large(bytes)),
+            Ok(Arrived::Lost(reason)) => Read::Done(fault(Fault::Output(reason))),
             Err(_) => Read::Corrupt,
         },
         Some(Tag::Buffers) => match pieces.announce(payload) {

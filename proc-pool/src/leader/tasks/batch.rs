@@ -58,9 +58,12 @@ impl TaskWriter<'_> {
         }
     }
 
-    /// Encodes a task. Its large buffers are left out, to travel apart.
+    /// Encodes a task. With `APART`, its large buffers are left out, to travel apart.
     #[inline]
-    pub(crate) fn encode_apart<T, C: Codec<T>>(&mut self, task: &T) -> Result<(), String> {
+    pub(crate) fn encode<T, C: Codec<T>, const APART: bool>(&mut self, task: &T) -> Result<(), String> {
+        if !APART {
+            return C::encode(task, self.bytes).map_err(|e| e.to_string());
+        }
         let start = self.bytes.len();
         match encode_apart::<T, C>(task, self.bytes) {
             Ok(buffers) if buffers.is_empty() => Ok(()),
@@ -136,7 +139,7 @@ impl Batch {
         self.push_other(index, start, written.map(|()| large))
     }
 
-    /// Adds a task that is long, or failed. What was written of it lies behind `start`.
+    /// Adds a task that is long, or failed. Its bytes, as far as they were written, lie behind `start`.
     #[cold]
     fn push_other(
         &mut self,

@@ -2,8 +2,8 @@
 //! caller, looks at the buffer or drops it.
 //!
 //! At most half of the arena is held, then new blocks are copied into private memory and released. So are the oldest ones, if the sender
-//! waits for them: it never waits for the caller, nor for an op that keeps buffers. The exception are blocks of a sender that is trusted,
-//! which are read in place. The other half of the arena is enough to go on.
+//! waits for them: it never waits for the caller, nor for an op that keeps buffers. The exception are blocks of a sender that is trusted:
+//! they are read in place, and the other half of the arena is enough to go on.
 
 use std::fmt;
 
@@ -111,12 +111,12 @@ impl Inbound {
             }
             Err(_) => return Err(Broken),
         }
-        self.count_taken(block);
+        self.bytes_taken += block.len;
         Ok(())
     }
 
     /// Returns the alignment of the memory into which the next payload is received: `alignment`, or that of a buffer.
-    pub(crate) fn alignment_or(&self, alignment: usize) -> usize {
+    pub(super) fn alignment_or(&self, alignment: usize) -> usize {
         match &self.apart {
             Some(apart) if apart.left > 0 => ALIGN,
             _ => alignment,
@@ -124,7 +124,7 @@ impl Inbound {
     }
 
     /// Takes a buffer that came in pieces. Returns it if no buffer is awaited: then it is a payload.
-    pub(crate) fn take_buffer(&mut self, buffer: OwnedBytes) -> Result<Option<OwnedBytes>, Broken> {
+    pub(super) fn take_buffer(&mut self, buffer: OwnedBytes) -> Result<Option<OwnedBytes>, Broken> {
         match self.apart.as_mut().filter(|apart| apart.left > 0) {
             None => Ok(Some(buffer)),
             Some(apart) => {
@@ -136,7 +136,7 @@ impl Inbound {
     }
 
     /// Notes that a buffer is lost, for which there was no memory. Returns the reason if no buffer is awaited.
-    pub(crate) fn lose_buffer(&mut self, reason: String) -> Option<String> {
+    pub(super) fn lose_buffer(&mut self, reason: String) -> Option<String> {
         match self.apart.as_mut().filter(|apart| apart.left > 0) {
             None => Some(reason),
             Some(apart) => {

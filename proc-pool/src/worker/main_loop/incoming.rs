@@ -78,23 +78,11 @@ impl TaskLoop {
         self.keeps_memory = true;
         // The claim that serves as the look for a sleeping leader comes only after the last piece.
         self.publish()?;
-        let alignment = self.pieces_in.alignment_or(alignment);
         let Ok(arrived) = self.pieces_in.take(payload, alignment) else {
             os::end_group(ORPHANED)
         };
         self.wake_if_awaiting_blocks()?;
-        Ok(match arrived {
-            Arrived::Part => Arrived::Part,
-            Arrived::Whole(bytes) => match self.pieces_in.take_buffer(bytes) {
-                Ok(Some(bytes)) => Arrived::Whole(bytes),
-                Ok(None) => Arrived::Part,
-                Err(_) => os::end_group(ORPHANED),
-            },
-            Arrived::Lost(reason) => match self.pieces_in.lose_buffer(reason) {
-                Some(reason) => Arrived::Lost(reason),
-                None => Arrived::Part,
-            },
-        })
+        Ok(arrived)
     }
 
     /// Returns the memory of large payloads to the system.

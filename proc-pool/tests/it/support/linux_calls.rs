@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 /// The number of bytes for blocks in each of the two arenas at the end of the shared memory.
 pub(crate) const ARENA: usize = 64 << 20;
-/// The number of words before them, which the reader writes: a number in a pair of cache lines, and a queue of events.
+/// The number of words before them: a number in a pair of cache lines, and a queue of events. The reader writes them.
 pub(crate) const EVENTS: usize = 16 + 2 * 1024;
 
 /// Returns where, in bytes, the blocks of the arena of tasks (0) or outputs (1) are in the shared memory. The first of them lie at the

@@ -71,7 +71,7 @@ impl Events {
     fn next(&self) -> (&AtomicU64, u64) {
         let words = &self.region.span(self.span)[LINE_WORDS..];
         let (lap, at) = (self.count / words.len() as u64, self.count % words.len() as u64);
-        // The words are 0 at the beginning, which is no lap: the first one is 1.
+        // The words are 0 at the beginning. The first lap is 1, so they are not events.
         (&words[at as usize], (lap + 1) & (u64::MAX >> LAP_SHIFT))
     }
 

@@ -156,7 +156,7 @@ impl BlockReader {
         self.copy_held(VecDeque::pop_front)
     }
 
-    /// Does the same with the newest one, which is more likely to be in a cache.
+    /// Copies the newest one instead: it is more likely to be in a cache.
     pub fn copy_newest_held(&mut self) -> bool {
         self.copy_held(VecDeque::pop_back)
     }
@@ -241,7 +241,7 @@ impl HeldBlock {
 }
 
 impl Held {
-    /// Returns the number of bytes, which the reader has checked: the arena has so many.
+    /// Returns the number of bytes. The reader has checked that the arena has them.
     fn len(&self) -> usize {
         self.block.len as usize
     }

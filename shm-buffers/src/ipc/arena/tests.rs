@@ -190,7 +190,7 @@ fn an_arena_shrinks_when_the_system_has_no_memory() {
     let (mut writer, mut reader) = arena(1 << 20);
     let first = writer.next_block(1000).expect("there is memory");
     writer.write(first, &[0; 1000]).expect("it is the next block");
-    writer.shrink_to(writer.touched());
+    writer.shrink_to_touched();
     assert_eq!(writer.next_block(1), None, "a block is in flight");
     release(&mut reader, &mut writer, first);
     let second = writer.next_block(1 << 20).expect("there is space");

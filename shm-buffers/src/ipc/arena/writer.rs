@@ -39,11 +39,9 @@ pub struct BlockWriter {
     events: Events,
     /// The blocks in flight by their offsets.
     in_flight: Vec<InFlight>,
-    in_flight_bytes: u64,
     /// The number of them that the reader has not taken, and their bytes.
     untaken: usize,
     untaken_bytes: u64,
-    taken: u64,
     released: u64,
     /// The latest result of `next_block`, until it is written.
     next: Option<Block>,
@@ -65,10 +63,8 @@ impl BlockWriter {
             span,
             events: Events::new(region, span.events),
             in_flight: Vec::new(),
-            in_flight_bytes: 0,
             untaken: 0,
             untaken_bytes: 0,
-            taken: 0,
             released: 0,
             next: None,
             touched: 0,
@@ -88,7 +84,10 @@ impl BlockWriter {
 
     /// Returns the number of bytes of the blocks that were written and not released, with the padding between them.
     pub fn in_flight_bytes(&self) -> u64 {
-        self.in_flight_bytes
+        self.in_flight
+            .iter()
+            .map(|block| block.next() - block.start)
+            .sum()
     }
 
     /// Returns the number of blocks in flight that the reader has not taken: neither held nor released.
@@ -103,7 +102,7 @@ impl BlockWriter {
 
     /// Returns the number of blocks that the reader has taken, as of the last [`collect`](Self::collect).
     pub fn taken(&self) -> u64 {
-        self.taken
+        self.released + (self.in_flight.len() - self.untaken) as u64
     }
 
     /// Returns the number of blocks that the reader has released, as of the last [`collect`](Self::collect).
@@ -247,7 +246,6 @@ impl BlockWriter {
         };
         let at = self.in_flight.partition_point(|block| block.start < start);
         self.in_flight.insert(at, block);
-        self.in_flight_bytes += block.next() - start;
         self.untaken += 1;
         self.untaken_bytes += len;
         self.next = None;
@@ -282,14 +280,12 @@ impl BlockWriter {
             if !was_taken {
                 self.untaken -= 1;
                 self.untaken_bytes -= block.len;
-                self.taken += 1;
             }
             match event {
                 Event::Taken(_) if was_taken => return Err(BlockError::NotInFlight { offset }),
                 Event::Taken(_) => {}
                 Event::Released(_) => {
-                    let block = self.in_flight.remove(at);
-                    self.in_flight_bytes -= block.next() - block.start;
+                    self.in_flight.remove(at);
                     self.released += 1;
                 }
             }
