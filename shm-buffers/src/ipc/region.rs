@@ -1,6 +1,9 @@
 //! [`Region`]: memory that several processes write, accessed as atomic words only.
-#![cfg_attr(not(loom), allow(unsafe_code, reason = "views shared memory as atomic words"))]
+#![allow(unsafe_code, reason = "views shared memory as atomic words")]
 
+use std::ops::{Deref, Range};
+use std::ptr::NonNull;
+use std::slice;
 use std::sync::Arc;
 #[cfg(not(loom))]
 use std::{fmt, str::FromStr};
@@ -137,6 +140,58 @@ impl Region {
                 unsafe { mapping.words() }
             }
         }
+    }
+}
+
+/// The words of a span of a region, which are found once: an access does not ask what the region's memory is. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct RegionWords {
+    first: NonNull<AtomicU64>,
+    words: usize,
+    /// Keeps the words alive.
+    region: Region,
+}
+
+// SAFETY: it is a `&[AtomicU64]` that keeps its owner alive, and both can be sent to other threads and shared with them.
+unsafe impl Send for RegionWords {}
+// SAFETY: as above.
+unsafe impl Sync for RegionWords {}
+
+impl RegionWords {
+    /// Finds the words of a span.
+    ///
+    /// # Panics
+    /// If the span lies outside the region.
+    pub(super) fn new(region: &Region, span: Span) -> Self {
+        Self::of(region, region.span(span))
+    }
+
+    /// Returns the words in `range`.
+    ///
+    /// # Panics
+    /// If `range` reaches beyond these words.
+    pub(super) fn part(&self, range: Range<usize>) -> Self {
+        Self::of(&self.region, &self[range])
+    }
+
+    /// `words` are some of the region.
+    fn of(region: &Region, words: &[AtomicU64]) -> Self {
+        Self {
+            first: NonNull::from(words).cast(),
+            words: words.len(),
+            region: region.clone(),
+        }
+    }
+}
+
+impl Deref for RegionWords {
+    type Target = [AtomicU64];
+
+    #[inline]
+    fn deref(&self) -> &[AtomicU64] {
+        // SAFETY: `of`, the only constructor, has taken pointer and length from a shared slice of the region's words. A region neither moves
+        // nor replaces its words: they are on the heap or in a mapping, which live as long as a clone of the region, and `region` is one.
+        unsafe { slice::from_raw_parts(self.first.as_ptr(), self.words) }
     }
 }
 

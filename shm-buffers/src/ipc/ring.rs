@@ -192,6 +192,75 @@ mod batches {
 }
 
 #[cfg(all(test, not(loom)))]
+mod runs {
+    //! A run of frames is the same as its frames one by one.
+
+    use super::*;
+
+    /// Frames of a few lengths, some of which fit into one word, with runs of each.
+    fn frames() -> Vec<Vec<u8>> {
+        let mut frames = Vec::new();
+        for (len, used) in [
+            (1, 1),
+            (7, 7),
+            (9, 7),
+            (9, 9),
+            (16, 3),
+            (17, 17),
+            (24, 24),
+            (25, 25),
+            (0, 0),
+        ] {
+            for count in [1, 2, 5] {
+                for frame in 0..count {
+                    let mut bytes = vec![0; len];
+                    bytes[..used].fill(frame as u8 + 1);
+                    // The last run of each length begins with another byte.
+                    if let Some(first) = bytes.first_mut() {
+                        *first = 7 + u8::from(count == 5);
+                    }
+                    frames.push(bytes);
+                }
+            }
+        }
+        frames
+    }
+
+    #[test]
+    fn frames_that_are_alike_are_popped_together() {
+        let frames = frames();
+        for max in [1, 3, 1000] {
+            let (mut tx, mut rx) = in_process(4096);
+            let (staged, _) = tx.stage_all(frames.iter().map(Vec::as_slice));
+            tx.publish_quietly();
+            assert_eq!(staged, frames.len());
+            let (mut next, mut longest) = (0, 0);
+            while next < frames.len() {
+                let mut out = vec![9];
+                let (count, len) = rx.pop_run(7, max, &mut out).expect("it is whole");
+                let run = &frames[next..next + count];
+                assert_eq!(out[1..], run.concat());
+                assert!(run.iter().all(|frame| frame.len() == len && frame[0] == 7));
+                assert!(count <= max);
+                next += count;
+                longest = longest.max(count);
+                if count == 0 {
+                    let frame = &frames[next];
+                    assert!(frame.len() > 24 || frame.first() != Some(&7), "{frame:?}");
+                    rx.pop(&mut out).expect("it is whole");
+                    assert_eq!(out[1..], *frame);
+                    next += 1;
+                }
+            }
+            assert_eq!(longest, max.min(3));
+            assert_eq!(rx.pop_run(7, max, &mut Vec::new()), Ok((0, 0)));
+            assert_eq!(rx.frames(), frames.len() as u64);
+            assert_eq!(tx.used(), Ok(0));
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
 mod hostile {
     //! A peer that writes random values into every word of the ring, at every step.
 
@@ -251,7 +320,8 @@ mod hostile {
                 words[random() as usize % words.len()].store(value, Ordering::Relaxed);
                 let mut out = Vec::new();
                 let _ = rx.pop(&mut out);
-                assert!(out.capacity() <= 4096);
+                let _ = rx.pop_run(random() as u8, random() as usize, &mut out);
+                assert!(out.capacity() <= 16384);
                 let _ = tx.push(&[0; 40]);
                 let _ = (rx.finish_read(), rx.arm(random() % 4), tx.publish(), rx.disarm());
             }

@@ -5,15 +5,12 @@
 //! the memory of one process, so slots are written by hand.
 
 use super::layout::{Layout, Span};
-use super::region::Region;
+use super::region::{Region, RegionWords};
 use crate::sync::{AtomicU64, Ordering};
 
 /// A sequence of slots in a [`Region`]. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Slots {
-    region: Region,
-    span: Span,
-}
+pub struct Slots(RegionWords);
 
 impl Layout {
     /// Assigns `count` [slots](crate::slots).
@@ -28,11 +25,7 @@ impl Slots {
     /// # Panics
     /// If `span` was made for a larger region.
     pub fn new(region: &Region, span: Span) -> Self {
-        let _ = region.span(span);
-        Self {
-            region: region.clone(),
-            span,
-        }
+        Self(RegionWords::new(region, span))
     }
 
     /// Creates `count` slots in this process only.
@@ -44,12 +37,12 @@ impl Slots {
 
     /// Returns the number of slots.
     pub fn len(&self) -> usize {
-        self.span.words
+        self.0.len()
     }
 
     /// Returns whether the sequence has no slots.
     pub fn is_empty(&self) -> bool {
-        self.span.words == 0
+        self.0.is_empty()
     }
 
     /// Returns the slots in `range`; its slot 0 is slot `range.start` of these.
@@ -62,14 +55,7 @@ impl Slots {
             "no slots {range:?} of {}",
             self.len()
         );
-        let span = Span {
-            start: self.span.start + range.start,
-            words: range.len(),
-        };
-        Self {
-            region: self.region.clone(),
-            span,
-        }
+        Self(self.0.part(range))
     }
 
     /// Returns the slot `index`.
@@ -78,7 +64,7 @@ impl Slots {
     /// If `index` is not below [`len`](Self::len).
     #[inline]
     pub fn slot(&self, index: usize) -> Slot<'_> {
-        Slot(&self.region.span(self.span)[index])
+        Slot(&self.0[index])
     }
 }
 

@@ -5,7 +5,7 @@
 
 use super::ALIGN;
 use crate::ipc::layout::{LINE_WORDS, Span};
-use crate::ipc::region::Region;
+use crate::ipc::region::{Region, RegionWords};
 use crate::sync::{AtomicU64, Ordering};
 
 /// The bytes of an arena for each block that may be in flight.
@@ -40,36 +40,33 @@ pub(super) enum Event {
 /// One end of the queue.
 #[derive(Debug)]
 pub(super) struct Events {
-    region: Region,
-    span: Span,
+    words: RegionWords,
     /// The number of events that this end has put into the queue or taken out of it.
     count: u64,
 }
 
 impl Events {
     pub(super) fn new(region: &Region, span: Span) -> Self {
-        let _ = region.span(span);
         Self {
-            region: region.clone(),
-            span,
+            words: RegionWords::new(region, span),
             count: 0,
         }
     }
 
     /// Returns the most blocks that can be in flight.
     pub(super) fn max_blocks(&self) -> usize {
-        (self.span.words - LINE_WORDS) / EVENTS_PER_BLOCK
+        (self.words.len() - LINE_WORDS) / EVENTS_PER_BLOCK
     }
 
     /// The number of blocks that stay in flight until the reader's user drops them.
     pub(super) fn in_place(&self) -> &AtomicU64 {
-        &self.region.span(self.span)[0]
+        &self.words[0]
     }
 
     /// Returns the word of the next event, and the lap that it has if it is new.
     #[inline]
     fn next(&self) -> (&AtomicU64, u64) {
-        let words = &self.region.span(self.span)[LINE_WORDS..];
+        let words = &self.words[LINE_WORDS..];
         let (lap, at) = (self.count / words.len() as u64, self.count % words.len() as u64);
         // The words are 0 at the beginning. The first lap is 1, so they are not events.
         (&words[at as usize], (lap + 1) & (u64::MAX >> LAP_SHIFT))

@@ -9,6 +9,8 @@ pub(super) const SMALL: usize = WORD - 1;
 pub(super) const SHORT: usize = 2 * WORD;
 /// The bits of a word beside the length.
 const LOW_BITS: u32 = SMALL as u32 * u8::BITS;
+/// Those bits.
+const LOW_MASK: u64 = (1 << LOW_BITS) - 1;
 /// The most bytes of a frame that is moved word by word, through an array of constant length: for so few, a call to copy them costs more.
 pub(super) const MEDIUM: usize = 3 * WORD;
 /// A bit in the highest byte of a small frame's word. The word of a small frame has its highest bit clear; the header of
@@ -41,6 +43,12 @@ pub(super) fn join(parts: &[&[u8]]) -> u128 {
         bits += part.len() as u32 * u8::BITS;
     }
     bytes
+}
+
+/// Returns the bytes of a frame of up to [`SHORT`] bytes that is `first` and `rest`.
+#[inline]
+pub(super) fn tagged(first: u8, rest: &[u8]) -> u128 {
+    low_bytes(rest) << u8::BITS | u128::from(first)
 }
 
 /// Returns the words of these bytes.
@@ -77,9 +85,21 @@ pub(super) fn medium_words(frame: &[u8]) -> Option<[u64; MEDIUM / WORD]> {
 /// Decodes the word of a frame: its length, and its bytes followed by zeros. `None` if it is the word of no such frame.
 #[inline]
 pub(super) fn short_bytes(word: u64) -> Option<(usize, [u8; SHORT])> {
+    let bytes = u128::from(word & LOW_MASK).to_le_bytes();
+    Some((short_len(word)?, bytes))
+}
+
+/// Returns the length of the frame that this word is. `None` if it is the word of no such frame.
+#[inline]
+pub(super) fn short_len(word: u64) -> Option<usize> {
     let len = ((word >> LOW_BITS) as u8 ^ SMALL_MARK) as usize;
-    let bytes = u128::from(word & ((1 << LOW_BITS) - 1)).to_le_bytes();
-    (len <= SHORT).then_some((len, bytes))
+    (len <= SHORT).then_some(len)
+}
+
+/// Returns the first bytes of the frame that this word is. The others are zero.
+#[inline]
+pub(super) fn short_word_bytes(word: u64) -> [u8; WORD] {
+    (word & LOW_MASK).to_le_bytes()
 }
 
 /// Returns up to [`SHORT`] bytes as the low bytes of a number. Two loads that may overlap cost much less than a call of
@@ -135,6 +155,9 @@ mod tests {
                     assert!(words.starts_with(&bytes) && words[len..].iter().all(|byte| *byte == 0));
                     let word = short_frame(joined, len);
                     assert_eq!(word.is_some(), used <= SMALL, "{used} of {len}");
+                    if let ([first], rest) = (first, second) {
+                        assert_eq!(tagged(*first, rest), joined);
+                    }
                     if let Some(word) = word {
                         assert_eq!(word >> 63, 0);
                         let (decoded, padded) = short_bytes(word).expect("it is a frame");

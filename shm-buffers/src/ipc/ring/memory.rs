@@ -2,7 +2,7 @@
 
 use super::{Arm, Corrupt, Wakeup};
 use crate::ipc::layout::{LINE_WORDS, Layout, Span};
-use crate::ipc::region::Region;
+use crate::ipc::region::{Region, RegionWords};
 use crate::ipc::words::{WORD, Words};
 use crate::sync::{AtomicU64, Ordering, fence};
 
@@ -37,26 +37,23 @@ impl Layout {
 
 #[derive(Debug)]
 pub(super) struct RingMemory {
-    region: Region,
-    span: Span,
+    words: RegionWords,
     pub(super) mask: u64,
 }
 
 impl RingMemory {
     pub(super) fn new(region: &Region, span: Span) -> Self {
-        let words = region.span(span).len() - DATA;
-        assert!(words.is_power_of_two(), "span was not made by Layout::ring");
-        Self {
-            region: region.clone(),
-            span,
-            mask: words as u64 - 1,
-        }
+        let words = RegionWords::new(region, span);
+        let capacity = words.len() - DATA;
+        assert!(capacity.is_power_of_two(), "span was not made by Layout::ring");
+        let mask = capacity as u64 - 1;
+        Self { words, mask }
     }
 
     /// Returns all words of the ring. A caller that accesses several words calls this once.
     #[inline]
     pub(super) fn words(&self) -> &[AtomicU64] {
-        self.region.span(self.span)
+        &self.words
     }
 
     #[inline]
@@ -79,7 +76,7 @@ impl RingMemory {
     /// Returns `words` data words from `position` on.
     #[inline]
     pub(super) fn data(&self, position: u64, words: usize) -> Words<'_> {
-        let data = &self.region.span(self.span)[DATA..];
+        let data = &self.words[DATA..];
         let start = (position & self.mask) as usize;
         let first = words.min(data.len() - start);
         Words {

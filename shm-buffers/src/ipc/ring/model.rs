@@ -25,6 +25,23 @@ fn loom_frames_arrive_in_order_and_whole() {
     });
 }
 
+#[test]
+fn loom_frames_that_are_popped_together_arrive_in_order_and_whole() {
+    loom::model(|| {
+        let (mut tx, mut rx) = in_process(16);
+        let producer = thread::spawn(move || {
+            for i in 1..=2u8 {
+                tx.push(&[7, i]).unwrap();
+            }
+        });
+        let mut got = Vec::new();
+        while rx.pop_run(7, 9, &mut got).unwrap().0 > 0 {}
+        producer.join().unwrap();
+        while rx.pop_run(7, 9, &mut got).unwrap().0 > 0 {}
+        assert_eq!(got, [7, 1, 7, 2]);
+    });
+}
+
 /// No wakeup is lost: if the consumer sleeps, the producer that `publish`es a frame is asked to wake it.
 fn check_that_a_sleeping_consumer_is_woken(publish: fn(&mut Producer) -> Wakeup) {
     loom::model(move || {

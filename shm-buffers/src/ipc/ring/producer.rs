@@ -1,6 +1,8 @@
 //! [`Producer`]: the writing end of a ring.
 
-use super::frame::{MAX_LEN, MEDIUM, SHORT, frame_words, header, join, medium_words, short_frame, split};
+use super::frame::{
+    MAX_LEN, MEDIUM, SHORT, frame_words, header, join, medium_words, short_frame, split, tagged,
+};
 use super::memory::{DATA_MARK, FRAMES, HEAD, RingMemory, SPACE_MARK, TAIL};
 use super::{Arm, Armed, Corrupt, PushError, Wakeup};
 use crate::ipc::layout::Span;
@@ -128,6 +130,28 @@ impl Producer {
         Ok(())
     }
 
+    /// Like [`stage`](Self::stage), for a frame that is the byte `first` and `rest`. It costs less than the same in two parts, if the frame
+    /// is one word.
+    ///
+    /// # Errors
+    /// As [`stage`](Self::stage).
+    #[inline]
+    pub fn stage_tagged(&mut self, first: u8, rest: &[u8]) -> Result<(), PushError> {
+        let len = 1 + rest.len();
+        if len <= SHORT
+            && let Some(word) = short_frame(tagged(first, rest), len)
+            && self.tail - self.head < self.ring.capacity()
+        {
+            self.ring
+                .word(self.ring.index(self.tail))
+                .store(word, Ordering::Relaxed);
+            self.tail += 1;
+            self.frames += 1;
+            return Ok(());
+        }
+        self.stage_parts(&[&[first], rest])
+    }
+
     /// Stages frames one after the other, which costs less than a call of [`stage`](Self::stage) for each.
     ///
     /// Returns how many were staged, and the error of the next one.
@@ -140,6 +164,9 @@ impl Producer {
         loop {
             let words = self.ring.words();
             let end = self.head + self.ring.capacity();
+            // In registers: a field would be stored and loaded for each frame.
+            let mut tail = self.tail;
+            let mut count = 0;
             let other = frames.by_ref().find(|frame| {
                 let len = frame.len();
                 let short = match len <= SHORT {
@@ -147,30 +174,32 @@ impl Producer {
                     false => None,
                 };
                 let store = |position, word| words[self.ring.index(position)].store(word, Ordering::Relaxed);
-                let count = if let Some(word) = short {
-                    if self.tail == end {
+                let taken = if let Some(word) = short {
+                    if tail == end {
                         return true;
                     }
-                    store(self.tail, word);
+                    store(tail, word);
                     1
                 } else if let Some(data) = medium_words(frame) {
-                    let count = frame_words(len) as u64;
-                    if end - self.tail < count {
+                    let taken = frame_words(len) as u64;
+                    if end - tail < taken {
                         return true;
                     }
-                    store(self.tail, header(len));
-                    for (position, word) in (self.tail + 1..self.tail + count).zip(data) {
+                    store(tail, header(len));
+                    for (position, word) in (tail + 1..tail + taken).zip(data) {
                         store(position, word);
                     }
-                    count
+                    taken
                 } else {
                     return true;
                 };
-                self.tail += count;
-                self.frames += 1;
-                staged += 1;
+                tail += taken;
+                count += 1;
                 false
             });
+            self.tail = tail;
+            self.frames += count;
+            staged += count as usize;
             let Some(frame) = other else {
                 return (staged, Ok(()));
             };
