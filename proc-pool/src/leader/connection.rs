@@ -262,7 +262,7 @@ impl WorkerConnection {
             Payload::Large(large) => return self.send_large(job, index, large),
         };
         let staged = self.tasks.stage(frame);
-        staged.map_err(|e| self.send_error(e, 0))?;
+        staged.map_err(|e| self.send_error(e))?;
         self.in_flight.push(job, index, frame);
         self.task_budget = self.task_budget.saturating_sub(1);
         Ok(())
@@ -271,20 +271,28 @@ impl WorkerConnection {
     /// Stages small tasks. Returns how many, and why the next one was not staged.
     #[inline]
     pub(crate) fn send_run(&mut self, job: JobKey, run: FrameSlice<'_>) -> (usize, Result<(), SendError>) {
-        let (sent, result) = self.tasks.stage_all(run.frames());
-        let result = result.map_err(|e| self.send_error(e, sent));
-        let run = run.first(sent);
-        self.in_flight.push_run(job, run.entries(), run.bytes());
+        let mut sent = 0;
+        let mut result = Ok(());
+        for (mut run, frames) in run.runs() {
+            let staged;
+            (staged, result) = self.tasks.stage_all(frames.chunks_exact(run.frame_len));
+            run.count = staged;
+            self.in_flight.push_run(job, run, &frames[..run.bytes()]);
+            sent += staged;
+            if result.is_err() {
+                break;
+            }
+        }
         self.task_budget = self.task_budget.saturating_sub(sent as u64);
-        (sent, result)
+        (sent, result.map_err(|e| self.send_error(e)))
     }
 
-    /// Returns why a frame was not staged, behind `staged` others that are not in `in_flight` yet.
+    /// Returns why a frame was not staged.
     #[cold]
-    fn send_error(&mut self, error: PushError, staged: usize) -> SendError {
+    fn send_error(&mut self, error: PushError) -> SendError {
         match error {
             // If the worker has no task, it will never make room, so a full ring is invalid then.
-            PushError::Full if self.in_flight.outstanding() + staged > 0 => {
+            PushError::Full if self.in_flight.outstanding() > 0 => {
                 self.full = true;
                 SendError::Full
             }

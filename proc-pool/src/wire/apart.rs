@@ -10,14 +10,16 @@ use crate::panics::guarded;
 use crate::wire::codec::Codec;
 use crate::wire::pieces::MIN_APART;
 
+/// Returns whether a `T` may have buffers: a buffer has an owner of its memory to drop.
+#[inline]
+pub(crate) const fn may_have_buffers<T>() -> bool {
+    needs_drop::<T>()
+}
+
 /// Appends the encoding of `value`, and returns the large buffers that it leaves out. Without large buffers, the encoding is that of
 /// [`Codec::encode`].
 #[inline]
 pub(crate) fn encode_apart<T, C: Codec<T>>(value: &T, into: &mut Vec<u8>) -> Result<Vec<Sent>, BoxError> {
-    // A buffer has an owner of its memory to drop.
-    if !needs_drop::<T>() {
-        return C::encode(value, into).map(|()| Vec::new());
-    }
     let start = into.len();
     let collected = collect(MIN_APART, || {
         into.truncate(start);

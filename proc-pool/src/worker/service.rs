@@ -11,7 +11,7 @@ use shm_buffers::slots::Slots;
 
 use crate::error::{BoxError, WorkerId};
 use crate::metrics::PhaseTimes;
-use crate::wire::apart::encode_apart;
+use crate::wire::apart::{encode_apart, may_have_buffers};
 use crate::wire::bytes::{BuffersIn, OutputBuf};
 use crate::wire::codec::Codec;
 use crate::wire::encoding::decode;
@@ -299,7 +299,7 @@ where
 /// Encodes an output. Its large buffers may be left out, to travel apart.
 #[inline]
 fn encode_output<R, C: Codec<R>>(value: &R, output: &mut OutputBuf) -> Result<(), BoxError> {
-    if output.buffers == BuffersIn::Output {
+    if output.buffers == BuffersIn::Output || !may_have_buffers::<R>() {
         return C::encode(value, output);
     }
     let buffers = encode_apart::<R, C>(value, output)?;

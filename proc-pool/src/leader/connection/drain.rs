@@ -6,7 +6,7 @@ use super::WorkerConnection;
 use super::read::{Read, read};
 use crate::error::{Fault, KillReason};
 use crate::leader::tasks::in_flight::{Recalled, Recovered, RetainedPayload, Task};
-use crate::leader::tasks::jobs::{Completions, JobKey, Jobs, Outcome, OutputApart};
+use crate::leader::tasks::jobs::{Completions, JobKey, Jobs, Outcome, OutputApart, Run};
 use crate::wire::layout::slot;
 use crate::wire::payload::Large;
 use crate::wire::tags::Tag;
@@ -226,41 +226,44 @@ impl WorkerConnection {
         done: &mut Completions,
         budget: &mut usize,
     ) -> (usize, SmallDrained) {
-        let mut drained = SmallDrained::NextJob;
         let mut count = 0;
-        let mut bytes = 0;
         let full = done.bytes.len().saturating_add(*budget);
-        for sent in self.in_flight.front_of(key) {
+        let drained = loop {
+            let run = match self.in_flight.front_run(key) {
+                Some(run) if key != JobKey::NONE => run,
+                _ if self.in_flight.next().is_some_and(|(next, _)| next == key) => {
+                    break self.pop_frame(done);
+                }
+                _ => break SmallDrained::NextJob,
+            };
             let start = done.bytes.len();
-            drained = match self.outcomes.pop(&mut done.bytes) {
-                Ok(Some(_)) => SmallDrained::NextJob,
-                Ok(None) => SmallDrained::Empty,
-                Err(_) => SmallDrained::Corrupt,
+            let (popped, len) = match self.outcomes.pop_run(INLINE, run.count, &mut done.bytes) {
+                Ok((0, _)) => match self.pop_frame(done) {
+                    SmallDrained::Other { .. } if done.bytes.get(start) == Some(&INLINE) => {
+                        (1, done.bytes.len() - start)
+                    }
+                    drained => break drained,
+                },
+                Ok(popped) => popped,
+                Err(_) => break SmallDrained::Corrupt,
             };
-            if !matches!(drained, SmallDrained::NextJob) {
-                break;
+            done.push_run(Run {
+                index: run.index,
+                start: start + 1,
+                len: len - 1,
+                count: popped,
+            });
+            self.in_flight.pop_answered_run(popped);
+            count += popped;
+            if done.bytes.len() >= full {
+                break SmallDrained::Enough;
             }
-            let index = sent.index;
-            let small_len = sent.small_len().filter(|_| key != JobKey::NONE);
-            let (Some(len), Some(&INLINE)) = (small_len, done.bytes.get(start)) else {
-                drained = SmallDrained::Other { index, start };
-                break;
-            };
-            let (start, end) = (start + 1, done.bytes.len());
-            done.push_small(index, start, end);
-            count += 1;
-            bytes += len;
-            if end >= full {
-                drained = SmallDrained::Enough;
-                break;
-            }
-        }
+        };
         *budget = full.saturating_sub(done.bytes.len());
-        self.in_flight.pop_answered_run(count, bytes);
         (count, drained)
     }
 
-    /// Takes the next frame of an output whose buffers came before it.
+    /// Takes the next frame, of an output whose buffers came before it or of an outcome that is none of several alike.
     fn pop_frame(&mut self, done: &mut Completions) -> SmallDrained {
         let start = done.bytes.len();
         match (self.outcomes.pop(&mut done.bytes), self.in_flight.next()) {

@@ -1,8 +1,10 @@
 //! [`Batch`]: encoded tasks on their way to the workers.
 
+use std::ops::Range;
+
 use shm_buffers::out_of_band::Sent;
 
-use crate::wire::apart::encode_apart;
+use crate::wire::apart::{encode_apart, may_have_buffers};
 use crate::wire::codec::Codec;
 use crate::wire::owned_bytes::OwnedBytes;
 use crate::wire::payload::{Large, MAX_INLINE, Payload};
@@ -15,20 +17,57 @@ const KEEP: usize = 1 << 20;
 #[derive(Debug, Default)]
 pub(crate) struct Batch {
     bytes: Vec<u8>,
-    tasks: Vec<BatchTask>,
-    /// Index in `tasks` of the front task.
-    next: usize,
+    runs: Vec<BatchRun>,
+    /// Index in `runs` of the front task's run, and how many tasks of that were removed.
+    next: (usize, usize),
+    /// Where the frames of the small tasks are in `bytes`.
+    frames: Range<usize>,
+    /// Number of tasks.
+    len: usize,
     /// Total size of the large tasks, which have buffers of their own.
     large_bytes: usize,
 }
 
+/// Small tasks with consecutive indices and frames of the same length, one behind the other; or one large task.
 #[derive(Debug)]
-struct BatchTask {
-    index: u64,
-    /// The end of its frame in `bytes`. The frame starts where the one before it ends.
-    end: usize,
+struct BatchRun {
+    run: TaskRun,
     /// Boxed, because most tasks have none.
     large: Option<Box<Large>>,
+}
+
+/// Tasks with consecutive indices, whose frames have the same length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TaskRun {
+    /// The index of the first task.
+    pub(crate) index: u64,
+    pub(crate) count: usize,
+    /// The length of each frame; 0 for a large task.
+    pub(crate) frame_len: usize,
+}
+
+impl TaskRun {
+    /// Returns whether a task with this index, whose frame has this length, continues the run.
+    #[inline]
+    pub(crate) fn is_continued_by(&self, index: u64, frame_len: usize) -> bool {
+        self.index + self.count as u64 == index && self.frame_len == frame_len
+    }
+
+    /// Returns the number of bytes of all frames.
+    #[inline]
+    pub(crate) fn bytes(&self) -> usize {
+        self.count * self.frame_len
+    }
+
+    /// Returns the run without its first `tasks` tasks.
+    #[inline]
+    pub(crate) fn behind(self, tasks: usize) -> Self {
+        Self {
+            index: self.index + tasks as u64,
+            count: self.count - tasks,
+            ..self
+        }
+    }
 }
 
 /// The destination of a task that is being encoded.
@@ -61,7 +100,7 @@ impl TaskWriter<'_> {
     /// Encodes a task. With `APART`, its large buffers are left out, to travel apart.
     #[inline]
     pub(crate) fn encode<T, C: Codec<T>, const APART: bool>(&mut self, task: &T) -> Result<(), String> {
-        if !APART {
+        if !APART || !may_have_buffers::<T>() {
             return C::encode(task, self.bytes).map_err(|e| e.to_string());
         }
         let start = self.bytes.len();
@@ -89,18 +128,18 @@ impl TaskWriter<'_> {
 
 impl Batch {
     pub(crate) fn len(&self) -> usize {
-        self.tasks.len() - self.next
+        self.len
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.len == 0
     }
 
     /// Returns the total size of the tasks added since the batch was empty, in bytes.
     pub(crate) fn bytes(&self) -> usize {
         match self.is_empty() {
             true => 0,
-            false => self.bytes.len() + self.large_bytes,
+            false => self.frames.end + self.large_bytes,
         }
     }
 
@@ -112,11 +151,10 @@ impl Batch {
         encode: impl FnOnce(&mut TaskWriter<'_>) -> Result<(), String>,
     ) -> Result<(), String> {
         if self.is_empty() {
-            self.tasks.clear();
-            self.next = 0;
-            self.large_bytes = 0;
+            self.runs.clear();
+            (self.next, self.frames, self.large_bytes) = Default::default();
         }
-        let start = self.tasks.last().map_or(0, |last| last.end);
+        let start = self.frames.end;
         // An `encode` that panicked may have left bytes behind.
         self.bytes.truncate(start);
         self.bytes.push(Tag::Inline as u8);
@@ -126,17 +164,33 @@ impl Batch {
         };
         let written = encode(&mut writer);
         // The usual case. Nothing is moved that was just written: a processor waits if it loads more at a time than was stored.
-        let end = writer.bytes.len();
-        if written.is_ok() && writer.large.is_none() && end - start <= MAX_INLINE + 1 {
-            self.tasks.push(BatchTask {
-                index,
-                end,
-                large: None,
-            });
+        let frame_len = writer.bytes.len() - start;
+        if written.is_ok() && writer.large.is_none() && frame_len <= MAX_INLINE + 1 {
+            self.push_small(index, frame_len);
             return Ok(());
         }
         let large = writer.large;
         self.push_other(index, start, written.map(|()| large))
+    }
+
+    /// Counts a small task.
+    #[inline]
+    fn push_small(&mut self, index: u64, frame_len: usize) {
+        self.len += 1;
+        self.frames.end += frame_len;
+        if let Some(BatchRun { run, large: None }) = self.runs.last_mut()
+            && run.is_continued_by(index, frame_len)
+        {
+            run.count += 1;
+            return;
+        }
+        let count = 1;
+        let run = TaskRun {
+            index,
+            count,
+            frame_len,
+        };
+        self.runs.push(BatchRun { run, large: None });
     }
 
     /// Adds a task that is long, or failed. Its bytes, as far as they were written, lie behind `start`.
@@ -157,104 +211,110 @@ impl Batch {
             large = Some(made.map(Box::new));
         }
         let large = large.transpose().inspect_err(|_| self.bytes.truncate(start))?;
-        if let Some(large) = &large {
-            self.bytes.truncate(start);
-            self.bytes.shrink_to(KEEP);
-            self.large_bytes += large.len();
-        }
-        let end = self.bytes.len();
-        self.tasks.push(BatchTask { index, end, large });
+        let Some(large) = large else {
+            self.push_small(index, self.bytes.len() - start);
+            return Ok(());
+        };
+        self.bytes.truncate(start);
+        self.bytes.shrink_to(KEEP);
+        self.large_bytes += large.len();
+        self.len += 1;
+        let (count, frame_len) = (1, 0);
+        let run = TaskRun {
+            index,
+            count,
+            frame_len,
+        };
+        let large = Some(large);
+        self.runs.push(BatchRun { run, large });
         Ok(())
     }
 
     /// Returns the front task.
     pub(crate) fn front(&self) -> Option<(u64, Payload<'_>)> {
-        let BatchTask { index, end, large } = self.tasks.get(self.next)?;
-        let start = self.start();
+        let BatchRun { run, large } = self.runs.get(self.next.0)?;
         let payload = match large {
             Some(large) => Payload::Large(large),
-            None => Payload::Inline(&self.bytes[start..*end]),
+            None => Payload::Inline(&self.bytes[self.frames.start..][..run.frame_len]),
         };
-        Some((*index, payload))
+        Some((run.index + self.next.1 as u64, payload))
     }
 
     /// Removes the front task.
     pub(crate) fn pop(&mut self) {
         debug_assert!(!self.is_empty(), "pop from an empty batch");
         // The connection that took it keeps the large payload alive.
-        self.tasks[self.next].large = None;
-        self.next += 1;
+        self.runs[self.next.0].large = None;
+        self.pop_run(1);
     }
 
-    /// Returns the small tasks at the front, `max` at most: they can be sent in one operation.
+    /// Returns small tasks at the front, `max` at most, that can be sent in one operation. None if the front task is large.
     #[inline]
     pub(crate) fn run(&self, max: usize) -> FrameSlice<'_> {
-        let waiting = &self.tasks[self.next..];
-        let small = waiting.iter().take(max).take_while(|task| task.large.is_none());
+        let (at, removed) = self.next;
+        let waiting = self.runs.get(at..).unwrap_or_default();
+        let small = waiting.iter().take_while(|run| run.large.is_none());
+        let runs = &waiting[..small.count()];
         FrameSlice {
-            tasks: &waiting[..small.count()],
-            bytes: &self.bytes,
-            start: self.start(),
+            runs,
+            removed,
+            tasks: max.min(runs.iter().map(|run| run.run.count).sum::<usize>() - removed),
+            bytes: &self.bytes[self.frames.clone()],
         }
     }
 
-    /// Removes `tasks` small tasks from the front.
+    /// Removes `tasks` tasks from the front.
     pub(crate) fn pop_run(&mut self, tasks: usize) {
         debug_assert!(tasks <= self.len(), "pop from an empty batch");
-        self.next += tasks;
-    }
-
-    /// Returns where the frame of the front task starts.
-    fn start(&self) -> usize {
-        self.next
-            .checked_sub(1)
-            .map_or(0, |before| self.tasks[before].end)
+        self.len -= tasks;
+        let mut left = tasks;
+        while left > 0 {
+            let (at, removed) = self.next;
+            let run = self.runs[at].run;
+            let popped = left.min(run.count - removed);
+            self.frames.start += popped * run.frame_len;
+            left -= popped;
+            self.next = match removed + popped == run.count {
+                true => (at + 1, 0),
+                false => (at, removed + popped),
+            };
+        }
     }
 }
 
 /// Consecutive small tasks of a batch.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct FrameSlice<'a> {
-    tasks: &'a [BatchTask],
+    runs: &'a [BatchRun],
+    /// Number of tasks of the first run that are not part of this slice.
+    removed: usize,
+    tasks: usize,
+    /// Starts with the frames.
     bytes: &'a [u8],
-    start: usize,
 }
 
 impl<'a> FrameSlice<'a> {
     pub(crate) fn is_empty(&self) -> bool {
-        self.tasks.is_empty()
+        self.tasks == 0
     }
 
-    /// Returns the frames, in order.
+    /// Returns the runs of which it consists, each with its frames.
     #[inline]
-    pub(crate) fn frames(self) -> impl Iterator<Item = &'a [u8]> {
-        let Self { tasks, bytes, start } = self;
-        tasks.iter().scan(start, move |start, task| {
-            let frame = &bytes[*start..task.end];
-            *start = task.end;
-            Some(frame)
+    pub(crate) fn runs(self) -> impl Iterator<Item = (TaskRun, &'a [u8])> {
+        let Self {
+            runs,
+            mut removed,
+            mut tasks,
+            mut bytes,
+        } = self;
+        runs.iter().map_while(move |run| {
+            let mut run = run.run.behind(std::mem::take(&mut removed));
+            run.count = run.count.min(tasks);
+            tasks -= run.count;
+            let (frames, behind) = bytes.split_at(run.bytes());
+            bytes = behind;
+            (run.count > 0).then_some((run, frames))
         })
-    }
-
-    /// Returns the first `tasks` tasks of this slice.
-    pub(crate) fn first(self, tasks: usize) -> Self {
-        Self {
-            tasks: &self.tasks[..tasks],
-            ..self
-        }
-    }
-
-    /// Returns all frames as one slice: they are contiguous.
-    pub(crate) fn bytes(self) -> &'a [u8] {
-        let end = self.tasks.last().map_or(self.start, |last| last.end);
-        &self.bytes[self.start..end]
-    }
-
-    /// Returns the index and the frame length of each task.
-    #[inline]
-    pub(crate) fn entries(self) -> impl Iterator<Item = (u64, u32)> {
-        let lens = self.frames().map(|frame| frame.len() as u32);
-        self.tasks.iter().map(|task| task.index).zip(lens)
     }
 }
 
@@ -345,19 +405,53 @@ mod tests {
         }
         batch.pop();
         let tag = Tag::Inline as u8;
-        let run = batch.run(9);
-        assert_eq!(run.frames().collect::<Vec<_>>(), [&[tag][..], &[tag, 2, 2]]);
-        assert_eq!(run.bytes(), [tag, tag, 2, 2]);
-        assert_eq!(run.entries().collect::<Vec<_>>(), [(1, 1), (2, 3)]);
-        let first = run.first(1);
-        assert_eq!((first.bytes(), first.entries().count()), (&[tag][..], 1));
-        assert!(run.first(0).is_empty() && run.first(0).bytes().is_empty());
-        assert_eq!(batch.run(1).entries().collect::<Vec<_>>(), [(1, 1)]);
-        batch.pop_run(2);
+        let run = |index, count, frame_len| TaskRun {
+            index,
+            count,
+            frame_len,
+        };
+        let runs = |batch: &Batch, max| {
+            let runs = batch.run(max).runs();
+            runs.map(|(run, frames)| (run, frames.to_vec()))
+                .collect::<Vec<_>>()
+        };
+        let (first, second) = ((run(1, 1, 1), vec![tag]), (run(2, 1, 3), vec![tag, 2, 2]));
+        assert_eq!(runs(&batch, 9), [first.clone(), second.clone()]);
+        assert_eq!(runs(&batch, 1), [first]);
+        assert!(batch.run(0).is_empty() && runs(&batch, 0).is_empty());
+        batch.pop_run(1);
+        assert_eq!(runs(&batch, 9), [second]);
+        batch.pop_run(1);
         assert!(batch.run(9).is_empty(), "the next task is large");
         batch.pop();
-        assert_eq!(batch.run(9).entries().collect::<Vec<_>>(), [(4, 2)]);
+        assert_eq!(runs(&batch, 9), [(run(4, 1, 2), vec![tag, 4])]);
         batch.pop_run(1);
         assert!(batch.is_empty() && batch.run(9).is_empty());
+    }
+
+    #[test]
+    fn tasks_that_are_alike_are_one_run() {
+        let mut batch = Batch::default();
+        // A gap in the indices, and another length.
+        for (index, byte) in [(0, 1), (1, 2), (2, 3), (5, 6), (6, 7)] {
+            batch.push(index, put(&[byte])).unwrap();
+        }
+        batch.push(7, put(&[8, 9])).unwrap();
+        let counts = |batch: &Batch, max| {
+            let runs = batch.run(max).runs();
+            runs.map(|(run, frames)| (run.index, run.count, frames[1]))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(counts(&batch, 9), [(0, 3, 1), (5, 2, 6), (7, 1, 8)]);
+        assert_eq!(counts(&batch, 4), [(0, 3, 1), (5, 1, 6)]);
+        batch.pop_run(2);
+        assert_eq!(counts(&batch, 9), [(2, 1, 3), (5, 2, 6), (7, 1, 8)]);
+        batch.pop_run(2);
+        assert_eq!((batch.len(), front(&batch)), (2, Some((6, vec![7]))));
+        // Another task behind those that are left.
+        batch.push(8, put(&[1, 2])).unwrap();
+        assert_eq!(counts(&batch, 9), [(6, 1, 7), (7, 2, 8)]);
+        batch.pop_run(3);
+        assert_eq!((batch.len(), batch.bytes()), (0, 0));
     }
 }

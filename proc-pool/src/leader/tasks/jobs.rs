@@ -92,17 +92,12 @@ enum Entry {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Run {
     pub(crate) index: u64,
-    start: usize,
-    len: usize,
+    pub(crate) start: usize,
+    pub(crate) len: usize,
     pub(crate) count: usize,
 }
 
 impl Run {
-    /// Returns the length of each output.
-    pub(crate) fn output_len(&self) -> usize {
-        self.len
-    }
-
     /// Returns the length of each frame.
     #[inline]
     pub(crate) fn frame_len(&self) -> usize {
@@ -158,25 +153,19 @@ impl Completions {
         self.left += 1;
     }
 
-    /// Adds a small output: this range of the bytes. It joins the run before it, if it continues that.
+    /// Adds small outputs. They join the run before them, if they continue that.
     #[inline]
-    pub(crate) fn push_small(&mut self, index: u64, start: usize, end: usize) {
-        self.left += 1;
-        let bytes = end - start;
+    pub(crate) fn push_run(&mut self, run: Run) {
+        self.left += run.count;
         match self.list.last_mut() {
-            Some(Entry::Run(run))
-                if run.index + run.count as u64 == index
-                    && run.start_of(run.count) == start
-                    && run.len == bytes =>
+            Some(Entry::Run(last))
+                if last.index + last.count as u64 == run.index
+                    && last.start_of(last.count) == run.start
+                    && last.len == run.len =>
             {
-                run.count += 1;
+                last.count += run.count;
             }
-            _ => self.list.push(Entry::Run(Run {
-                index,
-                start,
-                len: bytes,
-                count: 1,
-            })),
+            _ => self.list.push(Entry::Run(run)),
         }
     }
 
@@ -374,7 +363,13 @@ mod tests {
             let start = done.bytes.len() + 1;
             done.bytes.push(0);
             done.bytes.extend((0..len).map(|at| (index as usize + at) as u8));
-            done.push_small(index, start, start + len);
+            let count = 1;
+            done.push_run(Run {
+                index,
+                start,
+                len,
+                count,
+            });
             expected.push((index, done.bytes[start..].to_vec()));
         };
         for (index, len) in [

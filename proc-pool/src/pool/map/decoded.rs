@@ -74,7 +74,7 @@ impl<I: Iterator, R> Map<'_, I, R> {
         } else {
             let mut outputs = std::mem::take(&mut self.decoded.outputs);
             for (index, output) in (run.index..).zip(outputs.drain(..)) {
-                self.buffer(index, Ok(output), run.output_len());
+                self.buffer(index, Ok(output), run.len);
             }
             self.decoded.outputs = outputs;
         }
