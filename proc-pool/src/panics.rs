@@ -48,6 +48,8 @@ impl fmt::Display for Panic {
 thread_local! {
     /// Whether this thread is within [`catch_panic`].
     static CATCHING: Cell<bool> = const { Cell::new(false) };
+    /// Whether this thread has recent panics.
+    static HAS_RECENT: Cell<bool> = const { Cell::new(false) };
     /// The recent panics of this thread, oldest first; within [`catch_panic`], those of its op.
     static RECENT: RefCell<Vec<Panic>> = const { RefCell::new(Vec::new()) };
 }
@@ -74,7 +76,9 @@ pub fn catch_panic<R>(op: impl FnOnce() -> R) -> Result<R, Panic> {
         panic::set_hook(Box::new(move |info| hook(info, &*before)));
     });
     // A panic that was caught within an earlier op must not lend its location to a panic of this one.
-    RECENT.with_borrow_mut(Vec::clear);
+    if HAS_RECENT.replace(false) {
+        RECENT.with_borrow_mut(Vec::clear);
+    }
     let previous = CATCHING.replace(true);
     let caught = panic::catch_unwind(AssertUnwindSafe(op));
     CATCHING.set(previous);
@@ -135,6 +139,7 @@ fn hook(info: &PanicHookInfo<'_>, before: &dyn Fn(&PanicHookInfo<'_>)) {
             recent.remove(0);
         }
         recent.push(panic);
+        HAS_RECENT.set(true);
     });
     if !catching {
         before(info);

@@ -45,8 +45,9 @@ impl OutputBuf {
     #[inline]
     pub fn clear(&mut self) {
         self.bytes.clear();
-        self.owned = None;
-        self.apart = None;
+        if self.owned.is_some() || self.apart.is_some() {
+            (self.owned, self.apart) = (None, None);
+        }
     }
 
     /// Leaves out buffers of the encoding that the bytes are.
@@ -65,6 +66,18 @@ impl OutputBuf {
     pub(crate) fn total_len(&self) -> usize {
         let apart = self.apart.iter().flatten().map(|buffer| buffer.len());
         self.output().len() + apart.sum::<usize>()
+    }
+
+    /// Returns the output if it is all in this buffer and has no more than `max` bytes.
+    #[inline]
+    pub(crate) fn small(&self, max: usize) -> Option<&[u8]> {
+        (self.bytes.len() <= max && self.owned.is_none() && self.apart.is_none()).then_some(&self.bytes)
+    }
+
+    /// Returns whether it keeps more than a buffer of `max` bytes.
+    #[inline]
+    pub(crate) fn keeps_more_than(&self, max: usize) -> bool {
+        self.bytes.capacity() > max || self.owned.is_some() || self.apart.is_some()
     }
 
     /// Takes memory that is the whole output.

@@ -31,6 +31,7 @@ use crate::wire::bytes::{BuffersIn, OutputBuf};
 use crate::wire::encoding::{decode, encode};
 use crate::wire::handshake::Spin;
 use crate::wire::layout::{RegionLayout, leader, slot};
+use crate::wire::owned_bytes::OwnedBytes;
 use crate::wire::pieces::{Arrived, Inbound, Outbound, Trust};
 use crate::wire::tags::Tag;
 use crate::wire::worker_values::{WorkerValue, WorkerValueError};
@@ -264,18 +265,25 @@ impl TaskLoop {
                 None => self.clock.task_done(),
                 Some(phases) => self.clock.sample_done(phases),
             }
-            let used = output.len();
-            output.clear();
-            if output.capacity() > kept(used) {
-                output.shrink_to(KEEP_SMALL);
+            if self.keeps_memory || output.keeps_more_than(KEEP_SMALL) {
+                self.free_memory(&mut output, large);
             }
-            match large {
-                Some(Ok(bytes)) => {
-                    let max = kept(bytes.len());
-                    self.pieces_in.reuse(bytes, max);
-                }
-                _ => self.pieces_in.free(KEEP_SMALL),
+        }
+    }
+
+    /// Frees memory of payloads, unless the next ones are probably as large as those of the task that was run.
+    fn free_memory(&mut self, output: &mut OutputBuf, large: Option<Result<OwnedBytes, String>>) {
+        let used = output.len();
+        output.clear();
+        if output.capacity() > kept(used) {
+            output.shrink_to(KEEP_SMALL);
+        }
+        match large {
+            Some(Ok(bytes)) => {
+                let max = kept(bytes.len());
+                self.pieces_in.reuse(bytes, max);
             }
+            _ => self.pieces_in.free(KEEP_SMALL),
         }
     }
 

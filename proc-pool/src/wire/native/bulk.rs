@@ -78,11 +78,7 @@ pub(super) fn integer_from<T>(bytes: &[u8]) -> Option<Result<T, Error>> {
         if more > 0 {
             return Err(Reason::TooLong { more }.into());
         }
-        // Byte by byte, because a copy of variable length would be a call.
-        let integer = bytes
-            .iter()
-            .rev()
-            .fold(0, |integer: u64, byte| integer << 8 | u64::from(*byte));
+        let integer = low_integer(bytes);
         match id == TypeId::of::<u64>() {
             true => Ok(same(integer)),
             false => match usize::try_from(integer) {
@@ -95,6 +91,24 @@ pub(super) fn integer_from<T>(bytes: &[u8]) -> Option<Result<T, Error>> {
             },
         }
     })
+}
+
+/// Returns the integer whose least significant bytes, 8 at most, these are. Loads that may overlap cost less than a loop, and than the call
+/// that a copy of variable length would be.
+#[inline]
+fn low_integer(bytes: &[u8]) -> u64 {
+    if let Some(all) = bytes.first_chunk() {
+        return u64::from_le_bytes(*all);
+    }
+    if let (Some(first), Some(last)) = (bytes.first_chunk(), bytes.last_chunk()) {
+        let shift = (bytes.len() - size_of::<u32>()) as u32 * u8::BITS;
+        return u64::from(u32::from_le_bytes(*first)) | u64::from(u32::from_le_bytes(*last)) << shift;
+    }
+    let at = |index: usize| u64::from(bytes[index]) << (index as u32 * u8::BITS);
+    match bytes.len() {
+        0 => 0,
+        len => at(0) | at(len / 2) | at(len - 1),
+    }
 }
 
 /// Makes what the visitor `V` would make, if that is the one with which serde makes a vector of numbers: it takes each element as it is.

@@ -1,8 +1,9 @@
 //! Sending the outcome of a task: in one frame, or in blocks of the arena.
 
 use shm_buffers::out_of_band;
+use shm_buffers::ring::PushError;
 
-use super::TaskLoop;
+use super::{INLINE, TaskLoop};
 use crate::message::ORPHANED;
 use crate::os;
 use crate::os::doorbell::DoorbellClosed;
@@ -11,6 +12,9 @@ use crate::wire::payload::{MAX_INLINE, MAX_TEXT};
 use crate::wire::pieces::{Allocation, NO_MEMORY, Piece, PieceOf, WakeupRequest, announcement};
 use crate::wire::tags::Tag;
 use crate::worker::service::Runner;
+
+/// The most bytes of a small output. Others take longer than what their sending costs besides.
+const SMALL_OUTPUT: usize = 64;
 
 /// Whether bytes were sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,11 +28,25 @@ impl TaskLoop {
     /// Sends the outcome of a task. The caller looks soon whether the leader sleeps until there is one
     /// ([`Producer::wakeup_after_fence`](shm_buffers::ring::Producer::wakeup_after_fence)).
     #[inline]
-    pub(super) fn send<R: Runner>(
-        &mut self,
-        mut tag: Tag,
-        output: &mut OutputBuf,
-    ) -> Result<(), DoorbellClosed> {
+    pub(super) fn send<R: Runner>(&mut self, tag: Tag, output: &mut OutputBuf) -> Result<(), DoorbellClosed> {
+        // The usual case.
+        if tag == Tag::Inline
+            && let Some(bytes) = output.small(SMALL_OUTPUT)
+            && bytes.len() as u64 <= self.max_output
+        {
+            match self.outcomes.stage_tagged(INLINE, bytes) {
+                Ok(()) => {}
+                Err(PushError::Full) => self.stage::<R>(&[&[INLINE], bytes])?,
+                Err(_) => os::end_group(ORPHANED),
+            }
+            self.outcomes.publish_quietly();
+            return Ok(());
+        }
+        self.send_other::<R>(tag, output)
+    }
+
+    /// Sends the outcome of a task that is not a small output.
+    fn send_other<R: Runner>(&mut self, mut tag: Tag, output: &mut OutputBuf) -> Result<(), DoorbellClosed> {
         let len = output.total_len();
         if tag == Tag::Inline && len as u64 > self.max_output {
             tag = Tag::BadOutput;
