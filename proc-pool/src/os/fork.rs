@@ -28,7 +28,7 @@ impl Origin {
     /// Returns whether the current process is that process, without a system call, for what is done for each task. It does
     /// not notice a copy that was made without the C library, by a bare `clone`.
     #[inline]
-    pub fn is_here(self) -> bool {
+    pub fn is_here(&self) -> bool {
         match self.forks {
             Some(forks) => counting::now() == forks,
             None => self.is_surely_here(),
@@ -36,7 +36,7 @@ impl Origin {
     }
 
     /// Returns whether the current process is that process. It notices every copy, and costs a system call.
-    pub fn is_surely_here(self) -> bool {
+    pub fn is_surely_here(&self) -> bool {
         self.pid == std::process::id()
     }
 }

@@ -282,6 +282,19 @@ impl<'p, I: Iterator, R> Map<'p, I, R> {
         }
     }
 
+    /// Returns the next output, and waits for it, if none is decoded.
+    fn next_undecoded(&mut self) -> Option<Result<R, TaskError>> {
+        loop {
+            match self.try_next_undecoded() {
+                TryNext::Output(result) => return Some(result),
+                TryNext::End => return None,
+                TryNext::Pending => {
+                    self.wait_until(None);
+                }
+            }
+        }
+    }
+
     /// Returns whether the output of task `index` may be returned now.
     #[inline]
     fn is_next(&self, index: u64) -> bool {
@@ -459,14 +472,9 @@ impl<I: Iterator, R> Iterator for Map<'_, I, R> {
 
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
-        loop {
-            match self.try_next() {
-                TryNext::Output(result) => return Some(result),
-                TryNext::End => return None,
-                TryNext::Pending => {
-                    self.wait_until(None);
-                }
-            }
+        match self.take_decoded_one() {
+            Some(output) => Some(Ok(output)),
+            None => self.next_undecoded(),
         }
     }
 

@@ -44,18 +44,28 @@ impl<I: Iterator, R> Map<'_, I, R> {
     /// ```
     #[inline]
     pub fn try_next(&mut self) -> TryNext<R> {
+        match self.take_decoded_one() {
+            Some(output) => TryNext::Output(Ok(output)),
+            None => self.try_next_undecoded(),
+        }
+    }
+
+    /// Returns the next output if it is decoded.
+    #[inline]
+    pub(super) fn take_decoded_one(&mut self) -> Option<R> {
+        if !self.event_loop.is_here() {
+            return None;
+        }
+        let output = self.next_decoded()?;
+        self.credit -= 1;
+        Some(output)
+    }
+
+    /// Does the same as [`try_next`](Self::try_next), if no output is decoded.
+    pub(super) fn try_next_undecoded(&mut self) -> TryNext<R> {
         if !self.event_loop.is_here() {
             return self.fail_forked().map_or(TryNext::End, TryNext::Output);
         }
-        if let Some(output) = self.next_decoded() {
-            self.credit -= 1;
-            return TryNext::Output(Ok(output));
-        }
-        self.try_next_undecoded()
-    }
-
-    /// Does the same, if no output is decoded.
-    fn try_next_undecoded(&mut self) -> TryNext<R> {
         if self.credit > 0
             && let Some(result) = self.next_ready()
         {

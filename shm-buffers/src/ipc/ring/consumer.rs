@@ -12,13 +12,16 @@ use crate::sync::Ordering;
 const MAX_RUN: usize = 512;
 
 /// The reading end of a ring.
+///
+/// Its two counters are no neighbours: compilers would load both at once, and a processor waits if that crosses a cache line.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Consumer {
     ring: RingMemory,
     head: u64,
-    frames: u64,
     /// The producer's position when this end last loaded it.
     tail: u64,
+    frames: u64,
     corrupt: Option<Corrupt>,
 }
 
