@@ -2,6 +2,7 @@
 //! loop.
 
 mod decoded;
+mod later;
 mod ready;
 mod try_next;
 
@@ -17,6 +18,7 @@ use crate::pool::loop_ref::LoopRef;
 use crate::wire::codec::Codec;
 
 use decoded::Decoded;
+use later::Later;
 
 pub use ready::Taken;
 pub use try_next::TryNext;
@@ -122,24 +124,14 @@ pub struct Map<'p, I: Iterator, R> {
     errors: VecDeque<Completion>,
     /// Maximum number of tasks taken from the input whose outputs were not returned.
     max_in_flight: usize,
-    /// Of an ordered map: outputs that are not next. The index is relative to `returned`.
-    buffered: VecDeque<Option<Buffered<R>>>,
-    /// Number of outputs in `buffered`.
-    buffered_count: usize,
-    /// Size of their encodings in bytes.
-    buffered_bytes: usize,
-    /// Number of outputs to return before the next exchange with the workers. Not less than are decoded.
+    /// Of an ordered map: outputs that are not next.
+    later: Later<R>,
+    /// Number of outputs to return before the next exchange with the workers. Those that are decoded are returned before in any case.
     credit: usize,
 }
 
 /// Tasks by index. Boxed in a map, because most maps keep none.
 struct KeptTasks<T>(HashMap<u64, T>);
-
-struct Buffered<R> {
-    /// The error is boxed, because it is large and most outputs have none.
-    result: Result<R, Box<TaskError>>,
-    bytes: usize,
-}
 
 impl<I: Iterator, R> std::fmt::Debug for Map<'_, I, R> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -187,9 +179,7 @@ impl<'p, I: Iterator, R> Map<'p, I, R> {
             decoded: Decoded::default(),
             errors: VecDeque::new(),
             max_in_flight: usize::MAX,
-            buffered: VecDeque::new(),
-            buffered_count: 0,
-            buffered_bytes: 0,
+            later: Later::default(),
             credit: 0,
         }
     }
@@ -246,15 +236,16 @@ impl<'p, I: Iterator, R> Map<'p, I, R> {
             if let Some(output) = self.next_decoded() {
                 return Some(Ok(output));
             }
-            if self.order == OutputOrder::Ordered
-                && let Some(buffered) = self.buffered.front_mut().and_then(Option::take)
-            {
-                self.buffered.pop_front();
-                self.last = self.returned;
-                self.returned += 1;
-                self.buffered_count -= 1;
-                self.buffered_bytes -= buffered.bytes;
-                return Some(buffered.result.map_err(|error| *error));
+            if self.order == OutputOrder::Ordered {
+                if self.later.take(self.returned, &mut self.decoded.outputs) {
+                    self.decoded.index = self.returned;
+                    continue;
+                }
+                if let Some(error) = self.later.take_error(self.returned) {
+                    self.last = self.returned;
+                    self.returned += 1;
+                    return Some(Err(error));
+                }
             }
             if self.decode_run() {
                 continue;
@@ -273,12 +264,15 @@ impl<'p, I: Iterator, R> Map<'p, I, R> {
             if self.is_next(index) {
                 self.last = index;
                 self.returned += 1;
-                if self.order == OutputOrder::Ordered {
-                    self.buffered.pop_front();
-                }
                 return Some(result);
             }
-            self.buffer(index, result.map_err(Box::new), bytes);
+            match result {
+                Ok(output) => {
+                    self.decoded.outputs.push_back(output);
+                    self.later.add(index, &mut self.decoded.outputs, bytes);
+                }
+                Err(error) => self.later.add_error(error),
+            }
         }
     }
 
@@ -301,17 +295,6 @@ impl<'p, I: Iterator, R> Map<'p, I, R> {
         self.order == OutputOrder::AsCompleted || index == self.returned
     }
 
-    /// Keeps an output of an ordered map that is not next.
-    fn buffer(&mut self, index: u64, result: Result<R, Box<TaskError>>, bytes: usize) {
-        let position = (index - self.returned) as usize;
-        if self.buffered.len() <= position {
-            self.buffered.resize_with(position + 1, || None);
-        }
-        self.buffered[position] = Some(Buffered { result, bytes });
-        self.buffered_count += 1;
-        self.buffered_bytes += bytes;
-    }
-
     /// Takes the next finished task.
     fn take(&mut self) -> Option<Completion> {
         if let Some(completion) = self.errors.pop_front() {
@@ -322,7 +305,7 @@ impl<'p, I: Iterator, R> Map<'p, I, R> {
 
     /// Returns the number of available outputs, including those that are not next.
     fn available(&self) -> usize {
-        self.decoded.len() + self.buffered_count + self.errors.len() + self.done.len()
+        self.decoded.len() + self.later.len() + self.errors.len() + self.done.len()
     }
 
     /// Returns how many more tasks may be taken from the input.
@@ -330,7 +313,7 @@ impl<'p, I: Iterator, R> Map<'p, I, R> {
         let budget = match self.order {
             _ if self.input.is_none() => 0,
             OutputOrder::AsCompleted => usize::MAX,
-            OutputOrder::Ordered if self.buffered_bytes > MAX_BUFFERED_BYTES => 0,
+            OutputOrder::Ordered if self.later.bytes() > MAX_BUFFERED_BYTES => 0,
             OutputOrder::Ordered => (self.returned + AHEAD).saturating_sub(self.next) as usize,
         };
         let in_flight = (self.next - self.returned) as usize;
@@ -338,7 +321,7 @@ impl<'p, I: Iterator, R> Map<'p, I, R> {
     }
 
     /// Exchanges with the workers, and renews the credit: it is half of the available outputs, so that workers get new tasks before the other
-    /// half is used. No more were decoded than there was credit for, so it is not less than are decoded.
+    /// half is used.
     fn renew_credit(&mut self) {
         self.exchange();
         self.credit = self.available() / 2 + 1;
@@ -419,7 +402,7 @@ impl<'p, I: Iterator, R> Map<'p, I, R> {
         }
         self.input = None;
         self.decoded.clear();
-        self.buffered.clear();
+        self.later.clear();
         self.returned = self.next;
         let fault = Fault::Pool(self.event_loop.forked());
         Some(Err(TaskError { task, fault }))

@@ -2,17 +2,17 @@
 
 use std::collections::VecDeque;
 
-use super::{Map, OutputOrder};
+use super::Map;
 use crate::leader::tasks::jobs::{Completion, Outcome};
 
 /// Maximum number of outputs that are decoded at a time.
-const MAX_DECODED: usize = 64;
+pub(super) const MAX_DECODED: usize = 64;
 
 /// The outputs that are returned next, of tasks with consecutive indices.
 pub(super) struct Decoded<R> {
-    outputs: VecDeque<R>,
+    pub(super) outputs: VecDeque<R>,
     /// The index of the first one's task.
-    index: u64,
+    pub(super) index: u64,
 }
 
 impl<R> Default for Decoded<R> {
@@ -42,9 +42,6 @@ impl<I: Iterator, R> Map<'_, I, R> {
         self.last = self.decoded.index;
         self.decoded.index += 1;
         self.returned += 1;
-        if self.order == OutputOrder::Ordered {
-            self.buffered.pop_front();
-        }
         Some(output)
     }
 
@@ -72,11 +69,8 @@ impl<I: Iterator, R> Map<'_, I, R> {
         if self.is_next(run.index) {
             self.decoded.index = run.index;
         } else {
-            let mut outputs = std::mem::take(&mut self.decoded.outputs);
-            for (index, output) in (run.index..).zip(outputs.drain(..)) {
-                self.buffer(index, Ok(output), run.len);
-            }
-            self.decoded.outputs = outputs;
+            let bytes = decoded * run.len;
+            self.later.add(run.index, &mut self.decoded.outputs, bytes);
         }
         true
     }
