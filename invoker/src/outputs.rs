@@ -66,6 +66,19 @@ impl<'a, T, R, I: Iterator<Item = T>> Outputs<'a, T, R, I> {
         self.logs = Logs::Flushed;
     }
 
+    /// Called for each output that is returned.
+    #[inline]
+    fn returned(&mut self) {
+        self.logs = Logs::Pending;
+        if let Some(remaining) = &mut self.remaining {
+            *remaining = remaining.saturating_sub(1);
+            // The caller may stop here, without asking for the end.
+            if *remaining == 0 {
+                self.flush();
+            }
+        }
+    }
+
     fn end(&mut self) {
         if !self.ended {
             self.ended = true;
@@ -113,6 +126,7 @@ impl<T, R, I: Iterator<Item = T>> std::fmt::Debug for Outputs<'_, T, R, I> {
 impl<T: Send + 'static, R: Send + 'static, I: Iterator<Item = T>> Iterator for Outputs<'_, T, R, I> {
     type Item = Result<R, TaskError>;
 
+    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         if self.ended {
             return None;
@@ -137,19 +151,23 @@ impl<T: Send + 'static, R: Send + 'static, I: Iterator<Item = T>> Iterator for O
                 }
             }
         };
-        match &output {
-            Some(output) => {
-                self.progress.count(output);
-                self.logs = Logs::Pending;
-                self.remaining = self.remaining.map(|remaining| remaining.saturating_sub(1));
-                // The caller may stop here, without asking for the end.
-                if self.remaining == Some(0) {
-                    self.flush();
-                }
+        // Each is made again instead of returned as it is: an output then is not copied with the room for an error.
+        match output {
+            Some(Ok(output)) => {
+                self.progress.count_done();
+                self.returned();
+                Some(Ok(output))
             }
-            None => self.end(),
+            Some(Err(error)) => {
+                self.progress.count_failed();
+                self.returned();
+                Some(Err(error))
+            }
+            None => {
+                self.end();
+                None
+            }
         }
-        output
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {

@@ -70,14 +70,19 @@ impl RunProgress {
     /// Counts an output that the caller receives.
     pub(crate) fn count<R>(&self, output: &Result<R, TaskError>) {
         match output {
-            Ok(_) => {
-                self.done.fetch_add(1, Ordering::Relaxed);
-            }
-            Err(_) => {
-                self.failed.fetch_add(1, Ordering::Relaxed);
-                self.state().failures.counter(Outcome::Failed).inc();
-            }
+            Ok(_) => self.count_done(),
+            Err(_) => self.count_failed(),
         }
+    }
+
+    #[inline]
+    pub(crate) fn count_done(&self) {
+        self.done.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_failed(&self) {
+        self.failed.fetch_add(1, Ordering::Relaxed);
+        self.state().failures.counter(Outcome::Failed).inc();
     }
 
     /// Counts outputs that were passed on without a look at them.

@@ -101,20 +101,24 @@ impl<T: Send, R: Send> Interruptible for Shared<T, R> {
 }
 
 /// Runs a task. Its panic becomes its error, as in a worker process.
-fn call<T, R>(worker: WorkerId, work: &mut impl FnMut(T) -> R, task: T) -> Result<R, Fault> {
-    catch_panic(|| work(task)).map_err(|panic| {
-        let Panic {
-            message,
-            location,
-            backtrace,
-        } = panic;
-        Fault::Panicked {
-            worker,
-            message,
-            location,
-            backtrace,
-        }
-    })
+#[inline(always)]
+fn call<T, R>(worker: WorkerId, work: &mut impl FnMut(T) -> R, task: T) -> Result<R, Box<Fault>> {
+    catch_panic(|| work(task)).map_err(|panic| Box::new(panicked(worker, panic)))
+}
+
+#[cold]
+fn panicked(worker: WorkerId, panic: Panic) -> Fault {
+    let Panic {
+        message,
+        location,
+        backtrace,
+    } = panic;
+    Fault::Panicked {
+        worker,
+        message,
+        location,
+        backtrace,
+    }
 }
 
 /// Starts a worker. The error for a failure is the same as that for a worker process.
@@ -151,12 +155,17 @@ impl<T, R> LocalPool<T, R> {
         }
     }
 
-    /// Returns the error for a forked copy of the process: the threads do not exist there. A pool that runs tasks in the caller
-    /// works in a copy as well.
+    /// Returns whether this is in a forked copy of the process: the threads do not exist there. A pool that runs tasks in the caller works
+    /// in a copy as well.
+    #[inline]
+    fn is_forked(&self) -> bool {
+        !self.shared.origin.is_here() && matches!(self.backend, Backend::Threads { .. })
+    }
+
+    /// Returns the error for a forked copy of the process.
     fn forked(&self) -> Option<PoolError> {
-        let threads = matches!(self.backend, Backend::Threads { .. });
         let pid = self.shared.origin.pid();
-        (threads && !self.shared.origin.is_here()).then_some(PoolError::Forked { pid })
+        self.is_forked().then_some(PoolError::Forked { pid })
     }
 }
 
@@ -280,7 +289,7 @@ impl<T: Send + 'static, R: Send + 'static> LocalPool<T, R> {
         } else if self.interrupted().is_some() {
             one_shot.finish(Err(Fault::Pool(PoolError::Interrupted)));
         } else if let Backend::Caller { .. } = self.backend {
-            one_shot.finish(self.call_here(task));
+            one_shot.finish(self.call_here(task).map_err(|fault| *fault));
         } else {
             let reply = one_shot.clone();
             self.send(Job::OneShot { task, reply });
@@ -297,9 +306,9 @@ impl<T: Send + 'static, R: Send + 'static> LocalPool<T, R> {
     }
 
     /// Runs a task in this thread.
-    fn call_here(&self, task: T) -> Result<R, Fault> {
+    fn call_here(&self, task: T) -> Result<R, Box<Fault>> {
         let Backend::Caller { start, idle } = &self.backend else {
-            return Err(Fault::Pool(PoolError::ShutDown));
+            return Err(Box::new(Fault::Pool(PoolError::ShutDown)));
         };
         let idle = || idle.lock().unwrap_or_else(PoisonError::into_inner);
         // The lock is not held while a function is made or runs.
@@ -307,7 +316,7 @@ impl<T: Send + 'static, R: Send + 'static> LocalPool<T, R> {
         let (mut work, mut watch) = match worker {
             Some(worker) => worker,
             None => {
-                let work = start().map_err(Fault::Pool)?;
+                let work = start().map_err(|e| Box::new(Fault::Pool(e)))?;
                 (work, self.history.stopwatch(WorkerId(0)))
             }
         };

@@ -135,18 +135,23 @@ impl<'p, T: Send + 'static, R: Send + 'static, I: Iterator<Item = T>> LocalMap<'
         self.window
             .observe(busy.0 - self.last_busy.0, busy.1 - self.last_busy.1);
         self.last_busy = busy;
-        // One that runs and one that waits, at least.
-        let window = self.window.tasks().max(2);
+        // One that runs and one that waits, at least; no more than there is room for their outputs.
+        let window = self.window.tasks().min(Exchange::<T, R>::capacity()).max(2);
         let most = self.pool.workers() * window;
         while self.in_progress < most {
             let chunk = window.div_ceil(CHUNKS).min(most - self.in_progress);
+            let first = self.taken;
             let tasks = self.pull(chunk.min(self.input_budget()));
             if tasks.is_empty() {
                 return;
             }
             self.in_progress += tasks.len();
-            self.pool
-                .send(Job::Chunk(Chunk::new(tasks, self.exchange.clone())));
+            let exchange = self.exchange.clone();
+            self.pool.send(Job::Chunk(Chunk {
+                first,
+                tasks,
+                exchange,
+            }));
             if self.in_progress > most / 2 && self.exchange.len() > 0 {
                 return;
             }
@@ -154,14 +159,17 @@ impl<'p, T: Send + 'static, R: Send + 'static, I: Iterator<Item = T>> LocalMap<'
     }
 
     /// Takes up to `most` tasks from the input.
-    fn pull(&mut self, most: usize) -> VecDeque<(u64, T)> {
-        let mut tasks = VecDeque::with_capacity(most);
+    fn pull(&mut self, most: usize) -> Vec<T> {
+        let mut tasks = Vec::with_capacity(most);
         let started = Instant::now();
         let mut next_reading = 1;
-        while tasks.len() < most
-            && let Some(task) = self.take()
-        {
-            tasks.push_back(task);
+        while tasks.len() < most && self.pool.interrupted().is_none() {
+            let Some(task) = self.tasks.as_mut().and_then(Iterator::next) else {
+                self.tasks = None;
+                break;
+            };
+            tasks.push(task);
+            self.taken += 1;
             if tasks.len() == next_reading {
                 if started.elapsed() > CHUNK_TIME {
                     break;
@@ -169,11 +177,45 @@ impl<'p, T: Send + 'static, R: Send + 'static, I: Iterator<Item = T>> LocalMap<'
                 next_reading += next_reading.min(TASKS_PER_READING);
             }
         }
+        if self.pool.interrupted().is_some() {
+            self.tasks = None;
+        }
         tasks
     }
 
+    /// Runs the next task in this thread.
+    fn next_of_caller(&mut self) -> Option<Indexed<R>> {
+        let (index, task) = self.take()?;
+        let output = self.pool.call_here(task);
+        if let (Some(tap), Ok(output)) = (&mut self.tap, &output) {
+            tap(index, output);
+        }
+        Some((index, output))
+    }
+
+    /// Returns one error, and then ends: a forked copy of the process has no threads.
+    #[cold]
+    fn fail_forked(&mut self) -> Option<Result<R, TaskError>> {
+        self.tasks.take()?;
+        self.in_progress = 0;
+        self.ready.clear();
+        self.taken_outputs = Vec::new().into_iter();
+        let task = self.returned;
+        let fault = Fault::Pool(self.pool.forked()?);
+        Some(Err(TaskError { task, fault }))
+    }
+
     /// Returns the next output, if it was taken.
+    #[inline]
     fn next_taken(&mut self) -> Option<Indexed<R>> {
+        if self.order == Order::AsCompleted && self.tap.is_none() {
+            return self.taken_outputs.next();
+        }
+        self.next_taken_in_order()
+    }
+
+    /// The part of [`next_taken`](Self::next_taken) for an ordered map, or one whose outputs are seen as they arrive.
+    fn next_taken_in_order(&mut self) -> Option<Indexed<R>> {
         if self.order == Order::Ordered
             && let Some(output) = self.ready.front_mut().and_then(Option::take)
         {
@@ -211,15 +253,20 @@ impl<'p, T: Send + 'static, R: Send + 'static, I: Iterator<Item = T>> LocalMap<'
         self.send_tasks();
     }
 
+    /// Returns the next output, if it was taken and no exchange with the threads comes before.
+    #[inline]
+    fn next_credited(&mut self) -> Option<Indexed<R>> {
+        if self.credit == 0 {
+            return None;
+        }
+        let output = self.next_taken()?;
+        self.credit -= 1;
+        Some(output)
+    }
+
     fn next_from_threads(&mut self) -> Option<Indexed<R>> {
         let mut wanted = None;
         loop {
-            if self.credit > 0
-                && let Some(output) = self.next_taken()
-            {
-                self.credit -= 1;
-                return Some(output);
-            }
             self.exchange();
             // Half of them, so that the threads get new tasks before the other half is used.
             self.credit = self.taken_outputs.len() / 2 + 1;
@@ -251,31 +298,25 @@ impl<T, R, I> Drop for LocalMap<'_, T, R, I> {
 impl<T: Send + 'static, R: Send + 'static, I: Iterator<Item = T>> Iterator for LocalMap<'_, T, R, I> {
     type Item = Result<R, TaskError>;
 
+    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
-        if let Some(error) = self.pool.forked() {
-            // Return one error, then end.
-            self.tasks.take()?;
-            self.in_progress = 0;
-            self.ready.clear();
-            self.taken_outputs = Vec::new().into_iter();
-            let task = self.returned;
-            let fault = Fault::Pool(error);
-            return Some(Err(TaskError { task, fault }));
+        if self.pool.is_forked() {
+            return self.fail_forked();
         }
         let (task, output) = match &self.pool.backend {
-            Backend::Threads { .. } => self.next_from_threads()?,
-            Backend::Caller { .. } => {
-                let (index, task) = self.take()?;
-                let output = self.pool.call_here(task);
-                if let (Some(tap), Ok(output)) = (&mut self.tap, &output) {
-                    tap(index, output);
-                }
-                (index, output.map_err(Box::new))
-            }
+            Backend::Threads { .. } => match self.next_credited() {
+                Some(output) => output,
+                None => self.next_from_threads()?,
+            },
+            Backend::Caller { .. } => self.next_of_caller()?,
         };
         self.returned += 1;
         self.last = task;
-        Some(output.map_err(|fault| TaskError { task, fault: *fault }))
+        // Not by `map_err`: an output then is not copied with the room for an error.
+        match output {
+            Ok(output) => Some(Ok(output)),
+            Err(fault) => Some(Err(TaskError { task, fault: *fault })),
+        }
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {

@@ -290,6 +290,21 @@ fn tasks_behind_a_slow_one_run_on_another_thread() {
 }
 
 #[test]
+fn an_output_is_there_while_the_next_task_runs() {
+    let _watchdog = watchdog(60);
+    let pool = threads(1);
+    let ((second, block), has_started, end) = held();
+    let tasks = [(20, None), (second, block)];
+    let mut outputs = pool.map(tasks.into_iter());
+    let mut next = || outputs.next().and_then(Result::ok);
+    assert_eq!(next(), Some(400));
+    has_started.recv().expect("the task starts");
+    end.send(()).expect("the task waits");
+    assert_eq!(next(), Some(second * second));
+    assert_eq!(next(), None);
+}
+
+#[test]
 fn tasks_of_a_dropped_map_do_not_run() {
     let _watchdog = watchdog(60);
     let ran = Arc::new(AtomicUsize::new(0));

@@ -75,12 +75,15 @@ impl<T, R> Running<T, R> {
         self.0[worker].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes tasks that wait at another thread than `worker`.
-    fn steal(&self, worker: usize) -> Option<Chunk<T, R>> {
+    /// Takes tasks that wait at another thread than `worker`. They are those of `worker` then, at the exchange that this returns.
+    fn steal(&self, worker: usize) -> Option<Arc<Exchange<T, R>>> {
         let others = (1..self.0.len()).map(|step| (worker + step) % self.0.len());
         others
             .filter_map(|other| Some((other, self.of(other).clone()?)))
-            .find_map(|(other, exchange)| exchange.split(other))
+            .find_map(|(other, exchange)| {
+                let has_stolen = exchange.steal(other, &exchange.own(worker));
+                has_stolen.then_some(exchange)
+            })
     }
 }
 
@@ -106,7 +109,7 @@ impl<T: Send, R: Send, W: FnMut(T) -> R> Thread<T, R, W> {
                         let reply = reply;
                         if reply.begin() {
                             let output = self.call(task);
-                            reply.finish(output);
+                            reply.finish(output.map_err(|fault| *fault));
                         }
                     });
                 }
@@ -127,33 +130,43 @@ impl<T: Send, R: Send, W: FnMut(T) -> R> Thread<T, R, W> {
             Ok(Job::Look) | Err(TryRecvError::Empty) => {}
             job => return job.ok(),
         }
-        if let Some(chunk) = self.running.steal(self.worker.0 as usize) {
-            return Some(Job::Chunk(chunk));
+        if let Some(exchange) = self.running.steal(self.worker.0 as usize) {
+            return Some(Job::Chunk(Chunk::stolen(exchange)));
         }
         self.watch.rest();
         waiting.recv().ok()
     }
 
+    /// Runs the tasks of a chunk, behind those that this thread has of the map.
     fn run_chunk(&mut self, chunk: Chunk<T, R>) {
+        let Chunk {
+            first,
+            tasks,
+            exchange,
+        } = chunk;
         let place = self.worker.0 as usize;
-        let exchange = chunk.give_to(place);
+        let mut own = exchange.own(place);
+        own.extend(first, tasks);
         *self.running.of(place) = Some(exchange.clone());
-        let mut output = None;
-        while let Some((index, task)) = exchange.advance(place, output.take()) {
+        while let Some((index, task)) = own.next() {
+            // The drop of a task that need not run is user code.
             let _ = guarded(|| match exchange.is_withdrawn() {
                 true => drop(task),
-                false => output = Some((index, self.call(task).map_err(Box::new))),
+                false => exchange.push(&mut own, index, self.call(task)),
             });
         }
         *self.running.of(place) = None;
+        drop(own);
+        exchange.wake_map();
         // If the map was dropped, this may drop outputs.
         let _ = guarded(|| drop(exchange));
     }
 
-    #[inline]
-    fn call(&mut self, task: T) -> Result<R, Fault> {
+    // Copies of a task from function to function would take longer than a null op.
+    #[inline(always)]
+    fn call(&mut self, task: T) -> Result<R, Box<Fault>> {
         if let Some(Interrupt::Cancel | Interrupt::Kill) = self.shared.interrupted() {
-            return Err(Fault::Pool(PoolError::Interrupted));
+            return Err(Box::new(Fault::Pool(PoolError::Interrupted)));
         }
         let (worker, work) = (self.worker, &mut self.work);
         self.watch.measure(|| call(worker, work, task))
