@@ -8,6 +8,7 @@ mod try_next;
 
 use std::collections::{HashMap, VecDeque};
 use std::iter::FusedIterator;
+use std::mem::needs_drop;
 use std::time::{Duration, Instant};
 
 use crate::error::{Fault, TaskError};
@@ -420,7 +421,13 @@ impl<'p, I: Iterator, R> Map<'p, I, R> {
             };
             let index = self.next;
             let pushed = match &mut self.kept {
-                None => self.batch.push(index, |writer| (self.encode.owned)(task, writer)),
+                None if needs_drop::<I::Item>() => {
+                    self.batch.push(index, |writer| (self.encode.owned)(task, writer))
+                }
+                // It has no memory to give away, and a reference costs less than a copy of it.
+                None => self
+                    .batch
+                    .push(index, |writer| (self.encode.borrowed)(&task, writer)),
                 Some(kept) => {
                     let pushed = self
                         .batch
