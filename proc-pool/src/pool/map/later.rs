@@ -8,6 +8,9 @@ use crate::error::TaskError;
 /// Maximum number of bytes of the outputs of a run, beyond the last one: a run is counted until the first of its outputs is taken.
 const MAX_RUN_BYTES: usize = 64 << 10;
 
+/// Maximum memory of the empty lists that are kept for the next runs, in bytes.
+const MAX_SPARE_BYTES: usize = 1 << 20;
+
 /// Outputs and errors of tasks, by index.
 pub(super) struct Later<R> {
     /// Sorted by index. There are few: workers get tasks with consecutive indices.
@@ -15,6 +18,8 @@ pub(super) struct Later<R> {
     errors: BTreeMap<u64, TaskError>,
     count: usize,
     bytes: usize,
+    /// Empty.
+    spare: Vec<VecDeque<R>>,
 }
 
 /// Outputs of tasks with consecutive indices, at least one.
@@ -32,6 +37,7 @@ impl<R> Default for Later<R> {
             errors: BTreeMap::new(),
             count: 0,
             bytes: 0,
+            spare: Vec::new(),
         }
     }
 }
@@ -66,8 +72,8 @@ impl<R> Later<R> {
             run.bytes += bytes;
             return;
         }
-        let outputs = std::mem::take(outputs);
         if !outputs.is_empty() {
+            let outputs = std::mem::replace(outputs, self.spare.pop().unwrap_or_default());
             let run = LaterRun {
                 index,
                 outputs,
@@ -94,7 +100,11 @@ impl<R> Later<R> {
         };
         self.count -= run.outputs.len();
         self.bytes -= run.bytes;
-        *outputs = run.outputs;
+        let empty = std::mem::replace(outputs, run.outputs);
+        debug_assert!(empty.is_empty(), "they are returned before others are taken");
+        if self.spare.len() < MAX_SPARE_BYTES / (MAX_DECODED * size_of::<R>().max(1)) {
+            self.spare.push(empty);
+        }
         true
     }
 
