@@ -7,6 +7,8 @@ use crate::error::KillReason;
 
 /// How long no large payload must have come or gone before memory is released.
 const IDLE: Duration = Duration::from_secs(1);
+/// How often payloads are counted meanwhile: memory is released no later than this after [`IDLE`].
+const LOOK: Duration = Duration::from_millis(200);
 
 /// How many bytes of large payloads have left memory in a connection.
 #[derive(Debug, Default)]
@@ -44,9 +46,9 @@ impl WorkerConnection {
         let waited = now.saturating_duration_since(since);
         if before != bytes {
             self.memory.counted = Some((bytes, now));
-            return KeptMemory::ReleaseIn(IDLE);
+            return KeptMemory::ReleaseIn(LOOK);
         } else if waited < IDLE {
-            return KeptMemory::ReleaseIn(IDLE - waited);
+            return KeptMemory::ReleaseIn(LOOK.min(IDLE - waited));
         }
         self.memory.counted = None;
         self.scratch = Vec::new();
