@@ -295,7 +295,7 @@ fn an_output_is_there_while_the_next_task_runs() {
     let pool = threads(1);
     let ((second, block), has_started, end) = held();
     let tasks = [(20, None), (second, block)];
-    let mut outputs = pool.map(tasks.into_iter());
+    let mut outputs = pool.map(tasks);
     let mut next = || outputs.next().and_then(Result::ok);
     assert_eq!(next(), Some(400));
     has_started.recv().expect("the task starts");
