@@ -143,7 +143,8 @@ impl Region {
     }
 }
 
-/// The words of a span of a region, which are found once: an access does not ask what the region's memory is. Cheap to clone.
+/// The words of a span of a region. It finds them when it is created, so that an access does not have to look up the kind of the region's
+/// memory. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(super) struct RegionWords {
     first: NonNull<AtomicU64>,

@@ -215,7 +215,7 @@ mod runs {
                 for frame in 0..count {
                     let mut bytes = vec![0; len];
                     bytes[..used].fill(frame as u8 + 1);
-                    // The last run of each length begins with another byte.
+                    // The last run of each length has another first byte.
                     if let Some(first) = bytes.first_mut() {
                         *first = 7 + u8::from(count == 5);
                     }

@@ -1,7 +1,7 @@
 //! [`Chunk`]: tasks of a map that go to a thread together, and [`Exchange`], where the map and the threads meet.
 //!
 //! A task alone would cost two transfers between threads. The tasks of a chunk are not bound to its thread: another one that has
-//! nothing to do takes half of those that were not started.
+//! nothing to do takes some of those that were not started.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -79,7 +79,7 @@ pub(super) struct Own<T, R> {
 }
 
 impl<T, R> Own<T, R> {
-    /// Adds tasks, behind those that are there.
+    /// Appends tasks to those that the thread has not started.
     pub(super) fn extend(&self, first: u64, tasks: Vec<T>) {
         (first..).zip(tasks).for_each(|task| self.tasks.push(task));
     }

@@ -7,7 +7,7 @@ use crate::error::KillReason;
 
 /// How long no large payload must have come or gone before memory is released.
 const IDLE: Duration = Duration::from_secs(1);
-/// How often payloads are counted meanwhile: memory is released no later than this after [`IDLE`].
+/// The time between two counts of payloads: a connection that is idle for [`IDLE`] releases its memory at most this much later.
 const LOOK: Duration = Duration::from_millis(200);
 
 /// How many bytes of large payloads have left memory in a connection.

@@ -47,6 +47,17 @@ pub(crate) struct TaskRun {
 }
 
 impl TaskRun {
+    /// Returns the run of one task.
+    #[inline]
+    pub(crate) fn one(index: u64, frame_len: usize) -> Self {
+        let count = 1;
+        Self {
+            index,
+            count,
+            frame_len,
+        }
+    }
+
     /// Returns whether a task with this index, whose frame has this length, continues the run.
     #[inline]
     pub(crate) fn is_continued_by(&self, index: u64, frame_len: usize) -> bool {
@@ -184,12 +195,7 @@ impl Batch {
             run.count += 1;
             return;
         }
-        let count = 1;
-        let run = TaskRun {
-            index,
-            count,
-            frame_len,
-        };
+        let run = TaskRun::one(index, frame_len);
         self.runs.push(BatchRun { run, large: None });
     }
 
@@ -219,12 +225,7 @@ impl Batch {
         self.bytes.shrink_to(KEEP);
         self.large_bytes += large.len();
         self.len += 1;
-        let (count, frame_len) = (1, 0);
-        let run = TaskRun {
-            index,
-            count,
-            frame_len,
-        };
+        let run = TaskRun::one(index, 0);
         let large = Some(large);
         self.runs.push(BatchRun { run, large });
         Ok(())

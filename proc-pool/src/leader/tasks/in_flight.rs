@@ -134,12 +134,7 @@ impl<K> InFlightQueue<K> {
 
     /// Adds a task that was sent.
     pub(crate) fn push(&mut self, job: JobKey, index: u64, frame: &[u8]) {
-        let run = TaskRun {
-            index,
-            count: 1,
-            frame_len: frame.len(),
-        };
-        self.push_run(job, run, frame);
+        self.push_run(job, TaskRun::one(index, frame.len()), frame);
     }
 
     /// Adds small tasks that were sent, with their frames.
@@ -165,16 +160,10 @@ impl<K> InFlightQueue<K> {
 
     /// Adds a large task.
     pub(crate) fn push_large(&mut self, job: JobKey, index: u64, large: K) {
-        let (count, frame_len) = (1, 0);
-        let run = TaskRun {
-            index,
-            count,
-            frame_len,
-        };
         self.outstanding += 1;
         self.sent.push_back(Sent {
             large: Some(Box::new(large)),
-            ..Sent::new(job, run)
+            ..Sent::new(job, TaskRun::one(index, 0))
         });
     }
 

@@ -57,6 +57,7 @@ impl<I: Iterator, R> Map<'_, I, R> {
             return None;
         }
         let output = self.next_decoded()?;
+        // A run of an ordered map that was decoded before may be longer than the credit.
         self.credit = self.credit.saturating_sub(1);
         Some(output)
     }
@@ -78,7 +79,7 @@ impl<I: Iterator, R> Map<'_, I, R> {
         }
         match self.next_ready() {
             Some(result) => {
-                self.credit = self.credit.saturating_sub(1);
+                self.credit -= 1;
                 TryNext::Output(result)
             }
             None if self.input.is_none() && self.returned == self.next => TryNext::End,

@@ -13,7 +13,8 @@ const MAX_RUN: usize = 512;
 
 /// The reading end of a ring.
 ///
-/// Its two counters are no neighbours: compilers would load both at once, and a processor waits if that crosses a cache line.
+/// `tail` separates the two counters that each frame changes: compilers load neighbours with one instruction, and a processor stalls if that
+/// crosses a cache line.
 #[derive(Debug)]
 #[repr(C)]
 pub struct Consumer {
@@ -73,8 +74,8 @@ impl Consumer {
         Ok(Some(len))
     }
 
-    /// Appends up to `max` frames to `out`, which costs less than a [`pop`](Self::pop) of each: those that come next, as long as they have
-    /// the same length, of at most 24 bytes, and begin with the byte `first`. Returns their number and their length.
+    /// Appends up to `max` of the next frames to `out`, which costs less than a [`pop`](Self::pop) of each. It stops before a frame of another
+    /// length than the first one, of more than 24 bytes, or whose first byte is not `first`. Returns their number and their length.
     ///
     /// It may take fewer than there are. If it takes none, `pop` returns what comes next.
     ///
