@@ -29,7 +29,7 @@ struct Args {
     #[arg(long)]
     quick: bool,
     /// Run only these
-    #[arg(value_name = "AREA", value_parser = ["small", "short", "lost"])]
+    #[arg(value_name = "AREA", value_parser = ["small", "equal", "short", "lost"])]
     areas: Vec<String>,
     /// Ignored: there is no model
     #[arg(long, hide = true)]
@@ -103,6 +103,9 @@ fn main() -> Result<(), BoxError> {
     if chosen("small") {
         small_tasks(&url, rounds, 2_000_000 / scale)?;
     }
+    if chosen("equal") {
+        equal_batches(&url, rounds, 1_000_000 / scale)?;
+    }
     if chosen("short") {
         short_tasks(&url, rounds, 400_000 / scale)?;
     }
@@ -114,11 +117,17 @@ fn main() -> Result<(), BoxError> {
 }
 
 /// Starts a leader and its nodes, with tasks of `micros` microseconds.
-fn start(url: &str, run: &str, micros: u64) -> Result<(Leader<u64, u64>, Processes), BoxError> {
-    let leader = Cluster::new(url, run)?
-        .lead(op)
-        .ack_wait(Duration::from_secs(1))
-        .build()?;
+fn start(
+    url: &str,
+    run: &str,
+    micros: u64,
+    max_batch: Option<usize>,
+) -> Result<(Leader<u64, u64>, Processes), BoxError> {
+    let leader = Cluster::new(url, run)?.lead(op).ack_wait(Duration::from_secs(1));
+    let leader = match max_batch {
+        Some(tasks) => leader.max_batch(tasks).build()?,
+        None => leader.build()?,
+    };
     let mut nodes = Processes(Vec::new());
     for _ in 0..NODES {
         let mut command = Command::new(std::env::current_exe()?);
@@ -170,7 +179,7 @@ fn compare(row: &str, unit: &str, peer: &str, target: f64, rates: &[(f64, f64)])
 }
 
 fn small_tasks(url: &str, rounds: usize, tasks: u64) -> Result<(), BoxError> {
-    let (leader, _nodes) = start(url, "small", 0)?;
+    let (leader, _nodes) = start(url, "small", 0, None)?;
     let local = Invoker::builder(op).model(0).workers(NODES).build()?;
     rate(tasks / 4, leader.map(0..tasks / 4)); // batches have their size after this
     let (mut bare, mut pool) = (Vec::new(), Vec::new());
@@ -211,8 +220,28 @@ fn small_tasks(url: &str, rounds: usize, tasks: u64) -> Result<(), BoxError> {
     Ok(())
 }
 
+/// Batches of one size, ours and those of the client alone.
+fn equal_batches(url: &str, rounds: usize, tasks: u64) -> Result<(), BoxError> {
+    let (leader, _nodes) = start(url, "equal", 0, Some(BATCH))?;
+    rate(tasks / 4, leader.map(0..tasks / 4));
+    let mut bare = Vec::new();
+    for _ in 0..rounds {
+        let ours = rate(tasks, leader.map(0..tasks));
+        bare.push((ours, client_alone(url, tasks as usize, BATCH)?));
+    }
+    compare(
+        "u64 tasks, batches of 1,024",
+        "tasks/s",
+        "client alone, batches of 1,024",
+        0.7,
+        &bare,
+    );
+    leader.finish()?;
+    Ok(())
+}
+
 fn short_tasks(url: &str, rounds: usize, tasks: u64) -> Result<(), BoxError> {
-    let (leader, _nodes) = start(url, "short", 8)?;
+    let (leader, _nodes) = start(url, "short", 8, None)?;
     let local = Invoker::builder(op).model(8).workers(NODES).build()?;
     rate(tasks / 4, leader.map(0..tasks / 4));
     let bytes = Traffic::of(url, "invoker.short.>")?;
@@ -234,7 +263,7 @@ fn short_tasks(url: &str, rounds: usize, tasks: u64) -> Result<(), BoxError> {
 
 /// The longest pause of a run in which a node is killed. The tasks that the node had started run again, one by one.
 fn lost_node(url: &str, micros: u64, tasks: u64) -> Result<(), BoxError> {
-    let (leader, mut nodes) = start(url, "lost", micros)?;
+    let (leader, mut nodes) = start(url, "lost", micros, None)?;
     let (mut longest, mut last) = (Duration::ZERO, Instant::now());
     for (index, output) in (0..).zip(leader.map(0..tasks)) {
         output?;

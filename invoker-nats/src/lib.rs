@@ -43,8 +43,6 @@
 //!
 //! This crate has no threads of its own beside one for the client, no scheduler and no storage: that is NATS.
 
-mod accounting;
-mod batcher;
 mod cluster;
 mod error;
 mod hidden_thread;
@@ -52,20 +50,17 @@ mod lead;
 mod link;
 mod model_store;
 mod node;
-mod report;
-mod value;
-mod wire;
 
 pub use cluster::{
     CA_VARIABLE, CERTIFICATE_VARIABLE, CREDENTIALS_VARIABLE, Cluster, KEY_VARIABLE, RUN_VARIABLE,
     URL_VARIABLE,
 };
+pub use cluster_run::{ClusterReport, NodeEnd, NodeRow, Outputs, ServeEnd, Value};
 pub use error::Error;
 pub use invoker::{StageError, stage};
-pub use lead::{Leader, LeaderBuilder, Outputs};
+pub use lead::{Leader, LeaderBuilder};
 pub use log_bridge::relay::Relay;
-pub use report::{ClusterReport, NodeEnd, NodeReport, NodeRow, ServeEnd};
-pub use value::Value;
+pub use node::NodeReport;
 
 /// The example of the README is a test.
 #[cfg(doctest)]

@@ -13,6 +13,7 @@ use async_nats::jetstream::stream::{self, DiscardPolicy, RetentionPolicy};
 use async_nats::jetstream::{Context, Message};
 use async_nats::{Client, Subscriber};
 use bytes::Bytes;
+use cluster_run::{Manifest, Reply};
 use futures_util::future::{Either, select};
 use futures_util::{FutureExt, StreamExt};
 use tokio::io::AsyncReadExt;
@@ -20,7 +21,6 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use crate::error::Error;
-use crate::wire::{self, Manifest, Reply, Request};
 
 /// How long an acknowledged publication, or a request to the server, may take before it is sent again.
 const REPLY: Duration = Duration::from_secs(3);
@@ -310,12 +310,10 @@ impl Link {
     }
 
     /// Sends a request to the leader. Without a leader, the error is [`RequestErrorKind::NoResponders`].
-    pub(crate) async fn ask(&self, request: &Request) -> Result<Reply, RequestErrorKind> {
-        let asking = self
-            .client
-            .request(self.subject("leader"), wire::encode(request, &[]));
+    pub(crate) async fn ask(&self, request: Bytes) -> Result<Reply, RequestErrorKind> {
+        let asking = self.client.request(self.subject("leader"), request);
         match timeout(Duration::from_secs(2), self.unless_reconnected(asking)).await {
-            Ok(Some(Ok(reply))) => wire::decode_all(&reply.payload).ok_or(RequestErrorKind::Other),
+            Ok(Some(Ok(reply))) => Reply::from_bytes(&reply.payload).ok_or(RequestErrorKind::Other),
             Ok(Some(Err(error))) => Err(error.kind()),
             _ => Err(RequestErrorKind::TimedOut),
         }

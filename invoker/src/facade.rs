@@ -1,4 +1,4 @@
-//! Items that the crate `invoker-nats` needs to run ops on other machines. They are not part of the public interface, and change
+//! Items that the crates `cluster-run` and `invoker-nats` need to run ops on other machines. They are not part of the public interface, and change
 //! freely.
 //!
 //! The leader has the op's types, encodes tasks and decodes outputs; a node has an invoker, whose pool takes the encoded tasks as

@@ -5,28 +5,25 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_nats::client::RequestErrorKind;
-use invoker::facade::{self, RunProgress};
+use cluster_run::{Jobs, LeaderState, Limits, Manifest, NodeState, Value};
+use invoker::facade::RunProgress;
 use invoker::{Op, OpBuilder, PlainOp, Render, Reporter};
 use progress::{Bar, Total};
 use tokio::sync::mpsc;
 
-use super::shared::Shared;
 use super::{Leader, actor};
-use crate::accounting::Accounting;
 use crate::cluster::Cluster;
 use crate::error::Error;
 use crate::link::{ANSWERS, Link, Puller};
-use crate::value::Value;
-use crate::wire::{self, Manifest, Program, Request};
 
 /// Configures a [`Leader`]: made by [`Cluster::lead`].
 #[must_use = "call `build`"]
 pub struct LeaderBuilder<T, R> {
     cluster: Cluster,
-    manifest: Manifest,
-    /// Why the values of the op cannot be encoded.
-    unencodable: Option<String>,
+    /// Or why the values of the op cannot be encoded.
+    manifest: Result<Manifest, String>,
     label: Option<String>,
+    max_batch: Option<usize>,
     types: PhantomData<fn(T) -> R>,
 }
 
@@ -45,31 +42,26 @@ impl Cluster {
     /// Like [`lead`](Self::lead), for ops with a state or a view, a [context](OpBuilder::context), retries, or a
     /// [fold](OpBuilder::fold). Nodes take all of these values from the leader; those of their own builder are replaced.
     pub fn lead_op<F: Op<M, T, R>, M, T, R>(&self, op: OpBuilder<F, M, T, R>) -> LeaderBuilder<T, R> {
-        let data = postcard::to_allocvec(&facade::op_data(op));
         LeaderBuilder {
             cluster: self.clone(),
-            unencodable: data.as_ref().err().map(postcard::Error::to_string),
-            manifest: Manifest {
-                program: Program::of::<F, T, R>(),
-                seed: None,
-                data: data.unwrap_or_default(),
-                session: 0,
-                ack_wait: Duration::from_secs(5),
-                node_losses: 2,
-                resumable: false,
-            },
+            manifest: Manifest::new(op),
             label: None,
+            max_batch: None,
             types: PhantomData,
         }
     }
 }
 
 impl<T: Value, R: Value> LeaderBuilder<T, R> {
+    fn set(mut self, set: impl FnOnce(&mut Manifest)) -> Self {
+        self.manifest.as_mut().map(set).ok();
+        self
+    }
+
     /// Derives a seed for each task from `root`, as [`Builder::seed`](invoker::Builder::seed) does: outputs are those of a single
     /// machine.
-    pub fn seed(mut self, root: u64) -> Self {
-        self.manifest.seed = Some(root);
-        self
+    pub fn seed(self, root: u64) -> Self {
+        self.set(|manifest| manifest.seed = Some(root))
     }
 
     /// Shows progress under this label, with the number of nodes.
@@ -83,9 +75,8 @@ impl<T: Value, R: Value> LeaderBuilder<T, R> {
     ///
     /// With 1, all tasks fail that a lost node had started. With 0, too, and no task runs twice whatever happens: nodes wait for the
     /// leader before they begin tasks.
-    pub fn node_losses(mut self, nodes: u32) -> Self {
-        self.manifest.node_losses = nodes;
-        self
+    pub fn node_losses(self, nodes: u32) -> Self {
+        self.set(|manifest| manifest.node_losses = nodes)
     }
 
     /// Keeps answers in the server until the run has ended, so that the same program, started again after the leader died, takes them
@@ -94,15 +85,20 @@ impl<T: Value, R: Value> LeaderBuilder<T, R> {
     ///
     /// Meanwhile nodes work as far as the window reaches, and then wait, for up to an hour. The leader keeps in memory the answers that
     /// it found and has not delivered.
-    pub fn resumable(mut self) -> Self {
-        self.manifest.resumable = true;
-        self
+    pub fn resumable(self) -> Self {
+        self.set(|manifest| manifest.resumable = true)
     }
 
     /// Sets after which silence a node counts as lost (default: 5 s). Nodes report at least three times in that time. Shorter means that less
     /// time is lost with a node, and that a node that was only stopped or cut off for that time counts as lost.
-    pub fn ack_wait(mut self, silence: Duration) -> Self {
-        self.manifest.ack_wait = silence.max(Duration::from_millis(300));
+    pub fn ack_wait(self, silence: Duration) -> Self {
+        self.set(|manifest| manifest.ack_wait = silence.max(Duration::from_millis(300)))
+    }
+
+    /// Sets the most tasks of a batch (default: 65,536). By default, a batch has about 200 ms of a node's work. A smaller number brings the
+    /// first outputs earlier, and costs more messages.
+    pub fn max_batch(mut self, tasks: usize) -> Self {
+        self.max_batch = Some(tasks);
         self
     }
 
@@ -113,7 +109,7 @@ impl<T: Value, R: Value> LeaderBuilder<T, R> {
     /// started by another program; [`Error::Context`]; [`Unsupported`](invoker::Error::Unsupported) for a resumable run without
     /// `node_losses`.
     pub fn build(self) -> Result<Leader<T, R>, Error> {
-        let mut manifest = self.manifest;
+        let mut manifest = self.manifest.map_err(Error::Context)?;
         if manifest.resumable && manifest.node_losses == 0 {
             return Err(Error::Invoker(invoker::Error::Unsupported {
                 what: "a resumable run, which may run a task twice,",
@@ -121,12 +117,9 @@ impl<T: Value, R: Value> LeaderBuilder<T, R> {
                 remedy: "leave out one of them",
             }));
         }
-        if let Some(reason) = self.unencodable {
-            return Err(Error::Context(reason));
-        }
         manifest.session = random()?;
         let (thread, link) = self.cluster.connect("leader")?;
-        let (is, most) = (wire::encode(&manifest, &[]).len(), link.max_inline());
+        let (is, most) = (manifest.to_bytes().len(), link.max_inline());
         if is > most {
             return Err(Error::Context(format!(
                 "with it, the description of the run has {is} bytes, and the server takes {most}"
@@ -151,59 +144,53 @@ impl<T: Value, R: Value> LeaderBuilder<T, R> {
         // Higher than those of an earlier leader, whose batches nodes may have.
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         let first_number = now.map_or(1, |it| it.as_nanos() as u64);
-        let accounting = Accounting::new(manifest.node_losses, manifest.ack_wait, first_number);
-        let (send, commands) = mpsc::unbounded_channel();
-        let shared = Arc::new(Shared::new(accounting, manifest, send, bar));
+        let (sender, commands) = mpsc::unbounded_channel();
+        let send = move |batch| sender.send(batch).unwrap_or_default();
+        let mut limits = Limits::new(most);
+        limits.batch_tasks = self.max_batch.unwrap_or(limits.batch_tasks);
+        let state = Arc::new(LeaderState::new(manifest, first_number, limits, bar, send));
         // All answers to an earlier leader are known before the first task is taken.
         let mut answers = Puller::new(ANSWERS, 256);
-        thread.wait(actor::read_answers(&link, &shared, &mut answers, last));
-        let (handle, on_thread, to_read) = (thread.handle(), link.clone(), shared.clone());
+        thread.wait(actor::read_answers(&link, &state, &mut answers, last));
+        let (handle, on_thread, to_read) = (thread.handle(), link.clone(), state.clone());
         handle.spawn(async move {
             actor::read_answers(&on_thread, &to_read, &mut answers, u64::MAX).await;
         });
-        handle.spawn(actor::send_batches(link.clone(), shared.clone(), commands));
-        handle.spawn(actor::repeat_records(shared.clone(), records));
-        handle.spawn(actor::look_after_nodes(link.clone(), shared.clone()));
-        handle.spawn(actor::reply_to_nodes(link.clone(), shared.clone(), requests));
-        Ok(Leader::new(shared, link, thread, progress))
+        handle.spawn(actor::send_batches(link.clone(), state.clone(), commands));
+        handle.spawn(actor::repeat_records(state.clone(), records));
+        handle.spawn(actor::look_after_nodes(link.clone(), state.clone()));
+        handle.spawn(actor::reply_to_nodes(link.clone(), state.clone(), requests));
+        Ok(Leader {
+            jobs: Jobs::new(state.clone(), progress),
+            state,
+            link,
+            thread,
+            finished: false,
+        })
     }
 }
 
 /// Creates the streams of the run, or finds those of a run to resume. Returns its manifest, and the number of its last answer.
 async fn begin(link: &Link, run: &str, manifest: Manifest) -> Result<(Manifest, u64), Error> {
-    if link.ask(&Request::Manifest).await != Err(RequestErrorKind::NoResponders) {
+    if link.ask(NodeState::ask_manifest()).await != Err(RequestErrorKind::NoResponders) {
         return Err(Error::HasLeader { run: run.to_owned() });
     }
     if manifest.resumable
         && let Some((bytes, last)) = link.reopen().await?
     {
-        let refused = |reason: &str| Error::Resume {
+        let resumed = manifest.resume(&bytes).map_err(|reason| Error::Resume {
             run: run.to_owned(),
-            reason: reason.to_owned(),
-        };
-        let Some(earlier) = wire::decode_all::<Manifest>(&bytes) else {
-            return Err(refused("its manifest is malformed"));
-        };
-        let mut reason = manifest.program.differences(&earlier.program);
-        if manifest.seed != earlier.seed {
-            reason = format!("the seed is {:?}, and was {:?}", manifest.seed, earlier.seed);
-        } else if manifest.data != earlier.data {
-            "the context is another one".clone_into(&mut reason);
-        }
-        if !reason.is_empty() {
-            return Err(refused(&reason));
-        }
-        link.create(&manifest).await?;
-        let session = earlier.session;
-        return Ok((Manifest { session, ..manifest }, last));
+            reason,
+        })?;
+        link.create(&resumed).await?;
+        return Ok((resumed, last));
     }
     // Of a leader that has died, and was not resumable.
     link.delete().await;
     link.create(&manifest).await?;
     if manifest.resumable {
         let id = format!("manifest-{}", manifest.session);
-        let bytes = wire::encode(&manifest, &[]);
-        link.publish("manifest", &id, bytes, || false).await;
+        link.publish("manifest", &id, manifest.to_bytes(), || false).await;
     }
     Ok((manifest, 0))
 }

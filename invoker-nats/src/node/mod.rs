@@ -1,30 +1,33 @@
 //! A node of a run: pulls batches, runs their tasks in its pool, and publishes the answers.
 
-mod batch;
+mod report;
+
+pub use report::NodeReport;
 
 use std::collections::HashMap;
 use std::panic::resume_unwind;
 use std::pin::pin;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use async_nats::jetstream::{AckKind, Message};
+use bytes::Bytes;
+use cluster_run::{
+    BatchId, Disposal, Engine, HeldBatch, Manifest, NodeState, Reply, ServeEnd, Value, run_batch,
+};
 use futures_util::future::{Either, select};
 use invoker::{Builder, Interrupt, Invoker, OnInterrupt, Op, PoolError, facade};
 use log_bridge::relay::Relay;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use crate::cluster::Cluster;
 use crate::error::Error;
 use crate::lead::random;
 use crate::link::{Link, Puller, TASKS};
-use crate::report::{NodeReport, ServeEnd};
-use crate::value::Value;
-use crate::wire::{self, BatchId, Join, Manifest, NodeCounts, Program, Reply, Request};
 
 /// Batches that a node has at the same time: one can be fetched while the other runs.
 const BATCHES: usize = 2;
@@ -44,21 +47,12 @@ type Stop = Result<ServeEnd, PoolError>;
 
 /// The state of a node, which its threads and the hidden thread have in common.
 struct Node {
+    state: NodeState,
     link: Link,
     handle: Handle,
-    manifest: Manifest,
-    join: Join,
     /// The messages of the batches that the node has: renewed until they are acknowledged.
     held: Mutex<HashMap<BatchId, Message>>,
     stop: watch::Sender<Option<Stop>>,
-    failed: AtomicU64,
-    /// Nanoseconds per task, as measured last.
-    task_ns: AtomicU64,
-    next_answer: AtomicU64,
-    /// Held for writing by a batch that must run alone.
-    gate: RwLock<()>,
-    /// Held by the batch whose tasks go to the workers: the next one follows when all of them have.
-    turn: Mutex<()>,
 }
 
 impl Cluster {
@@ -87,39 +81,14 @@ impl Cluster {
             run: self.run.clone(),
             reason,
         };
-        let differences = Program::of::<F, T, R>().differences(&manifest.program);
-        if !differences.is_empty() {
-            return Err(refused(differences));
-        }
-        let data = postcard::from_bytes(&manifest.data)
-            .map_err(|e| refused(format!("it cannot decode the context: {e}")))?;
-        let builder = facade::with_op_data(builder, data).on_interrupt(OnInterrupt::Finish);
-        let builder = match manifest.seed {
-            Some(root) => builder.seed(root),
-            None => builder,
-        };
-        let invoker = builder.build()?;
-        let (_, image) = facade::pool(&invoker)?;
-        let join = Join {
-            session: manifest.session,
-            node: random()?,
-            name: format!("{}:{}", host_name(), std::process::id()),
-            workers: invoker.workers() as u32,
-            checksum: image.checksum(),
-            model_bytes: image.byte_len(),
-        };
+        let builder = manifest.apply(builder).map_err(refused)?;
+        let invoker = builder.on_interrupt(OnInterrupt::Finish).build()?;
         let node = Arc::new(Node {
+            state: NodeState::new(manifest, random()?, &invoker)?,
             link,
             handle: thread.handle().clone(),
-            manifest,
-            join,
             held: Mutex::default(),
             stop: watch::Sender::new(None),
-            failed: AtomicU64::new(0),
-            task_ns: AtomicU64::new(0),
-            next_answer: AtomicU64::new(0),
-            gate: RwLock::new(()),
-            turn: Mutex::new(()),
         });
         if let Reply::Refused(reason) = thread.wait(node.join()) {
             return Err(refused(reason));
@@ -133,14 +102,15 @@ impl Cluster {
         });
         let batches = serve_until_stopped(&invoker, &node)?;
         let report = invoker.finish();
-        let mut counts = node.counts();
-        if let Ok(report) = &report {
-            counts.worker_deaths = report.processes.as_ref().map_or(0, |processes| processes.died);
-            counts.pss = report.memory.as_ref().map(|memory| memory.total_pss);
-        }
+        let counted = report.as_ref().ok();
+        let processes = counted.and_then(|report| report.processes.as_ref());
+        let memory = counted.and_then(|report| report.memory.as_ref());
+        let farewell = node.state.farewell(
+            processes.map_or(0, |processes| processes.died),
+            memory.map(|memory| memory.total_pss),
+        );
         thread.wait(async {
             node.send_records(&self.relay).await;
-            let farewell = wire::encode(&node.beat(counts, true), &[]);
             node.link.send("leader", farewell).await;
             let _ = timeout(Duration::from_secs(1), node.link.client.flush()).await;
         });
@@ -166,7 +136,13 @@ fn serve_until_stopped<M: Send + Sync + 'static, T: Value, R: Value>(
     node.handle.spawn(report_to_leader(node.clone()));
     let batches = thread::scope(|scope| {
         let runners: Vec<_> = (0..BATCHES)
-            .map(|_| scope.spawn(|| run_batches(node, |held| batch::run(node, pool, held, &count))))
+            .map(|_| {
+                scope.spawn(|| {
+                    run_batches(node, |held| {
+                        run_batch(&node.state, node.as_ref(), pool, held, &count)
+                    })
+                })
+            })
             .collect();
         while node.stopped().is_none() {
             if invoker.interrupted().is_some() {
@@ -187,14 +163,19 @@ fn serve_until_stopped<M: Send + Sync + 'static, T: Value, R: Value>(
 }
 
 /// Fetches batches and runs one after the other until the node stops. Returns the number of those that were run.
-fn run_batches(node: &Node, run: impl Fn(&batch::Held) -> (bool, AckKind)) -> u64 {
+fn run_batches(node: &Node, run: impl Fn(&HeldBatch) -> Disposal) -> u64 {
     // The client's subscriptions end in its runtime, also those that are dropped here.
     let _entered = node.handle.enter();
     let (mut tasks, mut number) = (Puller::new(TASKS, 1), 0);
     while let Some(held) = node.handle.block_on(node.next_batch(&mut tasks)) {
-        let (was_run, how) = run(&held);
+        let disposal = run(&held);
+        let was_run = disposal == Disposal::Done;
+        let how = match disposal {
+            Disposal::GiveBack => AckKind::Nak(None),
+            _ => AckKind::Ack,
+        };
         number += u64::from(was_run);
-        let message = node.held().remove(&held.batch.id);
+        let message = node.held().remove(&held.id());
         node.handle.block_on(async {
             if let Some(message) = message {
                 let _ = message.ack_with(how).await;
@@ -209,7 +190,7 @@ fn run_batches(node: &Node, run: impl Fn(&batch::Held) -> (bool, AckKind)) -> u6
 
 async fn find_leader(link: &Link) -> Manifest {
     loop {
-        if let Ok(Reply::Manifest(manifest)) = link.ask(&Request::Manifest).await {
+        if let Ok(Reply::Manifest(manifest)) = link.ask(NodeState::ask_manifest()).await {
             return *manifest;
         }
         sleep(ASK).await;
@@ -218,17 +199,17 @@ async fn find_leader(link: &Link) -> Manifest {
 
 /// Renews everything that the node has, and reports to the leader, which may have ended the run, be replaced, or be silent for too long.
 async fn report_to_leader(node: Arc<Node>) {
-    let period = node.manifest.ack_wait / 6;
+    let period = node.state.manifest().ack_wait / 6;
     let mut silent = Duration::ZERO;
     while node.stopped().is_none() || !node.held().is_empty() {
         let started = Instant::now();
         let messages: Vec<Message> = node.held().values().cloned().collect();
-        let beat = node.beat(node.counts(), false);
+        let beat = node.state.beat();
         let exchange = async {
             for message in messages {
                 let _ = message.ack_with(AckKind::Progress).await;
             }
-            node.link.ask(&beat).await
+            node.link.ask(beat).await
         };
         // Without a connection, the client's queue may be full.
         let reply = timeout(period, exchange).await;
@@ -236,7 +217,7 @@ async fn report_to_leader(node: Arc<Node>) {
         match reply {
             Ok(Ok(Reply::End)) => node.stop(Ok(ServeEnd::RunEnded)),
             Ok(Ok(Reply::Unknown)) => {
-                let joined = node.link.ask(&Request::Join(node.join.clone())).await;
+                let joined = node.link.ask(node.state.ask_to_join()).await;
                 if let Ok(Reply::Refused(_)) = joined {
                     node.stop(Ok(ServeEnd::RunEnded));
                 }
@@ -244,7 +225,7 @@ async fn report_to_leader(node: Arc<Node>) {
             Ok(Ok(_)) => silent = Duration::ZERO,
             _ => silent = longer(silent, started.elapsed(), period),
         }
-        if silent >= node.manifest.lease() {
+        if silent >= node.state.manifest().lease() {
             node.stop(Ok(ServeEnd::LeaderLost));
         }
     }
@@ -254,6 +235,11 @@ async fn report_to_leader(node: Arc<Node>) {
 /// count: messages may wait to be read.
 fn longer(silent: Duration, waited: Duration, period: Duration) -> Duration {
     silent + waited.min(2 * period)
+}
+
+/// Returns whether a node stops because the run has ended, or the leader is lost: running tasks are then of no use.
+fn is_over(stop: &Option<Stop>) -> bool {
+    !matches!(stop, None | Some(Ok(ServeEnd::Interrupted)))
 }
 
 impl Node {
@@ -274,27 +260,10 @@ impl Node {
         });
     }
 
-    /// Returns whether the run has ended, or the leader is lost: running tasks are then of no use.
-    fn is_over(&self) -> bool {
-        !matches!(*self.stop.borrow(), None | Some(Ok(ServeEnd::Interrupted)))
-    }
-
-    fn counts(&self) -> NodeCounts {
-        NodeCounts {
-            failed: self.failed.load(Ordering::Relaxed),
-            ..NodeCounts::default()
-        }
-    }
-
-    fn beat(&self, counts: NodeCounts, leaves: bool) -> Request {
-        let node = self.join.node;
-        Request::Beat { node, counts, leaves }
-    }
-
     /// Joins the run.
     async fn join(&self) -> Reply {
         loop {
-            match self.link.ask(&Request::Join(self.join.clone())).await {
+            match self.link.ask(self.state.ask_to_join()).await {
                 Ok(reply) => return reply,
                 Err(_) => sleep(ASK).await,
             }
@@ -303,14 +272,13 @@ impl Node {
 
     /// Sends the records that wait.
     async fn send_records(&self, relay: &Relay) {
-        while let Some(records) = relay.take(self.link.max_inline()) {
-            let message = wire::encode(&(self.join.node, records), &[]);
+        while let Some(message) = self.state.take_records(relay, self.link.max_inline()) {
             self.link.send("logs", message).await;
         }
     }
 
     /// Returns the next batch, or `None` when the node stops.
-    async fn next_batch(&self, tasks: &mut Puller) -> Option<batch::Held> {
+    async fn next_batch(&self, tasks: &mut Puller) -> Option<HeldBatch> {
         let fetching = async {
             loop {
                 if let Some(message) = tasks.next(&self.link).await
@@ -328,31 +296,58 @@ impl Node {
     }
 
     /// Takes in a message of the stream of tasks.
-    async fn hold(&self, message: Message) -> Option<batch::Held> {
+    async fn hold(&self, message: Message) -> Option<HeldBatch> {
         let Some(contents) = self.link.contents(&message).await else {
             let _ = message.ack_with(AckKind::Nak(Some(PAUSE))).await;
             return None;
         };
         let is_again = message.info().is_ok_and(|info| info.delivered > 1);
-        let Some(held) = batch::Held::new(contents, self.manifest.session, is_again) else {
+        let Some(held) = HeldBatch::new(contents, &self.state, is_again) else {
             // No node can run it.
             let _ = message.ack_with(AckKind::Term).await;
             return None;
         };
         // A batch that the node has already was delivered again, because the node was silent: this message must be acknowledged.
-        let is_new = self.held().insert(held.batch.id, message).is_none();
+        let is_new = self.held().insert(held.id(), message).is_none();
         is_new.then_some(held)
     }
 }
 
-#[cfg(unix)]
-fn host_name() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
-}
+impl Engine for Node {
+    type Sending = JoinHandle<bool>;
 
-#[cfg(not(unix))]
-fn host_name() -> String {
-    std::env::var("COMPUTERNAME").unwrap_or_else(|_| "node".to_owned())
+    fn ask(&self, request: &Bytes) -> Option<Reply> {
+        self.handle.block_on(self.link.ask(request.clone())).ok()
+    }
+
+    fn max_message(&self) -> usize {
+        self.link.max_inline()
+    }
+
+    fn publish(&self, id: String, answer: Bytes) -> JoinHandle<bool> {
+        let (link, stop) = (self.link.clone(), self.stop.subscribe());
+        let publish = async move {
+            link.publish("answers", &id, answer, || is_over(&stop.borrow()))
+                .await
+        };
+        self.handle.spawn(publish)
+    }
+
+    fn wait(&self, sending: JoinHandle<bool>) {
+        let _ = self.handle.block_on(sending);
+    }
+
+    fn fail(&self, error: PoolError) {
+        self.stop(Err(error));
+    }
+
+    fn stops(&self) -> bool {
+        self.stopped().is_some()
+    }
+
+    fn is_over(&self) -> bool {
+        is_over(&self.stop.borrow())
+    }
 }
 
 #[cfg(test)]

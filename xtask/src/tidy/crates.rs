@@ -24,7 +24,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     (
-        "invoker-nats",
+        "cluster-run",
         &[
             "shm-buffers",
             "proc-pool",
@@ -34,28 +34,61 @@ const ARROWS: &[(&str, &[&str])] = &[
             "invoker",
         ],
     ),
+    (
+        "invoker-nats",
+        &[
+            "shm-buffers",
+            "proc-pool",
+            "log-bridge",
+            "progress",
+            "run-journal",
+            "invoker",
+            "cluster-run",
+        ],
+    ),
 ];
 
 /// Crates of others, with those of ours that may bring them.
 const OUTSIDERS: &[(&str, &[&str])] = &[
     ("async-nats", &["invoker-nats"]),
-    ("console", &["progress", "invoker", "invoker-nats"]),
+    ("console", &["progress", "invoker", "cluster-run", "invoker-nats"]),
     (
         "crossbeam-channel",
-        &["proc-pool", "run-journal", "invoker", "invoker-nats"],
+        &[
+            "proc-pool",
+            "run-journal",
+            "invoker",
+            "cluster-run",
+            "invoker-nats",
+        ],
     ),
-    ("indicatif", &["progress", "invoker", "invoker-nats"]),
+    (
+        "indicatif",
+        &["progress", "invoker", "cluster-run", "invoker-nats"],
+    ),
     (
         "ipc-channel",
-        &["proc-pool", "run-journal", "invoker", "invoker-nats"],
+        &[
+            "proc-pool",
+            "run-journal",
+            "invoker",
+            "cluster-run",
+            "invoker-nats",
+        ],
     ),
     (
         "tracing-core",
-        &["log-bridge", "run-journal", "invoker", "invoker-nats"],
+        &[
+            "log-bridge",
+            "run-journal",
+            "invoker",
+            "cluster-run",
+            "invoker-nats",
+        ],
     ),
     ("tokio", &["invoker-nats"]),
     // It takes a C compiler.
-    ("zstd", &["shm-buffers", "invoker", "invoker-nats"]),
+    ("zstd", &["shm-buffers", "invoker", "cluster-run", "invoker-nats"]),
 ];
 
 /// This tool must build while the crates do not.

@@ -12,8 +12,8 @@ use log_bridge::relay::{Received, Records};
 use proc_pool::Fault;
 
 use crate::batcher::Draft;
+use crate::messages::{Answer, BatchId, End, Join, NodeCounts, Reply};
 use crate::report::{ClusterReport, NodeEnd, NodeRow};
-use crate::wire::{Answer, BatchId, End, Join, NodeCounts, Reply};
 
 /// The most tasks of a batch that must run alone.
 const SUSPECTS: usize = 64;

@@ -3,12 +3,12 @@
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use crate::wire::task_hash;
+use crate::messages::task_hash;
 
 /// The work of a node that a batch aims at.
 const WORK: Duration = Duration::from_millis(200);
-/// The most tasks of a batch.
-const MAX_TASKS: usize = 1 << 16;
+/// The most tasks of a batch, unless the leader sets another number.
+pub(crate) const MAX_TASKS: usize = 1 << 16;
 /// Which part of the usual number of tasks a batch near the end has at least.
 const SMALLEST: usize = 16;
 /// How long a task waits for the next ones of its batch.
@@ -21,10 +21,11 @@ const GROWTH: usize = 4;
 const LENGTH: usize = 5;
 
 /// Chooses the size of batches from how long nodes took for earlier ones.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Batcher {
     /// The number of tasks of the next batch; 0 before the first answer.
     target: usize,
+    most: usize,
 }
 
 /// Tasks that become a batch.
@@ -102,6 +103,12 @@ impl Draft {
 }
 
 impl Batcher {
+    /// `most` is the most tasks of a batch.
+    pub(crate) fn new(most: usize) -> Self {
+        let most = most.max(1);
+        Self { target: 0, most }
+    }
+
     /// Learns from a node that needed `took` for `tasks` tasks.
     pub(crate) fn observe(&mut self, tasks: usize, took: Duration) {
         if tasks == 0 {
@@ -109,7 +116,7 @@ impl Batcher {
         }
         let per_task = (took.as_secs_f64() / tasks as f64).max(1e-9);
         // Grows as far as tasks were observed, shrinks halfway: one slow task among many is no trend.
-        let wanted = ((WORK.as_secs_f64() / per_task) as usize).clamp(1, MAX_TASKS);
+        let wanted = ((WORK.as_secs_f64() / per_task) as usize).clamp(1, self.most);
         self.target = match wanted > self.target {
             true => wanted.min(self.target.max(tasks.saturating_mul(GROWTH))),
             false => wanted.max(self.target / 2),
@@ -139,7 +146,7 @@ mod tests {
 
     #[test]
     fn batches_grow_to_the_work_of_200_ms_and_shrink_for_slow_tasks() {
-        let mut batcher = Batcher::default();
+        let mut batcher = Batcher::new(MAX_TASKS);
         let tasks = |batcher: &Batcher| batcher.tasks(None, 3);
         assert_eq!(tasks(&batcher), 1);
         for _ in 0..20 {
@@ -154,18 +161,24 @@ mod tests {
         batcher.observe(0, Duration::from_secs(1));
         batcher.observe(1, Duration::ZERO);
         assert_eq!(tasks(&batcher), 4);
+        let mut batcher = Batcher::new(100);
+        for _ in 0..10 {
+            let tasks = batcher.tasks(None, 3);
+            batcher.observe(tasks, Duration::ZERO);
+        }
+        assert_eq!(batcher.tasks(None, 3), 100);
     }
 
     #[test]
     fn the_last_batches_are_shared_by_the_nodes() {
-        let mut batcher = Batcher::default();
+        let mut batcher = Batcher::new(MAX_TASKS);
         batcher.observe(1000, Duration::from_micros(1));
         let tasks = |remaining, nodes| batcher.tasks(Some(remaining), nodes);
         assert_eq!(tasks(100_000, 3), 4000);
         assert_eq!(tasks(6000, 3), 1000);
         assert_eq!(tasks(6000, 0), 3000);
         assert_eq!(tasks(1, 3), 250, "not smaller and smaller");
-        assert_eq!(Batcher::default().tasks(Some(0), 3), 1);
+        assert_eq!(Batcher::new(MAX_TASKS).tasks(Some(0), 3), 1);
     }
 
     #[test]

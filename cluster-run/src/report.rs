@@ -1,12 +1,11 @@
-//! [`ClusterReport`] of a leader, and [`NodeReport`] of a node.
+//! [`ClusterReport`], with a [`NodeRow`] for each node, and why nodes end.
 
 use std::fmt;
 use std::time::Duration;
 
-use invoker::Report;
 use invoker::shm_buffers::Printable;
 
-use crate::wire::Join;
+use crate::messages::Join;
 
 /// The counts of a run on several machines, with a row for each node. `Display` prints it.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -26,7 +25,7 @@ pub struct ClusterReport {
     pub foreign: u64,
     /// Number of batches that were sent again after a loss.
     pub resent: u64,
-    /// How often a node was silent for longer than [`ack_wait`](crate::LeaderBuilder::ack_wait).
+    /// How often a node was silent for longer than [`ack_wait`](crate::Manifest::ack_wait).
     pub nodes_lost: u64,
 }
 
@@ -48,7 +47,7 @@ pub struct NodeRow {
     pub model_bytes: u64,
     /// Memory of its processes in bytes, where shared pages count once, when it left.
     pub pss: Option<u64>,
-    /// Number of records that its [`Relay`](crate::Relay) has sent, and that have arrived.
+    /// Number of records that its `Relay` has sent, and that have arrived.
     pub logs: u64,
     /// Number of records that it has dropped because there were too many, or that were lost on the way.
     pub logs_missing: u64,
@@ -166,24 +165,5 @@ impl fmt::Display for ServeEnd {
             Self::Interrupted => "asked to leave",
             Self::LeaderLost => "the leader was silent for too long",
         })
-    }
-}
-
-/// The counts of a node. `Display` prints it, with the report of its invoker.
-#[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
-pub struct NodeReport {
-    /// Why it has ended.
-    pub end: ServeEnd,
-    /// Number of batches that it has run, in whole or in part.
-    pub batches: u64,
-    /// The report of its invoker.
-    pub report: Report,
-}
-
-impl fmt::Display for NodeReport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { end, batches, report } = self;
-        write!(f, "node      {batches} batches; {end}\n{report}")
     }
 }

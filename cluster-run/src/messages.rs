@@ -8,9 +8,12 @@ use std::any::type_name;
 use std::time::Duration;
 
 use bytes::Bytes;
+use invoker::{Builder, Op, OpBuilder, facade};
 use proc_pool::Fault;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+
+use crate::value::Value;
 
 /// The version of these messages: the first byte of each.
 pub(crate) const VERSION: u8 = 4;
@@ -22,23 +25,88 @@ pub(crate) fn task_hash(encoded: &[u8]) -> u64 {
 
 /// The description of a run: a node must agree with it before it gets a task.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Manifest {
-    pub(crate) program: Program,
-    pub(crate) seed: Option<u64>,
+pub struct Manifest {
+    program: Program,
     /// The encoded values of the op, such as its context.
-    pub(crate) data: Vec<u8>,
+    data: Vec<u8>,
+    /// The root of the tasks' seeds.
+    pub seed: Option<u64>,
     /// Chosen at random for each run: batches and answers of other runs do not have it.
-    pub(crate) session: u64,
+    pub session: u64,
     /// After this silence, a node is lost.
-    pub(crate) ack_wait: Duration,
-    pub(crate) node_losses: u32,
-    /// Answers are kept until the end of the run.
-    pub(crate) resumable: bool,
+    pub ack_wait: Duration,
+    /// How many nodes a task may cost before it fails. With 0, no task runs twice.
+    pub node_losses: u32,
+    /// Whether answers are kept until the end of the run, so that another leader can go on with it.
+    pub resumable: bool,
 }
 
 impl Manifest {
-    /// How long nodes wait for a silent leader.
-    pub(crate) fn lease(&self) -> Duration {
+    /// Describes a run of this op, with the defaults: two losses, silence of 5 s, not resumable. The session is 0.
+    ///
+    /// # Errors
+    /// That of the serialization of the op's values, such as its context.
+    pub fn new<F: Op<M, T, R>, M, T, R>(op: OpBuilder<F, M, T, R>) -> Result<Self, String> {
+        let data = postcard::to_allocvec(&facade::op_data(op));
+        Ok(Self {
+            program: Program::of::<F, T, R>(),
+            data: data.map_err(|error| error.to_string())?,
+            seed: None,
+            session: 0,
+            ack_wait: Duration::from_secs(5),
+            node_losses: 2,
+            resumable: false,
+        })
+    }
+
+    /// Returns the message with this description.
+    pub fn to_bytes(&self) -> Bytes {
+        encode(self, &[])
+    }
+
+    /// Goes on with the run of an earlier leader, whose description these bytes are: takes its session.
+    ///
+    /// # Errors
+    /// What differs, with both values.
+    pub fn resume(mut self, earlier: &[u8]) -> Result<Self, String> {
+        let Some(earlier) = decode_all::<Self>(earlier) else {
+            return Err("its manifest is malformed".to_owned());
+        };
+        let differences = self.program.differences(&earlier.program);
+        if self.seed != earlier.seed {
+            return Err(format!("the seed is {:?}, and was {:?}", self.seed, earlier.seed));
+        } else if self.data != earlier.data {
+            return Err("the context is another one".to_owned());
+        } else if !differences.is_empty() {
+            return Err(differences);
+        }
+        self.session = earlier.session;
+        Ok(self)
+    }
+
+    /// Gives a node's builder what the leader decides: the values of its op, and the seed.
+    ///
+    /// # Errors
+    /// What differs between the programs of leader and node, with both values.
+    pub fn apply<'m, F: Op<M, T, R>, M: Value + Sync, T: Value, R: Value>(
+        &self,
+        builder: Builder<'m, F, M, T, R>,
+    ) -> Result<Builder<'m, F, M, T, R>, String> {
+        let differences = Program::of::<F, T, R>().differences(&self.program);
+        if !differences.is_empty() {
+            return Err(differences);
+        }
+        let data = postcard::from_bytes(&self.data);
+        let data = data.map_err(|error| format!("it cannot decode the context: {error}"))?;
+        let builder = facade::with_op_data(builder, data);
+        Ok(match self.seed {
+            Some(root) => builder.seed(root),
+            None => builder,
+        })
+    }
+
+    /// Returns how long nodes wait for a silent leader.
+    pub fn lease(&self) -> Duration {
         match self.resumable {
             true => Duration::from_secs(3600),
             false => (6 * self.ack_wait).max(Duration::from_secs(30)),
@@ -48,7 +116,7 @@ impl Manifest {
 
 /// What leader and nodes must have in common.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Program {
+struct Program {
     /// The version of this crate.
     version: String,
     op: String,
@@ -57,7 +125,7 @@ pub(crate) struct Program {
 }
 
 impl Program {
-    pub(crate) fn of<F, T, R>() -> Self {
+    fn of<F, T, R>() -> Self {
         Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             op: type_name::<F>().to_owned(),
@@ -67,9 +135,9 @@ impl Program {
     }
 
     /// Describes each difference between a node's program, `self`, and the leader's.
-    pub(crate) fn differences(&self, leader: &Self) -> String {
+    fn differences(&self, leader: &Self) -> String {
         let pairs = [
-            ("version of invoker-nats", &self.version, &leader.version),
+            ("version of cluster-run", &self.version, &leader.version),
             ("op", &self.op, &leader.op),
             ("task", &self.task, &leader.task),
             ("output", &self.output, &leader.output),
@@ -105,7 +173,7 @@ pub(crate) struct NodeCounts {
 
 /// Identifies a batch: successive tasks of a job, from `first` on. Each time that a task is sent again, its batch has another number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub(crate) struct BatchId {
+pub struct BatchId {
     pub(crate) job: u32,
     pub(crate) first: u64,
     pub(crate) number: u64,
@@ -133,19 +201,30 @@ pub(crate) enum Request {
 
 /// The leader's replies.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Reply {
+#[non_exhaustive]
+pub enum Reply {
+    /// The description of the run.
     Manifest(Box<Manifest>),
+    /// The node has joined, may begin, or goes on.
     Yes,
     /// Another node has the batch, or it was answered.
     No,
     /// The leader does not know the node: it must join again.
     Unknown,
+    /// The node would compute something else, for this reason.
     Refused(String),
     /// The run has ended.
     End,
 }
 
-/// Tasks, as they lie in the stream of tasks. Their bytes follow.
+impl Reply {
+    /// Decodes the leader's reply to a request. Returns `None` if it is malformed.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        decode_all(bytes)
+    }
+}
+
+/// Tasks, as the engine has them. Their bytes follow.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Batch {
     pub(crate) session: u64,

@@ -1,4 +1,4 @@
-//! [`Outputs`]: the iterator over the outputs of a run on several machines.
+//! [`Outputs`]: the iterator over the outputs of a job.
 
 use std::collections::VecDeque;
 use std::iter::FusedIterator;
@@ -8,8 +8,8 @@ use std::time::Instant;
 use proc_pool::TaskError;
 use run_journal::Order;
 
-use super::shared::{Output, deliver};
-use super::{HEADER, Leader, lock};
+use super::lock;
+use super::state::{LeaderState, Output, deliver};
 use crate::batcher::Draft;
 use crate::value::Value;
 
@@ -17,16 +17,19 @@ use crate::value::Value;
 const MAX_BUFFERED: usize = 1 << 18;
 const MAX_BUFFERED_BYTES: usize = 64 << 20;
 
+/// The most bytes of a message with tasks besides these.
+const HEADER: usize = 64;
+
 /// An output, with the index of its task and the bytes that it had.
 type Received<R> = (u64, Output<R>, usize);
 
-/// An iterator over the outputs of a run, as they become available: `Ok`, or the error of that task.
+/// An iterator over the outputs of a job, as they become available: `Ok`, or the error of that task.
 ///
 /// It takes tasks from the input only while the caller waits for an output or takes one. Dropping it abandons the tasks that are open:
 /// nodes may run them, and their outputs are dropped.
 #[must_use = "iterators are lazy: tasks run while outputs are taken"]
 pub struct Outputs<'a, T, R, I: Iterator<Item = T>> {
-    leader: &'a Leader<T, R>,
+    leader: &'a LeaderState,
     input: Option<I>,
     order: Order,
     number: u32,
@@ -36,7 +39,7 @@ pub struct Outputs<'a, T, R, I: Iterator<Item = T>> {
     /// Tasks taken from the input.
     taken: u64,
     returned: u64,
-    /// The outcomes that the hidden thread has received.
+    /// The outcomes that the engine has received.
     received: Arc<Mutex<Vec<Received<R>>>>,
     /// What can be returned, or, in the order of the input, the outputs from task `returned` on.
     ready: VecDeque<Option<Received<R>>>,
@@ -45,7 +48,7 @@ pub struct Outputs<'a, T, R, I: Iterator<Item = T>> {
 }
 
 impl<'a, T: Value, R: Value, I: Iterator<Item = T>> Outputs<'a, T, R, I> {
-    pub(super) fn new(leader: &'a Leader<T, R>, input: I, order: Order) -> Self {
+    pub(super) fn new(leader: &'a LeaderState, input: I, order: Order) -> Self {
         let received = Arc::new(Mutex::new(Vec::new()));
         let into = received.clone();
         let deliver = deliver(move |index, output, bytes| {
@@ -55,7 +58,7 @@ impl<'a, T: Value, R: Value, I: Iterator<Item = T>> Outputs<'a, T, R, I> {
             leader,
             input: Some(input),
             order,
-            number: leader.shared.core().add_job(deliver),
+            number: leader.core().add_job(deliver),
             draft: Draft::default(),
             encoded: Vec::new(),
             taken: 0,
@@ -70,7 +73,7 @@ impl<'a, T: Value, R: Value, I: Iterator<Item = T>> Outputs<'a, T, R, I> {
     fn has_room(&self) -> bool {
         let (outputs, bytes) = self.buffered;
         let is_full = outputs >= MAX_BUFFERED || bytes >= MAX_BUFFERED_BYTES;
-        self.input.is_some() && !is_full && self.leader.shared.has_room()
+        self.input.is_some() && !is_full && self.leader.has_room()
     }
 
     /// Takes tasks for one batch from the input, and sends it.
@@ -78,24 +81,24 @@ impl<'a, T: Value, R: Value, I: Iterator<Item = T>> Outputs<'a, T, R, I> {
         let Some(mut input) = self.input.take() else {
             return;
         };
-        let shared = &self.leader.shared;
+        let leader = self.leader;
         let (low, high) = input.size_hint();
         let tasks = {
-            let core = shared.core();
+            let core = leader.core();
             let nodes = core.accounting.present_nodes();
             core.batcher.tasks(high.filter(|high| *high == low), nodes)
         };
-        let most = self.leader.link.max_inline() - HEADER;
+        let most = leader.max_message.saturating_sub(HEADER);
         while let Some(task) = input.next() {
             let index = self.taken;
             self.taken += 1;
-            let found = |encoded: &[u8]| match shared.manifest.resumable {
-                true => shared.core().take_found(self.number, index, encoded),
+            let found = |encoded: &[u8]| match leader.manifest.resumable {
+                true => leader.core().take_found(self.number, index, encoded),
                 false => None,
             };
-            if let Some(output) = shared.encode(index, task, &mut self.encoded, found) {
+            if let Some(output) = leader.encode(index, task, &mut self.encoded, found) {
                 self.send();
-                shared.core().accounting.skip(self.number);
+                leader.core().accounting.skip(self.number);
                 self.keep((index, output, 0));
                 continue;
             }
@@ -117,8 +120,8 @@ impl<'a, T: Value, R: Value, I: Iterator<Item = T>> Outputs<'a, T, R, I> {
     fn send(&mut self) {
         let draft = std::mem::take(&mut self.draft);
         if draft.len() > 0 {
-            let shared = &self.leader.shared;
-            shared.update(|core| core.accounting.open(self.number, draft));
+            let leader = self.leader;
+            leader.update(|core| core.accounting.open(self.number, draft));
         }
     }
 
@@ -172,11 +175,11 @@ impl<T: Value, R: Value, I: Iterator<Item = T>> Iterator for Outputs<'_, T, R, I
             if self.input.is_none() && self.returned == self.taken {
                 return None;
             }
-            let shared = &self.leader.shared;
-            let core = shared.core();
+            let leader = self.leader;
+            let core = leader.core();
             self.collect_received();
             if !self.is_ready() && !self.has_room() {
-                drop(shared.wait(core));
+                drop(leader.wait(core));
             }
         }
     }
@@ -195,7 +198,7 @@ impl<T: Value, R: Value, I: Iterator<Item = T>> FusedIterator for Outputs<'_, T,
 
 impl<T, R, I: Iterator<Item = T>> Drop for Outputs<'_, T, R, I> {
     fn drop(&mut self) {
-        self.leader.shared.update(|core| {
+        self.leader.update(|core| {
             core.accounting.abandon(self.number);
             core.jobs.remove(&self.number);
         });

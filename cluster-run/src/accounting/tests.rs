@@ -1,7 +1,7 @@
 //! Tests of the accounting, with a clock that they set.
 
 use super::*;
-use crate::wire::{Outcome, split, task_hash};
+use crate::messages::{Outcome, split, task_hash};
 
 const ACK_WAIT: Duration = Duration::from_secs(5);
 const JOB: u32 = 3;

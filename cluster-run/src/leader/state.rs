@@ -1,0 +1,404 @@
+//! [`LeaderState`]: the state of a leader, which its callers and the engine have in common.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use invoker::facade;
+use log_bridge::relay::Records;
+use proc_pool::Fault;
+use progress::{Bar, Outcome};
+
+use crate::accounting::{Accounting, Action};
+use crate::batcher::{Batcher, MAX_TASKS};
+use crate::messages::{self, Answer, Batch, BatchId, Manifest, Reply, Request};
+use crate::report::ClusterReport;
+use crate::value::Value;
+
+/// The output of a task, or its fault: boxed, because it is large, and most tasks have an output.
+pub(super) type Output<R> = Result<R, Box<Fault>>;
+
+/// Takes the encoded output of a task, or its fault, to the caller of its job. Fails if the output cannot be decoded.
+pub(super) type Deliver = Arc<dyn Fn(u64, Result<&[u8], Fault>) -> Result<(), String> + Send + Sync>;
+
+/// Returns what decodes outputs, and calls `put` with the index of the task, its output, and the bytes that this had.
+pub(super) fn deliver<R: Value>(put: impl Fn(u64, Output<R>, usize) + Send + Sync + 'static) -> Deliver {
+    Arc::new(move |index, result| {
+        let len = result.as_ref().map_or(0, |bytes| bytes.len());
+        put(index, decode(result)?, len);
+        Ok(())
+    })
+}
+
+fn decode<R: Value>(result: Result<&[u8], Fault>) -> Result<Output<R>, String> {
+    match result.map(facade::decode_output) {
+        Ok(output) => output.map(Ok).map_err(|error| error.to_string()),
+        Err(fault) => Ok(Err(Box::new(fault))),
+    }
+}
+
+/// An outcome that an earlier leader of the run received, and its bytes.
+type Found = (messages::Outcome, Bytes);
+
+/// How large a batch may be.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct Limits {
+    /// The most bytes of a message, unless a single task has more: the engine must move such a message, too.
+    pub message_bytes: usize,
+    /// The most tasks of a batch.
+    pub batch_tasks: usize,
+}
+
+impl Limits {
+    /// Messages of at most this size, with up to 65,536 tasks.
+    pub fn new(message_bytes: usize) -> Self {
+        Self {
+            message_bytes,
+            batch_tasks: MAX_TASKS,
+        }
+    }
+}
+
+/// Everything behind one lock.
+pub(super) struct Core {
+    pub(super) accounting: Accounting,
+    pub(super) batcher: Batcher,
+    pub(super) jobs: HashMap<u32, Deliver>,
+    next_job: u32,
+    /// Answers to tasks that no job has taken from its input yet.
+    found: HashMap<(u32, u64), Found>,
+    /// The checksum of the first node's model.
+    checksum: Option<u64>,
+    /// The number of nodes that the bar shows.
+    shown_nodes: usize,
+    /// Nodes are to leave.
+    ending: bool,
+    ended: bool,
+}
+
+/// The state of a leader, which its callers (through [`Jobs`](crate::Jobs)) and the engine have in common: shared by an `Arc`, and used
+/// from any thread.
+pub struct LeaderState {
+    core: Mutex<Core>,
+    changed: Condvar,
+    /// How many more batches may be open, to look at without the lock.
+    room: AtomicUsize,
+    pub(super) manifest: Manifest,
+    /// The most bytes of a message.
+    pub(super) max_message: usize,
+    /// Called with each batch that the engine is to send.
+    send: Box<dyn Fn(BatchId) + Send + Sync>,
+    pub(super) bar: Bar,
+    started: Instant,
+}
+
+impl fmt::Debug for LeaderState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "LeaderState({:?})", self.manifest)
+    }
+}
+
+/// The calls of the engine.
+impl LeaderState {
+    /// Begins a run, or goes on with one.
+    ///
+    /// `first_number` must be higher than the number of any batch of an earlier leader of this session, as the time is. The bar counts
+    /// outcomes, and shows the number of nodes. `send` is called for each batch that is to be sent: with a lock held, so that it must hand the id to a thread.
+    pub fn new(
+        manifest: Manifest,
+        first_number: u64,
+        limits: Limits,
+        bar: Bar,
+        send: impl Fn(BatchId) + Send + Sync + 'static,
+    ) -> Self {
+        let accounting = Accounting::new(manifest.node_losses, manifest.ack_wait, first_number);
+        let core = Core {
+            accounting,
+            batcher: Batcher::new(limits.batch_tasks),
+            jobs: HashMap::new(),
+            next_job: 0,
+            found: HashMap::new(),
+            checksum: None,
+            shown_nodes: 0,
+            ending: false,
+            ended: false,
+        };
+        Self {
+            core: Mutex::new(core),
+            changed: Condvar::new(),
+            room: AtomicUsize::new(2),
+            manifest,
+            max_message: limits.message_bytes,
+            send: Box::new(send),
+            bar,
+            started: Instant::now(),
+        }
+    }
+
+    /// Returns the description of the run.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// Returns the message with a batch, and a name that no other message of the run has: an engine can recognize by it what it has
+    /// taken already. Returns `None` if the batch was answered or abandoned in the meantime.
+    pub fn message(&self, id: &BatchId) -> Option<(String, Bytes)> {
+        let mut core = self.core();
+        // A number of its own for each time that it is sent again.
+        let name = format!("{}-{}", id.number, core.accounting.report.resent);
+        let batch = core.accounting.batch(id)?;
+        let message = Batch {
+            session: self.manifest.session,
+            id: *id,
+            alone: batch.alone,
+            lengths: batch.tasks.tasks.iter().map(|task| task.len).collect(),
+        };
+        Some((name, messages::encode(&message, &batch.tasks.encoded)))
+    }
+
+    /// Returns whether a batch is still to be sent.
+    pub fn is_wanted(&self, id: &BatchId) -> bool {
+        let mut core = self.core();
+        !core.ended && core.accounting.batch(id).is_some()
+    }
+
+    /// Notes that the engine has taken a batch.
+    pub fn sent(&self, id: &BatchId, now: Instant) {
+        self.core().accounting.sent(id, now);
+    }
+
+    /// Takes in an answer of a node. An answer of another run, or bytes that are none, are counted and ignored.
+    pub fn receive(&self, message: &Bytes) {
+        let Some((answer, payload)) = messages::decode::<Answer>(message) else {
+            return self.count_invalid();
+        };
+        if answer.session != self.manifest.session {
+            return self.core().accounting.report.foreign += 1;
+        }
+        let Some(items) = messages::split(payload, answer.outcomes.iter().map(|it| it.len)) else {
+            return self.count_invalid();
+        };
+        let mut guard = self.core();
+        let core = &mut *guard;
+        core.batcher
+            .observe(items.len(), Duration::from_nanos(answer.took_ns));
+        let job = answer.batch.job;
+        if self.manifest.resumable && job >= core.next_job {
+            for (outcome, bytes) in answer.outcomes.iter().zip(items) {
+                let index = answer.batch.first.saturating_add(outcome.at.into());
+                core.found
+                    .insert((job, index), (*outcome, message.slice_ref(bytes)));
+            }
+            return;
+        }
+        let (deliver, mut failed) = (core.jobs.get(&job), 0);
+        let before = core.accounting.report.delivered;
+        core.accounting.answer(&answer, |at| {
+            let outcome = &answer.outcomes[at];
+            let index = answer.batch.first + u64::from(outcome.at);
+            // The tasks of a job that has ended are not open.
+            let deliver = deliver.ok_or("its job has ended")?;
+            deliver(index, outcome.result(items[at])?)?;
+            failed += u64::from(outcome.is_fault);
+            Ok(())
+        });
+        let delivered = core.accounting.report.delivered - before;
+        self.bar.add(Outcome::Done, delivered - failed);
+        self.bar.add(Outcome::Failed, failed);
+        self.changed(guard);
+    }
+
+    /// Counts a message that is damaged: that the engine could not read.
+    pub fn count_invalid(&self) {
+        self.core().accounting.report.invalid += 1;
+    }
+
+    /// Returns the reply to a request of a node, or `None` if the request is malformed.
+    pub fn reply(&self, request: &[u8], now: Instant) -> Option<Bytes> {
+        let Some(request) = messages::decode_all::<Request>(request) else {
+            self.count_invalid();
+            return None;
+        };
+        let mut core = self.core();
+        let reply = match request {
+            Request::Manifest => Reply::Manifest(Box::new(self.manifest.clone())),
+            Request::Join(join) if join.session != self.manifest.session => {
+                Reply::Refused("it belongs to an earlier run".to_owned())
+            }
+            Request::Join(join) => {
+                let (is, expected) = (join.checksum, *core.checksum.get_or_insert(join.checksum));
+                match is == expected {
+                    true => {
+                        core.accounting.join(join, now);
+                        Reply::Yes
+                    }
+                    false => Reply::Refused(format!(
+                        "its model has the checksum {is:016x}, and {expected:016x} is that of the run"
+                    )),
+                }
+            }
+            Request::Begin {
+                node,
+                batch,
+                from,
+                upto,
+            } => core.accounting.begin(node, batch, from as usize..upto as usize),
+            Request::Beat { node, counts, leaves } => {
+                let is_known = core.accounting.beat(node, Some(counts), now);
+                if leaves {
+                    core.accounting.leave(node);
+                }
+                match (is_known, core.ending) {
+                    (false, _) => Reply::Unknown,
+                    (true, false) => Reply::Yes,
+                    (true, true) => Reply::End,
+                }
+            }
+        };
+        self.changed(core);
+        Some(messages::encode(&reply, &[]))
+    }
+
+    /// Takes in records of a node's log, and makes events of them.
+    pub fn receive_records(&self, message: &[u8]) {
+        let Some((node, records)) = messages::decode_all::<(u64, Records)>(message) else {
+            return self.count_invalid();
+        };
+        let counted = self.core().accounting.count_records(node, &records);
+        match counted {
+            Some((name, missing)) => records.replay(&name, missing),
+            None => self.core().accounting.report.foreign += 1,
+        }
+    }
+
+    /// Looks for lost nodes. To be called a few times in [`ack_wait`](Manifest::ack_wait), but not while nodes cannot be heard.
+    pub fn tick(&self, now: Instant) {
+        self.update(|core| core.accounting.tick(now));
+    }
+
+    /// Sends the batches again that were sent before `since`, and that no node has. To be called when the engine has no batch: it has lost
+    /// them.
+    pub fn resend_unclaimed(&self, since: Instant) {
+        self.update(|core| core.accounting.resend_unclaimed(since));
+    }
+
+    /// Returns the number of nodes that are present.
+    pub fn nodes(&self) -> usize {
+        self.core().accounting.present_nodes()
+    }
+
+    /// Asks nodes to leave, in the replies to their next requests.
+    pub fn begin_end(&self) {
+        self.core().ending = true;
+    }
+
+    /// Ends the run for the engine: no batch is wanted any more.
+    pub fn end(&self) {
+        self.core().ended = true;
+    }
+
+    /// Returns whether the run has [ended](Self::end).
+    pub fn has_ended(&self) -> bool {
+        self.core().ended
+    }
+
+    /// Returns the counts of the run so far.
+    pub fn report(&self) -> ClusterReport {
+        let mut report = self.core().accounting.report.clone();
+        report.elapsed = self.started.elapsed();
+        report
+    }
+}
+
+/// What callers and the engine have in common.
+impl LeaderState {
+    pub(super) fn core(&self) -> MutexGuard<'_, Core> {
+        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for the next change.
+    pub(super) fn wait<'a>(&self, core: MutexGuard<'a, Core>) -> MutexGuard<'a, Core> {
+        self.changed.wait(core).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends a change: does what the accounting asks for, and wakes those who wait.
+    pub(super) fn changed(&self, mut core: MutexGuard<'_, Core>) {
+        for action in std::mem::take(&mut core.accounting.actions) {
+            match action {
+                Action::Send(batch) => (self.send)(batch),
+                Action::Fail { job, index, fault } => {
+                    if let Some(deliver) = core.jobs.get(&job) {
+                        // Only an output can be malformed.
+                        let _ = deliver(index, Err(fault));
+                        self.bar.add(Outcome::Failed, 1);
+                    }
+                }
+            }
+        }
+        let (nodes, open) = (core.accounting.present_nodes(), core.accounting.open_batches());
+        // Three batches for each node, and two.
+        let room = (3 * nodes + 2).saturating_sub(open);
+        self.room.store(room, Ordering::Relaxed);
+        if std::mem::replace(&mut core.shown_nodes, nodes) != nodes {
+            self.bar.set_message(format!("{nodes} nodes"));
+        }
+        drop(core);
+        self.changed.notify_all();
+    }
+
+    pub(super) fn update(&self, update: impl FnOnce(&mut Core)) {
+        let mut core = self.core();
+        update(&mut core);
+        self.changed(core);
+    }
+
+    /// Returns whether another batch may be opened.
+    pub(super) fn has_room(&self) -> bool {
+        self.room.load(Ordering::Relaxed) > 0
+    }
+
+    /// Encodes a task. Returns its output if that is known: it cannot be encoded, or `found` returns what an earlier leader has received
+    /// for this encoding.
+    pub(super) fn encode<T: Value, R: Value>(
+        &self,
+        index: u64,
+        task: T,
+        into: &mut Vec<u8>,
+        found: impl FnOnce(&[u8]) -> Option<Found>,
+    ) -> Option<Output<R>> {
+        into.clear();
+        let output = match facade::encode_task(self.manifest.seed, index, task, into) {
+            Err(error) => Err(Box::new(Fault::Task(error.to_string()))),
+            Ok(()) => {
+                let (outcome, bytes) = found(into)?;
+                outcome.result(&bytes).and_then(decode).ok()?
+            }
+        };
+        self.bar
+            .add(output.as_ref().map_or(Outcome::Failed, |_| Outcome::Done), 1);
+        Some(output)
+    }
+}
+
+impl Core {
+    pub(super) fn add_job(&mut self, deliver: Deliver) -> u32 {
+        let job = self.next_job;
+        self.next_job += 1;
+        self.jobs.insert(job, deliver);
+        job
+    }
+
+    /// Returns what an earlier leader has received for a task, if it is the same task.
+    pub(super) fn take_found(&mut self, job: u32, index: u64, encoded: &[u8]) -> Option<Found> {
+        let found = self.found.remove(&(job, index))?;
+        if found.0.hash != messages::task_hash(encoded) {
+            self.accounting.report.invalid += 1;
+            return None;
+        }
+        Some(found)
+    }
+}

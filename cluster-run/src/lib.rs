@@ -1,0 +1,33 @@
+//! A run of tasks on several machines, whatever connects them: what leader and nodes send each other, how large batches are, which
+//! tasks are open, what a lost node costs, and the report.
+//!
+//! There is no network here, and no thread. A crate for an engine (such as `invoker-nats`, for NATS JetStream) moves the messages, which
+//! are bytes to it, and has the threads and the clock:
+//!
+//! - In the leader, [`LeaderState`] is the state that the callers and the engine have in common. The engine sends the
+//!   [batches](LeaderState::message) that it is asked to send, brings [answers](LeaderState::receive), [requests](LeaderState::reply) and
+//!   [records](LeaderState::receive_records) of nodes, and [ticks](LeaderState::tick). [`Jobs`] is the side of the callers: `map` and
+//!   `submit`.
+//! - In a node, [`NodeState`] has what a node says about itself, and [`run_batch`] runs a batch in the node's pool. Its [`Engine`] asks
+//!   the leader, publishes answers, and reports that the node stops.
+//!
+//! What an engine must guarantee: a batch that it has taken is delivered to at least one node, and again if that node has not
+//! acknowledged it; an answer that it has taken reaches the leader at least once. Both may come twice, late, damaged, or from another
+//! run: only the leader's accounting delivers outputs, and the first valid answer to a task wins. What it has lost for good,
+//! [`LeaderState::resend_unclaimed`] sends again.
+//!
+//! All calls return at once, except those that say that they wait.
+
+mod accounting;
+mod batcher;
+mod leader;
+mod messages;
+mod node;
+mod report;
+mod value;
+
+pub use leader::{Jobs, LeaderState, Limits, Outputs};
+pub use messages::{BatchId, Manifest, Reply};
+pub use node::{Disposal, Engine, HeldBatch, NodeState, run_batch};
+pub use report::{ClusterReport, NodeEnd, NodeRow, ServeEnd};
+pub use value::Value;

@@ -1,0 +1,315 @@
+//! A node of a run: what it says about itself, and how it runs a batch in its pool.
+
+mod answers;
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError, RwLock};
+use std::thread;
+use std::time::Duration;
+
+use bytes::Bytes;
+use invoker::{Invoker, PoolError, facade};
+use log_bridge::relay::Relay;
+use proc_pool::{BytePool, Fault};
+
+use crate::messages::{self, Batch, BatchId, End, Join, Manifest, NodeCounts, Reply, Request};
+use crate::value::Value;
+use answers::Answers;
+
+/// The work that a node announces to the leader before it starts it: the tasks that count as started if the node is lost.
+const ANNOUNCED: Duration = Duration::from_millis(50);
+/// Time between two questions for the leader.
+const ASK: Duration = Duration::from_millis(200);
+
+/// What a node needs of the engine that connects it to the leader, while it runs a batch.
+pub trait Engine: Sync {
+    /// A message that was published, and is on its way.
+    type Sending;
+
+    /// Sends a request to the leader, and waits for the reply: for a few seconds, or until it is known that no reply comes.
+    fn ask(&self, request: &Bytes) -> Option<Reply>;
+
+    /// Returns the most bytes of an answer, unless a single output has more.
+    fn max_message(&self) -> usize;
+
+    /// Begins to publish an answer until the engine has taken it. The id is that of no other answer of the run.
+    fn publish(&self, id: String, answer: Bytes) -> Self::Sending;
+
+    /// Waits until the engine has taken an answer, or the run is [over](Self::is_over).
+    fn wait(&self, sending: Self::Sending);
+
+    /// Stops the node, because its pool has failed.
+    fn fail(&self, error: PoolError);
+
+    /// Returns whether the node stops: no further tasks begin.
+    fn stops(&self) -> bool;
+
+    /// Returns whether the run has ended or the leader is lost: running tasks are of no use.
+    fn is_over(&self) -> bool;
+}
+
+/// What a node knows of the run and of itself.
+pub struct NodeState {
+    manifest: Manifest,
+    join: Join,
+    failed: AtomicU64,
+    /// Nanoseconds per task, as measured last.
+    task_ns: AtomicU64,
+    next_answer: AtomicU64,
+    /// Held for writing by a batch that must run alone.
+    gate: RwLock<()>,
+    /// Held by the batch whose tasks go to the workers: the next one follows when all of them have.
+    turn: Mutex<()>,
+}
+
+impl fmt::Debug for NodeState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "NodeState({:?})", self.join)
+    }
+}
+
+impl NodeState {
+    /// Describes a node of this run. `id` is chosen at random.
+    ///
+    /// # Errors
+    /// [`Unsupported`](invoker::Error::Unsupported) if the invoker has no worker processes.
+    pub fn new<M: Send + Sync + 'static, T: Value, R: Value>(
+        manifest: Manifest,
+        id: u64,
+        invoker: &Invoker<M, T, R>,
+    ) -> Result<Self, invoker::Error> {
+        let (_, image) = facade::pool(invoker)?;
+        let join = Join {
+            session: manifest.session,
+            node: id,
+            name: format!("{}:{}", host_name(), std::process::id()),
+            workers: invoker.workers() as u32,
+            checksum: image.checksum(),
+            model_bytes: image.byte_len(),
+        };
+        Ok(Self {
+            manifest,
+            join,
+            failed: AtomicU64::new(0),
+            task_ns: AtomicU64::new(0),
+            next_answer: AtomicU64::new(0),
+            gate: RwLock::new(()),
+            turn: Mutex::new(()),
+        })
+    }
+
+    /// Returns the description of the run.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// Returns the request for the [description](Reply::Manifest) of a run.
+    pub fn ask_manifest() -> Bytes {
+        messages::encode(&Request::Manifest, &[])
+    }
+
+    /// Returns the request to join the run.
+    pub fn ask_to_join(&self) -> Bytes {
+        messages::encode(&Request::Join(self.join.clone()), &[])
+    }
+
+    /// Returns the request that tells the leader that the node is alive. The reply is [`Reply::Unknown`] if it has to join again, and
+    /// [`Reply::End`] when the run ends.
+    pub fn beat(&self) -> Bytes {
+        self.report(NodeCounts::default(), false)
+    }
+
+    /// Returns the last request of a node that leaves, with the number of its dead workers and the memory of its processes.
+    pub fn farewell(&self, worker_deaths: u64, pss: Option<u64>) -> Bytes {
+        let failed = 0;
+        self.report(
+            NodeCounts {
+                failed,
+                worker_deaths,
+                pss,
+            },
+            true,
+        )
+    }
+
+    fn report(&self, counts: NodeCounts, leaves: bool) -> Bytes {
+        let (node, failed) = (self.join.node, self.failed.load(Ordering::Relaxed));
+        let counts = NodeCounts { failed, ..counts };
+        messages::encode(&Request::Beat { node, counts, leaves }, &[])
+    }
+
+    /// Returns a message with log records that wait, of at most about this number of bytes.
+    pub fn take_records(&self, relay: &Relay, most: usize) -> Option<Bytes> {
+        let records = relay.take(most)?;
+        Some(messages::encode(&(self.join.node, records), &[]))
+    }
+
+    /// Returns how many tasks the node announces at a time.
+    fn announced(&self, pool: &BytePool) -> usize {
+        let task_ns = self.task_ns.load(Ordering::Relaxed);
+        let tasks = (ANNOUNCED.as_nanos() as u64).checked_div(task_ns).unwrap_or(0);
+        // A few for each worker, so that none waits for the leader's reply.
+        (tasks as usize).max(4 * pool.workers())
+    }
+}
+
+/// A batch that a node has.
+#[derive(Debug)]
+pub struct HeldBatch {
+    batch: Batch,
+    /// The message: its end are the tasks.
+    contents: Bytes,
+    tasks: usize,
+    /// Whether it was delivered before.
+    is_again: bool,
+}
+
+impl HeldBatch {
+    /// Reads a message of the engine; `is_again` is whether it may have been delivered before, to this or another node. Returns `None`
+    /// if it has no batch of this run: no node can run it.
+    pub fn new(contents: Bytes, node: &NodeState, is_again: bool) -> Option<Self> {
+        let (batch, tasks) = messages::decode::<Batch>(&contents)?;
+        let tasks = tasks.len();
+        let held = Self {
+            batch,
+            tasks: contents.len() - tasks,
+            contents,
+            is_again,
+        };
+        (held.batch.session == node.manifest.session && held.tasks().is_some()).then_some(held)
+    }
+
+    /// Returns what identifies the batch.
+    pub fn id(&self) -> BatchId {
+        self.batch.id
+    }
+
+    fn tasks(&self) -> Option<Vec<&[u8]>> {
+        messages::split(&self.contents[self.tasks..], self.batch.lengths.iter().copied())
+    }
+}
+
+/// What becomes of the engine's message with a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Disposal {
+    /// Tasks were run, and answered: to acknowledge.
+    Done,
+    /// Another node has the batch, or all of it was answered: to acknowledge.
+    Unwanted,
+    /// The node stops: another one is to get the batch.
+    GiveBack,
+}
+
+/// Runs a batch in the node's pool and publishes the answers to it, unless the leader or the end of the node prevents it. Waits until the
+/// last answer was taken.
+///
+/// Several threads may each run a batch: the tasks of the next one follow when all of the one before are with the workers. `count` is
+/// called with the number of tasks with an output, and of those that have failed, for each answer.
+pub fn run_batch<E: Engine>(
+    node: &NodeState,
+    engine: &E,
+    pool: &BytePool,
+    held: &HeldBatch,
+    count: &(dyn Fn(u64, u64) + Sync),
+) -> Disposal {
+    let HeldBatch { batch, is_again, .. } = held;
+    let gate = || node.gate.read().unwrap_or_else(PoisonError::into_inner);
+    let alone = || node.gate.write().unwrap_or_else(PoisonError::into_inner);
+    let _guards = match batch.alone {
+        true => (None, Some(alone())),
+        false => (Some(gate()), None),
+    };
+    // While the leader is away, nodes go on with the batches that they have, unless a task might then run twice.
+    let may_go_on = node.manifest.node_losses > 0 && !is_again && !batch.alone;
+    let begin = |from: usize, upto: usize| {
+        let request = Request::Begin {
+            node: node.join.node,
+            batch: batch.id,
+            from: from as u32,
+            upto: upto as u32,
+        };
+        may_begin(engine, &messages::encode(&request, &[]), may_go_on)
+    };
+    match begin(0, 0) {
+        Some(true) => {}
+        Some(false) => return Disposal::Unwanted,
+        None => return Disposal::GiveBack,
+    }
+    let tasks = held.tasks().unwrap_or_default();
+    let mut turn = Some(node.turn.lock().unwrap_or_else(PoisonError::into_inner));
+    let mut begun = 0;
+    let inputs = tasks.iter().enumerate().map_while(|(at, task)| {
+        if at >= begun {
+            // Those that run alone are announced one by one: the node that dies names the culprit.
+            let (from, tasks) = match batch.alone {
+                true => (at, 1),
+                false => (0, node.announced(pool)),
+            };
+            begun = at + tasks;
+            if begin(from, begun) != Some(true) {
+                return None;
+            }
+        }
+        Some(*task)
+    });
+    // When all of its tasks are with the workers, those of the next batch follow.
+    let inputs = inputs.chain(std::iter::from_fn(|| {
+        turn = None;
+        None
+    }));
+    let mut answers = Answers::new(node, engine, batch, count);
+    let mut answered = 0;
+    let mut outputs = pool.map_unordered(inputs);
+    if batch.alone {
+        outputs.set_max_in_flight(1);
+    }
+    loop {
+        let taken = outputs.take_ready(|at, output| match output {
+            Err(Fault::Pool(error)) if pool.interrupted().is_none() => engine.fail(error),
+            Err(Fault::Pool(_)) => {}
+            output => {
+                answers.add(at as u32, tasks[at as usize], output);
+                answered += 1;
+            }
+        });
+        if taken.is_none() || engine.is_over() {
+            break;
+        }
+        let due = answers.send_if_due();
+        if taken == Some(0) {
+            outputs.wait(due);
+        }
+    }
+    drop(outputs);
+    answers.finish(match answered == tasks.len() {
+        true => End::Done,
+        false => End::Released,
+    });
+    Disposal::Done
+}
+
+/// Asks the leader for permission to run tasks. Returns `None` if the node stops before there is a reply.
+fn may_begin(engine: &impl Engine, request: &Bytes, may_go_on: bool) -> Option<bool> {
+    while !engine.stops() {
+        match engine.ask(request) {
+            Some(Reply::Yes) => return Some(true),
+            Some(Reply::No) => return Some(false),
+            None if may_go_on => return Some(true),
+            // Or the leader does not know the node yet.
+            _ => thread::sleep(ASK),
+        }
+    }
+    None
+}
+
+#[cfg(unix)]
+fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+#[cfg(not(unix))]
+fn host_name() -> String {
+    std::env::var("COMPUTERNAME").unwrap_or_else(|_| "node".to_owned())
+}

@@ -1,0 +1,114 @@
+//! Whole runs with an engine that is a queue in memory: leader and nodes in one process, with real workers.
+
+mod engine;
+#[path = "../../../proc-pool/tests/it/support/watchdog.rs"]
+mod watchdog;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use cluster_run::{ClusterReport, NodeEnd};
+use engine::{Faults, Run};
+use invoker::{Fault, Invoker, TaskError};
+use watchdog::watchdog;
+
+invoker::init_in_tests!();
+
+const TASKS: u64 = 4000;
+
+fn op(model: &u64, task: u64) -> u64 {
+    if task == u64::MAX {
+        std::process::exit(1);
+    }
+    std::thread::sleep(Duration::from_micros(50));
+    model * task
+}
+
+fn node() -> Invoker<u64, u64, u64> {
+    let built = Invoker::builder(op).model(3).workers(1).build();
+    built.expect("a worker starts")
+}
+
+/// Runs tasks on three nodes.
+fn run(faults: Faults, tasks: impl Iterator<Item = u64>) -> (Vec<Result<u64, TaskError>>, ClusterReport) {
+    let run = Run::start(op, faults, |manifest| manifest.node_losses = 3);
+    let nodes: Vec<_> = (0..3).map(|id| run.node(id, node)).collect();
+    let outputs = run.jobs.map(tasks).collect();
+    let handle = run.jobs.submit(7);
+    assert_eq!(handle.wait().expect("no node is lost for it alone"), 21);
+    let report = run.finish();
+    nodes.into_iter().for_each(|node| node.join().expect("no panic"));
+    (outputs, report)
+}
+
+#[test]
+fn outputs_are_those_of_one_machine_and_failed_tasks_are_named() {
+    let _watchdog = watchdog(60);
+    let tasks = (0..TASKS).map(|n| if n == 1000 { u64::MAX } else { n });
+    let (outputs, report) = run(Faults::default(), tasks);
+    for (index, output) in (0..).zip(outputs) {
+        match (index, output) {
+            (1000, Err(error)) => assert!(matches!(error.fault, Fault::WorkerDied { .. }), "{error}"),
+            (index, output) => assert_eq!(output.expect("only that one"), 3 * index),
+        }
+    }
+    assert_eq!((report.delivered, report.nodes.len()), (TASKS + 1, 3), "{report}");
+    assert_eq!((report.duplicates, report.invalid, report.foreign), (0, 0, 0));
+    assert!(
+        report
+            .nodes
+            .iter()
+            .all(|node| node.end == NodeEnd::Left && node.delivered > 0),
+        "{report}"
+    );
+}
+
+/// An engine may deliver batches and answers twice, and what it delivers may be damaged. A node is lost with the batches that it has.
+#[test]
+fn each_output_comes_once_though_messages_come_twice_or_damaged_and_a_node_is_lost() {
+    let _watchdog = watchdog(60);
+    let faults = Faults {
+        doubled: true,
+        damaged: true,
+        lost_after: Some(5),
+    };
+    let (outputs, report) = run(faults, 0..TASKS);
+    let outputs: Result<Vec<u64>, TaskError> = outputs.into_iter().collect();
+    assert!(
+        outputs
+            .expect("no task costs three nodes")
+            .into_iter()
+            .eq((0..TASKS).map(|n| 3 * n))
+    );
+    assert_eq!(report.delivered, TASKS + 1);
+    assert!(report.duplicates > 0 && report.invalid > 0, "{report}");
+    assert_eq!(report.nodes_lost, 1, "{report}");
+}
+
+/// What the engine has lost for good, the leader sends again.
+#[test]
+fn batches_that_the_engine_has_lost_are_sent_again() {
+    let _watchdog = watchdog(60);
+    let run = Run::start(op, Faults::default(), |_| {});
+    run.drops.store(2, Ordering::Relaxed);
+    let node = run.node(1, node);
+    let outputs: Result<Vec<u64>, TaskError> = run.jobs.map_unordered(0..100).collect();
+    assert_eq!(outputs.expect("no task fails").len(), 100);
+    let report = run.finish();
+    assert!(report.resent >= 2, "{report}");
+    node.join().expect("no panic");
+}
+
+#[test]
+fn a_run_that_is_dropped_ends_its_submitted_tasks_and_its_nodes() {
+    let _watchdog = watchdog(60);
+    let run = Run::start(op, Faults::default(), |_| {});
+    let handle = run.jobs.submit(1);
+    let state = run.state.clone();
+    drop(run);
+    assert!(state.has_ended());
+    let error = handle.wait().expect_err("no node has come");
+    assert!(matches!(error.fault, Fault::Pool(_)), "{error}");
+    assert_eq!(Arc::strong_count(&state), 1, "the engine's threads have ended");
+}
