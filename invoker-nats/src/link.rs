@@ -66,51 +66,35 @@ pub(crate) const ANSWERS: Queue = Queue {
 /// Requests messages of a queue, as they are needed.
 pub(crate) struct Puller {
     queue: Queue,
-    /// How many are requested at a time.
+    /// How many are requested at a time. With 1, a message is requested when [`next`](Self::next) waits for it, and not before.
     most: usize,
-    consumer: Option<Consumer<pull::Config>>,
-    requested: Option<pull::Batch>,
+    messages: Option<pull::Stream>,
 }
 
 impl Puller {
     pub(crate) fn new(queue: Queue, most: usize) -> Self {
+        let messages = None;
         Self {
             queue,
             most,
-            consumer: None,
-            requested: None,
+            messages,
         }
     }
 
     /// Waits for the next message. Returns `None`, after a pause, if the server is away or has no such queue now.
     pub(crate) async fn next(&mut self, link: &Link) -> Option<Message> {
         loop {
-            if let Some(requested) = &mut self.requested {
-                let next = timeout(PULL + Duration::from_secs(1), requested.next());
-                match link.unless_reconnected(next).await {
-                    Some(Ok(Some(Ok(message)))) => return Some(message),
-                    // All messages that there were in its time.
-                    Some(Ok(None)) => {}
-                    // A status that is no message: the request was too large, or the consumer is gone. Or the server restarts.
-                    _ => self.consumer = None,
-                }
+            if self.messages.is_none() {
+                self.messages = link.messages(self.queue, self.most).await;
             }
-            if self.consumer.is_none() {
-                self.consumer = link.consumer(self.queue).await;
-            }
-            self.requested = match &self.consumer {
-                Some(consumer) => {
-                    // Enough for any single message.
-                    let bytes = (8 << 20).max(2 * link.client.max_payload());
-                    let request = consumer.batch().max_messages(self.most).max_bytes(bytes);
-                    request.expires(PULL).messages().await.ok()
-                }
-                None => None,
-            };
-            if self.requested.is_none() {
-                self.consumer = None;
+            let Some(messages) = &mut self.messages else {
                 sleep(2 * PAUSE).await;
                 return None;
+            };
+            match link.unless_reconnected(messages.next()).await {
+                Some(Some(Ok(message))) => return Some(message),
+                // The server has restarted, is silent, or has lost the consumer.
+                _ => self.messages = None,
             }
         }
     }
@@ -300,13 +284,17 @@ impl Link {
         }
     }
 
-    async fn consumer(&self, queue: Queue) -> Option<Consumer<pull::Config>> {
-        let stream = self
-            .context
-            .get_stream_no_info(self.stream_name(queue))
-            .await
-            .ok()?;
-        stream.get_consumer(queue.consumer).await.ok()
+    async fn messages(&self, queue: Queue, most: usize) -> Option<pull::Stream> {
+        let name = self.stream_name(queue);
+        let stream = self.context.get_stream_no_info(name).await.ok()?;
+        let consumer: Consumer<pull::Config> = stream.get_consumer(queue.consumer).await.ok()?;
+        let messages = consumer.stream().max_messages_per_batch(most);
+        let messages = match most {
+            1 => messages,
+            // Enough for any single message.
+            _ => messages.max_bytes_per_batch((8 << 20).max(2 * self.client.max_payload())),
+        };
+        messages.expires(PULL).heartbeat(PULL / 2).messages().await.ok()
     }
 
     /// Sends a request to the leader. Without a leader, the error is [`RequestErrorKind::NoResponders`].

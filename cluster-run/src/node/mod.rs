@@ -4,7 +4,7 @@ mod answers;
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError, RwLock};
+use std::sync::{Mutex, PoisonError, RwLock, TryLockError};
 use std::thread;
 use std::time::Duration;
 
@@ -232,22 +232,32 @@ pub fn run_batch<E: Engine>(
         };
         may_begin(engine, &messages::encode(&request, &[]), may_go_on)
     };
-    match begin(0, 0) {
+    // While the tasks of another batch go to the workers, this one is only claimed.
+    let mut turn = match node.turn.try_lock() {
+        Ok(turn) => Some(turn),
+        Err(TryLockError::Poisoned(turn)) => Some(turn.into_inner()),
+        Err(TryLockError::WouldBlock) => None,
+    };
+    // Those that run alone are announced one by one: the node that dies names the culprit.
+    let announced = match batch.alone {
+        true => 1,
+        false => node.announced(pool),
+    };
+    let mut begun = match turn {
+        Some(_) => announced,
+        None => 0,
+    };
+    match begin(0, begun) {
         Some(true) => {}
         Some(false) => return Disposal::Unwanted,
         None => return Disposal::GiveBack,
     }
     let tasks = held.tasks().unwrap_or_default();
-    let mut turn = Some(node.turn.lock().unwrap_or_else(PoisonError::into_inner));
-    let mut begun = 0;
+    turn.get_or_insert_with(|| node.turn.lock().unwrap_or_else(PoisonError::into_inner));
     let inputs = tasks.iter().enumerate().map_while(|(at, task)| {
         if at >= begun {
-            // Those that run alone are announced one by one: the node that dies names the culprit.
-            let (from, tasks) = match batch.alone {
-                true => (at, 1),
-                false => (0, node.announced(pool)),
-            };
-            begun = at + tasks;
+            begun = at + announced;
+            let from = if batch.alone { at } else { 0 };
             if begin(from, begun) != Some(true) {
                 return None;
             }
