@@ -5,20 +5,20 @@ use std::pin::pin;
 use std::time::Duration;
 
 use async_nats::client::RequestErrorKind;
-use async_nats::jetstream::consumer::{Consumer, pull};
+use async_nats::jetstream::consumer::pull;
 use async_nats::jetstream::context::ContextBuilder;
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::object_store::{self, ObjectStore};
 use async_nats::jetstream::stream::{self, DiscardPolicy, RetentionPolicy};
 use async_nats::jetstream::{Context, Message};
-use async_nats::{Client, Subscriber};
+use async_nats::{Client, StatusCode, Subscriber};
 use bytes::Bytes;
 use cluster_run::{Manifest, Reply};
 use futures_util::future::{Either, select};
 use futures_util::{FutureExt, StreamExt};
 use tokio::io::AsyncReadExt;
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::error::Error;
 
@@ -28,6 +28,8 @@ const REPLY: Duration = Duration::from_secs(3);
 const PAUSE: Duration = Duration::from_millis(50);
 /// How long the server keeps a request for messages open.
 const PULL: Duration = Duration::from_secs(2);
+/// The most bytes that are requested at a time.
+const MAX_PULLED: usize = 8 << 20;
 /// The most bytes of tasks that lie in the server.
 const MAX_TASK_BYTES: i64 = 512 << 20;
 /// The most bytes of answers that lie in the server, unless the run can be resumed: then nodes wait.
@@ -63,39 +65,94 @@ pub(crate) const ANSWERS: Queue = Queue {
     consumer: "leader",
 };
 
-/// Requests messages of a queue, as they are needed.
+/// Requests messages of a queue when [`next`](Self::next) waits for them, and not before: what the server has delivered, it delivers again
+/// unless it is acknowledged in time. (The streams of the client's library request the next messages while earlier ones are processed,
+/// and its batches subscribe anew for each request.)
 pub(crate) struct Puller {
     queue: Queue,
-    /// How many are requested at a time. With 1, a message is requested when [`next`](Self::next) waits for it, and not before.
+    /// How many are requested at a time.
     most: usize,
-    messages: Option<pull::Stream>,
+    /// Where the messages come to.
+    inbox: Option<(String, Subscriber)>,
+    /// The number of the last request.
+    number: u64,
+    /// How many messages it may still bring, and until when.
+    open: Option<(usize, Instant)>,
 }
 
 impl Puller {
     pub(crate) fn new(queue: Queue, most: usize) -> Self {
-        let messages = None;
         Self {
             queue,
             most,
-            messages,
+            inbox: None,
+            number: 0,
+            open: None,
         }
     }
 
     /// Waits for the next message. Returns `None`, after a pause, if the server is away or has no such queue now.
     pub(crate) async fn next(&mut self, link: &Link) -> Option<Message> {
         loop {
-            if self.messages.is_none() {
-                self.messages = link.messages(self.queue, self.most).await;
+            match self.try_next(link).await {
+                Ok(Some(message)) => return Some(message),
+                Ok(None) => {}
+                Err(()) => {
+                    sleep(2 * PAUSE).await;
+                    return None;
+                }
             }
-            let Some(messages) = &mut self.messages else {
-                sleep(2 * PAUSE).await;
-                return None;
-            };
-            match link.unless_reconnected(messages.next()).await {
-                Some(Some(Ok(message))) => return Some(message),
-                // The server has restarted, is silent, or has lost the consumer.
-                _ => self.messages = None,
+        }
+    }
+
+    /// Waits for a message, or the end of a request.
+    async fn try_next(&mut self, link: &Link) -> Result<Option<Message>, ()> {
+        if self.inbox.is_none() {
+            let inbox = link.client.new_inbox();
+            let messages = link.client.subscribe(format!("{inbox}.*")).await;
+            self.inbox = Some((inbox, messages.map_err(drop)?));
+        }
+        let Some((inbox, messages)) = &mut self.inbox else {
+            return Err(());
+        };
+        if self.open.is_none() {
+            self.number += 1;
+            let reply = format!("{inbox}.{}", self.number);
+            link.request_messages(self.queue, self.most, reply).await?;
+            // A server of version 2.9 may end a request without a status.
+            self.open = Some((self.most, Instant::now() + PULL + PAUSE));
+        }
+        let Some((left, end)) = self.open else {
+            return Err(());
+        };
+        let message = match link.unless_reconnected(timeout_at(end, messages.next())).await {
+            Some(Ok(Some(message))) => message,
+            Some(Ok(None)) => {
+                self.inbox = None;
+                return Err(());
             }
+            // The server has restarted, or is silent.
+            Some(Err(_)) | None => {
+                self.open = None;
+                return Ok(None);
+            }
+        };
+        let Some(status) = message.status else {
+            self.open = Some((left - 1, end)).filter(|(left, _)| *left > 0);
+            let context = link.context.clone();
+            return Ok(Some(Message { message, context }));
+        };
+        // The end of an earlier request may come late.
+        if !message.subject.ends_with(&format!(".{}", self.number)) {
+            return Ok(None);
+        }
+        self.open = None;
+        match status {
+            StatusCode::NOT_FOUND | StatusCode::TIMEOUT => Ok(None),
+            // The next message has more bytes than are left of the request.
+            StatusCode::REQUEST_TERMINATED if left < self.most => Ok(None),
+            // There is no such consumer.
+            _ => Err(()),
         }
     }
 }
@@ -284,17 +341,18 @@ impl Link {
         }
     }
 
-    async fn messages(&self, queue: Queue, most: usize) -> Option<pull::Stream> {
-        let name = self.stream_name(queue);
-        let stream = self.context.get_stream_no_info(name).await.ok()?;
-        let consumer: Consumer<pull::Config> = stream.get_consumer(queue.consumer).await.ok()?;
-        let messages = consumer.stream().max_messages_per_batch(most);
-        let messages = match most {
-            1 => messages,
-            // Enough for any single message.
-            _ => messages.max_bytes_per_batch((8 << 20).max(2 * self.client.max_payload())),
+    /// Asks the server for messages: at least one, whatever its size.
+    async fn request_messages(&self, queue: Queue, most: usize, reply: String) -> Result<(), ()> {
+        let max_bytes = match most {
+            1 => 0,
+            _ => MAX_PULLED.max(2 * self.client.max_payload()),
         };
-        messages.expires(PULL).heartbeat(PULL / 2).messages().await.ok()
+        let expires = PULL.as_nanos();
+        let request = format!(r#"{{"batch":{most},"max_bytes":{max_bytes},"expires":{expires}}}"#);
+        let consumer = format!("{}.{}", self.stream_name(queue), queue.consumer);
+        let subject = format!("$JS.API.CONSUMER.MSG.NEXT.{consumer}");
+        let sent = self.client.publish_with_reply(subject, reply, request.into());
+        sent.await.map_err(drop)
     }
 
     /// Sends a request to the leader. Without a leader, the error is [`RequestErrorKind::NoResponders`].
