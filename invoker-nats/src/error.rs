@@ -58,7 +58,7 @@ pub enum Error {
         reason: String,
     },
     /// The server is too old.
-    #[error("the NATS server {url} has version {version}; start version 2.10 or later")]
+    #[error("the NATS server {url} has version {version}; start version 2.9 or later")]
     OldServer {
         /// The server's URL, without a password.
         url: String,

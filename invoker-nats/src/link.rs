@@ -119,7 +119,7 @@ impl Puller {
             self.number += 1;
             let reply = format!("{inbox}.{}", self.number);
             link.request_messages(self.queue, self.most, reply).await?;
-            // A server of version 2.9 may end a request without a status.
+            // A server before 2.9.16 ends a request without a status if it expires while messages come.
             self.open = Some((self.most, Instant::now() + PULL + PAUSE));
         }
         let Some((left, end)) = self.open else {
