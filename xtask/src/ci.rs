@@ -41,6 +41,11 @@ const STEPS: &[(&str, &str, Step)] = &[
         cluster::prepare,
     ),
     ("test", "the README's test command, with doctests", test),
+    (
+        "debian",
+        "runs and faults with Debian's NATS server",
+        cluster::sample_debian,
+    ),
     ("alone", "each library alone, with none and each feature", alone),
     (
         "standalone",

