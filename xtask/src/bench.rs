@@ -29,6 +29,7 @@ use programs::Programs;
 use rows::Run;
 
 use crate::workspace::{self, Workspace};
+use crate::{NotRun, cluster};
 
 /// Run the benchmarks of areas, by default of all but `peers`
 #[derive(Debug, clap::Args)]
@@ -125,6 +126,16 @@ fn measure(args: &Args, workspace: &Workspace) -> Result<Run> {
         workspace
             .sh
             .set_var(iceoryx2::PROGRAM, iceoryx2::build(workspace)?);
+    }
+    if scenarios.iter().any(|it| it.area == cluster::AREA)
+        && std::env::var_os(cluster::SERVER_VARIABLE).is_none()
+    {
+        match cluster::install(workspace) {
+            Ok(server) => workspace.sh.set_var(cluster::SERVER_VARIABLE, server),
+            // The benchmark says so, too.
+            Err(error) if error.is::<NotRun>() && args.areas.is_empty() => eprintln!("skipped: {error}"),
+            Err(error) => return Err(error),
+        }
     }
     if !scenarios.is_empty() {
         let targets = scenarios.iter().map(|it| (&*it.package, &*it.bench));

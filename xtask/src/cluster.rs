@@ -59,6 +59,12 @@ const DEBIAN: [&str; 3] = [
     "9f69ebb6f612e652382fde175622160dcd81fd97f2356f5da80bb5c3f48513dd",
 ];
 
+/// The area of the benchmark.
+pub(crate) const AREA: &str = "cluster";
+
+/// The environment variable of tests and benchmark with the path of the server.
+pub(crate) const SERVER_VARIABLE: &str = "NATS_SERVER";
+
 /// The tests that show that Debian's server works.
 const SAMPLE: &[&str] = &["runs::", "faults::"];
 
@@ -107,7 +113,7 @@ pub(crate) fn sample_debian(workspace: &Workspace, tally: &mut Tally) -> Result<
 }
 
 /// Installs the server unless it is there. Returns its path. The tests look for it at the same one.
-fn install(workspace: &Workspace) -> Result<PathBuf> {
+pub(crate) fn install(workspace: &Workspace) -> Result<PathBuf> {
     let sh = &workspace.sh;
     let dir = workspace.target.join("nats-server");
     let server = dir.join("bin/nats-server");
@@ -185,7 +191,10 @@ fn test(
     let cargo =
         workspace.cargo("test -p invoker-nats --all-features --test it -- --nocapture --test-threads=16");
     let cargo = cargo.args(chosen).envs(variables.iter().copied());
-    run::tests(cargo.env("NATS_SERVER", server).env("NATS_REQUIRED", "1"), tally)?;
+    run::tests(
+        cargo.env(SERVER_VARIABLE, server).env("NATS_REQUIRED", "1"),
+        tally,
+    )?;
     ensure!(tally.passed > 0, "no test was executed");
     Ok(())
 }
