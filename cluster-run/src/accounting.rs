@@ -12,7 +12,7 @@ use log_bridge::relay::{Received, Records};
 use proc_pool::Fault;
 
 use crate::batcher::Draft;
-use crate::messages::{Answer, BatchId, End, Join, NodeCounts, Reply};
+use crate::messages::{Answer, BatchId, End, Join, NodeCounts};
 use crate::report::{ClusterReport, NodeEnd, NodeRow};
 
 /// The most tasks of a batch that must run alone.
@@ -86,8 +86,22 @@ impl Accounting {
     }
 
     pub(crate) fn present_nodes(&self) -> usize {
+        self.present().count()
+    }
+
+    /// The number of workers of the nodes that are present.
+    pub(crate) fn present_workers(&self) -> usize {
+        self.present().map(|row| row.workers as usize).sum()
+    }
+
+    fn present(&self) -> impl Iterator<Item = &NodeRow> {
         let rows = self.report.nodes.iter();
-        rows.filter(|row| row.end == NodeEnd::Present).count()
+        rows.filter(|row| row.end == NodeEnd::Present)
+    }
+
+    /// The bytes of the tasks in batches with open tasks.
+    pub(crate) fn open_bytes(&self) -> usize {
+        self.batches.values().map(|batch| batch.tasks.encoded.len()).sum()
     }
 
     /// Opens the next tasks of a job.
@@ -146,6 +160,11 @@ impl Accounting {
         }
     }
 
+    /// Returns whether a node has joined.
+    pub(crate) fn is_known(&self, node: u64) -> bool {
+        self.node(node).is_some()
+    }
+
     /// Returns the position of a node that has joined.
     fn node(&self, id: u64) -> Option<usize> {
         self.nodes.iter().position(|node| node.id == id)
@@ -188,27 +207,24 @@ impl Accounting {
         Some((row.name.clone(), missing))
     }
 
-    /// A node is about to run tasks of a batch, at these positions. Returns whether it may.
-    pub(crate) fn begin(&mut self, node: u64, id: BatchId, tasks: Range<usize>) -> Reply {
-        if self.node(node).is_none() {
-            return Reply::Unknown;
-        }
+    /// A node that has joined is about to run tasks of a batch, at these positions. Returns whether it may.
+    pub(crate) fn begin(&mut self, node: u64, id: BatchId, tasks: Range<usize>) -> bool {
         let Some(batch) = self.batch(&id) else {
-            return Reply::No;
+            return false;
         };
         match &mut batch.holder {
             Some((holder, begun)) if *holder == node => {
                 *begun = tasks.start.max(begun.start)..tasks.end.max(begun.end);
             }
-            Some(_) => return Reply::No,
+            Some(_) => return false,
             // A node has answered some, and was lost before the leader knew that it had them. Only the others run again.
             None if batch.open < batch.tasks.len() => {
                 self.end((id.job, id.first), End::Released);
-                return Reply::No;
+                return false;
             }
             None => batch.holder = Some((node, tasks)),
         }
-        Reply::Yes
+        true
     }
 
     /// Takes in an answer. Closes the tasks whose outcomes are the first ones, and calls `deliver` with the position of each of these in

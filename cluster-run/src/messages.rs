@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::value::Value;
 
 /// The version of these messages: the first byte of each.
-pub(crate) const VERSION: u8 = 4;
+pub(crate) const VERSION: u8 = 5;
 
 /// Returns the hash that identifies an encoded task, in answers and after a restart of the leader: XXH3 with 64 bits.
 pub(crate) fn task_hash(encoded: &[u8]) -> u64 {
@@ -179,17 +179,23 @@ pub struct BatchId {
     pub(crate) number: u64,
 }
 
+/// Tasks of a batch, at these positions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Claim {
+    pub(crate) batch: BatchId,
+    pub(crate) from: u32,
+    pub(crate) upto: u32,
+}
+
 /// What nodes send to the leader.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Request {
     Manifest,
     Join(Join),
-    /// May the node run the tasks of a batch at these positions? They count as started from now on.
+    /// May the node run these tasks? They count as started from now on.
     Begin {
         node: u64,
-        batch: BatchId,
-        from: u32,
-        upto: u32,
+        claims: Vec<Claim>,
     },
     /// Still alive, or about to leave.
     Beat {
@@ -205,10 +211,10 @@ pub(crate) enum Request {
 pub enum Reply {
     /// The description of the run.
     Manifest(Box<Manifest>),
-    /// The node has joined, may begin, or goes on.
+    /// The node has joined, or goes on.
     Yes,
-    /// Another node has the batch, or it was answered.
-    No,
+    /// For each of the tasks that it wants to begin, whether it may: not if another node has the batch, or it was answered.
+    Begin(Vec<bool>),
     /// The leader does not know the node: it must join again.
     Unknown,
     /// The node would compute something else, for this reason.
@@ -331,11 +337,14 @@ mod tests {
 
     #[test]
     fn messages_of_other_lengths_and_versions_are_refused() {
-        let request = Request::Begin {
-            node: u64::MAX,
+        let claim = Claim {
             batch: BATCH,
             from: 0,
             upto: 300,
+        };
+        let request = Request::Begin {
+            node: u64::MAX,
+            claims: vec![claim, claim],
         };
         let bytes = encode(&request, &[]);
         assert_eq!(decode_all(&bytes), Some(request));

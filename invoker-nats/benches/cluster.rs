@@ -369,9 +369,10 @@ fn client_alone(url: &str, tasks: usize, batch: usize) -> Result<f64, BoxError> 
             .await?;
         let payload = bytes::Bytes::from(vec![7_u8; 8 * batch]);
         let (mut sent, mut received) = (0, 0);
+        let open = if batch > BATCH { 11 } else { 38 };
         while received < batches {
             // As many are open as the leader has with three nodes.
-            while sent < batches && sent - received < 11 {
+            while sent < batches && sent - received < open {
                 context.publish("bare_t", payload.clone()).await?.await?;
                 sent += 1;
             }

@@ -71,7 +71,7 @@ pub(crate) const ANSWERS: Queue = Queue {
 pub(crate) struct Puller {
     queue: Queue,
     /// How many are requested at a time.
-    most: usize,
+    pub(crate) most: usize,
     /// Where the messages come to.
     inbox: Option<(String, Subscriber)>,
     /// The number of the last request.
@@ -89,6 +89,11 @@ impl Puller {
             number: 0,
             open: None,
         }
+    }
+
+    /// Returns whether messages are requested that have not come.
+    pub(crate) fn is_open(&self) -> bool {
+        self.open.is_some()
     }
 
     /// Waits for the next message. Returns `None`, after a pause, if the server is away or has no such queue now.
@@ -343,10 +348,7 @@ impl Link {
 
     /// Asks the server for messages: at least one, whatever its size.
     async fn request_messages(&self, queue: Queue, most: usize, reply: String) -> Result<(), ()> {
-        let max_bytes = match most {
-            1 => 0,
-            _ => MAX_PULLED.max(2 * self.client.max_payload()),
-        };
+        let max_bytes = MAX_PULLED.max(2 * self.client.max_payload());
         let expires = PULL.as_nanos();
         let request = format!(r#"{{"batch":{most},"max_bytes":{max_bytes},"expires":{expires}}}"#);
         let consumer = format!("{}.{}", self.stream_name(queue), queue.consumer);

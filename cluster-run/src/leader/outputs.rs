@@ -85,8 +85,9 @@ impl<'a, T: Value, R: Value, I: Iterator<Item = T>> Outputs<'a, T, R, I> {
         let (low, high) = input.size_hint();
         let tasks = {
             let core = leader.core();
-            let nodes = core.accounting.present_nodes();
-            core.batcher.tasks(high.filter(|high| *high == low), nodes)
+            let (nodes, workers) = (core.accounting.present_nodes(), core.accounting.present_workers());
+            core.batcher
+                .tasks(high.filter(|high| *high == low), nodes, workers)
         };
         let most = leader.max_message.saturating_sub(HEADER);
         while let Some(task) = input.next() {

@@ -43,6 +43,12 @@ fn decode<R: Value>(result: Result<&[u8], Fault>) -> Result<Output<R>, String> {
 /// An outcome that an earlier leader of the run received, and its bytes.
 type Found = (messages::Outcome, Bytes);
 
+/// Open batches for each node.
+const BATCHES: usize = 3;
+/// The same if they are short, and have less than this number of bytes for each node.
+const SHORT_BATCHES: usize = 12;
+const SHORT_BYTES: usize = 1 << 20;
+
 /// How large a batch may be.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
@@ -241,12 +247,16 @@ impl LeaderState {
                     )),
                 }
             }
-            Request::Begin {
-                node,
-                batch,
-                from,
-                upto,
-            } => core.accounting.begin(node, batch, from as usize..upto as usize),
+            Request::Begin { node, .. } if !core.accounting.is_known(node) => Reply::Unknown,
+            Request::Begin { node, claims } => Reply::Begin(
+                claims
+                    .into_iter()
+                    .map(|it| {
+                        core.accounting
+                            .begin(node, it.batch, it.from as usize..it.upto as usize)
+                    })
+                    .collect(),
+            ),
             Request::Beat { node, counts, leaves } => {
                 let is_known = core.accounting.beat(node, Some(counts), now);
                 if leaves {
@@ -340,8 +350,10 @@ impl LeaderState {
             }
         }
         let (nodes, open) = (core.accounting.present_nodes(), core.accounting.open_batches());
-        // Three batches for each node, and two.
-        let room = (3 * nodes + 2).saturating_sub(open);
+        let is_short = core.batcher.is_short() && core.accounting.open_bytes() < nodes * SHORT_BYTES;
+        // Some for each node, and two.
+        let most = if is_short { SHORT_BATCHES } else { BATCHES };
+        let room = (most * nodes + 2).saturating_sub(open);
         self.room.store(room, Ordering::Relaxed);
         if std::mem::replace(&mut core.shown_nodes, nodes) != nodes {
             self.bar.set_message(format!("{nodes} nodes"));

@@ -94,6 +94,13 @@ impl<'a, E: Engine> Answers<'a, E> {
     }
 
     fn send(&mut self) {
+        let sending = self.publish();
+        self.sending.push_back(sending);
+        self.wait_for_most(SENDING - 1);
+    }
+
+    /// Begins to send what there is.
+    fn publish(&mut self) -> E::Sending {
         let (tasks, failed) = (
             self.answer.outcomes.len() as u64,
             std::mem::take(&mut self.failed),
@@ -110,8 +117,7 @@ impl<'a, E: Engine> Answers<'a, E> {
         self.outputs.clear();
         let number = self.node.next_answer.fetch_add(1, Ordering::Relaxed);
         let id = format!("{:016x}-{number}", self.answer.node);
-        self.sending.push_back(self.engine.publish(id, message));
-        self.wait_for_most(SENDING - 1);
+        self.engine.publish(id, message)
     }
 
     /// Waits until at most this number of answers are on their way.
@@ -123,11 +129,10 @@ impl<'a, E: Engine> Answers<'a, E> {
         }
     }
 
-    /// Sends the last answer when all others are in the stream, and waits until it is.
-    pub(super) fn finish(mut self, end: End) {
+    /// Sends the last answer when all others are in the stream.
+    pub(super) fn finish(mut self, end: End) -> E::Sending {
         self.wait_for_most(0);
         self.answer.end = Some(end);
-        self.send();
-        self.wait_for_most(0);
+        self.publish()
     }
 }

@@ -1,10 +1,12 @@
 //! A node of a run: what it says about itself, and how it runs a batch in its pool.
 
 mod answers;
+mod claims;
+mod room;
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError, RwLock, TryLockError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, TryLockError};
 use std::thread;
 use std::time::Duration;
 
@@ -13,9 +15,11 @@ use invoker::{Invoker, PoolError, facade};
 use log_bridge::relay::Relay;
 use proc_pool::{BytePool, Fault};
 
-use crate::messages::{self, Batch, BatchId, End, Join, Manifest, NodeCounts, Reply, Request};
+use crate::messages::{self, Batch, BatchId, Claim, End, Join, Manifest, NodeCounts, Reply, Request};
 use crate::value::Value;
 use answers::Answers;
+use claims::{Claims, Unanswered};
+use room::{MOST_SHORT, Occupied, Room};
 
 /// The work that a node announces to the leader before it starts it: the tasks that count as started if the node is lost.
 const ANNOUNCED: Duration = Duration::from_millis(50);
@@ -61,6 +65,8 @@ pub struct NodeState {
     gate: RwLock<()>,
     /// Held by the batch whose tasks go to the workers: the next one follows when all of them have.
     turn: Mutex<()>,
+    room: Arc<Room>,
+    claims: Claims,
 }
 
 impl fmt::Debug for NodeState {
@@ -96,6 +102,8 @@ impl NodeState {
             next_answer: AtomicU64::new(0),
             gate: RwLock::new(()),
             turn: Mutex::new(()),
+            room: Arc::default(),
+            claims: Claims::default(),
         })
     }
 
@@ -145,6 +153,25 @@ impl NodeState {
         Some(messages::encode(&(self.join.node, records), &[]))
     }
 
+    /// Returns the number of threads that each run a batch. Most of them have none, unless batches have few tasks, or take next to no time.
+    pub fn threads(&self) -> usize {
+        MOST_SHORT.max(self.join.workers as usize + 2)
+    }
+
+    /// Waits until the node is to have another batch: two, as many as give each of its workers two tasks, or several short ones. Returns
+    /// how many to ask the engine for, or `None` if the node stops. One thread at a time may do both, and batches that were asked for are
+    /// to be taken before more are.
+    pub fn wait_for_room(&self, engine: &impl Engine) -> Option<usize> {
+        let task_ns = || self.task_ns.load(Ordering::Relaxed);
+        self.room
+            .wait(self.join.workers as usize, task_ns, || engine.stops())
+    }
+
+    /// Returns whether all batches that the node has take next to no time.
+    fn is_short(&self) -> bool {
+        self.room.is_short(self.task_ns.load(Ordering::Relaxed))
+    }
+
     /// Returns how many tasks the node announces at a time.
     fn announced(&self, pool: &BytePool) -> usize {
         let task_ns = self.task_ns.load(Ordering::Relaxed);
@@ -163,6 +190,7 @@ pub struct HeldBatch {
     tasks: usize,
     /// Whether it was delivered before.
     is_again: bool,
+    _occupied: Occupied,
 }
 
 impl HeldBatch {
@@ -170,10 +198,11 @@ impl HeldBatch {
     /// if it has no batch of this run: no node can run it.
     pub fn new(contents: Bytes, node: &NodeState, is_again: bool) -> Option<Self> {
         let (batch, tasks) = messages::decode::<Batch>(&contents)?;
-        let tasks = tasks.len();
+        let (tasks, lengths) = (tasks.len(), batch.lengths.len());
         let held = Self {
             batch,
             tasks: contents.len() - tasks,
+            _occupied: node.room.occupy(lengths),
             contents,
             is_again,
         };
@@ -192,18 +221,17 @@ impl HeldBatch {
 
 /// What becomes of the engine's message with a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Disposal {
-    /// Tasks were run, and answered: to acknowledge.
-    Done,
+pub enum Disposal<S> {
+    /// Tasks were run: to acknowledge when this answer, the last one, was taken.
+    Done(S),
     /// Another node has the batch, or all of it was answered: to acknowledge.
     Unwanted,
     /// The node stops: another one is to get the batch.
     GiveBack,
 }
 
-/// Runs a batch in the node's pool and publishes the answers to it, unless the leader or the end of the node prevents it. Waits until the
-/// last answer was taken.
+/// Runs a batch in the node's pool and publishes the answers to it, unless the leader or the end of the node prevents it. The last answer
+/// may be on its way when this returns; then the batch counts until it is dropped.
 ///
 /// Several threads may each run a batch: the tasks of the next one follow when all of the one before are with the workers. `count` is
 /// called with the number of tasks with an output, and of those that have failed, for each answer.
@@ -213,7 +241,7 @@ pub fn run_batch<E: Engine>(
     pool: &BytePool,
     held: &HeldBatch,
     count: &(dyn Fn(u64, u64) + Sync),
-) -> Disposal {
+) -> Disposal<E::Sending> {
     let HeldBatch { batch, is_again, .. } = held;
     let gate = || node.gate.read().unwrap_or_else(PoisonError::into_inner);
     let alone = || node.gate.write().unwrap_or_else(PoisonError::into_inner);
@@ -224,15 +252,14 @@ pub fn run_batch<E: Engine>(
     // While the leader is away, nodes go on with the batches that they have, unless a task might then run twice.
     let may_go_on = node.manifest.node_losses > 0 && !is_again && !batch.alone;
     let begin = |from: usize, upto: usize| {
-        let request = Request::Begin {
-            node: node.join.node,
+        let claim = Claim {
             batch: batch.id,
             from: from as u32,
             upto: upto as u32,
         };
-        may_begin(engine, &messages::encode(&request, &[]), may_go_on)
+        may_begin(node, engine, claim, may_go_on)
     };
-    // While the tasks of another batch go to the workers, this one is only claimed.
+    // While the tasks of another batch go to the workers, this one is only claimed, unless both are short.
     let mut turn = match node.turn.try_lock() {
         Ok(turn) => Some(turn),
         Err(TryLockError::Poisoned(turn)) => Some(turn.into_inner()),
@@ -243,9 +270,9 @@ pub fn run_batch<E: Engine>(
         true => 1,
         false => node.announced(pool),
     };
-    let mut begun = match turn {
-        Some(_) => announced,
-        None => 0,
+    let mut begun = match turn.is_some() || !batch.alone && node.is_short() {
+        true => announced,
+        false => 0,
     };
     match begin(0, begun) {
         Some(true) => {}
@@ -293,22 +320,20 @@ pub fn run_batch<E: Engine>(
         }
     }
     drop(outputs);
-    answers.finish(match answered == tasks.len() {
+    Disposal::Done(answers.finish(match answered == tasks.len() {
         true => End::Done,
         false => End::Released,
-    });
-    Disposal::Done
+    }))
 }
 
 /// Asks the leader for permission to run tasks. Returns `None` if the node stops before there is a reply.
-fn may_begin(engine: &impl Engine, request: &Bytes, may_go_on: bool) -> Option<bool> {
+fn may_begin(node: &NodeState, engine: &impl Engine, claim: Claim, may_go_on: bool) -> Option<bool> {
     while !engine.stops() {
-        match engine.ask(request) {
-            Some(Reply::Yes) => return Some(true),
-            Some(Reply::No) => return Some(false),
-            None if may_go_on => return Some(true),
-            // Or the leader does not know the node yet.
-            _ => thread::sleep(ASK),
+        let ask = |request: &Bytes| engine.ask(request);
+        match node.claims.may_begin(node.join.node, claim, ask) {
+            Ok(may) => return Some(may),
+            Err(Unanswered::Silence) if may_go_on => return Some(true),
+            Err(_) => thread::sleep(ASK),
         }
     }
     None

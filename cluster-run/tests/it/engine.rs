@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use cluster_run::{
     BatchId, ClusterReport, Disposal, Engine, HeldBatch, Jobs, LeaderState, Limits, Manifest, NodeState,
-    Reply, run_batch,
+    Reply, Value, run_batch,
 };
 use invoker::facade::{self, RunProgress};
 use invoker::{Invoker, PoolError};
@@ -32,8 +32,8 @@ pub(crate) struct Faults {
 type Queue = Arc<Mutex<VecDeque<Bytes>>>;
 
 /// A leader, and the threads of its engine.
-pub(crate) struct Run {
-    pub(crate) jobs: Jobs<u64, u64>,
+pub(crate) struct Run<T, R> {
+    pub(crate) jobs: Jobs<T, R>,
     pub(crate) state: Arc<LeaderState>,
     /// The number of batches that the engine is still to lose.
     pub(crate) drops: Arc<AtomicUsize>,
@@ -53,8 +53,8 @@ impl Drop for Threads {
     }
 }
 
-impl Run {
-    pub(crate) fn start(op: fn(&u64, u64) -> u64, faults: Faults, set: impl FnOnce(&mut Manifest)) -> Self {
+impl<T: Value, R: Value> Run<T, R> {
+    pub(crate) fn start(op: fn(&u64, T) -> R, faults: Faults, set: impl FnOnce(&mut Manifest)) -> Self {
         let mut manifest = Manifest::new(Invoker::builder(op)).expect("no context");
         (manifest.session, manifest.ack_wait) = (17, ACK_WAIT);
         set(&mut manifest);
@@ -94,7 +94,7 @@ impl Run {
     pub(crate) fn node(
         &self,
         id: u64,
-        start: impl FnOnce() -> Invoker<u64, u64, u64> + Send + 'static,
+        start: impl FnOnce() -> Invoker<u64, T, R> + Send + 'static,
     ) -> JoinHandle<()> {
         let (leader, queue, faults) = (self.state.clone(), self.queue.clone(), self.faults);
         thread::spawn(move || {
@@ -153,8 +153,25 @@ fn send_batch(leader: &LeaderState, id: &BatchId, into: &Queue, lost: &AtomicUsi
 }
 
 /// Runs batches until the node stops.
-fn serve(node: &NodeState, engine: &Connection, queue: &Queue, invoker: &Invoker<u64, u64, u64>) {
+fn serve<T: Value, R: Value>(
+    node: &NodeState,
+    engine: &Connection,
+    queue: &Queue,
+    invoker: &Invoker<u64, T, R>,
+) {
     let (pool, _) = facade::pool(invoker).expect("it has workers");
+    let pulling = Mutex::new(());
+    let next_batch = || {
+        let _turn = lock(&pulling);
+        node.wait_for_room(engine)?;
+        while !engine.stops() {
+            if let Some(message) = lock(queue).pop_front() {
+                return Some(message);
+            }
+            thread::sleep(LOOK);
+        }
+        None
+    };
     thread::scope(|scope| {
         scope.spawn(|| {
             while !engine.is_lost() && engine.ask(&node.beat()) != Some(Reply::End) {
@@ -162,17 +179,15 @@ fn serve(node: &NodeState, engine: &Connection, queue: &Queue, invoker: &Invoker
             }
             engine.stops.store(true, Ordering::Relaxed);
         });
-        while !engine.stops() {
-            let message = lock(queue).pop_front();
-            let Some(message) = message else {
-                thread::sleep(LOOK);
-                continue;
-            };
-            let again = message.clone();
-            let held = HeldBatch::new(message, node, false).expect("a batch of this run");
-            if run_batch(node, engine, pool, &held, &|_, _| {}) == Disposal::GiveBack {
-                lock(queue).push_back(again);
-            }
+        for _ in 0..node.threads() {
+            scope.spawn(|| {
+                while let Some(message) = next_batch() {
+                    let held = HeldBatch::new(message.clone(), node, false).expect("a batch of this run");
+                    if run_batch(node, engine, pool, &held, &|_, _| {}) == Disposal::GiveBack {
+                        lock(queue).push_back(message);
+                    }
+                }
+            });
         }
     });
 }

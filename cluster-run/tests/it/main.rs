@@ -6,7 +6,7 @@ mod watchdog;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use cluster_run::{ClusterReport, NodeEnd};
 use engine::{Faults, Run};
@@ -97,6 +97,44 @@ fn batches_that_the_engine_has_lost_are_sent_again() {
     assert_eq!(outputs.expect("no task fails").len(), 100);
     let report = run.finish();
     assert!(report.resent >= 2, "{report}");
+    node.join().expect("no panic");
+}
+
+/// Returns when it has run, in microseconds since 1970.
+fn long(_: &u64, _: u64) -> (u128, u128) {
+    let now = || {
+        let time = SystemTime::now().duration_since(UNIX_EPOCH);
+        time.expect("after 1970").as_micros()
+    };
+    let started = now();
+    std::thread::sleep(Duration::from_millis(300));
+    (started, now())
+}
+
+/// Tasks that take longer than a batch is to take, and tasks that come one by one.
+#[test]
+fn all_workers_of_a_node_run_tasks_at_the_same_time() {
+    let _watchdog = watchdog(60);
+    let run = Run::start(long, Faults::default(), |_| {});
+    let node = run.node(1, || {
+        let built = Invoker::builder(long).model(0).workers(4).build();
+        built.expect("workers start")
+    });
+    let at_once = |times: &[(u128, u128)]| {
+        let running = |at: u128| {
+            times
+                .iter()
+                .filter(|(from, to)| (*from..*to).contains(&at))
+                .count()
+        };
+        times.iter().map(|(from, _)| running(*from)).max()
+    };
+    let mapped: Result<Vec<_>, TaskError> = run.jobs.map(0..12).collect();
+    assert_eq!(at_once(&mapped.expect("no task fails")), Some(4));
+    let handles: Vec<_> = (0..12).map(|task| run.jobs.submit(task)).collect();
+    let submitted: Result<Vec<_>, TaskError> = handles.into_iter().map(|it| it.wait()).collect();
+    assert_eq!(at_once(&submitted.expect("no task fails")), Some(4));
+    run.finish();
     node.join().expect("no panic");
 }
 

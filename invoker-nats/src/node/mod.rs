@@ -29,8 +29,6 @@ use crate::error::Error;
 use crate::lead::random;
 use crate::link::{Link, Puller, TASKS};
 
-/// Batches that a node has at the same time: one can be fetched while the other runs.
-const BATCHES: usize = 2;
 /// Time between two questions for the leader.
 pub(crate) const ASK: Duration = Duration::from_millis(200);
 /// The most time between two reports to the leader. Its answers also report the end of the run to the node.
@@ -102,6 +100,12 @@ impl Cluster {
         });
         let batches = serve_until_stopped(&invoker, &node)?;
         let report = invoker.finish();
+        thread.wait(async {
+            // The last answers, unless the run is over.
+            while !node.held().is_empty() {
+                sleep(LOOK).await;
+            }
+        });
         let counted = report.as_ref().ok();
         let processes = counted.and_then(|report| report.processes.as_ref());
         let memory = counted.and_then(|report| report.memory.as_ref());
@@ -134,11 +138,14 @@ fn serve_until_stopped<M: Send + Sync + 'static, T: Value, R: Value>(
     facade::start_run(invoker);
     let count = |done, failed| facade::count(invoker, done, failed);
     node.handle.spawn(report_to_leader(node.clone()));
+    // The client's subscriptions end in its runtime, also one that is dropped here.
+    let _entered = node.handle.enter();
+    let tasks = Mutex::new(Puller::new(TASKS, 1));
     let batches = thread::scope(|scope| {
-        let runners: Vec<_> = (0..BATCHES)
+        let runners: Vec<_> = (0..node.state.threads())
             .map(|_| {
                 scope.spawn(|| {
-                    run_batches(node, |held| {
+                    run_batches(node, &tasks, |held| {
                         run_batch(&node.state, node.as_ref(), pool, held, &count)
                     })
                 })
@@ -163,27 +170,34 @@ fn serve_until_stopped<M: Send + Sync + 'static, T: Value, R: Value>(
 }
 
 /// Fetches batches and runs one after the other until the node stops. Returns the number of those that were run.
-fn run_batches(node: &Node, run: impl Fn(&HeldBatch) -> Disposal) -> u64 {
-    // The client's subscriptions end in its runtime, also those that are dropped here.
-    let _entered = node.handle.enter();
-    let (mut tasks, mut number) = (Puller::new(TASKS, 1), 0);
-    while let Some(held) = node.handle.block_on(node.next_batch(&mut tasks)) {
-        let disposal = run(&held);
-        let was_run = disposal == Disposal::Done;
-        let how = match disposal {
-            Disposal::GiveBack => AckKind::Nak(None),
-            _ => AckKind::Ack,
-        };
-        number += u64::from(was_run);
-        let message = node.held().remove(&held.id());
-        node.handle.block_on(async {
-            if let Some(message) = message {
-                let _ = message.ack_with(how).await;
-                if was_run {
-                    node.link.delete_object(&message).await;
-                }
+fn run_batches(
+    node: &Arc<Node>,
+    tasks: &Mutex<Puller>,
+    run: impl Fn(&HeldBatch) -> Disposal<JoinHandle<bool>>,
+) -> u64 {
+    let mut number = 0;
+    let next_batch = || {
+        let mut tasks = tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        if !tasks.is_open() {
+            tasks.most = node.state.wait_for_room(node.as_ref())?;
+        }
+        node.handle.block_on(node.next_batch(&mut tasks))
+    };
+    while let Some(held) = next_batch() {
+        match run(&held) {
+            Disposal::Done(last_answer) => {
+                number += 1;
+                let acknowledging = node.clone();
+                node.handle.spawn(async move {
+                    let _ = last_answer.await;
+                    acknowledging.release(held, true, AckKind::Ack).await;
+                });
             }
-        });
+            Disposal::Unwanted => node.handle.block_on(node.release(held, false, AckKind::Ack)),
+            Disposal::GiveBack => node
+                .handle
+                .block_on(node.release(held, false, AckKind::Nak(None))),
+        }
     }
     number
 }
@@ -293,6 +307,18 @@ impl Node {
             Either::Left(_) => None,
             Either::Right((held, _)) => Some(held),
         }
+    }
+
+    /// Acknowledges the message of a batch, of which tasks were run or not.
+    async fn release(&self, held: HeldBatch, was_run: bool, how: AckKind) {
+        let message = self.held().get(&held.id()).cloned();
+        if let Some(message) = message {
+            let _ = message.ack_with(how).await;
+            if was_run {
+                self.link.delete_object(&message).await;
+            }
+        }
+        self.held().remove(&held.id());
     }
 
     /// Takes in a message of the stream of tasks.
