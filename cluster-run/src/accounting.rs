@@ -229,7 +229,12 @@ impl Accounting {
 
     /// Takes in an answer. Closes the tasks whose outcomes are the first ones, and calls `deliver` with the position of each of these in
     /// the answer; its error is that of an output which cannot be decoded.
-    pub(crate) fn answer(&mut self, answer: &Answer, mut deliver: impl FnMut(usize) -> Result<(), String>) {
+    pub(crate) fn answer(
+        &mut self,
+        node: u64,
+        answer: &Answer,
+        mut deliver: impl FnMut(usize) -> Result<(), String>,
+    ) {
         let job = answer.batch.job;
         let (taken, delivered) = (self.taken(job), self.report.delivered);
         // As a rule, all of them are in one batch.
@@ -265,14 +270,11 @@ impl Accounting {
             *count += 1;
         }
         self.batches.retain(|_, batch| batch.open > 0);
-        if let Some(at) = self.node(answer.node) {
+        if let Some(at) = self.node(node) {
             self.report.nodes[at].delivered += self.report.delivered - delivered;
         }
         if let (Some(end), Some(batch)) = (answer.end, self.batch(&answer.batch))
-            && batch
-                .holder
-                .as_ref()
-                .is_some_and(|(node, _)| *node == answer.node)
+            && batch.holder.as_ref().is_some_and(|(holder, _)| *holder == node)
         {
             self.end((job, answer.batch.first), end);
         }

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use crate::messages::task_hash;
+use crate::messages::{MOST_TASKS, task_hash};
 
 /// The work of a node that a batch aims at.
 const WORK: Duration = Duration::from_millis(200);
@@ -108,7 +108,7 @@ impl Draft {
 impl Batcher {
     /// `most` is the most tasks of a batch.
     pub(crate) fn new(most: usize) -> Self {
-        let most = most.max(1);
+        let most = most.clamp(1, MOST_TASKS);
         let (target, is_short) = (0, false);
         Self {
             target,

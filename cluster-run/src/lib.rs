@@ -28,6 +28,6 @@ mod value;
 
 pub use leader::{Jobs, LeaderState, Limits, Outputs};
 pub use messages::{BatchId, Manifest, Reply};
-pub use node::{Disposal, Engine, HeldBatch, NodeState, run_batch};
+pub use node::{Disposal, Engine, HeldBatch, LastAnswer, NodeState, run_batch};
 pub use report::{ClusterReport, NodeEnd, NodeRow, ServeEnd};
 pub use value::Value;

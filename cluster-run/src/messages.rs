@@ -4,19 +4,24 @@
 //! Nothing that is received is trusted: a message of another version, with missing bytes or with bytes left over is refused, and
 //! lengths are checked against the bytes that were received.
 
+mod columns;
+
 use std::any::type_name;
 use std::time::Duration;
 
 use bytes::Bytes;
 use invoker::{Builder, Op, OpBuilder, facade};
-use proc_pool::Fault;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::value::Value;
+pub(crate) use columns::{Numbers, Outcome, Outcomes};
 
 /// The version of these messages: the first byte of each.
 pub(crate) const VERSION: u8 = 5;
+
+/// The most tasks of a message.
+pub(crate) const MOST_TASKS: usize = 1 << 20;
 
 /// Returns the hash that identifies an encoded task, in answers and after a restart of the leader: XXH3 with 64 bits.
 pub(crate) fn task_hash(encoded: &[u8]) -> u64 {
@@ -237,7 +242,7 @@ pub(crate) struct Batch {
     pub(crate) id: BatchId,
     /// The node must run nothing else at the same time: the tasks have cost a node before.
     pub(crate) alone: bool,
-    pub(crate) lengths: Vec<u32>,
+    pub(crate) lengths: Numbers,
 }
 
 /// What became of a batch that its node has ended.
@@ -251,52 +256,55 @@ pub(crate) enum End {
     Lost,
 }
 
-/// Outcomes of some of a batch's tasks. Their bytes follow.
+/// What a node sends back: answers to one batch or several. The bytes of their outcomes follow, in the same order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Answer {
+pub(crate) struct Answers<A = Answer> {
     pub(crate) session: u64,
     pub(crate) node: u64,
+    /// [`Answer`]s, or references to them.
+    pub(crate) answers: Vec<A>,
+}
+
+impl Answers {
+    /// Returns each answer with the bytes of its outcomes, or `None` if the lengths are not those of the bytes.
+    pub(crate) fn split<'a>(&self, mut bytes: &'a [u8]) -> Option<Vec<(&Answer, Items<'a>)>> {
+        let answers = self.answers.iter().map(|answer| {
+            let len = answer.outcomes.lengths.sum()?;
+            let (own, rest) = bytes.split_at_checked(len)?;
+            bytes = rest;
+            let items = split(own, &answer.outcomes.lengths)?;
+            answer.outcomes.is_consistent().then_some((answer, items))
+        });
+        let answers = answers.collect::<Option<Vec<_>>>()?;
+        bytes.is_empty().then_some(answers)
+    }
+}
+
+/// Outcomes of some of a batch's tasks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Answer {
     pub(crate) batch: BatchId,
     /// The node's time for these tasks, in nanoseconds.
     pub(crate) took_ns: u64,
     /// It is the last one: all others are in the stream before it.
     pub(crate) end: Option<End>,
-    pub(crate) outcomes: Vec<Outcome>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Outcome {
-    /// The position in the batch.
-    pub(crate) at: u32,
-    /// The [`task_hash`] of the task that was run.
-    #[serde(with = "postcard::fixint::le")]
-    pub(crate) hash: u64,
-    pub(crate) is_fault: bool,
-    /// Bytes of the encoded output or fault.
-    pub(crate) len: u32,
-}
-
-impl Outcome {
-    /// Returns the encoded output, or the fault.
-    pub(crate) fn result<'a>(&self, bytes: &'a [u8]) -> Result<Result<&'a [u8], Fault>, String> {
-        match (self.is_fault, postcard::take_from_bytes) {
-            (false, _) => Ok(Ok(bytes)),
-            (true, decode) => match decode(bytes) {
-                Ok((fault, [])) => Ok(Err(fault)),
-                _ => Err("its fault is malformed".to_owned()),
-            },
-        }
-    }
+    pub(crate) outcomes: Outcomes,
 }
 
 /// Encodes a message, with the bytes that follow it.
 pub(crate) fn encode<T: Serialize>(message: &T, payload: &[u8]) -> Bytes {
-    let mut start = Vec::with_capacity(payload.len() + 256);
+    encode_parts(message, &[payload])
+}
+
+/// Encodes a message, with all the bytes that follow it.
+pub(crate) fn encode_parts<T: Serialize>(message: &T, payload: &[&[u8]]) -> Bytes {
+    let len: usize = payload.iter().map(|part| part.len()).sum();
+    let mut start = Vec::with_capacity(len + 256);
     start.push(VERSION);
     // Only a value that has no length known in advance, or a writer without room, can fail.
     let encoded = postcard::to_extend(message, start);
     let mut bytes = encoded.unwrap_or_else(|e| unreachable!("a message encodes: {e}"));
-    bytes.extend_from_slice(payload);
+    payload.iter().for_each(|part| bytes.extend_from_slice(part));
     bytes.into()
 }
 
@@ -314,15 +322,53 @@ pub(crate) fn decode_all<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
     rest.is_empty().then_some(message)
 }
 
-/// Splits bytes into items of these lengths, if that is all of them.
-pub(crate) fn split(mut bytes: &[u8], lengths: impl Iterator<Item = u32>) -> Option<Vec<&[u8]>> {
-    let items = lengths.map(|len| {
+/// The encoded tasks or outputs of a message.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Items<'a> {
+    /// They have one length, which is not 0.
+    Equal {
+        bytes: &'a [u8],
+        len: usize,
+    },
+    Each(Vec<&'a [u8]>),
+}
+
+impl<'a> Items<'a> {
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::Equal { bytes, len } => bytes.len() / len,
+            Self::Each(items) => items.len(),
+        }
+    }
+
+    pub(crate) fn get(&self, at: usize) -> &'a [u8] {
+        match self {
+            Self::Equal { bytes, len } => &bytes[at * len..(at + 1) * len],
+            Self::Each(items) => items[at],
+        }
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &'a [u8]> {
+        (0..self.len()).map(|at| self.get(at))
+    }
+}
+
+/// Splits bytes into items of these lengths, if that is all of them, and there are not more than a message may have.
+pub(crate) fn split<'a>(mut bytes: &'a [u8], lengths: &Numbers) -> Option<Items<'a>> {
+    if lengths.len() > MOST_TASKS {
+        return None;
+    }
+    if let Some(len) = lengths.equal().filter(|len| *len > 0) {
+        let len = len as usize;
+        return (len.checked_mul(lengths.len())? == bytes.len()).then_some(Items::Equal { bytes, len });
+    }
+    let items = lengths.iter().map(|len| {
         let (item, rest) = bytes.split_at_checked(len as usize)?;
         bytes = rest;
         Some(item)
     });
     let items = items.collect::<Option<Vec<_>>>()?;
-    bytes.is_empty().then_some(items)
+    bytes.is_empty().then_some(Items::Each(items))
 }
 
 #[cfg(test)]
@@ -361,11 +407,29 @@ mod tests {
     #[test]
     fn items_are_split_if_their_lengths_are_those_of_all_bytes() {
         let bytes = [1, 2, 3];
-        let split = |lengths: &[u32]| split(&bytes, lengths.iter().copied());
+        let split = |lengths: &[u32]| {
+            let items = split(&bytes, &lengths.iter().copied().collect());
+            items.map(|items| items.iter().collect::<Vec<_>>())
+        };
         assert_eq!(split(&[2, 0, 1]), Some(vec![&bytes[..2], &[], &bytes[2..]]));
-        for lengths in [&[][..], &[2], &[4], &[3, 1], &[u32::MAX, u32::MAX]] {
+        assert_eq!(
+            split(&[1, 1, 1]),
+            Some(vec![&bytes[..1], &bytes[1..2], &bytes[2..]])
+        );
+        for lengths in [
+            &[][..],
+            &[2],
+            &[4],
+            &[1, 1],
+            &[2, 2],
+            &[3, 1],
+            &[u32::MAX, u32::MAX],
+        ] {
             assert_eq!(split(lengths), None, "{lengths:?}");
         }
+        let (first, step, count) = (0, 0, u32::MAX);
+        let endless = Numbers::Steps { first, step, count };
+        assert_eq!(super::split(&[], &endless), None, "it would take all memory");
     }
 
     fn answer() -> Vec<u8> {
@@ -375,15 +439,18 @@ mod tests {
             is_fault: at == 5,
             len,
         });
-        let answer = Answer {
-            session: 1,
-            node: 2,
+        let answer = |outcomes: &[Outcome]| Answer {
             batch: BATCH,
             took_ns: 9,
             end: Some(End::Done),
-            outcomes: outcomes.to_vec(),
+            outcomes: outcomes.iter().copied().collect(),
         };
-        encode(&answer, b"123456789").to_vec()
+        let answers = Answers {
+            session: 1,
+            node: 2,
+            answers: vec![answer(&outcomes[..1]), answer(&[]), answer(&outcomes[1..])],
+        };
+        encode(&answers, b"123456789").to_vec()
     }
 
     /// Every byte of a message replaced by every value: the decoder returns, and never reads beyond.
@@ -393,22 +460,22 @@ mod tests {
             session: 1,
             id: BATCH,
             alone: false,
-            lengths: vec![4, 5],
+            lengths: [4, 5].into_iter().collect(),
         };
         let read = |bytes: &[u8]| match decode::<Batch>(bytes) {
-            Some((batch, rest)) => split(rest, batch.lengths.iter().copied()).map(|it| it.concat().len()),
+            Some((batch, rest)) => split(rest, &batch.lengths).map(|it| it.iter().map(<[u8]>::len).sum()),
             None => None,
         };
         let read_answer = |bytes: &[u8]| {
-            let (answer, rest) = decode::<Answer>(bytes)?;
-            let items = split(rest, answer.outcomes.iter().map(|it| it.len))?;
-            let results = answer
-                .outcomes
-                .iter()
-                .zip(&items)
-                .map(|(it, bytes)| it.result(bytes));
-            assert_eq!(results.count(), items.len());
-            Some(items.concat().len())
+            let (answers, rest) = decode::<Answers>(bytes)?;
+            let mut len = 0;
+            for (answer, items) in answers.split(rest)? {
+                let outcomes = answer.outcomes.iter().zip(items.iter());
+                let results = outcomes.map(|(it, bytes)| it.result(bytes));
+                assert_eq!(results.count(), items.len());
+                len += items.iter().map(<[u8]>::len).sum::<usize>();
+            }
+            Some(len)
         };
         type Read<'a> = &'a dyn Fn(&[u8]) -> Option<usize>;
         let cases: [(Vec<u8>, Read<'_>); 2] = [

@@ -301,8 +301,9 @@ impl Link {
         Ok(stream.map_err(failed)?.cached_info().state.messages)
     }
 
-    /// Publishes until the server has confirmed it. `id` identifies the message, and its object if it is large. Returns `false` if
-    /// `is_over` says so between attempts.
+    /// Publishes until the server has confirmed it. `id` identifies the object of a large message, which the server takes once. It may have
+    /// others twice, which receivers notice: to remember the ids of all messages takes it time and memory. Returns `false` if `is_over`
+    /// says so between attempts.
     pub(crate) async fn publish(
         &self,
         name: &str,
@@ -320,13 +321,13 @@ impl Link {
     }
 
     async fn try_publish(&self, name: &str, id: &str, message: &Bytes) -> Option<()> {
-        let mut publish = PublishMessage::build().message_id(id);
+        let mut publish = PublishMessage::build();
         if message.len() <= self.max_inline() {
             publish = publish.payload(message.clone());
         } else {
             let (store, mut unread) = (self.store().await?, &message[..]);
             self.unless_reconnected(store.put(id, &mut unread)).await?.ok()?;
-            publish = publish.header(OBJECT, id);
+            publish = publish.header(OBJECT, id).message_id(id);
         }
         let sent = self
             .context

@@ -90,7 +90,7 @@ fn pass(accounting: &mut Accounting, from: Instant, time: Duration, alive: &[u64
 }
 
 /// An answer of a node to tasks of a job, by their indices and hashes.
-fn message(node: u64, batch: BatchId, tasks: &[(u64, u64)], end: Option<End>) -> Answer {
+fn message(batch: BatchId, tasks: &[(u64, u64)], end: Option<End>) -> Answer {
     let outcome = |&(index, hash): &(u64, u64)| Outcome {
         at: (index - batch.first) as u32,
         hash,
@@ -98,8 +98,6 @@ fn message(node: u64, batch: BatchId, tasks: &[(u64, u64)], end: Option<End>) ->
         len: 0,
     };
     Answer {
-        session: 0,
-        node,
         batch,
         took_ns: 0,
         end,
@@ -108,8 +106,8 @@ fn message(node: u64, batch: BatchId, tasks: &[(u64, u64)], end: Option<End>) ->
 }
 
 fn end(accounting: &mut Accounting, node: u64, batch: BatchId, end: End) {
-    let answer = message(node, batch, &[], Some(end));
-    accounting.answer(&answer, |_| unreachable!("it has no outcomes"));
+    let answer = message(batch, &[], Some(end));
+    accounting.answer(node, &answer, |_| unreachable!("it has no outcomes"));
 }
 
 /// How an answer counts.
@@ -134,7 +132,7 @@ fn answer(accounting: &mut Accounting, node: u64, job: u32, index: u64, hash: u6
         first += 1;
         Ok(())
     };
-    accounting.answer(&message(node, batch, &[(index, hash)], None), deliver);
+    accounting.answer(node, &message(batch, &[(index, hash)], None), deliver);
     let after = counts(accounting);
     match (first, after.0 - before.0, after.1 - before.1) {
         (1, 0, 0) => Verdict::First,
@@ -158,7 +156,7 @@ fn answers_of_one_message_are_counted_one_by_one() {
         (13, 0),
     ];
     let mut first = Vec::new();
-    accounting.answer(&message(1, batch, &answers, None), |at| {
+    accounting.answer(1, &message(batch, &answers, None), |at| {
         first.push(at);
         Ok(())
     });
@@ -171,13 +169,13 @@ fn answers_of_one_message_are_counted_one_by_one() {
 /// The tasks of a batch, and whether they run alone.
 fn tasks(accounting: &mut Accounting, id: BatchId) -> (Vec<u64>, bool) {
     let batch = accounting.batch(&id).expect("it is open");
-    let lengths = batch.tasks.tasks.iter().map(|task| task.len);
-    let items = split(&batch.tasks.encoded, lengths).expect("it is valid");
+    let lengths = batch.tasks.tasks.iter().map(|task| task.len).collect();
+    let items = split(&batch.tasks.encoded, &lengths).expect("it is valid");
     let indices = id.first..id.first + items.len() as u64;
     assert!(
         indices
             .clone()
-            .zip(items)
+            .zip(items.iter())
             .all(|(index, task)| task_hash(task) == hash(index))
     );
     (indices.collect(), batch.alone)
@@ -346,8 +344,8 @@ fn a_second_undecodable_output_is_the_tasks_error() {
     let mut batch = first;
     for attempt in 1..=2 {
         accounting.begin(1, batch, 0..1);
-        let wrong = message(1, batch, &[(2, 0)], None);
-        accounting.answer(&wrong, |_| unreachable!("its hash is wrong"));
+        let wrong = message(batch, &[(2, 0)], None);
+        accounting.answer(1, &wrong, |_| unreachable!("its hash is wrong"));
         let others: Vec<(u64, u64)> = (0..10).map(|index| (index, hash(index))).collect();
         let answers = match attempt {
             1 => &others[..],
@@ -357,7 +355,7 @@ fn a_second_undecodable_output_is_the_tasks_error() {
             2 => Err("too short".to_owned()),
             _ => Ok(()),
         };
-        accounting.answer(&message(1, batch, answers, Some(End::Done)), malformed);
+        accounting.answer(1, &message(batch, answers, Some(End::Done)), malformed);
         let (again, failed) = actions(&mut accounting);
         if attempt == 1 {
             assert!(failed.is_empty(), "{failed:?}");

@@ -18,7 +18,7 @@ use run_journal::Order;
 
 use crate::batcher::Draft;
 use crate::value::Value;
-use state::Output;
+use state::{Decoder, Output, Received};
 
 /// The job of all submitted tasks.
 const SUBMITTED: u32 = 0;
@@ -46,12 +46,16 @@ impl<T: Value, R: Value> Jobs<T, R> {
     pub fn new(state: Arc<LeaderState>, progress: RunProgress) -> Self {
         let submitted = Arc::<Mutex<HashMap<u64, Arc<OneShot<R>>>>>::default();
         let tasks = submitted.clone();
-        state.core().add_job(state::deliver(move |index, output, _| {
-            let task = lock(&tasks).remove(&index);
-            if let Some(task) = task {
-                finish(&task, output);
-            }
-        }));
+        state
+            .core()
+            .add_job(Decoder::new(move |outputs: &mut Vec<Received<R>>| {
+                for (index, output, _) in outputs.drain(..) {
+                    let task = lock(&tasks).remove(&index);
+                    if let Some(task) = task {
+                        finish(&task, output);
+                    }
+                }
+            }));
         Self {
             state,
             progress,
@@ -100,7 +104,7 @@ impl<T: Value, R: Value> Jobs<T, R> {
                 lock(&self.submitted).insert(index, one_shot.clone());
                 draft.push(&mut encoded);
                 core.accounting.open(SUBMITTED, draft);
-                self.state.changed(core);
+                self.state.changed(core, false);
             }
         }
         Handle::from_source(index, one_shot)

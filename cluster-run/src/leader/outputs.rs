@@ -9,7 +9,7 @@ use proc_pool::TaskError;
 use run_journal::Order;
 
 use super::lock;
-use super::state::{LeaderState, Output, deliver};
+use super::state::{Decoder, LeaderState, Received};
 use crate::batcher::Draft;
 use crate::value::Value;
 
@@ -19,9 +19,6 @@ const MAX_BUFFERED_BYTES: usize = 64 << 20;
 
 /// The most bytes of a message with tasks besides these.
 const HEADER: usize = 64;
-
-/// An output, with the index of its task and the bytes that it had.
-type Received<R> = (u64, Output<R>, usize);
 
 /// An iterator over the outputs of a job, as they become available: `Ok`, or the error of that task.
 ///
@@ -51,14 +48,18 @@ impl<'a, T: Value, R: Value, I: Iterator<Item = T>> Outputs<'a, T, R, I> {
     pub(super) fn new(leader: &'a LeaderState, input: I, order: Order) -> Self {
         let received = Arc::new(Mutex::new(Vec::new()));
         let into = received.clone();
-        let deliver = deliver(move |index, output, bytes| {
-            lock(&into).push((index, output, bytes));
+        let receiver = Decoder::new(move |outputs: &mut Vec<Received<R>>| {
+            let mut into = lock(&into);
+            match into.is_empty() {
+                true => std::mem::swap(&mut *into, outputs),
+                false => into.append(outputs),
+            }
         });
         Self {
             leader,
             input: Some(input),
             order,
-            number: leader.core().add_job(deliver),
+            number: leader.core().add_job(receiver),
             draft: Draft::default(),
             encoded: Vec::new(),
             taken: 0,
@@ -131,10 +132,13 @@ impl<'a, T: Value, R: Value, I: Iterator<Item = T>> Outputs<'a, T, R, I> {
             Order::AsCompleted => self.ready.len(),
             Order::Ordered => (index - self.returned) as usize,
         };
-        if self.ready.len() <= at {
-            self.ready.resize_with(at + 1, || None);
+        let received = Some((index, output, bytes));
+        if at == self.ready.len() {
+            self.ready.push_back(received);
+        } else {
+            self.ready.resize_with(self.ready.len().max(at + 1), || None);
+            self.ready[at] = received;
         }
-        self.ready[at] = Some((index, output, bytes));
         self.buffered = (self.buffered.0 + 1, self.buffered.1 + bytes);
     }
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -14,23 +14,48 @@ use progress::{Bar, Outcome};
 
 use crate::accounting::{Accounting, Action};
 use crate::batcher::{Batcher, MAX_TASKS};
-use crate::messages::{self, Answer, Batch, BatchId, Manifest, Reply, Request};
+use crate::messages::{self, Answer, Answers, Batch, BatchId, Items, Manifest, Reply, Request};
 use crate::report::ClusterReport;
 use crate::value::Value;
 
 /// The output of a task, or its fault: boxed, because it is large, and most tasks have an output.
 pub(super) type Output<R> = Result<R, Box<Fault>>;
 
-/// Takes the encoded output of a task, or its fault, to the caller of its job. Fails if the output cannot be decoded.
-pub(super) type Deliver = Arc<dyn Fn(u64, Result<&[u8], Fault>) -> Result<(), String> + Send + Sync>;
+/// An output, with the index of its task and the bytes that it had.
+pub(super) type Received<R> = (u64, Output<R>, usize);
 
-/// Returns what decodes outputs, and calls `put` with the index of the task, its output, and the bytes that this had.
-pub(super) fn deliver<R: Value>(put: impl Fn(u64, Output<R>, usize) + Send + Sync + 'static) -> Deliver {
-    Arc::new(move |index, result| {
+/// Takes the outcomes of a job to its caller.
+pub(super) trait Receiver: Send {
+    /// Takes the encoded output of a task, or its fault. Fails if the output cannot be decoded.
+    fn put(&mut self, index: u64, result: Result<&[u8], Fault>) -> Result<(), String>;
+
+    /// Ends a message.
+    fn deliver(&mut self);
+}
+
+/// Decodes outputs, and calls `deliver` with those of a message, which it takes.
+pub(super) struct Decoder<R, F> {
+    decoded: Vec<Received<R>>,
+    deliver: F,
+}
+
+impl<R: Value, F: FnMut(&mut Vec<Received<R>>) + Send> Decoder<R, F> {
+    pub(super) fn new(deliver: F) -> Self {
+        let decoded = Vec::new();
+        Self { decoded, deliver }
+    }
+}
+
+impl<R: Value, F: FnMut(&mut Vec<Received<R>>) + Send> Receiver for Decoder<R, F> {
+    fn put(&mut self, index: u64, result: Result<&[u8], Fault>) -> Result<(), String> {
         let len = result.as_ref().map_or(0, |bytes| bytes.len());
-        put(index, decode(result)?, len);
+        self.decoded.push((index, decode(result)?, len));
         Ok(())
-    })
+    }
+
+    fn deliver(&mut self) {
+        (self.deliver)(&mut self.decoded);
+    }
 }
 
 fn decode<R: Value>(result: Result<&[u8], Fault>) -> Result<Output<R>, String> {
@@ -73,7 +98,7 @@ impl Limits {
 pub(super) struct Core {
     pub(super) accounting: Accounting,
     pub(super) batcher: Batcher,
-    pub(super) jobs: HashMap<u32, Deliver>,
+    pub(super) jobs: HashMap<u32, Box<dyn Receiver>>,
     next_job: u32,
     /// Answers to tasks that no job has taken from its input yet.
     found: HashMap<(u32, u64), Found>,
@@ -177,45 +202,60 @@ impl LeaderState {
         self.core().accounting.sent(id, now);
     }
 
-    /// Takes in an answer of a node. An answer of another run, or bytes that are none, are counted and ignored.
+    /// Takes in a message with answers of a node. Answers of another run, or bytes that are none, are counted and ignored.
     pub fn receive(&self, message: &Bytes) {
-        let Some((answer, payload)) = messages::decode::<Answer>(message) else {
+        let Some((answers, payload)) = messages::decode::<Answers>(message) else {
             return self.count_invalid();
         };
-        if answer.session != self.manifest.session {
+        if answers.session != self.manifest.session {
             return self.core().accounting.report.foreign += 1;
         }
-        let Some(items) = messages::split(payload, answer.outcomes.iter().map(|it| it.len)) else {
+        let Some(split) = answers.split(payload) else {
             return self.count_invalid();
         };
         let mut guard = self.core();
-        let core = &mut *guard;
+        for (answer, items) in split {
+            self.receive_answer(&mut guard, answers.node, answer, &items, message);
+        }
+        self.changed(guard, true);
+    }
+
+    fn receive_answer(
+        &self,
+        core: &mut Core,
+        node: u64,
+        answer: &Answer,
+        items: &Items<'_>,
+        message: &Bytes,
+    ) {
         core.batcher
             .observe(items.len(), Duration::from_nanos(answer.took_ns));
         let job = answer.batch.job;
         if self.manifest.resumable && job >= core.next_job {
-            for (outcome, bytes) in answer.outcomes.iter().zip(items) {
+            for (outcome, bytes) in answer.outcomes.iter().zip(items.iter()) {
                 let index = answer.batch.first.saturating_add(outcome.at.into());
                 core.found
-                    .insert((job, index), (*outcome, message.slice_ref(bytes)));
+                    .insert((job, index), (outcome, message.slice_ref(bytes)));
             }
             return;
         }
-        let (deliver, mut failed) = (core.jobs.get(&job), 0);
+        let (mut receiver, mut failed) = (core.jobs.get_mut(&job), 0);
         let before = core.accounting.report.delivered;
-        core.accounting.answer(&answer, |at| {
-            let outcome = &answer.outcomes[at];
+        core.accounting.answer(node, answer, |at| {
+            let outcome = answer.outcomes.get(at);
             let index = answer.batch.first + u64::from(outcome.at);
             // The tasks of a job that has ended are not open.
-            let deliver = deliver.ok_or("its job has ended")?;
-            deliver(index, outcome.result(items[at])?)?;
+            let receiver = receiver.as_mut().ok_or("its job has ended")?;
+            receiver.put(index, outcome.result(items.get(at))?)?;
             failed += u64::from(outcome.is_fault);
             Ok(())
         });
+        if let Some(receiver) = receiver {
+            receiver.deliver();
+        }
         let delivered = core.accounting.report.delivered - before;
         self.bar.add(Outcome::Done, delivered - failed);
         self.bar.add(Outcome::Failed, failed);
-        self.changed(guard);
     }
 
     /// Counts a message that is damaged: that the engine could not read.
@@ -269,7 +309,7 @@ impl LeaderState {
                 }
             }
         };
-        self.changed(core);
+        self.changed(core, false);
         Some(messages::encode(&reply, &[]))
     }
 
@@ -335,15 +375,17 @@ impl LeaderState {
         self.changed.wait(core).unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Ends a change: does what the accounting asks for, and wakes those who wait.
-    pub(super) fn changed(&self, mut core: MutexGuard<'_, Core>) {
+    /// Ends a change: does what the accounting asks for, and wakes callers that wait for outputs or room.
+    pub(super) fn changed(&self, mut core: MutexGuard<'_, Core>, mut has_outputs: bool) {
         for action in std::mem::take(&mut core.accounting.actions) {
             match action {
                 Action::Send(batch) => (self.send)(batch),
                 Action::Fail { job, index, fault } => {
-                    if let Some(deliver) = core.jobs.get(&job) {
+                    if let Some(receiver) = core.jobs.get_mut(&job) {
                         // Only an output can be malformed.
-                        let _ = deliver(index, Err(fault));
+                        let _ = receiver.put(index, Err(fault));
+                        receiver.deliver();
+                        has_outputs = true;
                         self.bar.add(Outcome::Failed, 1);
                     }
                 }
@@ -354,18 +396,20 @@ impl LeaderState {
         // Some for each node, and two.
         let most = if is_short { SHORT_BATCHES } else { BATCHES };
         let room = (most * nodes + 2).saturating_sub(open);
-        self.room.store(room, Ordering::Relaxed);
+        let had_room = self.room.swap(room, Ordering::Relaxed) > 0;
         if std::mem::replace(&mut core.shown_nodes, nodes) != nodes {
             self.bar.set_message(format!("{nodes} nodes"));
         }
         drop(core);
-        self.changed.notify_all();
+        if has_outputs || room > 0 && !had_room {
+            self.changed.notify_all();
+        }
     }
 
     pub(super) fn update(&self, update: impl FnOnce(&mut Core)) {
         let mut core = self.core();
         update(&mut core);
-        self.changed(core);
+        self.changed(core, false);
     }
 
     /// Returns whether another batch may be opened.
@@ -397,10 +441,10 @@ impl LeaderState {
 }
 
 impl Core {
-    pub(super) fn add_job(&mut self, deliver: Deliver) -> u32 {
+    pub(super) fn add_job(&mut self, receiver: impl Receiver + 'static) -> u32 {
         let job = self.next_job;
         self.next_job += 1;
-        self.jobs.insert(job, deliver);
+        self.jobs.insert(job, Box::new(receiver));
         job
     }
 

@@ -4,13 +4,14 @@ use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use proc_pool::Fault;
 
 use super::{Engine, NodeState};
-use crate::messages::{self, Answer, Batch, End, Outcome, task_hash};
+use crate::messages::{self, Answer, Answers as Message, BatchId, End, Outcome, Outcomes, task_hash};
 
 /// Time between two answers to a batch.
-const ANSWER: Duration = Duration::from_millis(100);
+const ANSWER: Duration = Duration::from_millis(200);
 /// Bytes of outputs after which an answer is sent.
 const ANSWER_BYTES: usize = 256 << 10;
 /// About the bytes of an outcome besides its output.
@@ -35,16 +36,14 @@ impl<'a, E: Engine> Answers<'a, E> {
     pub(super) fn new(
         node: &'a NodeState,
         engine: &'a E,
-        batch: &Batch,
+        batch: BatchId,
         count: &'a (dyn Fn(u64, u64) + Sync),
     ) -> Self {
         let answer = Answer {
-            session: node.manifest.session,
-            node: node.join.node,
-            batch: batch.id,
+            batch,
             took_ns: 0,
             end: None,
-            outcomes: Vec::new(),
+            outcomes: Outcomes::default(),
         };
         Self {
             node,
@@ -85,7 +84,7 @@ impl<'a, E: Engine> Answers<'a, E> {
         match ANSWER.checked_sub(self.since.elapsed()) {
             Some(left) if !left.is_zero() => left,
             _ => {
-                if !self.answer.outcomes.is_empty() {
+                if self.answer.outcomes.len() > 0 {
                     self.send();
                 }
                 ANSWER
@@ -94,13 +93,16 @@ impl<'a, E: Engine> Answers<'a, E> {
     }
 
     fn send(&mut self) {
-        let sending = self.publish();
-        self.sending.push_back(sending);
+        self.close();
+        let (id, message) = self.node.answers([(&self.answer, &self.outputs[..])]);
+        self.answer.outcomes.clear();
+        self.outputs.clear();
+        self.sending.push_back(self.engine.publish(id, message));
         self.wait_for_most(SENDING - 1);
     }
 
-    /// Begins to send what there is.
-    fn publish(&mut self) -> E::Sending {
+    /// Counts what there is, which is sent now.
+    fn close(&mut self) {
         let (tasks, failed) = (
             self.answer.outcomes.len() as u64,
             std::mem::take(&mut self.failed),
@@ -112,12 +114,6 @@ impl<'a, E: Engine> Answers<'a, E> {
         }
         self.node.failed.fetch_add(failed, Ordering::Relaxed);
         (self.count)(tasks - failed, failed);
-        let message = messages::encode(&self.answer, &self.outputs);
-        self.answer.outcomes.clear();
-        self.outputs.clear();
-        let number = self.node.next_answer.fetch_add(1, Ordering::Relaxed);
-        let id = format!("{:016x}-{number}", self.answer.node);
-        self.engine.publish(id, message)
     }
 
     /// Waits until at most this number of answers are on their way.
@@ -129,10 +125,47 @@ impl<'a, E: Engine> Answers<'a, E> {
         }
     }
 
-    /// Sends the last answer when all others are in the stream.
-    pub(super) fn finish(mut self, end: End) -> E::Sending {
+    /// Returns the last answer when all others are in the stream.
+    pub(super) fn finish(mut self, end: End) -> LastAnswer {
         self.wait_for_most(0);
         self.answer.end = Some(end);
-        self.publish()
+        self.close();
+        LastAnswer {
+            answer: self.answer,
+            outputs: self.outputs,
+        }
+    }
+}
+
+/// The last answer to a batch, which is still to be published.
+#[derive(Debug)]
+pub struct LastAnswer {
+    answer: Answer,
+    outputs: Vec<u8>,
+}
+
+impl LastAnswer {
+    /// Returns about the number of bytes that it adds to a message.
+    pub fn byte_len(&self) -> usize {
+        self.outputs.len() + OUTCOME * self.answer.outcomes.len()
+    }
+}
+
+impl NodeState {
+    /// Returns a message with the last answers to several batches, and an id that no other message with answers has.
+    pub fn last_answers<'a>(&self, last: impl IntoIterator<Item = &'a LastAnswer>) -> (String, Bytes) {
+        self.answers(last.into_iter().map(|last| (&last.answer, &last.outputs[..])))
+    }
+
+    fn answers<'a>(&self, answers: impl IntoIterator<Item = (&'a Answer, &'a [u8])>) -> (String, Bytes) {
+        let (answers, outputs): (Vec<_>, Vec<_>) = answers.into_iter().unzip();
+        let message = Message {
+            session: self.manifest.session,
+            node: self.join.node,
+            answers,
+        };
+        let number = self.next_answer.fetch_add(1, Ordering::Relaxed);
+        let id = format!("{:016x}-{number}", self.join.node);
+        (id, messages::encode_parts(&message, &outputs))
     }
 }

@@ -15,9 +15,10 @@ use invoker::{Invoker, PoolError, facade};
 use log_bridge::relay::Relay;
 use proc_pool::{BytePool, Fault};
 
-use crate::messages::{self, Batch, BatchId, Claim, End, Join, Manifest, NodeCounts, Reply, Request};
+use crate::messages::{self, Batch, BatchId, Claim, End, Items, Join, Manifest, NodeCounts, Reply, Request};
 use crate::value::Value;
 use answers::Answers;
+pub use answers::LastAnswer;
 use claims::{Claims, Unanswered};
 use room::{MOST_SHORT, Occupied, Room};
 
@@ -214,24 +215,25 @@ impl HeldBatch {
         self.batch.id
     }
 
-    fn tasks(&self) -> Option<Vec<&[u8]>> {
-        messages::split(&self.contents[self.tasks..], self.batch.lengths.iter().copied())
+    fn tasks(&self) -> Option<Items<'_>> {
+        messages::split(&self.contents[self.tasks..], &self.batch.lengths)
     }
 }
 
 /// What becomes of the engine's message with a batch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Disposal<S> {
-    /// Tasks were run: to acknowledge when this answer, the last one, was taken.
-    Done(S),
+#[derive(Debug)]
+pub enum Disposal {
+    /// Tasks were run: to acknowledge when the engine has taken the last answer, alone or [with those to other
+    /// batches](NodeState::last_answers).
+    Done(LastAnswer),
     /// Another node has the batch, or all of it was answered: to acknowledge.
     Unwanted,
     /// The node stops: another one is to get the batch.
     GiveBack,
 }
 
-/// Runs a batch in the node's pool and publishes the answers to it, unless the leader or the end of the node prevents it. The last answer
-/// may be on its way when this returns; then the batch counts until it is dropped.
+/// Runs a batch in the node's pool and publishes the answers to it but the last one, unless the leader or the end of the node prevents it.
+/// The batch counts until it is dropped.
 ///
 /// Several threads may each run a batch: the tasks of the next one follow when all of the one before are with the workers. `count` is
 /// called with the number of tasks with an output, and of those that have failed, for each answer.
@@ -241,7 +243,7 @@ pub fn run_batch<E: Engine>(
     pool: &BytePool,
     held: &HeldBatch,
     count: &(dyn Fn(u64, u64) + Sync),
-) -> Disposal<E::Sending> {
+) -> Disposal {
     let HeldBatch { batch, is_again, .. } = held;
     let gate = || node.gate.read().unwrap_or_else(PoisonError::into_inner);
     let alone = || node.gate.write().unwrap_or_else(PoisonError::into_inner);
@@ -279,7 +281,7 @@ pub fn run_batch<E: Engine>(
         Some(false) => return Disposal::Unwanted,
         None => return Disposal::GiveBack,
     }
-    let tasks = held.tasks().unwrap_or_default();
+    let tasks = held.tasks().unwrap_or(Items::Each(Vec::new()));
     turn.get_or_insert_with(|| node.turn.lock().unwrap_or_else(PoisonError::into_inner));
     let inputs = tasks.iter().enumerate().map_while(|(at, task)| {
         if at >= begun {
@@ -289,14 +291,14 @@ pub fn run_batch<E: Engine>(
                 return None;
             }
         }
-        Some(*task)
+        Some(task)
     });
     // When all of its tasks are with the workers, those of the next batch follow.
     let inputs = inputs.chain(std::iter::from_fn(|| {
         turn = None;
         None
     }));
-    let mut answers = Answers::new(node, engine, batch, count);
+    let mut answers = Answers::new(node, engine, batch.id, count);
     let mut answered = 0;
     let mut outputs = pool.map_unordered(inputs);
     if batch.alone {
@@ -307,7 +309,7 @@ pub fn run_batch<E: Engine>(
             Err(Fault::Pool(error)) if pool.interrupted().is_none() => engine.fail(error),
             Err(Fault::Pool(_)) => {}
             output => {
-                answers.add(at as u32, tasks[at as usize], output);
+                answers.add(at as u32, tasks.get(at as usize), output);
                 answered += 1;
             }
         });

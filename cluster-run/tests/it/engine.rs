@@ -183,8 +183,13 @@ fn serve<T: Value, R: Value>(
             scope.spawn(|| {
                 while let Some(message) = next_batch() {
                     let held = HeldBatch::new(message.clone(), node, false).expect("a batch of this run");
-                    if run_batch(node, engine, pool, &held, &|_, _| {}) == Disposal::GiveBack {
-                        lock(queue).push_back(message);
+                    match run_batch(node, engine, pool, &held, &|_, _| {}) {
+                        Disposal::Done(last) => {
+                            let (id, answers) = node.last_answers([&last]);
+                            engine.publish(id, answers);
+                        }
+                        Disposal::Unwanted => {}
+                        Disposal::GiveBack => lock(queue).push_back(message),
                     }
                 }
             });

@@ -14,12 +14,13 @@ use std::time::{Duration, Instant};
 use async_nats::jetstream::{AckKind, Message};
 use bytes::Bytes;
 use cluster_run::{
-    BatchId, Disposal, Engine, HeldBatch, Manifest, NodeState, Reply, ServeEnd, Value, run_batch,
+    BatchId, Disposal, Engine, HeldBatch, LastAnswer, Manifest, NodeState, Reply, ServeEnd, Value, run_batch,
 };
 use futures_util::future::{Either, select};
 use invoker::{Builder, Interrupt, Invoker, OnInterrupt, Op, PoolError, facade};
 use log_bridge::relay::Relay;
 use tokio::runtime::Handle;
+use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
@@ -138,6 +139,8 @@ fn serve_until_stopped<M: Send + Sync + 'static, T: Value, R: Value>(
     facade::start_run(invoker);
     let count = |done, failed| facade::count(invoker, done, failed);
     node.handle.spawn(report_to_leader(node.clone()));
+    let (ended, to_answer) = mpsc::unbounded_channel();
+    node.handle.spawn(send_last_answers(node.clone(), to_answer));
     // The client's subscriptions end in its runtime, also one that is dropped here.
     let _entered = node.handle.enter();
     let tasks = Mutex::new(Puller::new(TASKS, 1));
@@ -145,7 +148,7 @@ fn serve_until_stopped<M: Send + Sync + 'static, T: Value, R: Value>(
         let runners: Vec<_> = (0..node.state.threads())
             .map(|_| {
                 scope.spawn(|| {
-                    run_batches(node, &tasks, |held| {
+                    run_batches(node, &tasks, &ended, |held| {
                         run_batch(&node.state, node.as_ref(), pool, held, &count)
                     })
                 })
@@ -173,7 +176,8 @@ fn serve_until_stopped<M: Send + Sync + 'static, T: Value, R: Value>(
 fn run_batches(
     node: &Arc<Node>,
     tasks: &Mutex<Puller>,
-    run: impl Fn(&HeldBatch) -> Disposal<JoinHandle<bool>>,
+    ended: &UnboundedSender<(LastAnswer, HeldBatch)>,
+    run: impl Fn(&HeldBatch) -> Disposal,
 ) -> u64 {
     let mut number = 0;
     let next_batch = || {
@@ -187,11 +191,7 @@ fn run_batches(
         match run(&held) {
             Disposal::Done(last_answer) => {
                 number += 1;
-                let acknowledging = node.clone();
-                node.handle.spawn(async move {
-                    let _ = last_answer.await;
-                    acknowledging.release(held, true, AckKind::Ack).await;
-                });
+                let _ = ended.send((last_answer, held));
             }
             Disposal::Unwanted => node.handle.block_on(node.release(held, false, AckKind::Ack)),
             Disposal::GiveBack => node
@@ -200,6 +200,36 @@ fn run_batches(
         }
     }
     number
+}
+
+/// Publishes the last answers to batches, those of short batches together, and acknowledges the batches then.
+async fn send_last_answers(node: Arc<Node>, mut ended: UnboundedReceiver<(LastAnswer, HeldBatch)>) {
+    let (mut last, most) = (Vec::new(), node.link.max_inline());
+    while let Some(first) = ended.recv().await {
+        let mut len = first.0.byte_len();
+        last.push(first);
+        let mut next = None;
+        while let Ok(another) = ended.try_recv() {
+            len += another.0.byte_len();
+            if len > most {
+                next = Some(another);
+                break;
+            }
+            last.push(another);
+        }
+        for group in [std::mem::take(&mut last), next.into_iter().collect()] {
+            if group.is_empty() {
+                continue;
+            }
+            let (id, answers) = node.state.last_answers(group.iter().map(|(last, _)| last));
+            node.link
+                .publish("answers", &id, answers, || is_over(&node.stop.borrow()))
+                .await;
+            for (_, held) in group {
+                node.release(held, true, AckKind::Ack).await;
+            }
+        }
+    }
 }
 
 async fn find_leader(link: &Link) -> Manifest {
@@ -213,7 +243,7 @@ async fn find_leader(link: &Link) -> Manifest {
 
 /// Renews everything that the node has, and reports to the leader, which may have ended the run, be replaced, or be silent for too long.
 async fn report_to_leader(node: Arc<Node>) {
-    let period = node.state.manifest().ack_wait / 6;
+    let period = node.state.manifest().ack_wait / 4;
     let mut silent = Duration::ZERO;
     while node.stopped().is_none() || !node.held().is_empty() {
         let started = Instant::now();
