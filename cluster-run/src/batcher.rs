@@ -133,14 +133,19 @@ impl Batcher {
         };
     }
 
-    /// Returns the most tasks of the next batch, with `remaining` tasks in the input, if that is known, for this many nodes with this many
-    /// workers: at least one for each worker of a node, however long tasks take. Near the end, batches are smaller, so that all nodes end
-    /// at about the same time.
-    pub(crate) fn tasks(&self, remaining: Option<usize>, nodes: usize, workers: usize) -> usize {
+    /// Returns the most tasks of the next batch, with `remaining` tasks in the input, if that is known, for this many nodes. Near the
+    /// end, batches are smaller, so that all nodes end at about the same time.
+    pub(crate) fn tasks(&self, remaining: Option<usize>, nodes: usize) -> usize {
         let share = remaining.map(|remaining| remaining.div_ceil(2 * nodes.max(1)));
-        let target = self.target.max(workers.div_ceil(nodes.max(1))).min(self.most);
-        let least = target / SMALLEST;
-        share.map_or(target, |share| target.min(share.max(least))).max(1)
+        let least = self.target / SMALLEST;
+        share
+            .map_or(self.target, |share| self.target.min(share.max(least)))
+            .max(1)
+    }
+
+    /// Returns how many batches this number of tasks is.
+    pub(crate) fn batches(&self, tasks: usize) -> usize {
+        tasks.div_ceil(self.target.max(1))
     }
 
     /// Returns whether batches have much less work than they aim at, because they have as many tasks as they may have.
@@ -162,7 +167,7 @@ mod tests {
     #[test]
     fn batches_grow_to_the_work_of_200_ms_and_shrink_for_slow_tasks() {
         let mut batcher = Batcher::new(MAX_TASKS);
-        let tasks = |batcher: &Batcher| batcher.tasks(None, 3, 3);
+        let tasks = |batcher: &Batcher| batcher.tasks(None, 3);
         assert_eq!(tasks(&batcher), 1);
         for _ in 0..20 {
             let tasks = tasks(&batcher);
@@ -178,37 +183,25 @@ mod tests {
         assert_eq!(tasks(&batcher), 4);
         let mut batcher = Batcher::new(100);
         for _ in 0..10 {
-            let tasks = batcher.tasks(None, 3, 3);
+            let tasks = batcher.tasks(None, 3);
             batcher.observe(tasks, Duration::ZERO);
         }
-        assert_eq!(batcher.tasks(None, 3, 0), 100);
+        assert_eq!(batcher.tasks(None, 3), 100);
         assert!(batcher.is_short());
         batcher.observe(100, Duration::from_millis(30));
         assert!(!batcher.is_short());
-    }
-
-    /// Tasks that take longer than a batch is to take.
-    #[test]
-    fn a_batch_has_a_task_for_each_worker_of_a_node() {
-        let mut batcher = Batcher::new(MAX_TASKS);
-        assert_eq!(batcher.tasks(None, 2, 8), 4);
-        batcher.observe(4, Duration::from_secs(40));
-        assert_eq!(batcher.tasks(None, 2, 8), 4);
-        assert_eq!(batcher.tasks(None, 3, 8), 3);
-        assert_eq!(batcher.tasks(Some(6), 2, 8), 2, "near the end");
-        assert_eq!(Batcher::new(3).tasks(None, 2, 8), 3);
     }
 
     #[test]
     fn the_last_batches_are_shared_by_the_nodes() {
         let mut batcher = Batcher::new(MAX_TASKS);
         batcher.observe(1000, Duration::from_micros(1));
-        let tasks = |remaining, nodes| batcher.tasks(Some(remaining), nodes, 0);
+        let tasks = |remaining, nodes| batcher.tasks(Some(remaining), nodes);
         assert_eq!(tasks(100_000, 3), 4000);
         assert_eq!(tasks(6000, 3), 1000);
         assert_eq!(tasks(6000, 0), 3000);
         assert_eq!(tasks(1, 3), 250, "not smaller and smaller");
-        assert_eq!(Batcher::new(MAX_TASKS).tasks(Some(0), 3, 0), 1);
+        assert_eq!(Batcher::new(MAX_TASKS).tasks(Some(0), 3), 1);
     }
 
     #[test]

@@ -86,9 +86,8 @@ impl<'a, T: Value, R: Value, I: Iterator<Item = T>> Outputs<'a, T, R, I> {
         let (low, high) = input.size_hint();
         let tasks = {
             let core = leader.core();
-            let (nodes, workers) = (core.accounting.present_nodes(), core.accounting.present_workers());
-            core.batcher
-                .tasks(high.filter(|high| *high == low), nodes, workers)
+            let nodes = core.accounting.present_nodes();
+            core.batcher.tasks(high.filter(|high| *high == low), nodes)
         };
         let most = leader.max_message.saturating_sub(HEADER);
         while let Some(task) = input.next() {

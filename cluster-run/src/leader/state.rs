@@ -393,9 +393,10 @@ impl LeaderState {
         }
         let (nodes, open) = (core.accounting.present_nodes(), core.accounting.open_batches());
         let is_short = core.batcher.is_short() && core.accounting.open_bytes() < nodes * SHORT_BYTES;
-        // Some for each node, and two.
-        let most = if is_short { SHORT_BATCHES } else { BATCHES };
-        let room = (most * nodes + 2).saturating_sub(open);
+        // Some for each node, or two tasks for each worker, and two.
+        let most = nodes * if is_short { SHORT_BATCHES } else { BATCHES };
+        let most = most.max(core.batcher.batches(2 * core.accounting.present_workers()));
+        let room = (most + 2).saturating_sub(open);
         let had_room = self.room.swap(room, Ordering::Relaxed) > 0;
         if std::mem::replace(&mut core.shown_nodes, nodes) != nodes {
             self.bar.set_message(format!("{nodes} nodes"));

@@ -96,6 +96,7 @@ impl NodeState {
             model_bytes: image.byte_len(),
         };
         Ok(Self {
+            room: Room::new(invoker.workers()),
             manifest,
             join,
             failed: AtomicU64::new(0),
@@ -103,7 +104,6 @@ impl NodeState {
             next_answer: AtomicU64::new(0),
             gate: RwLock::new(()),
             turn: Mutex::new(()),
-            room: Arc::default(),
             claims: Claims::default(),
         })
     }
@@ -159,13 +159,12 @@ impl NodeState {
         MOST_SHORT.max(self.join.workers as usize + 2)
     }
 
-    /// Waits until the node is to have another batch: two, as many as give each of its workers two tasks, or several short ones. Returns
-    /// how many to ask the engine for, or `None` if the node stops. One thread at a time may do both, and batches that were asked for are
-    /// to be taken before more are.
+    /// Waits until the node is to have another batch: two, as many as keep its workers busy, or several short ones. Returns how many to ask
+    /// the engine for, or `None` if the node stops. One thread at a time may do both, and batches that were asked for are to be taken
+    /// before more are.
     pub fn wait_for_room(&self, engine: &impl Engine) -> Option<usize> {
         let task_ns = || self.task_ns.load(Ordering::Relaxed);
-        self.room
-            .wait(self.join.workers as usize, task_ns, || engine.stops())
+        self.room.wait(task_ns, || engine.stops())
     }
 
     /// Returns whether all batches that the node has take next to no time.
@@ -191,7 +190,7 @@ pub struct HeldBatch {
     tasks: usize,
     /// Whether it was delivered before.
     is_again: bool,
-    _occupied: Occupied,
+    occupied: Occupied,
 }
 
 impl HeldBatch {
@@ -203,7 +202,7 @@ impl HeldBatch {
         let held = Self {
             batch,
             tasks: contents.len() - tasks,
-            _occupied: node.room.occupy(lengths),
+            occupied: node.room.occupy(lengths),
             contents,
             is_again,
         };
@@ -313,6 +312,7 @@ pub fn run_batch<E: Engine>(
                 answered += 1;
             }
         });
+        held.occupied.end_tasks(taken.unwrap_or(0));
         if taken.is_none() || engine.is_over() {
             break;
         }

@@ -1,19 +1,23 @@
 //! [`Room`]: how many batches a node has, and whether it is to have another one.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// The fewest batches that a node has room for: one can be fetched while the other runs.
+/// The fewest batches that a node has room for, unless tasks take long: one can be fetched while the other runs.
 const FEWEST: usize = 2;
 /// Work of a node that is so short that it is to have several batches, although these have enough tasks for its workers.
 const SHORT: Duration = Duration::from_millis(20);
 /// The most batches of such work.
 pub(super) const MOST_SHORT: usize = 8;
+/// A task that takes long.
+const LONG: Duration = Duration::from_secs(1);
 /// How long a wait for room lasts before the node looks whether it stops.
 const LOOK: Duration = Duration::from_millis(50);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Room {
+    workers: usize,
     held: Mutex<Held>,
     changed: Condvar,
 }
@@ -21,14 +25,20 @@ pub(super) struct Room {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Held {
     batches: usize,
+    /// Those of them without an outcome.
     tasks: usize,
 }
 
 impl Held {
     /// Returns how many more batches a node with this number of workers is to have. `task_ns` is the time of a task, or 0 if it is not
-    /// known.
+    /// known. No task that takes long waits on a node for a worker, while another node may have one.
     fn room(self, workers: usize, task_ns: u64) -> usize {
-        let has_room = self.batches < FEWEST || self.tasks < 2 * workers;
+        let is_long = Duration::from_nanos(task_ns) >= LONG;
+        let tasks = match task_ns == 0 || is_long {
+            true => workers,
+            false => 2 * workers,
+        };
+        let has_room = self.tasks < tasks || self.batches < FEWEST && !is_long;
         match self.is_short(task_ns) {
             true => MOST_SHORT.saturating_sub(self.batches).max(has_room.into()),
             false => has_room.into(),
@@ -42,28 +52,32 @@ impl Held {
 }
 
 impl Room {
+    /// The room of a node with this number of workers.
+    pub(super) fn new(workers: usize) -> Arc<Self> {
+        Arc::new(Self {
+            workers,
+            held: Mutex::default(),
+            changed: Condvar::new(),
+        })
+    }
+
     /// Counts a batch with this number of tasks.
     pub(super) fn occupy(self: &Arc<Self>, tasks: usize) -> Occupied {
         let mut held = self.held();
         held.batches += 1;
         held.tasks += tasks;
-        let room = self.clone();
+        let (room, tasks) = (self.clone(), AtomicUsize::new(tasks));
         Occupied { room, tasks }
     }
 
     /// Waits until there is room for a batch. Returns for how many, or `None` if the node stops.
-    pub(super) fn wait(
-        &self,
-        workers: usize,
-        task_ns: impl Fn() -> u64,
-        stops: impl Fn() -> bool,
-    ) -> Option<usize> {
+    pub(super) fn wait(&self, task_ns: impl Fn() -> u64, stops: impl Fn() -> bool) -> Option<usize> {
         let mut held = self.held();
         loop {
             if stops() {
                 return None;
             }
-            let room = held.room(workers, task_ns());
+            let room = held.room(self.workers, task_ns());
             if room > 0 {
                 return Some(room);
             }
@@ -86,15 +100,28 @@ impl Room {
 #[derive(Debug)]
 pub(super) struct Occupied {
     room: Arc<Room>,
-    tasks: usize,
+    tasks: AtomicUsize,
+}
+
+impl Occupied {
+    /// Notes that this number of tasks of the batch have an outcome.
+    pub(super) fn end_tasks(&self, tasks: usize) {
+        if tasks > 0 {
+            self.tasks.fetch_sub(tasks, Ordering::Relaxed);
+            let mut held = self.room.held();
+            held.tasks -= tasks;
+            // Otherwise there is room when the batch ends, if it is not there already.
+            if held.tasks < 2 * self.room.workers {
+                self.room.changed.notify_all();
+            }
+        }
+    }
 }
 
 impl Drop for Occupied {
     fn drop(&mut self) {
-        let mut held = self.room.held();
-        held.batches -= 1;
-        held.tasks -= self.tasks;
-        drop(held);
+        self.end_tasks(self.tasks.load(Ordering::Relaxed));
+        self.room.held().batches -= 1;
         self.room.changed.notify_all();
     }
 }
@@ -106,27 +133,37 @@ mod tests {
     #[test]
     fn a_node_has_two_batches_tasks_for_its_workers_or_several_short_batches() {
         let room = |batches, tasks, task_ns| Held { batches, tasks }.room(4, task_ns);
-        let (second, micro) = (1_000_000_000, 1000);
-        assert_eq!([room(0, 0, 0), room(1, 65_536, second)], [1, 1]);
-        assert_eq!([room(2, 1000, second), room(2, 1000, 0)], [0, 0]);
-        // Tasks that come one by one.
-        assert_eq!([room(7, 7, second), room(8, 8, second)], [1, 0]);
+        let (second, milli, micro) = (1_000_000_000, 50_000_000, 1000);
+        assert_eq!(
+            [room(0, 0, 0), room(1, 65_536, milli), room(1, 65_536, 0)],
+            [1; 3]
+        );
+        assert_eq!([room(2, 1000, milli), room(2, 1000, 0)], [0; 2]);
+        // Tasks that come one by one, and some that take long.
+        assert_eq!([room(7, 7, milli), room(8, 8, milli)], [1, 0]);
+        assert_eq!(
+            [room(3, 3, second), room(4, 4, second), room(1, 4, second)],
+            [1, 0, 0]
+        );
+        assert_eq!([room(3, 3, 0), room(4, 4, 0)], [1, 0]);
         assert_eq!([room(2, 1000, micro), room(7, 7000, micro)], [6, 1]);
         assert_eq!([room(8, 8000, micro), room(2, 20_000, micro)], [0, 0]);
     }
 
     #[test]
     fn the_end_of_a_batch_makes_room_and_the_end_of_the_node_ends_the_wait() {
-        let room = Arc::new(Room::default());
+        let room = Room::new(1);
         let (first, second) = (room.occupy(100), room.occupy(100));
-        let wait = || room.wait(1, || 0, || false);
+        let wait = || room.wait(|| 0, || false);
         std::thread::scope(|scope| {
             let waiting = scope.spawn(wait);
             drop(first);
             assert_eq!(waiting.join().expect("no panic"), Some(1));
         });
+        second.end_tasks(99);
+        assert_eq!(room.held().tasks, 1);
         let third = room.occupy(100);
-        assert_eq!(room.wait(1, || 0, || true), None, "it stops");
+        assert_eq!(room.wait(|| 0, || true), None, "it stops");
         drop((second, third));
         assert_eq!(*room.held(), Held::default());
     }
