@@ -148,7 +148,7 @@ impl Batcher {
         tasks.div_ceil(self.target.max(1))
     }
 
-    /// Returns whether batches have much less work than they aim at, because they have as many tasks as they may have.
+    /// Returns whether batches have much less work than they aim at, because of the most tasks of a batch.
     pub(crate) fn is_short(&self) -> bool {
         self.is_short
     }

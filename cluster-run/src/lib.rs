@@ -1,5 +1,5 @@
-//! A run of tasks on several machines, whatever connects them: what leader and nodes send each other, how large batches are, which
-//! tasks are open, what a lost node costs, and the report.
+//! A run of tasks on several machines, whatever connects them: the messages of leader and nodes, the size of batches, the accounting of
+//! open tasks, losses of nodes, and the report.
 //!
 //! There is no network here, and no thread. A crate for an engine (such as `invoker-nats`, for NATS JetStream) moves the messages, which
 //! are bytes to it, and has the threads and the clock:
@@ -8,15 +8,16 @@
 //!   [batches](LeaderState::message) that it is asked to send, brings [answers](LeaderState::receive), [requests](LeaderState::reply) and
 //!   [records](LeaderState::receive_records) of nodes, and [ticks](LeaderState::tick). [`Jobs`] is the side of the callers: `map` and
 //!   `submit`.
-//! - In a node, [`NodeState`] has what a node says about itself, and [`run_batch`] runs a batch in the node's pool. Its [`Engine`] asks
-//!   the leader, publishes answers, and reports that the node stops.
+//! - In a node, [`NodeState`] has the node's description of itself, and [`run_batch`] runs a batch in the node's pool. Its [`Engine`] asks
+//!   the leader, publishes answers, and reports that the node stops. Last answers to batches are published
+//!   [together](NodeState::last_answers).
 //!
-//! What an engine must guarantee: a batch that it has taken is delivered to at least one node, and again if that node has not
+//! An engine must guarantee this: a batch that it has taken is delivered to at least one node, and again if that node has not
 //! acknowledged it; an answer that it has taken reaches the leader at least once. Both may come twice, late, damaged, or from another
-//! run: only the leader's accounting delivers outputs, and the first valid answer to a task wins. What it has lost for good,
-//! [`LeaderState::resend_unclaimed`] sends again.
+//! run: only the leader's accounting delivers outputs, and the first valid answer to a task wins.
+//! [`LeaderState::resend_unclaimed`] sends batches again that the engine has lost for good.
 //!
-//! All calls return at once, except those that say that they wait.
+//! All calls return immediately, except those whose documentation says that they wait.
 
 mod accounting;
 mod batcher;

@@ -89,7 +89,7 @@ impl Manifest {
         Ok(self)
     }
 
-    /// Gives a node's builder what the leader decides: the values of its op, and the seed.
+    /// Sets in a node's builder the values that the leader decides: those of its op, and the seed.
     ///
     /// # Errors
     /// What differs between the programs of leader and node, with both values.
@@ -256,7 +256,7 @@ pub(crate) enum End {
     Lost,
 }
 
-/// What a node sends back: answers to one batch or several. The bytes of their outcomes follow, in the same order.
+/// A node's answers to one batch or several. The bytes of their outcomes follow, in the same order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Answers<A = Answer> {
     pub(crate) session: u64,
@@ -325,7 +325,7 @@ pub(crate) fn decode_all<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
 /// The encoded tasks or outputs of a message.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Items<'a> {
-    /// They have one length, which is not 0.
+    /// They have one length, and that is not 0.
     Equal {
         bytes: &'a [u8],
         len: usize,

@@ -65,8 +65,8 @@ pub(crate) const ANSWERS: Queue = Queue {
     consumer: "leader",
 };
 
-/// Requests messages of a queue when [`next`](Self::next) waits for them, and not before: what the server has delivered, it delivers again
-/// unless it is acknowledged in time. (The streams of the client's library request the next messages while earlier ones are processed,
+/// Requests messages of a queue when [`next`](Self::next) waits for them, and not before: the server delivers messages again that
+/// are not acknowledged in time. (The streams of the client's library request the next messages while earlier ones are processed,
 /// and its batches subscribe anew for each request.)
 pub(crate) struct Puller {
     queue: Queue,

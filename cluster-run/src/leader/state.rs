@@ -33,7 +33,7 @@ pub(super) trait Receiver: Send {
     fn deliver(&mut self);
 }
 
-/// Decodes outputs, and calls `deliver` with those of a message, which it takes.
+/// Decodes outputs, and calls `deliver` with those of a message. `deliver` takes them.
 pub(super) struct Decoder<R, F> {
     decoded: Vec<Received<R>>,
     deliver: F,
@@ -138,7 +138,8 @@ impl LeaderState {
     /// Begins a run, or goes on with one.
     ///
     /// `first_number` must be higher than the number of any batch of an earlier leader of this session, as the time is. The bar counts
-    /// outcomes, and shows the number of nodes. `send` is called for each batch that is to be sent: with a lock held, so that it must hand the id to a thread.
+    /// outcomes, and shows the number of nodes. `send` is called for each batch that the engine must send: with a lock held, so that it must
+    /// hand the id to a thread.
     pub fn new(
         manifest: Manifest,
         first_number: u64,
@@ -202,7 +203,7 @@ impl LeaderState {
         self.core().accounting.sent(id, now);
     }
 
-    /// Takes in a message with answers of a node. Answers of another run, or bytes that are none, are counted and ignored.
+    /// Takes in a message with answers of a node. Answers of another run and malformed bytes are counted and ignored.
     pub fn receive(&self, message: &Bytes) {
         let Some((answers, payload)) = messages::decode::<Answers>(message) else {
             return self.count_invalid();

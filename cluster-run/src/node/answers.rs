@@ -101,7 +101,7 @@ impl<'a, E: Engine> Answers<'a, E> {
         self.wait_for_most(SENDING - 1);
     }
 
-    /// Counts what there is, which is sent now.
+    /// Counts the outcomes of the next answer, before it is sent.
     fn close(&mut self) {
         let (tasks, failed) = (
             self.answer.outcomes.len() as u64,
@@ -137,7 +137,7 @@ impl<'a, E: Engine> Answers<'a, E> {
     }
 }
 
-/// The last answer to a batch, which is still to be published.
+/// The last answer to a batch. The engine must publish it.
 #[derive(Debug)]
 pub struct LastAnswer {
     answer: Answer,

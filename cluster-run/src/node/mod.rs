@@ -1,4 +1,4 @@
-//! A node of a run: what it says about itself, and how it runs a batch in its pool.
+//! A node of a run: its description of itself, and how it runs a batch in its pool.
 
 mod answers;
 mod claims;
@@ -27,7 +27,7 @@ const ANNOUNCED: Duration = Duration::from_millis(50);
 /// Time between two questions for the leader.
 const ASK: Duration = Duration::from_millis(200);
 
-/// What a node needs of the engine that connects it to the leader, while it runs a batch.
+/// The engine that connects a node to the leader, as the node needs it while it runs a batch.
 pub trait Engine: Sync {
     /// A message that was published, and is on its way.
     type Sending;
@@ -54,7 +54,7 @@ pub trait Engine: Sync {
     fn is_over(&self) -> bool;
 }
 
-/// What a node knows of the run and of itself.
+/// The state of a node: the run, itself, and the batches that it has.
 pub struct NodeState {
     manifest: Manifest,
     join: Join,
@@ -123,7 +123,7 @@ impl NodeState {
         messages::encode(&Request::Join(self.join.clone()), &[])
     }
 
-    /// Returns the request that tells the leader that the node is alive. The reply is [`Reply::Unknown`] if it has to join again, and
+    /// Returns the request that reports to the leader that the node is alive. The reply is [`Reply::Unknown`] if it has to join again, and
     /// [`Reply::End`] when the run ends.
     pub fn beat(&self) -> Bytes {
         self.report(NodeCounts::default(), false)
@@ -159,9 +159,9 @@ impl NodeState {
         MOST_SHORT.max(self.join.workers as usize + 2)
     }
 
-    /// Waits until the node is to have another batch: two, as many as keep its workers busy, or several short ones. Returns how many to ask
-    /// the engine for, or `None` if the node stops. One thread at a time may do both, and batches that were asked for are to be taken
-    /// before more are.
+    /// Waits until the node has room for another batch: it has room for two, for as many as keep its workers busy, or for several short
+    /// ones. Returns how many the engine may request, or `None` if the node stops. One thread at a time may wait and request, and only when
+    /// it has taken all batches that were requested.
     pub fn wait_for_room(&self, engine: &impl Engine) -> Option<usize> {
         let task_ns = || self.task_ns.load(Ordering::Relaxed);
         self.room.wait(task_ns, || engine.stops())

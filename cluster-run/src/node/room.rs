@@ -1,4 +1,4 @@
-//! [`Room`]: how many batches a node has, and whether it is to have another one.
+//! [`Room`]: how many batches a node has, and whether it has room for another one.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 /// The fewest batches that a node has room for, unless tasks take long: one can be fetched while the other runs.
 const FEWEST: usize = 2;
-/// Work of a node that is so short that it is to have several batches, although these have enough tasks for its workers.
+/// Work of a node that is so short that it gets several batches, although these have enough tasks for its workers.
 const SHORT: Duration = Duration::from_millis(20);
 /// The most batches of such work.
 pub(super) const MOST_SHORT: usize = 8;
@@ -30,7 +30,7 @@ struct Held {
 }
 
 impl Held {
-    /// Returns how many more batches a node with this number of workers is to have. `task_ns` is the time of a task, or 0 if it is not
+    /// Returns for how many more batches a node with this number of workers has room. `task_ns` is the time of a task, or 0 if it is not
     /// known. No task that takes long waits on a node for a worker, while another node may have one.
     fn room(self, workers: usize, task_ns: u64) -> usize {
         let is_long = Duration::from_nanos(task_ns) >= LONG;

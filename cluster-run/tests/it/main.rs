@@ -86,7 +86,7 @@ fn each_output_comes_once_though_messages_come_twice_or_damaged_and_a_node_is_lo
     assert_eq!(report.nodes_lost, 1, "{report}");
 }
 
-/// What the engine has lost for good, the leader sends again.
+/// The leader sends batches again that the engine has lost for good.
 #[test]
 fn batches_that_the_engine_has_lost_are_sent_again() {
     let _watchdog = watchdog(60);
