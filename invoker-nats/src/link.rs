@@ -80,6 +80,9 @@ pub(crate) struct Puller {
     open: Option<(usize, Instant)>,
 }
 
+/// The server is away, or has no such queue.
+pub(crate) struct Away;
+
 impl Puller {
     pub(crate) fn new(queue: Queue, most: usize) -> Self {
         Self {
@@ -99,18 +102,23 @@ impl Puller {
     /// Waits for the next message. Returns `None`, after a pause, if the server is away or has no such queue now.
     pub(crate) async fn next(&mut self, link: &Link) -> Option<Message> {
         loop {
-            match self.try_next(link).await {
-                Ok(Some(message)) => return Some(message),
+            match self.next_of_request(link).await {
                 Ok(None) => {}
-                Err(()) => {
-                    sleep(2 * PAUSE).await;
-                    return None;
-                }
+                Ok(message) => return message,
+                Err(Away) => return None,
             }
         }
     }
 
-    /// Waits for a message, or the end of a request.
+    /// Like [`next`](Self::next), but also returns at the end of a request, without a message.
+    pub(crate) async fn next_of_request(&mut self, link: &Link) -> Result<Option<Message>, Away> {
+        let next = self.try_next(link).await;
+        if next.is_err() {
+            sleep(2 * PAUSE).await;
+        }
+        next.map_err(|()| Away)
+    }
+
     async fn try_next(&mut self, link: &Link) -> Result<Option<Message>, ()> {
         if self.inbox.is_none() {
             let inbox = link.client.new_inbox();

@@ -28,7 +28,7 @@ use tokio::time::{sleep, timeout};
 use crate::cluster::Cluster;
 use crate::error::Error;
 use crate::lead::random;
-use crate::link::{Link, Puller, TASKS};
+use crate::link::{Away, Link, Puller, TASKS};
 
 /// Time between two questions for the leader.
 pub(crate) const ASK: Duration = Duration::from_millis(200);
@@ -182,10 +182,14 @@ fn run_batches(
     let mut number = 0;
     let next_batch = || {
         let mut tasks = tasks.lock().unwrap_or_else(PoisonError::into_inner);
-        if !tasks.is_open() {
-            tasks.most = node.state.wait_for_room(node.as_ref())?;
+        loop {
+            if !tasks.is_open() {
+                tasks.most = node.state.wait_for_room(node.as_ref())?;
+            }
+            if let Some(held) = node.handle.block_on(node.next_batch(&mut tasks))? {
+                return Some(held);
+            }
         }
-        node.handle.block_on(node.next_batch(&mut tasks))
     };
     while let Some(held) = next_batch() {
         match run(&held) {
@@ -321,15 +325,12 @@ impl Node {
         }
     }
 
-    /// Returns the next batch, or `None` when the node stops.
-    async fn next_batch(&self, tasks: &mut Puller) -> Option<HeldBatch> {
+    /// Returns the next batch, if one comes while the request for batches lasts, or `None` when the node stops.
+    async fn next_batch(&self, tasks: &mut Puller) -> Option<Option<HeldBatch>> {
         let fetching = async {
-            loop {
-                if let Some(message) = tasks.next(&self.link).await
-                    && let Some(held) = self.hold(message).await
-                {
-                    return held;
-                }
+            match tasks.next_of_request(&self.link).await {
+                Ok(Some(message)) => self.hold(message).await,
+                Ok(None) | Err(Away) => None,
             }
         };
         let mut stop = self.stop.subscribe();
