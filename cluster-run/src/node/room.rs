@@ -27,6 +27,8 @@ struct Held {
     batches: usize,
     /// Those of them without an outcome.
     tasks: usize,
+    /// The number of tasks of the last batch.
+    last: usize,
 }
 
 impl Held {
@@ -39,15 +41,20 @@ impl Held {
             false => 2 * workers,
         };
         let has_room = self.tasks < tasks || self.batches < FEWEST && !is_long;
-        match self.is_short(task_ns) {
-            true => MOST_SHORT.saturating_sub(self.batches).max(has_room.into()),
-            false => has_room.into(),
-        }
+        self.short_room(task_ns).max(has_room.into())
+    }
+
+    /// Returns how many batches like the last one are short together with those that the node has. Near the end of a run, batches are
+    /// small, and other nodes want them, too.
+    fn short_room(self, task_ns: u64) -> usize {
+        let work = |tasks: usize| task_ns.saturating_mul(tasks as u64);
+        let left = (SHORT.as_nanos() as u64).saturating_sub(work(self.tasks));
+        let batches = left.checked_div(work(self.last)).unwrap_or(0) as usize;
+        batches.min(MOST_SHORT.saturating_sub(self.batches))
     }
 
     fn is_short(self, task_ns: u64) -> bool {
-        let work = Duration::from_nanos(task_ns.saturating_mul(self.tasks as u64));
-        task_ns > 0 && work < SHORT
+        task_ns > 0 && Duration::from_nanos(task_ns.saturating_mul(self.tasks as u64)) < SHORT
     }
 }
 
@@ -66,6 +73,7 @@ impl Room {
         let mut held = self.held();
         held.batches += 1;
         held.tasks += tasks;
+        held.last = tasks;
         let (room, tasks) = (self.clone(), AtomicUsize::new(tasks));
         Occupied { room, tasks }
     }
@@ -132,7 +140,11 @@ mod tests {
 
     #[test]
     fn a_node_has_two_batches_tasks_for_its_workers_or_several_short_batches() {
-        let room = |batches, tasks, task_ns| Held { batches, tasks }.room(4, task_ns);
+        let room = |batches, tasks, task_ns| {
+            let last = tasks / usize::max(batches, 1);
+            let held = Held { batches, tasks, last };
+            held.room(4, task_ns)
+        };
         let (second, milli, micro) = (1_000_000_000, 50_000_000, 1000);
         assert_eq!(
             [room(0, 0, 0), room(1, 65_536, milli), room(1, 65_536, 0)],
@@ -148,6 +160,8 @@ mod tests {
         assert_eq!([room(3, 3, 0), room(4, 4, 0)], [1, 0]);
         assert_eq!([room(2, 1000, micro), room(7, 7000, micro)], [6, 1]);
         assert_eq!([room(8, 8000, micro), room(2, 20_000, micro)], [0, 0]);
+        // Small batches near the end: 9 ms each.
+        assert_eq!([room(1, 9000, micro), room(2, 18_000, micro)], [1, 0]);
     }
 
     #[test]
@@ -165,6 +179,7 @@ mod tests {
         let third = room.occupy(100);
         assert_eq!(room.wait(|| 0, || true), None, "it stops");
         drop((second, third));
-        assert_eq!(*room.held(), Held::default());
+        let held = *room.held();
+        assert_eq!((held.batches, held.tasks), (0, 0));
     }
 }
