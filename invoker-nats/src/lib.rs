@@ -41,7 +41,7 @@
 //! lost; [`LeaderBuilder::node_losses`] bounds that. The errors of tasks are those of a single machine, and
 //! [`Fault::NodeLost`](invoker::Fault::NodeLost).
 //!
-//! This crate has no threads of its own beside one for the client, no scheduler and no storage: that is NATS.
+//! This crate has no scheduler and no storage: that is NATS. Its threads are one for the client, and those of a node that wait for its pool.
 
 mod cluster;
 mod error;

@@ -309,9 +309,9 @@ impl Link {
         Ok(stream.map_err(failed)?.cached_info().state.messages)
     }
 
-    /// Publishes until the server has confirmed it. `id` identifies the object of a large message, which the server takes once. It may have
-    /// others twice, which receivers notice: to remember the ids of all messages takes it time and memory. Returns `false` if `is_over`
-    /// says so between attempts.
+    /// Publishes until the server has confirmed it. `id` identifies a large message and its object: the server takes these once. After a lost
+    /// confirmation it has other messages twice, and receivers notice that; the ids of all messages would cost it time and memory. Returns
+    /// `false` if `is_over` says so between attempts.
     pub(crate) async fn publish(
         &self,
         name: &str,

@@ -1,6 +1,7 @@
 //! The leader of a run: takes tasks from its callers' input, and returns their outputs.
 
 mod outputs;
+mod receiver;
 mod state;
 
 pub use outputs::Outputs;
@@ -18,7 +19,7 @@ use run_journal::Order;
 
 use crate::batcher::Draft;
 use crate::value::Value;
-use state::{Decoder, Output, Received};
+use receiver::{Decoder, Output, Received};
 
 /// The job of all submitted tasks.
 const SUBMITTED: u32 = 0;
@@ -66,7 +67,7 @@ impl<T: Value, R: Value> Jobs<T, R> {
 
     /// Runs the op for every task and returns an iterator over the outputs, in the order of the tasks.
     ///
-    /// Tasks are taken from `tasks` while few batches are open, three for each node and two, so it may be infinite.
+    /// Tasks are taken from `tasks` while few batches are open, so it may be infinite.
     pub fn map<I: IntoIterator<Item = T>>(&self, tasks: I) -> Outputs<'_, T, R, I::IntoIter> {
         self.run(tasks.into_iter(), Order::Ordered)
     }

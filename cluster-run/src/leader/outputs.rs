@@ -9,7 +9,8 @@ use proc_pool::TaskError;
 use run_journal::Order;
 
 use super::lock;
-use super::state::{Decoder, LeaderState, Received};
+use super::receiver::{Decoder, Received};
+use super::state::LeaderState;
 use crate::batcher::Draft;
 use crate::value::Value;
 

@@ -12,58 +12,12 @@ use log_bridge::relay::Records;
 use proc_pool::Fault;
 use progress::{Bar, Outcome};
 
+use super::receiver::{Output, Receiver, decode};
 use crate::accounting::{Accounting, Action};
 use crate::batcher::{Batcher, MAX_TASKS};
 use crate::messages::{self, Answer, Answers, Batch, BatchId, Items, Manifest, Reply, Request};
 use crate::report::ClusterReport;
 use crate::value::Value;
-
-/// The output of a task, or its fault: boxed, because it is large, and most tasks have an output.
-pub(super) type Output<R> = Result<R, Box<Fault>>;
-
-/// An output, with the index of its task and the bytes that it had.
-pub(super) type Received<R> = (u64, Output<R>, usize);
-
-/// Takes the outcomes of a job to its caller.
-pub(super) trait Receiver: Send {
-    /// Takes the encoded output of a task, or its fault. Fails if the output cannot be decoded.
-    fn put(&mut self, index: u64, result: Result<&[u8], Fault>) -> Result<(), String>;
-
-    /// Ends a message.
-    fn deliver(&mut self);
-}
-
-/// Decodes outputs, and calls `deliver` with those of a message. `deliver` takes them.
-pub(super) struct Decoder<R, F> {
-    decoded: Vec<Received<R>>,
-    deliver: F,
-}
-
-impl<R: Value, F: FnMut(&mut Vec<Received<R>>) + Send> Decoder<R, F> {
-    pub(super) fn new(deliver: F) -> Self {
-        let decoded = Vec::new();
-        Self { decoded, deliver }
-    }
-}
-
-impl<R: Value, F: FnMut(&mut Vec<Received<R>>) + Send> Receiver for Decoder<R, F> {
-    fn put(&mut self, index: u64, result: Result<&[u8], Fault>) -> Result<(), String> {
-        let len = result.as_ref().map_or(0, |bytes| bytes.len());
-        self.decoded.push((index, decode(result)?, len));
-        Ok(())
-    }
-
-    fn deliver(&mut self) {
-        (self.deliver)(&mut self.decoded);
-    }
-}
-
-fn decode<R: Value>(result: Result<&[u8], Fault>) -> Result<Output<R>, String> {
-    match result.map(facade::decode_output) {
-        Ok(output) => output.map(Ok).map_err(|error| error.to_string()),
-        Err(fault) => Ok(Err(Box::new(fault))),
-    }
-}
 
 /// An outcome that an earlier leader of the run received, and its bytes.
 type Found = (messages::Outcome, Bytes);

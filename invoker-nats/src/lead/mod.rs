@@ -37,7 +37,7 @@ impl<T, R> fmt::Debug for Leader<T, R> {
 impl<T: Value, R: Value> Leader<T, R> {
     /// Runs the op for every task and returns an iterator over the outputs, in the order of the tasks.
     ///
-    /// Tasks are taken from `tasks` while few batches are open, three for each node and two, so it may be infinite.
+    /// Tasks are taken from `tasks` while few batches are open, so it may be infinite.
     pub fn map<I: IntoIterator<Item = T>>(&self, tasks: I) -> Outputs<'_, T, R, I::IntoIter> {
         self.jobs.map(tasks)
     }

@@ -208,30 +208,27 @@ fn run_batches(
 
 /// Publishes the last answers to batches, those of short batches together, and acknowledges the batches then.
 async fn send_last_answers(node: Arc<Node>, mut ended: UnboundedReceiver<(LastAnswer, HeldBatch)>) {
-    let (mut last, most) = (Vec::new(), node.link.max_inline());
-    while let Some(first) = ended.recv().await {
-        let mut len = first.0.byte_len();
-        last.push(first);
-        let mut next = None;
-        while let Ok(another) = ended.try_recv() {
+    let most = node.link.max_inline();
+    let mut next = ended.recv().await;
+    while let Some(first) = next {
+        let (mut len, mut group) = (first.0.byte_len(), vec![first]);
+        next = loop {
+            let Ok(another) = ended.try_recv() else {
+                break None;
+            };
             len += another.0.byte_len();
             if len > most {
-                next = Some(another);
-                break;
+                break Some(another);
             }
-            last.push(another);
+            group.push(another);
+        };
+        let (id, answers) = node.state.last_answers(group.iter().map(|(last, _)| last));
+        node.publishing(id, answers).await;
+        for (_, held) in group {
+            node.release(held, true, AckKind::Ack).await;
         }
-        for group in [std::mem::take(&mut last), next.into_iter().collect()] {
-            if group.is_empty() {
-                continue;
-            }
-            let (id, answers) = node.state.last_answers(group.iter().map(|(last, _)| last));
-            node.link
-                .publish("answers", &id, answers, || is_over(&node.stop.borrow()))
-                .await;
-            for (_, held) in group {
-                node.release(held, true, AckKind::Ack).await;
-            }
+        if next.is_none() {
+            next = ended.recv().await;
         }
     }
 }
@@ -340,6 +337,15 @@ impl Node {
         }
     }
 
+    /// Publishes answers until the server has them. Returns `false` if the run is over before.
+    fn publishing(&self, id: String, answers: Bytes) -> impl Future<Output = bool> + use<> {
+        let (link, stop) = (self.link.clone(), self.stop.subscribe());
+        async move {
+            let is_over = || is_over(&stop.borrow());
+            link.publish("answers", &id, answers, is_over).await
+        }
+    }
+
     /// Acknowledges the message of a batch, of which tasks were run or not.
     async fn release(&self, held: HeldBatch, was_run: bool, how: AckKind) {
         let message = self.held().get(&held.id()).cloned();
@@ -382,12 +388,7 @@ impl Engine for Node {
     }
 
     fn publish(&self, id: String, answer: Bytes) -> JoinHandle<bool> {
-        let (link, stop) = (self.link.clone(), self.stop.subscribe());
-        let publish = async move {
-            link.publish("answers", &id, answer, || is_over(&stop.borrow()))
-                .await
-        };
-        self.handle.spawn(publish)
+        self.handle.spawn(self.publishing(id, answer))
     }
 
     fn wait(&self, sending: JoinHandle<bool>) {
