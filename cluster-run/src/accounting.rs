@@ -12,7 +12,7 @@ use log_bridge::relay::{Received, Records};
 use proc_pool::Fault;
 
 use crate::batcher::Draft;
-use crate::messages::{Answer, BatchId, End, Join, NodeCounts};
+use crate::messages::{Answer, BatchId, End, Join, NodeCounts, Outcome};
 use crate::report::{ClusterReport, NodeEnd, NodeRow};
 
 /// The most tasks of a batch that must run alone.
@@ -38,7 +38,12 @@ struct Node {
 pub(crate) struct Batch {
     number: u64,
     pub(crate) tasks: Draft,
+    /// Whether each task has no output yet.
+    is_open: Vec<bool>,
+    /// The number of these tasks.
     open: usize,
+    /// How many nodes were lost with each task. Empty: none.
+    losses: Vec<u32>,
     pub(crate) alone: bool,
     /// The node that has it, and which of its tasks may have started there, and not ended.
     holder: Option<(u64, Range<usize>)>,
@@ -108,7 +113,7 @@ impl Accounting {
     pub(crate) fn open(&mut self, job: u32, tasks: Draft) {
         let first = self.taken(job);
         self.taken.insert(job, first + tasks.len() as u64);
-        self.add(job, first, tasks, false);
+        self.add(job, first, tasks, Vec::new(), false);
     }
 
     /// The number of tasks of a job so far: the index of its next one.
@@ -121,12 +126,14 @@ impl Accounting {
         *self.taken.entry(job).or_default() += 1;
     }
 
-    fn add(&mut self, job: u32, first: u64, tasks: Draft, alone: bool) {
+    fn add(&mut self, job: u32, first: u64, tasks: Draft, losses: Vec<u32>, alone: bool) {
         let number = self.next_number;
         self.next_number += 1;
         let batch = Batch {
             number,
+            is_open: vec![true; tasks.len()],
             open: tasks.len(),
+            losses,
             tasks,
             alone,
             holder: None,
@@ -228,12 +235,12 @@ impl Accounting {
     }
 
     /// Takes in an answer. Closes the tasks whose outcomes are the first ones, and calls `deliver` with the position of each of these in
-    /// the answer; its error is that of an output which cannot be decoded.
+    /// the answer, the index of its task, and itself; its error is that of an output which cannot be decoded.
     pub(crate) fn answer(
         &mut self,
         node: u64,
         answer: &Answer,
-        mut deliver: impl FnMut(usize) -> Result<(), String>,
+        mut deliver: impl FnMut(usize, u64, Outcome) -> Result<(), String>,
     ) {
         let job = answer.batch.job;
         let (taken, delivered) = (self.taken(job), self.report.delivered);
@@ -253,16 +260,16 @@ impl Accounting {
                 None if index < taken => &mut self.report.duplicates,
                 None => &mut self.report.invalid,
                 Some((first, batch)) => {
-                    let task = &mut batch.tasks.tasks[(index - *first) as usize];
-                    if task.hash != outcome.hash {
+                    let task = (index - *first) as usize;
+                    if batch.tasks.hashes[task] != outcome.hash {
                         &mut self.report.invalid
-                    } else if !task.open {
+                    } else if !batch.is_open[task] {
                         &mut self.report.duplicates
-                    } else if let Err(reason) = deliver(at) {
+                    } else if let Err(reason) = deliver(at, index, outcome) {
                         batch.malformed = Some(reason);
                         &mut self.report.invalid
                     } else {
-                        (task.open, batch.open) = (false, batch.open - 1);
+                        (batch.is_open[task], batch.open) = (false, batch.open - 1);
                         &mut self.report.delivered
                     }
                 }
@@ -333,17 +340,18 @@ impl Accounting {
                 losses,
             },
         };
-        let tasks = batch.tasks.tasks.iter_mut().enumerate();
-        let mut open: Vec<_> = tasks.filter(|(_, task)| task.open).collect();
+        batch.losses.resize(batch.tasks.len(), 0);
+        let open = || (0..batch.tasks.len()).filter(|at| batch.is_open[*at]);
         // Each node has several batches of suspects, so that none of them waits for the others.
-        let suspects = open.iter().filter(|(at, _)| is_charged(*at)).count();
+        let suspects = open().filter(|at| is_charged(*at)).count();
         let most = (suspects / (3 * self.present_nodes()).max(1)).clamp(1, SUSPECTS);
         let mut parts: Vec<(bool, Range<usize>)> = Vec::new();
-        for (at, task) in &mut open {
-            let (at, is_suspect) = (*at, is_charged(*at));
-            task.losses += u32::from(is_suspect);
-            if is_suspect && task.losses >= self.node_losses.max(1) {
-                let (job, index, fault) = (key.0, key.1 + at as u64, fault(task.losses));
+        for at in open() {
+            let is_suspect = is_charged(at);
+            let losses = &mut batch.losses[at];
+            *losses += u32::from(is_suspect);
+            if is_suspect && *losses >= self.node_losses.max(1) {
+                let (job, index, fault) = (key.0, key.1 + at as u64, fault(*losses));
                 self.actions.push(Action::Fail { job, index, fault });
                 continue;
             }
@@ -359,7 +367,8 @@ impl Accounting {
         self.report.resent += parts.len() as u64;
         for (is_suspect, part) in parts {
             let first = key.1 + part.start as u64;
-            self.add(key.0, first, batch.tasks.part(part), is_suspect || batch.alone);
+            let (losses, tasks) = (batch.losses[part.clone()].to_vec(), batch.tasks.part(part));
+            self.add(key.0, first, tasks, losses, is_suspect || batch.alone);
         }
     }
 

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use crate::messages::{MOST_TASKS, task_hash};
+use crate::messages::{MOST_TASKS, Numbers, task_hash};
 
 /// The work of a node that a batch aims at.
 const WORK: Duration = Duration::from_millis(200);
@@ -35,23 +35,14 @@ pub(crate) struct Batcher {
 #[derive(Debug, Default)]
 pub(crate) struct Draft {
     pub(crate) encoded: Vec<u8>,
-    pub(crate) tasks: Vec<Task>,
+    pub(crate) lengths: Numbers,
+    pub(crate) hashes: Vec<u64>,
     started: Option<Instant>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Task {
-    pub(crate) len: u32,
-    pub(crate) hash: u64,
-    /// How many nodes were lost with it.
-    pub(crate) losses: u32,
-    /// Whether it has no output yet.
-    pub(crate) open: bool,
 }
 
 impl Draft {
     pub(crate) fn len(&self) -> usize {
-        self.tasks.len()
+        self.hashes.len()
     }
 
     /// About the number of bytes of its message.
@@ -61,12 +52,8 @@ impl Draft {
 
     /// Adds a task. Takes the bytes if they are the first ones.
     pub(crate) fn push(&mut self, encoded: &mut Vec<u8>) {
-        self.tasks.push(Task {
-            len: encoded.len() as u32,
-            hash: task_hash(encoded),
-            losses: 0,
-            open: true,
-        });
+        self.lengths.push(encoded.len() as u32);
+        self.hashes.push(task_hash(encoded));
         match self.encoded.is_empty() {
             true => std::mem::swap(&mut self.encoded, encoded),
             false => self.encoded.extend_from_slice(encoded),
@@ -94,12 +81,12 @@ impl Draft {
 
     /// Returns the tasks at these positions.
     pub(crate) fn part(&self, part: Range<usize>) -> Self {
-        let bytes = |tasks: &[Task]| tasks.iter().map(|task| task.len as usize).sum::<usize>();
-        let start = bytes(&self.tasks[..part.start]);
-        let tasks = self.tasks[part].to_vec();
+        let bytes = |tasks: Range<usize>| tasks.map(|at| self.lengths.get(at) as usize).sum::<usize>();
+        let start = bytes(0..part.start);
         Self {
-            encoded: self.encoded[start..start + bytes(&tasks)].to_vec(),
-            tasks,
+            encoded: self.encoded[start..start + bytes(part.clone())].to_vec(),
+            lengths: part.clone().map(|at| self.lengths.get(at)).collect(),
+            hashes: self.hashes[part].to_vec(),
             started: None,
         }
     }
@@ -233,9 +220,11 @@ mod tests {
             draft.push(&mut vec![len; len.into()]);
         }
         for (part, bytes) in [(0..1, &[2, 2][..]), (1..2, &[]), (1..3, &[3, 3, 3])] {
-            let tasks = draft.tasks[part.clone()].to_vec();
+            let hashes = draft.hashes[part.clone()].to_vec();
+            let lengths: Vec<_> = draft.lengths.iter().skip(part.start).take(part.len()).collect();
             let part = draft.part(part);
-            assert_eq!((&part.encoded[..], part.tasks), (bytes, tasks));
+            assert_eq!((&part.encoded[..], part.hashes), (bytes, hashes));
+            assert_eq!(part.lengths.iter().collect::<Vec<_>>(), lengths);
         }
     }
 }

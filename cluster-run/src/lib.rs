@@ -8,7 +8,7 @@
 //!   [batches](LeaderState::message) that it is asked to send, brings [answers](LeaderState::receive), [requests](LeaderState::reply) and
 //!   [records](LeaderState::receive_records) of nodes, and [ticks](LeaderState::tick). [`Jobs`] is the side of the callers: `map` and
 //!   `submit`.
-//! - In a node, [`NodeState`] has the node's description of itself, and [`run_batch`] runs a batch in the node's pool. Its [`Engine`] asks
+//! - In a node, [`NodeState`] has the node's description of itself, and [`run_batches`] runs batches in the node's pool. Its [`Engine`] asks
 //!   the leader, publishes answers, and reports that the node stops. Last answers to batches are published
 //!   [together](NodeState::last_answers).
 //!
@@ -29,6 +29,6 @@ mod value;
 
 pub use leader::{Jobs, LeaderState, Limits, Outputs};
 pub use messages::{BatchId, Manifest, Reply};
-pub use node::{Disposal, Engine, HeldBatch, LastAnswer, NodeState, run_batch};
+pub use node::{Disposal, Engine, HeldBatch, LastAnswer, NodeState, run_batches};
 pub use report::{ClusterReport, NodeEnd, NodeRow, ServeEnd};
 pub use value::Value;

@@ -104,10 +104,10 @@ fn main() -> Result<(), BoxError> {
         small_tasks(&url, rounds, 2_000_000 / scale)?;
     }
     if chosen("equal") {
-        equal_batches(&url, rounds, 1_000_000 / scale)?;
+        equal_batches(&url, rounds, 4_000_000 / scale)?;
     }
     if chosen("short") {
-        short_tasks(&url, rounds, 400_000 / scale)?;
+        short_tasks(&url, rounds, 1_000_000 / scale)?;
     }
     if chosen("lost") {
         lost_node(&url, 1000, 3000)?;
@@ -369,7 +369,7 @@ fn client_alone(url: &str, tasks: usize, batch: usize) -> Result<f64, BoxError> 
             .await?;
         let payload = bytes::Bytes::from(vec![7_u8; 8 * batch]);
         let (mut sent, mut received) = (0, 0);
-        let open = if batch > BATCH { 11 } else { 38 };
+        let open = if batch > BATCH { 11 } else { 242 };
         while received < batches {
             // As many are open as the leader has with three nodes.
             while sent < batches && sent - received < open {

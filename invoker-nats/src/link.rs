@@ -119,6 +119,12 @@ impl Puller {
         next.map_err(|()| Away)
     }
 
+    /// Returns a message that was requested and has come already.
+    pub(crate) fn take_received(&mut self, link: &Link) -> Option<Message> {
+        self.open?;
+        self.try_next(link).now_or_never()?.ok()?
+    }
+
     async fn try_next(&mut self, link: &Link) -> Result<Option<Message>, ()> {
         if self.inbox.is_none() {
             let inbox = link.client.new_inbox();

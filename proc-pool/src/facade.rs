@@ -13,6 +13,6 @@ pub use crate::os::Origin;
 pub use crate::panics::guarded;
 pub use crate::pool::handle::TaskSource;
 pub use crate::pool::interrupt::Interruptible;
-pub use crate::pool::map::{Taken, Tap};
+pub use crate::pool::map::{Ready, ReadyRun, Taken, Tap};
 pub use crate::pool::signals::Subscription;
 pub use crate::worker::op::describe_code;

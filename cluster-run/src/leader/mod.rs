@@ -1,6 +1,7 @@
 //! The leader of a run: takes tasks from its callers' input, and returns their outputs.
 
 mod outputs;
+mod ready;
 mod receiver;
 mod state;
 
@@ -19,7 +20,7 @@ use run_journal::Order;
 
 use crate::batcher::Draft;
 use crate::value::Value;
-use receiver::{Decoder, Output, Received};
+use receiver::{Decoder, Output, Run};
 
 /// The job of all submitted tasks.
 const SUBMITTED: u32 = 0;
@@ -47,16 +48,14 @@ impl<T: Value, R: Value> Jobs<T, R> {
     pub fn new(state: Arc<LeaderState>, progress: RunProgress) -> Self {
         let submitted = Arc::<Mutex<HashMap<u64, Arc<OneShot<R>>>>>::default();
         let tasks = submitted.clone();
-        state
-            .core()
-            .add_job(Decoder::new(move |outputs: &mut Vec<Received<R>>| {
-                for (index, output, _) in outputs.drain(..) {
-                    let task = lock(&tasks).remove(&index);
-                    if let Some(task) = task {
-                        finish(&task, output);
-                    }
+        state.core().add_job(Decoder::new(move |runs: &mut Vec<Run<R>>| {
+            for (index, output) in runs.drain(..).flat_map(|run| (run.first..).zip(run.outputs)) {
+                let task = lock(&tasks).remove(&index);
+                if let Some(task) = task {
+                    finish(&task, output);
                 }
-            }));
+            }
+        }));
         Self {
             state,
             progress,

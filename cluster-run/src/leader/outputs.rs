@@ -1,6 +1,5 @@
 //! [`Outputs`]: the iterator over the outputs of a job.
 
-use std::collections::VecDeque;
 use std::iter::FusedIterator;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -9,7 +8,8 @@ use proc_pool::TaskError;
 use run_journal::Order;
 
 use super::lock;
-use super::receiver::{Decoder, Received};
+use super::ready::Ready;
+use super::receiver::{Decoder, Run};
 use super::state::LeaderState;
 use crate::batcher::Draft;
 use crate::value::Value;
@@ -29,27 +29,22 @@ const HEADER: usize = 64;
 pub struct Outputs<'a, T, R, I: Iterator<Item = T>> {
     leader: &'a LeaderState,
     input: Option<I>,
-    order: Order,
     number: u32,
     draft: Draft,
     /// The encoding of the last task.
     encoded: Vec<u8>,
     /// Tasks taken from the input.
     taken: u64,
-    returned: u64,
     /// The outcomes that the engine has received.
-    received: Arc<Mutex<Vec<Received<R>>>>,
-    /// What can be returned, or, in the order of the input, the outputs from task `returned` on.
-    ready: VecDeque<Option<Received<R>>>,
-    /// The number of outputs in it, and their bytes.
-    buffered: (usize, usize),
+    received: Arc<Mutex<Vec<Run<R>>>>,
+    ready: Ready<R>,
 }
 
 impl<'a, T: Value, R: Value, I: Iterator<Item = T>> Outputs<'a, T, R, I> {
     pub(super) fn new(leader: &'a LeaderState, input: I, order: Order) -> Self {
         let received = Arc::new(Mutex::new(Vec::new()));
         let into = received.clone();
-        let receiver = Decoder::new(move |outputs: &mut Vec<Received<R>>| {
+        let receiver = Decoder::new(move |outputs: &mut Vec<Run<R>>| {
             let mut into = lock(&into);
             match into.is_empty() {
                 true => std::mem::swap(&mut *into, outputs),
@@ -59,22 +54,18 @@ impl<'a, T: Value, R: Value, I: Iterator<Item = T>> Outputs<'a, T, R, I> {
         Self {
             leader,
             input: Some(input),
-            order,
             number: leader.core().add_job(receiver),
             draft: Draft::default(),
             encoded: Vec::new(),
             taken: 0,
-            returned: 0,
             received,
-            ready: VecDeque::new(),
-            buffered: (0, 0),
+            ready: Ready::new(order),
         }
     }
 
     /// Returns whether a batch may be taken from the input.
     fn has_room(&self) -> bool {
-        let (outputs, bytes) = self.buffered;
-        let is_full = outputs >= MAX_BUFFERED || bytes >= MAX_BUFFERED_BYTES;
+        let is_full = self.ready.len() >= MAX_BUFFERED || self.ready.bytes() >= MAX_BUFFERED_BYTES;
         self.input.is_some() && !is_full && self.leader.has_room()
     }
 
@@ -101,7 +92,7 @@ impl<'a, T: Value, R: Value, I: Iterator<Item = T>> Outputs<'a, T, R, I> {
             if let Some(output) = leader.encode(index, task, &mut self.encoded, found) {
                 self.send();
                 leader.core().accounting.skip(self.number);
-                self.keep((index, output, 0));
+                self.ready.add(Run::one(index, output, 0));
                 continue;
             }
             let starts_next = self.draft.has_no_room(self.encoded.len(), most);
@@ -127,29 +118,10 @@ impl<'a, T: Value, R: Value, I: Iterator<Item = T>> Outputs<'a, T, R, I> {
         }
     }
 
-    fn keep(&mut self, (index, output, bytes): Received<R>) {
-        let at = match self.order {
-            Order::AsCompleted => self.ready.len(),
-            Order::Ordered => (index - self.returned) as usize,
-        };
-        let received = Some((index, output, bytes));
-        if at == self.ready.len() {
-            self.ready.push_back(received);
-        } else {
-            self.ready.resize_with(self.ready.len().max(at + 1), || None);
-            self.ready[at] = received;
-        }
-        self.buffered = (self.buffered.0 + 1, self.buffered.1 + bytes);
-    }
-
     /// Takes what was received.
     fn collect_received(&mut self) {
         let received = std::mem::take(&mut *lock(&self.received));
-        received.into_iter().for_each(|output| self.keep(output));
-    }
-
-    fn is_ready(&self) -> bool {
-        matches!(self.ready.front(), Some(Some(_)))
+        received.into_iter().for_each(|run| self.ready.add(run));
     }
 }
 
@@ -165,32 +137,28 @@ impl<T: Value, R: Value, I: Iterator<Item = T>> Iterator for Outputs<'_, T, R, I
                     self.take_batch();
                 }
             }
-            if !self.is_ready() {
+            if !self.ready.has_next() {
                 self.collect_received();
             }
-            if self.is_ready()
-                && let Some((task, output, bytes)) = self.ready.pop_front().flatten()
-            {
-                self.returned += 1;
-                self.buffered = (self.buffered.0 - 1, self.buffered.1 - bytes);
+            if let Some((task, output)) = self.ready.next() {
                 return Some(output.map_err(|fault| TaskError { task, fault: *fault }));
             }
             // Before a wait, whatever its size.
             self.send();
-            if self.input.is_none() && self.returned == self.taken {
+            if self.input.is_none() && self.ready.returned() == self.taken {
                 return None;
             }
             let leader = self.leader;
             let core = leader.core();
             self.collect_received();
-            if !self.is_ready() && !self.has_room() {
+            if !self.ready.has_next() && !self.has_room() {
                 drop(leader.wait(core));
             }
         }
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        let open = (self.taken - self.returned) as usize;
+        let open = (self.taken - self.ready.returned()) as usize;
         let (low, high) = self.input.as_ref().map_or((0, Some(0)), I::size_hint);
         (
             low.saturating_add(open),
@@ -212,7 +180,7 @@ impl<T, R, I: Iterator<Item = T>> Drop for Outputs<'_, T, R, I> {
 
 impl<T, R, I: Iterator<Item = T>> std::fmt::Debug for Outputs<'_, T, R, I> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { taken, returned, .. } = self;
+        let (taken, returned) = (self.taken, self.ready.returned());
         write!(f, "Outputs {{ taken: {taken}, returned: {returned} }}")
     }
 }

@@ -25,7 +25,7 @@ type Found = (messages::Outcome, Bytes);
 /// Open batches for each node.
 const BATCHES: usize = 3;
 /// The same if they are short, and have less than this number of bytes for each node.
-const SHORT_BATCHES: usize = 12;
+const SHORT_BATCHES: usize = 80;
 const SHORT_BYTES: usize = 1 << 20;
 
 /// How large a batch may be.
@@ -141,7 +141,7 @@ impl LeaderState {
             session: self.manifest.session,
             id: *id,
             alone: batch.alone,
-            lengths: batch.tasks.tasks.iter().map(|task| task.len).collect(),
+            lengths: batch.tasks.lengths.clone(),
         };
         Some((name, messages::encode(&message, &batch.tasks.encoded)))
     }
@@ -196,9 +196,7 @@ impl LeaderState {
         }
         let (mut receiver, mut failed) = (core.jobs.get_mut(&job), 0);
         let before = core.accounting.report.delivered;
-        core.accounting.answer(node, answer, |at| {
-            let outcome = answer.outcomes.get(at);
-            let index = answer.batch.first + u64::from(outcome.at);
+        core.accounting.answer(node, answer, |at, index, outcome| {
             // The tasks of a job that has ended are not open.
             let receiver = receiver.as_mut().ok_or("its job has ended")?;
             receiver.put(index, outcome.result(items.get(at))?)?;

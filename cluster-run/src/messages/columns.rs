@@ -45,6 +45,25 @@ impl Numbers {
         *self = Self::Each(self.iter().chain([number]).collect());
     }
 
+    /// Adds `count` numbers, each greater by `step` than the one before.
+    pub(crate) fn push_steps(&mut self, first: u32, step: u32, count: u32) {
+        for at in 0..count {
+            let number = nth(first, step, at);
+            match self {
+                // They go on as they begin.
+                Self::Steps {
+                    first: own_first,
+                    step: own_step,
+                    count: own_count,
+                } if *own_count > 1 && *own_step == step && number == nth(*own_first, step, *own_count) => {
+                    *own_count += count - at;
+                    return;
+                }
+                _ => self.push(number),
+            }
+        }
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = u32> {
         (0..self.len()).map(|at| self.get(at))
     }
@@ -68,7 +87,10 @@ impl Numbers {
         }
     }
 
-    fn get(&self, at: usize) -> u32 {
+    /// # Panics
+    /// If there are not as many.
+    #[inline]
+    pub(crate) fn get(&self, at: usize) -> u32 {
         match self {
             Self::Steps { first, step, .. } => nth(*first, *step, at as u32),
             Self::Each(numbers) => numbers[at],
@@ -143,6 +165,15 @@ impl Outcomes {
         self.at.push(outcome.at);
         self.lengths.push(outcome.len);
         self.hashes.extend_from_slice(&outcome.hash.to_le_bytes());
+    }
+
+    /// Adds outputs of successive tasks, each of `len` bytes. The first task is at `at`.
+    pub(crate) fn push_run(&mut self, at: u32, len: u32, hashes: impl ExactSizeIterator<Item = u64>) {
+        let count = hashes.len() as u32;
+        self.at.push_steps(at, 1, count);
+        self.lengths.push_steps(len, 0, count);
+        self.hashes.reserve(8 * hashes.len());
+        hashes.for_each(|hash| self.hashes.extend_from_slice(&hash.to_le_bytes()));
     }
 
     /// Returns whether all columns have the same length. Those of a message may not.
@@ -225,6 +256,38 @@ mod tests {
             assert_eq!(matches!(column, Numbers::Steps { .. }), is_short, "{numbers:?}");
             assert_eq!(column.len(), numbers.len());
             assert!(column.iter().eq(numbers.iter().copied()), "{numbers:?}");
+        }
+    }
+
+    #[test]
+    fn a_run_is_the_same_as_its_outcomes_one_by_one() {
+        let outcomes = |(at, count, len)| {
+            (at..at + count).map(move |at| Outcome {
+                at,
+                hash: 3 * u64::from(at),
+                is_fault: false,
+                len,
+            })
+        };
+        let runs = [
+            (0, 5, 8),
+            (5, 1, 8),
+            (6, 7, 8),
+            (20, 4, 8),
+            (24, 3, 9),
+            (27, 0, 9),
+            (2, 9, 0),
+        ];
+        for first in 0..runs.len() {
+            for last in first..runs.len() {
+                let mut by_runs = Outcomes::default();
+                for (at, count, len) in &runs[first..=last] {
+                    let hashes: Vec<u64> = (*at..at + count).map(|at| 3 * u64::from(at)).collect();
+                    by_runs.push_run(*at, *len, hashes.into_iter());
+                }
+                let one_by_one = runs[first..=last].iter().copied().flat_map(outcomes).collect();
+                assert_eq!(by_runs, one_by_one, "{first} to {last}");
+            }
         }
     }
 

@@ -9,7 +9,7 @@ const FEWEST: usize = 2;
 /// Work of a node that is so short that it gets several batches, although these have enough tasks for its workers.
 const SHORT: Duration = Duration::from_millis(20);
 /// The most batches of such work.
-pub(super) const MOST_SHORT: usize = 8;
+pub(super) const MOST_SHORT: usize = 64;
 /// A task that takes long.
 const LONG: Duration = Duration::from_secs(1);
 /// How long a wait for room lasts before the node looks whether it stops.
@@ -158,8 +158,8 @@ mod tests {
             [1, 0, 0]
         );
         assert_eq!([room(3, 3, 0), room(4, 4, 0)], [1, 0]);
-        assert_eq!([room(2, 1000, micro), room(7, 7000, micro)], [6, 1]);
-        assert_eq!([room(8, 8000, micro), room(2, 20_000, micro)], [0, 0]);
+        assert_eq!([room(2, 200, micro), room(10, 1000, micro)], [62, 54]);
+        assert_eq!([room(64, 6400, micro), room(2, 20_000, micro)], [0, 0]);
         // Small batches near the end: 9 ms each.
         assert_eq!([room(1, 9000, micro), room(2, 18_000, micro)], [1, 0]);
     }

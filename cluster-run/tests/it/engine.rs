@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use cluster_run::{
     BatchId, ClusterReport, Disposal, Engine, HeldBatch, Jobs, LeaderState, Limits, Manifest, NodeState,
-    Reply, Value, run_batch,
+    Reply, Value, run_batches,
 };
 use invoker::facade::{self, RunProgress};
 use invoker::{Invoker, PoolError};
@@ -161,12 +161,18 @@ fn serve<T: Value, R: Value>(
 ) {
     let (pool, _) = facade::pool(invoker).expect("it has workers");
     let pulling = Mutex::new(());
-    let next_batch = || {
+    let next_batches = || {
         let _turn = lock(&pulling);
         node.wait_for_room(engine)?;
+        let mut taken = Vec::new();
         while !engine.stops() {
-            if let Some(message) = lock(queue).pop_front() {
-                return Some(message);
+            while (taken.is_empty() || node.has_time_for_another(&taken))
+                && let Some(message) = lock(queue).pop_front()
+            {
+                taken.push(HeldBatch::new(message, node, false).expect("a batch of this run"));
+            }
+            if !taken.is_empty() {
+                return Some(taken);
             }
             thread::sleep(LOOK);
         }
@@ -181,15 +187,19 @@ fn serve<T: Value, R: Value>(
         });
         for _ in 0..node.threads() {
             scope.spawn(|| {
-                while let Some(message) = next_batch() {
-                    let held = HeldBatch::new(message.clone(), node, false).expect("a batch of this run");
-                    match run_batch(node, engine, pool, &held, &|_, _| {}) {
-                        Disposal::Done(last) => {
-                            let (id, answers) = node.last_answers([&last]);
-                            engine.publish(id, answers);
+                while let Some(taken) = next_batches() {
+                    let disposals = run_batches(node, engine, pool, &taken, &|_, _| {});
+                    let mut last_answers = Vec::new();
+                    for (held, disposal) in taken.iter().zip(disposals) {
+                        match disposal {
+                            Disposal::Done(last) => last_answers.push(last),
+                            Disposal::Unwanted => {}
+                            Disposal::GiveBack => lock(queue).push_back(held.contents().clone()),
                         }
-                        Disposal::Unwanted => {}
-                        Disposal::GiveBack => lock(queue).push_back(message),
+                    }
+                    if !last_answers.is_empty() {
+                        let (id, answers) = node.last_answers(&last_answers);
+                        engine.publish(id, answers);
                     }
                 }
             });

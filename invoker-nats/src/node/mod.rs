@@ -4,7 +4,7 @@ mod report;
 
 pub use report::NodeReport;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::panic::resume_unwind;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 use async_nats::jetstream::{AckKind, Message};
 use bytes::Bytes;
 use cluster_run::{
-    BatchId, Disposal, Engine, HeldBatch, LastAnswer, Manifest, NodeState, Reply, ServeEnd, Value, run_batch,
+    BatchId, Disposal, Engine, HeldBatch, LastAnswer, Manifest, NodeState, Reply, ServeEnd, Value,
+    run_batches,
 };
 use futures_util::future::{Either, select};
 use invoker::{Builder, Interrupt, Invoker, OnInterrupt, Op, PoolError, facade};
@@ -148,8 +149,8 @@ fn serve_until_stopped<M: Send + Sync + 'static, T: Value, R: Value>(
         let runners: Vec<_> = (0..node.state.threads())
             .map(|_| {
                 scope.spawn(|| {
-                    run_batches(node, &tasks, &ended, |held| {
-                        run_batch(&node.state, node.as_ref(), pool, held, &count)
+                    take_batches(node, &tasks, &ended, |batches| {
+                        run_batches(&node.state, node.as_ref(), pool, batches, &count)
                     })
                 })
             })
@@ -172,63 +173,70 @@ fn serve_until_stopped<M: Send + Sync + 'static, T: Value, R: Value>(
     Ok(batches)
 }
 
-/// Fetches batches and runs one after the other until the node stops. Returns the number of those that were run.
-fn run_batches(
+/// A batch that was run, and the last answer to it.
+type Ended = (LastAnswer, HeldBatch);
+
+/// Fetches batches and runs them until the node stops. Returns the number of those that were run.
+fn take_batches(
     node: &Arc<Node>,
     tasks: &Mutex<Puller>,
-    ended: &UnboundedSender<(LastAnswer, HeldBatch)>,
-    run: impl Fn(&HeldBatch) -> Disposal,
+    ended: &UnboundedSender<Vec<Ended>>,
+    run: impl Fn(&[HeldBatch]) -> Vec<Disposal>,
 ) -> u64 {
     let mut number = 0;
-    let next_batch = || {
+    let next_batches = || {
         let mut tasks = tasks.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             if !tasks.is_open() {
                 tasks.most = node.state.wait_for_room(node.as_ref())?;
             }
-            if let Some(held) = node.handle.block_on(node.next_batch(&mut tasks))? {
-                return Some(held);
+            let batches = node.handle.block_on(node.next_batches(&mut tasks))?;
+            if !batches.is_empty() {
+                return Some(batches);
             }
         }
     };
-    while let Some(held) = next_batch() {
-        match run(&held) {
-            Disposal::Done(last_answer) => {
-                number += 1;
-                let _ = ended.send((last_answer, held));
-            }
-            Disposal::Unwanted => node.handle.block_on(node.release(held, false, AckKind::Ack)),
-            Disposal::GiveBack => node
-                .handle
-                .block_on(node.release(held, false, AckKind::Nak(None))),
+    while let Some(batches) = next_batches() {
+        let (disposals, mut answered) = (run(&batches), Vec::new());
+        for (held, disposal) in batches.into_iter().zip(disposals) {
+            let how = match disposal {
+                Disposal::Done(last_answer) => {
+                    answered.push((last_answer, held));
+                    continue;
+                }
+                Disposal::Unwanted => AckKind::Ack,
+                Disposal::GiveBack => AckKind::Nak(None),
+            };
+            node.handle.block_on(node.release(held, false, how));
         }
+        number += answered.len() as u64;
+        let _ = ended.send(answered);
     }
     number
 }
 
 /// Publishes the last answers to batches, those of short batches together, and acknowledges the batches then.
-async fn send_last_answers(node: Arc<Node>, mut ended: UnboundedReceiver<(LastAnswer, HeldBatch)>) {
+async fn send_last_answers(node: Arc<Node>, mut ended: UnboundedReceiver<Vec<Ended>>) {
     let most = node.link.max_inline();
-    let mut next = ended.recv().await;
-    while let Some(first) = next {
-        let (mut len, mut group) = (first.0.byte_len(), vec![first]);
-        next = loop {
-            let Ok(another) = ended.try_recv() else {
-                break None;
-            };
-            len += another.0.byte_len();
-            if len > most {
-                break Some(another);
+    let mut waiting = VecDeque::new();
+    while let Some(batches) = ended.recv().await {
+        waiting.extend(batches);
+        while !waiting.is_empty() {
+            while let Ok(batches) = ended.try_recv() {
+                waiting.extend(batches);
             }
-            group.push(another);
-        };
-        let (id, answers) = node.state.last_answers(group.iter().map(|(last, _)| last));
-        node.publishing(id, answers).await;
-        for (_, held) in group {
-            node.release(held, true, AckKind::Ack).await;
-        }
-        if next.is_none() {
-            next = ended.recv().await;
+            let mut len = 0;
+            let fits = |(last, _): &&Ended| {
+                len += last.byte_len();
+                len <= most
+            };
+            let fitting = waiting.iter().take_while(fits).count();
+            let group: Vec<_> = waiting.drain(..fitting.max(1)).collect();
+            let (id, answers) = node.state.last_answers(group.iter().map(|(last, _)| last));
+            node.publishing(id, answers).await;
+            for (_, held) in group {
+                node.release(held, true, AckKind::Ack).await;
+            }
         }
     }
 }
@@ -335,6 +343,18 @@ impl Node {
             Either::Left(_) => None,
             Either::Right((held, _)) => Some(held),
         }
+    }
+
+    /// Like [`next_batch`](Self::next_batch), with further ones that have come already and may run together with it.
+    async fn next_batches(&self, tasks: &mut Puller) -> Option<Vec<HeldBatch>> {
+        let mut batches = Vec::from_iter(self.next_batch(tasks).await?);
+        while !batches.is_empty()
+            && self.state.has_time_for_another(&batches)
+            && let Some(message) = tasks.take_received(&self.link)
+        {
+            batches.extend(self.hold(message).await);
+        }
+        Some(batches)
     }
 
     /// Publishes answers until the server has them. Returns `false` if the run is over before.

@@ -21,7 +21,7 @@ use crate::wire::codec::Codec;
 use decoded::Decoded;
 use later::Later;
 
-pub use ready::Taken;
+pub use ready::{Ready, ReadyRun, Taken};
 pub use try_next::TryNext;
 
 /// The order in which outputs are returned.
