@@ -85,11 +85,6 @@ impl Accounting {
         self.batches.len()
     }
 
-    /// Returns whether a job has open tasks.
-    pub(crate) fn is_open(&self, job: u32) -> bool {
-        self.batches.range((job, 0)..=(job, u64::MAX)).next().is_some()
-    }
-
     pub(crate) fn present_nodes(&self) -> usize {
         self.present().count()
     }
@@ -234,13 +229,13 @@ impl Accounting {
         true
     }
 
-    /// Takes in an answer. Closes the tasks whose outcomes are the first ones, and calls `deliver` with the position of each of these in
-    /// the answer, the index of its task, and itself; its error is that of an output which cannot be decoded.
+    /// Takes in an answer. Closes the tasks whose outcomes are the first ones, and calls `accept` with the number of each of these in the
+    /// answer; its error is that of an output which cannot be decoded.
     pub(crate) fn answer(
         &mut self,
         node: u64,
         answer: &Answer,
-        mut deliver: impl FnMut(usize, u64, Outcome) -> Result<(), String>,
+        mut accept: impl FnMut(usize, Outcome) -> Result<(), String>,
     ) {
         let job = answer.batch.job;
         let (taken, delivered) = (self.taken(job), self.report.delivered);
@@ -265,7 +260,7 @@ impl Accounting {
                         &mut self.report.invalid
                     } else if !batch.is_open[task] {
                         &mut self.report.duplicates
-                    } else if let Err(reason) = deliver(at, index, outcome) {
+                    } else if let Err(reason) = accept(at, outcome) {
                         batch.malformed = Some(reason);
                         &mut self.report.invalid
                     } else {

@@ -107,7 +107,7 @@ fn message(batch: BatchId, tasks: &[(u64, u64)], end: Option<End>) -> Answer {
 
 fn end(accounting: &mut Accounting, node: u64, batch: BatchId, end: End) {
     let answer = message(batch, &[], Some(end));
-    accounting.answer(node, &answer, |_, _, _| unreachable!("it has no outcomes"));
+    accounting.answer(node, &answer, |_, _| unreachable!("it has no outcomes"));
 }
 
 /// How an answer counts.
@@ -127,7 +127,7 @@ fn answer(accounting: &mut Accounting, node: u64, job: u32, index: u64, hash: u6
         first: index,
         number,
     };
-    let deliver = |position, _, _| {
+    let deliver = |position, _| {
         assert_eq!(position, 0);
         first += 1;
         Ok(())
@@ -156,7 +156,7 @@ fn answers_of_one_message_are_counted_one_by_one() {
         (13, 0),
     ];
     let mut first = Vec::new();
-    accounting.answer(1, &message(batch, &answers, None), |at, _, _| {
+    accounting.answer(1, &message(batch, &answers, None), |at, _| {
         first.push(at);
         Ok(())
     });
@@ -344,13 +344,13 @@ fn a_second_undecodable_output_is_the_tasks_error() {
     for attempt in 1..=2 {
         accounting.begin(1, batch, 0..1);
         let wrong = message(batch, &[(2, 0)], None);
-        accounting.answer(1, &wrong, |_, _, _| unreachable!("its hash is wrong"));
+        accounting.answer(1, &wrong, |_, _| unreachable!("its hash is wrong"));
         let others: Vec<(u64, u64)> = (0..10).map(|index| (index, hash(index))).collect();
         let answers = match attempt {
             1 => &others[..],
             _ => &others[2..3],
         };
-        let malformed = |at: usize, _, _| match answers[at].0 {
+        let malformed = |at: usize, _| match answers[at].0 {
             2 => Err("too short".to_owned()),
             _ => Ok(()),
         };
@@ -398,7 +398,7 @@ fn batches_without_a_node_are_found_and_an_abandoned_job_is_forgotten() {
     accounting.begin(1, batch, 0..1);
     assert_eq!(resent(&mut accounting, later), [], "a node has it");
     accounting.abandon(JOB);
-    assert!(accounting.batch(&batch).is_none() && !accounting.is_open(JOB));
+    assert!(accounting.batch(&batch).is_none() && accounting.open_batches() == 0);
     assert_eq!(answer(&mut accounting, 1, JOB, 1, hash(1)), Verdict::Duplicate);
 }
 

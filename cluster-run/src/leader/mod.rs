@@ -48,8 +48,8 @@ impl<T: Value, R: Value> Jobs<T, R> {
     pub fn new(state: Arc<LeaderState>, progress: RunProgress) -> Self {
         let submitted = Arc::<Mutex<HashMap<u64, Arc<OneShot<R>>>>>::default();
         let tasks = submitted.clone();
-        state.core().add_job(Decoder::new(move |runs: &mut Vec<Run<R>>| {
-            for (index, output) in runs.drain(..).flat_map(|run| (run.first..).zip(run.outputs)) {
+        state.core().add_job(Decoder::new(move |runs: Vec<Run<R>>| {
+            for (index, output) in runs.into_iter().flat_map(|run| (run.first..).zip(run.outputs)) {
                 let task = lock(&tasks).remove(&index);
                 if let Some(task) = task {
                     finish(&task, output);
@@ -113,7 +113,7 @@ impl<T: Value, R: Value> Jobs<T, R> {
     /// Waits until all submitted tasks have an output, and closes the bar.
     pub fn finish(&self) {
         let mut core = self.state.core();
-        while core.accounting.is_open(SUBMITTED) {
+        while !lock(&self.submitted).is_empty() {
             core = self.state.wait(core);
         }
         drop(core);

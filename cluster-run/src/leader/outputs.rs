@@ -44,13 +44,7 @@ impl<'a, T: Value, R: Value, I: Iterator<Item = T>> Outputs<'a, T, R, I> {
     pub(super) fn new(leader: &'a LeaderState, input: I, order: Order) -> Self {
         let received = Arc::new(Mutex::new(Vec::new()));
         let into = received.clone();
-        let receiver = Decoder::new(move |outputs: &mut Vec<Run<R>>| {
-            let mut into = lock(&into);
-            match into.is_empty() {
-                true => std::mem::swap(&mut *into, outputs),
-                false => into.append(outputs),
-            }
-        });
+        let receiver = Decoder::new(move |mut runs: Vec<Run<R>>| lock(&into).append(&mut runs));
         Self {
             leader,
             input: Some(input),

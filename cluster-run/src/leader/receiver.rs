@@ -1,8 +1,12 @@
 //! [`Receiver`]: decodes the outcomes of a job, and takes them to its caller.
 
-use invoker::facade;
-use proc_pool::Fault;
+use std::marker::PhantomData;
+use std::sync::Arc;
 
+use invoker::facade;
+use proc_pool::{Fault, catch_panic};
+
+use crate::messages::{Answer, Items, Numbers};
 use crate::value::Value;
 
 /// The output of a task, or its fault: boxed, because it is large, and most tasks have an output.
@@ -17,44 +21,133 @@ pub(super) struct Run<R> {
     pub(super) bytes: usize,
 }
 
-/// Takes the outcomes of a job to its caller.
-pub(super) trait Receiver: Send {
-    /// Takes the encoded output of a task, or its fault. Fails if the output cannot be decoded.
-    fn put(&mut self, index: u64, result: Result<&[u8], Fault>) -> Result<(), String>;
+/// Takes the outcomes of a job to its caller. User code runs in these calls: nothing may be locked.
+pub(super) trait Receiver: Send + Sync {
+    /// Decodes the outcomes of an answer.
+    fn decode(&self, answer: &Answer, items: &Items<'_>) -> Box<dyn Decoded>;
 
-    /// Ends a message.
-    fn deliver(&mut self);
+    /// Takes the fault of a task to the caller.
+    fn fail(&self, index: u64, fault: Fault);
 }
 
-/// Decodes outputs, and calls `deliver` with those of a message. `deliver` takes them.
+/// The outcomes of an answer.
+pub(super) trait Decoded {
+    /// Accepts the outcome with this number. No user code runs.
+    ///
+    /// # Errors
+    /// Why it could not be decoded.
+    fn accept(&mut self, at: usize) -> Result<(), String>;
+
+    /// Takes those that were accepted to the caller, and drops the others. User code runs: nothing may be locked.
+    fn deliver(self: Box<Self>);
+}
+
+/// Decodes outputs, and calls `deliver` with those of an answer.
 pub(super) struct Decoder<R, F> {
-    decoded: Vec<Run<R>>,
-    deliver: F,
+    deliver: Arc<F>,
+    outputs: PhantomData<fn() -> R>,
 }
 
-impl<R: Value, F: FnMut(&mut Vec<Run<R>>) + Send> Decoder<R, F> {
+impl<R: Value, F: Fn(Vec<Run<R>>) + Send + Sync + 'static> Decoder<R, F> {
     pub(super) fn new(deliver: F) -> Self {
-        let decoded = Vec::new();
-        Self { decoded, deliver }
+        Self {
+            deliver: Arc::new(deliver),
+            outputs: PhantomData,
+        }
     }
 }
 
-impl<R: Value, F: FnMut(&mut Vec<Run<R>>) + Send> Receiver for Decoder<R, F> {
-    fn put(&mut self, index: u64, result: Result<&[u8], Fault>) -> Result<(), String> {
-        let bytes = result.as_ref().map_or(0, |bytes| bytes.len());
-        let output = decode(result)?;
-        match self.decoded.last_mut() {
-            Some(run) if run.first + run.outputs.len() as u64 == index => {
-                run.outputs.push(output);
-                run.bytes += bytes;
+impl<R: Value, F: Fn(Vec<Run<R>>) + Send + Sync + 'static> Receiver for Decoder<R, F> {
+    fn decode(&self, answer: &Answer, items: &Items<'_>) -> Box<dyn Decoded> {
+        let (first, all) = (answer.batch.first, &answer.outcomes);
+        let (mut outputs, mut errors) = (Vec::with_capacity(all.len()), Vec::new());
+        while outputs.len() < all.len() {
+            // As a rule, there is no panic, and this is done once.
+            let decoding = catch_panic(|| {
+                while outputs.len() < all.len() {
+                    let at = outputs.len();
+                    let outcome = all.get(at).result(items.get(at)).and_then(try_decode::<R>);
+                    match outcome {
+                        Ok(output) => outputs.push(output),
+                        Err(reason) => return Err(reason),
+                    }
+                }
+                Ok(())
+            });
+            if let Err(reason) = decoding.unwrap_or_else(|panic| Err(panic.to_string())) {
+                errors.push((outputs.len(), reason));
+                // Nobody sees it.
+                outputs.push(Err(Box::new(Fault::Cancelled)));
             }
-            _ => self.decoded.push(Run::one(index, output, bytes)),
         }
+        Box::new(DecodedAnswer {
+            is_accepted: vec![false; outputs.len()],
+            accepted: 0,
+            positions: all.positions().clone(),
+            lengths: all.lengths.clone(),
+            first,
+            outputs,
+            errors,
+            deliver: self.deliver.clone(),
+        })
+    }
+
+    fn fail(&self, index: u64, fault: Fault) {
+        (self.deliver)(vec![Run::one(index, Err(Box::new(fault)), 0)]);
+    }
+}
+
+struct DecodedAnswer<R, F> {
+    /// The index of the batch's first task, and where the tasks of the outcomes are in the batch.
+    first: u64,
+    positions: Numbers,
+    outputs: Vec<Output<R>>,
+    /// The bytes of each.
+    lengths: Numbers,
+    /// Why those with these numbers could not be decoded.
+    errors: Vec<(usize, String)>,
+    is_accepted: Vec<bool>,
+    accepted: usize,
+    deliver: Arc<F>,
+}
+
+impl<R, F: Fn(Vec<Run<R>>)> Decoded for DecodedAnswer<R, F> {
+    fn accept(&mut self, at: usize) -> Result<(), String> {
+        if let Some((_, reason)) = self.errors.iter().find(|(number, _)| *number == at) {
+            return Err(reason.clone());
+        }
+        self.accepted += usize::from(!std::mem::replace(&mut self.is_accepted[at], true));
         Ok(())
     }
 
-    fn deliver(&mut self) {
-        (self.deliver)(&mut self.decoded);
+    fn deliver(self: Box<Self>) {
+        let Self { first, outputs, .. } = *self;
+        if self.accepted == 0 {
+            return;
+        }
+        let index = |at| first + u64::from(self.positions.get(at));
+        let mut runs: Vec<Run<R>> = Vec::new();
+        if self.accepted == outputs.len() && self.positions.are_successive() {
+            // The usual case.
+            runs.push(Run {
+                first: index(0),
+                bytes: self.lengths.sum().unwrap_or(usize::MAX),
+                outputs,
+            });
+        } else {
+            let all = outputs.into_iter().zip(self.is_accepted).enumerate();
+            for (at, (output, _)) in all.filter(|(_, (_, is_accepted))| *is_accepted) {
+                let (index, bytes) = (index(at), self.lengths.get(at) as usize);
+                match runs.last_mut() {
+                    Some(run) if run.first + run.outputs.len() as u64 == index => {
+                        run.outputs.push(output);
+                        run.bytes += bytes;
+                    }
+                    _ => runs.push(Run::one(index, output, bytes)),
+                }
+            }
+        }
+        (self.deliver)(runs);
     }
 }
 
@@ -71,6 +164,10 @@ impl<R> Run<R> {
 
 /// Decodes an output. Fails if it cannot be decoded.
 pub(super) fn decode<R: Value>(result: Result<&[u8], Fault>) -> Result<Output<R>, String> {
+    catch_panic(|| try_decode(result)).unwrap_or_else(|panic| Err(panic.to_string()))
+}
+
+fn try_decode<R: Value>(result: Result<&[u8], Fault>) -> Result<Output<R>, String> {
     match result.map(facade::decode_output) {
         Ok(output) => output.map(Ok).map_err(|error| error.to_string()),
         Err(fault) => Ok(Err(Box::new(fault))),

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -12,7 +12,7 @@ use log_bridge::relay::Records;
 use proc_pool::Fault;
 use progress::{Bar, Outcome};
 
-use super::receiver::{Output, Receiver, decode};
+use super::receiver::{Decoded, Output, Receiver, decode};
 use crate::accounting::{Accounting, Action};
 use crate::batcher::{Batcher, MAX_TASKS};
 use crate::messages::{self, Answer, Answers, Batch, BatchId, Items, Manifest, Reply, Request};
@@ -52,7 +52,7 @@ impl Limits {
 pub(super) struct Core {
     pub(super) accounting: Accounting,
     pub(super) batcher: Batcher,
-    pub(super) jobs: HashMap<u32, Box<dyn Receiver>>,
+    pub(super) jobs: HashMap<u32, Arc<dyn Receiver>>,
     next_job: u32,
     /// Answers to tasks that no job has taken from its input yet.
     found: HashMap<(u32, u64), Found>,
@@ -63,6 +63,13 @@ pub(super) struct Core {
     /// Nodes are to leave.
     ending: bool,
     ended: bool,
+}
+
+/// The answers of a message, those of jobs that have not ended.
+struct DecodedAnswers {
+    /// The number of jobs when they were decoded.
+    next_job: u32,
+    answers: Vec<Option<Box<dyn Decoded>>>,
 }
 
 /// The state of a leader, which its callers (through [`Jobs`](crate::Jobs)) and the engine have in common: shared by an `Arc`, and used
@@ -168,11 +175,44 @@ impl LeaderState {
         let Some(split) = answers.split(payload) else {
             return self.count_invalid();
         };
-        let mut guard = self.core();
-        for (answer, items) in split {
-            self.receive_answer(&mut guard, answers.node, answer, &items, message);
+        let mut decoded = self.decode(&split);
+        let mut core = self.core();
+        // An earlier leader's node may answer tasks of a job that has just begun.
+        while decoded.next_job != core.next_job {
+            drop(core);
+            decoded = self.decode(&split);
+            core = self.core();
         }
-        self.changed(guard, true);
+        for ((answer, items), decoded) in split.iter().zip(&mut decoded.answers) {
+            self.receive_answer(
+                &mut core,
+                answers.node,
+                answer,
+                items,
+                decoded.as_deref_mut(),
+                message,
+            );
+        }
+        drop(core);
+        let accepted = decoded.answers.into_iter().flatten();
+        accepted.for_each(|answer| answer.deliver());
+        self.changed(self.core(), true);
+    }
+
+    /// Decodes answers, while nothing is locked.
+    fn decode(&self, answers: &[(&Answer, Items<'_>)]) -> DecodedAnswers {
+        let core = self.core();
+        let next_job = core.next_job;
+        let receivers = answers
+            .iter()
+            .map(|(answer, _)| core.jobs.get(&answer.batch.job).cloned());
+        let receivers: Vec<_> = receivers.collect();
+        drop(core);
+        let answers = answers.iter().zip(receivers);
+        let answers = answers
+            .map(|((answer, items), receiver)| receiver.map(|receiver| receiver.decode(answer, items)))
+            .collect();
+        DecodedAnswers { next_job, answers }
     }
 
     fn receive_answer(
@@ -181,6 +221,7 @@ impl LeaderState {
         node: u64,
         answer: &Answer,
         items: &Items<'_>,
+        decoded: Option<&mut (dyn Decoded + '_)>,
         message: &Bytes,
     ) {
         core.batcher
@@ -194,18 +235,14 @@ impl LeaderState {
             }
             return;
         }
-        let (mut receiver, mut failed) = (core.jobs.get_mut(&job), 0);
+        let (mut decoded, mut failed) = (decoded, 0);
         let before = core.accounting.report.delivered;
-        core.accounting.answer(node, answer, |at, index, outcome| {
+        core.accounting.answer(node, answer, |at, outcome| {
             // The tasks of a job that has ended are not open.
-            let receiver = receiver.as_mut().ok_or("its job has ended")?;
-            receiver.put(index, outcome.result(items.get(at))?)?;
+            decoded.as_mut().ok_or("its job has ended")?.accept(at)?;
             failed += u64::from(outcome.is_fault);
             Ok(())
         });
-        if let Some(receiver) = receiver {
-            receiver.deliver();
-        }
         let delivered = core.accounting.report.delivered - before;
         self.bar.add(Outcome::Done, delivered - failed);
         self.bar.add(Outcome::Failed, failed);
@@ -330,17 +367,13 @@ impl LeaderState {
 
     /// Ends a change: does what the accounting asks for, and wakes callers that wait for outputs or room.
     pub(super) fn changed(&self, mut core: MutexGuard<'_, Core>, mut has_outputs: bool) {
+        let mut failed = Vec::new();
         for action in std::mem::take(&mut core.accounting.actions) {
             match action {
                 Action::Send(batch) => (self.send)(batch),
                 Action::Fail { job, index, fault } => {
-                    if let Some(receiver) = core.jobs.get_mut(&job) {
-                        // Only an output can be malformed.
-                        let _ = receiver.put(index, Err(fault));
-                        receiver.deliver();
-                        has_outputs = true;
-                        self.bar.add(Outcome::Failed, 1);
-                    }
+                    let receiver = core.jobs.get(&job).cloned();
+                    failed.extend(receiver.map(|receiver| (receiver, index, fault)));
                 }
             }
         }
@@ -355,6 +388,15 @@ impl LeaderState {
             self.bar.set_message(format!("{nodes} nodes"));
         }
         drop(core);
+        if !failed.is_empty() {
+            self.bar.add(Outcome::Failed, failed.len() as u64);
+            for (receiver, index, fault) in failed {
+                receiver.fail(index, fault);
+            }
+            // Callers that have seen no output before wait by now.
+            drop(self.core());
+            has_outputs = true;
+        }
         if has_outputs || room > 0 && !had_room {
             self.changed.notify_all();
         }
@@ -398,7 +440,7 @@ impl Core {
     pub(super) fn add_job(&mut self, receiver: impl Receiver + 'static) -> u32 {
         let job = self.next_job;
         self.next_job += 1;
-        self.jobs.insert(job, Box::new(receiver));
+        self.jobs.insert(job, Arc::new(receiver));
         job
     }
 

@@ -79,6 +79,11 @@ impl Numbers {
         }
     }
 
+    /// Returns whether each is one more than the one before.
+    pub(crate) fn are_successive(&self) -> bool {
+        matches!(self, Self::Steps { step, count, .. } if *step == 1 || *count <= 1)
+    }
+
     /// Returns the number that all of them are.
     pub(crate) fn equal(&self) -> Option<u32> {
         match *self {
@@ -150,6 +155,11 @@ pub(crate) struct Outcomes {
 impl Outcomes {
     pub(crate) fn len(&self) -> usize {
         self.lengths.len()
+    }
+
+    /// Returns the positions of the tasks in the batch.
+    pub(crate) fn positions(&self) -> &Numbers {
+        &self.at
     }
 
     pub(crate) fn clear(&mut self) {

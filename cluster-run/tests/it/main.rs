@@ -4,13 +4,16 @@ mod engine;
 #[path = "../../../proc-pool/tests/it/support/watchdog.rs"]
 mod watchdog;
 
-use std::sync::Arc;
+use std::pin::Pin;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, mpsc};
+use std::task::{Context, Poll, Wake};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use cluster_run::{ClusterReport, NodeEnd};
+use cluster_run::{ClusterReport, LeaderState, NodeEnd};
 use engine::{Faults, Run};
 use invoker::{Fault, Invoker, TaskError};
+use serde::{Deserialize, Deserializer, Serialize};
 use watchdog::watchdog;
 
 invoker::init_in_tests!();
@@ -134,6 +137,77 @@ fn all_workers_of_a_node_run_tasks_at_the_same_time() {
     let handles: Vec<_> = (0..12).map(|task| run.jobs.submit(task)).collect();
     let submitted: Result<Vec<_>, TaskError> = handles.into_iter().map(|it| it.wait()).collect();
     assert_eq!(at_once(&submitted.expect("no task fails")), Some(4));
+    run.finish();
+    node.join().expect("no panic");
+}
+
+/// An output whose deserialization panics for some values.
+#[derive(Debug, PartialEq, Serialize)]
+struct Fragile(u64);
+
+impl<'de> Deserialize<'de> for Fragile {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let number = u64::deserialize(deserializer)?;
+        assert!(!(300..=301).contains(&number), "no {number}");
+        Ok(Self(number))
+    }
+}
+
+/// The leader reads answers with a thread that all jobs need.
+#[test]
+fn an_output_that_panics_when_it_is_read_is_the_error_of_its_task() {
+    fn op(_: &u64, task: u64) -> Fragile {
+        Fragile(task)
+    }
+    let _watchdog = watchdog(60);
+    let run = Run::start(op, Faults::default(), |_| {});
+    let node = run.node(1, || {
+        let built = Invoker::builder(op).model(0).workers(1).build();
+        built.expect("a worker starts")
+    });
+    for (index, output) in (0..).zip(run.jobs.map(0..TASKS)) {
+        match (index, output) {
+            (300..=301, Err(error)) => {
+                let text = error.to_string();
+                assert!(
+                    text.contains("panicked at ") && text.contains(&format!("no {index}")),
+                    "{text}"
+                );
+                assert!(matches!(error.fault, Fault::Output(_)), "{error}");
+            }
+            (index, output) => assert_eq!(output.expect("only those"), Fragile(index)),
+        }
+    }
+    let error = run.jobs.submit(300).wait().expect_err("it panics");
+    assert!(matches!(error.fault, Fault::Output(_)), "{error}");
+    run.finish();
+    node.join().expect("no panic");
+}
+
+/// Looks at the run when it is woken.
+struct Looks(Arc<LeaderState>, mpsc::Sender<u64>);
+
+impl Wake for Looks {
+    fn wake(self: Arc<Self>) {
+        let _ = self.1.send(self.0.report().delivered);
+    }
+}
+
+#[test]
+fn a_waker_may_use_the_leader() {
+    let _watchdog = watchdog(60);
+    let run = Run::start(op, Faults::default(), |_| {});
+    let mut handle = run.jobs.submit(5);
+    let (woken, wakeups) = mpsc::channel();
+    let waker = Arc::new(Looks(run.state.clone(), woken)).into();
+    let mut context = Context::from_waker(&waker);
+    assert!(Pin::new(&mut handle).poll(&mut context).is_pending());
+    let node = run.node(1, node);
+    assert_eq!(wakeups.recv(), Ok(1));
+    let Poll::Ready(output) = Pin::new(&mut handle).poll(&mut context) else {
+        panic!("it was woken");
+    };
+    assert_eq!(output.expect("it does not fail"), 15);
     run.finish();
     node.join().expect("no panic");
 }
