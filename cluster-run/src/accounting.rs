@@ -12,7 +12,7 @@ use log_bridge::relay::{Received, Records};
 use proc_pool::Fault;
 
 use crate::batcher::Draft;
-use crate::messages::{Answer, BatchId, End, Join, NodeCounts, Outcome};
+use crate::messages::{Answer, BatchId, End, Join, NodeCounts};
 use crate::report::{ClusterReport, NodeEnd, NodeRow};
 
 /// The most tasks of a batch that must run alone.
@@ -235,13 +235,14 @@ impl Accounting {
         &mut self,
         node: u64,
         answer: &Answer,
-        mut accept: impl FnMut(usize, Outcome) -> Result<(), String>,
+        mut accept: impl FnMut(usize) -> Result<(), String>,
     ) {
         let job = answer.batch.job;
         let (taken, delivered) = (self.taken(job), self.report.delivered);
+        let begun = self.answer_run(answer, &mut accept);
         // As a rule, all of them are in one batch.
         let mut found: Option<(u64, &mut Batch)> = None;
-        for (at, outcome) in answer.outcomes.iter().enumerate() {
+        for (at, outcome) in answer.outcomes.iter().enumerate().skip(begun) {
             let index = answer.batch.first.saturating_add(outcome.at.into());
             if found
                 .as_ref()
@@ -260,7 +261,7 @@ impl Accounting {
                         &mut self.report.invalid
                     } else if !batch.is_open[task] {
                         &mut self.report.duplicates
-                    } else if let Err(reason) = accept(at, outcome) {
+                    } else if let Err(reason) = accept(at) {
                         batch.malformed = Some(reason);
                         &mut self.report.invalid
                     } else {
@@ -280,6 +281,37 @@ impl Accounting {
         {
             self.end((job, answer.batch.first), end);
         }
+    }
+
+    /// Takes in the first outcomes of an answer, up to one that cannot be decoded, if all of them are those of successive open tasks of
+    /// one batch, as usual. Returns their number.
+    fn answer_run(&mut self, answer: &Answer, mut accept: impl FnMut(usize) -> Result<(), String>) -> usize {
+        let (job, outcomes) = (answer.batch.job, &answer.outcomes);
+        let Some(position) = outcomes.positions().successive_from() else {
+            return 0;
+        };
+        let index = answer.batch.first.saturating_add(position.into());
+        let mut before = self.batches.range_mut((job, 0)..=(job, index));
+        let Some((&(_, first), batch)) = before.next_back() else {
+            return 0;
+        };
+        let start = usize::try_from(index - first).unwrap_or(usize::MAX);
+        let tasks = start..start.saturating_add(outcomes.len());
+        let is_usual = match (
+            batch.is_open.get(tasks.clone()),
+            batch.tasks.hashes.get(tasks.clone()),
+        ) {
+            (Some(is_open), Some(hashes)) => !is_open.contains(&false) && outcomes.have_hashes(hashes),
+            _ => false,
+        };
+        if !is_usual {
+            return 0;
+        }
+        let accepted = (0..outcomes.len()).take_while(|at| accept(*at).is_ok()).count();
+        batch.is_open[start..start + accepted].fill(false);
+        batch.open -= accepted;
+        self.report.delivered += accepted as u64;
+        accepted
     }
 
     /// Looks for lost nodes. Time in which this was not called does not count: the leader was stopped, or had no connection, and has not

@@ -107,7 +107,7 @@ fn message(batch: BatchId, tasks: &[(u64, u64)], end: Option<End>) -> Answer {
 
 fn end(accounting: &mut Accounting, node: u64, batch: BatchId, end: End) {
     let answer = message(batch, &[], Some(end));
-    accounting.answer(node, &answer, |_, _| unreachable!("it has no outcomes"));
+    accounting.answer(node, &answer, |_| unreachable!("it has no outcomes"));
 }
 
 /// How an answer counts.
@@ -127,7 +127,7 @@ fn answer(accounting: &mut Accounting, node: u64, job: u32, index: u64, hash: u6
         first: index,
         number,
     };
-    let deliver = |position, _| {
+    let deliver = |position| {
         assert_eq!(position, 0);
         first += 1;
         Ok(())
@@ -156,7 +156,7 @@ fn answers_of_one_message_are_counted_one_by_one() {
         (13, 0),
     ];
     let mut first = Vec::new();
-    accounting.answer(1, &message(batch, &answers, None), |at, _| {
+    accounting.answer(1, &message(batch, &answers, None), |at| {
         first.push(at);
         Ok(())
     });
@@ -164,6 +164,27 @@ fn answers_of_one_message_are_counted_one_by_one() {
     let report = &accounting.report;
     assert_eq!((report.duplicates, report.invalid), (1, 2));
     assert_eq!((report.delivered, report.nodes[0].delivered), (4, 4));
+}
+
+#[test]
+fn outcomes_of_successive_tasks_count_up_to_one_that_is_undecodable_and_behind_it() {
+    let (mut accounting, batch, _) = ten_tasks(2);
+    let all: Vec<_> = (0..10).map(|index| (index, hash(index))).collect();
+    let mut accepted = Vec::new();
+    for (from, upto) in [(0, 8), (0, 8), (6, 10)] {
+        accounting.answer(1, &message(batch, &all[from..upto], None), |at| {
+            if from + at == 3 && accepted.len() < 8 {
+                return Err("no".to_owned());
+            }
+            accepted.push(from + at);
+            Ok(())
+        });
+    }
+    assert_eq!(accepted, [0, 1, 2, 4, 5, 6, 7, 8, 9]);
+    let report = &accounting.report;
+    assert_eq!((report.delivered, report.duplicates, report.invalid), (9, 9, 2));
+    accounting.answer(1, &message(batch, &all[3..4], None), |_| Ok(()));
+    assert_eq!((accounting.report.delivered, accounting.open_batches()), (10, 0));
 }
 
 /// The tasks of a batch, and whether they run alone.
@@ -344,13 +365,13 @@ fn a_second_undecodable_output_is_the_tasks_error() {
     for attempt in 1..=2 {
         accounting.begin(1, batch, 0..1);
         let wrong = message(batch, &[(2, 0)], None);
-        accounting.answer(1, &wrong, |_, _| unreachable!("its hash is wrong"));
+        accounting.answer(1, &wrong, |_| unreachable!("its hash is wrong"));
         let others: Vec<(u64, u64)> = (0..10).map(|index| (index, hash(index))).collect();
         let answers = match attempt {
             1 => &others[..],
             _ => &others[2..3],
         };
-        let malformed = |at: usize, _| match answers[at].0 {
+        let malformed = |at: usize| match answers[at].0 {
             2 => Err("too short".to_owned()),
             _ => Ok(()),
         };

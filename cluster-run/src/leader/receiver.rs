@@ -127,7 +127,7 @@ impl<R, F: Fn(Vec<Run<R>>)> Decoded for DecodedAnswer<R, F> {
         }
         let index = |at| first + u64::from(self.positions.get(at));
         let mut runs: Vec<Run<R>> = Vec::new();
-        if self.accepted == outputs.len() && self.positions.are_successive() {
+        if self.accepted == outputs.len() && self.positions.successive_from().is_some() {
             // The usual case.
             runs.push(Run {
                 first: index(0),

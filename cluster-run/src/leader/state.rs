@@ -237,10 +237,10 @@ impl LeaderState {
         }
         let (mut decoded, mut failed) = (decoded, 0);
         let before = core.accounting.report.delivered;
-        core.accounting.answer(node, answer, |at, outcome| {
+        core.accounting.answer(node, answer, |at| {
             // The tasks of a job that has ended are not open.
             decoded.as_mut().ok_or("its job has ended")?.accept(at)?;
-            failed += u64::from(outcome.is_fault);
+            failed += u64::from(answer.outcomes.is_fault(at));
             Ok(())
         });
         let delivered = core.accounting.report.delivered - before;

@@ -79,9 +79,14 @@ impl Numbers {
         }
     }
 
-    /// Returns whether each is one more than the one before.
-    pub(crate) fn are_successive(&self) -> bool {
-        matches!(self, Self::Steps { step, count, .. } if *step == 1 || *count <= 1)
+    /// Returns the first one, if each is one more than the one before.
+    pub(crate) fn successive_from(&self) -> Option<u32> {
+        match *self {
+            Self::Steps { first, step, count } if count == 1 || step == 1 && count > 0 => {
+                first.checked_add(count - 1).map(|_| first)
+            }
+            _ => None,
+        }
     }
 
     /// Returns the number that all of them are.
@@ -186,6 +191,17 @@ impl Outcomes {
         hashes.for_each(|hash| self.hashes.extend_from_slice(&hash.to_le_bytes()));
     }
 
+    /// Returns whether the outcomes are those of tasks with these hashes.
+    pub(crate) fn have_hashes(&self, hashes: &[u64]) -> bool {
+        let own = self.hashes.as_chunks().0.iter();
+        own.map(|hash| u64::from_le_bytes(*hash))
+            .eq(hashes.iter().copied())
+    }
+
+    pub(crate) fn is_fault(&self, index: usize) -> bool {
+        !self.faults.is_empty() && self.faults.binary_search(&(index as u32)).is_ok()
+    }
+
     /// Returns whether all columns have the same length. Those of a message may not.
     pub(crate) fn is_consistent(&self) -> bool {
         let (hashes, rest) = self.hashes.as_chunks::<8>();
@@ -198,7 +214,7 @@ impl Outcomes {
         Outcome {
             at: self.at.get(index),
             hash: u64::from_le_bytes(self.hashes.as_chunks().0[index]),
-            is_fault: !self.faults.is_empty() && self.faults.binary_search(&(index as u32)).is_ok(),
+            is_fault: self.is_fault(index),
             len: self.lengths.get(index),
         }
     }
