@@ -66,8 +66,12 @@ impl<R: Value, F: Fn(Vec<Run<R>>) + Send + Sync + 'static> Receiver for Decoder<
             let decoding = catch_panic(|| {
                 while outputs.len() < all.len() {
                     let at = outputs.len();
-                    let outcome = all.get(at).result(items.get(at)).and_then(try_decode::<R>);
-                    match outcome {
+                    let bytes = items.get(at);
+                    let result = match all.is_fault(at) {
+                        true => all.get(at).result(bytes),
+                        false => Ok(Ok(bytes)),
+                    };
+                    match result.and_then(try_decode::<R>) {
                         Ok(output) => outputs.push(output),
                         Err(reason) => return Err(reason),
                     }
@@ -104,7 +108,7 @@ struct DecodedAnswer<R, F> {
     outputs: Vec<Output<R>>,
     /// The bytes of each.
     lengths: Numbers,
-    /// Why those with these numbers could not be decoded.
+    /// Why those with these numbers could not be decoded, in ascending order.
     errors: Vec<(usize, String)>,
     is_accepted: Vec<bool>,
     accepted: usize,
@@ -113,8 +117,8 @@ struct DecodedAnswer<R, F> {
 
 impl<R, F: Fn(Vec<Run<R>>)> Decoded for DecodedAnswer<R, F> {
     fn accept(&mut self, at: usize) -> Result<(), String> {
-        if let Some((_, reason)) = self.errors.iter().find(|(number, _)| *number == at) {
-            return Err(reason.clone());
+        if let Ok(error) = self.errors.binary_search_by_key(&at, |(number, _)| *number) {
+            return Err(self.errors[error].1.clone());
         }
         self.accepted += usize::from(!std::mem::replace(&mut self.is_accepted[at], true));
         Ok(())
