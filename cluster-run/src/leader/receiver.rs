@@ -80,7 +80,7 @@ impl<R: Value, F: Fn(Vec<Run<R>>) + Send + Sync + 'static> Receiver for Decoder<
             });
             if let Err(reason) = decoding.unwrap_or_else(|panic| Err(panic.to_string())) {
                 errors.push((outputs.len(), reason));
-                // Nobody sees it.
+                // It is never delivered.
                 outputs.push(Err(Box::new(Fault::Cancelled)));
             }
         }

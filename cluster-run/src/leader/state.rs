@@ -177,7 +177,7 @@ impl LeaderState {
         };
         let mut decoded = self.decode(&split);
         let mut core = self.core();
-        // An earlier leader's node may answer tasks of a job that has just begun.
+        // A job may have started since, and the answer may be to tasks of it that an earlier leader sent.
         while decoded.next_job != core.next_job {
             drop(core);
             decoded = self.decode(&split);

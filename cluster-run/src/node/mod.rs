@@ -166,8 +166,8 @@ impl NodeState {
         self.room.wait(task_ns, || engine.stops())
     }
 
-    /// Returns whether a thread that has taken these batches may take another one, if that is there already, to run all of them
-    /// together: they take next to no time.
+    /// Returns whether a thread that has taken these batches may also take the next one that the engine has already received, to run all
+    /// of them together: they take next to no time.
     pub fn has_time_for_another(&self, taken: &[HeldBatch]) -> bool {
         taken.len() < MOST_TOGETHER && !taken.iter().any(|held| held.batch.alone) && self.is_short()
     }

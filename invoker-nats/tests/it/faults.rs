@@ -9,7 +9,7 @@ use rustix::process::Signal;
 
 use crate::ops::{self, Output, Task, Work};
 use crate::runs::{lead, local};
-use crate::support::{Process, Role, Server, share, wait_until};
+use crate::support::{Process, Role, Server, share, wait_for_nodes, wait_until};
 
 const ACK_WAIT: Duration = Duration::from_secs(1);
 pub(crate) const TASKS: u64 = 1500;
@@ -33,7 +33,7 @@ pub(crate) fn choose(seed: u64, what: u64, below: u64) -> u64 {
 
 fn nodes<const N: usize>(server: &Server, run: &str, leader: &Leader<Task, Output>) -> [Process; N] {
     let nodes = [(); N].map(|()| Process::node(server, run));
-    wait_until("the nodes", || leader.nodes() == N);
+    wait_for_nodes(leader, &nodes);
     nodes
 }
 

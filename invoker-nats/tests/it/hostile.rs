@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::ops::{self, Output, Work};
 use crate::runs::{lead, local};
-use crate::support::{Process, Server, alone, wait_until};
+use crate::support::{Process, Server, alone, wait_for_nodes};
 
 /// Any program that reaches the server can publish anything: here random bytes, and genuine answers with each of their bytes changed.
 #[test]
@@ -12,8 +12,8 @@ fn forged_answers_and_requests_are_ignored_and_counted() {
     let _turn = alone(120);
     let Some(server) = Server::start() else { return };
     let leader = lead(&server, "hostile");
-    let _nodes = [(); 2].map(|()| Process::node(&server, "hostile"));
-    wait_until("the nodes", || leader.nodes() == 2);
+    let nodes = [(); 2].map(|()| Process::node(&server, "hostile"));
+    wait_for_nodes(&leader, &nodes);
     let (url, stop) = (
         server.url(),
         std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false)),

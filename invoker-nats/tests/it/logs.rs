@@ -11,7 +11,7 @@ use tracing_subscriber::prelude::*;
 
 use crate::ops::{self, Work};
 use crate::runs::lead;
-use crate::support::{Process, Server, share, wait_until};
+use crate::support::{Process, Server, share, wait_for_nodes, wait_until};
 
 /// The events that were repeated in this process: level and fields.
 static REPEATED: Mutex<Vec<(Level, String)>> = Mutex::new(Vec::new());
@@ -48,7 +48,7 @@ fn events_of_workers_come_to_the_leader_and_a_dead_node_has_last_words() {
     tracing_subscriber::registry().with(Collect).init();
     let leader = lead(&server, "logs");
     let mut nodes = [(); 2].map(|()| Process::node(&server, "logs"));
-    wait_until("the nodes", || leader.nodes() == 2);
+    wait_for_nodes(&leader, &nodes);
     let names: Vec<String> = nodes.iter().map(|node| format!(":{}", node.pid())).collect();
     for output in leader.map(ops::numbers(200, Work::Log)) {
         output.expect("no task fails");

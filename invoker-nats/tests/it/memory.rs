@@ -7,7 +7,7 @@ use invoker::{Backing, Buffer};
 
 use crate::ops::{self, Work};
 use crate::runs::lead;
-use crate::support::{Process, Role, Server, alone, wait_until};
+use crate::support::{Process, Role, Server, alone, wait_for_nodes};
 
 /// Returns a process and all that it has started.
 fn family(pid: u32) -> Vec<u32> {
@@ -64,7 +64,7 @@ fn two_nodes_of_a_machine_with_three_workers_each_have_one_copy_of_the_model() {
     let text = path.display().to_string();
     let variables = [("IT_MODEL", &*text), ("INVOKER_WORKERS", "3")];
     let nodes = [(); 2].map(|()| Process::start(Role::Node, &server, "copies", &variables));
-    wait_until("the nodes", || leader.nodes() == 2);
+    wait_for_nodes(&leader, &nodes);
     // Until every worker has read all of it.
     let workers = || -> Vec<u32> {
         let children = nodes.iter().flat_map(|node| family(node.pid()).split_off(1));

@@ -11,7 +11,7 @@ use invoker_nats::{Leader, NodeEnd};
 use crate::faults::{TASKS, choose, print, run_with, seeds};
 use crate::ops::{self, Output, Task, Work};
 use crate::runs::{lead, local};
-use crate::support::{Process, Server, share, wait_until};
+use crate::support::{Process, Server, share, wait_for_nodes, wait_until};
 
 /// A network namespace with a virtual cable to this one. Deleted at the end.
 struct Namespace {
@@ -108,7 +108,7 @@ fn cluster(run: &str) -> Option<Cluster> {
     let leader = lead(&server, run);
     let mut nodes = vec![namespace.node(&server, run)];
     nodes.extend([(); 2].map(|()| Process::node(&server, run)));
-    wait_until("the nodes", || leader.nodes() == 3);
+    wait_for_nodes(&leader, &nodes);
     Some((namespace, server, leader, nodes))
 }
 

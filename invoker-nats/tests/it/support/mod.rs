@@ -4,9 +4,9 @@ mod process;
 mod server;
 mod turn;
 
-pub(crate) use process::Process;
 #[cfg(unix)]
 pub(crate) use process::Role;
+pub(crate) use process::{Process, wait_for_nodes};
 pub(crate) use server::Server;
 pub(crate) use turn::{alone, share};
 

@@ -4,7 +4,9 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use invoker_nats::Leader;
 
 use super::{Server, wait_until};
 
@@ -92,6 +94,11 @@ impl Process {
         (status.expect("just found"), self.lines.iter().collect())
     }
 
+    /// Returns the lines that it has printed and that were not read.
+    fn printed(&self) -> Vec<String> {
+        self.lines.try_iter().collect()
+    }
+
     /// Waits for a line with this beginning, and returns the rest.
     pub(crate) fn line(&self, beginning: &str) -> String {
         loop {
@@ -103,6 +110,21 @@ impl Process {
                 return rest.to_owned();
             }
         }
+    }
+}
+
+/// Waits until all of these nodes, and no others, are present.
+pub(crate) fn wait_for_nodes<T, R>(leader: &Leader<T, R>, nodes: &[Process]) {
+    let started = Instant::now();
+    while leader.nodes() != nodes.len() {
+        let printed = || nodes.iter().map(Process::printed).collect::<Vec<_>>();
+        assert!(
+            started.elapsed() < Duration::from_secs(60),
+            "{} nodes are present after a minute; they have printed {:?}",
+            leader.nodes(),
+            printed()
+        );
+        thread::sleep(Duration::from_millis(5));
     }
 }
 
