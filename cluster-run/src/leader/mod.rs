@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use invoker::Handle;
 use invoker::facade::{OneShot, RunProgress};
-use proc_pool::{Fault, PoolError};
+use proc_pool::{Fault, PoolError, catch_panic};
 use run_journal::Order;
 
 use crate::batcher::Draft;
@@ -52,7 +52,8 @@ impl<T: Value, R: Value> Jobs<T, R> {
             for (index, output) in runs.into_iter().flat_map(|run| (run.first..).zip(run.outputs)) {
                 let task = lock(&tasks).remove(&index);
                 if let Some(task) = task {
-                    finish(&task, output);
+                    // A waker may panic, or an output that is dropped because its handle is gone.
+                    let _ = catch_panic(|| finish(&task, output));
                 }
             }
         }));

@@ -126,12 +126,9 @@ impl<R, F: Fn(Vec<Run<R>>)> Decoded for DecodedAnswer<R, F> {
 
     fn deliver(self: Box<Self>) {
         let Self { first, outputs, .. } = *self;
-        if self.accepted == 0 {
-            return;
-        }
         let index = |at| first + u64::from(self.positions.get(at));
-        let mut runs: Vec<Run<R>> = Vec::new();
-        if self.accepted == outputs.len() && self.positions.successive_from().is_some() {
+        let (mut runs, mut rejected) = (Vec::<Run<R>>::new(), Vec::new());
+        if self.accepted > 0 && self.accepted == outputs.len() && self.positions.successive_from().is_some() {
             // The usual case.
             runs.push(Run {
                 first: index(0),
@@ -139,8 +136,11 @@ impl<R, F: Fn(Vec<Run<R>>)> Decoded for DecodedAnswer<R, F> {
                 outputs,
             });
         } else {
-            let all = outputs.into_iter().zip(self.is_accepted).enumerate();
-            for (at, (output, _)) in all.filter(|(_, (_, is_accepted))| *is_accepted) {
+            for (at, (output, is_accepted)) in outputs.into_iter().zip(self.is_accepted).enumerate() {
+                if !is_accepted {
+                    rejected.push(output);
+                    continue;
+                }
                 let (index, bytes) = (index(at), self.lengths.get(at) as usize);
                 match runs.last_mut() {
                     Some(run) if run.first + run.outputs.len() as u64 == index => {
@@ -151,7 +151,13 @@ impl<R, F: Fn(Vec<Run<R>>)> Decoded for DecodedAnswer<R, F> {
                 }
             }
         }
-        (self.deliver)(runs);
+        if !runs.is_empty() {
+            (self.deliver)(runs);
+        }
+        // Each by itself: a second panic while the first one unwinds would end the process.
+        for output in rejected {
+            let _ = catch_panic(|| drop(output));
+        }
     }
 }
 

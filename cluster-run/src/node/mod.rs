@@ -349,6 +349,7 @@ fn run_together<E: Engine>(
         })
         .collect()
 }
+
 /// Takes the outputs of batches that run together, and answers. Returns the last answer to each.
 fn answer<E: Engine, I: Iterator, O>(
     node: &NodeState,

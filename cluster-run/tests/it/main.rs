@@ -5,7 +5,7 @@ mod engine;
 mod watchdog;
 
 use std::pin::Pin;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll, Wake};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -209,6 +209,66 @@ fn a_waker_may_use_the_leader() {
     };
     assert_eq!(output.expect("it does not fail"), 15);
     run.finish();
+    node.join().expect("no panic");
+}
+
+/// Panics when it is woken.
+struct Panics;
+
+impl Wake for Panics {
+    fn wake(self: Arc<Self>) {
+        panic!("woken");
+    }
+}
+
+/// This process is no worker.
+static IS_LEADER: AtomicBool = AtomicBool::new(false);
+
+/// An output that panics when it is dropped.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Explosive(u64);
+
+impl Drop for Explosive {
+    fn drop(&mut self) {
+        // Only in the engine's threads, where duplicates are dropped: they have no names.
+        let is_engine = IS_LEADER.load(Ordering::Relaxed) && std::thread::current().name().is_none();
+        assert!(!is_engine, "dropped");
+    }
+}
+
+#[test]
+fn wakers_and_outputs_that_panic_cost_no_other_output() {
+    fn op(_: &u64, task: u64) -> Explosive {
+        Explosive(task)
+    }
+    let _watchdog = watchdog(60);
+    IS_LEADER.store(true, Ordering::Relaxed);
+    let faults = Faults {
+        doubled: true,
+        ..Faults::default()
+    };
+    let run = Run::start(op, faults, |_| {});
+    let mut handle = run.jobs.submit(5);
+    let waker = Arc::new(Panics).into();
+    assert!(
+        Pin::new(&mut handle)
+            .poll(&mut Context::from_waker(&waker))
+            .is_pending()
+    );
+    let node = run.node(1, || {
+        let built = Invoker::builder(op).model(0).workers(1).build();
+        built.expect("a worker starts")
+    });
+    assert_eq!(handle.wait().expect("it does not fail"), Explosive(5));
+    let outputs: Result<Vec<Explosive>, TaskError> = run.jobs.map(0..1000).collect();
+    assert!(
+        outputs
+            .expect("no task fails")
+            .into_iter()
+            .eq((0..1000).map(Explosive))
+    );
+    let report = run.finish();
+    assert!(report.duplicates > 0, "{report}");
     node.join().expect("no panic");
 }
 
