@@ -179,10 +179,10 @@ fn small_shm(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
     for flags in ["-m", "-rm"] {
         let launched = |program: &str| cmd!(sh, "unshare {flags} sh -c {mount} sh {program}");
         if run::succeeds(launched("true")) {
-            // A small tmpfs changes nothing for documentation tests, because they show usage; for the tests of clusters, because their shared
-            // memory is that of an invoker; and for those of this program, because it has none.
+            // A small tmpfs changes nothing for documentation tests, because they show usage; and for other crates, because they have no
+            // shared memory, or only that of an invoker.
             let tests =
-                "test --workspace --exclude invoker-nats --exclude xtask --lib --bins --tests --examples";
+                "test -p shm-buffers -p proc-pool -p log-bridge -p invoker --lib --bins --tests --examples";
             return run::tests(launched("cargo").args(tests.split(' ')), tally);
         }
     }
