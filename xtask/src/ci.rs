@@ -197,7 +197,7 @@ pub(crate) fn loom(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
     let flags = variable("RUSTFLAGS", "") + " --cfg loom";
     // Loom's documentation finds that more pre-emptions rarely find more, and the time grows exponentially.
     let preemptions = variable("LOOM_MAX_PREEMPTIONS", "3");
-    let cargo = workspace.cargo("test -p shm-buffers --release --lib loom --target-dir");
+    let cargo = workspace.cargo("test -p shm-buffers --lib loom --target-dir");
     let cargo = cargo.arg(workspace.target.join("loom")).env("RUSTFLAGS", flags);
     run::tests(cargo.env("LOOM_MAX_PREEMPTIONS", preemptions), tally)?;
     ensure!(tally.passed > 0, "shm-buffers has no loom test");
