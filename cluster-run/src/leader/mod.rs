@@ -15,7 +15,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use invoker::Handle;
 use invoker::facade::{OneShot, RunProgress};
-use proc_pool::{Fault, PoolError, catch_panic};
+use proc_pool::facade::guarded;
+use proc_pool::{Fault, PoolError};
 use run_journal::Order;
 
 use crate::batcher::Draft;
@@ -53,7 +54,7 @@ impl<T: Value, R: Value> Jobs<T, R> {
                 let task = lock(&tasks).remove(&index);
                 if let Some(task) = task {
                     // A waker may panic, or an output that is dropped because its handle is gone.
-                    let _ = catch_panic(|| finish(&task, output));
+                    let _ = guarded(|| finish(&task, output));
                 }
             }
         }));

@@ -4,6 +4,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use invoker::facade;
+use proc_pool::facade::guarded;
 use proc_pool::{Fault, catch_panic};
 
 use crate::messages::{Answer, Items, Numbers};
@@ -86,7 +87,6 @@ impl<R: Value, F: Fn(Vec<Run<R>>) + Send + Sync + 'static> Receiver for Decoder<
         }
         Box::new(DecodedAnswer {
             is_accepted: vec![false; outputs.len()],
-            accepted: 0,
             positions: all.positions().clone(),
             lengths: all.lengths.clone(),
             first,
@@ -111,7 +111,6 @@ struct DecodedAnswer<R, F> {
     /// Why those with these numbers could not be decoded, in ascending order.
     errors: Vec<(usize, String)>,
     is_accepted: Vec<bool>,
-    accepted: usize,
     deliver: Arc<F>,
 }
 
@@ -120,7 +119,7 @@ impl<R, F: Fn(Vec<Run<R>>)> Decoded for DecodedAnswer<R, F> {
         if let Ok(error) = self.errors.binary_search_by_key(&at, |(number, _)| *number) {
             return Err(self.errors[error].1.clone());
         }
-        self.accepted += usize::from(!std::mem::replace(&mut self.is_accepted[at], true));
+        self.is_accepted[at] = true;
         Ok(())
     }
 
@@ -128,11 +127,11 @@ impl<R, F: Fn(Vec<Run<R>>)> Decoded for DecodedAnswer<R, F> {
         let Self { first, outputs, .. } = *self;
         let index = |at| first + u64::from(self.positions.get(at));
         let (mut runs, mut rejected) = (Vec::<Run<R>>::new(), Vec::new());
-        if self.accepted > 0 && self.accepted == outputs.len() && self.positions.successive_from().is_some() {
+        if !self.is_accepted.contains(&false) && self.positions.successive_from().is_some() {
             // The usual case.
             runs.push(Run {
                 first: index(0),
-                bytes: self.lengths.sum().unwrap_or(usize::MAX),
+                bytes: self.lengths.sum().unwrap_or(0),
                 outputs,
             });
         } else {
@@ -156,7 +155,7 @@ impl<R, F: Fn(Vec<Run<R>>)> Decoded for DecodedAnswer<R, F> {
         }
         // Each by itself: a second panic while the first one unwinds would end the process.
         for output in rejected {
-            let _ = catch_panic(|| drop(output));
+            let _ = guarded(|| drop(output));
         }
     }
 }

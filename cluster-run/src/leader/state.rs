@@ -221,7 +221,7 @@ impl LeaderState {
         node: u64,
         answer: &Answer,
         items: &Items<'_>,
-        decoded: Option<&mut (dyn Decoded + '_)>,
+        mut decoded: Option<&mut (dyn Decoded + '_)>,
         message: &Bytes,
     ) {
         core.batcher
@@ -235,7 +235,7 @@ impl LeaderState {
             }
             return;
         }
-        let (mut decoded, mut failed) = (decoded, 0);
+        let mut failed = 0;
         let before = core.accounting.report.delivered;
         core.accounting.answer(node, answer, |at| {
             // The tasks of a job that has ended are not open.

@@ -13,12 +13,18 @@ pub(crate) use turn::{alone, share};
 use std::time::{Duration, Instant};
 
 /// Waits for a condition. Panics after a minute.
-pub(crate) fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+pub(crate) fn wait_until(what: &str, condition: impl FnMut() -> bool) {
+    wait_or_explain(condition, || what.to_owned());
+}
+
+/// Waits for a condition. Panics after a minute, with the text that `explain` returns then.
+fn wait_or_explain(mut condition: impl FnMut() -> bool, explain: impl Fn() -> String) {
     let started = Instant::now();
     while !condition() {
         assert!(
             started.elapsed() < Duration::from_secs(60),
-            "{what}: not after a minute"
+            "{}: not after a minute",
+            explain()
         );
         std::thread::sleep(Duration::from_millis(5));
     }

@@ -4,11 +4,11 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use invoker_nats::Leader;
 
-use super::{Server, wait_until};
+use super::{Server, wait_or_explain, wait_until};
 
 /// Which of the functions in `processes` a process runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,17 +115,12 @@ impl Process {
 
 /// Waits until all of these nodes, and no others, are present.
 pub(crate) fn wait_for_nodes<T, R>(leader: &Leader<T, R>, nodes: &[Process]) {
-    let started = Instant::now();
-    while leader.nodes() != nodes.len() {
-        let printed = || nodes.iter().map(Process::printed).collect::<Vec<_>>();
-        assert!(
-            started.elapsed() < Duration::from_secs(60),
-            "{} nodes are present after a minute; they have printed {:?}",
-            leader.nodes(),
-            printed()
-        );
-        thread::sleep(Duration::from_millis(5));
-    }
+    let explain = || {
+        let printed: Vec<_> = nodes.iter().map(Process::printed).collect();
+        let (present, all) = (leader.nodes(), nodes.len());
+        format!("all nodes, of which {present} of {all} are present, and which have printed {printed:?}")
+    };
+    wait_or_explain(|| leader.nodes() == nodes.len(), explain);
 }
 
 impl Drop for Process {
