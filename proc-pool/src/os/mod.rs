@@ -57,6 +57,9 @@ pub use memory::ProcessMemory;
 pub(crate) use memory::{append, own_memory};
 pub(crate) use shm_buffers::prefer_huge_pages;
 
+mod scheduling;
+pub(crate) use scheduling::wake_without_preempting;
+
 /// A request from outside of the process, by whatever means the system has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Signal {

@@ -21,9 +21,14 @@ use crate::wire::tags::Tag;
 
 /// Length of a piece's frame in bytes: the tag, then offset, length and remaining bytes.
 pub(crate) const FRAME: usize = 1 + 3 * size_of::<u64>();
-/// Maximum number of bytes that the receiver has not taken, or else two blocks. A processor's own cache holds this much beside the
-/// payloads: blocks that are used again soon are still in it. With more, each block comes from memory.
+/// Number of bytes up to which any number of blocks may not have been taken by the receiver. A processor's own cache holds this much beside
+/// the payloads: blocks that are used again soon are still in it. With more, each block comes from memory.
 const MAX_UNTAKEN: u64 = 1 << 20;
+/// Number of larger blocks that the receiver may not have taken. With two, both sides wait for each other after each block, and outputs of
+/// 1 MiB take 1.2 times as long.
+const MAX_LARGE_UNTAKEN: usize = 6;
+/// The most bytes in so many blocks. Of still larger ones, two may not have been taken.
+const MAX_LARGE_UNTAKEN_BYTES: u64 = 6 << 20;
 /// Maximum number of bytes that are allocated for a payload before they arrive.
 const AHEAD: u64 = 128 << 20;
 /// Maximum number of times that the sender looks again for the same block instead of waiting. A correct receiver needs fewer.
@@ -380,7 +385,7 @@ impl Outbound {
     }
 
     fn find_with(&mut self, next: usize, find: impl FnOnce(&mut BlockWriter) -> Option<Block>) -> Allocation {
-        if self.writer.untaken() > 1 && self.writer.untaken_bytes() + next as u64 > MAX_UNTAKEN {
+        if !is_room_for(next, self.writer.untaken(), self.writer.untaken_bytes()) {
             self.waits_for = WaitsFor::Taken;
             return Allocation::NoRoom;
         }
@@ -449,6 +454,12 @@ impl Outbound {
     }
 }
 
+/// Returns whether a block of `next` bytes may be sent although the receiver has not taken `untaken` blocks of `bytes` bytes together.
+fn is_room_for(next: usize, untaken: usize, bytes: u64) -> bool {
+    let bytes = bytes.saturating_add(next as u64);
+    untaken < 2 || bytes <= MAX_UNTAKEN || (untaken < MAX_LARGE_UNTAKEN && bytes <= MAX_LARGE_UNTAKEN_BYTES)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -504,6 +515,22 @@ mod tests {
                 }
             };
             assert!(*received == sent[..] && !inbound.is_under_way(), "{len}");
+        }
+    }
+
+    #[test]
+    fn few_large_blocks_and_many_small_ones_are_under_way() {
+        for (len, expected) in [
+            (4 << 10, 256),
+            (128 << 10, 8),
+            (512 << 10, 6),
+            (1 << 20, 6),
+            (2 << 20, 3),
+            (4 << 20, 2),
+            (64 << 20, 2),
+        ] {
+            let sent = (0..).find(|&sent| !is_room_for(len, sent, (sent * len) as u64));
+            assert_eq!(sent, Some(expected), "{len}");
         }
     }
 

@@ -91,6 +91,42 @@ fn waiting_for_room_in_a_full_ring_uses_no_cpu() {
     assert!(used.as_millis() < 150, "{used:?} of 500 ms");
 }
 
+/// Returns the scheduling policy of a thread or process, given its directory in `/proc`.
+#[cfg(target_os = "linux")]
+fn policy(of: &str) -> Option<u32> {
+    const POLICY: usize = 41;
+    let stat = std::fs::read_to_string(format!("/proc/{of}/stat")).ok()?;
+    // The second field is the name, which may have spaces.
+    let (_, behind_name) = stat.rsplit_once(')')?;
+    behind_name.split_whitespace().nth(POLICY - 3)?.parse().ok()
+}
+
+/// A worker whose outputs wait for the leader must not interrupt it when it is woken.
+#[test]
+#[cfg(target_os = "linux")]
+fn worker_gives_way_to_the_leader_while_it_waits_and_not_while_it_runs_an_op() {
+    const BATCH: u32 = 3;
+    let _watchdog = watchdog(60);
+    let pool = builder(1)
+        .build_op(|_: u64| (policy("thread-self"), vec![7_u8; 1 << 20]))
+        .expect("the pool starts");
+    let own = policy("thread-self");
+    let (mut ops, mut waits) = (Vec::new(), false);
+    for output in pool.map_unordered(0..50) {
+        let (policy_of_op, output) = output.expect("no task fails");
+        assert_eq!(output.len(), 1 << 20);
+        ops.push(policy_of_op);
+        // The worker runs more tasks until its outputs have no room. The pool's own thread does not take them so soon.
+        thread::sleep(Duration::from_millis(5));
+        let pids = pool.pids();
+        waits |= pids
+            .iter()
+            .any(|(_, pid)| policy(&pid.to_string()) == Some(BATCH));
+    }
+    assert!(waits || own != Some(0), "it never waited");
+    assert_eq!(ops, vec![own; 50]);
+}
+
 #[test]
 fn worker_returns_the_memory_of_large_payloads() {
     let _watchdog = watchdog(100);
