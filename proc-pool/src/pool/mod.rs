@@ -186,7 +186,7 @@ impl BytePool {
     }
 
     /// Runs all tasks. Returns an iterator over the outputs, in the order of the tasks. It takes tasks from `tasks` as workers
-    /// have room for them, so `tasks` may be infinite.
+    /// have room for them, so `tasks` may be infinite. A large task that is a `Vec<u8>` is not copied before it is sent.
     pub fn map<I>(&self, tasks: I) -> Map<'_, I::IntoIter, Bytes>
     where
         I: IntoIterator<Item: AsRef<[u8]>>,
@@ -206,13 +206,15 @@ impl BytePool {
     where
         I: IntoIterator<Item: AsRef<[u8]>>,
     {
-        fn put(task: &impl AsRef<[u8]>, writer: &mut TaskWriter<'_>) -> Result<(), String> {
-            writer.put(task.as_ref());
-            Ok(())
-        }
         let encode = Encode {
-            borrowed: put,
-            owned: |task, writer| put(&task, writer),
+            borrowed: |task: &I::Item, writer| {
+                writer.put(task.as_ref());
+                Ok(())
+            },
+            owned: |task, writer| {
+                writer.take(task);
+                Ok(())
+            },
         };
         let event_loop = LoopRef::Borrowed(&self.event_loop);
         Map::new(event_loop, tasks.into_iter(), order, encode, Decode::BYTES)
@@ -222,7 +224,7 @@ impl BytePool {
     /// [`map`](Self::map), on the other hand, takes tasks only as there is room for them.)
     pub fn submit(&self, task: impl AsRef<[u8]>) -> Handle<Bytes> {
         let encode = |writer: &mut TaskWriter<'_>| {
-            writer.put(task.as_ref());
+            writer.take(task);
             Ok(())
         };
         Handle::submit(&self.event_loop, encode, Decode::BYTES)

@@ -6,6 +6,7 @@ use shm_buffers::out_of_band::Sent;
 
 use crate::wire::apart::{encode_apart, may_have_buffers};
 use crate::wire::codec::Codec;
+use crate::wire::native;
 use crate::wire::owned_bytes::OwnedBytes;
 use crate::wire::payload::{Large, MAX_INLINE, Payload};
 use crate::wire::tags::Tag;
@@ -96,6 +97,14 @@ impl TaskWriter<'_> {
         match bytes.len() {
             ..=MAX_INLINE => self.bytes.extend_from_slice(bytes),
             _ => self.large = Some(Large::copied(bytes).map(Box::new)),
+        }
+    }
+
+    /// Writes a task of bytes that is given away. The memory of a large vector is taken, others are copied.
+    pub(crate) fn take<T: AsRef<[u8]>>(&mut self, task: T) {
+        match native::into_owned(task) {
+            Ok(bytes) => self.give(bytes),
+            Err(task) => self.put(task.as_ref()),
         }
     }
 
@@ -395,6 +404,30 @@ mod tests {
             batch.pop();
         }
         assert_eq!(batch.bytes(), 0);
+    }
+
+    #[test]
+    fn the_memory_of_a_large_vector_is_taken() {
+        let at = |batch: &Batch| match batch.front() {
+            Some((_, Payload::Large(large))) => large.encoding().as_ptr(),
+            other => panic!("{other:?}"),
+        };
+        let bytes = vec![7; MAX_INLINE + 1];
+        let address = bytes.as_ptr();
+        let (mut taken, mut copied) = (Batch::default(), Batch::default());
+        let by_reference = &bytes;
+        let put = |writer: &mut TaskWriter<'_>| {
+            writer.take(by_reference);
+            Ok(())
+        };
+        copied.push(0, put).unwrap();
+        let give = |writer: &mut TaskWriter<'_>| {
+            writer.take(bytes);
+            Ok(())
+        };
+        taken.push(0, give).unwrap();
+        assert_eq!(at(&taken), address);
+        assert_ne!(at(&copied), address);
     }
 
     #[test]

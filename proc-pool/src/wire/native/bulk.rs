@@ -149,7 +149,7 @@ pub(super) fn vec_of<T>(bytes: &[u8]) -> Option<Result<T, Error>> {
 
 /// Returns the memory of a vector of numbers, or `value` if it is something else.
 #[inline]
-pub(super) fn into_owned<T>(value: T) -> Result<OwnedBytes, T> {
+pub(crate) fn into_owned<T>(value: T) -> Result<OwnedBytes, T> {
     let id = typeid::of::<T>();
     macro_rules! check {
         ($($number:ty)*) => {$(

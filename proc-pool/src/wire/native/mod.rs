@@ -28,6 +28,8 @@ use std::fmt;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub(crate) use self::bulk::into_owned;
+
 use super::codec::Codec;
 use super::owned_bytes::OwnedBytes;
 use crate::error::BoxError;
