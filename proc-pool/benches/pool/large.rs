@@ -117,8 +117,9 @@ pub(crate) fn measure(effort: Effort, report: &mut Report) -> Result<(), Failure
         std::hint::black_box(&mut second);
         floor.push(started.elapsed().as_nanos() as f64);
 
+        let value = task.clone();
         let started = Instant::now();
-        let output = bytes.map_unordered([&task]).next().ok_or("no output")??;
+        let output = bytes.map_unordered([value]).next().ok_or("no output")??;
         ours[0].push(started.elapsed().as_nanos() as f64);
         check::<u8>(&output, &task)?;
         drop(output);

@@ -3,8 +3,8 @@
 //! The baseline is the program that a user would write without a pool, in its strong form: [`streams`] with pipes. Beside it stand the
 //! same program with Unix sockets, one with iceoryx2 if it was built ([`iceoryx2`]), and floors without processes: one thread that makes
 //! and copies the same vectors (an echo is copied twice), threads that hand blocks over ([`shared_blocks`]), and the cost of new pages
-//! ([`new_pages`]). All sides make and drop the same
-//! vectors. The first element of each is its task, and the sum is checked.
+//! ([`new_pages`]). All sides make and drop the same vectors, also as the inputs of echoes. The first element of each is its task, and the
+//! sum is checked.
 //!
 //! The last tables have what a payload costs ([`costs`]).
 

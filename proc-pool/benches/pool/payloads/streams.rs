@@ -12,7 +12,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 
 use super::buffers::element_sum;
-use super::{KEPT, echo, first, make, number};
+use super::{KEPT, echo, echo_inputs, first, make, number};
 use crate::child::PART;
 use crate::{Failure, WORKERS, os};
 
@@ -140,19 +140,14 @@ impl Streams {
         thread::scope(|scope| {
             let mut readers = Vec::new();
             for (worker, output) in (0..).zip(outputs) {
-                let share = share(tasks, worker, WORKERS);
-                readers.push(scope.spawn(move || share.map(|_| number(&read_bytes(output, bytes)?)).sum()));
+                let mut turns = (worker..tasks).step_by(WORKERS);
+                readers.push(scope.spawn(move || {
+                    turns.try_fold(0, |sum, _| Ok(sum + number(&read_bytes(output, bytes)?)?))
+                }));
             }
-            let mut template = vec![7; bytes];
-            // In the order of the tasks of a share, so that both children are busy.
-            let mut shares: Vec<Range<u64>> =
-                (0..WORKERS).map(|worker| share(tasks, worker, WORKERS)).collect();
-            for turn in 0..tasks {
-                let worker = turn as usize % WORKERS;
-                if let Some(task) = shares[worker].next() {
-                    template[..8].copy_from_slice(&task.to_ne_bytes());
-                    inputs[worker].write_all(&template)?;
-                }
+            // In turns, so that both children are busy.
+            for (turn, input) in echo_inputs(tasks, bytes).enumerate() {
+                inputs[turn % WORKERS].write_all(&input)?;
             }
             sum_of(readers)
         })
