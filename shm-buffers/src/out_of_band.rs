@@ -78,6 +78,10 @@ thread_local! {
 
 /// A buffer that has arrived. Cheap to clone: all clones share its memory.
 #[derive(Clone)]
+#[cfg_attr(
+    not(feature = "models"),
+    expect(dead_code, reason = "without models, no buffer is restored")
+)]
 pub(crate) enum Shared {
     Block(HeldBlock),
     Bytes(Arc<dyn AsRef<[u8]> + Send + Sync>),
