@@ -2,10 +2,11 @@
 
 use std::env;
 use std::io::{self, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
+use cargo_metadata::{Message, Package};
 use clap::builder::PossibleValuesParser;
 use xshell::cmd;
 
@@ -167,6 +168,9 @@ fn standalone_programs(workspace: &Workspace, _: &mut Tally) -> Result<()> {
     standalone::main(&standalone::Args::default(), workspace)
 }
 
+/// The crates with shared memory of their own. The others have none, or only that of an invoker.
+const WITH_SHARED_MEMORY: [&str; 4] = ["shm-buffers", "proc-pool", "log-bridge", "invoker"];
+
 /// Runs the tests where `/dev/shm` has 64 MB, as in a container with Docker's default settings: in a private mount namespace,
 /// which no process outside sees. That takes Linux and the right to create namespaces.
 fn small_shm(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
@@ -177,17 +181,49 @@ fn small_shm(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
     let mount = "mount -t tmpfs -o size=64m tmpfs /dev/shm && exec \"$@\"";
     // For root, and for a user who may become root in a new user namespace.
     for flags in ["-m", "-rm"] {
-        let launched = |program: &str| cmd!(sh, "unshare {flags} sh -c {mount} sh {program}");
-        if run::succeeds(launched("true")) {
-            // A small tmpfs changes nothing for documentation tests, because they show usage; and for other crates, because they have no
-            // shared memory, or only that of an invoker.
-            let tests =
-                "test -p shm-buffers -p proc-pool -p log-bridge -p invoker --lib --bins --tests --examples";
-            return run::tests(launched("cargo").args(tests.split(' ')), tally);
+        let launched = |program: &Path| cmd!(sh, "unshare {flags} sh -c {mount} sh {program}");
+        if run::succeeds(launched(Path::new("true"))) {
+            let mut failed = Vec::new();
+            for (member, program) in test_programs(workspace, &WITH_SHARED_MEMORY)? {
+                let _dir = sh.push_dir(workspace::dir(member));
+                if let Err(error) = run::tests(launched(&program), tally) {
+                    failed.push(format!("{error:#}"));
+                }
+            }
+            ensure!(failed.is_empty(), "{}", failed.join("; "));
+            return Ok(());
         }
     }
     let reason = "namespaces with a tmpfs (unshare -m, unshare -rm) are not allowed here";
     bail!(NotRun(reason.to_owned()))
+}
+
+/// Builds the test programs of these crates, and returns them. They are those of `cargo test --workspace`, with the features that
+/// all members need: a build for some members would compile most crates again. Documentation tests are none of them.
+fn test_programs<'w>(workspace: &'w Workspace, names: &[&str]) -> Result<Vec<(&'w Package, PathBuf)>> {
+    let cargo = workspace.cargo("test --workspace --lib --bins --tests --examples --no-run");
+    let messages = cargo
+        .args(["--message-format", "json-render-diagnostics"])
+        .read()?;
+    let mut programs = Vec::new();
+    for message in Message::parse_stream(messages.as_bytes()) {
+        if let Message::CompilerArtifact(artifact) = message?
+            && artifact.profile.test
+            && let Some(program) = artifact.executable
+            && let Some(member) = workspace
+                .members
+                .iter()
+                .find(|member| member.id == artifact.package_id)
+            && names.contains(&member.name.as_str())
+        {
+            programs.push((member, program.into_std_path_buf()));
+        }
+    }
+    for name in names {
+        let found = programs.iter().any(|(member, _)| member.name == *name);
+        ensure!(found, "{name} has no test program");
+    }
+    Ok(programs)
 }
 
 /// Runs the rings' concurrency tests under every interleaving that loom can reach. They have a target directory of their own,
