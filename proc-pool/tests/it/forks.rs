@@ -11,7 +11,9 @@ use proc_pool::{CancelOutcome, Fault, Interrupt, OnInterrupt, PoolError, Stats, 
 
 use rustix::process::Signal;
 
-use crate::support::{Forked, IsolatedTest, builder, is_isolated, pool, signal, test_name, watchdog};
+use crate::support::{
+    Forked, IsolatedTest, builder, is_isolated, pool, reset_sigint, signal, test_name, watchdog,
+};
 
 /// Whether this is the error of a forked copy of `leader`'s pool.
 fn is_refused<R>(output: Option<Result<R, TaskError>>, leader: u32) -> bool {
@@ -184,6 +186,7 @@ fn signal_to_a_forked_child_does_not_interrupt_the_parents_pool() {
     if !is_isolated() {
         return IsolatedTest::new(&test_name!()).run();
     }
+    reset_sigint();
     let _watchdog = watchdog(60);
     let pool = builder(1)
         .on_interrupt(OnInterrupt::Finish)
