@@ -30,7 +30,7 @@ use crate::wire::layout::RegionSizes;
 use crate::wire::pieces::Trust;
 
 /// Maximum size, in bytes, of the shared memory for large tasks of one worker, and of that for its large outputs. Only what is in use at a
-/// time takes memory: half of it at most by buffers that are held, and little more than a megabyte by other payloads.
+/// time takes memory: half of it at most by buffers that are held, and a few megabytes by other payloads.
 const ARENA: usize = match usize::BITS {
     64 => 64 << 20,
     _ => 4 << 20,
@@ -413,7 +413,7 @@ mod tests {
         assert!(max_tasks.is_none() && !limits.watches_memory());
         assert_eq!((sizes.user_ring, sizes.slots), (256 << 10, 0));
         assert_eq!((sizes.arena, sizes.output), (64 << 20, 4 << 30));
-        // The worker waits when two blocks, the largest of which are a quarter of the arena, are not taken.
+        // The worker waits when two large blocks, of up to a quarter of the arena, are not taken.
         assert!(crate::leader::connection::BOUNDED_BYTES >= 2 * (sizes.ring + sizes.arena / 4));
         assert_eq!(backing, Backing::Auto);
         assert!(launch.environment.inherits() && launch.directory.is_none());

@@ -24,8 +24,7 @@ pub(crate) const FRAME: usize = 1 + 3 * size_of::<u64>();
 /// Number of bytes up to which any number of blocks may not have been taken by the receiver. A processor's own cache holds this much beside
 /// the payloads: blocks that are used again soon are still in it. With more, each block comes from memory.
 const MAX_UNTAKEN: u64 = 1 << 20;
-/// Number of larger blocks that the receiver may not have taken. With two, both sides wait for each other after each block, and outputs of
-/// 1 MiB take 1.2 times as long.
+/// Number of larger blocks that the receiver may not have taken. With two, both sides wait for each other after each block.
 const MAX_LARGE_UNTAKEN: usize = 6;
 /// The most bytes in so many blocks. Of still larger ones, two may not have been taken.
 const MAX_LARGE_UNTAKEN_BYTES: u64 = 6 << 20;

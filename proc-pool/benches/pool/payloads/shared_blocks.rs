@@ -10,14 +10,18 @@ use super::streams::share;
 use super::{WORKERS, copy, make};
 use crate::Failure;
 
-/// Maximum number of bytes under way for each thread, or else two blocks.
+/// Number of bytes up to which any number of blocks is under way for each thread.
 const UNDER_WAY: usize = 1 << 20;
+/// Maximum number of larger blocks, and of their bytes. Of still larger ones, there are two.
+const LARGE_BLOCKS: usize = 6;
+const LARGE_UNDER_WAY: usize = 6 << 20;
 /// Maximum number of blocks of each thread.
 const BLOCKS: usize = 64;
 
 /// Returns the sum of the first elements of outputs.
 pub(super) fn hand_over(tasks: u64, bytes: usize) -> Result<u64, Failure> {
-    let blocks = (UNDER_WAY / bytes).clamp(2, BLOCKS);
+    let large = (LARGE_UNDER_WAY / bytes).min(LARGE_BLOCKS);
+    let blocks = (UNDER_WAY / bytes).max(large).clamp(2, BLOCKS);
     thread::scope(|scope| {
         let (filled, outputs) = unbounded::<(usize, Vec<f32>)>();
         let returns: Vec<_> = (0..WORKERS)
