@@ -368,10 +368,16 @@ impl TaskLoop {
         };
         self.wake_if_needed(armed.peer)?;
         if armed.own != Arm::Ready {
-            let start = os::now_ns();
-            R::wait(|| self.park())?;
-            self.clock.exclude_blocked(start);
+            self.park_behind_leader::<R>()?;
         }
+        Ok(())
+    }
+
+    /// Does the same as [`park`](Self::park) while the leader has too much to take from this worker.
+    fn park_behind_leader<R: Runner>(&mut self) -> Result<(), DoorbellClosed> {
+        let start = os::now_ns();
+        R::wait(|| os::wake_without_preempting(|| self.park()))?;
+        self.clock.exclude_blocked(start);
         Ok(())
     }
 

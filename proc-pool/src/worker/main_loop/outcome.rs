@@ -128,9 +128,6 @@ impl TaskLoop {
         }
         // The leader may have asked to be woken only for more frames than the ring has room for.
         self.wake_leader()?;
-        let start = os::now_ns();
-        R::wait(|| os::wake_without_preempting(|| self.park()))?;
-        self.clock.exclude_blocked(start);
-        Ok(())
+        self.park_behind_leader::<R>()
     }
 }
