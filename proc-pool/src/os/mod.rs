@@ -12,6 +12,7 @@
 //! | `object` | the executable or library that contains a function |
 //! | `pinned_path` | a program or directory that stays the same if its path is replaced |
 //! | `memory`, `oom` | the memory of a process, and the kernel's kills for memory |
+//! | `scheduling` | a thread that does not interrupt others when it is woken |
 //! | `fork`, `stack` | whether this process is a forked copy; the stack of a stuck worker |
 
 #[cfg(unix)]
