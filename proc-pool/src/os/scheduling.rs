@@ -37,7 +37,7 @@ pub(crate) fn wake_without_preempting<R>(sleep: impl FnOnce() -> R) -> R {
 /// Returns the policy of this thread, negative if it is unknown.
 #[cfg(target_os = "linux")]
 fn policy() -> std::ffi::c_int {
-    // SAFETY: it reads a number of the calling thread, which is what 0 means.
+    // SAFETY: it reads a number of the calling thread, for which 0 stands.
     unsafe { libc::sched_getscheduler(0) }
 }
 
@@ -45,7 +45,7 @@ fn policy() -> std::ffi::c_int {
 #[cfg(target_os = "linux")]
 fn set_policy(policy: std::ffi::c_int) -> bool {
     let parameters = libc::sched_param { sched_priority: 0 };
-    // SAFETY: the parameters live until it returns. It changes nothing but the policy of the calling thread, which is what 0 means.
+    // SAFETY: the parameters live until it returns. It changes nothing but the policy of the calling thread, for which 0 stands.
     unsafe { libc::sched_setscheduler(0, policy, &raw const parameters) == 0 }
 }
 

@@ -26,7 +26,7 @@ pub(crate) const FRAME: usize = 1 + 3 * size_of::<u64>();
 const MAX_UNTAKEN: u64 = 1 << 20;
 /// Number of larger blocks that the receiver may not have taken. With two, both sides wait for each other after each block.
 const MAX_LARGE_UNTAKEN: usize = 6;
-/// The most bytes in so many blocks. Of still larger ones, two may not have been taken.
+/// Maximum number of bytes in these blocks. Of still larger ones, two may not have been taken.
 const MAX_LARGE_UNTAKEN_BYTES: u64 = 6 << 20;
 /// Maximum number of bytes that are allocated for a payload before they arrive.
 const AHEAD: u64 = 128 << 20;
