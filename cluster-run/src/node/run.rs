@@ -38,7 +38,7 @@ pub fn run_batches<E: Engine>(
         .collect()
 }
 
-/// What a run of batches uses.
+/// The node, engine and pool that a run of batches uses.
 struct Runner<'a, E> {
     node: &'a NodeState,
     engine: &'a E,

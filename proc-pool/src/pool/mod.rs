@@ -212,7 +212,7 @@ impl BytePool {
                 Ok(())
             },
             owned: |task, writer| {
-                writer.take(task);
+                writer.put_owned(task);
                 Ok(())
             },
         };
@@ -224,7 +224,7 @@ impl BytePool {
     /// [`map`](Self::map), on the other hand, takes tasks only as there is room for them.)
     pub fn submit(&self, task: impl AsRef<[u8]>) -> Handle<Bytes> {
         let encode = |writer: &mut TaskWriter<'_>| {
-            writer.take(task);
+            writer.put_owned(task);
             Ok(())
         };
         Handle::submit(&self.event_loop, encode, Decode::BYTES)

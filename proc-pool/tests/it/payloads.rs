@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::support::{Rendezvous, builder, pool, release, wait_for_release, watchdog, wine_lacks};
 #[cfg(target_os = "linux")]
-use crate::support::{thread_cpu_time, wait_until_idle};
+use crate::support::{policy, thread_cpu_time, wait_until_idle};
 
 /// Outputs its task reversed, or an error if the task asks for one.
 struct Reverse;
@@ -91,21 +91,11 @@ fn waiting_for_room_in_a_full_ring_uses_no_cpu() {
     assert!(used.as_millis() < 150, "{used:?} of 500 ms");
 }
 
-/// Returns the scheduling policy of a thread or process, given its directory in `/proc`.
-#[cfg(target_os = "linux")]
-fn policy(of: &str) -> Option<u32> {
-    const POLICY: usize = 41;
-    let stat = std::fs::read_to_string(format!("/proc/{of}/stat")).ok()?;
-    // The second field is the name, which may have spaces.
-    let (_, behind_name) = stat.rsplit_once(')')?;
-    behind_name.split_whitespace().nth(POLICY - 3)?.parse().ok()
-}
-
 /// A worker whose outputs wait for the leader must not interrupt it when it is woken.
 #[test]
 #[cfg(target_os = "linux")]
 fn worker_gives_way_to_the_leader_while_it_waits_and_not_while_it_runs_an_op() {
-    const BATCH: u32 = 3;
+    const BATCH: u64 = 3;
     let _watchdog = watchdog(60);
     let pool = builder(1)
         .build_op(|_: u64| (policy("thread-self"), vec![7_u8; 1 << 20]))

@@ -101,7 +101,7 @@ impl TaskWriter<'_> {
     }
 
     /// Writes a task of bytes that is given away. The memory of a large vector is taken, others are copied.
-    pub(crate) fn take<T: AsRef<[u8]>>(&mut self, task: T) {
+    pub(crate) fn put_owned<T: AsRef<[u8]>>(&mut self, task: T) {
         match native::into_owned(task) {
             Ok(bytes) => self.give(bytes),
             Err(task) => self.put(task.as_ref()),
@@ -417,12 +417,12 @@ mod tests {
         let (mut taken, mut copied) = (Batch::default(), Batch::default());
         let by_reference = &bytes;
         let put = |writer: &mut TaskWriter<'_>| {
-            writer.take(by_reference);
+            writer.put_owned(by_reference);
             Ok(())
         };
         copied.push(0, put).unwrap();
         let give = |writer: &mut TaskWriter<'_>| {
-            writer.take(bytes);
+            writer.put_owned(bytes);
             Ok(())
         };
         taken.push(0, give).unwrap();

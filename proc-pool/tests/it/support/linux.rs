@@ -105,10 +105,24 @@ pub(crate) fn is_stopped(pid: u32) -> bool {
 
 /// Returns the user and system time that this process has used, without its children's.
 pub(crate) fn cpu_time() -> Duration {
-    let stat = std::fs::read_to_string("/proc/self/stat").expect("/proc is readable");
-    let fields: Vec<&str> = stat.rsplit(") ").next().unwrap_or("").split(' ').collect();
-    let ticks: u64 = fields[11].parse::<u64>().unwrap_or(0) + fields[12].parse::<u64>().unwrap_or(0);
-    Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second())
+    const USER: usize = 14;
+    const SYSTEM: usize = 15;
+    let ticks = [USER, SYSTEM].map(|field| stat("self", field).expect("/proc is readable"));
+    Duration::from_millis(ticks.iter().sum::<u64>() * 1000 / rustix::param::clock_ticks_per_second())
+}
+
+/// Returns the scheduling policy of a process or thread, given its directory in `/proc`.
+pub(crate) fn policy(of: &str) -> Option<u64> {
+    const POLICY: usize = 41;
+    stat(of, POLICY)
+}
+
+/// Returns a field of the `stat` of a process or thread. Fields are counted as in `proc(5)`; the first three are not supported.
+fn stat(of: &str, field: usize) -> Option<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{of}/stat")).ok()?;
+    // The second field is the name, which may have spaces; the third one is a letter.
+    let (_, behind_name) = stat.rsplit_once(')')?;
+    behind_name.split_whitespace().nth(field - 3)?.parse().ok()
 }
 
 /// Returns the user and system time that this thread has used.
